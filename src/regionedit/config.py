@@ -1,0 +1,307 @@
+"""The whole configuration as typed dataclasses, parsed by jsonargparse; imports no torch.
+
+A YAML under configs/ lists only what differs from the defaults here. The defaults are the microworld's.
+"Not given in the paper" marks what the paper leaves open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MICROWORLD = "checkpoints/microworld"
+
+
+@dataclass
+class EncodersConfig:
+    """The frozen encoders.
+
+    Args:
+        clip: open_clip model: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture name such as ViT-L-14.
+        clip_pretrained: open_clip tag for an architecture name (openai); None for the other two forms.
+        instruction: folder or hub name of a T5 encoder, whose width equals CLIP's projection (768 in the paper).
+        instruction_revision: pinned revision of a hub name.
+        max_instruction_tokens: longer instructions are cut, with a warning.
+        precision: of the frozen encoders' weights; losses are always float32.
+    """
+
+    clip: str = f"local-dir:{MICROWORLD}/clip"
+    clip_pretrained: str | None = None
+    instruction: str = f"{MICROWORLD}/t5"
+    instruction_revision: str | None = None
+    max_instruction_tokens: int = 77
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass
+class PredictorConfig:
+    """The region predictor, equations 1-3 and f_sem.
+
+    Args:
+        variant: `default`, or `paper`: eq. 1-3 to the letter (no residual, no norm, no positions, one head).
+        heads: attention heads of the default variant.
+        residual: add each attention's input to its output.
+        norm: LayerNorm before each attention and the MLP.
+        positions: learned position per patch.
+        mlp_width: hidden width of the region head; 0 means the embedding width.
+        initial_probability: P of an untrained predictor, by the head's bias.
+    """
+
+    variant: Literal["default", "paper"] = "default"
+    heads: int = 4
+    residual: bool = True
+    norm: bool = True
+    positions: bool = True
+    mlp_width: int = 0
+    initial_probability: float = 0.5
+
+
+@dataclass
+class GeneratorConfig:
+    """The frozen generator.
+
+    Args:
+        name: key of GENERATORS.
+        path: folder or hub name in diffusers' layout.
+        revision: pinned revision of a hub name.
+        size: pictures are fitted to this many pixels on the longer side before generation; 0 keeps their size.
+        steps: denoising steps. Not given in the paper.
+        gradient_steps: the last steps that carry gradient, for `gradient: full`. Not given in the paper.
+        guidance: classifier-free guidance scale w_cfg, eq. 19; 1 switches it off. Not given in the paper.
+        masked_image: what the U-Net sees of the source: `pixel` masks before encoding (how the public checkpoint was
+            trained), `latent` masks the latent (eq. 16 to the letter).
+        blend: put the noised source back outside the mask after every step (eq. 22, 23).
+        precision: of the frozen weights.
+    """
+
+    name: str = "stable_diffusion"
+    path: str = f"{MICROWORLD}/inpaint"
+    revision: str | None = None
+    size: int = 64
+    steps: int = 8
+    gradient_steps: int = 1
+    guidance: float = 3.0
+    masked_image: Literal["pixel", "latent"] = "pixel"
+    blend: bool = True
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+@dataclass
+class StepConfig:
+    """How one training step composes and what carries the gradient.
+
+    Args:
+        gradient: `composite` (default: blend in pixels at CLIP's size, no gradient through the generator), `latent`
+            (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
+        proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
+            dilated), `random_hard` (boxes and blobs), `everything`, `half` (study only).
+        explore: share of samples whose hard proposal mask is joined with a random box, so that a region can grow.
+        dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
+        estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
+        threshold: of the hard mask, in training and at inference. Not given in the paper.
+        upsample: how the grid becomes a picture-sized mask.
+    """
+
+    gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
+    proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything", "half"] = "predicted_hard"
+    explore: float = 0.5
+    dilate: int = 1
+    estimator: Literal["straight_through", "binary_concrete"] | None = None
+    threshold: float = 0.5
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+
+
+@dataclass
+class LossConfig:
+    """Weights of eq. 10 and 11 and of the regularisers; a weight of 0 switches a term off. Not given in the paper.
+
+    Args:
+        alpha: of L_semAlign, eq. 11.
+        beta: of L_CLIP, eq. 11.
+        clip_guidance: lambda_g, eq. 7.
+        clip_direction: lambda_d, eq. 8.
+        clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
+        area: of mean(P).
+        entropy: of mean(P (1 - P)); a negative weight keeps P away from saturation.
+        total_variation: of the mean absolute difference between neighbouring patches of P.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    clip_guidance: float = 1.0
+    clip_direction: float = 1.0
+    clip_structure: float = 2.0
+    area: float = 0.5
+    entropy: float = -1.0
+    total_variation: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam with warm-up and cosine decay. Not given in the paper.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: decoupled (AdamW).
+        warmup_steps: linear warm-up.
+        final_lr: share of the peak that is left at the end of the cosine; 1 keeps the rate constant.
+        gradient_clip: largest gradient norm.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 20
+    final_lr: float = 0.05
+    gradient_clip: float = 1.0
+
+
+@dataclass
+class DataConfig:
+    """Where the pairs are and how they are read.
+
+    Args:
+        train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
+        validation: the same, or None; truth sidecars are read where present.
+        proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
+        global_batch: samples of one optimiser step over all ranks. The paper: 256.
+        image_size: pictures are resized to this square.
+        workers: loader processes per rank.
+        block_shards: shards that are shuffled together.
+        max_bad_fraction: share of unreadable samples above which the run fails.
+        validation_samples: how many are used, 0 for all.
+    """
+
+    train: str = "data/microworld/train"
+    validation: str | None = "data/microworld/validation"
+    proposals: str | None = None
+    global_batch: int = 16
+    image_size: int = 64
+    workers: int = 1
+    block_shards: int = 8
+    max_bad_fraction: float = 0.001
+    validation_samples: int = 256
+
+
+@dataclass
+class LogConfig:
+    """What a run leaves behind.
+
+    Args:
+        every_steps: scalars.
+        pictures_every_steps: the grid of source, probability, composed and proposal.
+        validate_every_steps: validation without truth, and with it where there is truth.
+        checkpoint_every_steps: resumable checkpoints.
+        wandb_project: log there too (pip install wandb), None for TensorBoard and CSV only.
+    """
+
+    every_steps: int = 10
+    pictures_every_steps: int = 200
+    validate_every_steps: int = 200
+    checkpoint_every_steps: int = 200
+    wandb_project: str | None = None
+
+
+@dataclass
+class TrainConfig:
+    """`python train.py --config FILE`: train a region predictor from captioned pictures.
+
+    Args:
+        out: folder of the run: checkpoints, logs, pictures, region_predictor/. Run again to resume.
+        seed: of initialisation, order and noise.
+        max_seconds: stop (and finish cleanly) after this many seconds of training, 0 for no limit; the schedule then
+            follows time.
+        max_steps: optimiser steps, the schedule's length.
+        initial_region: start from this region_predictor/ folder instead of from scratch.
+        trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...
+    """
+
+    out: str = "outputs/train"
+    seed: int = 0
+    max_steps: int = 1000
+    max_seconds: float = 0.0
+    initial_region: str | None = None
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RegionConfig:
+    """How a probability map becomes the mask of an edit.
+
+    Args:
+        checkpoint: region_predictor/ folder or hub name, for the mask source `learned`; None: not trained yet.
+        threshold: P above it is edited.
+        dilate: grows the mask, in patches of the predictor's grid; learned masks are core-tight.
+        feather: softens the mask's edge, in pixels of the original picture, inwards only.
+        upsample: how the grid becomes a picture-sized mask.
+    """
+
+    checkpoint: str | None = f"{MICROWORLD}/region_predictor"
+    threshold: float = 0.5
+    dilate: int = 0
+    feather: float = 0.0
+    upsample: Literal["nearest", "bilinear"] = "bilinear"
+
+
+@dataclass
+class DescribeConfig:
+    """Where captions come from when a request gives none.
+
+    Args:
+        name: key of DESCRIBERS: `given` (fail without), `microworld` (reads pixels and the instruction).
+    """
+
+    name: str = "microworld"
+
+
+@dataclass
+class EditConfig:
+    """`python infer.py --config FILE`: edit pictures.
+
+    Args:
+        mask_source: key of MASK_SOURCES.
+        device: cpu, cuda, cuda:1, mps; auto takes what is there.
+        max_pixels: larger pictures are refused.
+        batch: requests edited together.
+    """
+
+    mask_source: str = "learned"
+    device: str = "auto"
+    max_pixels: int = 50_000_000
+    batch: int = 16
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    region: RegionConfig = field(default_factory=RegionConfig)
+    describe: DescribeConfig = field(default_factory=DescribeConfig)
+
+
+@dataclass
+class EvaluateConfig(EditConfig):
+    """`python evaluate.py --config FILE`: a benchmark, an editor, scores.
+
+    Args:
+        benchmark: key of BENCHMARKS.
+        data: the benchmark's folder.
+        out: receives pictures/, cases.parquet, summary.json, report.html.
+        pictures: score these finished pictures, named by case id, instead of editing.
+        limit: first cases only, 0 for all.
+        baselines: mask sources and fixed regions scored beside the editor's own.
+        judge: the CLIP of the metrics, which no loss has seen.
+        dino: the ViT of the metric dino.
+    """
+
+    benchmark: str = "microworld"
+    data: str = "data/microworld/test"
+    out: str = "outputs/evaluate"
+    pictures: str | None = None
+    limit: int = 0
+    baselines: list[str] = field(default_factory=list)
+    judge: str = f"local-dir:{MICROWORLD}/judge"
+    dino: str = f"{MICROWORLD}/dino"

@@ -1,0 +1,175 @@
+"""What travels along the two roads: frozen records with shapes and ranges, no behaviour beyond saving.
+
+Shape letters: B batch, C channels, H W pixels, N patches, D embedding width, K instructions of one request.
+Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The paper's t_o and t_e: what the picture shows, and what the edited picture shall show."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One sub-instruction of a request.
+
+    Args:
+        text: what to do, in words.
+        strength: how strongly a generator that modulates attention follows it; 1 is neutral.
+        keyword: the word that names the object, for mask sources that need one; None lets them find it.
+    """
+
+    text: str
+    strength: float = 1.0
+    keyword: str | None = None
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One picture and what to do with it.
+
+    Args:
+        image: any PIL picture; `images.open_picture` has already turned it to upright RGB.
+        instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
+        seed: noise is keyed by (seed, id), so the same request gives the same picture whatever it is batched with.
+        captions: given captions skip the describer.
+        mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
+        click, box: a point (x, y) or a box (x0, y0, x1, y1) in pixels of the original picture.
+        id: case id; names output files and keys the noise.
+
+    Raises:
+        ValueError: no instruction, an empty one, or one of more than 1,000 characters.
+    """
+
+    image: Image
+    instructions: tuple[Instruction, ...]
+    seed: int = 0
+    captions: Captions | None = None
+    mask: Image | None = None
+    click: tuple[int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
+    id: str = ""
+
+    MAX_INSTRUCTION = 1000
+
+    def __post_init__(self):
+        given: str | Sequence[Instruction | str] = self.instructions
+        if isinstance(given, str):
+            given = (given,)
+        made = tuple(Instruction(i) if isinstance(i, str) else i for i in given)
+        if not made:
+            raise ValueError("instructions: at least one is needed")
+        for instruction in made:
+            if not instruction.text.strip():
+                raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
+            if len(instruction.text) > self.MAX_INSTRUCTION:
+                raise ValueError(
+                    f"instruction: {len(instruction.text)} characters, at most {self.MAX_INSTRUCTION} are accepted"
+                )
+        object.__setattr__(self, "instructions", made)
+
+    @property
+    def instruction(self) -> str:
+        """All sub-instructions as one sentence."""
+        return " and ".join(i.text for i in self.instructions)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where to edit.
+
+    Args:
+        mask_B1HW: [0, 1], 1 = edit, at the image's own size.
+        probability_B1HW: the soft map the mask was made from, same size.
+        per_instruction_BKHW: one map per sub-instruction, or None.
+    """
+
+    mask_B1HW: Tensor
+    probability_B1HW: Tensor
+    per_instruction_BKHW: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """B captioned pictures. Truth is present in microworld validation only, and only metrics read it.
+
+    Args:
+        keys: sample keys; key the noise and name culprits.
+        images_BCHW: [0, 1].
+        proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes its own.
+        truth_mask_B1HW: [0, 1] coverage of the true region, or None.
+        object_masks: per sample a [K, H, W] bool tensor of every object's visible silhouette with the named one
+            first, or None; only for pointing.
+        operations: per sample, or empty where unknown.
+    """
+
+    keys: tuple[str, ...]
+    images_BCHW: Tensor
+    instructions: tuple[str, ...]
+    source_captions: tuple[str, ...]
+    target_captions: tuple[str, ...]
+    proposals_BCHW: Tensor | None = None
+    truth_mask_B1HW: Tensor | None = None
+    object_masks: tuple[Tensor, ...] | None = None
+    operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """All that a loss term may look at; every tensor of one training step.
+
+    Args:
+        probability_BN: P_region of eq. 3.
+        projected_fused_BD: f_sem(F_Edited), eq. 4.
+        projected_patches_BD: f_sem(F_img), eq. 5.
+        source_BD, result_BD: CLIP image embeddings I_ori, I_res.
+        source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
+        source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
+    """
+
+    probability_BN: Tensor
+    projected_fused_BD: Tensor
+    projected_patches_BD: Tensor
+    source_BD: Tensor
+    result_BD: Tensor
+    source_patches_BND: Tensor
+    result_patches_BND: Tensor
+    source_text_BD: Tensor
+    target_text_BD: Tensor
+
+
+@dataclass(frozen=True)
+class EditCase:
+    """One case of a benchmark.
+
+    Args:
+        id: unique within the benchmark.
+        request: picture, instruction, given captions, seed.
+        operation: replace, recolour, resize, remove, add, background, or the benchmark's own word.
+        groups: what to report apart, for example {"seen": "unseen", "objects": "3"}.
+        truth_mask: mode "L", 255 = edit, or None.
+        truth_image: the truly edited picture, or None.
+        truth: what only metrics may read (in the microworld the `Edit` with both scenes), or None.
+    """
+
+    id: str
+    request: EditRequest
+    operation: str
+    groups: dict[str, str] = field(default_factory=dict)
+    truth_mask: Image | None = None
+    truth_image: Image | None = None
+    truth: Any = None
