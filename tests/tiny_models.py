@@ -1,0 +1,209 @@
+"""Tiny random models of the real classes, written to folders in their libraries' own layouts.
+
+Nothing here is trained: the weights are seeded noise. The shapes mirror the real ones: CLIP's projection is as wide as
+the instruction encoder, patch tokens are wider before projection than after, text is cut at a context length, and the
+in-painter has nine input channels. 32 px, patch 8 (a 4x4 grid), width 32, latents 8x8.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+WIDTH = 32
+IMAGE_SIZE = 32
+PATCH = 8
+GRID = IMAGE_SIZE // PATCH
+CONTEXT = 32
+
+WORDS = (
+    "a add and at background behind below blue bottom change circle colour cyan dark diamond from gray green heart in "
+    "into is it large left light magenta make of on orange picture place plain purple put recolour red remove replace "
+    "right ring small square star striped that the there to top triangle turn with yellow"
+).split()
+
+
+def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch: int = PATCH) -> Path:
+    """An open_clip CLIP for `local-dir:FOLDER`: open_clip_config.json, open_clip_model.safetensors, tokenizer files.
+
+    `hf_tokenizer_name` must be there and not empty; for a local-dir open_clip then reads the tokenizer from the folder
+    itself, whatever the name says. EOS has the highest id, because text is pooled at the argmax of the ids.
+    """
+    import open_clip
+
+    model_cfg = {
+        "embed_dim": WIDTH,
+        "vision_cfg": {
+            "image_size": image_size,
+            "patch_size": patch,
+            "layers": 2,
+            "width": 2 * WIDTH,
+            "head_width": WIDTH,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": len(WORDS) + 4,
+            "hf_tokenizer_name": "local",
+            "width": WIDTH,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+    preprocess_cfg = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, indent=2)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**model_cfg)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_t5(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
+    """A T5EncoderModel with its tokenizer, one token a word."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -5.0)]
+    tokenizer = T5Tokenizer(vocab=specials + [(f"▁{word}", -1.0) for word in WORDS], extra_ids=0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=16,
+        d_ff=2 * width,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        T5EncoderModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
+    """A StableDiffusionInpaintPipeline folder: AutoencoderKL f=4, nine-channel U-Net, CLIP text encoder, DDIM."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = clip_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=IMAGE_SIZE,
+            mid_block_add_attention=False,
+        )
+        unet = UNet2DConditionModel(
+            sample_size=IMAGE_SIZE // 4,
+            in_channels=9,
+            out_channels=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=8,
+            norm_num_groups=8,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=CONTEXT,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    pipeline = StableDiffusionInpaintPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_dino(folder: Path, seed: int = 0) -> Path:
+    """A transformers ViTModel with its image processor."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    config = ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=2 * WIDTH,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ViTModel(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(folder)
+    return folder
+
+
+def word_tokenizer():
+    """A fast tokenizer with one token a word, padded at the end, EOS last in the vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<unk>", "<start>", *WORDS, "<end>"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>",
+        special_tokens=[("<start>", vocabulary["<start>"]), ("<end>", vocabulary["<end>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<start>",
+        eos_token="<end>",
+        model_max_length=CONTEXT,
+    )
+
+
+def clip_tokenizer():
+    """A transformers CLIPTokenizer whose byte pairs were trained on `WORDS`, so that most words are one token."""
+    from transformers import CLIPTokenizer
+
+    # A character that never ends a word in training would become the unknown token, which for CLIP is the end of text.
+    last_characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    trained = CLIPTokenizer().train_new_from_iterator([[*WORDS, *last_characters]], vocab_size=560)
+    trained.model_max_length = CONTEXT
+    return trained
