@@ -12,7 +12,6 @@ from regionedit.microworld.scene import (
     LARGE,
     RADIUS,
     SHAPES,
-    SIZE,
     SMALL,
     TEXTURES,
     TONES,

@@ -12,7 +12,7 @@ import numpy as np
 from regionedit.microworld.scene import COLORS, SIZE, TONES, Background, Scene, Thing
 
 SOFTNESS = 1.5  # pixels over which an edge fades
-TEXTURE_CONTRAST = 16.0  # grey levels by which a texture lightens and darkens its tone
+TEXTURE_CONTRAST = 14.0  # grey levels by which a texture lightens and darkens its tone
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 

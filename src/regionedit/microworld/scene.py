@@ -53,7 +53,7 @@ class Background:
     tone: str
     texture: str
     angle: float = 0.0
-    period: float = 14.0
+    period: float = 18.0
     phase: float = 0.0
 
 
@@ -80,7 +80,7 @@ def sample_background(rng: np.random.Generator) -> Background:
         tone=str(rng.choice(list(TONES))),
         texture=str(rng.choice(TEXTURES)),
         angle=float(rng.uniform(0, np.pi)),
-        period=float(rng.uniform(11, 18)),
+        period=float(rng.uniform(14, 22)),
         phase=float(rng.uniform(0, 2 * np.pi)),
     )
 
