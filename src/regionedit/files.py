@@ -1,0 +1,60 @@
+"""Writing files so that a reader, a crash or a full disk never meets half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write one file whole or not at all: temporary file, fsync, rename.
+
+    Raises:
+        OSError: no room, no permission; the message names the path and nothing is left behind.
+    """
+    path = Path(path)
+    write_together(path.parent, {path.name: data})
+
+
+def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write several files of one folder, all or none: every byte is on disk before the first rename.
+
+    The files appear in the mapping's order, so the last one tells that all are there.
+
+    Raises:
+        OSError: no room, no permission; the message names the folder and nothing is left behind.
+    """
+    folder = Path(folder)
+    existed = folder.is_dir()
+    temporaries: list[tuple[Path, Path]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            temporary = folder / f".{name}.{os.getpid()}.part"
+            temporaries.append((temporary, folder / name))
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, final in temporaries:
+            temporary.replace(final)
+        _fsync_folder(folder)
+    except OSError as error:
+        for temporary, _ in temporaries:
+            temporary.unlink(missing_ok=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise OSError(error.errno, f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Make the renames themselves durable; not every file system lets a folder be opened for it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,284 @@
+"""Pictures: opening any file as upright RGB, PIL <-> BCHW, fitting to a generator's grid and back, overlays, saving.
+
+Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
+Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
+torch is imported by the functions that need it: checking a bad argument must not wait for it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageOps, UnidentifiedImageError
+
+from regionedit.files import write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_PIXELS = 50_000_000
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+TINT = (255, 0, 128)
+
+
+def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture file as upright RGB; `picture.info["notes"]` lists what had to be done to it.
+
+    Args:
+        path: any format Pillow reads. Of an animation the first frame is taken; alpha is flattened onto white; 16-bit,
+            palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
+        max_pixels: larger pictures are refused from their header, before anything is decoded.
+
+    Raises:
+        ValueError: missing, empty, not a picture, damaged or too large; one line that names the file.
+    """
+    return upright_rgb(_decode(Path(path), max_pixels))
+
+
+def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a drawn mask as mode "L", 255 = edit; transparent parts are kept (0).
+
+    Raises:
+        ValueError: as `open_picture`; or values 0 and 1 only, which would be a nearly black mask.
+    """
+    mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
+    if _has_alpha(mask):
+        mask = _flatten(mask, "black")
+    mask = _eight_bit(mask).convert("L")
+    if mask.getextrema()[1] == 1:
+        raise ValueError(f"{path}: the mask's brightest value is 1 of 255; save it with 255 = edit")
+    return mask
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """Any PIL picture as upright 8-bit RGB with `info["notes"]`, a list of strings.
+
+    Raises:
+        ValueError: values that no 8-bit picture can show (floats above 255, negative integers).
+    """
+    if picture.mode == "RGB" and "notes" in picture.info:
+        return picture
+    notes: list[str] = []
+    path = picture.info.get("path", getattr(picture, "filename", "") or "")
+    profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
+    if getattr(picture, "is_animated", False):
+        notes.append("animated: the first frame was taken")
+    try:
+        upright = ImageOps.exif_transpose(picture)
+    except Exception:  # a broken EXIF block raises whatever its parser stumbles over; the pixels are still good
+        upright, _ = picture, notes.append("EXIF data is damaged: the stored orientation was kept")
+    if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
+        notes.append("turned upright as its EXIF data says")
+    if upright.mode.startswith("I") or upright.mode == "F":
+        notes.append(f"mode {upright.mode}: reduced to 8 bits")
+    elif upright.mode == "CMYK":
+        notes.append("CMYK: converted to RGB")
+    upright = _eight_bit(upright)
+    if _has_alpha(upright):
+        opaque = upright.convert("RGBA").getchannel("A").getextrema()[0] == 255
+        upright = upright.convert("RGB") if opaque else _flatten(upright, "white").convert("RGB")
+        if not opaque:
+            notes.append("transparency was flattened onto white")
+    result = upright.convert("RGB")
+    result = result.copy() if result is picture else result
+    result.info = {"notes": notes, "path": str(path)} | ({"icc_profile": profile} if profile else {})
+    return result
+
+
+def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size as float32 [B, 3, H, W] in [0, 1]; masks of mode "L" as [B, 1, H, W].
+
+    Raises:
+        ValueError: pictures of different sizes.
+    """
+    import torch
+
+    if len({picture.size for picture in pictures}) != 1:
+        raise ValueError(f"pictures: one size is needed, got {sorted({picture.size for picture in pictures})}")
+    arrays = [np.asarray(picture if picture.mode in ("RGB", "L") else upright_rgb(picture)) for picture in pictures]
+    stacked = torch.from_numpy(np.stack([a[..., None] if a.ndim == 2 else a for a in arrays]))
+    return stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def to_pictures(images_BCHW: Tensor) -> list[Image.Image]:
+    """[B, 3, H, W] in [0, 1] as RGB pictures, [B, 1, H, W] as mode "L"; values outside [0, 1] are clipped."""
+    import torch
+
+    bytes_BHWC = (images_BCHW.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    arrays = bytes_BHWC.cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(a[..., 0] if a.shape[-1] == 1 else a)) for a in arrays]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a picture was fitted: its original size and the part of the fitted one that is not padding, in pixels."""
+
+    height: int
+    width: int
+    inner_height: int
+    inner_width: int
+
+
+def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]:
+    """Scale to `size` on the longer side, keeping the shape, and pad right and bottom to a multiple.
+
+    Args:
+        images_BCHW: [B, C, H, W] in [0, 1].
+        size: pixels of the longer side; 0 keeps the size.
+        multiple: height and width of the result are multiples of it; the last row and column are repeated.
+
+    Returns:
+        [B, C, h, w] in [0, 1], and what `unfit` needs. Nothing is resampled where the size already fits.
+    """
+    import torch.nn.functional as F
+
+    height, width = images_BCHW.shape[-2:]
+    scale = size / max(height, width) if size else 1.0
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    fitted = _resize(images_BCHW, inner)
+    right, bottom = -inner[1] % multiple, -inner[0] % multiple
+    if right or bottom:
+        fitted = F.pad(fitted, (0, right, 0, bottom), mode="replicate")
+    return fitted, Fit(height, width, *inner)
+
+
+def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
+    """The mask in the fitted picture's frame: 1 wherever any part of it falls, 0 in the padding.
+
+    What is blended at the original size is thereby always inside what the generator was allowed to change.
+
+    Args:
+        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size.
+        placed: from `fit`.
+        size: (h, w) of the fitted picture.
+
+    Returns:
+        [B, 1, h, w], 0 or 1.
+    """
+    import torch.nn.functional as F
+
+    inner = F.adaptive_max_pool2d((mask_B1HW > 0).float(), (placed.inner_height, placed.inner_width))
+    return F.pad(inner, (0, size[1] - placed.inner_width, 0, size[0] - placed.inner_height))
+
+
+def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
+    """Undo `fit`: cut the padding off and scale to the original [B, C, H, W]."""
+    inner = fitted_BChw[..., : placed.inner_height, : placed.inner_width]
+    return _resize(inner, (placed.height, placed.width))
+
+
+def overlay(picture: Image.Image, mask: Image.Image, opacity: float = 0.4) -> Image.Image:
+    """The picture with the edited region tinted by its strength and outlined; all are of one size."""
+    weights = np.asarray(mask.convert("L"), dtype=np.float32)[..., None] / 255 * opacity
+    tinted = np.asarray(picture.convert("RGB")) * (1 - weights) + np.array(TINT) * weights
+    hard = mask.convert("L").point(lambda value: 255 if value > 127 else 0)
+    thickness = 2 * max(1, round(max(picture.size) / 400)) + 1
+    inside = (
+        ImageOps.expand(hard, 1, fill=0)
+        .filter(ImageFilter.MinFilter(thickness))
+        .crop((1, 1, 1 + hard.width, 1 + hard.height))
+    )
+    outline = (np.asarray(hard) > 0) & (np.asarray(inside) == 0)
+    tinted[outline] = TINT
+    return Image.fromarray(tinted.round().astype(np.uint8))
+
+
+def grid(
+    rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128, gap: int = 4
+) -> Image.Image:
+    """Rows of pictures on one white sheet, each scaled into a square cell, with a title over each column."""
+    columns = max(len(row) for row in rows)
+    top = 16 if header else 0
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, len(rows) * (cell + gap) + gap + top), "white")
+    for column, title in enumerate(header):
+        ImageDraw.Draw(sheet).text((gap + column * (cell + gap), 3), title, fill="black")
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            enlarged = max(picture.size) < cell
+            shown = ImageOps.contain(
+                picture.convert("RGB"), (cell, cell), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+            )
+            sheet.paste(shown, (gap + c * (cell + gap), top + gap + r * (cell + gap)))
+    return sheet
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as a PNG file, with its colour profile if it came with one."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"))
+    return buffer.getvalue()
+
+
+def save_png(picture: Image.Image, path: str | Path) -> None:
+    """Write a PNG whole or not at all.
+
+    Raises:
+        OSError: no room, no permission; nothing is left behind.
+    """
+    write_atomic(path, png(picture))
+
+
+def _decode(path: Path, max_pixels: int) -> Image.Image:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, where one picture is needed")
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path}: the file is empty (0 bytes)")
+        picture = Image.open(path)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not a picture that can be read") from None
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error)).group()
+        raise ValueError(f"{path}: {pixels} pixels, more than max_pixels={max_pixels}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    pixels = picture.width * picture.height
+    if pixels > max_pixels:
+        raise ValueError(
+            f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
+        )
+    try:
+        picture.load()
+    except Exception as error:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+        raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
+    picture.info["path"] = str(path)
+    return picture
+
+
+def _resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    import torch.nn.functional as F
+
+    if tuple(images_BCHW.shape[-2:]) == tuple(size):
+        return images_BCHW
+    return F.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+
+
+def _flatten(picture: Image.Image, color: str) -> Image.Image:
+    with_alpha = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, color), with_alpha).convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Integer and float pictures as mode "L"; others as they are."""
+    if not (picture.mode.startswith("I") or picture.mode == "F"):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    largest = 65535.0 if picture.mode.startswith("I") else (1.0 if high <= 1 else 255.0)
+    if not (low >= 0 and high <= largest):
+        raise ValueError(
+            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {largest:g} can be shown; rescale it"
+        )
+    return Image.fromarray((values * (255 / largest)).round().astype(np.uint8))

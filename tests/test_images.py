@@ -1,0 +1,231 @@
+"""Opening any picture, exact round trips, fitting and back, saving whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regionedit import images
+
+
+def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(tmp_path, name: str, picture: Image.Image, **options):
+    path = tmp_path / name
+    picture.save(path, **options)
+    return path
+
+
+@given(width=st.integers(1, 40), height=st.integers(1, 40), count=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_bytes_survive_the_round_trip(width, height, count):
+    pictures = [Image.fromarray(noise(width, height, seed=i)) for i in range(count)]
+    tensor = images.to_tensor(pictures)
+    assert tensor.shape == (count, 3, height, width) and tensor.dtype == torch.float32
+    back = images.to_pictures(tensor)
+    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(pictures, back, strict=True))
+
+
+def test_masks_travel_as_one_channel():
+    mask = Image.fromarray(noise(7, 5, channels=1))
+    tensor = images.to_tensor([mask])
+    assert tensor.shape == (1, 1, 5, 7)
+    assert np.array_equal(np.asarray(images.to_pictures(tensor)[0]), np.asarray(mask))
+
+
+def test_pictures_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match="one size"):
+        images.to_tensor([Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))])
+
+
+@given(
+    width=st.integers(1, 90), height=st.integers(1, 90), size=st.sampled_from([0, 16, 64]), multiple=st.integers(1, 16)
+)
+@settings(max_examples=40, deadline=None)
+def test_fit_and_back_keeps_the_size(width, height, size, multiple):
+    picture = torch.rand(1, 3, height, width)
+    fitted, placed = images.fit(picture, size, multiple)
+    assert fitted.shape[-2] % multiple == 0 and fitted.shape[-1] % multiple == 0
+    if size:
+        assert max(placed.inner_height, placed.inner_width) == size
+    assert images.unfit(fitted, placed).shape == picture.shape
+    mask = (torch.rand(1, 1, height, width) > 0.9).float()
+    small = images.fit_mask(mask, placed, tuple(fitted.shape[-2:]))
+    assert small.shape[-2:] == fitted.shape[-2:]
+    assert bool(small.any()) == bool(mask.any())
+
+
+def test_a_picture_that_fits_is_not_resampled():
+    picture = torch.rand(1, 3, 64, 48)
+    fitted, placed = images.fit(picture, 64, 8)
+    assert torch.equal(fitted, picture) and torch.equal(images.unfit(fitted, placed), picture)
+
+
+def test_padding_repeats_the_border_and_is_cut_off_again():
+    picture = torch.rand(1, 3, 5, 7)
+    fitted, placed = images.fit(picture, 0, 4)
+    assert fitted.shape == (1, 3, 8, 8)
+    assert torch.equal(fitted[..., :5, 7], picture[..., -1])
+    assert torch.equal(images.unfit(fitted, placed), picture)
+
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb(mode):
+    base = Image.fromarray(noise(9, 6))
+    if mode == "I;16":
+        picture = Image.fromarray((noise(9, 6, 1).astype(np.uint16)) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(noise(9, 6, 1).astype(np.float32) / 255)
+    elif mode == "I":
+        picture = Image.fromarray(noise(9, 6, 1).astype(np.int32) * 257)
+    else:
+        picture = base.convert(mode)
+    rgb = images.upright_rgb(picture)
+    assert rgb.mode == "RGB" and rgb.size == (9, 6)
+    if mode in ("I;16", "I", "F"):
+        assert np.array_equal(np.asarray(rgb)[..., 0], noise(9, 6, 1))
+        assert "8 bits" in rgb.info["notes"][0]
+
+
+def test_values_that_cannot_be_shown_are_refused():
+    with pytest.raises(ValueError, match="rescale"):
+        images.upright_rgb(Image.fromarray(np.full((2, 2), 1e6, np.float32)))
+
+
+def test_transparency_is_flattened_onto_white_and_said(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, :2] = (10, 20, 30, 255)
+    picture = images.open_picture(save(tmp_path, "a.png", Image.fromarray(pixels)))
+    assert picture.getpixel((0, 0)) == (10, 20, 30) and picture.getpixel((3, 0)) == (255, 255, 255)
+    assert any("white" in note for note in picture.info["notes"])
+    opaque = images.open_picture(save(tmp_path, "b.png", Image.new("RGBA", (3, 3), (1, 2, 3, 255))))
+    assert opaque.info["notes"] == []
+
+
+def test_palette_with_transparency(tmp_path):
+    picture = Image.fromarray(noise(8, 8)).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    path = save(tmp_path, "p.png", picture, transparency=0)
+    assert images.open_picture(path).mode == "RGB"
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path, "r.jpg", Image.fromarray(noise(16, 8)), exif=exif)
+    picture = images.open_picture(path)
+    assert picture.size == (8, 16) and any("upright" in note for note in picture.info["notes"])
+    assert images.upright_rgb(picture) is picture
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (6, 6), color) for color in ("red", "blue")]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    picture = images.open_picture(path)
+    assert picture.getpixel((0, 0)) == (255, 0, 0) and "first frame" in picture.info["notes"][0]
+
+
+def test_colour_profile_travels_with_the_picture(tmp_path):
+    path = save(tmp_path, "p.png", Image.fromarray(noise(4, 4)), icc_profile=b"profile")
+    out = tmp_path / "o.png"
+    images.save_png(images.open_picture(path), out)
+    assert Image.open(out).info["icc_profile"] == b"profile"
+
+
+def test_one_pixel_is_a_picture(tmp_path):
+    assert images.open_picture(save(tmp_path, "1.png", Image.new("RGB", (1, 1), "red"))).size == (1, 1)
+
+
+def jpeg(width=64, height=48) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(width, height)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("empty.png", b"", "empty"),
+        ("text.png", b"hello there", "not a picture"),
+        ("half.jpg", jpeg()[:900], "truncated"),
+        ("header.png", b"\x89PNG\r\n\x1a\n", "."),
+    ],
+)
+def test_unusable_files_are_named_in_one_line(tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=says) as caught:
+        images.open_picture(tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        images.open_picture(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="a folder"):
+        images.open_picture(tmp_path)
+
+
+@pytest.mark.parametrize("side", [8000, 20000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_huge_pictures_are_refused_from_their_header(tmp_path, side, monkeypatch):
+    path = tmp_path / "huge.png"
+    Image.new("1", (side, side)).save(path)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="max_pixels=50000000") as caught:
+        images.open_picture(path)
+    assert str(side * side) in str(caught.value)
+
+
+def test_masks_keep_what_is_transparent(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, :2] = 255
+    pixels[:, 2:] = (255, 255, 255, 0)
+    mask = images.open_mask(save(tmp_path, "m.png", Image.fromarray(pixels)))
+    assert mask.mode == "L" and mask.getpixel((0, 0)) == 255 and mask.getpixel((3, 0)) == 0
+
+
+def test_a_mask_of_zeros_and_ones_is_not_taken_for_black(tmp_path):
+    path = save(tmp_path, "m.png", Image.fromarray(np.eye(4, dtype=np.uint8)))
+    with pytest.raises(ValueError, match="255 = edit"):
+        images.open_mask(path)
+
+
+def test_overlay_tints_the_region_and_nothing_else():
+    picture = Image.fromarray(noise(40, 30))
+    mask = Image.new("L", (40, 30))
+    mask.paste(255, (10, 10, 30, 20))
+    shown = np.asarray(images.overlay(picture, mask))
+    same = (shown == np.asarray(picture)).all(-1)
+    assert same[np.asarray(mask) == 0].all() and not same[np.asarray(mask) > 0].any()
+    assert tuple(shown[10, 10]) == images.TINT
+    assert np.array_equal(np.asarray(images.overlay(picture, Image.new("L", (40, 30)))), np.asarray(picture))
+
+
+def test_grid_places_every_picture():
+    cell = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue", "black")]
+    sheet = images.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16, gap=2)
+    assert sheet.size == (2 * 18 + 2, 2 * 18 + 2 + 16)
+    assert sheet.getpixel((10, 16 + 10)) == (255, 0, 0) and sheet.getpixel((28, 16 + 28)) == (0, 0, 0)
+
+
+def test_no_room_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        images.save_png(Image.new("RGB", (4, 4)), tmp_path / "new" / "a.png")
+    assert list(tmp_path.iterdir()) == []
