@@ -74,7 +74,7 @@ class GeneratorConfig:
         revision: pinned revision of a hub name.
         size: pictures are fitted to this many pixels on the longer side before generation; 0 keeps their size.
         steps: denoising steps. Not given in the paper.
-        gradient_steps: the last steps that carry gradient, for `gradient: full`. Not given in the paper.
+        gradient_steps: the last steps that carry gradient with `gradient: full`; 0 for all. Not given in the paper.
         guidance: classifier-free guidance scale w_cfg, eq. 19; 1 switches it off. Not given in the paper.
         masked_image: what the U-Net sees of the source: `pixel` masks before encoding (how the public checkpoint was
             trained), `latent` masks the latent (eq. 16 to the letter).
@@ -87,7 +87,7 @@ class GeneratorConfig:
     revision: str | None = None
     size: int = 64
     steps: int = 8
-    gradient_steps: int = 1
+    gradient_steps: int = 0
     guidance: float = 3.0
     masked_image: Literal["pixel", "latent"] = "pixel"
     blend: bool = True

@@ -1,0 +1,62 @@
+"""Frozen generators. To add one: write `generators/x.py`, add a line to `GENERATORS`; contract tests then cover it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regionedit.generators.base import DifferentiableGenerator, Generator, noise_seed
+from regionedit.generators.stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    import torch
+
+    from regionedit.config import GeneratorConfig
+
+GENERATORS: dict[str, type[Generator]] = {
+    "stable_diffusion": StableDiffusion,
+}
+
+__all__ = [
+    "GENERATORS",
+    "DifferentiableGenerator",
+    "Generator",
+    "StableDiffusion",
+    "load_generator",
+    "noise_seed",
+    "require_generator",
+    "require_gradient",
+]
+
+
+def require_generator(name: str) -> type[Generator]:
+    """The class behind `generator.name`; loads nothing.
+
+    Raises:
+        ValueError: unknown name; lists the known ones.
+    """
+    if name not in GENERATORS:
+        raise ValueError(f"generator.name: no generator {name!r}; there are: {', '.join(sorted(GENERATORS))}")
+    return GENERATORS[name]
+
+
+def require_gradient(name: str, gradient: str) -> None:
+    """Refuse, before any model is loaded, a gradient that the generator cannot give.
+
+    Raises:
+        ValueError: `gradient` is not `composite` and `name` is not a `DifferentiableGenerator`; names those that are.
+    """
+    if gradient != "composite" and not issubclass(require_generator(name), DifferentiableGenerator):
+        able = sorted(key for key, kind in GENERATORS.items() if issubclass(kind, DifferentiableGenerator))
+        raise ValueError(
+            f"step.gradient: {gradient!r} needs a gradient that generator {name!r} cannot give; "
+            f"use `composite`, or one of the generators {', '.join(able)}"
+        )
+
+
+def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") -> Generator:
+    """Load the frozen generator of a configuration onto a device.
+
+    Raises:
+        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`.
+    """
+    return require_generator(config.name).load(config).to(device)

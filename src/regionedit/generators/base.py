@@ -1,0 +1,147 @@
+"""What every frozen generator promises.
+
+Shape letters: B batch, C channels, H W pixels. Images are [0, 1]; masks are [0, 1] and 1 means edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+
+from regionedit.images import fit, unfit
+from regionedit.masks import composite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import GeneratorConfig
+    from regionedit.images import Fit
+    from regionedit.records import Captions, EditRequest, Region
+
+
+class Generator(ABC):
+    """A frozen image generator that repaints the masked part of a picture as a text says.
+
+    Attributes:
+        needs: which text it follows: the caption of the edited picture, or the instruction itself.
+        multiple: height and width that `generate` accepts are multiples of this.
+        size: longer side, in pixels, at which it works; 0 keeps the picture's own.
+    """
+
+    needs: ClassVar[Literal["target_caption", "instruction"]]
+    multiple: int
+    size: int
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: GeneratorConfig) -> Self:
+        """Read the frozen weights, on the CPU. Raises ValueError when `config.path` does not hold them."""
+
+    @abstractmethod
+    def to(self, device: str | torch.device) -> Self:
+        """Move the frozen weights; inputs are moved by the calls themselves."""
+
+    @abstractmethod
+    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Raw output at a size that is already a multiple of `multiple`, BChw in [0, 1]; never called with gradient.
+
+        Noise depends on the sample's own seed only, so that batch size and order never change a picture.
+        """
+
+    @torch.no_grad()
+    def propose(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """The generator's raw pictures, not composed with the source: BCHW in [0, 1], the input's size, no gradient.
+
+        Args:
+            images_BCHW: [0, 1], any size.
+            mask_B1HW: [0, 1], 1 = edit.
+            texts: one per picture; captions of the edited pictures or instructions, see `needs`.
+            seeds: one per picture, see `noise_seed`.
+        """
+        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
+        return unfit(self.generate(fitted_BChw, fit_soft_mask(mask_B1HW, placed, fitted_BChw), texts, seeds), placed)
+
+    def edit(
+        self,
+        images_BCHW: Tensor,
+        region: Region,
+        requests: Sequence[EditRequest],
+        captions: Sequence[Captions | None],
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """Edited pictures, BCHW in [0, 1]; bit for bit the source where the region's mask is 0.
+
+        The generator is conditioned on the hard region (public in-painters know no soft masks); composing is soft.
+
+        Args:
+            captions: read only by generators that need the target caption; otherwise entries may be None.
+        """
+        if self.needs == "instruction":
+            texts = [request.instruction for request in requests]
+        else:
+            texts = [caption.target for caption in captions]
+        proposals = self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds)
+        return composite(proposals, images_BCHW, region.mask_B1HW)
+
+
+class DifferentiableGenerator(Generator):
+    """A generator whose result can carry a gradient back to the mask."""
+
+    @abstractmethod
+    def generate_with_gradient(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        gradient: str,
+        proposal_mask_B1HW: Tensor,
+    ) -> Tensor:
+        """As `propose_with_gradient`, at a size that is already a multiple of `multiple`."""
+
+    def propose_with_gradient(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        gradient: Literal["latent", "last_step", "full"],
+        proposal_mask_B1HW: Tensor | None = None,
+    ) -> Tensor:
+        """Edited pictures, BCHW in [0, 1], differentiable with respect to the mask.
+
+        Args:
+            mask_B1HW: [0, 1], soft, 1 = edit; the gradient goes here.
+            gradient: `latent`: through the blend of latents and the decoder; `last_step`: also through the last
+                denoising step; `full`: through the last `generator.gradient_steps` steps.
+            proposal_mask_B1HW: for `latent` only, what conditions the generator instead of the mask.
+        """
+        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
+        mask_B1hw = fit_soft_mask(mask_B1HW, placed, fitted_BChw)
+        proposal_mask_B1hw = mask_B1hw
+        if proposal_mask_B1HW is not None:
+            proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placed, fitted_BChw)
+        made_BChw = self.generate_with_gradient(fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw)
+        return unfit(made_BChw, placed)
+
+
+def noise_seed(seed: int, *identity: str | int) -> int:
+    """A seed for one picture's noise, the same on every machine: of (seed, case id), in training (seed, epoch, key)."""
+    digest = hashlib.sha256(repr((seed, *identity)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def fit_soft_mask(mask_B1HW: Tensor, placed: Fit, fitted_BChw: Tensor) -> Tensor:
+    """The mask in the fitted picture's frame, 0 in the padding.
+
+    A pixel counts as much as the most edited of those it stands for, so that what is composed later lies inside what
+    the generator was asked to paint. Soft masks stay soft and differentiable, hard ones hard.
+    """
+    inner = F.adaptive_max_pool2d(mask_B1HW.float(), (placed.inner_height, placed.inner_width))
+    height, width = fitted_BChw.shape[-2:]
+    return F.pad(inner, (0, width - placed.inner_width, 0, height - placed.inner_height))

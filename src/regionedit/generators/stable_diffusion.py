@@ -1,0 +1,241 @@
+"""Stable Diffusion in-painting with a loop of its own, so that a gradient can pass: appendix A of the paper.
+
+A diffusers pipeline call cannot be trained through (it switches gradients off and makes masks hard), so the pipeline is
+used to load the modules, and the equations are written out here. DDIM without added noise (sigma = 0), trailing
+timesteps: the first step starts from pure noise and the last one ends at the clean latent.
+
+Shape letters: B batch, C latent channels, H W pixels, h w latent pixels, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import torch
+import torch.nn.functional as F
+
+from regionedit.generators.base import DifferentiableGenerator
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from regionedit.config import GeneratorConfig
+
+
+class StableDiffusion(DifferentiableGenerator):
+    """A frozen nine-channel in-painting U-Net with its autoencoder and text encoder.
+
+    Args:
+        modules: `unet`, `vae`, `text_encoder`, frozen here, in the order they are moved.
+        tokenizer: of the text encoder.
+        scheduler: gives the noise schedule and `prediction_type` of the checkpoint.
+        config: steps, guidance, blending and the rest.
+
+    Raises:
+        ValueError: the U-Net does not take latent, mask and masked source; an unknown prediction type.
+    """
+
+    needs = "target_caption"
+
+    def __init__(self, modules: dict[str, nn.Module], tokenizer, scheduler, config: GeneratorConfig):
+        self.modules = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
+        self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
+        self.tokenizer = tokenizer
+        self.config = config
+        self.size = config.size
+        self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.multiple = self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        self.prediction_type = scheduler.config.prediction_type
+        self.schedule = trailing_schedule(scheduler.alphas_cumprod, config.steps)
+        channels = 2 * self.vae.config.latent_channels + 1
+        if self.unet.config.in_channels != channels:
+            raise ValueError(
+                f"generator.path: the U-Net of {config.path} takes {self.unet.config.in_channels} channels, an "
+                f"in-painting one takes {channels}; use an in-painting checkpoint"
+            )
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise ValueError(f"generator.path: prediction_type {self.prediction_type!r} of {config.path} is unknown")
+
+    @classmethod
+    def load(cls, config: GeneratorConfig) -> Self:
+        """Read the modules of a StableDiffusionInpaintPipeline folder or hub name."""
+        from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+
+        try:
+            pipeline = StableDiffusionInpaintPipeline.from_pretrained(
+                config.path,
+                revision=config.revision,
+                torch_dtype=getattr(torch, config.precision),
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"generator.path: no in-painting pipeline could be loaded from {config.path!r}: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        modules = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
+        return cls(modules, pipeline.tokenizer, DDIMScheduler.from_config(pipeline.scheduler.config), config)
+
+    def to(self, device: str | torch.device) -> Self:
+        for module in self.modules.values():
+            module.to(device)
+        return self
+
+    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=0)
+        return self._decode(latent_BChw).to(images_BCHW)
+
+    def generate_with_gradient(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        gradient: str,
+        proposal_mask_B1HW: Tensor,
+    ) -> Tensor:
+        if gradient == "latent":
+            latent_BChw, source_BChw = self._sample(images_BCHW, proposal_mask_B1HW, texts, seeds, gradient_steps=0)
+            mask_B1hw = self._latent_mask(mask_B1HW)
+            latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
+        else:
+            steps = 1 if gradient == "last_step" else self.config.gradient_steps or self.config.steps
+            latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=steps)
+        return self._decode(latent_BChw).to(images_BCHW)
+
+    def _sample(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        gradient_steps: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 14-23: the denoised latent and the source's latent; the last `gradient_steps` steps carry gradient."""
+        images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
+        with torch.no_grad():
+            source_BChw = self._encode(images_BCHW)
+            context_BLD = self._embed(texts)
+            noise_BChw = self._noise(seeds, source_BChw)
+        with torch.set_grad_enabled(gradient_steps > 0):
+            mask_B1hw = self._latent_mask(mask_B1HW)
+            masked_BChw = self._masked_source(images_BCHW, source_BChw, mask_B1HW, mask_B1hw)
+        latent_BChw = noise_BChw
+        for place, (timestep, alpha, next_alpha) in enumerate(self.schedule):
+            with torch.set_grad_enabled(place >= len(self.schedule) - gradient_steps):
+                condition = torch.cat([mask_B1hw, masked_BChw], dim=1)
+                predicted_BChw = self._predict(latent_BChw, condition, timestep, context_BLD)
+                latent_BChw = self._step(latent_BChw, predicted_BChw, alpha, next_alpha)
+                if self.config.blend:
+                    latent_BChw = blend(latent_BChw, source_BChw, noise_BChw, mask_B1hw, next_alpha)
+        return latent_BChw, source_BChw
+
+    # ------------------------------------------------------------ eq. 14, 24: pixels to latents and back
+
+    def _encode(self, images_BCHW: Tensor) -> Tensor:
+        return self._encode_signed(images_BCHW * 2 - 1)
+
+    def _encode_signed(self, signed_BCHW: Tensor) -> Tensor:
+        posterior = self.vae.encode(signed_BCHW.to(self.vae.dtype)).latent_dist
+        return posterior.mode().float() * self.vae.config.scaling_factor
+
+    def _decode(self, latent_BChw: Tensor) -> Tensor:
+        decoded = self.vae.decode((latent_BChw / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    # ------------------------------------------------------------ eq. 15: text
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of the texts, after those of the empty text when guidance needs it; each string encoded once."""
+        wanted = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
+        distinct = sorted(set(wanted))
+        tokens = self.tokenizer(
+            distinct,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embedded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        return embedded[[distinct.index(text) for text in wanted]]
+
+    # ------------------------------------------------------------ eq. 16: what the U-Net sees
+
+    def _latent_mask(self, mask_B1HW: Tensor) -> Tensor:
+        """A latent pixel counts as much as the most edited of its pixels: thin strokes stay, hard masks stay hard."""
+        return F.max_pool2d(mask_B1HW.to(self.unet.device).float(), self.vae_factor)
+
+    def _masked_source(self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor) -> Tensor:
+        if self.config.masked_image == "latent":
+            return (1 - mask_B1hw) * source_BChw
+        return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
+
+    def _noise(self, seeds: Sequence[int], like_BChw: Tensor) -> Tensor:
+        """z_T, drawn on the CPU for each sample alone, so that neither device nor batch changes it."""
+        drawn = [torch.randn(like_BChw.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(drawn).to(like_BChw)
+
+    # ------------------------------------------------------------ eq. 17-19: classifier-free guidance in one call
+
+    def _predict(self, latent_BChw: Tensor, condition: Tensor, timestep: int, context_BLD: Tensor) -> Tensor:
+        unet_input = torch.cat([latent_BChw, condition], dim=1)
+        branches = len(context_BLD) // len(latent_BChw)
+        output = self.unet(
+            unet_input.repeat(branches, 1, 1, 1).to(self.unet.dtype),
+            torch.tensor(timestep, device=self.unet.device),
+            encoder_hidden_states=context_BLD.to(self.unet.dtype),
+        ).sample.float()
+        if branches == 1:
+            return output
+        unconditional, conditional = output.chunk(2)
+        return unconditional + self.config.guidance * (conditional - unconditional)
+
+    # ------------------------------------------------------------ eq. 20, 21: one DDIM step, sigma = 0
+
+    def _step(self, latent_BChw: Tensor, predicted_BChw: Tensor, alpha: float, next_alpha: float) -> Tensor:
+        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+        if self.prediction_type == "epsilon":
+            epsilon = predicted_BChw
+            clean = (latent_BChw - noise * epsilon) / signal
+        elif self.prediction_type == "v_prediction":
+            clean = signal * latent_BChw - noise * predicted_BChw
+            epsilon = signal * predicted_BChw + noise * latent_BChw
+        else:
+            clean = predicted_BChw
+            epsilon = (latent_BChw - signal * clean) / noise
+        return next_alpha**0.5 * clean + (1 - next_alpha) ** 0.5 * epsilon
+
+
+# ---------------------------------------------------------------- eq. 22, 23: the source outside the mask
+
+
+def blend(model_BChw: Tensor, source_BChw: Tensor, noise_BChw: Tensor, mask_B1hw: Tensor, alpha: float) -> Tensor:
+    """Eq. 23, with the source noised to the same level by eq. 22; the noise is z_T's own, since sigma = 0."""
+    noised_BChw = alpha**0.5 * source_BChw + (1 - alpha) ** 0.5 * noise_BChw
+    return mask_B1hw * model_BChw + (1 - mask_B1hw) * noised_BChw
+
+
+# ---------------------------------------------------------------- eq. 12: the noise schedule
+
+
+def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
+    """`steps` denoising steps from the last trained timestep to the clean latent.
+
+    Args:
+        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
+        steps: 1 to T.
+
+    Returns:
+        (timestep, its alpha, alpha after the step), the last one ending at alpha 1.
+
+    Raises:
+        ValueError: `steps` outside 1 to T.
+    """
+    trained = len(alphas_cumprod)
+    if not 1 <= steps <= trained:
+        raise ValueError(f"generator.steps: {steps} is outside 1 to {trained}")
+    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
+    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
+    return list(zip(timesteps, alphas, alphas[1:], strict=False))

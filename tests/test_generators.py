@@ -1,0 +1,298 @@
+"""The contract of every generator, and the paper's appendix A against the library's own pipeline and scheduler."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from regionedit import generators
+from regionedit.config import GeneratorConfig
+from regionedit.generators import (
+    GENERATORS,
+    DifferentiableGenerator,
+    load_generator,
+    noise_seed,
+    require_generator,
+    require_gradient,
+)
+from regionedit.generators.stable_diffusion import trailing_schedule
+from regionedit.records import Captions, EditRequest, Region
+from tests.tiny_models import write_inpaint
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_inpaint_dir):
+    """Where the contract test finds tiny weights for each generator: a new generator adds its line."""
+    return {"stable_diffusion": tiny_inpaint_dir}
+
+
+@pytest.fixture
+def make(folders):
+    def make(name="stable_diffusion", **changes):
+        settings = {"size": 32, "steps": 2, **changes}
+        return load_generator(GeneratorConfig(name=name, path=str(folders[name]), **settings))
+
+    return make
+
+
+def pictures(count=2, height=32, width=32, seed=0):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def box(height=32, width=32, count=2):
+    mask = torch.zeros(count, 1, height, width)
+    mask[..., height // 4 : height // 2, width // 4 : width // 2] = 1
+    return mask
+
+
+def requests_for(images):
+    requests = [EditRequest(image=None, instructions=f"remove the circle {i}") for i in range(len(images))]
+    return requests, [Captions("a red circle", f"a blue square {i}") for i in range(len(images))]
+
+
+# ---------------------------------------------------------------- the contract, for every generator
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (37, 51)])
+def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, width):
+    images, mask = pictures(2, height, width), box(height, width)
+    requests, captions = requests_for(images)
+    edited = make(name).edit(images, Region(mask, mask), requests, captions, [1, 2])
+    assert edited.shape == images.shape and edited.dtype == images.dtype
+    assert edited.min() >= 0 and edited.max() <= 1 and edited.isfinite().all()
+    outside = (mask == 0).expand_as(images)
+    assert torch.equal(edited[outside], images[outside])
+    assert not torch.equal(edited[~outside], images[~outside])
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_an_empty_mask_returns_the_input(make, name):
+    images, empty = pictures(), torch.zeros(2, 1, 32, 32)
+    edited = make(name).edit(images, Region(empty, empty), *requests_for(images), [1, 2])
+    assert torch.equal(edited, images)
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_same_seed_same_picture_whatever_the_batch(make, name):
+    generator, images, mask = make(name), pictures(3), box(count=3)
+    texts, seeds = ["a red circle", "a blue square", "a red circle"], [11, 12, 13]
+    together = generator.propose(images, mask, texts, seeds)
+    reverse = generator.propose(images.flip(0), mask, texts[::-1], seeds[::-1]).flip(0)
+    alone = torch.cat([generator.propose(images[i : i + 1], mask[:1], texts[i : i + 1], [seeds[i]]) for i in range(3)])
+    assert (together - alone).abs().max() <= 1 / 255
+    assert (together - reverse).abs().max() <= 1 / 255
+    other = generator.propose(images, mask, texts, [21, 22, 23])
+    assert (together - other).abs().max() > 1 / 255
+
+
+@pytest.mark.parametrize("name", sorted(GENERATORS))
+def test_proposals_carry_no_gradient_and_leave_gradients_on(make, name):
+    mask = box().requires_grad_()
+    assert not make(name).propose(pictures(), mask, ["a", "b"], [1, 2]).requires_grad
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", sorted(k for k, v in GENERATORS.items() if issubclass(v, DifferentiableGenerator)))
+@pytest.mark.parametrize("gradient", ["latent", "last_step", "full"])
+@pytest.mark.parametrize("blend", [True, False])
+def test_the_gradient_reaches_the_mask(make, name, gradient, blend):
+    mask = torch.full((2, 1, 32, 32), 0.4, requires_grad=True)
+    make(name, blend=blend).propose_with_gradient(pictures(), mask, ["a", "b"], [1, 2], gradient).sum().backward()
+    assert mask.grad.isfinite().all()
+    assert (mask.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_asking_for_a_gradient_that_cannot_be_given_names_those_that_can(monkeypatch):
+    class Plain(generators.Generator):
+        needs = "instruction"
+
+    monkeypatch.setitem(GENERATORS, "plain", Plain)
+    require_gradient("plain", "composite")
+    require_gradient("stable_diffusion", "full")
+    with pytest.raises(ValueError, match="'latent'.*'plain'.*stable_diffusion"):
+        require_gradient("plain", "latent")
+    with pytest.raises(ValueError, match="generator.name.*'nothing'"):
+        require_generator("nothing")
+
+
+def test_noise_seeds_are_stable_and_differ():
+    assert noise_seed(0, "case") == noise_seed(0, "case") == 1684653530530236621
+    assert len({noise_seed(s, e, k) for s in range(3) for e in range(3) for k in ("a", "b")}) == 18
+
+
+# ---------------------------------------------------------------- Stable Diffusion, appendix A
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_inpaint_dir):
+    from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(tiny_inpaint_dir, safety_checker=None)
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_loop_equals_the_librarys_pipeline(make, pipeline, guidance):
+    generator = make(steps=4, guidance=guidance, blend=False)
+    images, mask, texts, seeds = pictures(), box(), ["a red circle", "a blue square"], [1, 2]
+    shape = (1, 4, 32 // generator.vae_factor, 32 // generator.vae_factor)
+    noise = torch.cat([torch.randn(shape[1:], generator=torch.Generator().manual_seed(s))[None] for s in seeds])
+    # The library samples the masked picture's latent; its mean is what is wanted.
+    original = pipeline.vae.encode
+    try:
+        pipeline.vae.encode = lambda x: dataclasses.replace(original(x), latent_dist=_Mean(original(x).latent_dist))
+        theirs = pipeline(
+            texts, images * 2 - 1, mask, height=32, width=32, latents=noise, num_inference_steps=4,
+            guidance_scale=guidance, output_type="pt",
+        ).images  # fmt: skip
+    finally:
+        pipeline.vae.encode = original
+    ours = generator.propose(images, mask, texts, seeds)
+    assert (ours - theirs).abs().max() < 1e-3
+
+
+class _Mean:
+    def __init__(self, distribution):
+        self.mean = distribution.mean
+
+    def sample(self, generator=None):
+        return self.mean
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_type):
+    from diffusers import DDIMScheduler
+
+    folder = write_inpaint(tmp_path, prediction_type=prediction_type)
+    generator = load_generator(GeneratorConfig(path=str(folder), size=32, steps=4))
+    scheduler = DDIMScheduler.from_pretrained(
+        folder / "scheduler", timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
+    )
+    scheduler.set_timesteps(4)
+    assert scheduler.config.prediction_type == prediction_type
+    assert [t for t, _, _ in generator.schedule] == scheduler.timesteps.tolist()
+    latent, output = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    for timestep, alpha, next_alpha in generator.schedule:
+        expected = scheduler.step(output, timestep, latent).prev_sample
+        torch.testing.assert_close(generator._step(latent, output, alpha, next_alpha), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_schedule_ends_clean_for_any_number_of_steps():
+    alphas = torch.linspace(0.9999, 0.005, 1000)
+    for steps in (1, 2, 3, 7, 50, 1000):
+        schedule = trailing_schedule(alphas, steps)
+        assert len(schedule) == steps
+        assert schedule[0][0] == 999 and schedule[-1][2] == 1.0
+        assert all(a[2] == b[1] and a[0] > b[0] for a, b in zip(schedule, schedule[1:], strict=False))
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match="generator.steps"):
+            trailing_schedule(alphas, steps)
+
+
+def test_guidance_is_one_call_of_both_branches(make):
+    generator, calls = make(guidance=3.0), []
+    generator.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
+    generator.propose(pictures(), box(), ["a", "b"], [1, 2])
+    assert calls == [(4, 9, 8, 8)] * 2
+    unguided = make(guidance=1.0)
+    unguided.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
+    unguided.propose(pictures(), box(), ["a", "b"], [1, 2])
+    assert calls[2:] == [(2, 9, 8, 8)] * 2
+
+
+def test_each_distinct_text_is_encoded_once(make):
+    generator, calls = make(), []
+    generator.text_encoder.register_forward_pre_hook(
+        lambda module, inputs, named: (
+            calls.append((named.get("input_ids") if named else inputs[0]).shape[0])
+            if "input_ids" in (named or {})
+            else calls.append(inputs[0].shape[0])
+        ),
+        with_kwargs=True,
+    )
+    generator.propose(pictures(4), box(count=4), ["a red circle"] * 3 + ["a blue square"], [1, 2, 3, 4])
+    assert calls == [3]
+
+
+@pytest.mark.parametrize("masked_image", ["pixel", "latent"])
+def test_equation_16_hides_the_masked_part_of_the_source(make, masked_image):
+    """What lies under the mask must not matter once nothing of the source is put back there."""
+    generator, mask = make(masked_image=masked_image), box()
+    images = pictures()
+    hidden = torch.where(mask > 0, torch.rand_like(images), images)
+    seen = []
+    generator.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:2, 4:]))
+    generator.propose(images, mask, ["a", "b"], [1, 2])
+    condition, mask_B1hw = seen[0][:, 1:], seen[0][:, :1]
+    assert torch.equal(mask_B1hw, box(8, 8))
+    if masked_image == "latent":
+        assert condition[:, :, 2:4, 2:4].abs().max() == 0
+    else:
+        seen.clear()
+        generator.propose(hidden, mask, ["a", "b"], [1, 2])
+        torch.testing.assert_close(seen[0][:, 1:], condition)
+
+
+def test_equation_23_puts_the_source_back(make):
+    """With blending, what is decoded outside the mask is the source's own latent."""
+    generator, images, mask = make(blend=True), pictures(), box()
+    latent, source = generator._sample(images, mask, ["a", "b"], [1, 2], gradient_steps=0)
+    outside = (box(8, 8) == 0).expand_as(latent)
+    torch.testing.assert_close(latent[outside], source[outside])
+    assert not torch.allclose(latent[~outside], source[~outside], atol=1e-2)
+
+
+def test_the_gradient_of_the_full_road_is_right(make):
+    """Directional derivative through all steps, by finite differences."""
+    generator = make(steps=3, guidance=2.0)
+    images, direction = pictures(1), torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    for module in generator.modules.values():
+        module.double()
+    mask = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(6)) * 0.6 + 0.2
+    weights = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+
+    def value(mask_B1hw):
+        mask = torch.nn.functional.interpolate(mask_B1hw, (32, 32))
+        latent, _ = generator._sample(images, mask, ["a"], [3], gradient_steps=3)
+        return (latent.double() * weights).sum()
+
+    mask.requires_grad_()
+    slope = float((torch.autograd.grad(value(mask), mask)[0] * direction).sum())
+    with torch.no_grad():
+        step = 5e-3
+        numeric = float(value(mask + step * direction) - value(mask - step * direction)) / (2 * step)
+    assert math.isclose(slope, numeric, rel_tol=0.05)
+
+
+def test_a_soft_mask_conditions_softly_and_the_padding_is_never_edited(make):
+    generator, seen = make(), []
+    generator.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:1, 4]))
+    generator.propose(pictures(1, 20, 32), torch.full((1, 1, 20, 32), 0.4), ["a"], [1])
+    rows = 20 // generator.vae_factor
+    assert (seen[0][:, :rows] - 0.4).abs().max() < 1e-6
+    assert seen[0][:, rows:].abs().max() == 0
+
+
+def test_everything_is_frozen_and_in_eval_mode(make):
+    for module in make().modules.values():
+        assert not any(p.requires_grad for p in module.parameters())
+        assert not any(m.training for m in module.modules())
+
+
+def test_half_precision_stays_close(make):
+    images, mask = pictures(), box()
+    exact = make().propose(images, mask, ["a", "b"], [1, 2])
+    half = make(precision="bfloat16").propose(images, mask, ["a", "b"], [1, 2])
+    assert half.dtype == exact.dtype and (exact - half).abs().mean() < 0.05
+
+
+def test_a_missing_or_unsuitable_folder_is_named(tmp_path, tiny_t5_dir):
+    for path in (tmp_path / "nothing", tiny_t5_dir):
+        with pytest.raises(ValueError, match="generator.path"):
+            load_generator(GeneratorConfig(path=str(path)))
