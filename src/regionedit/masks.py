@@ -1,0 +1,217 @@
+"""From probabilities on a grid to picture-sized masks and back, and the composition they drive.
+
+Shape letters: B batch, C channels, H W pixels, N patches (N = grid * grid, row by row).
+Masks are float B1HW in [0, 1], 1 = edit; probabilities are float BN in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PROBABILITY_MARGIN = 1e-6
+"""Probabilities are kept this far from 0 and 1 before their logit is taken."""
+
+
+def upsample(
+    probability_BN: Tensor, grid: int, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest"
+) -> Tensor:
+    """Stretch a grid of probabilities over a picture: [B, N] -> [B, 1, H, W]. Differentiable.
+
+    `nearest` gives every pixel the value of the patch its centre lies in, whatever the size.
+
+    Raises:
+        ValueError: N is not grid * grid.
+    """
+    batch, patches = probability_BN.shape
+    if patches != grid * grid:
+        raise ValueError(f"probability_BN: {patches} patches do not fill a grid of {grid} x {grid}")
+    values = probability_BN.reshape(batch, 1, grid, grid)
+    if mode == "nearest":
+        return F.interpolate(values, size, mode="nearest-exact")
+    return F.interpolate(values, size, mode="bilinear", align_corners=False)
+
+
+def downsample(mask_B1HW: Tensor, grid: int) -> Tensor:
+    """The share of every patch that the mask covers, exact for any picture size: [B, 1, H, W] -> [B, N]."""
+    height, width = mask_B1HW.shape[-2:]
+    rows_gH = _overlap(height, grid, mask_B1HW)
+    columns_gW = _overlap(width, grid, mask_B1HW)
+    return (rows_gH @ mask_B1HW[:, 0] @ columns_gW.T).flatten(1)
+
+
+def _overlap(length: int, cells: int, like: Tensor) -> Tensor:
+    """[cells, length]: which share of cell i is covered by pixel j, when `cells` equal cells span `length` pixels."""
+    starts = torch.arange(cells, device=like.device, dtype=torch.float64)[:, None] * length / cells
+    pixels = torch.arange(length, device=like.device, dtype=torch.float64)[None]
+    shared = torch.minimum(starts + length / cells, pixels + 1) - torch.maximum(starts, pixels)
+    return (shared.clamp(min=0) * cells / length).to(like.dtype)
+
+
+def binarize(
+    probability: Tensor,
+    threshold: float = 0.5,
+    estimator: Literal["straight_through", "binary_concrete"] | None = None,
+    temperature: float = 0.5,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Tensor:
+    """Turn probabilities into a mask; any shape, the same shape and type back.
+
+    Args:
+        probability: [0, 1].
+        threshold: strictly above it is 1.
+        estimator: None: 0 or 1, without gradient, for inference. `straight_through`: 0 or 1, with the gradient of the
+            identity. `binary_concrete`: a relaxed Bernoulli sample strictly inside (0, 1), above 1/2 exactly where a
+            draw of odds p(1-t) : t(1-p) is a success (with t = 1/2: with probability p).
+        temperature: of binary_concrete; towards 0 the samples approach 0 and 1.
+        generators: of binary_concrete's noise, one CPU generator per sample of the first dimension, so that the batch
+            a sample is in changes nothing.
+
+    Raises:
+        ValueError: an unknown estimator; binary_concrete without one generator per sample.
+    """
+    hard = (probability > threshold).to(probability.dtype)
+    if estimator is None:
+        return hard
+    if estimator == "straight_through":
+        # In this order the forward value is exactly 0 or 1: x - x is 0 and adding it changes nothing.
+        return hard + (probability - probability.detach())
+    if estimator != "binary_concrete":
+        raise ValueError(f"estimator: {estimator!r} is unknown; use None, 'straight_through' or 'binary_concrete'")
+    if generators is None or len(generators) != len(probability):
+        raise ValueError(f"generators: binary_concrete needs one per sample, {len(probability)} in all")
+    uniform = torch.stack([torch.rand(probability.shape[1:], generator=generator) for generator in generators])
+    uniform = uniform.to(probability).clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    logit = torch.logit(probability, PROBABILITY_MARGIN) - float(np.log(threshold / (1 - threshold)))
+    return torch.sigmoid((logit + torch.logit(uniform)) / temperature)
+
+
+def dilate(mask_B1HW: Tensor, pixels: int | tuple[int, int]) -> Tensor:
+    """Grow a mask by `pixels` (or by rows and columns apart) on every side; soft values spread as they are."""
+    rows, columns = (pixels, pixels) if isinstance(pixels, int) else pixels
+    return _running_maximum(_running_maximum(mask_B1HW, rows, 2), columns, 3)
+
+
+def _running_maximum(values: Tensor, radius: int, dim: int) -> Tensor:
+    """Maximum over 2 * radius + 1 neighbours along `dim`, in log2(radius) passes however large the radius is."""
+    if radius <= 0:
+        return values
+    padding = (radius, radius) if dim == 3 else (0, 0, radius, radius)
+    values = F.pad(values, padding)
+    window = 1
+    while window < 2 * radius + 1:
+        step = min(window, 2 * radius + 1 - window)
+        length = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length))
+        window += step
+    return values
+
+
+def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
+    """Soften a mask's edge inwards: what was 0 stays 0, and the full value is reached `pixels` inside the edge.
+
+    The picture's own border is no edge. Without gradient.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if pixels <= 0:
+        return mask_B1HW
+    softened = []
+    for mask_HW in mask_B1HW[:, 0].detach().cpu().numpy():
+        inside = mask_HW > 0
+        depth = np.ones_like(mask_HW) if inside.all() else distance_transform_edt(inside) / (pixels + 1)
+        softened.append(mask_HW * np.minimum(depth, 1))
+    return torch.from_numpy(np.stack(softened)[:, None]).to(mask_B1HW)
+
+
+def union(first_B1HW: Tensor, second_B1HW: Tensor) -> Tensor:
+    """Edited where either mask edits."""
+    return torch.maximum(first_B1HW, second_B1HW)
+
+
+def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+    """Blend by the mask: exactly the source where it is 0, bit for bit, and exactly the edit where it is 1.
+
+    The mask gets the gradient edited - source everywhere, also where its value is 0 or 1; otherwise a mask that is hard
+    in the forward pass could never grow. Undefined edited pixels (NaN) do no harm where the mask is 0.
+    """
+    mask_B1HW = mask_B1HW.to(source_BCHW.dtype)
+    unusable = (mask_B1HW == 0) & ~torch.isfinite(edited_BCHW)
+    edited_BCHW = torch.where(unusable, source_BCHW, edited_BCHW.to(source_BCHW.dtype))
+    # lerp counts from the nearer end: both ends are exact, and where edit and source agree so does the result, under
+    # any mask. m * e + (1 - m) * s would round there, and a picture nobody changed would seem to have moved (eq. 8).
+    return torch.lerp(source_BCHW, edited_BCHW, mask_B1HW)
+
+
+def mask_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union per sample, [B]: sum of minima over sum of maxima, which also holds for soft masks.
+
+    Two empty masks agree: 1.
+
+    Raises:
+        ValueError: different shapes.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks of one shape are needed, got {tuple(first.shape)} and {tuple(second.shape)}")
+    first, second = first.float().flatten(1), second.float().flatten(1)
+    shared = torch.minimum(first, second).sum(1)
+    joined = torch.maximum(first, second).sum(1)
+    return torch.where(joined == 0, 1.0, shared / joined.clamp(min=torch.finfo(joined.dtype).tiny))
+
+
+def random_hard(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Masks that know nothing of the picture, as public in-painters were trained on: B1HW of 0 and 1, never empty.
+
+    A quarter is everything, the rest boxes and blobs in equal parts.
+
+    Args:
+        seeds: one per sample; the same seed gives the same mask, whatever it is batched with.
+        size: height and width.
+    """
+    masks = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        kind = rng.random()
+        if kind < 0.25:
+            masks.append(np.ones(size, bool))
+        elif kind < 0.625:
+            masks.append(np.any([_box(rng, size) for _ in range(rng.integers(1, 4))], axis=0))
+        else:
+            masks.append(_blob(rng, size))
+    return torch.from_numpy(np.stack(masks)[:, None]).float()
+
+
+def random_box(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """One box per sample, B1HW of 0 and 1: what an exploring proposal mask is joined with so that a region can grow."""
+    return torch.from_numpy(np.stack([_box(np.random.default_rng(seed), size) for seed in seeds])[:, None]).float()
+
+
+def _box(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A box of 15 to 60 % of either side, wholly inside."""
+    mask = np.zeros(size, bool)
+    spans = []
+    for length in size:
+        side = min(length, max(1, round(length * rng.uniform(0.15, 0.6))))
+        start = rng.integers(0, length - side + 1)
+        spans.append(slice(start, start + side))
+    mask[tuple(spans)] = True
+    return mask
+
+
+def _blob(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A brush that wanders: discs of one radius along a random walk."""
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    reach = min(height, width)
+    radius = max(1.0, reach * rng.uniform(0.08, 0.2))
+    point = rng.uniform((0, 0), (height - 1, width - 1))
+    mask = np.zeros(size, bool)
+    for _ in range(rng.integers(3, 9)):
+        mask |= (rows - point[0]) ** 2 + (columns - point[1]) ** 2 <= radius**2
+        point = np.clip(point + rng.normal(0, radius, 2), 0, (height - 1, width - 1))
+    return mask
