@@ -7,6 +7,7 @@ torch is imported by the functions that need it: checking a bad argument must no
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -54,6 +55,39 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if mask.getextrema()[1] == 1:
         raise ValueError(f"{path}: the mask's brightest value is 1 of 255; save it with 255 = edit")
     return mask
+
+
+def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """A mask of mode "L" that is 255 inside the box (x0, y0, x1, y1), x1 and y1 excluded, cut to the picture.
+
+    Raises:
+        ValueError: a box without area, or outside the picture.
+    """
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 and y0 < y1):
+        raise ValueError(
+            f"box: {x0},{y0},{x1},{y1} has no area; x0,y0 is its top left corner and x1,y1 its bottom right"
+        )
+    if x1 <= 0 or y1 <= 0 or x0 >= size[0] or y0 >= size[1]:
+        raise ValueError(f"box: {x0},{y0},{x1},{y1} lies outside the {size[0]}x{size[1]} picture")
+    mask = Image.new("L", size)
+    mask.paste(255, (max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1])))
+    return mask
+
+
+def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
+    """Refuse a mask that was not drawn on this picture. Raises ValueError naming both sizes."""
+    if mask.size != picture.size:
+        raise ValueError(
+            f"mask: {mask.width}x{mask.height}, but the upright picture is {picture.width}x{picture.height}; "
+            "draw the mask at the picture's size"
+        )
+
+
+def digest(picture: Image.Image) -> str:
+    """SHA-256 of mode, size and pixels: the same for equal pictures, wherever they are stored."""
+    head = f"{picture.mode} {picture.width}x{picture.height} ".encode()
+    return hashlib.sha256(head + picture.tobytes()).hexdigest()
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:
@@ -213,6 +247,11 @@ def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"))
     return buffer.getvalue()
+
+
+def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
+    """A map in [0, 1] as a 16-bit grey picture."""
+    return Image.fromarray((values_HW.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
 def save_png(picture: Image.Image, path: str | Path) -> None:

@@ -6,11 +6,14 @@ Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
@@ -95,12 +98,74 @@ class Region:
     Args:
         mask_B1HW: [0, 1], 1 = edit, at the image's own size.
         probability_B1HW: the soft map the mask was made from, same size.
-        per_instruction_BKHW: one map per sub-instruction, or None.
+        per_instruction_BKHW: one map per sub-instruction, or None; requests with fewer are filled up with zeros.
+        patches_BN: the map on the source's own square grid, before it was enlarged, or None where there is none.
     """
 
     mask_B1HW: Tensor
     probability_B1HW: Tensor
     per_instruction_BKHW: Tensor | None = None
+    patches_BN: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """One finished edit.
+
+    Args:
+        id: of the request.
+        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
+        mask: mode "L", 255 = edit, at the source's size.
+        probability: the soft map the mask was made from, float32 [H, W] in [0, 1].
+        patches: the same on the mask source's own grid, float32 [side, side], or None.
+        captions: what the describer or the request said, or None where nothing needed them.
+        timings: seconds of each stage; of requests that were edited together, each bears its share.
+        record: everything needed to repeat the edit; plain values, written as run.json.
+        note: what a person should know, or empty: nothing to edit, transparency flattened, ...
+        source: the picture that was edited, upright RGB.
+    """
+
+    id: str
+    image: Image
+    mask: Image
+    probability: np.ndarray
+    patches: np.ndarray | None
+    captions: Captions | None
+    timings: dict[str, float]
+    record: dict[str, Any]
+    note: str
+    source: Image
+
+    @property
+    def share(self) -> float:
+        """Share of the picture's pixels that the mask touches."""
+        return 1 - self.mask.histogram()[0] / (self.mask.width * self.mask.height)
+
+    def save(self, folder: str | Path) -> None:
+        """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
+
+        Raises:
+            OSError: no room, no permission; nothing is left behind.
+        """
+        from regionedit.files import write_together
+        from regionedit.images import overlay, png, sixteen_bit
+
+        files = {
+            "result.png": png(self.image),
+            "mask.png": png(self.mask),
+            "probability.png": png(sixteen_bit(self.probability)),
+            "overlay.png": png(overlay(self.source, self.mask)),
+            "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
+        }
+        write_together(folder, files)
+
+
+@dataclass(frozen=True)
+class EditFailure:
+    """A request that could not be edited while others went on; `reason` is one line."""
+
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True)

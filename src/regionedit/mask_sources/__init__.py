@@ -1,0 +1,45 @@
+"""Mask sources. To add one: write `mask_sources/x.py`, add a line to `MASK_SOURCES`; the contract test then covers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regionedit.mask_sources.base import MaskSource
+from regionedit.mask_sources.clip_similarity import ClipSimilarity
+from regionedit.mask_sources.drawn import Drawn
+from regionedit.mask_sources.fixed import CentreBox, Everything
+from regionedit.mask_sources.learned import Learned
+
+if TYPE_CHECKING:
+    from regionedit.config import RegionConfig
+    from regionedit.mask_sources.base import Encoders
+
+MASK_SOURCES: dict[str, type[MaskSource]] = {
+    "learned": Learned,
+    "clip_similarity": ClipSimilarity,
+    "drawn": Drawn,
+    "everything": Everything,
+    "centre_box": CentreBox,
+}
+
+__all__ = ["MASK_SOURCES", "MaskSource", "load_mask_source", "require_mask_source"]
+
+
+def require_mask_source(name: str) -> type[MaskSource]:
+    """The class behind `mask_source`; loads nothing.
+
+    Raises:
+        ValueError: unknown name; lists the known ones.
+    """
+    if name not in MASK_SOURCES:
+        raise ValueError(f"mask_source: no mask source {name!r}; there are: {', '.join(sorted(MASK_SOURCES))}")
+    return MASK_SOURCES[name]
+
+
+def load_mask_source(name: str, config: RegionConfig, encoders: Encoders) -> MaskSource:
+    """Load a mask source by name; `encoders` is called only by those that look at pictures.
+
+    Raises:
+        ValueError: unknown name, or what the configuration lacks.
+    """
+    return require_mask_source(name).load(config, encoders)

@@ -1,0 +1,66 @@
+"""What every mask source promises.
+
+Shape letters: B batch, H W pixels of the pictures as they came, N patches of a square grid, K instructions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from regionedit import masks
+from regionedit.records import Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import RegionConfig
+    from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
+    from regionedit.records import Captions, EditRequest
+
+    Encoders = Callable[[], tuple[FrozenCLIP, FrozenInstructionEncoder]]
+
+
+class MaskSource(ABC):
+    """Says where to edit.
+
+    Attributes:
+        needs_source_caption: `find` reads the captions of the pictures as they are.
+    """
+
+    needs_source_caption: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+        """Make the source ready; `encoders` loads the frozen encoders when it is called, once for all who ask.
+
+        Raises:
+            ValueError: what the configuration lacks, and the way out.
+        """
+
+    @abstractmethod
+    def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
+        """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
+
+        Raises:
+            ValueError: a request lacks what this source needs.
+        """
+
+
+def region_from_patches(patches_BN: Tensor, grid: int, size: tuple[int, int], config: RegionConfig) -> Region:
+    """Enlarge maps on a [grid, grid] of patches to pictures of `size` (H, W) and cut out the masks.
+
+    The mask grows on the grid, before it is enlarged: a patch is not square in a picture that is not.
+    """
+    patches_BN = patches_BN.detach().float().cpu()
+    probability_B1HW = masks.upsample(patches_BN, grid, size, config.upsample)
+    grown_B1HW = probability_B1HW
+    if config.dilate:
+        grown_BN = masks.dilate(patches_BN.view(-1, 1, grid, grid), config.dilate).flatten(1)
+        grown_B1HW = masks.upsample(grown_BN, grid, size, config.upsample)
+    mask_B1HW = masks.binarize(grown_B1HW, config.threshold)
+    if config.feather:
+        mask_B1HW = masks.feather(mask_B1HW, config.feather)
+    return Region(mask_B1HW, probability_B1HW, patches_BN=patches_BN)

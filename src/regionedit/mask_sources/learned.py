@@ -1,0 +1,95 @@
+"""The region predictor at work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from regionedit import masks
+from regionedit.mask_sources.base import MaskSource, region_from_patches
+from regionedit.region_predictor import RegionPredictor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from regionedit.config import RegionConfig
+    from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
+    from regionedit.mask_sources.base import Encoders
+    from regionedit.records import Captions, EditRequest, Region
+
+UNTRAINED = (
+    "region.checkpoint: this configuration has no trained region; these mask sources work untrained: drawn "
+    "(--mask FILE or --box x0,y0,x1,y1) and clip_similarity (--mask_source clip_similarity); to train one, run "
+    "`python train.py --config configs/train_sd15.yaml` and pass --region.checkpoint OUT/region_predictor"
+)
+
+
+class Learned(MaskSource):
+    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined."""
+
+    def __init__(
+        self,
+        predictor: RegionPredictor,
+        clip: FrozenCLIP,
+        instruction: FrozenInstructionEncoder,
+        config: RegionConfig,
+    ):
+        self.predictor = predictor
+        self.clip = clip
+        self.instruction = instruction
+        self.config = config
+
+    @classmethod
+    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+        if config.checkpoint is None:
+            raise ValueError(UNTRAINED)
+        predictor = load_predictor(config.checkpoint)
+        clip, instruction = encoders()
+        if (predictor.dim, predictor.grid) != (clip.dim, clip.grid):
+            raise ValueError(
+                f"region.checkpoint: {config.checkpoint} was trained for embeddings of width {predictor.dim} on a "
+                f"{predictor.grid}x{predictor.grid} grid, but encoders.clip gives width {clip.dim} on "
+                f"{clip.grid}x{clip.grid}; use the CLIP it was trained with, or train again"
+            )
+        return cls(predictor.to(clip.device), clip, instruction, config)
+
+    @torch.no_grad()
+    def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
+        patches_BND = self.clip.encode_image(images_BCHW).patches_BND
+        owners = [b for b, request in enumerate(requests) for _ in request.instructions]
+        texts = [instruction.text for request in requests for instruction in request.instructions]
+        probability_RN = self.predictor(patches_BND[owners], *self.instruction.encode(texts)).probability_BN.cpu()
+        size = tuple(images_BCHW.shape[-2:])
+        most = max(len(request.instructions) for request in requests)
+        single_BKN = probability_RN.new_zeros(len(requests), most, probability_RN.shape[-1])
+        place = 0
+        for b, request in enumerate(requests):
+            count = len(request.instructions)
+            single_BKN[b, :count] = probability_RN[place : place + count]
+            place += count
+        region = region_from_patches(single_BKN.amax(1), self.clip.grid, size, self.config)
+        if most == 1:
+            return region
+        maps_B1HW = [
+            masks.upsample(maps_BN, self.clip.grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)
+        ]
+        return replace(region, per_instruction_BKHW=torch.cat(maps_B1HW, dim=1))
+
+
+def load_predictor(checkpoint: str) -> RegionPredictor:
+    """A region_predictor/ folder or hub name, frozen.
+
+    Raises:
+        ValueError: nothing loadable there.
+    """
+    try:
+        return RegionPredictor.from_pretrained(checkpoint).eval().requires_grad_(False)
+    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
+        raise ValueError(
+            f"region.checkpoint: no region predictor could be loaded from {checkpoint!r}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
