@@ -1,0 +1,241 @@
+"""The two frozen encoders: CLIP for pictures and captions, T5 for instructions.
+
+Shape letters: B batch, C channels, H W pixels, N patches (row by row), D CLIP's projection width, M instruction tokens.
+Frozen means: evaluation mode whatever `train()` says, no parameter wants a gradient; a gradient still passes through
+`encode_image` to its pictures. Autocast is off inside, so that the configured precision alone decides.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regionedit.config import EncodersConfig
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What CLIP sees in B pictures: projected into the space shared with text, not normalised, float32.
+
+    Args:
+        global_BD: the class token, I_ori or I_res.
+        patches_BND: every patch, F_img or F_res.
+    """
+
+    global_BD: Tensor
+    patches_BND: Tensor
+
+
+class Frozen(nn.Module):
+    """A network that never learns: `freeze` once it is built, `train()` does nothing."""
+
+    def freeze(self) -> Self:
+        self.requires_grad_(False)
+        return self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+
+class FrozenCLIP(Frozen):
+    """An open_clip model with a ViT, giving patch features in the same space as the global one.
+
+    Args:
+        model: an open_clip CLIP whose `visual` is a VisionTransformer with a class token.
+        tokenizer: texts to token ids [B, context].
+
+    Attributes:
+        image_size: side of the square that pictures are stretched to, in pixels.
+        grid: patches a side.
+        dim: width D of the shared space; 768 for ViT-L/14.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer):
+        super().__init__()
+        visual = model.visual
+        (height, width), (rows, columns) = visual.image_size, visual.grid_size
+        if height != width or rows != columns:
+            raise ValueError(f"encoders.clip: this CLIP sees pictures of {height}x{width}; a square one is needed")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.image_size, self.grid, self.dim = height, rows, visual.output_dim
+        preprocess = visual.preprocess_cfg
+        self.register_buffer("mean_C11", torch.tensor(preprocess["mean"])[:, None, None], persistent=False)
+        self.register_buffer("std_C11", torch.tensor(preprocess["std"])[:, None, None], persistent=False)
+        self.freeze()
+
+    @classmethod
+    def load(
+        cls, name: str, pretrained: str | None = None, precision: Literal["float32", "bfloat16"] = "float32"
+    ) -> FrozenCLIP:
+        """Load a CLIP with open_clip, on the CPU.
+
+        Args:
+            name: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture of open_clip such as ViT-L-14.
+            pretrained: weights' tag or file, for an architecture name only.
+            precision: of the weights; features are float32 in any case.
+
+        Raises:
+            ValueError: nothing there, no weights, or not a ViT with a class token; the message names the field.
+        """
+        import open_clip
+        from open_clip.transformer import VisionTransformer
+
+        known = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+        try:
+            model = open_clip.create_model(
+                name,
+                pretrained=pretrained,
+                precision={"float32": "fp32", "bfloat16": "bf16"}[precision],
+                # open_clip only warns when the weights were trained with another activation than the architecture has.
+                force_quick_gelu=bool(known.get("quick_gelu")),
+                require_pretrained=True,
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"encoders.clip: cannot load {name!r} with encoders.clip_pretrained {pretrained!r}: {_one_line(error)}"
+            ) from error
+        visual = model.visual
+        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+            raise ValueError(
+                f"encoders.clip: {name!r} has no ViT with a class token, whose patches can be projected into the space "
+                "of texts; take one such as ViT-L-14"
+            )
+        return cls(model, tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean_C11.device
+
+    def preprocess(self, images_BCHW: Tensor) -> Tensor:
+        """Stretch to CLIP's square and normalise, differentiably; the same for source and generated pictures.
+
+        The picture is stretched, not cropped: the grid of patches has to cover all of it.
+        """
+        images_BCHW = images_BCHW.to(self.device, torch.float32)
+        size = (self.image_size, self.image_size)
+        if images_BCHW.shape[-2:] != size:
+            images_BCHW = F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False)
+            images_BCHW = images_BCHW.clamp(0, 1)
+        return (images_BCHW - self.mean_C11) / self.std_C11
+
+    def encode_image(self, images_BCHW: Tensor) -> ImageFeatures:
+        """Global and patch features of pictures in [0, 1] of any size; differentiable with respect to them."""
+        visual = self.model.visual
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = self.preprocess(images_BCHW).to(visual.conv1.weight.dtype)
+            # ViT-L/14's patches are 1024 wide until ln_post and the projection, made for the class token, are applied.
+            seen = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NLC")
+            patches_BND = seen["image_intermediates"][0] @ visual.proj
+            return ImageFeatures(seen["image_features"].float(), patches_BND.float())
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()
+
+
+class FrozenInstructionEncoder(Frozen):
+    """A T5 encoder with its tokenizer.
+
+    Args:
+        model: a transformers T5EncoderModel.
+        tokenizer: its tokenizer.
+        max_tokens: longer instructions are cut, with a warning.
+
+    Attributes:
+        dim: width of a token's feature, 768 for FLAN-T5-base.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, max_tokens: int):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.dim = model.config.d_model
+        self.freeze()
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        revision: str | None = None,
+        max_tokens: int = 77,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> FrozenInstructionEncoder:
+        """Load a folder or hub name, on the CPU.
+
+        Raises:
+            ValueError: nothing there, or not a T5 encoder; the message names the field.
+        """
+        from transformers import AutoTokenizer, T5EncoderModel
+
+        try:
+            model, read = T5EncoderModel.from_pretrained(
+                name, revision=revision, dtype=getattr(torch, precision), output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"encoders.instruction: cannot load a T5 from {name!r}: {_one_line(error)}") from error
+        if read["missing_keys"]:
+            # transformers would go on with random numbers in their place.
+            missing = min(read["missing_keys"])
+            raise ValueError(f"encoders.instruction: {name!r} holds no T5 encoder, {missing} is missing")
+        return cls(model, tokenizer, max_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @torch.no_grad()
+    def encode(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features F_ins [B, M, D] float32 and their mask [B, M] bool, True for real tokens.
+
+        M is the longest instruction of the batch; what the padding holds is undefined, so pass the mask on.
+        """
+        instructions = list(instructions)
+        tokens = self.tokenizer(
+            instructions, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self.device)
+        mask_BM = tokens["attention_mask"].bool()
+        for text in (instructions[i] for i in (mask_BM.sum(1) >= self.max_tokens).nonzero().flatten().tolist()):
+            length = len(self.tokenizer(text)["input_ids"])
+            if length > self.max_tokens:
+                warnings.warn(
+                    f"instruction of {length} tokens cut to {self.max_tokens} (encoders.max_instruction_tokens): "
+                    f"{text[:60]!r}...",
+                    stacklevel=2,
+                )
+        with torch.autocast(self.device.type, enabled=False):
+            hidden_BMD = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return hidden_BMD.last_hidden_state.float(), mask_BM
+
+
+def load_encoders(config: EncodersConfig) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
+    """Both encoders of a configuration, on the CPU.
+
+    Raises:
+        ValueError: one cannot be loaded, or their widths differ; the message names the field.
+    """
+    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, config.precision)
+    instruction = FrozenInstructionEncoder.load(
+        config.instruction, config.instruction_revision, config.max_instruction_tokens, config.precision
+    )
+    if clip.dim != instruction.dim:
+        raise ValueError(
+            f"encoders.instruction: {config.instruction!r} is {instruction.dim} wide, but patches of encoders.clip "
+            f"{config.clip!r} are {clip.dim} wide after projection; eq. 1 needs equal widths, choose a T5 of that size"
+        )
+    return clip, instruction
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
