@@ -1,0 +1,142 @@
+"""Equations 4-11 and three regularisers, one function each, every value per sample and in float32.
+
+To add a term: write a function of `StepOutputs` that returns [B], put it into `TERMS`, give it a weight in
+`config.LossConfig` and a line in `weights`.
+
+Shape letters: B batch, N patches, D embedding width. Embeddings need not be normalised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regionedit.config import LossConfig
+from regionedit.records import StepOutputs
+
+NO_DIRECTION = 1e-5
+"""A difference this small against the embeddings it is the difference of is rounding, not a direction."""
+
+SMALLEST_NORM = 1e-6
+
+
+def semantic_alignment(projected_BD: Tensor, text_BD: Tensor) -> Tensor:
+    """Eq. 4 with f_sem(F_Edited) and T_e, eq. 5 with f_sem(F_img) and T_o: cosine distance, [B] in [0, 2]."""
+    return _cosine_distance(projected_BD, text_BD)
+
+
+def clip_guidance(result_BD: Tensor, target_text_BD: Tensor) -> Tensor:
+    """Eq. 7: cosine distance between I_res and T_e, [B] in [0, 2]."""
+    return _cosine_distance(result_BD, target_text_BD)
+
+
+def clip_direction(result_BD: Tensor, source_BD: Tensor, target_text_BD: Tensor, source_text_BD: Tensor) -> Tensor:
+    """Eq. 8: cosine distance between I_res - I_ori and T_e - T_o, [B] in [0, 2].
+
+    Where nothing was edited, or both captions say the same, there is no direction to compare: the cost is 0 and so is
+    the gradient, which would be unbounded near a zero direction.
+    """
+    image_BD, still_B = _direction(result_BD, source_BD)
+    text_BD, same_B = _direction(target_text_BD, source_text_BD)
+    return torch.where(still_B | same_B, 0.0, _cosine_distance(image_BD, text_BD))
+
+
+def clip_structure(source_patches_BND: Tensor, result_patches_BND: Tensor) -> Tensor:
+    """Eq. 9 in its mean form: squared Frobenius norm of Sim(F_img) - Sim(F_res), divided by N^2; [B] in [0, 4].
+
+    The paper's sum grows with N^2 and drowns every other term (256 patches: 65,536 times the mean).
+    """
+    with torch.autocast(source_patches_BND.device.type, enabled=False):
+        return (_similarity(source_patches_BND) - _similarity(result_patches_BND)).square().mean((1, 2))
+
+
+def area(probability_BN: Tensor) -> Tensor:
+    """Mean of P: how much is edited, [B] in [0, 1]."""
+    return probability_BN.float().mean(1)
+
+
+def entropy(probability_BN: Tensor) -> Tensor:
+    """Mean of P (1 - P): how undecided P is, [B] in [0, 1/4]; a negative weight keeps P away from saturation."""
+    probability_BN = probability_BN.float()
+    return (probability_BN * (1 - probability_BN)).mean(1)
+
+
+def total_variation(probability_BN: Tensor) -> Tensor:
+    """Mean absolute difference between neighbouring patches of the square grid, [B] in [0, 1].
+
+    Raises:
+        ValueError: N is no square.
+    """
+    batch, patches = probability_BN.shape
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise ValueError(f"probability_BN: {patches} patches are no square grid")
+    grid = probability_BN.float().reshape(batch, side, side)
+    steps = torch.cat([grid.diff(dim=1).flatten(1), grid.diff(dim=2).flatten(1)], dim=1)
+    return steps.abs().sum(1) / max(steps.shape[1], 1)
+
+
+TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
+    "semantic_edited": lambda o: semantic_alignment(o.projected_fused_BD, o.target_text_BD),
+    "semantic_original": lambda o: semantic_alignment(o.projected_patches_BD, o.source_text_BD),
+    "clip_guidance": lambda o: clip_guidance(o.result_BD, o.target_text_BD),
+    "clip_direction": lambda o: clip_direction(o.result_BD, o.source_BD, o.target_text_BD, o.source_text_BD),
+    "clip_structure": lambda o: clip_structure(o.source_patches_BND, o.result_patches_BND),
+    "area": lambda o: area(o.probability_BN),
+    "entropy": lambda o: entropy(o.probability_BN),
+    "total_variation": lambda o: total_variation(o.probability_BN),
+}
+
+
+def weights(config: LossConfig) -> dict[str, float]:
+    """What multiplies every term: alpha for eq. 6, beta for eq. 10 (both of eq. 11), regularisers as given."""
+    return {
+        "semantic_edited": config.alpha,
+        "semantic_original": config.alpha,
+        "clip_guidance": config.beta * config.clip_guidance,
+        "clip_direction": config.beta * config.clip_direction,
+        "clip_structure": config.beta * config.clip_structure,
+        "area": config.area,
+        "entropy": config.entropy,
+        "total_variation": config.total_variation,
+    }
+
+
+def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 11 and the regularisers.
+
+    Returns:
+        The loss, a scalar: the batch mean of the weighted sum. And every term that is switched on, unweighted, [B].
+
+    Raises:
+        ValueError: every weight is 0.
+    """
+    used = {name: weight for name, weight in weights(config).items() if weight != 0}
+    if not used:
+        raise ValueError("loss: every weight is 0, nothing would be learnt; set one of alpha, beta, area, ...")
+    terms = {name: TERMS[name](outputs) for name in used}
+    loss_B = torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
+    return loss_B.mean(), terms
+
+
+def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(first_BD.float(), second_BD.float(), dim=1)
+
+
+def _direction(end_BD: Tensor, start_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Difference and, [B] bool, where there is none; there a constant stands in, so that no gradient is undefined."""
+    end_BD, start_BD = end_BD.float(), start_BD.float()
+    difference_BD = end_BD - start_BD
+    scale_B = torch.maximum(end_BD.detach().norm(dim=1), start_BD.detach().norm(dim=1))
+    none_B = difference_BD.detach().norm(dim=1) <= NO_DIRECTION * scale_B
+    return torch.where(none_B[:, None], 1.0, difference_BD), none_B
+
+
+def _similarity(patches_BND: Tensor) -> Tensor:
+    """Sim(F): cosine between every two patches, [B, N, N]."""
+    unit_BND = F.normalize(patches_BND.float(), dim=2, eps=SMALLEST_NORM)
+    return unit_BND @ unit_BND.transpose(1, 2)

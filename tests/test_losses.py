@@ -1,0 +1,202 @@
+"""Every equation against numpy, written down independently from the paper, and against numbers worked out by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from regionedit import losses
+from regionedit.config import LossConfig
+from regionedit.records import StepOutputs
+
+B, N, D = 3, 9, 5
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def outputs():
+    return StepOutputs(
+        probability_BN=draw(B, N, seed=1).sigmoid(),
+        projected_fused_BD=draw(B, D, seed=2),
+        projected_patches_BD=draw(B, D, seed=3),
+        source_BD=draw(B, D, seed=4),
+        result_BD=draw(B, D, seed=5),
+        source_patches_BND=draw(B, N, D, seed=6),
+        result_patches_BND=draw(B, N, D, seed=7),
+        source_text_BD=draw(B, D, seed=8),
+        target_text_BD=draw(B, D, seed=9),
+    )
+
+
+def cosine(a, b):
+    return (a @ b) / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def by_hand(outputs, name):
+    """Eq. 4, 5, 7-9 and the regularisers, sample by sample, with loops where the paper has indices."""
+    o = {field.name: getattr(outputs, field.name).double().numpy() for field in dataclasses.fields(outputs)}
+    values = []
+    for b in range(len(o["probability_BN"])):
+        p = o["probability_BN"][b].reshape(3, 3)
+        if name == "semantic_edited":
+            value = 1 - cosine(o["projected_fused_BD"][b], o["target_text_BD"][b])
+        elif name == "semantic_original":
+            value = 1 - cosine(o["projected_patches_BD"][b], o["source_text_BD"][b])
+        elif name == "clip_guidance":
+            value = 1 - cosine(o["result_BD"][b], o["target_text_BD"][b])
+        elif name == "clip_direction":
+            change = o["result_BD"][b] - o["source_BD"][b]
+            value = 1 - cosine(change, o["target_text_BD"][b] - o["source_text_BD"][b])
+        elif name == "clip_structure":
+            before, after = o["source_patches_BND"][b], o["result_patches_BND"][b]
+            value = sum(
+                (cosine(before[i], before[j]) - cosine(after[i], after[j])) ** 2 for i in range(N) for j in range(N)
+            ) / (N * N)
+        elif name == "area":
+            value = p.sum() / 9
+        elif name == "entropy":
+            value = (p - p**2).sum() / 9
+        elif name == "total_variation":
+            value = (np.abs(p[1:] - p[:-1]).sum() + np.abs(p[:, 1:] - p[:, :-1]).sum()) / 12
+        values.append(value)
+    return values
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_every_term_by_hand(outputs, name):
+    value_B = losses.TERMS[name](outputs)
+    assert value_B.shape == (B,) and value_B.dtype == torch.float32
+    assert np.allclose(value_B.numpy(), by_hand(outputs, name), atol=1e-5)
+
+
+def test_cosine_distances_at_known_angles():
+    text = torch.tensor([[1.0, 0.0]] * 4)
+    seen = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-5.0, 0.0], [1.0, 1.0]])
+    expected = torch.tensor([0.0, 1.0, 2.0, 1 - 2**-0.5])
+    assert torch.allclose(losses.semantic_alignment(seen, text), expected, atol=1e-6)
+    assert torch.allclose(losses.clip_guidance(seen, text), expected, atol=1e-6)
+
+
+def test_direction_by_hand():
+    source = torch.tensor([[1.0, 1.0]] * 3)
+    result = torch.tensor([[2.0, 1.0], [1.0, 3.0], [0.0, 1.0]])
+    cost = losses.clip_direction(result, source, torch.tensor([[5.0, 1.0]] * 3), torch.tensor([[2.0, 1.0]] * 3))
+    assert torch.allclose(cost, torch.tensor([0.0, 1.0, 2.0]))
+
+
+def test_structure_by_hand_and_its_independence_of_n():
+    """Two orthogonal patches become equal: two of four similarities move by one."""
+    before = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    after = torch.tensor([[[1.0, 0.0], [2.0, 0.0]]])
+    assert losses.clip_structure(before, after).item() == pytest.approx(0.5)
+    four_times = losses.clip_structure(before.repeat(1, 4, 1), after.repeat(1, 4, 1))
+    assert four_times.item() == pytest.approx(0.5)
+
+
+def test_structure_ignores_the_patches_length(outputs):
+    source, result = outputs.source_patches_BND, outputs.result_patches_BND
+    assert torch.allclose(losses.clip_structure(3 * source, 0.1 * result), losses.clip_structure(source, result))
+    assert torch.allclose(losses.clip_structure(source, source), torch.zeros(B))
+
+
+@pytest.mark.parametrize("side", ["image", "text", "both"])
+def test_a_zero_direction_costs_nothing_and_pulls_nowhere(side):
+    result, source, target_text, source_text = (draw(B, D, seed=s) for s in range(4))
+    if side != "text":
+        result[1] = source[1]
+    if side != "image":
+        target_text[1] = source_text[1]
+    inputs = [tensor.requires_grad_() for tensor in (result, source, target_text, source_text)]
+    cost = losses.clip_direction(*inputs)
+    assert cost[1] == 0 and (cost[[0, 2]] > 0).all()
+    cost.sum().backward()
+    for tensor in inputs:
+        assert torch.isfinite(tensor.grad).all()
+        assert (tensor.grad[1] == 0).all() and (tensor.grad[0] != 0).any()
+
+
+def test_rounding_is_no_direction_but_a_small_change_is():
+    source, text = torch.full((2, 4), 10.0), torch.eye(4)[:2]
+    result = source.clone()
+    result[0, 0] += 1e-6
+    result[1, 0] += 1e-2
+    cost = losses.clip_direction(result, source, text, torch.zeros(2, 4))
+    assert cost[0] == 0 and cost[1] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_regularisers_by_hand():
+    flat, checks = torch.full((1, 4), 0.5), torch.tensor([[0.0, 1.0, 1.0, 0.0]])
+    assert losses.area(flat).item() == 0.5 and losses.area(checks).item() == 0.5
+    assert losses.entropy(flat).item() == 0.25 and losses.entropy(checks).item() == 0.0
+    assert losses.total_variation(flat).item() == 0.0 and losses.total_variation(checks).item() == 1.0
+    assert losses.total_variation(torch.tensor([[0.3]])).item() == 0.0
+    with pytest.raises(ValueError, match="8 patches"):
+        losses.total_variation(torch.zeros(1, 8))
+
+
+# Which inputs of a step each term may pull at; everything else must stay untouched by it.
+PULLS = {
+    "semantic_edited": {"projected_fused_BD", "target_text_BD"},
+    "semantic_original": {"projected_patches_BD", "source_text_BD"},
+    "clip_guidance": {"result_BD", "target_text_BD"},
+    "clip_direction": {"result_BD", "source_BD", "target_text_BD", "source_text_BD"},
+    "clip_structure": {"source_patches_BND", "result_patches_BND"},
+    "area": {"probability_BN"},
+    "entropy": {"probability_BN"},
+    "total_variation": {"probability_BN"},
+}
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_gradients_are_finite_and_go_where_they_should(outputs, name):
+    fields = {f.name: getattr(outputs, f.name).clone().requires_grad_() for f in dataclasses.fields(outputs)}
+    losses.TERMS[name](StepOutputs(**fields)).sum().backward()
+    pulled = {key for key, tensor in fields.items() if tensor.grad is not None and tensor.grad.abs().sum() > 0}
+    assert pulled == PULLS[name]
+    assert all(torch.isfinite(fields[key].grad).all() for key in pulled)
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_nothing_depends_on_the_rest_of_the_batch(outputs, name):
+    second = StepOutputs(**{f.name: getattr(outputs, f.name)[1:2] for f in dataclasses.fields(outputs)})
+    assert torch.allclose(losses.TERMS[name](second), losses.TERMS[name](outputs)[1:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_losses_are_float32_even_under_autocast(outputs, name):
+    expected = losses.TERMS[name](outputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = losses.TERMS[name](outputs)
+    assert inside.dtype == torch.float32
+    assert torch.allclose(inside, expected, atol=1e-6)
+
+
+def test_total_is_eq_11(outputs):
+    config = LossConfig(
+        alpha=0.3, beta=0.7, clip_guidance=1.1, clip_direction=1.3, clip_structure=1.7, area=0.2, entropy=-0.4,
+        total_variation=0.6,
+    )  # fmt: skip
+    loss, terms = losses.total(outputs, config)
+    t = {name: np.mean(by_hand(outputs, name)) for name in losses.TERMS}
+    semantic = t["semantic_edited"] + t["semantic_original"]
+    clip = 1.1 * t["clip_guidance"] + 1.3 * t["clip_direction"] + 1.7 * t["clip_structure"]
+    expected = 0.3 * semantic + 0.7 * clip + 0.2 * t["area"] - 0.4 * t["entropy"] + 0.6 * t["total_variation"]
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert {name: tuple(value.shape) for name, value in terms.items()} == {name: (B,) for name in losses.TERMS}
+
+
+def test_a_weight_of_zero_switches_a_term_off(outputs):
+    undefined = dataclasses.replace(outputs, projected_fused_BD=torch.full((B, D), float("nan")))
+    loss, terms = losses.total(undefined, LossConfig(alpha=0))
+    assert torch.isfinite(loss)
+    assert "semantic_edited" not in terms and "total_variation" not in terms and "clip_guidance" in terms
+    with pytest.raises(ValueError, match="every weight is 0"):
+        losses.total(outputs, LossConfig(alpha=0, beta=0, area=0, entropy=0))
+
+
+def test_every_term_has_a_weight():
+    assert losses.weights(LossConfig()).keys() == losses.TERMS.keys()
