@@ -1,0 +1,280 @@
+"""Equations 1-3 and f_sem: from a picture's patches and an instruction to the probability that a patch is edited.
+
+Knows no Lightning, no frozen encoder and no generator; holds nothing but what is trained.
+
+Shape letters: B batch, N patches (row by row), M instruction tokens, D embedding width, h heads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from regionedit.config import PredictorConfig
+from regionedit.files import write_together
+
+WEIGHTS = "model.safetensors"
+
+LOGIT_LIMIT = 15.0
+"""Logits are kept within +-15 in float32. The sigmoid's slope is 3e-7 there, so nothing that learns is cut off, and P
+stays strictly between 0 and 1."""
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# Region predictor
+
+Says which patches of a picture an instruction wants edited. It reads CLIP's patch features and the instruction's T5
+features and gives one probability per patch. It learnt from captioned pictures alone: no masks, no edited pairs.
+
+```python
+from regionedit.region_predictor import RegionPredictor
+
+predictor = RegionPredictor.from_pretrained("FOLDER OR OWNER/NAME")
+prediction = predictor(patches_BND, instruction_BMD, instruction_mask_BM)
+prediction.probability_BN  # 1 = edit, row by row
+```
+
+It only works with the encoders it was trained with.
+
+## Trained with
+{% for line in trained_with or ["not recorded"] %}
+- {{ line }}{% endfor %}
+
+## Data
+{{ data or "Captioned pictures with machine-written instructions and target captions. Their source was not recorded." }}
+
+## Measured
+{{ measured or "Not recorded." }}
+
+## Limits
+- CLIP's own limits hold: instructions that need a deeper reading of the picture ("move the cat to the sofa") may fail.
+- In dense scenes the region may be inaccurate, and among several alike objects the wrong one may be taken.
+- The region is a grid of patches; nothing smaller than a patch can be outlined.
+- A predictor trained on the microworld knows rendered shapes only, and no photographs.
+
+## Fairness
+CLIP, T5 and the generator behind an edit learnt from pictures and texts of the web and carry their biases. Which person
+or thing a region finds, and what is painted there, inherits them. Do not use it to judge, single out or misrepresent
+people, and look at results before they are published.
+
+## Licences
+These weights: Apache-2.0. The models they rely on have their own: CLIP ViT-L/14 of OpenAI: MIT; FLAN-T5-base:
+Apache-2.0; Stable Diffusion 1.5 in-painting: CreativeML OpenRAIL-M, whose use restrictions also bind edited pictures.
+The microworld's encoders and generator: Apache-2.0.
+"""
+
+
+@dataclass(frozen=True)
+class RegionPrediction:
+    """What the predictor says about B pictures.
+
+    Args:
+        fused_BND: F_Edited, eq. 1.
+        refined_BND: F_imgRegion, eq. 2.
+        logits_BN: the MLP's output before the sigmoid of eq. 3, float32, within +-LOGIT_LIMIT.
+    """
+
+    fused_BND: Tensor
+    refined_BND: Tensor
+    logits_BN: Tensor
+
+    @property
+    def probability_BN(self) -> Tensor:
+        """P_region of eq. 3, float32 in (0, 1), 1 = edit."""
+        return torch.sigmoid(self.logits_BN)
+
+
+class Attention(nn.Module):
+    """Softmax(Q K^T / sqrt(D / h)) V with bias-free projections, as in eq. 1 and 2 (there h = 1)."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x_BND: Tensor, context_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
+        """What every patch takes from the context: [B, N, D]. Context where the mask is False is not looked at."""
+        query = self._split(self.query(x_BND))
+        key = self._split(self.key(context_BMD))
+        value = self._split(self.value(context_BMD))
+        mask = None if mask_BM is None else mask_BM[:, None, None, :]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class RegionPredictor(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="regionedit",
+    license="apache-2.0",
+    tags=["image-editing", "region", "clip"],
+    model_card_template=MODEL_CARD,
+):
+    """Cross-attention of patches to the instruction, self-attention among patches, an MLP per patch.
+
+    Args:
+        dim: width D of patch and instruction features, 768 in the paper.
+        grid: patches a side of the pictures it is used on.
+        variant: `paper`: equations 1-3 to the letter, where `heads`, `residual`, `norm` and `positions` do not apply:
+            one head, scale 1/sqrt(D), nothing else. `default`: with what follows.
+        heads: of both attentions.
+        residual: add each attention's input to its output. The bare blocks give every patch the same value for about
+            the first 50 steps.
+        norm: LayerNorm of the patches, the instruction, and the inputs of self-attention and MLP.
+        positions: a learned vector per patch, added to the patches. Residual, norm and positions together more than
+            doubled the IoU that 100 supervised steps reach (.67 against .29 on an 8x8 grid).
+        mlp_width: hidden width of the MLP; 0 means D.
+        initial_probability: about what an untrained predictor says everywhere.
+
+    Raises:
+        ValueError: a width that the heads do not divide, an unknown variant, a probability outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        dim: int = 768,
+        grid: int = 16,
+        variant: Literal["default", "paper"] = "default",
+        heads: int = 4,
+        residual: bool = True,
+        norm: bool = True,
+        positions: bool = True,
+        mlp_width: int = 0,
+        initial_probability: float = 0.5,
+    ):
+        super().__init__()
+        if variant not in ("default", "paper"):
+            raise ValueError(f"predictor.variant: {variant!r} is unknown; use 'default' or 'paper'")
+        if variant == "paper":
+            heads, residual, norm, positions = 1, False, False, False
+        if heads < 1 or dim % heads:
+            raise ValueError(f"predictor.heads: {heads} heads do not divide a width of {dim}")
+        if not 0 < initial_probability < 1:
+            raise ValueError(f"predictor.initial_probability: {initial_probability} is not between 0 and 1")
+        self.dim, self.grid, self.residual = dim, grid, residual
+        self.position_ND = nn.Parameter(0.02 * torch.randn(grid * grid, dim)) if positions else None
+        self.patch_norm, self.instruction_norm, self.fused_norm, self.refined_norm = (
+            nn.LayerNorm(dim) if norm else nn.Identity() for _ in range(4)
+        )
+        self.cross_attention = Attention(dim, heads)
+        self.self_attention = Attention(dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_width or dim), nn.GELU(), nn.Linear(mlp_width or dim, 1))
+        nn.init.normal_(self.mlp[-1].weight, std=0.02)
+        nn.init.constant_(self.mlp[-1].bias, math.log(initial_probability / (1 - initial_probability)))
+        self.semantic = nn.Linear(dim, dim)
+
+    @classmethod
+    def from_config(cls, config: PredictorConfig, dim: int, grid: int) -> RegionPredictor:
+        """An untrained predictor for encoders of width `dim` whose patches form a square of `grid` a side."""
+        return cls(
+            dim=dim,
+            grid=grid,
+            variant=config.variant,
+            heads=config.heads,
+            residual=config.residual,
+            norm=config.norm,
+            positions=config.positions,
+            mlp_width=config.mlp_width,
+            initial_probability=config.initial_probability,
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, revision, cache_dir, force_download, local_files_only, token, **arguments
+    ) -> RegionPredictor:
+        """What `from_pretrained` does once config.json is read. The mixin's own version would leave a missing weight
+        random, fall back to pickle and print."""
+        file = Path(model_id) / WEIGHTS
+        if not Path(model_id).is_dir():
+            file = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        predictor = cls(**arguments)
+        predictor.load_state_dict(load_file(file))
+        return predictor.eval()
+
+    def forward(
+        self, patches_BND: Tensor, instruction_BMD: Tensor, instruction_mask_BM: Tensor | None = None
+    ) -> RegionPrediction:
+        """Equations 1-3.
+
+        Args:
+            patches_BND: F_img, projected patch features.
+            instruction_BMD: F_ins.
+            instruction_mask_BM: bool, True for real tokens, at least one in every row; None: all are real.
+
+        Raises:
+            ValueError: another width or number of patches than the predictor was made for.
+        """
+        self._check(patches_BND, instruction_BMD)
+        x_BND = self.patch_norm(patches_BND)
+        if self.position_ND is not None:
+            x_BND = x_BND + self.position_ND
+        instruction_BMD = self.instruction_norm(instruction_BMD)
+        fused_BND = self.cross_attention(x_BND, instruction_BMD, instruction_mask_BM)
+        fused_BND = fused_BND + x_BND if self.residual else fused_BND
+        x_BND = self.fused_norm(fused_BND)
+        refined_BND = self.self_attention(x_BND, x_BND)
+        refined_BND = refined_BND + fused_BND if self.residual else refined_BND
+        logits_BN = self.mlp(self.refined_norm(refined_BND)).squeeze(2)
+        return RegionPrediction(fused_BND, refined_BND, logits_BN.float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
+
+    def project(self, features_BND: Tensor) -> Tensor:
+        """f_sem of eq. 4 and 5: the mean patch, mapped linearly into CLIP's space, [B, D]; not normalised."""
+        return self.semantic(features_BND.mean(1))
+
+    def export(self, folder: str | Path, trained_with: Sequence[str] = (), data: str = "", measured: str = "") -> None:
+        """Write config.json, README.md (the model card) and model.safetensors, replacing what is there, all or none.
+
+        Args:
+            trained_with: the frozen models and their revisions, a line each.
+            data: what it was trained on.
+            measured: its results, with the protocol.
+
+        Raises:
+            OSError: no room or no permission; the message names the folder.
+        """
+        card = self.generate_model_card(trained_with=list(trained_with), data=data, measured=measured)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_together(
+            folder,
+            {
+                "config.json": json.dumps(self._hub_mixin_config, sort_keys=True, indent=2).encode(),
+                "README.md": str(card).encode(),
+                WEIGHTS: save(weights),
+            },
+        )
+
+    def _check(self, patches_BND: Tensor, instruction_BMD: Tensor) -> None:
+        if patches_BND.shape[2] != self.dim or instruction_BMD.shape[2] != self.dim:
+            raise ValueError(
+                f"predictor: made for features {self.dim} wide, got patches of {patches_BND.shape[2]} and instruction "
+                f"tokens of {instruction_BMD.shape[2]}"
+            )
+        if self.position_ND is not None and patches_BND.shape[1] != len(self.position_ND):
+            raise ValueError(
+                f"predictor: made for a {self.grid}x{self.grid} grid, got {patches_BND.shape[1]} patches; use the CLIP "
+                "it was made for, or positions: false"
+            )
