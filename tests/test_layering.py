@@ -1,0 +1,166 @@
+"""The house: imports point down, heavy libraries wait until they are used, and a few things are never done.
+
+Every rule reads the source (`ast`), so that an import inside a function or under TYPE_CHECKING counts as well.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "regionedit"
+
+LEVELS = {
+    0: {"records", "config", "files", "images", "masks", "microworld", "provenance", "request_files"},
+    1: {"encoders", "attention"},
+    2: {"region_predictor", "generators"},
+    3: {"losses", "describe", "mask_sources"},
+    4: {"editor", "data"},
+    5: {"training", "evaluation"},
+    6: {"web"},
+}
+LEVEL = {name: level for level, names in LEVELS.items() for name in names}
+ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "benchmarks", "tests"}
+SLOW_TO_IMPORT = {"diffusers", "transformers", "open_clip", "gradio", "ray", "vllm", "lightning"}
+LIGHTNING = {"lightning", "pytorch_lightning"}
+
+
+def python_files(*places: Path) -> list[Path]:
+    return [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
+
+
+def shipped_files() -> list[Path]:
+    return python_files(SOURCE, *ROOT.glob("*.py"), ROOT / "data_prep", ROOT / "benchmarks")
+
+
+def place(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of what is imported; for `from a import b` both a and a.b, since b may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide their level"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), str(file))
+
+
+def unit(file: Path) -> str:
+    """The name that has a level: the module, or the package it lies in."""
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def used_units(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(parse(file)) if name.startswith("regionedit.")}
+
+
+PACKAGE = [file for file in python_files(SOURCE) if unit(file) != "__init__"]
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=place)
+def test_imports_point_down(file):
+    own = unit(file)
+    assert own in LEVEL, f"{place(file)}: give {own} a level"
+    for used in used_units(file) - {own}:
+        assert used in LEVEL, f"{place(file)} imports regionedit.{used}, which has no level"
+        down = LEVEL[used] < LEVEL[own] or LEVEL[used] == LEVEL[own] == 0
+        assert down, f"{place(file)} (level {LEVEL[own]}) imports regionedit.{used} (level {LEVEL[used]})"
+
+
+def test_the_lowest_level_has_no_cycle():
+    uses = {own: {u for f in PACKAGE if unit(f) == own for u in used_units(f)} & LEVELS[0] - {own} for own in LEVELS[0]}
+    while free := {own for own, used in uses.items() if not used}:
+        uses = {own: used - free for own, used in uses.items() if own not in free}
+    assert not uses, f"these import each other: {sorted(uses)}"
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=place)
+def test_the_package_imports_nothing_that_stands_on_it(file):
+    assert not {name.split(".")[0] for name in imports(parse(file))} & ABOVE_THE_PACKAGE
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=place)
+def test_only_training_and_the_datamodule_know_lightning(file):
+    allowed = unit(file) == "training" or place(file).endswith("data/datamodule.py")
+    assert allowed or not {name.split(".")[0] for name in imports(parse(file))} & LIGHTNING
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=place)
+def test_slow_libraries_are_imported_when_they_are_used(file):
+    at_once = [node for node in parse(file).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    slow = {name.split(".")[0] for node in at_once for name in imports(node)} & SLOW_TO_IMPORT
+    if unit(file) == "training" or place(file).endswith("data/datamodule.py"):
+        slow -= LIGHTNING  # their classes inherit from Lightning's
+    assert not slow, f"{place(file)} imports {sorted(slow)} at once"
+
+
+def test_configuration_and_records_need_no_torch():
+    program = "import sys, regionedit.config, regionedit.records; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with its name as written, `a.b.c` or, on an expression, `.c`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
+            yield name, node
+
+
+def keyword(call: ast.Call, name: str):
+    return next((ast.unparse(k.value) for k in call.keywords if k.arg == name), None)
+
+
+@pytest.mark.parametrize("file", shipped_files(), ids=place)
+def test_a_detached_loss_is_never_hidden(file):
+    """`loss.requires_grad_(True)` lets a training step run whose gradient reaches nothing."""
+    for name, call in calls(parse(file)):
+        if name.endswith(".requires_grad_"):
+            wanted = ast.unparse(call.args[0]) if call.args else keyword(call, "requires_grad")
+            assert wanted == "False", f"{place(file)}:{call.lineno}"
+
+
+@pytest.mark.parametrize("file", shipped_files(), ids=place)
+def test_unused_parameters_are_never_searched_for(file):
+    for _, call in calls(parse(file)):
+        assert keyword(call, "find_unused_parameters") in (None, "False"), f"{place(file)}:{call.lineno}"
+    assert "find_unused_parameters_true" not in file.read_text()
+
+
+@pytest.mark.parametrize("file", shipped_files(), ids=place)
+def test_no_file_that_could_run_code_is_loaded(file):
+    tree = parse(file)
+    assert not {name.split(".")[0] for name in imports(tree)} & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}
+    for name, call in calls(tree):
+        if name == "torch.load":
+            assert keyword(call, "weights_only") == "True", f"{place(file)}:{call.lineno}"
+        assert keyword(call, "allow_pickle") in (None, "False"), f"{place(file)}:{call.lineno}"
+
+
+@pytest.mark.parametrize("file", (ROOT / "configs").rglob("*.yaml"), ids=place)
+def test_no_configuration_searches_for_unused_parameters(file):
+    assert "find_unused_parameters" not in file.read_text()
+
+
+def test_the_rules_catch_what_they_forbid():
+    """Each rule on a line that breaks it; a rule that cannot fail guards nothing."""
+    tree = ast.parse(
+        "def f():\n    from regionedit.editor import Editor\nloss.requires_grad_(True)\n"
+        "DDP(m, find_unused_parameters=True)\nimport pickle\ntorch.load(p)\n"
+    )
+    assert "regionedit.editor" in set(imports(tree)) and "pickle" in set(imports(tree))
+    found = dict(calls(tree))
+    assert ast.unparse(found["loss.requires_grad_"].args[0]) == "True"
+    assert keyword(found["DDP"], "find_unused_parameters") == "True"
+    assert keyword(found["torch.load"], "weights_only") is None
