@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 
+from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
 from tests import tiny_models
 
 
@@ -48,3 +49,26 @@ def tiny_inpaint_dir(tmp_path_factory) -> Path:
 def tiny_dino_dir(tmp_path_factory) -> Path:
     """ViTModel folder, width 32."""
     return tiny_models.write_dino(tmp_path_factory.mktemp("dino"))
+
+
+@pytest.fixture(scope="session")
+def tiny_region_dir(tmp_path_factory) -> Path:
+    """region_predictor/ folder of an untrained predictor that fits the tiny CLIP."""
+    from regionedit.region_predictor import RegionPredictor
+
+    folder = tmp_path_factory.mktemp("region")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        RegionPredictor(dim=tiny_models.WIDTH, grid=tiny_models.GRID).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_edit_config(tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_region_dir) -> EditConfig:
+    """An edit configuration of tiny models; change it with `dataclasses.replace`."""
+    return EditConfig(
+        device="cpu",
+        encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
+        generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=tiny_models.IMAGE_SIZE, steps=2),
+        region=RegionConfig(checkpoint=str(tiny_region_dir)),
+    )

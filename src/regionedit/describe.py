@@ -55,9 +55,10 @@ class Given(Describer):
     """Describes nothing: every request has to bring its captions."""
 
     def _describe(self, pictures: Sequence[Image], instructions: Sequence[str]) -> list[Captions]:
+        others = ", ".join(name for name in DESCRIBERS if name != "given")
         raise ValueError(
             "captions: the request brings none and describe.name is `given`; pass --target_caption (and "
-            f"--source_caption for clip_similarity), or another describer: {', '.join(n for n in DESCRIBERS if n != 'given')}"
+            f"--source_caption for clip_similarity), or --describe.name {others}"
         )
 
 

@@ -96,7 +96,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     Raises:
         ValueError: values that no 8-bit picture can show (floats above 255, negative integers).
     """
-    if picture.mode == "RGB" and "notes" in picture.info:
+    if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
     notes: list[str] = []
     path = picture.info.get("path", getattr(picture, "filename", "") or "")

@@ -1,15 +1,89 @@
-"""What made a result: which weights, byte for byte, and which packages."""
+"""What made a result: request, settings, weights byte for byte, packages; all that run.json needs to repeat an edit."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import platform
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regionedit.config import EditConfig
+from regionedit.images import digest
+
+if TYPE_CHECKING:
+    from regionedit.records import EditRequest
 
 PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
+NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
+SCHEMA = 1
+
+
+def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> dict[str, Any]:
+    """What was asked and what will answer, as plain values.
+
+    Args:
+        request: its picture is upright RGB already.
+        mask_source: the one that finds the region, which need not be the configured one.
+    """
+    return {
+        "schema": SCHEMA,
+        "id": request.id,
+        "instructions": [asdict(instruction) for instruction in request.instructions],
+        "seed": request.seed,
+        "picture": {
+            "path": request.image.info["path"],
+            "size": list(request.image.size),
+            "sha256": digest(request.image),
+            "notes": request.image.info["notes"],
+        },
+        "mask_source": mask_source,
+        "box": request.box and list(request.box),
+        "settings": _settings(config),
+        "models": _models(config, mask_source),
+        "packages": packages(),
+        "digest": request_digest(config, request, mask_source),
+    }
+
+
+def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -> str:
+    """SHA-256 over all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
+    settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
+    decides = {
+        "id": request.id,
+        "picture": digest(request.image),
+        "instructions": [asdict(instruction) for instruction in request.instructions],
+        "seed": request.seed,
+        "captions": request.captions and asdict(request.captions),
+        "mask": request.mask and digest(request.mask.convert("L")),
+        "box": request.box,
+        "mask_source": mask_source,
+        "settings": settings,
+        "models": _models(config, mask_source),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(config: EditConfig) -> dict[str, Any]:
+    """What `EditConfig` itself holds; a command's own arguments are told elsewhere."""
+    values = asdict(config)
+    return {f.name: values[f.name] for f in fields(EditConfig)}
+
+
+def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
+    """The weights that take part."""
+    encoders = config.encoders
+    used = {"generator": identify(config.generator.path, config.generator.revision)}
+    if mask_source in ("learned", "clip_similarity"):
+        used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
+    if mask_source == "learned":
+        used["instruction"] = identify(encoders.instruction, encoders.instruction_revision)
+        used["region"] = config.region.checkpoint and identify(config.region.checkpoint)
+    return used
 
 
 def packages() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Mask sources. To add one: write `mask_sources/x.py`, add a line to `MASK_SOURCES`; the contract test then covers it."""
+"""Mask sources. To add one: write `mask_sources/x.py`, add a line to `MASK_SOURCES`; the contract test covers it."""
 
 from __future__ import annotations
 

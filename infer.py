@@ -1,0 +1,180 @@
+"""Edit one picture, a folder of pictures, or a JSONL of requests.
+
+    python infer.py --config configs/edit_microworld.yaml --image in.png --instruction "make the ring blue" --out outputs/x
+    python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out outputs/many
+
+One picture: OUT receives result.png, mask.png, probability.png, overlay.png and run.json. Many: OUT/{id}/ receives
+them, and running the same command again goes on where it stopped. A bad argument exits with 2, a failed edit with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regionedit.config import EditConfig, parse_command
+from regionedit.images import box_mask
+from regionedit.request_files import RequestFile, folder_requests, make_instructions, parse_box, read_requests
+
+if TYPE_CHECKING:
+    from regionedit.editor import Editor
+    from regionedit.records import EditResult
+
+
+@dataclass
+class InferConfig(EditConfig):
+    """`python infer.py --config FILE`: edit pictures.
+
+    Args:
+        image: a picture, or a folder of pictures.
+        instruction: what to change, for example "make the red circle blue".
+        requests: instead of image and instruction: a JSONL with the fields image, instruction or instructions, and if
+            wanted seed, source_caption, target_caption, mask, box, id; paths are relative to it.
+        out: folder that receives the results.
+        seed: of the noise; the same seed gives the same picture.
+        source_caption: what the picture shows; left empty it is described where it is needed.
+        target_caption: what the edited picture shall show; left empty it is described where it is needed.
+        mask: a drawn mask of the picture's size, white = edit; it takes the place of mask_source.
+        box: x0,y0,x1,y1 in pixels of the upright picture; it takes the place of mask_source.
+    """
+
+    image: str = ""
+    instruction: str = ""
+    requests: str = ""
+    out: str = "outputs/edit"
+    seed: int = 0
+    source_caption: str = ""
+    target_caption: str = ""
+    mask: str = ""
+    box: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    warnings.filterwarnings("ignore", module="PIL")  # of large pictures; they are refused in one line of our own
+    config = parse_command(InferConfig, argv)
+    try:
+        return run(config)
+    except ValueError as error:
+        return _say(error, 2)
+    except OSError as error:
+        return _say(error.strerror or error, 1)
+    except KeyboardInterrupt:
+        return _say("stopped; run the same command again to go on", 130)
+    except Exception as error:  # the last resort: a person who edits pictures has no use for a stack trace
+        return _say(f"{type(error).__name__}: {error}", 1)
+
+
+def run(config: InferConfig) -> int:
+    """Check the arguments, and only then import what is slow."""
+    requests = read_arguments(config)
+    alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
+    opened = requests[0].open(config.max_pixels) if alone else None
+    if opened is not None and opened.box:
+        box_mask(opened.image.size, opened.box)
+    from regionedit.editor import Editor
+    from regionedit.records import EditFailure
+
+    editor = Editor.from_config(config)
+    if opened is None:
+        return edit_many(editor, requests, config)
+    (outcome,) = editor.edit_batch([opened])
+    if isinstance(outcome, EditFailure):
+        return _say(f"the edit failed: {outcome.reason}", 1)
+    outcome.save(config.out)
+    print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}")
+    return 0
+
+
+def read_arguments(config: InferConfig) -> list[RequestFile]:
+    """The requests that the arguments name.
+
+    Raises:
+        ValueError: arguments that are missing, contradict each other or name what is not there.
+    """
+    if Path(config.out).exists() and not Path(config.out).is_dir():
+        raise ValueError(f"out: {config.out} is a file, a folder is needed")
+    if config.mask and config.box:
+        raise ValueError("mask, box: give one of them")
+    if config.requests:
+        for name in ("image", "instruction", "source_caption", "target_caption", "mask", "box"):
+            if getattr(config, name):
+                raise ValueError(f"{name}: with --requests it belongs into the file's lines")
+        return read_requests(config.requests)
+    if not config.image:
+        raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
+    like = RequestFile(
+        image=Path(config.image),
+        instructions=make_instructions(config.instruction),
+        seed=config.seed,
+        source_caption=config.source_caption,
+        target_caption=config.target_caption,
+        mask=Path(config.mask) if config.mask else None,
+        box=parse_box(config.box) if config.box else None,
+        id=Path(config.image).stem,
+    )
+    return folder_requests(config.image, like) if Path(config.image).is_dir() else [like]
+
+
+def edit_many(editor: Editor, requests: list[RequestFile], config: InferConfig) -> int:
+    """Edit in portions, skip what is finished, write down what failed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from regionedit.files import write_atomic
+    from regionedit.records import EditFailure
+
+    out = Path(config.out)
+    shares: list[float] = []
+    failures: dict[str, str] = {}
+    portion = 4 * config.batch  # pictures of one size find each other within a portion
+    with Progress(TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=len(requests))
+        for start in range(0, len(requests), portion):
+            opened = []
+            for request in requests[start : start + portion]:
+                try:
+                    opened.append(request.open(config.max_pixels))
+                except ValueError as error:
+                    failures[request.id] = str(error)
+            todo = [request for request in opened if not _finished(out / request.id / "run.json", editor, request)]
+            for outcome in editor.edit_batch(todo):
+                if isinstance(outcome, EditFailure):
+                    failures[outcome.id] = outcome.reason
+                    continue
+                outcome.save(out / outcome.id)
+                shares.append(outcome.share)
+            bar.update(task, advance=len(requests[start : start + portion]))
+    lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in failures.items()]
+    write_atomic(out / "failures.jsonl", "".join(lines).encode())
+    before = len(requests) - len(shares) - len(failures)
+    average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
+    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failures)} failed")
+    if not failures:
+        return 0
+    name, reason = next(iter(failures.items()))
+    return _say(f"{len(failures)} of {len(requests)} failed, see {out / 'failures.jsonl'}; first {name}: {reason}", 1)
+
+
+def _finished(record: Path, editor: Editor, request) -> bool:
+    try:
+        return json.loads(record.read_text())["digest"] == editor.digest(request)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _summary(result: EditResult) -> str:
+    seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.timings.items())
+    return f"{result.share:.1%} of the picture edited ({seconds})" + (f"; {result.note}" if result.note else "")
+
+
+def _say(message, code: int) -> int:
+    print(f"infer.py: {'error: ' if code != 130 else ''}{' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,301 @@
+"""One edit, top to bottom: captions -> region -> generator -> one composite at the original size -> result and record.
+
+Shape letters: B pictures of one size, C channels, H W their pixels, h w pixels at which the generator works.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from regionedit.config import EditConfig, load_config
+from regionedit.describe import Describer, require_describer
+from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
+from regionedit.generators import Generator, load_generator, noise_seed, require_generator
+from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
+from regionedit.mask_sources import MaskSource, load_mask_source, require_mask_source
+from regionedit.masks import composite
+from regionedit.provenance import request_digest, run_record
+from regionedit.records import Captions, EditFailure, EditRequest, EditResult, Region
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+PIXELS_TOGETHER = 16_000_000  # pictures of one batch have at most so many pixels together, whatever `batch` says
+
+
+class Models:
+    """The frozen models of a configuration, each loaded when it is first needed; shared by `Editor.using`."""
+
+    def __init__(self, config: EditConfig):
+        self.config = config
+        self.device = pick_device(config.device)
+        self._mask_sources: dict[str, MaskSource] = {}
+
+    @cached_property
+    def encoders(self) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
+        clip, instruction = load_encoders(self.config.encoders)
+        return clip.to(self.device), instruction.to(self.device)
+
+    @cached_property
+    def generator(self) -> Generator:
+        return load_generator(self.config.generator, self.device)
+
+    @cached_property
+    def describer(self) -> Describer:
+        return require_describer(self.config.describe.name).load(self.config.describe)
+
+    def mask_source(self, name: str) -> MaskSource:
+        if name not in self._mask_sources:
+            self._mask_sources[name] = load_mask_source(name, self.config.region, lambda: self.encoders)
+        return self._mask_sources[name]
+
+
+@dataclass
+class Draft:
+    """A request on its way through the stages."""
+
+    request: EditRequest
+    mask_source: str
+    captions: Captions | None = None
+    captions_from: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Editor:
+    """Edits pictures as a configuration says. Pixels that the mask does not touch stay as they were, bit for bit.
+
+    Args:
+        config: the whole configuration; use `from_config`.
+        models: what another editor already loaded for it.
+
+    Raises:
+        ValueError: a name that the configuration asks for and nobody knows; nothing is loaded before.
+    """
+
+    def __init__(self, config: EditConfig, models: Models | None = None):
+        require_mask_source(config.mask_source)
+        require_generator(config.generator.name)
+        require_describer(config.describe.name)
+        self.config = config
+        self.models = models or Models(config)
+
+    @classmethod
+    def from_config(cls, config: EditConfig | str | Path) -> Editor:
+        """An editor from a configuration or a YAML file."""
+        return cls(config if isinstance(config, EditConfig) else load_config(EditConfig, config))
+
+    def using(self, mask_source: str) -> Editor:
+        """The same editor with another mask source; what is loaded is shared."""
+        return Editor(replace(self.config, mask_source=mask_source), self.models)
+
+    def edit(self, request: EditRequest) -> EditResult:
+        """Edit one picture.
+
+        Raises:
+            ValueError: the configuration or the request lacks something; one line that names it.
+        """
+        draft = self._draft(request)
+        self._load([draft])
+        return self._edit_together([draft])[0]
+
+    def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
+        """Edit many; pictures of one size go together, and the failure of one does not stop the others.
+
+        Raises:
+            ValueError: the configuration lacks something that every request would miss.
+        """
+        outcomes: dict[int, EditResult | EditFailure] = {}
+        drafts: dict[int, Draft] = {}
+        for place, request in enumerate(requests):
+            try:
+                drafts[place] = self._draft(request)
+            except ValueError as error:
+                outcomes[place] = EditFailure(request.id, _one_line(error))
+        self._load(drafts.values())
+        for places in self._groups(drafts):
+            outcomes |= zip(places, self._edit_or_fail([drafts[place] for place in places]), strict=True)
+        return [outcomes[place] for place in range(len(requests))]
+
+    def digest(self, request: EditRequest) -> str:
+        """SHA-256 over all that decides the result; run.json holds it, so that a finished edit is recognised."""
+        draft = self._draft(request)
+        return request_digest(self.config, draft.request, draft.mask_source)
+
+    # ------------------------------------------------------------ what is edited together, and what happens if it fails
+
+    def _draft(self, request: EditRequest) -> Draft:
+        drawn = request.mask is not None or request.box is not None
+        if request.click is not None and not drawn:
+            raise ValueError("click: no mask source takes a click; draw a mask or give a box")
+        return Draft(
+            replace(request, image=upright_rgb(request.image)),
+            mask_source="drawn" if drawn else self.config.mask_source,
+        )
+
+    def _load(self, drafts) -> None:
+        """Load what these requests will need, the region first: what is wrong with the configuration shows here."""
+        for name in sorted({draft.mask_source for draft in drafts}):
+            self.models.mask_source(name)
+        _ = self.models.generator
+
+    def _groups(self, drafts: dict[int, Draft]) -> Iterator[list[int]]:
+        alike: dict[tuple, list[int]] = {}
+        for place, draft in drafts.items():
+            alike.setdefault((draft.request.image.size, draft.mask_source), []).append(place)
+        for (size, _), places in alike.items():
+            count = max(1, min(self.config.batch, PIXELS_TOGETHER // (size[0] * size[1])))
+            yield from (places[start : start + count] for start in range(0, len(places), count))
+
+    def _edit_or_fail(self, drafts: list[Draft]) -> list[EditResult | EditFailure]:
+        try:
+            return self._edit_together(drafts)
+        except (ValueError, RuntimeError, OSError) as error:
+            if len(drafts) == 1:
+                return [EditFailure(drafts[0].request.id, _one_line(error))]
+        return [outcome for draft in drafts for outcome in self._edit_or_fail([draft])]
+
+    # ------------------------------------------------------------ the road
+
+    @torch.no_grad()
+    def _edit_together(self, drafts: list[Draft]) -> list[EditResult]:
+        """Requests with pictures of one size and one mask source."""
+        with self._stage("captions", drafts):
+            self._describe(drafts)
+        requests, captions = [draft.request for draft in drafts], [draft.captions for draft in drafts]
+        images_BCHW = to_tensor([request.image for request in requests])
+        with self._stage("region", drafts):
+            region = self.models.mask_source(drafts[0].mask_source).find(images_BCHW, requests, captions)
+            # The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed.
+            region = replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
+        edited = [place for place, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
+        results_BCHW = images_BCHW
+        if edited:
+            with self._stage("generate", [drafts[place] for place in edited]):
+                proposals_BCHW = self._propose(images_BCHW[edited], _rows(region, edited), [drafts[p] for p in edited])
+            with self._stage("composite", [drafts[place] for place in edited]):
+                results_BCHW = images_BCHW.clone()
+                results_BCHW[edited] = composite(proposals_BCHW, images_BCHW[edited], region.mask_B1HW[edited])
+        pictures, masks = to_pictures(results_BCHW), to_pictures(region.mask_B1HW)
+        return [self._result(*row) for row in zip(drafts, pictures, masks, _maps(region), strict=True)]
+
+    def _describe(self, drafts: list[Draft]) -> None:
+        """Fill in the captions that generator and mask source read; captions that are given are never computed."""
+        for draft in drafts:
+            draft.captions, draft.captions_from = draft.request.captions, "given" if draft.request.captions else None
+        target = require_generator(self.config.generator.name).needs == "target_caption"
+        source = require_mask_source(drafts[0].mask_source).needs_source_caption
+        given = [draft.captions or Captions("", "") for draft in drafts]
+        missing = [
+            place
+            for place, c in enumerate(given)
+            if (target and not c.target.strip()) or (source and not c.source.strip())
+        ]
+        if not missing:
+            return
+        pictures = [drafts[place].request.image for place in missing]
+        told = self.models.describer.describe(pictures, [drafts[place].request.instruction for place in missing])
+        for place, caption in zip(missing, told, strict=True):
+            merged = Captions(given[place].source or caption.source, given[place].target or caption.target)
+            drafts[place].captions, drafts[place].captions_from = merged, self.config.describe.name
+
+    def _propose(self, images_BCHW: Tensor, region: Region, drafts: list[Draft]) -> Tensor:
+        """The generator's pictures at the original size.
+
+        The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters
+        were trained on; how much of its picture is used is decided afterwards, by the final composite alone.
+        """
+        generator = self.models.generator
+        fitted_BChw, placed = fit(images_BCHW, generator.size, generator.multiple)
+        size = tuple(fitted_BChw.shape[-2:])
+        maps = {
+            name: None
+            if (map_BXHW := getattr(region, name)) is None
+            else fit(map_BXHW, generator.size, generator.multiple)[0]
+            for name in ("probability_B1HW", "per_instruction_BKHW")
+        }
+        wanted = replace(region, mask_B1HW=fit_mask(region.mask_B1HW, placed, size), **maps)
+        requests = [draft.request for draft in drafts]
+        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        made_BChw = generator.edit(fitted_BChw, wanted, requests, [draft.captions for draft in drafts], seeds)
+        return unfit(made_BChw.cpu(), placed)
+
+    def _result(self, draft: Draft, picture: Image, mask: Image, maps) -> EditResult:
+        request = draft.request
+        profile = request.image.info.get("icc_profile")
+        picture.info |= {"icc_profile": profile} if profile else {}
+        nothing = [] if mask.getbbox() else ["the region is empty: the picture is returned as it was"]
+        note = "; ".join(nothing + request.image.info["notes"])
+        result = EditResult(
+            id=request.id,
+            image=picture,
+            mask=mask,
+            probability=maps[0],
+            patches=maps[1],
+            captions=draft.captions,
+            timings=draft.timings,
+            record=run_record(self.config, request, draft.mask_source),
+            note=note,
+            source=request.image,
+        )
+        result.record.update(
+            captions=draft.captions and asdict(draft.captions) | {"from": draft.captions_from},
+            edited_share=round(result.share, 6),
+            note=note,
+            device=str(self.models.device),
+            seconds={stage: round(seconds, 4) for stage, seconds in draft.timings.items()},
+        )
+        return result
+
+    @contextmanager
+    def _stage(self, name: str, drafts: list[Draft]) -> Iterator[None]:
+        """Time a stage; each of the requests that share it bears an equal part."""
+        start = time.perf_counter()
+        yield
+        if self.models.device.type == "cuda":
+            torch.cuda.synchronize(self.models.device)
+        for draft in drafts:
+            draft.timings[name] = (time.perf_counter() - start) / len(drafts)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a configuration; `auto` takes a GPU where there is one.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
+        raise ValueError(f"device: {name!r} cannot be used here: {_one_line(error)[:120]}") from None
+    return device
+
+
+def _rows(region: Region, places: list[int]) -> Region:
+    """The region of some of its pictures."""
+    values = {f.name: getattr(region, f.name) for f in fields(region)}
+    return Region(**{name: None if value is None else value[places] for name, value in values.items()})
+
+
+def _maps(region: Region) -> list[tuple]:
+    """Per picture: probability as float32 [H, W], and on the source's own grid as [side, side] or None."""
+    probability_BHW = region.probability_B1HW[:, 0].numpy()
+    if region.patches_BN is None:
+        return [(probability_HW, None) for probability_HW in probability_BHW]
+    side = round(region.patches_BN.shape[1] ** 0.5)
+    return list(zip(probability_BHW, region.patches_BN.view(-1, side, side).numpy(), strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,210 @@
+"""Edit requests as files name them: one picture, a folder of pictures, or a JSONL with a request in each line.
+
+Everything that can be checked without decoding a picture is checked when the requests are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regionedit.images import SUFFIXES, open_mask, open_picture, require_mask_size
+from regionedit.records import Captions, EditRequest, Instruction
+
+FIELDS = (
+    "image",
+    "instruction",
+    "instructions",
+    "seed",
+    "source_caption",
+    "target_caption",
+    "mask",
+    "box",
+    "id",
+)
+
+
+@dataclass(frozen=True)
+class RequestFile:
+    """A request whose pictures are still files.
+
+    Args:
+        image, mask: paths; no mask is None.
+        instructions, seed, box, id: as in `EditRequest`.
+        source_caption, target_caption: empty where not given.
+    """
+
+    image: Path
+    instructions: tuple[Instruction, ...]
+    seed: int = 0
+    source_caption: str = ""
+    target_caption: str = ""
+    mask: Path | None = None
+    box: tuple[int, int, int, int] | None = None
+    id: str = ""
+
+    def open(self, max_pixels: int) -> EditRequest:
+        """Decode picture and mask.
+
+        Raises:
+            ValueError: a file that cannot be used, a mask of another size.
+        """
+        picture = open_picture(self.image, max_pixels)
+        mask = open_mask(self.mask, max_pixels) if self.mask else None
+        if mask is not None:
+            require_mask_size(mask, picture)
+        given = self.source_caption or self.target_caption
+        return EditRequest(
+            image=picture,
+            instructions=self.instructions,
+            seed=self.seed,
+            captions=Captions(self.source_caption, self.target_caption) if given else None,
+            mask=mask,
+            box=self.box,
+            id=self.id,
+        )
+
+
+def read_requests(path: str | Path) -> list[RequestFile]:
+    """Read a JSONL of requests.
+
+    Each line is an object with `image` and `instruction` (or `instructions`: strings or {"text", "strength",
+    "keyword"}), and if wanted seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]) and id. Paths are
+    relative to the JSONL. Without an id a request is called after its picture.
+
+    Raises:
+        ValueError: unreadable file, a line that is no such object, a picture that is not there, an id twice; the
+            message names file and line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"requests: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    requests, first_seen = [], {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            request = _parse(line, path.parent)
+            if request.id and request.id in first_seen:
+                raise ValueError(f"id: {request.id!r} is already used in line {first_seen[request.id]}")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        first_seen[request.id] = number
+        requests.append(request)
+    if not requests:
+        raise ValueError(f"requests: {path} holds no request")
+    return _named(requests)
+
+
+def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
+    """One request for each picture of a folder, in order of name; all but picture and id is taken from `like`.
+
+    Raises:
+        ValueError: no picture in the folder.
+    """
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise ValueError(f"image: no picture in folder {folder} (looked for {', '.join(SUFFIXES)})")
+    return _named([replace(like, image=path, id="") for path in paths])
+
+
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1` as four integers. Raises ValueError for anything else."""
+    try:
+        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"box: {text!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
+    return x0, y0, x1, y1
+
+
+def make_instructions(given: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
+    """Checked as `EditRequest` checks them, without a picture. Raises ValueError: none, an empty or a too long one."""
+    return EditRequest(image=None, instructions=given).instructions
+
+
+def _parse(line: str, folder: Path) -> RequestFile:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    unknown = sorted(set(row) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}; there are: {', '.join(FIELDS)}")
+    for name, kind in (("image", str), ("seed", int), ("id", str), ("mask", str), ("instruction", str)):
+        if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
+            raise ValueError(f"{name}: {row[name]!r} is not of type {kind.__name__}")
+    for name in ("source_caption", "target_caption"):
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"{name}: {row[name]!r} is not a string")
+    if "image" not in row or ("instruction" in row) == ("instructions" in row):
+        raise ValueError("a request needs `image` and one of `instruction` and `instructions`")
+    image = _existing("image", folder / row["image"])
+    return RequestFile(
+        image=image,
+        instructions=make_instructions(_instructions(row)),
+        seed=row.get("seed", 0),
+        source_caption=row.get("source_caption", ""),
+        target_caption=row.get("target_caption", ""),
+        mask=_existing("mask", folder / row["mask"]) if "mask" in row else None,
+        box=_box(row["box"]) if "box" in row else None,
+        id=_file_name(row["id"]) if "id" in row else "",
+    )
+
+
+def _instructions(row: dict) -> list[str | Instruction]:
+    if "instruction" in row:
+        return [row["instruction"]]
+    listed = row["instructions"] if isinstance(row["instructions"], list) else [row["instructions"]]
+    made: list[str | Instruction] = []
+    for item in listed:
+        if (
+            isinstance(item, dict)
+            and isinstance(item.get("text"), str)
+            and set(item) <= {"text", "strength", "keyword"}
+        ):
+            made.append(Instruction(**item))
+        elif isinstance(item, str):
+            made.append(item)
+        else:
+            raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
+    return made
+
+
+def _box(value) -> tuple[int, int, int, int]:
+    if isinstance(value, str):
+        return parse_box(value)
+    if not (isinstance(value, list) and len(value) == 4 and all(type(v) is int for v in value)):
+        raise ValueError(f"box: {value!r} is not [x0, y0, x1, y1] in whole pixels")
+    return tuple(value)
+
+
+def _existing(name: str, path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{name}: {path}: no such file")
+    return path
+
+
+def _file_name(text: str) -> str:
+    if not text or text.startswith(".") or any(c in text for c in "/\\\0") or len(text) > 200:
+        raise ValueError(f"id: {text[:40]!r} cannot name a folder")
+    return text
+
+
+def _named(requests: list[RequestFile]) -> list[RequestFile]:
+    """Call requests without an id after their pictures: cat, cat_2, cat_3..."""
+    taken = {request.id for request in requests}
+    named = []
+    for request in requests:
+        name, count = request.id or request.image.stem, 1
+        while not request.id and name in taken:
+            count += 1
+            name = f"{request.image.stem}_{count}"
+        taken.add(name)
+        named.append(replace(request, id=name))
+    return named

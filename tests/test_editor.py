@@ -1,0 +1,233 @@
+"""One edit, top to bottom: what is outside the mask stays, sizes stay, batches change nothing, failures stay alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regionedit.config import DescribeConfig, RegionConfig
+from regionedit.editor import Editor, pick_device
+from regionedit.images import open_picture, upright_rgb
+from regionedit.records import Captions, EditFailure, EditRequest, EditResult
+
+MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]
+CAPTIONS = Captions("a red circle", "a blue circle")
+
+
+@pytest.fixture(scope="module")
+def editor(tiny_edit_config) -> Editor:
+    return Editor.from_config(tiny_edit_config)
+
+
+def photo(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Smooth light with grain, as a camera would give it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [np.sin(6 * x * a + 4 * y * b) for a, b in rng.uniform(0.3, 2, (3, 2))]
+    pixels = (np.stack(waves, -1) * 80 + 128 + rng.normal(0, 6, (height, width, 3))).clip(0, 255).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def corner(width: int, height: int, value: int = 255) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    mask.paste(value, (0, 0, max(1, width // 3), max(1, height // 3)))
+    return mask
+
+
+def untouched(result: EditResult, source: Image.Image) -> bool:
+    outside = np.asarray(result.mask) == 0
+    return np.array_equal(np.asarray(result.image)[outside], np.asarray(upright_rgb(source))[outside])
+
+
+@given(width=st.integers(1, 70), height=st.integers(1, 70), mode=st.sampled_from(MODES), soft=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pixels_outside_the_mask_never_change(editor, width, height, mode, soft):
+    picture = photo(width, height, mode)
+    mask = corner(width, height)
+    if soft:
+        mask = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width), dtype=np.uint8))
+    result = editor.edit(EditRequest(picture, "x", captions=CAPTIONS, mask=mask))
+    assert result.image.size == picture.size and result.image.mode == "RGB"
+    assert np.array_equal(np.asarray(result.mask), np.asarray(mask)) and untouched(result, picture)
+
+
+@pytest.mark.parametrize("name", ["learned", "clip_similarity", "everything", "centre_box"])
+def test_every_region_keeps_its_promise_on_an_odd_photograph(name, editor):
+    picture = photo(517, 389)
+    result = editor.using(name).edit(EditRequest(picture, "make the red circle blue"))
+    assert result.image.size == (517, 389) and result.probability.shape == (389, 517)
+    assert untouched(result, picture)
+    assert result.record["mask_source"] == name and result.record["captions"]["from"] == "microworld"
+    if name in ("centre_box", "everything"):
+        inside = np.asarray(result.mask) == 255
+        assert (np.asarray(result.image)[inside] != np.asarray(picture)[inside]).any()
+
+
+def test_a_feathered_mask_still_touches_nothing_outside(tiny_edit_config):
+    config = replace(
+        tiny_edit_config, region=replace(tiny_edit_config.region, feather=5.0), mask_source="clip_similarity"
+    )
+    picture = photo(90, 61)
+    result = Editor.from_config(config).edit(EditRequest(picture, "x", captions=CAPTIONS))
+    assert 0 < result.share < 1 and len(np.unique(np.asarray(result.mask))) > 2 and untouched(result, picture)
+
+
+def test_batches_change_nothing(editor):
+    requests = [
+        EditRequest(photo(48, 36, seed=i), "x", captions=CAPTIONS, seed=3, mask=corner(48, 36), id=f"case{i}")
+        for i in range(3)
+    ]
+    together = editor.edit_batch(requests)
+    for request, result in zip(requests, together, strict=True):
+        alone = editor.edit(request)
+        apart = np.abs(np.asarray(alone.image).astype(int) - np.asarray(result.image).astype(int))
+        assert apart.max() <= 1 and result.id == request.id
+    assert np.array_equal(np.asarray(editor.edit(requests[0]).image), np.asarray(editor.edit(requests[0]).image))
+
+
+def test_seed_and_id_key_the_noise(editor):
+    base = EditRequest(photo(40, 40), "x", captions=CAPTIONS, mask=corner(40, 40), id="a")
+    first = np.asarray(editor.edit(base).image)
+    for other in (replace(base, seed=1), replace(base, id="b")):
+        assert (np.asarray(editor.edit(other).image) != first).any()
+
+
+def test_mixed_sizes_and_failures_go_side_by_side(editor):
+    requests = [
+        EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(30, 20), id="good"),
+        EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(9, 9), id="wrong mask"),
+        EditRequest(photo(20, 30), "not in the grammar", mask=corner(20, 30), id="no words"),
+        EditRequest(photo(20, 30), "x", captions=CAPTIONS, click=(3, 3), id="click"),
+        EditRequest(photo(20, 30), "x", captions=CAPTIONS, box=(0, 0, 5, 5), id="box"),
+    ]
+    outcomes = editor.edit_batch(requests)
+    assert [o.id for o in outcomes] == [r.id for r in requests]
+    assert [isinstance(o, EditFailure) for o in outcomes] == [False, True, True, True, False]
+    assert "mask: 9x9" in outcomes[1].reason and "30x20" in outcomes[1].reason
+    assert "grammar" in outcomes[2].reason and "click" in outcomes[3].reason
+    assert editor.edit_batch([]) == []
+    with pytest.raises(ValueError, match="mask: 9x9"):
+        editor.edit(requests[1])
+
+
+def test_an_empty_mask_returns_the_source_and_says_so(editor, monkeypatch):
+    monkeypatch.setattr(editor.models.generator, "edit", lambda *_: pytest.fail("generated"))
+    picture = photo(33, 21)
+    result = editor.edit(EditRequest(picture, "x", captions=CAPTIONS, mask=Image.new("L", (33, 21))))
+    assert np.array_equal(np.asarray(result.image), np.asarray(picture))
+    assert result.share == 0 and "empty" in result.note and "empty" in result.record["note"]
+
+
+def test_given_captions_are_never_computed(editor, monkeypatch):
+    monkeypatch.setattr(editor.models.describer, "describe", lambda *_: pytest.fail("described"))
+    request = EditRequest(photo(20, 20), "x", captions=Captions("", "a blue circle"))
+    result = editor.using("everything").edit(request)
+    assert result.captions.target == "a blue circle" and result.record["captions"]["from"] == "given"
+
+
+def test_captions_nobody_needs_are_not_computed(editor, monkeypatch):
+    monkeypatch.setattr(type(editor.models.generator), "needs", "instruction")
+    monkeypatch.setattr(editor.models.describer, "describe", lambda *_: pytest.fail("described"))
+    result = editor.using("everything").edit(EditRequest(photo(20, 20), "make it nice"))
+    assert result.captions is None and result.record["captions"] is None
+
+
+def test_half_given_captions_are_completed(editor):
+    request = EditRequest(photo(64, 64), "make the red circle blue", captions=Captions("", "my own words"))
+    result = editor.using("clip_similarity").edit(request)
+    assert result.captions.target == "my own words" and "red circle" in result.captions.source
+
+
+def test_the_record_repeats_the_edit(editor, tmp_path):
+    request = EditRequest(photo(50, 40), "make the red circle blue", seed=5, id="case")
+    result = editor.using("everything").edit(request)
+    result.save(tmp_path / "x")
+    names = {path.name for path in (tmp_path / "x").iterdir()}
+    assert names == {"result.png", "mask.png", "probability.png", "overlay.png", "run.json"}
+    record = json.loads((tmp_path / "x" / "run.json").read_text())
+    assert record["seed"] == 5 and record["instructions"][0]["text"] == "make the red circle blue"
+    assert record["settings"]["generator"]["steps"] == 2 and record["models"]["generator"]["sha256"]
+    assert set(record["seconds"]) == {"captions", "region", "generate", "composite"}
+    assert torch.__version__.startswith(record["packages"]["torch"])
+    again = EditRequest(
+        request.image,
+        tuple(i["text"] for i in record["instructions"]),
+        seed=record["seed"],
+        id=record["id"],
+        captions=Captions(record["captions"]["source"], record["captions"]["target"]),
+    )
+    repeated = editor.using(record["mask_source"]).edit(again)
+    assert np.array_equal(np.asarray(repeated.image), np.asarray(open_picture(tmp_path / "x" / "result.png")))
+    assert np.array_equal(np.asarray(repeated.mask), np.asarray(Image.open(tmp_path / "x" / "mask.png")))
+
+
+def test_the_digest_knows_what_matters(editor, tiny_edit_config):
+    base = EditRequest(photo(20, 20), "x", captions=CAPTIONS, mask=corner(20, 20))
+    digest = editor.digest(base)
+    assert digest == editor.edit(base).record["digest"] == editor.digest(replace(base))
+    changed = [replace(base, seed=1), replace(base, mask=corner(20, 20, 200)), replace(base, instructions="y")]
+    assert digest not in [editor.digest(request) for request in changed]
+    other = replace(tiny_edit_config, generator=replace(tiny_edit_config.generator, steps=3))
+    assert Editor(other).digest(base) != digest
+    assert Editor(replace(tiny_edit_config, batch=2)).digest(base) == digest
+
+
+def test_a_full_disk_leaves_nothing_half_written(editor, tmp_path, monkeypatch):
+    result = editor.edit(EditRequest(photo(20, 20), "x", captions=CAPTIONS, mask=corner(20, 20)))
+    calls, real = [], os.fsync
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        result.save(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_fail_before_anything_is_loaded(tiny_edit_config):
+    for changes, says in (
+        ({"mask_source": "lerned"}, "mask_source"),
+        ({"describe": DescribeConfig("qwen")}, "describe.name"),
+        ({"generator": replace(tiny_edit_config.generator, name="flux")}, "generator.name"),
+        ({"device": "cuda:77"}, "device"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Editor.from_config(replace(tiny_edit_config, **changes))
+    with pytest.raises(ValueError, match="device"):
+        pick_device("gpu")
+
+
+def test_a_drawn_mask_needs_no_trained_region(tiny_edit_config):
+    editor = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(checkpoint=None)))
+    request = EditRequest(photo(20, 20), "x", captions=CAPTIONS)
+    assert editor.edit(replace(request, box=(2, 2, 9, 9))).share == pytest.approx(49 / 400)
+    assert "encoders" not in vars(editor.models)
+    with pytest.raises(ValueError, match="region.checkpoint.*drawn"):
+        editor.edit(request)
+    with pytest.raises(ValueError, match="region.checkpoint"):
+        editor.edit_batch([request])
+
+
+def test_rotated_and_transparent_pictures_say_what_was_done(editor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(40, 20).save(tmp_path / "r.jpg", exif=exif)
+    result = editor.edit(EditRequest(Image.open(tmp_path / "r.jpg"), "x", captions=CAPTIONS, mask=corner(20, 40)))
+    assert result.image.size == (20, 40) and "upright" in result.note
+    clear = Image.new("RGBA", (16, 16), (10, 20, 30, 0))
+    result = editor.edit(EditRequest(clear, "x", captions=CAPTIONS, mask=corner(16, 16)))
+    assert "white" in result.note and result.record["picture"]["notes"]

@@ -1,0 +1,142 @@
+"""One contract over MASK_SOURCES: B1HW in [0, 1], 1 = edit, at the picture's own size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from regionedit.config import EncodersConfig, RegionConfig
+from regionedit.encoders import load_encoders
+from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source
+from regionedit.mask_sources.base import region_from_patches
+from regionedit.mask_sources.clip_similarity import similarity
+from regionedit.records import Captions, EditRequest
+from regionedit.region_predictor import RegionPredictor
+from tests import tiny_models
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_clip_dir, tiny_t5_dir):
+    made = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
+    return lambda: made
+
+
+@pytest.fixture
+def source(encoders, tiny_region_dir):
+    checkpoint = str(tiny_region_dir)
+    return lambda name, **config: load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders)
+
+
+def requests(width: int, height: int, count: int = 2, instructions="make the circle blue") -> list[EditRequest]:
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (0, 0, max(1, width // 2), max(1, height // 2)))
+    picture = Image.new("RGB", (width, height), "red")
+    return [EditRequest(picture, instructions, mask=mask, id=str(i)) for i in range(count)]
+
+
+def pictures(width: int, height: int, count: int = 2) -> torch.Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+CAPTIONS = [Captions("a red circle", "a blue circle"), Captions("a green square on gray", "a square")]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (51, 38), (1, 1), (7, 90)])
+@pytest.mark.parametrize("name", MASK_SOURCES)
+def test_contract(name, size, source):
+    region = source(name).find(pictures(*size), requests(*size), CAPTIONS)
+    for map_B1HW in (region.mask_B1HW, region.probability_B1HW):
+        assert map_B1HW.shape == (2, 1, size[1], size[0])
+        assert map_B1HW.dtype == torch.float32 and map_B1HW.device.type == "cpu" and not map_B1HW.requires_grad
+        assert torch.isfinite(map_B1HW).all() and map_B1HW.min() >= 0 and map_B1HW.max() <= 1
+    if region.patches_BN is not None:
+        assert region.patches_BN.shape == (2, tiny_models.GRID**2)
+
+
+@pytest.mark.parametrize("name", MASK_SOURCES)
+def test_batch_changes_nothing(name, source):
+    images_BCHW, asked = pictures(40, 30, 2), requests(40, 30, 2)
+    together = source(name).find(images_BCHW, asked, CAPTIONS)
+    for b in range(2):
+        alone = source(name).find(images_BCHW[b : b + 1], asked[b : b + 1], CAPTIONS[b : b + 1])
+        assert torch.allclose(alone.probability_B1HW[0], together.probability_B1HW[b], atol=1e-5)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="mask_source: no mask source 'lerned'.*learned"):
+        require_mask_source("lerned")
+
+
+def test_several_instructions_join_their_regions(source):
+    texts = ("make the circle blue", "remove the square")
+    images_BCHW = pictures(24, 24, 2)
+    asked = [EditRequest(Image.new("RGB", (24, 24)), texts), EditRequest(Image.new("RGB", (24, 24)), texts[0])]
+    region = source("learned").find(images_BCHW, asked, [None, None])
+    assert region.per_instruction_BKHW.shape == (2, 2, 24, 24)
+    alone = [
+        source("learned").find(images_BCHW[:1], [EditRequest(Image.new("RGB", (24, 24)), text)], [None])
+        for text in texts
+    ]
+    joined = torch.maximum(*(region.patches_BN for region in alone))
+    assert torch.allclose(region.patches_BN[:1], joined, atol=1e-5)
+    assert torch.equal(region.per_instruction_BKHW[1, 1], torch.zeros(24, 24))
+
+
+def test_threshold_dilation_and_feather():
+    patches_BN = torch.zeros(1, 16)
+    patches_BN[0, 5] = 0.9
+    at = {"grid": 4, "size": (32, 32)}
+
+    def masked(**config):
+        return region_from_patches(patches_BN, **at, config=RegionConfig(upsample="nearest", **config)).mask_B1HW
+
+    assert masked().sum() == 64 and masked(threshold=0.95).sum() == 0
+    assert masked(dilate=1).sum() == 9 * 64
+    soft = masked(feather=3.0)
+    assert soft.max() == 1 and soft.sum() < 64 and ((soft > 0) == (masked() > 0)).all()
+
+
+def test_similarity_is_stretched_to_zero_and_one_in_each_picture():
+    values = similarity(torch.randn(3, 16, 8), torch.randn(3, 8))
+    assert torch.allclose(values.amin(1), torch.zeros(3)) and torch.allclose(values.amax(1), torch.ones(3))
+    assert not similarity(torch.ones(1, 16, 8), torch.ones(1, 8)).any()
+
+
+def test_an_untrained_configuration_says_what_works_and_how_to_train():
+    with pytest.raises(ValueError, match="region.checkpoint.*drawn.*clip_similarity.*train.py"):
+        load_mask_source("learned", RegionConfig(checkpoint=None), lambda: pytest.fail("loaded"))
+
+
+def test_a_checkpoint_of_another_clip_is_refused(tmp_path, encoders):
+    RegionPredictor(dim=tiny_models.WIDTH, grid=5).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="region.checkpoint.*5x5.*4x4"):
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders)
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path, encoders):
+    with pytest.raises(ValueError, match="region.checkpoint") as caught:
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "needs a drawn mask"),
+        ({"mask": Image.new("L", (5, 5))}, "mask: 5x5"),
+        ({"box": (4, 4, 4, 8)}, "no area"),
+        ({"box": (50, 0, 60, 5)}, "outside"),
+        ({"box": (0, 0, 5, 5), "mask": Image.new("L", (10, 10))}, "one of them"),
+    ],
+)
+def test_drawn_refuses(changes, says, source):
+    with pytest.raises(ValueError, match=says):
+        request = EditRequest(Image.new("RGB", (10, 10)), "x", **changes)
+        source("drawn").find(torch.zeros(1, 3, 10, 10), [request], [None])
+
+
+def test_a_box_is_cut_to_the_picture(source):
+    request = EditRequest(Image.new("RGB", (10, 8)), "x", box=(6, -3, 99, 2))
+    mask_B1HW = source("drawn").find(torch.zeros(1, 3, 8, 10), [request], [None]).mask_B1HW
+    assert mask_B1HW.sum() == 8 and mask_B1HW[0, 0, :2, 6:].all()
