@@ -1,7 +1,7 @@
 """Edit one picture, a folder of pictures, or a JSONL of requests.
 
-    python infer.py --config configs/edit_microworld.yaml --image in.png --instruction "make the ring blue" --out outputs/x
-    python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out outputs/many
+    python infer.py --config configs/edit_microworld.yaml --image in.png --instruction "make the ring blue" --out o/one
+    python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out o/many
 
 One picture: OUT receives result.png, mask.png, probability.png, overlay.png and run.json. Many: OUT/{id}/ receives
 them, and running the same command again goes on where it stopped. A bad argument exits with 2, a failed edit with 1.
@@ -10,20 +10,21 @@ them, and running the same command again goes on where it stopped. A bad argumen
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from regionedit.config import EditConfig, parse_command
+from regionedit.files import write_atomic
 from regionedit.images import box_mask
+from regionedit.records import EditFailure, EditRequest, EditResult
 from regionedit.request_files import RequestFile, folder_requests, make_instructions, parse_box, read_requests
 
-if TYPE_CHECKING:
-    from regionedit.editor import Editor
-    from regionedit.records import EditResult
+# The editor is imported late and never named in an annotation: the parser resolves what a module's annotations import,
+# and a bad argument must not wait for torch.
 
 
 @dataclass
@@ -56,6 +57,8 @@ class InferConfig(EditConfig):
 
 def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # of large pictures; they are refused in one line of our own
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # loading bars would bury the one line that counts
     config = parse_command(InferConfig, argv)
     try:
         return run(config)
@@ -77,7 +80,6 @@ def run(config: InferConfig) -> int:
     if opened is not None and opened.box:
         box_mask(opened.image.size, opened.box)
     from regionedit.editor import Editor
-    from regionedit.records import EditFailure
 
     editor = Editor.from_config(config)
     if opened is None:
@@ -120,12 +122,9 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     return folder_requests(config.image, like) if Path(config.image).is_dir() else [like]
 
 
-def edit_many(editor: Editor, requests: list[RequestFile], config: InferConfig) -> int:
+def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     """Edit in portions, skip what is finished, write down what failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from regionedit.files import write_atomic
-    from regionedit.records import EditFailure
 
     out = Path(config.out)
     shares: list[float] = []
@@ -159,7 +158,7 @@ def edit_many(editor: Editor, requests: list[RequestFile], config: InferConfig) 
     return _say(f"{len(failures)} of {len(requests)} failed, see {out / 'failures.jsonl'}; first {name}: {reason}", 1)
 
 
-def _finished(record: Path, editor: Editor, request) -> bool:
+def _finished(record: Path, editor, request: EditRequest) -> bool:
     try:
         return json.loads(record.read_text())["digest"] == editor.digest(request)
     except (OSError, ValueError, KeyError, TypeError):

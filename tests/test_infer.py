@@ -1,0 +1,140 @@
+"""infer.py: one picture, a folder, a JSONL; results where they were asked for; going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import infer
+from regionedit.images import open_picture
+
+ROOT = Path(infer.__file__).parent
+TEXT = "make the red circle blue"
+
+
+@pytest.fixture(scope="module")
+def config_file(tiny_edit_config, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "edit.yaml"
+    path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
+    return path
+
+
+@pytest.fixture
+def call(config_file):
+    return lambda *arguments: infer.main(["--config", str(config_file), *map(str, arguments)])
+
+
+def photo(path: Path, width=60, height=44, seed=0, **options) -> Path:
+    rng = np.random.default_rng(seed)
+    light = np.linspace(30, 220, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(light.clip(0, 255).astype(np.uint8)).save(path, **options)
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+RESULT = {"result.png", "mask.png", "probability.png", "overlay.png", "run.json"}
+
+
+def test_an_ordinary_photograph_of_odd_size(call, tmp_path, capsys):
+    path = photo(tmp_path / "in.jpg", 517, 389, quality=90)
+    out = tmp_path / "out"
+    assert call("--image", path, "--instruction", TEXT, "--out", out, "--mask_source", "clip_similarity") == 0
+    assert files(out) == RESULT
+    source, result = np.asarray(open_picture(path)), np.asarray(open_picture(out / "result.png"))
+    mask = np.asarray(Image.open(out / "mask.png"))
+    assert result.shape == (389, 517, 3) and 0 < (mask > 0).mean() < 1
+    assert np.array_equal(result[mask == 0], source[mask == 0]) and (result[mask > 0] != source[mask > 0]).any()
+    printed = capsys.readouterr().out
+    assert str(out / "result.png") in printed and "% of the picture edited" in printed
+
+
+def test_mask_and_box_take_the_place_of_the_mask_source(call, tmp_path):
+    path = photo(tmp_path / "in.png")
+    mask = tmp_path / "m.png"
+    Image.fromarray(np.tri(44, 60, dtype=np.uint8) * 255).save(mask)
+    words = ("--image", path, "--instruction", "anything", "--target_caption", "a blue circle")
+    assert call(*words, "--mask", mask, "--out", tmp_path / "a") == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a" / "mask.png")), np.asarray(Image.open(mask)))
+    assert call(*words, "--box", "10,5,30,20", "--out", tmp_path / "b") == 0
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert record["mask_source"] == "drawn" and record["box"] == [10, 5, 30, 20]
+    assert record["edited_share"] == pytest.approx(300 / (60 * 44), abs=1e-5)
+    assert record["captions"] == {"source": "", "target": "a blue circle", "from": "given"}
+
+
+def test_a_folder_goes_on_where_it_stopped(call, tmp_path, capsys):
+    for i in range(3):
+        photo(tmp_path / "in" / f"p{i}.png", seed=i)
+    photo(tmp_path / "in" / "p0.jpg", seed=9)
+    (tmp_path / "in" / "notes.txt").write_text("not a picture")
+    out = tmp_path / "out"
+    words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
+    assert call(*words) == 0
+    assert files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl"} and files(out / "p1") == RESULT
+    assert "4 edited, 25.0% of a picture on average" in capsys.readouterr().out
+    (out / "p1" / "run.json").unlink()
+    before = (out / "p2" / "run.json").stat().st_mtime_ns
+    assert call(*words) == 0
+    assert "1 edited" in (said := capsys.readouterr().out) and "3 finished before" in said
+    assert (out / "p2" / "run.json").stat().st_mtime_ns == before
+    assert call(*words, "--seed", "1") == 0
+    assert "4 edited" in capsys.readouterr().out
+
+
+def test_requests_from_a_file(call, tmp_path, capsys):
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "b.png", 20, 30)
+    rows = [
+        {"image": "a.png", "instruction": TEXT, "seed": 4, "id": "first"},
+        {"image": "b.png", "instructions": [{"text": TEXT, "strength": 2.0}, "remove it"], "target_caption": "x"},
+        {"image": "b.png", "instruction": "x", "box": [0, 0, 10, 10], "source_caption": "s", "target_caption": "t"},
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    out = tmp_path / "out"
+    assert call("--requests", tmp_path / "r.jsonl", "--out", out) == 0
+    assert files(out) == {"first", "b", "b_2", "failures.jsonl"}
+    record = json.loads((out / "first" / "run.json").read_text())
+    assert record["seed"] == 4 and record["mask_source"] == "learned"
+    assert len(json.loads((out / "b" / "run.json").read_text())["instructions"]) == 2
+    assert json.loads((out / "b_2" / "run.json").read_text())["mask_source"] == "drawn"
+
+
+def test_one_failure_does_not_stop_the_others(call, tmp_path, capsys):
+    photo(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    out = tmp_path / "out"
+    words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
+    assert call(*words) == 1
+    assert files(out / "good") == RESULT and not (out / "bad").exists()
+    (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    assert failure["id"] == "bad" and "empty" in failure["reason"]
+    said = capsys.readouterr()
+    assert "1 edited" in said.out and len(said.err.strip().splitlines()) == 1 and "bad" in said.err
+
+
+def test_help_documents_every_argument():
+    done = subprocess.run([sys.executable, "infer.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for name in infer.InferConfig.__dataclass_fields__:
+        assert f"--{name}" in done.stdout
+    assert "x0,y0,x1,y1" in done.stdout
+
+
+def test_a_bad_argument_answers_before_torch_is_imported(tmp_path):
+    code = f"import sys, infer; c = infer.main(['--image', {str(tmp_path / 'no.png')!r}, '--instruction', 'x']); "
+    code += "print(c, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "False"]
+    assert len(done.stderr.strip().splitlines()) == 1 and "no.png" in done.stderr
