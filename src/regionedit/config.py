@@ -199,6 +199,8 @@ class LogConfig:
         pictures_every_steps: the grid of source, probability, composed and proposal.
         validate_every_steps: validation without truth, and with it where there is truth.
         checkpoint_every_steps: resumable checkpoints.
+        export: the weights that become region_predictor/: the `last`, or the `best` by validation loss, which knows no
+            truth.
         wandb_project: log there too (pip install wandb), None for TensorBoard and CSV only.
     """
 
@@ -206,6 +208,7 @@ class LogConfig:
     pictures_every_steps: int = 200
     validate_every_steps: int = 200
     checkpoint_every_steps: int = 200
+    export: Literal["last", "best"] = "last"
     wandb_project: str | None = None
 
 
@@ -297,10 +300,18 @@ class EvaluateConfig(EditConfig):
     Args:
         benchmark: key of BENCHMARKS.
         data: the benchmark's folder.
-        out: receives pictures/, cases.parquet, summary.json, report.html.
-        pictures: score these finished pictures, named by case id, instead of editing.
+        out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html. Run again to go on.
+        pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: first cases only, 0 for all.
-        baselines: mask sources and fixed regions scored beside the editor's own.
+        regions_only: find regions and score them; no generator is loaded and nothing is edited.
+        given_captions: the editor gets the benchmark's captions; false lets the describer write them.
+        grid: side of the grid on which regions are scored: the predictor's.
+        baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
+        edited_baselines: those of them that also edit, with the same generator.
+        validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
+        validation_samples: how many of them.
+        ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
+        training_log: metrics.csv of the training run whose curves the report shows, or None.
         judge: the CLIP of the metrics, which no loss has seen.
         dino: the ViT of the metric dino.
     """
@@ -310,7 +321,15 @@ class EvaluateConfig(EditConfig):
     out: str = "outputs/evaluate"
     pictures: str | None = None
     limit: int = 0
+    regions_only: bool = False
+    given_captions: bool = True
+    grid: int = 16
     baselines: list[str] = field(default_factory=list)
+    edited_baselines: list[str] = field(default_factory=list)
+    validation: str | None = None
+    validation_samples: int = 512
+    ceiling: str | None = None
+    training_log: str | None = None
     judge: str = f"local-dir:{MICROWORLD}/judge"
     dino: str = f"{MICROWORLD}/dino"
 

@@ -1,0 +1,122 @@
+"""Honest rivals of a mask source, scored on the same cases: regions that look at nothing, CLIP alone, and the truth.
+
+Each is a mask source and a way to turn a case into a request. Only `truth` reads the truth, and says so in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from regionedit.config import DataConfig, EvaluateConfig
+from regionedit.data.loader import ValidationLoader
+from regionedit.data.manifest import Manifest
+from regionedit.encoders import FrozenCLIP
+from regionedit.evaluation.outcomes import Outcome, cell_means
+from regionedit.evaluation.region_metrics import THRESHOLDS, TRUTH_CELL, iou_curve
+from regionedit.generators import noise_seed
+from regionedit.images import box_mask
+from regionedit.mask_sources.clip_similarity import similarity
+from regionedit.masks import downsample
+from regionedit.records import EditCase, EditRequest
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A rival.
+
+    Args:
+        mask_source: key of MASK_SOURCES.
+        request: the case as this rival gets it.
+        title: in tables.
+    """
+
+    mask_source: str
+    request: Callable[[EditCase], EditRequest]
+    title: str
+
+
+def as_it_is(case: EditCase) -> EditRequest:
+    """The case's own request."""
+    return case.request
+
+
+def without_captions(case: EditCase) -> EditRequest:
+    """The request without the benchmark's captions: the describer has to write them."""
+    return replace(case.request, captions=None)
+
+
+def with_chance_box(case: EditCase) -> EditRequest:
+    """A square with a ninth of the picture's area at a random place, the same every time."""
+    width, height = case.request.image.size
+    side_x, side_y = max(1, width // 3), max(1, height // 3)
+    rng = np.random.default_rng(noise_seed(0, "chance", case.id))
+    left, top = int(rng.integers(width - side_x + 1)), int(rng.integers(height - side_y + 1))
+    return replace(case.request, mask=box_mask((width, height), (left, top, left + side_x, top + side_y)))
+
+
+def with_truth(case: EditCase) -> EditRequest:
+    """Every pixel that the true region touches."""
+    return replace(case.request, mask=case.truth_mask.convert("L").point(lambda value: 255 if value else 0))
+
+
+BASELINES: dict[str, Baseline] = {
+    "chance": Baseline("drawn", with_chance_box, "random box"),
+    "everything": Baseline("everything", as_it_is, "everything"),
+    "centre_box": Baseline("centre_box", as_it_is, "centre box"),
+    "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity"),
+    "truth": Baseline("drawn", with_truth, "true region (oracle)"),
+}
+
+
+def require_baseline(name: str) -> Baseline:
+    """A baseline by name.
+
+    Raises:
+        ValueError: unknown; lists the known ones.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"baselines: no baseline {name!r}; there are: {', '.join(BASELINES)}")
+    return BASELINES[name]
+
+
+def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
+    """The true region as an oracle would give it: its cells on the grid, every pixel it touches in the mask."""
+    for case in cases:
+        coverage = np.asarray(case.truth_mask.convert("L"), np.float32) / 255
+        cells = (cell_means(coverage, grid) > TRUTH_CELL).astype(np.float32)
+        yield Outcome(case, mask=(coverage > 0).astype(np.float32), probability=coverage, patches=cells)
+
+
+@torch.no_grad()
+def best_validation_threshold(clip: FrozenCLIP, config: EvaluateConfig, operations: tuple[str, ...]) -> float:
+    """The threshold with the highest mean region IoU on the validation shards; the test cases are never looked at.
+
+    Raises:
+        ValueError: no validation shards with truth.
+    """
+    if config.validation is None:
+        raise ValueError("validation: the baseline clip_similarity needs validation shards to choose its threshold on")
+    manifest = Manifest.open(config.validation, truth=True)
+    data = DataConfig(
+        validation=config.validation,
+        global_batch=config.batch,
+        image_size=clip.image_size,
+        validation_samples=config.validation_samples,
+        workers=0,
+        max_bad_fraction=0,
+    )
+    curves = []
+    for batch in ValidationLoader(manifest, data):
+        if batch.truth_mask_B1HW is None:
+            raise ValueError(f"validation: {config.validation} has no truth beside its shards")
+        patches_BND = clip.encode_image(batch.images_BCHW).patches_BND
+        found_BN = similarity(patches_BND, clip.encode_text(batch.source_captions)).cpu()
+        truth_BN = downsample(batch.truth_mask_B1HW, clip.grid) > TRUTH_CELL
+        for found_N, truth_N, operation in zip(found_BN, truth_BN, batch.operations, strict=True):
+            if operation in operations:
+                curves.append(iou_curve(found_N.numpy(), truth_N.numpy()))
+    return float(THRESHOLDS[int(torch.stack(curves).mean(0).argmax())])

@@ -1,0 +1,100 @@
+"""Benchmarks: iterators of `EditCase`s read from a folder, with the metrics and the protocol that go with them.
+
+A benchmark never drops a case: one that cannot be read raises, one that cannot be edited becomes a row with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from regionedit.microworld.grammar import Edit
+from regionedit.records import Captions, EditCase, EditRequest
+
+
+class Microworld:
+    """Rendered scenes whose truth is known; the folder is made by `data_prep/microworld/pack.py --split test`.
+
+    The folder holds `cases.jsonl` (one case a line), `pictures/{id}.png`, `truth/{id}.png` (the truly edited picture)
+    and `masks/{id}.png` (8-bit coverage of the true region).
+
+    Args:
+        folder: the packed cases.
+        limit: the first cases only, 0 for all.
+
+    Raises:
+        ValueError: the folder or one of its files is missing, or a line is not a case.
+    """
+
+    metrics = (
+        "region_iou",
+        "region_precision",
+        "region_recall",
+        "region_iou_best",
+        "region_iou_pixel",
+        "region_area",
+        "pointing",
+        "pointing_chance",
+        "add_inside",
+        "add_size_ratio",
+        "add_present",
+        "background_iou",
+        "edit_success",
+        "outside_change",
+        "outside_truth_change",
+        "l1",
+        "clip_image",
+        "clip_text",
+        "clip_direction",
+        "dino",
+    )
+    # The operations whose region the picture alone decides; region metrics are means over these unless a table says so.
+    headline = ("replace", "recolour", "remove")
+    protocol = {
+        "truth_cell": "coverage > 0.25",
+        "clip_image_reference": "truly edited picture",
+        "clip_direction": "differences of normalised embeddings",
+        "outside": "neither predicted nor true region",
+        "resize": "a picture of another size is resized to the source's, bicubic",
+    }
+
+    def __init__(self, folder: str | Path, limit: int = 0):
+        self.folder = Path(folder)
+        index = self.folder / "cases.jsonl"
+        if not index.is_file():
+            raise ValueError(f"data: {index} does not exist; make it with data_prep/microworld/pack.py --split test")
+        lines = index.read_text().splitlines()
+        self.lines = lines[:limit] if limit else lines
+        if not self.lines:
+            raise ValueError(f"data: {index} holds no case")
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        for number, line in enumerate(self.lines, 1):
+            try:
+                yield self._case(json.loads(line))
+            except (KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+                raise ValueError(f"data: {self.folder / 'cases.jsonl'} line {number}: {error!r}") from None
+
+    def _case(self, row: dict) -> EditCase:
+        name = f"{row['id']}.png"
+        request = EditRequest(
+            image=Image.open(self.folder / "pictures" / name).convert("RGB"),
+            instructions=row["instruction"],
+            captions=Captions(row["source_caption"], row["target_caption"]),
+            id=row["id"],
+        )
+        return EditCase(
+            id=row["id"],
+            request=request,
+            operation=row["operation"],
+            groups=row["groups"],
+            truth_mask=Image.open(self.folder / "masks" / name).convert("L"),
+            truth_image=Image.open(self.folder / "truth" / name).convert("RGB"),
+            truth=Edit.from_json({key: row[key] for key in Edit.__dataclass_fields__}),
+        )

@@ -1,0 +1,104 @@
+"""The rows of the comparison: the editor itself and its rivals, each with a folder of finished cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from regionedit.config import EvaluateConfig
+from regionedit.editor import Editor
+from regionedit.evaluation.baselines import (
+    as_it_is,
+    best_validation_threshold,
+    require_baseline,
+    true_regions,
+    without_captions,
+)
+from regionedit.evaluation.editing import edit_cases, find_regions
+from regionedit.evaluation.outcomes import CaseFolder, Outcome
+from regionedit.mask_sources import load_mask_source
+from regionedit.records import EditCase, EditRequest
+
+
+@dataclass
+class Entry:
+    """One row.
+
+    Args:
+        name: in summary.json.
+        title: in tables.
+        outcomes: its finished cases, read or found anew by each call.
+        config: with the threshold that belongs to its region.
+        edited: there are pictures, not only regions.
+        note: what the reader should know.
+        rows: one per case, once scored.
+        summary: means and intervals, once scored.
+    """
+
+    name: str
+    title: str
+    outcomes: Callable[[], Iterator[Outcome]]
+    config: EvaluateConfig
+    edited: bool
+    note: str = ""
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    summary: dict = field(default_factory=dict)
+
+
+def finished_pictures(config: EvaluateConfig, cases: Collection[EditCase]) -> Entry:
+    """Pictures that exist already: a folder of them, or the `out` of another run.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    given = Path(config.pictures)
+    if not given.is_dir():
+        raise ValueError(f"pictures: {given} is not a folder")
+    folder = CaseFolder(given) if (given / "pictures").is_dir() else CaseFolder(config.out, pictures=given)
+    return Entry("pictures", f"pictures of {given}", lambda: folder.outcomes(cases), config, edited=True)
+
+
+def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase]) -> Entry:
+    """The configured editor; it only finds regions where the configuration says so."""
+    name = config.mask_source
+    if config.regions_only:
+        source = editor.models.mask_source(name)
+        return Entry(name, name, lambda: find_regions(source, cases, as_it_is), config, edited=False)
+    folder = CaseFolder(config.out)
+    prepare = as_it_is if config.given_captions else without_captions
+    edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True)
+    return Entry(name, name, lambda: folder.outcomes(cases), config, edited=True)
+
+
+def rival(name: str, config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], headline: tuple) -> Entry:
+    """A baseline on the same cases, with the same generator if it is one of `edited_baselines`."""
+    baseline = require_baseline(name)
+    note = ""
+    if name == "clip_similarity":
+        threshold = best_validation_threshold(editor.models.encoders[0], config, headline)
+        config = replace(config, region=replace(config.region, threshold=threshold))
+        note = f"threshold {threshold:.2f}, chosen on validation"
+    source = load_mask_source(baseline.mask_source, config.region, lambda: editor.models.encoders)
+
+    def regions(cases: Iterable[EditCase] = cases) -> Iterator[Outcome]:
+        return true_regions(cases, config.grid) if name == "truth" else find_regions(source, cases, baseline.request)
+
+    if config.regions_only or name not in config.edited_baselines:
+        return Entry(name, baseline.title, regions, config, False, note)
+
+    folder = CaseFolder(Path(config.out) / "baselines" / name)
+
+    def with_region(case: EditCase) -> EditRequest:
+        (found,) = regions([case])
+        return replace(case.request, mask=Image.fromarray((found.mask * 255).round().astype("uint8")))
+
+    def edits() -> Iterator[Outcome]:
+        for region, edit in zip(regions(), folder.outcomes(cases), strict=True):
+            yield replace(region, picture=edit.picture, failed=edit.failed)
+
+    edit_cases(editor, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False)
+    return Entry(name, baseline.title, edits, config, True, note)

@@ -1,0 +1,125 @@
+"""What only a world with known things can score: pointing, the place of something added, the success of an edit.
+
+`case.truth` is the microworld's `Edit`; a case of another benchmark has no value here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation.metrics import NAN, CaseMetric
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.region_metrics import iou
+from regionedit.microworld.grammar import Edit
+from regionedit.microworld.pixel_check import check
+from regionedit.microworld.renderer import coverage
+from regionedit.microworld.truth import valid_space
+
+
+def _edit(outcome: Outcome, operation: str | None = None) -> Edit | None:
+    edit = outcome.case.truth
+    return edit if isinstance(edit, Edit) and operation in (None, edit.operation) else None
+
+
+class Pointing(CaseMetric):
+    """Is the named thing the one with the highest mean probability among the scene's things?
+
+    Only scenes with two things or more and an edit that names one. A tie of k things that includes the named one counts
+    1/k, so a flat map scores chance.
+    """
+
+    of_region = True
+    headline = True
+    higher_is_better = True
+    title = "pointing"
+
+    def score(self, outcome: Outcome) -> float:
+        edit = _edit(outcome)
+        if edit is None or edit.named is None or len(edit.source.things) < 2 or outcome.probability is None:
+            return NAN
+        return self.point(outcome.probability, coverage(edit.source), edit.named)
+
+    @staticmethod
+    def point(probability: np.ndarray, things: np.ndarray, named: int) -> float:
+        """The score of a [H, W] map over the [K, H, W] visible coverage of all things."""
+        means = (things * probability).sum((1, 2)) / things.sum((1, 2)).clip(1e-6)
+        highest = np.isclose(means, means.max(), rtol=0, atol=1e-4)
+        return float(highest[named] / highest.sum())
+
+
+class PointingChance(Pointing):
+    """What pointing at random would score: one over the number of things."""
+
+    title = "chance"
+
+    @staticmethod
+    def point(probability: np.ndarray, things: np.ndarray, named: int) -> float:
+        return 1 / len(things)
+
+
+class AddInside(CaseMetric):
+    """Add: share of the region that lies in free space on the stated side of the thing it refers to."""
+
+    of_region = True
+    higher_is_better = True
+    title = "valid space"
+
+    def __init__(self, threshold: float = 0.5):
+        super().__init__()
+        self.threshold = threshold
+
+    @classmethod
+    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
+        return cls(config.region.threshold)
+
+    def score(self, outcome: Outcome) -> float:
+        edit = _edit(outcome, "add")
+        if edit is None or outcome.probability is None:
+            return NAN
+        region = outcome.probability > self.threshold
+        return float(valid_space(edit)[region].mean()) if region.any() else 0.0
+
+
+class AddSizeRatio(AddInside):
+    """Add: area of the region over the area of the thing that was truly added; 1 is its size."""
+
+    higher_is_better = None
+    title = "size ratio"
+
+    def score(self, outcome: Outcome) -> float:
+        if _edit(outcome, "add") is None or outcome.probability is None:
+            return NAN
+        return float((outcome.probability > self.threshold).sum() / (outcome.truth > 0.5).sum())
+
+
+class BackgroundIoU(AddInside):
+    """Background: pixel IoU of the region with the complement of all things."""
+
+    title = "rest IoU"
+
+    def score(self, outcome: Outcome) -> float:
+        edit = _edit(outcome, "background")
+        if edit is None or outcome.probability is None:
+            return NAN
+        return iou(outcome.probability > self.threshold, coverage(edit.source).max(axis=0, initial=0) < 0.5)
+
+
+class EditSuccess(CaseMetric):
+    """Is the requested change really there, by colour and shape of the pixels? No network is asked."""
+
+    higher_is_better = True
+    title = "success"
+
+    def score(self, outcome: Outcome) -> float:
+        edit = _edit(outcome)
+        return NAN if edit is None else float(check(np.asarray(outcome.picture), edit))
+
+
+class AddPresent(EditSuccess):
+    """Add: is the new thing there, in its place?"""
+
+    title = "present"
+
+    def score(self, outcome: Outcome) -> float:
+        return super().score(outcome) if _edit(outcome, "add") is not None else NAN

@@ -1,0 +1,132 @@
+"""Finished cases: how they are kept, and how the metrics see them. Everything scored is read back from these files.
+
+A folder of finished cases holds `pictures/{id}.png`, and where a region was found `masks/{id}.png` (8 bit, 255 = edit),
+`probability/{id}.png` (16 bit, at the picture's size) and `grid/{id}.png` (16 bit, one pixel for each patch: the
+source's own map before it was enlarged). `records/{id}.json` says how to repeat the edit; `failures.json` holds
+`{id: reason}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from regionedit.files import write_atomic
+from regionedit.images import SUFFIXES, open_picture, png, sixteen_bit
+from regionedit.masks import downsample
+from regionedit.records import EditCase, EditResult
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished case; arrays are float32 in [0, 1].
+
+    Args:
+        case: with its truth.
+        picture: the edited picture, RGB, at the source's size; None where there is only a region.
+        mask: [H, W], 1 = edit, or None.
+        probability: [H, W], the map the mask was made from, or None.
+        patches: [side, side], the same before it was enlarged, or None.
+        failed: why there is nothing to score, or None.
+    """
+
+    case: EditCase
+    picture: Image.Image | None = None
+    mask: np.ndarray | None = None
+    probability: np.ndarray | None = None
+    patches: np.ndarray | None = None
+    failed: str | None = None
+
+    def grid(self, side: int) -> np.ndarray | None:
+        """P on a [side, side] grid: the source's own map where it has this size, else the mean over each cell."""
+        if self.patches is not None and self.patches.shape == (side, side):
+            return self.patches
+        return None if self.probability is None else cell_means(self.probability, side)
+
+    @cached_property
+    def truth(self) -> np.ndarray | None:
+        """[H, W] coverage of the true region."""
+        mask = self.case.truth_mask
+        return None if mask is None else np.asarray(mask.convert("L"), np.float32) / 255
+
+
+class CaseFolder:
+    """Where the finished cases of one editor are.
+
+    Args:
+        folder: as the module says.
+        pictures: where the pictures are instead, named by case id, in any usual format.
+    """
+
+    def __init__(self, folder: str | Path, pictures: str | Path | None = None):
+        self.folder = Path(folder)
+        self.pictures = Path(pictures) if pictures is not None else self.folder / "pictures"
+
+    def outcomes(self, cases: Iterable[EditCase]) -> Iterator[Outcome]:
+        """Read the cases back; what is missing or unreadable becomes the reason of its case."""
+        path = self.folder / "failures.json"
+        failures = json.loads(path.read_text()) if path.is_file() else {}
+        for case in cases:
+            found = Outcome(
+                case,
+                mask=self._read("masks", case.id),
+                probability=self._read("probability", case.id),
+                patches=self._read("grid", case.id),
+            )
+            yield replace(found, failed=failures[case.id]) if case.id in failures else self._with_picture(found)
+
+    def _with_picture(self, found: Outcome) -> Outcome:
+        case = found.case
+        path = next((p for s in SUFFIXES if (p := self.pictures / f"{case.id}{s}").is_file()), None)
+        if path is None:
+            return replace(found, failed=f"no picture {case.id} in {self.pictures}")
+        try:
+            picture = open_picture(path)
+        except ValueError as error:
+            return replace(found, failed=str(error))
+        if picture.size != case.request.image.size:
+            picture = picture.resize(case.request.image.size, Image.Resampling.BICUBIC)
+        return replace(found, picture=picture)
+
+    def record(self, case_id: str) -> dict:
+        """How the case was made, empty where it is not finished."""
+        path = self.folder / "records" / f"{case_id}.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write_region(self, result: EditResult) -> None:
+        """Save where a case was edited."""
+        write_atomic(self._path("masks", result.id), png(result.mask))
+        write_atomic(self._path("probability", result.id), png(sixteen_bit(result.probability)))
+        if result.patches is not None:
+            write_atomic(self._path("grid", result.id), png(sixteen_bit(result.patches)))
+
+    def write_picture(self, result: EditResult) -> None:
+        """Save an edited picture; its record comes last and tells that all is there."""
+        write_atomic(self.pictures / f"{result.id}.png", png(result.image))
+        write_atomic(self.folder / "records" / f"{result.id}.json", json.dumps(result.record, indent=1).encode())
+
+    def write_failures(self, failures: dict[str, str]) -> None:
+        """Save `{id: reason}` of this run's failed cases."""
+        write_atomic(self.folder / "failures.json", json.dumps(failures, indent=1).encode())
+
+    def _path(self, kind: str, case_id: str) -> Path:
+        return self.folder / kind / f"{case_id}.png"
+
+    def _read(self, kind: str, case_id: str) -> np.ndarray | None:
+        path = self._path(kind, case_id)
+        if not path.is_file():
+            return None
+        values = np.asarray(Image.open(path))
+        return values.astype(np.float32) / (255 if values.dtype == np.uint8 else 65535)
+
+
+def cell_means(values: np.ndarray, side: int) -> np.ndarray:
+    """Mean of [H, W] values over each cell of a [side, side] grid, for any picture size."""
+    return downsample(torch.tensor(values)[None, None], side)[0].view(side, side).numpy()

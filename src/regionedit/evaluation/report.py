@@ -1,0 +1,141 @@
+"""The report: one HTML file with everything in it, pictures included, that can be mailed and opened anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation.entries import Entry
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
+from regionedit.files import write_atomic
+from regionedit.images import overlay, png
+
+THUMBNAIL = 256  # pixels of the longer side
+PER_OPERATION = 6
+WORST = 8
+CURVES = {
+    "validation/iou/local": "region IoU",
+    "validation/iou_best/local": "region IoU at best threshold",
+    "validation/pointing/local": "pointing",
+    "validation/instruction_swap_iou": "instruction-swap IoU (lower: listens more)",
+}
+
+
+def write_report(path: Path, config: EvaluateConfig, own: Entry, summary: dict) -> None:
+    """Write the report of an evaluation.
+
+    Args:
+        own: the editor's own finished and scored cases.
+        summary: what summary.json holds.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    chosen = choose_cases(own.rows)
+    wanted = {case_id for _, ids in chosen for case_id in ids}
+    outcomes = {outcome.case.id: outcome for outcome in own.outcomes() if outcome.case.id in wanted}
+    rows = own.rows.set_index("id")
+    html = environment.get_template("report.html").render(
+        title=f"{config.benchmark}: {own.title}",
+        summary=summary,
+        share=share_of_ceiling(summary),
+        tables=[comparison(summary), *(by_group(summary, group) for group in summary["by"])],
+        curves=draw_curves(config.training_log),
+        curves_note=f"On validation pictures, while training ({config.training_log}).",
+        galleries=[
+            {"title": title, "cards": [card(outcomes[case_id], rows.loc[case_id]) for case_id in ids]}
+            for title, ids in chosen
+        ],
+        failures=list(own.rows.loc[own.rows["failed"].notna(), ["id", "failed"]].itertuples(index=False, name=None)),
+    )
+    write_atomic(path, html.encode())
+
+
+def choose_cases(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Titles and case ids: for each operation some spread evenly over the benchmark, then the worst regions."""
+    scored = rows[rows["failed"].isna()]
+    chosen = []
+    for operation, part in scored.groupby("operation", sort=False):
+        step = max(1, len(part) // PER_OPERATION)
+        chosen.append((f"Examples: {operation}", part["id"].iloc[::step][:PER_OPERATION].tolist()))
+    if scored.get("region_iou") is not None and scored["region_iou"].notna().any():
+        worst = scored.nsmallest(WORST, "region_iou")
+        chosen.append(("The worst regions", worst["id"].tolist()))
+    return chosen
+
+
+def card(outcome: Outcome, row: pd.Series) -> dict:
+    """What the report shows of one case."""
+    case = outcome.case
+    source = case.request.image
+    pictures = [("source", source)]
+    if outcome.probability is not None:
+        strength = Image.fromarray((outcome.probability * 255).round().astype("uint8"))
+        pictures.append(("probability", overlay(source, strength, opacity=0.8)))
+    if outcome.mask is not None:
+        pictures.append(("region", overlay(source, Image.fromarray((outcome.mask * 255).astype("uint8")))))
+    if outcome.picture is not None:
+        pictures.append(("edited", outcome.picture))
+    if case.truth_mask is not None:
+        pictures.append(("true region", overlay(source, case.truth_mask)))
+    if case.truth_image is not None:
+        pictures.append(("true edit", case.truth_image))
+    shown = {"region_iou": "region IoU", "pointing": "pointing", "l1": "L1"}
+    scores = [f"{title} {row[name]:.2f}" for name, title in shown.items() if pd.notna(row.get(name))]
+    success = row.get("edit_success")
+    return {
+        "id": case.id,
+        "instruction": case.request.instruction,
+        "pictures": [(name, data_uri(thumbnail(picture))) for name, picture in pictures],
+        "scores": ", ".join(scores),
+        "success": None if success is None or pd.isna(success) else bool(success),
+    }
+
+
+def thumbnail(picture: Image.Image) -> Image.Image:
+    """The picture, or a smaller copy of a large one."""
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return small
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A PNG inside a URL."""
+    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+
+
+def draw_curves(log: str | None) -> str:
+    """Validation curves of a training run's metrics.csv as a data URI; empty without a log or without validation.
+
+    Raises:
+        ValueError: the log is not there.
+    """
+    if log is None:
+        return ""
+    if not Path(log).is_file():
+        raise ValueError(f"training_log: {log} does not exist; give the metrics.csv of a training run")
+    table = pd.read_csv(log)
+    names = [name for name in CURVES if name in table.columns and table[name].notna().any()]
+    if not names:
+        return ""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        points = table[["step", name]].dropna()
+        axes.plot(points["step"], points[name], marker="o", markersize=3, label=CURVES[name])
+    axes.set(xlabel="optimiser step", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

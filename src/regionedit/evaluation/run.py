@@ -1,0 +1,99 @@
+"""One evaluation, top to bottom: editor -> saved pictures -> scores -> summary, report and printed table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from regionedit.config import EvaluateConfig, save_config
+from regionedit.editor import Editor
+from regionedit.evaluation import BENCHMARKS, METRICS
+from regionedit.evaluation.baselines import require_baseline
+from regionedit.evaluation.entries import Entry, finished_pictures, own, rival
+from regionedit.evaluation.metrics import CaseMetric
+from regionedit.evaluation.report import write_report
+from regionedit.evaluation.scoring import score_cases, summarise
+from regionedit.evaluation.tables import print_tables
+from regionedit.files import write_atomic
+
+WIDTH = 132  # columns of the printed tables where no terminal says how many there are
+
+
+def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
+    """Run a benchmark; `out` receives what the configuration's docstring says. Running it again goes on.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        ValueError: the configuration names something unknown, or lacks something; one line that names the field.
+    """
+    if config.benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark: no benchmark {config.benchmark!r}; there are: {', '.join(BENCHMARKS)}")
+    for name in config.baselines:
+        require_baseline(name)
+    if extra := set(config.edited_baselines) - set(config.baselines):
+        raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
+    ceiling = _read_ceiling(config.ceiling)
+    cases = BENCHMARKS[config.benchmark](config.data, config.limit)
+    out = Path(config.out)
+    save_config(config, out / "config.yaml")
+
+    if config.pictures is not None:
+        entries = [finished_pictures(config, cases)]
+    else:
+        editor = Editor.from_config(config)
+        entries = [own(config, editor, cases)]
+        entries += [rival(name, config, editor, cases, cases.headline) for name in config.baselines]
+    groups = list(next(iter(cases)).groups)
+    for entry in entries:
+        metrics = make_metrics(cases.metrics, entry)
+        entry.rows = score_cases(entry.outcomes(), metrics, f"scoring: {entry.title}", len(cases))
+        entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
+        if "region_iou_best" in entry.summary["metrics"]:
+            entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
+
+    summary = {
+        "benchmark": config.benchmark,
+        "protocol": {"name": config.benchmark, "judge": config.judge, "dino": config.dino, "grid": config.grid}
+        | cases.protocol
+        | {"threshold": config.region.threshold, "headline_operations": list(cases.headline)},
+        "name": entries[0].name,
+        **entries[0].summary,
+        "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
+        "ceiling": ceiling,
+    }
+    _write_rows(entries[0], out / "cases.parquet")
+    for entry in entries[1:]:
+        _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
+    write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
+    write_report(out / "report.html", config, entries[0], summary)
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    print_tables(summary, console)
+    console.print(f"report: {out / 'report.html'}")
+    return summary
+
+
+def make_metrics(names: tuple[str, ...], entry: Entry) -> Mapping[str, CaseMetric]:
+    """The benchmark's metrics with the entry's threshold; those of pictures only where there are pictures."""
+    wanted = [name for name in names if entry.edited or METRICS[name].of_region]
+    return {name: METRICS[name].from_config(entry.config) for name in wanted}
+
+
+def _read_ceiling(path: str | None) -> dict | None:
+    """Metrics of the same predictor trained with masks, as an evaluation once wrote them."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text())
+        return {key: found[key] for key in ("n", "failed", "metrics", "by")} | {"note": found.get("note", "")}
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"ceiling: {path} is not the summary.json of an evaluation: {error!r}") from None
+
+
+def _write_rows(entry: Entry, path: Path) -> None:
+    write_atomic(path, entry.rows.to_parquet(index=False))
