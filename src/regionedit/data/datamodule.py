@@ -1,0 +1,93 @@
+"""The pairs for Lightning: training and validation loaders of this process's rank."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from regionedit.config import DataConfig
+from regionedit.data.loader import TrainLoader, ValidationLoader
+from regionedit.data.manifest import Manifest
+from regionedit.records import TrainBatch
+
+log = logging.getLogger(__name__)
+
+
+class PairsDataModule(LightningDataModule):
+    """Training and validation pairs for Lightning; also usable without a Trainer.
+
+    Args:
+        data: where the pairs are and how they are read.
+        seed: decides the training order.
+        max_steps: of the run; only told in the log, as epochs.
+
+    Raises:
+        ValueError: from `setup` and the loaders; names data.train, data.validation or data.proposals.
+    """
+
+    def __init__(self, data: DataConfig, seed: int, max_steps: int):
+        super().__init__()
+        self.data, self.seed, self.max_steps = data, seed, max_steps
+        self.train: Manifest | None = None
+        self.validation: Manifest | None = None
+
+    def prepare_data(self) -> None:
+        """Index the shards, once per node, before the other ranks ask for the manifests."""
+        self._open()
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train, self.validation = self._open()
+
+    def train_dataloader(self) -> TrainLoader:
+        if self.train is None:
+            self.setup()
+        loader = TrainLoader(self.train, self.data, self.seed, *self._place())
+        log.info(
+            "%s: %d samples, %d steps of %d an epoch, %d dropped in each; %d steps are %.2f epochs",
+            *(self.data.train, len(self.train), len(loader), self.data.global_batch, loader.plan.dropped),
+            *(self.max_steps, self.max_steps / len(loader)),
+        )
+        return loader
+
+    def val_dataloader(self) -> ValidationLoader | list:
+        """The validation loader, or an empty list where `data.validation` is None."""
+        if self.train is None:
+            self.setup()
+        return ValidationLoader(self.validation, self.data, *self._place()) if self.validation else []
+
+    def transfer_batch_to_device(self, batch: TrainBatch, device: torch.device, dataloader_idx: int) -> TrainBatch:
+        """Lightning cannot move a frozen record."""
+        return move(batch, device)
+
+    def _open(self) -> tuple[Manifest, Manifest | None]:
+        train = _named("data.train", Manifest.open, self.data.train, proposals=self.data.proposals)
+        if not self.data.validation:
+            return train, None
+        return train, _named("data.validation", Manifest.open, self.data.validation, truth=True)
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+
+def move(batch: TrainBatch, device: torch.device | str) -> TrainBatch:
+    """The batch with its tensors on a device; copies from pinned memory overlap with computing."""
+    moved = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, torch.Tensor):
+            moved[field.name] = value.to(device, non_blocking=True)
+        elif field.name == "object_masks" and value is not None:
+            moved[field.name] = tuple(mask.to(device, non_blocking=True) for mask in value)
+    return dataclasses.replace(batch, **moved)
+
+
+def _named(field: str, open_manifest: Callable[..., Manifest], *args, **kwargs) -> Manifest:
+    try:
+        return open_manifest(*args, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None

@@ -1,0 +1,220 @@
+"""Indexing: which samples a shard and its sidecars hold and at which byte each part starts; every file is checked.
+
+A folder holds standard img2dataset shards `{shard}.tar` with `{key}.jpg|.png|...`, `{key}.txt` (caption) and whatever
+else, and beside each a sidecar `{shard}.instructions.jsonl`: a header line `{"schema": 1, ...}`, then one line
+`{"key", "instruction", "target_caption"}` for every key of the shard, in any order. Optional sidecars:
+`{shard}.truth.tar` (`{key}.mask.png`, `{key}.objects.png`; validation only) and `{shard}.proposals.tar`
+(`{key}.png|.jpg`, in a folder of their own).
+
+Shape letters: S samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA = 1  # of the instructions sidecar
+PICTURES = ("jpg", "jpeg", "png", "webp")
+PARTS = {  # part of a sample -> the file it lies in
+    "picture": "{}.tar",
+    "caption": "{}.tar",
+    "instruction": "{}.instructions.jsonl",
+    "mask": "{}.truth.tar",
+    "objects": "{}.truth.tar",
+    "proposal": "{}.proposals.tar",
+}
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """One shard.
+
+    Args:
+        keys: bytes [S], in the tar's order.
+        columns: for each part, int64 [S, 2]: first byte and number of bytes in its file.
+        digest: hash of keys, places and instructions.
+    """
+
+    keys: np.ndarray
+    columns: dict[str, np.ndarray]
+    digest: str
+
+
+def find_shards(folder: Path) -> tuple[str, ...]:
+    """Names of the shards of a folder without suffix, sorted.
+
+    Raises:
+        ValueError: no folder, no shards, a gap in their numbers or a sidecar without its shard.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; pack shards into it or correct the path")
+    names = {entry.name for entry in os.scandir(folder)}
+    shards = sorted((name[:-4] for name in names if re.fullmatch(r"\d+\.tar", name)), key=int)
+    if not shards:
+        raise ValueError(f"{folder}: holds no shards named like 00000.tar; pack some or correct the path")
+    numbers = {int(shard) for shard in shards}
+    if len(numbers) < len(shards):
+        raise ValueError(f"{folder}: two shards share a number (such as 1.tar and 01.tar); rename one of them")
+    orphans = {int(m[1]) for name in names if (m := re.fullmatch(r"(\d+)\.instructions\.jsonl", name))} - numbers
+    missing = sorted(orphans | set(range(min(numbers), max(numbers))) - numbers)
+    if missing:
+        example = f"{missing[0]:0{len(shards[0])}d}.tar"
+        raise ValueError(
+            f"{folder / example}: missing shard ({len(missing)} of {len(numbers) + len(missing)} are); restore it, or "
+            f"say that it is empty on purpose with an empty tar (tar cf {example} -T /dev/null) and a sidecar that has "
+            "only its header line"
+        )
+    return tuple(shards)
+
+
+def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Members of a tar by key and suffix, each as (first byte, number of bytes), from its headers alone.
+
+    Raises:
+        ValueError: missing, not an uncompressed tar, truncated, or one name twice.
+    """
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isreg():
+                    continue
+                key, suffix = _split(member.name)
+                parts = members.setdefault(key, {})
+                if suffix in parts:
+                    raise ValueError(f"{path}: duplicate key: {member.name} is there twice; pack the shard again")
+                parts[suffix] = (member.offset_data, member.size)
+            end = tar.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(1024) != bytes(1024):  # tarfile takes any end for the end
+                raise tarfile.ReadError("no end-of-archive mark")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; restore it") from None
+    except tarfile.TarError as error:
+        if path.stat().st_size and not members:
+            raise ValueError(f"{path}: not an uncompressed tar ({error}); pack the shard again") from None
+        raise ValueError(f"{path}: truncated shard ({error}); copy or pack it again") from None
+    return members
+
+
+def index_instructions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(key, first byte, number of bytes) of each line of an instructions sidecar, each line checked.
+
+    Raises:
+        ValueError: missing, without a header of this schema, or a line that is no instruction.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; write the instructions of this shard") from None
+    offset = 0
+    for number, line in enumerate(content.splitlines(keepends=True)):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise ValueError(f"{path}, line {number + 1}: not JSON; write the sidecar again") from None
+        if number == 0:
+            if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+                raise ValueError(f'{path}: the first line must be a header {{"schema": {SCHEMA}, ...}}')
+        else:
+            parts = [
+                entry.get(f) if isinstance(entry, dict) else None for f in ("key", "instruction", "target_caption")
+            ]
+            if not all(isinstance(part, str) and part.strip() for part in parts):
+                raise ValueError(f"{path}, line {number + 1}: needs key, instruction and target_caption, none empty")
+            yield parts[0], offset, len(line)
+        offset += len(line)
+    if offset == 0:
+        raise ValueError(f"{path}: empty file; write the sidecar again")
+
+
+def index_shard(folder: Path, proposals: Path | None, shard: str, parts: Sequence[str]) -> ShardIndex:
+    """Join a shard with its sidecars.
+
+    Args:
+        parts: the keys of PARTS to look for.
+
+    Raises:
+        ValueError: as `index_tar` and `index_instructions`; unpaired keys; a sidecar that does not match.
+    """
+    tar = part_path(folder, proposals, "picture", shard)
+    members = index_tar(tar)
+    keys = list(members)
+    columns: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
+    for key, found in members.items():
+        pictures = [suffix for suffix in found if suffix in PICTURES]
+        if len(pictures) != 1 or "txt" not in found:
+            what = "no picture" if not pictures else "no caption (.txt)" if len(pictures) == 1 else "two pictures"
+            raise ValueError(f"{tar}: unpaired key {key}: {what}; pack the shard again")
+        columns["picture"].append(found[pictures[0]])
+        columns["caption"].append(found["txt"])
+
+    sidecar = part_path(folder, proposals, "instruction", shard)
+    lines: dict[str, tuple[int, int]] = {}
+    for key, offset, length in index_instructions(sidecar):
+        if key in lines:
+            raise ValueError(f"{sidecar}: duplicate key {key}; keep one line for each key")
+        lines[key] = (offset, length)
+    _match(sidecar, keys, lines)
+    columns["instruction"] = [lines[key] for key in keys]
+
+    if "mask" in parts:
+        truth = index_tar(part_path(folder, proposals, "mask", shard))
+        _match(part_path(folder, proposals, "mask", shard), keys, truth)
+        for part in ("mask", "objects"):
+            columns[part] = [_only(folder / f"{shard}.truth.tar", k, truth[k], (f"{part}.png",)) for k in keys]
+    if "proposal" in parts:
+        path = part_path(folder, proposals, "proposal", shard)
+        stored = index_tar(path)
+        _match(path, keys, stored)
+        columns["proposal"] = [_only(path, key, stored[key], PICTURES) for key in keys]
+
+    arrays = {part: np.array(values, np.int64).reshape(-1, 2) for part, values in columns.items()}
+    digest = hashlib.sha256(shard.encode())
+    for key in keys:
+        digest.update(key.encode() + b"\n")
+    for part in ("picture", "caption"):
+        digest.update(arrays[part].tobytes())
+    digest.update(sidecar.read_bytes())
+    return ShardIndex(np.array([key.encode() for key in keys], "S"), arrays, digest.hexdigest())
+
+
+def part_path(folder: Path, proposals: Path | None, part: str, shard: str) -> Path:
+    """The file in which a part of a shard's samples lies."""
+    return (proposals if part == "proposal" else folder) / PARTS[part].format(shard)
+
+
+def _match(path: Path, keys: list[str], found: dict) -> None:
+    """The sidecar at `path` must speak of the shard's keys, of all of them and of no other."""
+    lacking = [key for key in keys if key not in found]
+    foreign = set(found).difference(keys) if len(found) > len(keys) - len(lacking) else set()
+    if lacking or foreign:
+        example = f"{lacking[0]} is not in it" if lacking else f"its {min(foreign)} is not in the shard"
+        raise ValueError(
+            f"{path}: does not match its shard: {len(lacking)} of {len(keys)} keys lacking, {len(foreign)} foreign "
+            f"({example}); write it again from this shard"
+        )
+
+
+def _only(path: Path, key: str, found: dict[str, tuple[int, int]], suffixes: tuple[str, ...]) -> tuple[int, int]:
+    places = [found[suffix] for suffix in suffixes if suffix in found]
+    if len(places) != 1:
+        raise ValueError(f"{path}: needs exactly one {key}.{'|'.join(suffixes)}; write the file again")
+    return places[0]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Key and lower-case suffix by webdataset's rule: the suffix starts at the first dot of the base name."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()

@@ -1,0 +1,256 @@
+"""Loaders: exact epochs, equal shares for ranks and workers, bad samples replaced, one integer of state.
+
+Shape letters: B samples of this rank's share of a global batch, C channels, H W pixels, K objects.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from regionedit.config import DataConfig
+from regionedit.data.manifest import Manifest
+from regionedit.data.plan import EpochPlan, EvenPlan
+from regionedit.data.shards import BadSample, BadSamples, Sample, ShardReader
+from regionedit.records import TrainBatch
+
+log = logging.getLogger(__name__)
+
+_MOST_IN_A_ROW = 1000  # bad samples after which the search for a replacement is given up
+
+
+class _Pairs(Dataset):
+    """What a loader process does: (epoch, place) pairs in, one collated batch out, bad samples replaced.
+
+    Args:
+        plan: the plan of an epoch.
+    """
+
+    def __init__(self, reader: ShardReader, plan: Callable[[int], EpochPlan | EvenPlan]):
+        self.reader, self.make_plan = reader, plan
+        self._epoch, self._plan = -1, None
+
+    def __getitems__(self, turns: list[tuple[int, int]]) -> dict:
+        bad: list[tuple[str, str]] = []
+        try:
+            return _collate([self._sample(epoch, place, bad) for epoch, place in turns]) | {"bad": bad}
+        except ValueError as error:  # told as data: an exception would arrive wrapped in the worker's whole traceback
+            return {"error": str(error), "bad": bad}
+
+    def _sample(self, epoch: int, place: int, bad: list[tuple[str, str]]) -> Sample:
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self.make_plan(epoch)
+        for tried, sample in enumerate(islice(self._plan.candidates(place), _MOST_IN_A_ROW)):
+            try:
+                return self.reader.read(sample)
+            except BadSample as error:
+                reason = error.reason
+                if not tried:  # a bad replacement is counted at its own place
+                    bad.append((self.reader.shard(sample), reason))
+        raise ValueError(
+            f"{self.reader.manifest.folder}: {tried + 1} samples in a row cannot be read ({reason}); pack them again"
+        )
+
+
+class TrainLoader:
+    """Endless epochs of TrainBatch, one epoch for each `iter()`; goes on where it stopped.
+
+    Its whole state is the number of global batches that were handed out, so it resumes exactly under any number of
+    workers and ranks. Save the state between steps; batches that were only prefetched do not count.
+
+    Args:
+        manifest: the shards.
+        data: global_batch, image_size, workers, block_shards, max_bad_fraction.
+        seed: decides the order.
+        rank, ranks: this process and how many share each global batch.
+
+    Raises:
+        ValueError: fewer samples than one global batch, or ranks that cannot share it equally.
+    """
+
+    def __init__(self, manifest: Manifest, data: DataConfig, seed: int, rank: int = 0, ranks: int = 1):
+        if data.global_batch % ranks:
+            raise ValueError(
+                f"data.global_batch: {data.global_batch} cannot be shared equally by {ranks} ranks; "
+                f"{-(-data.global_batch // ranks) * ranks} can"
+            )
+        plan = partial(EpochPlan, manifest.sizes, seed, data.global_batch, data.block_shards)
+        self.plan = plan(0)
+        self.position = 0
+        self.bad = BadSamples(data.max_bad_fraction, len(self.plan) * data.global_batch // ranks)
+        self._identity = {
+            "seed": seed,
+            "global_batch": data.global_batch,
+            "block_shards": data.block_shards,
+            "manifest": manifest.identity,
+        }
+        self._rank, self._ranks = rank, ranks
+        pairs = _Pairs(ShardReader(manifest, data.image_size), plan)
+        self._batches = _dataloader(pairs, self._turns, data.workers)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, wherever in it the loader stands."""
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        if self.position % len(self) == 0:
+            self.bad.new_epoch()
+        for content in self._batches:
+            batch = _unpack(content, self.bad)
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict:
+        """Independent of rank, ranks and workers."""
+        return {"position": self.position, **self._identity}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go to a position.
+
+        Raises:
+            ValueError: the state is of another order: other shards, seed, global batch or block size.
+        """
+        for name, value in self._identity.items():
+            if state[name] != value:
+                field = {"seed": "seed", "manifest": "data.train"}.get(name, f"data.{name}")
+                what = "these are not the shards" if name == "manifest" else f"{value} is not the {state[name]}"
+                raise ValueError(
+                    f"{field}: {what} of the checkpoint's run; restore it, or start afresh with another out"
+                )
+        self.position = state["position"]
+
+    def _turns(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, start = divmod(self.position, len(self))
+        for position in range(start, len(self)):
+            yield [(epoch, place) for place in self.plan.places(position, self._rank, self._ranks)]
+
+
+class ValidationLoader:
+    """The same evenly spread samples each time, with truth where there is any; every rank has equally many.
+
+    Args:
+        manifest, data, rank, ranks: as of TrainLoader; `data.validation_samples` are used.
+    """
+
+    def __init__(self, manifest: Manifest, data: DataConfig, rank: int = 0, ranks: int = 1):
+        plan = EvenPlan(len(manifest), data.validation_samples, ranks)
+        places = range(rank, plan.count, ranks)
+        self.bad = BadSamples(data.max_bad_fraction, len(places))
+        share = max(1, data.global_batch // ranks)
+        self._turns = [[(0, place) for place in places[i : i + share]] for i in range(0, len(places), share)]
+        pairs = _Pairs(ShardReader(manifest, data.image_size, truth=True), partial(_always, plan))
+        self._batches = _dataloader(pairs, lambda: iter(self._turns), data.workers)
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        self.bad.new_epoch()
+        for content in self._batches:
+            yield _unpack(content, self.bad)
+
+
+class _Turns:
+    """A batch sampler for DataLoader, whose every iteration asks anew where to start."""
+
+    def __init__(self, turns: Callable[[], Iterator[list[tuple[int, int]]]]):
+        self._turns = turns
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self._turns()
+
+
+def _dataloader(pairs: _Pairs, turns: Callable[[], Iterator[list[tuple[int, int]]]], workers: int) -> DataLoader:
+    return DataLoader(
+        pairs,
+        batch_sampler=_Turns(turns),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),  # of its own: starting to read must not advance anybody's noise
+    )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and a scheduler's signals reach every process of a job; the main one alone decides when to stop.
+
+    Workers that died of them would turn its orderly end into a crash, so SIGTERM counts from the parent only.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_the_parent_says(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _as_it_is(content: dict) -> dict:
+    return content
+
+
+def _always(plan: EvenPlan, epoch: int) -> EvenPlan:
+    return plan
+
+
+def _collate(samples: list[Sample]) -> dict:
+    """Plain tensors and lists: small to send between processes, and torch knows how to pin them."""
+    content = {
+        "keys": [s.key for s in samples],
+        "instructions": [s.instruction for s in samples],
+        "source_captions": [s.source_caption for s in samples],
+        "target_captions": [s.target_caption for s in samples],
+        "operations": [s.operation for s in samples] if all(s.operation for s in samples) else [],
+        "images": _stack([s.picture_HWC for s in samples]),
+    }
+    if samples[0].proposal_HWC is not None:
+        content["proposals"] = _stack([s.proposal_HWC for s in samples])
+    if samples[0].mask_HW is not None:
+        content["mask"] = _stack([s.mask_HW[..., None] for s in samples])
+        content["objects"] = _stack([s.objects_HW[..., None] for s in samples])
+    return content
+
+
+def _stack(pictures: list[np.ndarray]) -> torch.Tensor:
+    """uint8 [B, C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
+
+
+def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
+    new = [pair for pair in dict.fromkeys(content["bad"]) if pair not in bad.counts]
+    bad.add(content["bad"])
+    if "error" in content:
+        raise ValueError(content["error"])
+    for shard, reason in new:
+        log.warning("%s.tar: %s: replaced by the next sample", shard, reason)
+    scaled = {name: content[name].float() / 255 for name in ("images", "proposals", "mask") if name in content}
+    return TrainBatch(
+        keys=tuple(content["keys"]),
+        images_BCHW=scaled["images"],
+        instructions=tuple(content["instructions"]),
+        source_captions=tuple(content["source_captions"]),
+        target_captions=tuple(content["target_captions"]),
+        proposals_BCHW=scaled.get("proposals"),
+        truth_mask_B1HW=scaled.get("mask"),
+        object_masks=tuple(map(_silhouettes, content["objects"])) if "objects" in content else None,
+        operations=tuple(content["operations"]),
+    )
+
+
+def _silhouettes(objects_1HW: torch.Tensor) -> torch.Tensor:
+    """bool [K, H, W], the named thing first; its mask is empty where the edit names none (add, background)."""
+    numbers = torch.arange(1, max(1, int(objects_1HW.max())) + 1, dtype=torch.uint8)
+    return objects_1HW == numbers[:, None, None]

@@ -1,0 +1,192 @@
+"""Samples out of shards by number: any sample of any shard in one read per part, decoded and resized.
+
+webdataset can only stream a tar from its beginning, so the parts are read at the manifest's byte offsets.
+Shape letters: H W pixels of the resized picture, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from regionedit.data.manifest import Manifest
+from regionedit.images import upright_rgb
+
+_OPEN_FILES = 64
+
+
+class BadSample(Exception):
+    """One sample cannot be read; `reason` is short and the same for all samples that fail alike."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded sample; pictures are uint8 [H, W, C] in 0..255. What the shard does not hold is None.
+
+    Args:
+        mask_HW: coverage of the true region.
+        objects_HW: 0 background, 1 the named thing, 2 and up the other things.
+        operation: empty unless truth is read.
+    """
+
+    key: str
+    picture_HWC: np.ndarray
+    instruction: str
+    source_caption: str
+    target_caption: str
+    operation: str = ""
+    proposal_HWC: np.ndarray | None = None
+    mask_HW: np.ndarray | None = None
+    objects_HW: np.ndarray | None = None
+
+
+class ShardReader:
+    """Reads samples by their number in the manifest's order. Each process keeps its own few open files.
+
+    Args:
+        manifest: what is where.
+        size: pictures are resized to this square.
+        truth: also read the operation, and the true region where the manifest has it.
+    """
+
+    def __init__(self, manifest: Manifest, size: int, truth: bool = False):
+        self.manifest, self.size, self.truth = manifest, size, truth
+        self._ends = np.cumsum(manifest.sizes)
+        self._files: OrderedDict[Path, int] = OrderedDict()
+
+    def shard(self, sample: int) -> str:
+        """Name of the shard that holds a sample."""
+        return self.manifest.shards[int(np.searchsorted(self._ends, sample, side="right"))]
+
+    def read(self, sample: int) -> Sample:
+        """One sample.
+
+        Raises:
+            BadSample: its picture or caption cannot be used; another sample may take its place.
+            ValueError: its shard is gone or has become shorter since it was indexed; the run must stop.
+        """
+        columns = self.manifest.columns
+        picture = _picture(self._bytes("picture", sample), self.size)
+        try:
+            caption = self._bytes("caption", sample).decode().strip()
+        except UnicodeDecodeError:
+            raise BadSample("caption is not UTF-8") from None
+        if not caption:
+            raise BadSample("empty caption")
+        line = json.loads(self._bytes("instruction", sample))
+        proposal = mask = objects = None
+        if "proposal" in columns:
+            proposal = _picture(self._bytes("proposal", sample), self.size)
+        if self.truth and "mask" in columns:
+            mask = _map(self._bytes("mask", sample), self.size, Image.Resampling.BILINEAR)
+            objects = _map(self._bytes("objects", sample), self.size, Image.Resampling.NEAREST)
+        return Sample(
+            key=self.manifest.key(sample),
+            picture_HWC=picture,
+            instruction=line["instruction"],
+            source_caption=caption,
+            target_caption=line["target_caption"],
+            operation=line.get("operation", "") if self.truth else "",
+            proposal_HWC=proposal,
+            mask_HW=mask,
+            objects_HW=objects,
+        )
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def _bytes(self, part: str, sample: int) -> bytes:
+        path = self.manifest.path(part, self.shard(sample))
+        offset, length = (int(v) for v in self.manifest.columns[part][sample])
+        try:
+            data = os.pread(self._open(path), length, offset)
+        except FileNotFoundError:
+            raise ValueError(f"{path}: missing shard; it was there when it was indexed: restore it") from None
+        if len(data) < length:
+            raise ValueError(f"{path}: truncated since it was indexed; copy or pack it again")
+        return data
+
+    def _open(self, path: Path) -> int:
+        if path in self._files:
+            self._files.move_to_end(path)
+            return self._files[path]
+        if len(self._files) == _OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        self._files[path] = os.open(path, os.O_RDONLY)
+        return self._files[path]
+
+
+class BadSamples:
+    """Counts bad samples by (shard, reason) and stops the run when they are too many.
+
+    Args:
+        limit: share of the samples of an epoch, `data.max_bad_fraction`.
+        samples: of an epoch, on this rank.
+    """
+
+    def __init__(self, limit: float, samples: int):
+        self.limit, self.samples = limit, samples
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._this_epoch = 0
+
+    def new_epoch(self) -> None:
+        """The limit is for each epoch; the counts go on."""
+        self._this_epoch = 0
+
+    def add(self, bad: list[tuple[str, str]]) -> None:
+        """Count (shard, reason) pairs.
+
+        Raises:
+            ValueError: more than the limit; the message is the report.
+        """
+        self.counts.update(bad)
+        self._this_epoch += len(bad)
+        if self._this_epoch > self.limit * self.samples:
+            raise ValueError(
+                f"data.max_bad_fraction: {self._this_epoch} of {self.samples} samples are bad, more than "
+                f"{self.limit:g} of them ({self.report()}); repair these shards or raise the limit"
+            )
+
+    def report(self, most: int = 10) -> str:
+        """The commonest (shard, reason) pairs in one line, or "no bad samples"."""
+        lines = [f"{shard}.tar: {reason} x{count}" for (shard, reason), count in self.counts.most_common(most)]
+        rest = len(self.counts) - len(lines)
+        return "; ".join(lines + [f"and {rest} more"] * (rest > 0)) or "no bad samples"
+
+
+def _picture(data: bytes, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]."""
+    if not data:
+        raise BadSample("empty picture")
+    try:
+        picture = upright_rgb(Image.open(io.BytesIO(data)))
+    except UnidentifiedImageError:
+        raise BadSample("not a picture") from None
+    except Image.DecompressionBombError:
+        raise BadSample("picture too large") from None
+    except Exception as error:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+        raise BadSample("truncated picture" if "truncated" in str(error) else "damaged picture") from None
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(picture)
+
+
+def _map(data: bytes, size: int, resampling: Image.Resampling) -> np.ndarray:
+    """uint8 [size, size] of a one-channel PNG."""
+    try:
+        picture = Image.open(io.BytesIO(data)).convert("L")
+    except Exception:
+        raise BadSample("damaged truth") from None
+    return np.asarray(picture if picture.size == (size, size) else picture.resize((size, size), resampling))

@@ -1,0 +1,431 @@
+"""The plan, the manifest and the loaders: exact epochs, disjoint shares, exact resume."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regionedit.config import DataConfig
+from regionedit.data.datamodule import PairsDataModule, move
+from regionedit.data.loader import TrainLoader, ValidationLoader
+from regionedit.data.manifest import Manifest
+from regionedit.data.plan import EpochPlan, EvenPlan
+from tests.shards import picture, write_shards, write_tar
+
+plans = st.fixed_dictionaries(
+    {
+        "sizes": st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda sizes: sum(sizes) > 0),
+        "seed": st.integers(0, 2**32 - 1),
+        "epoch": st.integers(0, 1000),
+        "block_shards": st.integers(1, 5),
+    }
+)
+
+
+def config(folder, **changes) -> DataConfig:
+    return DataConfig(
+        **{"train": str(folder), "validation": None, "global_batch": 4, "image_size": 8, "workers": 0} | changes
+    )
+
+
+def loader(folder, rank=0, ranks=1, seed=3, **changes) -> TrainLoader:
+    return TrainLoader(Manifest.open(folder), config(folder, **changes), seed, rank, ranks)
+
+
+def keys(batches) -> list[tuple[str, ...]]:
+    return [batch.keys for batch in batches]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Plan
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans, st.integers(1, 8), st.integers(1, 4))
+def test_every_sample_but_the_dropped_is_read_once_by_one_rank(plan, share, ranks):
+    global_batch = share * ranks
+    total = sum(plan["sizes"])
+    if total < global_batch:
+        with pytest.raises(ValueError, match="data.global_batch"):
+            EpochPlan(global_batch=global_batch, **plan)
+        return
+    plan = EpochPlan(global_batch=global_batch, **plan)
+    per_rank = [
+        [plan.sample(place) for position in range(len(plan)) for place in plan.places(position, rank, ranks)]
+        for rank in range(ranks)
+    ]
+    assert {len(samples) for samples in per_rank} == {len(plan) * share}
+    read = [sample for samples in per_rank for sample in samples]
+    assert len(read) == len(set(read)) == total - plan.dropped
+    assert plan.dropped < global_batch
+    assert set(read) <= set(range(total))
+    places = range(len(plan) * global_batch, total)
+    assert set(read) | {plan.sample(place) for place in places} == set(range(total))
+
+
+@settings(max_examples=30, deadline=None)
+@given(plans, st.integers(1, 10), st.data())
+def test_any_place_can_be_asked_first(plan, global_batch, data):
+    if sum(plan["sizes"]) < global_batch:
+        return
+    in_order = EpochPlan(global_batch=global_batch, **plan)
+    order = [in_order.sample(place) for place in range(in_order.samples)]
+    place = data.draw(st.integers(0, in_order.samples - 1))
+    assert EpochPlan(global_batch=global_batch, **plan).sample(place) == order[place]
+    replaced = list(EpochPlan(global_batch=global_batch, **plan).candidates(place))
+    assert replaced == order[place:] + order[:place]
+
+
+def test_seed_and_epoch_change_the_order_and_shuffling_crosses_shards():
+    def order(seed, epoch):
+        plan = EpochPlan([100] * 6, seed=seed, global_batch=10, block_shards=3, epoch=epoch)
+        return [plan.sample(place) for place in range(600)]
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1) != order(1, 0)
+    assert len({sample // 100 for sample in order(0, 0)[:20]}) == 3
+    assert set(order(0, 0)[:300]) != set(order(0, 1)[:300])
+
+
+def test_five_million_samples_are_skipped_at_once():
+    plan = EpochPlan([1000] * 5000, seed=0, global_batch=256, block_shards=8, epoch=7)
+    assert len(plan) == 19531 and plan.dropped == 64
+    assert 0 <= plan.sample(4_999_000) < 5_000_000
+    assert len(plan._shuffled) == 1
+
+
+def test_even_plan_spreads_and_gives_every_rank_the_same_number():
+    plan = EvenPlan(100, 10)
+    assert [next(plan.candidates(place)) for place in range(plan.count)] == list(range(0, 100, 10))
+    assert EvenPlan(7, 0, ranks=2).count == 6
+    with pytest.raises(ValueError, match="too few for 8 ranks"):
+        EvenPlan(7, 0, ranks=8)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Manifest
+
+
+def test_manifest_points_at_every_part(tmp_path):
+    folder = write_shards(tmp_path)
+    manifest = Manifest.open(folder)
+    assert len(manifest) == 16 and manifest.shards == ("00000", "00001", "00002")
+    assert manifest.sizes.tolist() == [5, 7, 4]
+    for sample, shard in ((0, "00000"), (5, "00001"), (15, "00002")):
+        offset, length = manifest.columns["picture"][sample]
+        assert (folder / f"{shard}.tar").read_bytes()[offset : offset + length] == picture(sample)
+        assert manifest.key(sample) == f"k{sample:06d}"
+
+
+def test_manifest_is_kept_and_believed_until_a_file_changes(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path / "a")
+    first = Manifest.open(folder)
+    monkeypatch.setattr("regionedit.data.manifest._build", lambda *args: pytest.fail("indexed again"))
+    again = Manifest.open(folder)
+    assert again.identity == first.identity and (again.keys == first.keys).all()
+    assert all((again.columns[part] == first.columns[part]).all() for part in first.columns)
+    monkeypatch.undo()
+    os.utime(folder / "00000.tar")
+    assert Manifest.open(folder).identity == first.identity
+    (folder / "manifest.safetensors").write_bytes(b"half")
+    assert Manifest.open(folder).identity == first.identity
+    copy = shutil.copytree(folder, tmp_path / "b")
+    assert Manifest.open(copy).identity == first.identity
+    write_shards(folder, sizes=(5, 7, 5))
+    assert Manifest.open(folder).identity != first.identity
+
+
+def test_manifest_of_a_read_only_folder_is_kept_elsewhere(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path / "shards")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real = __import__("regionedit.files", fromlist=["write_atomic"]).write_atomic
+
+    def read_only(path, data):
+        if path.parent == folder:
+            raise OSError(30, "Read-only file system")
+        real(path, data)
+
+    monkeypatch.setattr("regionedit.data.manifest.write_atomic", read_only)
+    Manifest.open(folder)
+    assert not (folder / "manifest.safetensors").exists()
+    monkeypatch.setattr("regionedit.data.manifest._build", lambda *args: pytest.fail("indexed again"))
+    assert len(Manifest.open(folder)) == 16
+
+
+def test_many_shards_are_indexed_by_several_processes_alike(tmp_path, monkeypatch):
+    folder = write_shards(tmp_path, sizes=(2,) * 6)
+    one = Manifest.open(folder)
+    (folder / "manifest.safetensors").unlink()
+    monkeypatch.setattr("regionedit.data.manifest._MANY", 4)
+    several = Manifest.open(folder)
+    assert several.identity == one.identity and (several.keys == one.keys).all()
+
+
+def test_an_empty_shard_is_no_gap(tmp_path):
+    folder = write_shards(tmp_path, sizes=(5, 0, 4))
+    assert len(Manifest.open(folder)) == 9
+    assert len({key for batch in keys(loader(folder)) for key in batch}) == 8
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Loaders
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_batch_holds_what_the_shards_hold(tmp_path, suffix):
+    folder = write_shards(tmp_path, suffix=suffix)
+    batch = next(iter(loader(folder, image_size=16)))
+    assert batch.images_BCHW.shape == (4, 3, 16, 16) and batch.images_BCHW.dtype == torch.float32
+    for b, key in enumerate(batch.keys):
+        number = int(key[1:])
+        assert batch.source_captions[b] == f"picture {number}"
+        assert batch.instructions[b] == f"change {number}"
+        assert batch.target_captions[b] == f"changed {number}"
+        assert abs(batch.images_BCHW[b, 0].mean().item() * 255 - number) < (0.01 if suffix == "png" else 4)
+    assert batch.proposals_BCHW is None and batch.truth_mask_B1HW is None and batch.object_masks is None
+    assert batch.operations == ()
+
+
+def test_training_never_reads_truth_even_where_it_lies_beside(tmp_path):
+    folder = write_shards(tmp_path, truth=True)
+    Manifest.open(folder, truth=True)
+    train = loader(folder)
+    batch = next(iter(train))
+    assert batch.truth_mask_B1HW is None and batch.object_masks is None and batch.operations == ()
+    assert not any("truth" in os.readlink(f"/proc/self/fd/{fd}") for fd in _open_files(train))
+
+
+def _open_files(train):
+    return train._batches.dataset.reader._files.values()
+
+
+def test_validation_is_the_same_each_time_and_has_truth(tmp_path):
+    folder = write_shards(tmp_path, truth=True)
+    manifest = Manifest.open(folder, truth=True)
+    validation = ValidationLoader(manifest, config(folder, validation_samples=10))
+    assert len(validation) == 3
+    first, second = list(validation), list(validation)
+    assert keys(first) == keys(second) and sum(len(batch.keys) for batch in first) == 10
+    batch = first[0]
+    assert batch.truth_mask_B1HW.shape == (4, 1, 8, 8)
+    assert batch.truth_mask_B1HW[0, 0].sum() == 16
+    assert [m.shape for m in batch.object_masks] == [(2, 8, 8)] * 4 and batch.object_masks[0].dtype == torch.bool
+    assert batch.object_masks[0].flatten(1).sum(1).tolist() == [16, 4]
+    assert batch.operations == ("recolour",) * 4
+    shares = [keys(ValidationLoader(manifest, config(folder, validation_samples=10), r, 2)) for r in range(2)]
+    assert {k for s in shares for b in s for k in b} == {k for b in keys(first) for k in b}
+
+
+def test_stored_proposals_are_joined(tmp_path):
+    folder = write_shards(tmp_path / "train")
+    stored = tmp_path / "proposals"
+    stored.mkdir()
+    for shard, start, size in ((0, 0, 5), (1, 5, 7), (2, 12, 4)):
+        members = [(f"k{n:06d}", {"png": picture(n + 100)}) for n in range(start, start + size)]
+        write_tar(stored / f"{shard:05d}.proposals.tar", members)
+    manifest = Manifest.open(folder, proposals=stored)
+    batch = next(iter(TrainLoader(manifest, config(folder), 0)))
+    difference = (batch.proposals_BCHW - batch.images_BCHW)[:, 0] * 255
+    assert torch.allclose(difference, torch.full_like(difference, 100))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_each_global_batch(tmp_path, ranks):
+    folder = write_shards(tmp_path)
+    whole = [set(batch) for batch in keys(loader(folder))]
+    shares = [keys(loader(folder, rank, ranks)) for rank in range(ranks)]
+    assert [set().union(*(share[i] for share in shares)) for i in range(len(whole))] == whole
+    assert len(set().union(*whole)) == 16
+
+
+def test_resume_at_every_position_is_exact(tmp_path):
+    folder = write_shards(tmp_path, sizes=(5, 7, 6))
+    train = loader(folder)
+    uninterrupted, states = [], [train.state_dict()]
+    for _ in range(3):
+        for batch in train:
+            uninterrupted.append(batch.keys)
+            states.append(train.state_dict())
+    assert len(uninterrupted) == 12 and [s["position"] for s in states] == list(range(13))
+    for position, state in enumerate(states[:-1]):
+        resumed = loader(folder)
+        resumed.load_state_dict(state)
+        rest = keys(resumed)
+        while len(rest) < 12 - position:
+            rest += keys(resumed)
+        assert rest == uninterrupted[position:]
+
+
+def test_workers_change_nothing(tmp_path):
+    folder = write_shards(tmp_path, sizes=(5, 7, 6))
+    alone = loader(folder)
+    expected = keys(alone) + keys(alone)
+    one = loader(folder, workers=1)
+    iterator = iter(one)
+    seen = [next(iterator).keys, next(iterator).keys]
+    two = loader(folder, workers=2)
+    two.load_state_dict(one.state_dict())
+    assert seen + keys(two) + keys(two) == expected
+    iterator.close()
+    assert seen + keys(one) == expected[: len(one)]  # the abandoned iterator's prefetched batches are not lost
+
+
+def test_two_ranks_go_on_where_one_stopped(tmp_path):
+    folder = write_shards(tmp_path)
+    one = loader(folder)
+    iterator = iter(one)
+    next(iterator)
+    shares = []
+    for rank in range(2):
+        share = loader(folder, rank, 2)
+        share.load_state_dict(one.state_dict())
+        shares.append(keys(share))
+    assert [set(a + b) for a, b in zip(*shares, strict=True)] == [set(batch.keys) for batch in iterator]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 4}, "^seed: 4 is not the 3"),
+        ({"global_batch": 8}, "^data.global_batch: 8 is not the 4"),
+        ({"block_shards": 2}, "^data.block_shards: 2 is not the 8"),
+        ({}, "^data.train: these are not the shards"),
+    ],
+)
+def test_a_state_of_another_order_is_refused(tmp_path, changes, message):
+    state = loader(write_shards(tmp_path / "a")).state_dict()
+    folder = write_shards(tmp_path / "b", sizes=(5, 7, 5 if not changes else 4))
+    with pytest.raises(ValueError, match=message):
+        loader(folder, **changes).load_state_dict(state)
+
+
+def test_too_few_samples_and_ranks_that_cannot_share(tmp_path):
+    folder = write_shards(tmp_path, sizes=(3,))
+    with pytest.raises(ValueError, match="data.global_batch: one step takes 4 samples, but the shards hold 3"):
+        loader(folder)
+    with pytest.raises(ValueError, match="4 cannot be shared equally by 3 ranks; 6 can"):
+        loader(folder, 0, 3)
+
+
+def test_workers_outlive_a_signal_to_the_whole_job(tmp_path):
+    train = loader(write_shards(tmp_path, sizes=(20,)), workers=2, global_batch=2)
+    iterator = iter(train)
+    next(iterator)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        for name in ("-TERM", "-INT", "-USR1"):
+            subprocess.run(["kill", name, str(worker.pid)], check=True)
+    assert len(list(iterator)) == 9
+    next(iter(train))
+    started = time.monotonic()
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+        worker.join()
+    assert time.monotonic() - started < 3
+
+
+def test_reading_leaves_the_global_noise_alone(tmp_path):
+    train = loader(write_shards(tmp_path))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    next(iter(train))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_move_takes_every_tensor_along(tmp_path):
+    folder = write_shards(tmp_path, truth=True)
+    batch = next(iter(ValidationLoader(Manifest.open(folder, truth=True), config(folder))))
+    moved = move(batch, "meta")
+    assert moved.images_BCHW.is_meta and moved.truth_mask_B1HW.is_meta and moved.object_masks[0].is_meta
+    assert moved.keys == batch.keys
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Lightning
+
+
+def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
+    folder = write_shards(tmp_path / "train", sizes=(5, 7, 6))
+    validation = write_shards(tmp_path / "validation", sizes=(6,), truth=True)
+
+    def run(steps, resume=None, workers=0):
+        module = _Recorder()
+        data = PairsDataModule(config(folder, validation=str(validation), workers=workers), seed=3, max_steps=steps)
+        trainer = _trainer(tmp_path, steps)
+        trainer.fit(module, data, ckpt_path=resume, weights_only=False)
+        path = tmp_path / f"{steps}.ckpt"
+        trainer.save_checkpoint(path)
+        return module.seen, path
+
+    expected, _ = run(10)
+    assert len(expected) == 10 and len({k for batch in expected[:4] for k in batch}) == 16
+    for steps in range(1, 10):  # epochs have four steps: also their ends
+        seen, path = run(steps)
+        assert seen == expected[:steps]
+        rest, _ = run(10, path, workers=1 if steps == 5 else 0)
+        assert seen + rest == expected, steps
+
+
+def _trainer(folder, steps):
+    import lightning
+
+    return lightning.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+    )
+
+
+def _Recorder():
+    import lightning
+
+    class Recorder(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.seen = []
+
+        def training_step(self, batch, index):
+            self.seen.append(batch.keys)
+            return (self.weight * batch.images_BCHW.mean()).sum()
+
+        def validation_step(self, batch, index):
+            assert batch.truth_mask_B1HW is not None
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Recorder()
+
+
+def test_datamodule_names_the_field(tmp_path):
+    with pytest.raises(ValueError, match=r"^data.train: .*no such folder"):
+        PairsDataModule(config(tmp_path / "none"), 0, 1).train_dataloader()
+    folder = write_shards(tmp_path / "train")
+    data = config(folder, validation=str(tmp_path))
+    with pytest.raises(ValueError, match=r"^data.validation: .*no shards"):
+        PairsDataModule(data, 0, 1).setup()
+    assert PairsDataModule(config(folder), 0, 1).val_dataloader() == []
+
+
+def test_orders_are_reproducible_numbers():
+    """The order is part of every checkpoint: a change of the plan must not go unnoticed."""
+    plan = EpochPlan([4, 4, 4], seed=1, global_batch=2, block_shards=2, epoch=2)
+    assert [plan.sample(place) for place in range(12)] == [1, 0, 2, 7, 3, 6, 5, 4, 11, 10, 8, 9]
