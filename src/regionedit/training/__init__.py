@@ -1,0 +1,7 @@
+"""Training a region predictor: one step (module), its scores (scores), what watches it (callbacks), one run (run)."""
+
+from regionedit.training.callbacks import Stopped
+from regionedit.training.module import NotFinite, RegionTraining, check_step
+from regionedit.training.run import train
+
+__all__ = ["NotFinite", "RegionTraining", "Stopped", "check_step", "train"]

@@ -1,0 +1,247 @@
+"""What watches a run: stopping and saving, the progress bar, scalars in a CSV, the picture grid."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from regionedit import images, masks
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from regionedit.training.module import RegionTraining
+
+LAST = "last.ckpt"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop and has saved; the exit code is the shell's for that signal."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+
+
+class SaveAndStop(Callback):
+    """Resumable checkpoints every so often, at the end, and when a signal asks to stop.
+
+    Args:
+        folder: receives last.ckpt.
+        every_steps: between checkpoints.
+    """
+
+    def __init__(self, folder: Path, every_steps: int):
+        self.folder, self.every_steps = folder, every_steps
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, module: RegionTraining) -> None:
+        for number in SIGNALS:
+            self._handlers[number] = signal.signal(number, self._ask)
+
+    def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
+        stop = self._signal > 0
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        finished = module.progress() >= 1
+        if stop or finished or trainer.global_step % self.every_steps == 0:
+            trainer.save_checkpoint(self.folder / LAST)
+        if stop and not finished:
+            raise Stopped(self._signal or signal.SIGTERM)
+        trainer.should_stop = trainer.should_stop or finished
+
+    def teardown(self, trainer: Trainer, module: RegionTraining, stage: str) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _ask(self, number: int, frame) -> None:
+        self._signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
+
+
+class Scalars(Callback):
+    """Loss terms, region statistics, learning rate and speed to every logger, as means over the ranks.
+
+    Logged here and not by `self.log`, so that the step after which a run stops is logged as well.
+
+    Attributes:
+        latest: what was logged last.
+    """
+
+    def __init__(self, every_steps: int, global_batch: int):
+        self.every_steps, self.global_batch = every_steps, global_batch
+        self.latest: dict[str, float] = {}
+        self._since: tuple[int, float] | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: RegionTraining, outputs: dict, batch, batch_index: int
+    ) -> None:
+        step, now = trainer.global_step, time.monotonic()
+        self._since = self._since or (step, now)
+        if step % self.every_steps:
+            return
+        probability_BN = outputs["probability"]
+        values = {
+            "loss": outputs["loss"],
+            **outputs["terms"],
+            "region_area": probability_BN.mean(),
+            "region_above_threshold": (probability_BN > module.config.step.threshold).float().mean(),
+            "gradient_norm": module.gradient_norm,
+        }
+        means = trainer.strategy.reduce(torch.stack([v.detach().float() for v in values.values()]), reduce_op="mean")
+        self.latest = dict(zip(values, means.tolist(), strict=True))
+        self.latest |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": module.seconds()}
+        if step > self._since[0]:
+            self.latest["images_per_second"] = (step - self._since[0]) * self.global_batch / (now - self._since[1])
+        self._since = step, now
+        for logger in trainer.loggers:
+            logger.log_metrics({f"train/{name}": value for name, value in self.latest.items()}, step)
+
+
+class Bar(Callback):
+    """One bar for the whole run, with the loss terms; without a terminal, a line now and then.
+
+    Args:
+        scalars: where the numbers are.
+    """
+
+    SHORT = {
+        "loss": "loss",
+        "clip_guidance": "guide",
+        "clip_direction": "direct",
+        "clip_structure": "struct",
+        "region_area": "area",
+        "images_per_second": "img/s",
+    }
+
+    def __init__(self, scalars: Scalars):
+        self.scalars, self.console = scalars, Console()
+        self._progress: Progress | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, module: RegionTraining) -> None:
+        columns = (
+            TextColumn("training"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+        )  # fmt: skip
+        self._progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self._task = self._progress.add_task("", total=module.config.max_steps, terms="")
+        self._progress.start()
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
+        step, config = trainer.global_step, module.config
+        total = config.max_steps
+        if config.max_seconds:  # then the whole is what the speed so far promises
+            total = min(total, round(step * config.max_seconds / module.seconds()))
+        terms = " ".join(f"{short} {self.scalars.latest.get(name, 0):.3g}" for name, short in self.SHORT.items())
+        self._progress.update(self._task, completed=step, total=max(step, total), terms=terms)
+        if not self.console.is_terminal and step % (10 * config.log.every_steps) == 0:
+            self.console.print(f"step {step} of {total}: {terms}", highlight=False, soft_wrap=True)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, module: RegionTraining) -> None:
+        found = {k.removeprefix("validation/"): float(v) for k, v in trainer.callback_metrics.items()}
+        words = " ".join(f"{k} {v:.3g}" for k, v in found.items() if k != "step" and k.count("/") == 0)
+        self.console.print(f"step {trainer.global_step}: validation {words}", highlight=False, soft_wrap=True)
+
+    def teardown(self, trainer: Trainer, module: RegionTraining, stage: str) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Pictures(Callback):
+    """The grid of source, probability, composed and proposal, to PNG and TensorBoard.
+
+    Args:
+        folder: receives step_000200.png and so on.
+        every_steps: between two grids.
+        rows: samples of a grid.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, rows: int = 8):
+        self.folder, self.every_steps, self.rows = folder, every_steps, rows
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, module: RegionTraining, outputs: dict, batch, batch_index: int
+    ) -> None:
+        if trainer.global_step % self.every_steps:
+            return
+        pictures = outputs["pictures"]
+        probability_BN = outputs["probability"][: self.rows]
+        size = tuple(pictures["source"].shape[-2:])
+        columns = {
+            "source": pictures["source"],
+            "probability": masks.upsample(probability_BN, math.isqrt(probability_BN.shape[1]), size),
+            "composed": pictures["composed"],
+            "proposal": pictures["proposal"],
+        }
+        shown = [images.to_pictures(column[: self.rows]) for column in columns.values()]
+        sheet = images.grid(list(zip(*shown, strict=True)), tuple(columns))
+        images.save_png(sheet, self.folder / f"step_{trainer.global_step:06d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                grid_CHW = images.to_tensor([sheet])[0]
+                logger.experiment.add_image("pictures", grid_CHW, trainer.global_step)
+
+
+class LongCsv(Logger):
+    """Scalars as rows `step,name,value` in one file that a resumed run carries on.
+
+    Args:
+        path: of the file.
+        resumed_at: rows after this step are of a run that was cut off, and are dropped.
+    """
+
+    def __init__(self, path: Path, resumed_at: int = 0):
+        super().__init__()
+        self.path, self.resumed_at = path, resumed_at
+        self._file = None
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, *args, **kwargs) -> None:
+        """The resolved configuration is written elsewhere."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if self._file is None:
+            self._open()
+        writer = csv.writer(self._file)
+        writer.writerows((step, name, value) for name, value in metrics.items() if name != "epoch")
+        self._file.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> None:
+        kept = []
+        if self.path.exists() and self.resumed_at:
+            with self.path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= self.resumed_at]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", newline="")
+        csv.writer(self._file).writerows([("step", "name", "value"), *kept])

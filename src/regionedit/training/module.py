@@ -1,0 +1,296 @@
+"""One training step, top to bottom: the generator proposes, the region composes, CLIP judges.
+
+Shape letters: B batch, C channels, H W pixels, N patches, D embedding width, M instruction tokens.
+Frozen networks never enter the module's state: checkpoints hold the predictor only, and DDP never sees the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+
+from regionedit import losses, masks
+from regionedit.encoders import load_encoders
+from regionedit.generators import load_generator, noise_seed, require_gradient
+from regionedit.records import StepOutputs
+from regionedit.region_predictor import RegionPredictor
+from regionedit.training.scores import RegionScores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import OptimizerConfig, TrainConfig
+    from regionedit.records import TrainBatch
+
+VALIDATION_EPOCH = -1
+"""Keys the noise of validation, which is the same every time."""
+
+
+class NotFinite(RuntimeError):
+    """A loss or a gradient is NaN or infinite; the message names the samples."""
+
+
+def check_step(config: TrainConfig) -> None:
+    """Refuse, before any model is loaded, what a step cannot do.
+
+    Raises:
+        ValueError: names the field and the way out.
+    """
+    step = config.step
+    require_gradient(config.generator.name, step.gradient)
+    if step.gradient in ("last_step", "full") and step.proposal_mask != "predicted":
+        raise ValueError(
+            f"step.proposal_mask: with step.gradient {step.gradient!r} the gradient passes through what conditions the "
+            f"generator, so it must be 'predicted', not {step.proposal_mask!r}"
+        )
+    if config.data.proposals and step.gradient != "composite":
+        raise ValueError(f"data.proposals: stored proposals carry no step.gradient {step.gradient!r}; use 'composite'")
+
+
+class RegionTraining(LightningModule):
+    """Trains a region predictor from captioned pictures; everything else is frozen.
+
+    Args:
+        config: the whole configuration; only `data` and `trainer` are read elsewhere.
+
+    Raises:
+        ValueError: a configuration or a checkpoint that does not fit; names the field.
+    """
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        check_step(config)
+        self.config = config
+        clip, instruction_encoder = load_encoders(config.encoders)
+        stored = config.data.proposals is not None
+        generator = None if stored else load_generator(config.generator)
+        self.frozen = (clip, instruction_encoder, generator)  # in a tuple, so that they are no submodules
+        self.predictor = load_predictor(config, clip.dim, clip.grid)
+        if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
+            self.predictor.semantic.requires_grad_(False)
+        self.scores = RegionScores(config.step.threshold)
+        self._seconds_before, self._started = 0.0, None
+
+    # ------------------------------------------------------------ the step
+
+    def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
+        """From a batch to all that the losses look at, and the pictures on the way."""
+        clip, instruction_encoder, _ = self.frozen
+        source_BCHW = self._at_clip_size(batch.images_BCHW)
+        with torch.no_grad():
+            source = clip.encode_image(source_BCHW)
+            source_text_BD, target_text_BD = map(clip.encode_text, (batch.source_captions, batch.target_captions))
+        instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
+        prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
+        proposal_BCHW, composed_BCHW = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+        result = clip.encode_image(composed_BCHW)
+        outputs = StepOutputs(
+            probability_BN=prediction.probability_BN,
+            projected_fused_BD=self.predictor.project(prediction.fused_BND),
+            projected_patches_BD=self.predictor.project(source.patches_BND),
+            source_BD=source.global_BD,
+            result_BD=result.global_BD,
+            source_patches_BND=source.patches_BND,
+            result_patches_BND=result.patches_BND,
+            source_text_BD=source_text_BD,
+            target_text_BD=target_text_BD,
+        )
+        return outputs, {"source": source_BCHW, "proposal": proposal_BCHW, "composed": composed_BCHW}
+
+    def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
+        outputs, pictures = self.step(batch, self.current_epoch)
+        loss, terms = losses.total(outputs, self.config.loss)
+        self._require_finite(batch, {"loss": loss, **terms})
+        self._keys = batch.keys
+        return {
+            "loss": loss,
+            "terms": {name: value_B.detach().mean() for name, value_B in terms.items()},
+            "probability": outputs.probability_BN.detach(),
+            "pictures": {name: picture.detach() for name, picture in pictures.items()},
+        }
+
+    def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
+        """Losses (when a generator is loaded), area, instruction swap; with truth also IoU and pointing."""
+        clip, instruction_encoder, generator = self.frozen
+        patches_BND = clip.encode_image(self._at_clip_size(batch.images_BCHW)).patches_BND
+        swapped = batch.instructions[1:] + batch.instructions[:1]
+        probability_BN, swapped_BN = (
+            self.predictor(patches_BND, *instruction_encoder.encode(texts)).probability_BN
+            for texts in (batch.instructions, swapped)
+        )
+        self.scores.add_regions(probability_BN, swapped_BN, batch, clip.grid)
+        if generator is not None:
+            outputs, _ = self.step(batch, VALIDATION_EPOCH)
+            loss, terms = losses.total(outputs, self.config.loss)
+            self.scores.add_losses(loss, terms)
+
+    def on_validation_epoch_end(self) -> None:
+        found = self.scores.compute()
+        self.log_dict({f"validation/{k}": v for k, v in found.items()} | {"step": float(self.global_step)})
+
+    # ------------------------------------------------------------ its parts
+
+    def _at_clip_size(self, images_BCHW: Tensor) -> Tensor:
+        size = (self.frozen[0].image_size,) * 2
+        if tuple(images_BCHW.shape[-2:]) == size:
+            return images_BCHW
+        return F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+    def _compose(
+        self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """The proposal, and what CLIP sees of it through the predicted region; both at CLIP's size."""
+        step, clip, generator = self.config.step, self.frozen[0], self.frozen[2]
+        mask_BN = self._composing_mask(probability_BN, batch.keys, epoch)
+        if step.gradient == "composite":
+            proposal_BCHW = batch.proposals_BCHW
+            if proposal_BCHW is None or generator is not None and epoch == VALIDATION_EPOCH:
+                proposal_mask_B1HW = self._proposal_mask(batch, probability_BN.detach(), epoch)
+                proposal_BCHW = generator.propose(
+                    batch.images_BCHW, proposal_mask_B1HW, self._texts(batch), self._seeds(batch.keys, epoch, "noise")
+                )
+            proposal_BCHW = self._at_clip_size(proposal_BCHW)
+            mask_B1HW = masks.upsample(mask_BN, clip.grid, source_BCHW.shape[-2:], self.config.step.upsample)
+            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
+        mask_B1HW = masks.upsample(mask_BN, clip.grid, batch.images_BCHW.shape[-2:], step.upsample)
+        composed_BCHW = generator.propose_with_gradient(
+            batch.images_BCHW,
+            mask_B1HW,
+            self._texts(batch),
+            self._seeds(batch.keys, epoch, "noise"),
+            step.gradient,
+            self._proposal_mask(batch, probability_BN.detach(), epoch) if step.gradient == "latent" else None,
+        )
+        composed_BCHW = self._at_clip_size(composed_BCHW)
+        return composed_BCHW, composed_BCHW
+
+    def _composing_mask(self, probability_BN: Tensor, keys: tuple[str, ...], epoch: int) -> Tensor:
+        step = self.config.step
+        if step.estimator is None:
+            return probability_BN.float()
+        seeds = self._seeds(keys, epoch, "estimator")
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return masks.binarize(probability_BN.float(), step.threshold, step.estimator, generators=generators)
+
+    def _proposal_mask(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
+        """What conditions the generator, [B, 1, H, W] at the pictures' size."""
+        step, grid, size = self.config.step, self.frozen[0].grid, tuple(batch.images_BCHW.shape[-2:])
+        if step.proposal_mask == "everything":
+            return torch.ones_like(batch.images_BCHW[:, :1])
+        if step.proposal_mask == "half":
+            return torch.full_like(batch.images_BCHW[:, :1], 0.5)
+        if step.proposal_mask == "random_hard":
+            return masks.random_hard(self._seeds(batch.keys, epoch, "mask"), size).to(probability_BN.device)
+        if step.proposal_mask == "predicted":
+            return masks.upsample(probability_BN.float(), grid, size, step.upsample)
+        hard_BN = masks.binarize(probability_BN.float(), step.threshold)
+        hard_B1HW = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate)
+        hard_B1HW = masks.upsample(hard_B1HW.flatten(1), grid, size)
+        return masks.union(hard_B1HW, self._exploring_boxes(batch.keys, epoch, size).to(hard_B1HW))
+
+    def _exploring_boxes(self, keys: tuple[str, ...], epoch: int, size: tuple[int, int]) -> Tensor:
+        """A random box for the share `step.explore` of the samples, so that a region can also grow."""
+        seeds = self._seeds(keys, epoch, "box")
+        drawn = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return masks.random_box(seeds, size) * (drawn < self.config.step.explore).view(-1, 1, 1, 1)
+
+    def _seeds(self, keys: tuple[str, ...], epoch: int, purpose: str) -> list[int]:
+        """Keyed by (seed, epoch, sample key), never by rank or place in the batch."""
+        return [noise_seed(self.config.seed, epoch, key, purpose) for key in keys]
+
+    def _texts(self, batch: TrainBatch) -> tuple[str, ...]:
+        return batch.instructions if self.frozen[2].needs == "instruction" else batch.target_captions
+
+    def _require_finite(self, batch: TrainBatch, values: dict[str, Tensor]) -> None:
+        if torch.isfinite(values["loss"]):
+            return
+        bad = {name: value for name, value in values.items() if not torch.isfinite(value).all()}
+        per_sample = [value for value in bad.values() if value.ndim]
+        keys = batch.keys
+        if per_sample:
+            spoilt_B = ~torch.isfinite(torch.stack(per_sample)).all(0)
+            keys = [key for key, spoilt in zip(batch.keys, spoilt_B.tolist(), strict=True) if spoilt]
+        raise NotFinite(f"step {self.global_step}: {', '.join(bad)} not finite for samples {', '.join(keys)}")
+
+    # ------------------------------------------------------------ optimisation, by step or by time
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        settings = self.config.optimizer
+        trained = [p for p in self.predictor.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+
+    def on_train_batch_start(self, batch: TrainBatch, batch_index: int) -> None:
+        rate = learning_rate(self.config.optimizer, self.global_step, self.progress())
+        for group in self.optimizers().param_groups:
+            group["lr"] = rate
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), self.config.optimizer.gradient_clip)
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such a step
+            raise NotFinite(f"step {self.global_step}: gradient not finite for samples {', '.join(self._keys)}")
+        self.gradient_norm = norm
+
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by time (`max_seconds`), whichever is further; all ranks agree."""
+        by_steps = self.global_step / self.config.max_steps
+        if not self.config.max_seconds:
+            return by_steps
+        seconds = self.seconds()
+        if self.trainer.world_size > 1:
+            seconds = float(self.trainer.strategy.reduce(torch.tensor(seconds, device=self.device), reduce_op="mean"))
+        return max(by_steps, seconds / self.config.max_seconds)
+
+    def seconds(self) -> float:
+        """Seconds of training so far, over all resumptions."""
+        return self._seconds_before + (time.monotonic() - self._started if self._started else 0.0)
+
+    # ------------------------------------------------------------ life with Lightning
+
+    def setup(self, stage: str) -> None:
+        for network in self.frozen:
+            if network is not None:
+                network.to(self.trainer.strategy.root_device)
+
+    def on_train_start(self) -> None:
+        self._started = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = asdict(self.config)
+        checkpoint["seconds"] = self.seconds()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._seconds_before = checkpoint["seconds"]
+
+
+def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
+    """A new predictor, or `initial_region`.
+
+    Raises:
+        ValueError: the initial region is not there or was made for other encoders.
+    """
+    if config.initial_region is None:
+        return RegionPredictor.from_config(config.predictor, dim, grid)
+    try:
+        predictor = RegionPredictor.from_pretrained(config.initial_region)
+    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"initial_region: nothing could be loaded from {config.initial_region!r}: {reason}") from error
+    if (predictor.dim, predictor.grid) != (dim, grid):
+        raise ValueError(
+            f"initial_region: {config.initial_region} is for features {predictor.dim} wide on a grid of "
+            f"{predictor.grid}, but encoders.clip gives {dim} and {grid}"
+        )
+    return predictor.train()
+
+
+def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:
+    """Linear warm-up over `warmup_steps`, times a cosine from 1 to `final_lr` over progress 0 to 1."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return settings.lr * warm * (settings.final_lr + (1 - settings.final_lr) * cosine)

@@ -1,0 +1,173 @@
+"""One run: check, build, fit, export. The same call again goes on where the last one stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from regionedit.config import save_config
+from regionedit.data.datamodule import PairsDataModule
+from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
+from regionedit.training.module import RegionTraining, check_step
+
+if TYPE_CHECKING:
+    from regionedit.config import TrainConfig
+
+MAY_CHANGE = (
+    "out", "max_steps", "max_seconds", "initial_region", "log", "trainer",
+    "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction",
+)  # fmt: skip
+"""What a resumed run may have different; everything else decides what is learnt."""
+
+
+def train(config: TrainConfig) -> Path:
+    """Train until `max_steps` or `max_seconds`, or go on with what is in `config.out`.
+
+    Returns:
+        The exported region_predictor/ folder.
+
+    Raises:
+        ValueError: a configuration that cannot work, or that differs from the run it would resume; names the field.
+        NotFinite: a loss or gradient is NaN or infinite.
+        Stopped: a signal asked to stop, and everything is saved.
+    """
+    check_step(config)
+    out = Path(config.out)
+    resumed = _resumable(config, out / "checkpoints" / LAST)
+    torch.set_float32_matmul_precision("high")
+    seed_everything(config.seed, verbose=False)
+    _quieten()
+    data = PairsDataModule(config.data, config.seed, config.max_steps)
+    data.setup()  # refuses unusable data before any model is loaded
+    module = RegionTraining(config)
+    trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0)
+    if trainer.is_global_zero:
+        save_config(config, out / "config.yaml")
+    if resumed and _finished(config, resumed):
+        module.load_state_dict(resumed["state_dict"])
+    else:
+        last = out / "checkpoints" / LAST if resumed else None
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    if trainer.is_global_zero:
+        _export(config, module, out)
+    return out / "region_predictor"
+
+
+def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at: int) -> Trainer:
+    log = config.log
+    scalars = Scalars(log.every_steps, config.data.global_batch)
+    callbacks = [
+        scalars,
+        Bar(scalars),
+        Pictures(out / "pictures", log.pictures_every_steps),
+        SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
+    ]
+    if config.data.validation and module.frozen[2] is not None:  # without a generator there is no validation loss
+        callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
+    loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
+    if log.wandb_project:
+        identity = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
+        loggers.append(WandbLogger(out.name, out, id=identity, project=log.wandb_project, resume="allow"))
+    settings: dict[str, Any] = {
+        "max_steps": config.max_steps,
+        "max_epochs": -1,
+        "val_check_interval": log.validate_every_steps,
+        "check_val_every_n_epoch": None,
+        "limit_val_batches": 1.0 if config.data.validation else 0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "logger": loggers,
+        "callbacks": callbacks,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "default_root_dir": out,
+    }
+    refused = sorted(settings.keys() & config.trainer)
+    if refused:
+        raise ValueError(f"trainer.{refused[0]}: set by this program; see log.*, max_steps and max_seconds")
+    try:
+        return Trainer(**settings, **config.trainer)
+    except TypeError as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
+    """The checkpoint to go on with, or None.
+
+    Raises:
+        ValueError: it was trained with another configuration; names the first field that differs.
+    """
+    if not checkpoint.exists():
+        return None
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    before, now = _flat(saved["config"]), _flat(asdict(config))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
+            raise ValueError(
+                f"{name}: is {now.get(name)!r}, but the run in {config.out} was started with {before.get(name)!r}; "
+                "restore it, or choose another out"
+            )
+    return saved
+
+
+def _finished(config: TrainConfig, saved: dict[str, Any]) -> bool:
+    return saved["global_step"] >= config.max_steps or 0 < config.max_seconds <= saved["seconds"]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _export(config: TrainConfig, module: RegionTraining, out: Path) -> None:
+    """region_predictor/ with the final weights, or with `log.export: best` those of the lowest validation loss."""
+    best = out / "checkpoints" / "best.ckpt"
+    chosen = best if config.log.export == "best" and best.exists() else out / "checkpoints" / LAST
+    saved = torch.load(chosen, map_location="cpu", weights_only=True)
+    module.load_state_dict(saved["state_dict"])
+    encoders, generator = config.encoders, config.generator
+    module.predictor.export(
+        out / "region_predictor",
+        trained_with=[
+            f"CLIP: {encoders.clip}" + (f" ({encoders.clip_pretrained})" if encoders.clip_pretrained else ""),
+            f"instruction encoder: {encoders.instruction}" + _at(encoders.instruction_revision),
+            f"generator: {generator.path}" + _at(generator.revision),
+        ],
+        data=f"{config.data.train}: {saved['global_step']} steps of {config.data.global_batch} samples.",
+        measured=_measured(out / "metrics.csv", saved["global_step"]),
+    )
+
+
+def _at(revision: str | None) -> str:
+    return f" at {revision}" if revision else ""
+
+
+def _measured(metrics: Path, step: int) -> str:
+    """What validation said of the exported weights."""
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row[0] == str(step) and row[1].startswith("validation/")]
+    return ", ".join(f"{name} {float(value):.3f}" for _, name, value in sorted(rows))
+
+
+def _quieten() -> None:
+    """Lightning's advice that does not apply here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*You are trying to `self.log\\(\\)`.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", text)

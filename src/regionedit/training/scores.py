@@ -1,0 +1,120 @@
+"""Scores of predicted regions over a validation set: without truth, and with it where there is some.
+
+Shape letters: B batch, N patches, K objects of one picture, H W pixels, T thresholds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from regionedit import masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.records import TrainBatch
+
+TRUTH_COVERAGE = 0.25
+"""A patch belongs to the true region when more than this share of it is covered."""
+
+LOCAL_OPERATIONS = ("replace", "recolour", "remove")
+"""Operations whose region is an object that is there; their mean is the headline number."""
+
+THRESHOLDS = tuple(i / 20 for i in range(1, 20))
+
+
+class RegionScores:
+    """Means of per-sample scores, over all ranks.
+
+    Args:
+        threshold: P above it is edited.
+    """
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add_losses(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """The batch mean and the unweighted terms [B]."""
+        count = len(next(iter(terms.values())))
+        self._add("loss", loss.expand(count))
+        for name, value_B in terms.items():
+            self._add(name, value_B)
+
+    def add_regions(self, probability_BN: Tensor, swapped_BN: Tensor, batch: TrainBatch, grid: int) -> None:
+        """Predicted regions, and those of the same pictures with each other's instructions."""
+        hard_BN, swapped_BN = probability_BN > self.threshold, swapped_BN > self.threshold
+        self._add("region_area", probability_BN.mean(1))
+        self._add("region_above_threshold", hard_BN.float().mean(1))
+        if len(probability_BN) > 1:
+            self._add("instruction_swap_iou", masks.mask_iou(hard_BN, swapped_BN))
+        if batch.truth_mask_B1HW is None:
+            return
+        truth_BN = masks.downsample(batch.truth_mask_B1HW, grid) > TRUTH_COVERAGE
+        self._add_by_operation("iou", masks.mask_iou(hard_BN, truth_BN), batch.operations)
+        for threshold in THRESHOLDS:
+            self._add_by_operation(
+                f"iou_at_{threshold}", masks.mask_iou(probability_BN > threshold, truth_BN), batch.operations
+            )
+        if batch.object_masks is not None:
+            self._add_by_operation("pointing", pointing(probability_BN, batch.object_masks, grid), batch.operations)
+
+    def compute(self) -> dict[str, float]:
+        """Means by name, and start afresh. `iou_best`: the best over thresholds of the mean IoU."""
+        sums = self._gather()
+        self._sums.clear()
+        means = {name: total / count for name, (total, count) in sums.items() if count}
+        for group in {name.removeprefix(f"iou_at_{THRESHOLDS[0]}") for name in means if "iou_at_" in name}:
+            if group == "" or group.startswith("/"):
+                means[f"iou_best{group}"] = max(means[f"iou_at_{threshold}{group}"] for threshold in THRESHOLDS)
+        return {name: value for name, value in means.items() if "iou_at_" not in name}
+
+    def _add_by_operation(self, name: str, value_B: Tensor, operations: tuple[str, ...]) -> None:
+        self._add(name, value_B)
+        for operation in sorted(set(operations)):
+            chosen_B = torch.tensor([o == operation for o in operations], device=value_B.device)
+            self._add(f"{name}/{operation}", value_B[chosen_B])
+            if operation in LOCAL_OPERATIONS:
+                self._add(f"{name}/local", value_B[chosen_B])
+
+    def _add(self, name: str, value_B: Tensor) -> None:
+        """Undefined values (NaN) are left out."""
+        defined = value_B.float()[~value_B.isnan()]
+        self._sums[name][0] += float(defined.sum())
+        self._sums[name][1] += len(defined)
+
+    def _gather(self) -> dict[str, list[float]]:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return dict(self._sums)
+        everywhere = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(everywhere, dict(self._sums))
+        total = defaultdict(lambda: [0.0, 0.0])
+        for sums in everywhere:
+            for name, (value, count) in sums.items():
+                total[name][0] += value
+                total[name][1] += count
+        return dict(total)
+
+
+def pointing(probability_BN: Tensor, object_masks: tuple[Tensor, ...], grid: int) -> Tensor:
+    """Is the named object the one with the highest mean probability? [B] of 0 or 1.
+
+    NaN where the question has no answer: the edit names no object, or no other object can be seen.
+
+    Args:
+        object_masks: per sample bool [K, H, W], the named object first.
+    """
+    found = []
+    for probability_N, masks_KHW in zip(probability_BN.float(), object_masks, strict=True):
+        pixels_K = masks_KHW.flatten(1).sum(1)
+        if not pixels_K[0] or (pixels_K > 0).sum() < 2:
+            found.append(float("nan"))
+            continue
+        probability_HW = masks.upsample(probability_N[None], grid, tuple(masks_KHW.shape[-2:]))[0, 0]
+        mean_K = (probability_HW * masks_KHW).flatten(1).sum(1) / pixels_K.clamp(min=1)
+        mean_K = mean_K.masked_fill(pixels_K == 0, -1)
+        found.append(float(mean_K.argmax() == 0))
+    return torch.tensor(found)

@@ -1,0 +1,29 @@
+"""Train a region predictor from captioned pictures: `python train.py --config configs/train_microworld.yaml`.
+
+Run the same command again to go on after Ctrl-C, SIGTERM or a crash.
+"""
+
+import sys
+
+from regionedit.config import TrainConfig, parse_command
+
+
+def main() -> None:
+    config = parse_command(TrainConfig)
+    from regionedit.training import NotFinite, Stopped, train
+
+    try:
+        print(f"wrote {train(config)}")
+    except ValueError as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (NotFinite, OSError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Stopped:
+        print(f"train.py: stopped and saved in {config.out}; run the same command to go on", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()
