@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionedit.config import EncodersConfig
+from regionedit.precision import autocast_off
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class FrozenCLIP(Frozen):
     def encode_image(self, images_BCHW: Tensor) -> ImageFeatures:
         """Global and patch features of pictures in [0, 1] of any size; differentiable with respect to them."""
         visual = self.model.visual
-        with torch.autocast(self.device.type, enabled=False):
+        with autocast_off(self.device):
             pixels = self.preprocess(images_BCHW).to(visual.conv1.weight.dtype)
             # ViT-L/14's patches are 1024 wide until ln_post and the projection, made for the class token, are applied.
             seen = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NLC")
@@ -139,7 +140,7 @@ class FrozenCLIP(Frozen):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""
-        with torch.autocast(self.device.type, enabled=False):
+        with autocast_off(self.device):
             return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()
 
 
@@ -204,7 +205,7 @@ class FrozenInstructionEncoder(Frozen):
         instructions = list(instructions)
         tokens = self.tokenizer(
             instructions, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(self.device)
+        )
         mask_BM = tokens["attention_mask"].bool()
         for text in (instructions[i] for i in (mask_BM.sum(1) >= self.max_tokens).nonzero().flatten().tolist()):
             length = len(self.tokenizer(text)["input_ids"])
@@ -214,9 +215,10 @@ class FrozenInstructionEncoder(Frozen):
                     f"{text[:60]!r}...",
                     stacklevel=2,
                 )
-        with torch.autocast(self.device.type, enabled=False):
-            hidden_BMD = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return hidden_BMD.last_hidden_state.float(), mask_BM
+        tokens, mask_BM = tokens.to(self.device), mask_BM.to(self.device)
+        with autocast_off(self.device):
+            seen = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return seen.last_hidden_state.float(), mask_BM
 
 
 def load_encoders(config: EncodersConfig) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regionedit.config import LossConfig
+from regionedit.precision import autocast_off
 from regionedit.records import StepOutputs
 
 NO_DIRECTION = 1e-5
@@ -50,7 +51,7 @@ def clip_structure(source_patches_BND: Tensor, result_patches_BND: Tensor) -> Te
 
     The paper's sum grows with N^2 and drowns every other term (256 patches: 65,536 times the mean).
     """
-    with torch.autocast(source_patches_BND.device.type, enabled=False):
+    with autocast_off(source_patches_BND.device):
         return (_similarity(source_patches_BND) - _similarity(result_patches_BND)).square().mean((1, 2))
 
 
