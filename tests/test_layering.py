@@ -124,11 +124,15 @@ def keyword(call: ast.Call, name: str):
 
 @pytest.mark.parametrize("file", shipped_files(), ids=place)
 def test_a_detached_loss_is_never_hidden(file):
-    """`loss.requires_grad_(True)` lets a training step run whose gradient reaches nothing."""
+    """`loss.requires_grad_(True)` lets a training step run whose gradient reaches nothing.
+
+    The package never needs the call; pre-training thaws a network that an evaluation froze.
+    """
     for name, call in calls(parse(file)):
         if name.endswith(".requires_grad_"):
             wanted = ast.unparse(call.args[0]) if call.args else keyword(call, "requires_grad")
-            assert wanted == "False", f"{place(file)}:{call.lineno}"
+            thaws = place(file).startswith("data_prep/") and "loss" not in name
+            assert wanted == "False" or thaws, f"{place(file)}:{call.lineno}"
 
 
 @pytest.mark.parametrize("file", shipped_files(), ids=place)
