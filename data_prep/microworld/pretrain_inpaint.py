@@ -1,0 +1,287 @@
+"""Pre-trains the microworld's in-painter from scratch: first its autoencoder, then U-Net and text encoder.
+
+    python data_prep/microworld/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
+    python data_prep/microworld/pretrain_inpaint.py --part unet --minutes 40 --threads 1
+
+Built as the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction, scaled-linear
+betas, the masked picture encoded, hard random masks drawn independently of what the picture shows (a quarter of them
+everything), text dropped for one sample in ten. Pictures and captions only. Two liberties that change no interface: the
+text encoder learns together with the U-Net, and the loss counts masked places four times as much as the others.
+
+Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import string
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from pretraining import Schedule, finished_folder, train
+from scene_pool import ScenePool
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from regionedit.config import GeneratorConfig
+from regionedit.generators.stable_diffusion import StableDiffusion
+from regionedit.masks import random_hard
+from regionedit.microworld.grammar import VOCABULARY
+from regionedit.microworld.pixel_check import check
+from regionedit.microworld.renderer import render
+from regionedit.microworld.scene import SIZE, sample_scene
+from regionedit.microworld.splits import sample, scene_rng
+from regionedit.microworld.truth import truth_mask
+
+LATENT_FACTOR = 4
+CONTEXT = 40
+TEXT_WIDTH = 96
+TEXT_DROPOUT = 0.1
+MASKED_WEIGHT, KEPT_WEIGHT = 1.0, 0.25
+
+
+def build_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=SIZE,
+        mid_block_add_attention=False,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIZE // LATENT_FACTOR,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(64, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=2,  # diffusers reads this as the number of heads
+        norm_num_groups=8,
+    )
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """CLIP's own class, its byte pairs trained on the grammar's words. A character that never ends a word in training
+    would become the unknown token, which for CLIP is the end of text; so each is shown once."""
+    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    tokenizer = CLIPTokenizer().train_new_from_iterator([[*VOCABULARY, *characters]], vocab_size=700)
+    tokenizer.model_max_length = CONTEXT
+    return tokenizer
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+        timestep_spacing="trailing",
+    )
+
+
+class Painter(nn.Module):
+    """U-Net and text encoder, trained together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel):
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+
+def signed(pictures_BHWC: np.ndarray) -> Tensor:
+    """uint8 BHWC -> float BCHW in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def arithmetic():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def held_out_pictures(count: int) -> Tensor:
+    """Pictures from a stream that no pre-training draws from, float BCHW in [-1, 1]."""
+    scenes = [sample_scene(scene_rng("pretrain", 2, i), allow_unseen=True) for i in range(count)]
+    return signed(render(scenes))
+
+
+def psnr(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> float:
+    """Mean over pictures of the peak signal-to-noise ratio of a round trip, dB."""
+    with torch.no_grad():
+        back_BCHW = autoencoder.decode(autoencoder.encode(pictures_BCHW).latent_dist.mode()).sample.clamp(-1, 1)
+    error_B = ((back_BCHW - pictures_BCHW) / 2).square().mean((1, 2, 3))
+    return float((-10 * error_B.log10()).mean())
+
+
+def train_autoencoder(args: argparse.Namespace, pool: ScenePool) -> None:
+    """Root-mean-square error of each picture (which PSNR measures) plus a little of the latent's divergence."""
+    autoencoder = build_autoencoder()
+    held_out_BCHW = held_out_pictures(256)
+
+    def loss_of(step: int, share: float) -> Tensor:
+        rows = np.random.default_rng([args.seed, 7, step]).choice(len(pool.pictures), args.batch, replace=False)
+        pictures_BCHW = signed(pool.pictures[np.sort(rows)])
+        with arithmetic():
+            posterior = autoencoder.encode(pictures_BCHW).latent_dist
+            back_BCHW = autoencoder.decode(posterior.sample()).sample
+        rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return rms_B.mean() + 2e-5 * divergence
+
+    schedule = Schedule(args.minutes, args.learning_rate or 2e-3, weight_decay=0.0, betas=(0.9, 0.99))
+    state = args.work / f"autoencoder_{args.seed}.safetensors"
+    scores = train(autoencoder, loss_of, schedule, state, args.seed, lambda: {"psnr": psnr(autoencoder, held_out_BCHW)})
+    with torch.no_grad():
+        latents = autoencoder.encode(held_out_BCHW).latent_dist.mode()
+    autoencoder.register_to_config(scaling_factor=round(float(1 / latents.std()), 4))
+    with finished_folder(args.work / "autoencoder") as folder:
+        autoencoder.save_pretrained(folder)
+        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def presence(generator: StableDiffusion, count: int, truth_dilation: int = 2) -> dict[str, float]:
+    """With the true mask (a few pixels wider), how often the request is there, by `pixel_check`, per operation."""
+    edits = [sample("validation", 5, i, ("replace", "recolour", "remove", "add", "background")) for i in range(count)]
+    images_BCHW = signed(render([e.source for e in edits])) / 2 + 0.5
+    truth_B1HW = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None]
+    width = 2 * truth_dilation + 1
+    mask_B1HW = torch.nn.functional.max_pool2d((truth_B1HW > 0.1).float(), width, 1, truth_dilation)
+    out = torch.cat(
+        [
+            generator.propose(
+                images_BCHW[i : i + 32],
+                mask_B1HW[i : i + 32],
+                [e.target_caption for e in edits[i : i + 32]],
+                range(i, min(i + 32, count)),
+            )
+            for i in range(0, count, 32)
+        ]
+    )
+    out = torch.where(mask_B1HW > 0, out, images_BCHW)
+    pictures = (out.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    told: dict[str, list[bool]] = {}
+    for edit, picture in zip(edits, pictures, strict=True):
+        told.setdefault(edit.operation, []).append(check(picture, edit))
+    return {operation: float(np.mean(told[operation])) for operation in sorted(told)}
+
+
+def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
+    """Epsilon prediction on hard random masks; see the module's docstring."""
+    autoencoder = AutoencoderKL.from_pretrained(args.work / "autoencoder").eval().requires_grad_(False)
+    scale = autoencoder.config.scaling_factor
+    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    painter = Painter(build_unet(), build_text_encoder(tokenizer))
+    alphas = scheduler.alphas_cumprod
+
+    def tokens(texts: list[str]) -> Tensor:
+        options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
+        return tokenizer(texts, **options).input_ids
+
+    def loss_of(step: int, share: float) -> Tensor:
+        pictures, captions = pool.batch(args.seed + 100, step, args.batch // 4)
+        pictures_BCHW = signed(pictures)
+        seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(len(captions))]
+        mask_B1HW = random_hard(seeds, (SIZE, SIZE))
+        captions = ["" if torch.rand(()) < TEXT_DROPOUT else c for c in captions]
+        with torch.no_grad(), arithmetic():
+            both = torch.cat([pictures_BCHW, pictures_BCHW * (1 - mask_B1HW)])
+            latents = autoencoder.encode(both).latent_dist.mode().float() * scale
+        clean_BChw, masked_BChw = latents.chunk(2)
+        mask_B1hw = torch.nn.functional.max_pool2d(mask_B1HW, LATENT_FACTOR)
+        # what appears is decided at high noise: half of the samples are drawn from the noisier half twice as often
+        t = torch.randint(0, 1000, (len(captions),))
+        t = torch.where(torch.rand(len(t)) < 0.35, torch.randint(500, 1000, (len(t),)), t)
+        alpha = alphas[t][:, None, None, None]
+        noise = torch.randn_like(clean_BChw)
+        noisy_BChw = alpha.sqrt() * clean_BChw + (1 - alpha).sqrt() * noise
+        with arithmetic():
+            context_BLD = painter.text_encoder(tokens(captions))[0]
+            predicted = painter.unet(
+                torch.cat([noisy_BChw, mask_B1hw, masked_BChw], 1), t, encoder_hidden_states=context_BLD
+            ).sample
+        weight = KEPT_WEIGHT + (MASKED_WEIGHT - KEPT_WEIGHT) * mask_B1hw
+        return (weight * (predicted.float() - noise).square()).mean() / weight.mean()
+
+    def generator(steps: int) -> StableDiffusion:
+        config = GeneratorConfig(steps=steps)
+        modules = {"unet": painter.unet, "vae": autoencoder, "text_encoder": painter.text_encoder}
+        made = StableDiffusion(modules, tokenizer, scheduler, config)
+        return made
+
+    def scores(count: int, steps: int = 8) -> dict[str, float]:
+        found = presence(generator(steps), count)
+        painter.requires_grad_(True)
+        return found
+
+    schedule = Schedule(
+        args.minutes, args.learning_rate or 1e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=240
+    )
+    state = args.work / f"unet_{args.seed}.safetensors"
+    train(painter, loss_of, schedule, state, args.seed, lambda: scores(96))
+    final = {f"present_{steps}_steps": scores(400, steps) for steps in (4, 8, 20)}
+    final["psnr"] = psnr(autoencoder, held_out_pictures(256))
+    print(json.dumps(final, indent=2))
+    pipeline = StableDiffusionInpaintPipeline(
+        vae=autoencoder,
+        text_encoder=painter.text_encoder,
+        tokenizer=tokenizer,
+        unet=painter.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with finished_folder(args.out) as folder:
+        pipeline.to(torch.float16).save_pretrained(folder)
+        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("autoencoder", "unet"), required=True)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/microworld/inpaint"), help="pipeline folder")
+    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
+    parser.add_argument("--minutes", type=float, required=True, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
+    parser.add_argument("--learning_rate", type=float, default=0.0, help="0: 2e-3 for the autoencoder, 1e-3 else")
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    (train_autoencoder if args.part == "autoencoder" else train_unet)(args, pool)
+
+
+if __name__ == "__main__":
+    main()
