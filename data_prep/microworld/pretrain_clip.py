@@ -1,0 +1,180 @@
+"""Pre-trains the microworld's CLIP from scratch: picture-caption pairs and the contrastive loss, nothing else.
+
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 38 --threads 1
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 8 --seed 1 --minutes 12
+
+Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. For
+most of the time half of the patches or more are left out, which makes a step two to three times cheaper. The picture's
+embedding is the mean of its projected patches (open_clip's `pool_type: avg`), so each patch lives in the same space
+as the captions without any loss on patches.
+
+Shape letters: B pictures, T tokens, D embedding width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import word_tokenizer
+from measure import HeldOut, clip_scores
+from open_clip.model import CLIP
+from pretraining import Schedule, finished_folder, plain_attention, train
+from safetensors.torch import save_file
+from scene_pool import GROUP, ScenePool
+from torch import Tensor
+from torch.nn import functional as F
+
+from regionedit.microworld.scene import SIZE
+
+CONTEXT = 40
+EMBED = 128
+MEAN, STD = 0.5, 0.25
+GROUPS_PER_BATCH = 32
+# (share of the budget from which it holds, share of patches left out)
+PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
+# share of the batches that show one thing at a time, until this share of the budget: shapes are learned sooner
+SIMPLE, SIMPLE_UNTIL = 0.5, 0.3
+
+
+def configuration(patch_size: int, vocabulary_size: int) -> dict:
+    """open_clip_config.json."""
+    return {
+        "model_cfg": {
+            "embed_dim": EMBED,
+            "vision_cfg": {
+                "image_size": SIZE,
+                "patch_size": patch_size,
+                "width": 128,
+                "layers": 4,
+                "head_width": 32,
+                "pool_type": "avg",
+            },
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": vocabulary_size,
+                "width": 128,
+                "heads": 4,
+                "layers": 3,
+                # open_clip reads the tokenizer from the model's own folder; the name only says that there is one.
+                "hf_tokenizer_name": "microworld",
+            },
+        },
+        "preprocess_cfg": {"size": SIZE, "mean": [MEAN] * 3, "std": [STD] * 3, "resize_mode": "squash"},
+    }
+
+
+def to_input(pictures_BHWC: np.ndarray) -> Tensor:
+    """uint8 BHWC -> normalised float BCHW."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - MEAN) / STD
+
+
+def encode_text(model: CLIP, tokens_BT: Tensor) -> Tensor:
+    """Unit text embeddings BD, as `model.encode_text` makes them but without the padding behind the longest text:
+    the text tower is causal, so nothing before the end token changes, and a step gets cheaper."""
+    length = int((tokens_BT != 0).sum(1).max())
+    tokens = tokens_BT[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    ends = x[torch.arange(len(x)), tokens.argmax(-1)]
+    return F.normalize(ends @ model.text_projection, dim=-1)
+
+
+def encode_pictures(model: CLIP, pictures_BHWC: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Unit picture embeddings BD and projected patches BND."""
+    visual = model.visual
+    x = visual.ln_post(visual.transformer(visual._embeds(to_input(pictures_BHWC))))
+    patches = x[:, 1:] @ visual.proj
+    return F.normalize(patches.mean(1), dim=-1), patches
+
+
+def place_patches(model: CLIP) -> None:
+    """Starts the learned positions from sines and cosines of row and column, so that neighbours look alike."""
+    side = model.visual.grid_size[0]
+    width = model.visual.positional_embedding.shape[1] // 4
+    frequency = torch.logspace(np.log2(np.pi / 2), np.log2(np.pi / 32), width, base=2.0)
+    angle = torch.arange(side).float()[:, None] * frequency
+    wave = 0.5 * torch.cat([angle.sin(), angle.cos()], 1)
+    rows, columns = wave[:, None].expand(side, side, -1), wave[None].expand(side, side, -1)
+    with torch.no_grad():
+        model.visual.positional_embedding[1:] = torch.cat([rows, columns], -1).reshape(side * side, -1)
+
+
+def contrastive_loss(model: CLIP, image_BD: Tensor, text_BD: Tensor, captions: list[str]) -> Tensor:
+    """Symmetric cross-entropy; another picture's caption that reads the same is no negative."""
+    logits = model.logit_scale.exp().clamp(max=100) * image_BD.float() @ text_BD.float().T
+    ids = torch.tensor([{c: i for i, c in enumerate(captions)}[c] for c in captions])
+    same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=torch.bool)
+    logits = logits.masked_fill(same, float("-inf"))
+    target = torch.arange(len(logits))
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out: Path) -> None:
+    """The folder that `open_clip.create_model_and_transforms("local-dir:...")` loads; weights in half precision."""
+    with finished_folder(out) as folder:
+        weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+        config = configuration(patch_size, len(tokenizer))
+        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        word_tokenizer.save(tokenizer, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
+    parser.add_argument("--minutes", type=float, default=38.0, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--patch_size", type=int, default=4, help="pixels; 4 gives 16 x 16 patches")
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the arithmetic")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    tokenizer = word_tokenizer.build(word_tokenizer.words(), start=True, max_length=CONTEXT)
+    config = configuration(args.patch_size, len(tokenizer))["model_cfg"]
+    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith(("hf_", "tokenizer"))}
+    model = CLIP(EMBED, config["vision_cfg"] | {"patch_dropout": 0.5}, text)
+    place_patches(model)
+    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    watched, reported = HeldOut(100), HeldOut(1000)
+
+    def tokens(captions: list[str]) -> Tensor:
+        options = {"padding": True, "truncation": True, "max_length": CONTEXT, "return_tensors": "pt"}
+        return tokenizer(captions, **options).input_ids
+
+    def arithmetic():
+        return torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16")
+
+    def loss_of(step: int, share: float) -> Tensor:
+        model.visual.patch_dropout.prob = [prob for start, prob in PATCH_DROPOUT if share >= start][-1]
+        pictures, captions = pool.batch(args.seed, step, GROUPS_PER_BATCH, SIMPLE if share < SIMPLE_UNTIL else 0.0)
+        with arithmetic(), plain_attention():
+            image_BD = F.normalize(model.visual(to_input(pictures)), dim=-1)
+            text_BD = encode_text(model, tokens(captions))
+        return contrastive_loss(model, image_BD, text_BD, captions)
+
+    def scores(held_out: HeldOut) -> dict[str, float]:
+        return clip_scores(held_out, lambda p: encode_pictures(model, p), lambda t: encode_text(model, tokens(t)))
+
+    state = args.work / f"{args.out.name}_{args.seed}.safetensors"
+    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=120)
+    train(
+        model, loss_of, schedule, state, args.seed, lambda: scores(watched) | {"scale": model.logit_scale.exp().item()}
+    )
+    final = scores(reported)
+    print(f"{len(reported.captions)} held-out pictures in groups of {GROUP}: {json.dumps(final)}")
+    save(model, tokenizer, args.patch_size, final | {"minutes": args.minutes, "threads": args.threads}, args.out)
+
+
+if __name__ == "__main__":
+    main()

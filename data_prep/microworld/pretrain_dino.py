@@ -1,0 +1,151 @@
+"""Pre-trains a tiny self-supervised ViT that stands in for DINO under the name `dino_microworld`.
+
+    python data_prep/microworld/pretrain_dino.py --out checkpoints/microworld/dino --minutes 5 --threads 1
+
+It is a stand-in: the class is transformers' ViTModel, as DINO's is, and no caption or label is used, but the objective
+is the simpler one of telling two crops of one picture from crops of others (NT-Xent). Colour is hardly jittered:
+in this world colour is what a thing is.
+
+Shape letters: B pictures, C channels, H W pixels, D embedding width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import HeldOut, in_batches
+from pretraining import Schedule, finished_folder, plain_attention, train
+from scene_pool import GROUP, ScenePool
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+from regionedit.microworld.scene import SIZE
+
+MEAN, STD = 0.5, 0.25
+TEMPERATURE = 0.2
+GROUPS_PER_BATCH = 24
+SMALLEST_CROP = 0.65  # of the picture's side
+
+
+def configuration() -> ViTConfig:
+    return ViTConfig(
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=384,
+        image_size=SIZE,
+        patch_size=8,
+    )
+
+
+def to_input(pictures_BHWC: np.ndarray) -> Tensor:
+    """uint8 BHWC -> normalised float BCHW."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - MEAN) / STD
+
+
+def view(pictures_BCHW: Tensor) -> Tensor:
+    """A random crop of each picture at full size, mirrored half of the time, a little lighter or darker."""
+    count = len(pictures_BCHW)
+    scale = torch.empty(count).uniform_(SMALLEST_CROP, 1.0)
+    shift = (1 - scale)[:, None] * torch.empty(count, 2).uniform_(-1, 1)
+    mirror = torch.randint(0, 2, (count,)) * 2 - 1
+    affine = torch.zeros(count, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = scale * mirror, scale, shift
+    grid = F.affine_grid(affine, list(pictures_BCHW.shape), align_corners=False)
+    cropped = F.grid_sample(pictures_BCHW, grid, padding_mode="reflection", align_corners=False)
+    return cropped * torch.empty(count, 1, 1, 1).uniform_(0.9, 1.1)
+
+
+class Student(nn.Module):
+    """The ViT that is kept, and the projector that is not."""
+
+    def __init__(self):
+        super().__init__()
+        config = configuration()
+        self.vit = ViTModel(config, add_pooling_layer=False)
+        width = config.hidden_size
+        self.projector = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 64))
+
+    def forward(self, pictures_BCHW: Tensor) -> Tensor:
+        """Unit embeddings of the class token, projected."""
+        return F.normalize(self.projector(self.features(pictures_BCHW)), dim=-1)
+
+    def features(self, pictures_BCHW: Tensor) -> Tensor:
+        """Class token, BD."""
+        return self.vit(pixel_values=pictures_BCHW).last_hidden_state[:, 0]
+
+
+def contrast(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+    """NT-Xent: each view's partner among all other views of the batch."""
+    both = torch.cat([a_BD, b_BD]).float()
+    logits = (both @ both.T / TEMPERATURE).fill_diagonal_(float("-inf"))
+    partner = torch.arange(len(both)).roll(len(a_BD))
+    return F.cross_entropy(logits, partner)
+
+
+def scores_of(student: Student, held_out: HeldOut) -> dict[str, float]:
+    """self_retrieval: share of held-out pictures whose second view finds the first among all pictures;
+    attribute_gap: how much nearer a picture is to its look-alike than to a stranger (cosine of class tokens)."""
+    torch.manual_seed(0)
+    pictures = to_input(held_out.pictures)
+    plain = F.normalize(in_batches(student.features, pictures), dim=-1)
+    first, second = (in_batches(student, view(pictures)) for _ in range(2))
+    groups = plain.reshape(-1, GROUP, plain.shape[-1])
+    alike = (groups[:, 0] * groups[:, 1]).sum(-1).mean()
+    strange = (groups[:, 0] * groups.roll(1, 0)[:, 0]).sum(-1).mean()
+    found = (first @ second.T).argmax(1) == torch.arange(len(first))
+    return {
+        "self_retrieval": found.float().mean().item(),
+        "attribute_gap": (alike - strange).item(),
+    }
+
+
+def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:
+    """The folder that ViTModel and ViTImageProcessor load; weights in half precision."""
+    with finished_folder(out) as folder:
+        vit.half().save_pretrained(folder)
+        path = folder / "config.json"
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        path.write_text(json.dumps(config, indent=2) + "\n")
+        size = {"height": SIZE, "width": SIZE}
+        ViTImageProcessor(size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3).save_pretrained(folder)
+        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
+    parser.add_argument("--minutes", type=float, default=5.0, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    student = Student()
+    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    held_out = HeldOut(200)
+
+    def loss_of(step: int, share: float) -> Tensor:
+        pictures = to_input(pool.batch(args.seed, step, GROUPS_PER_BATCH)[0])
+        with torch.autocast("cpu", torch.bfloat16), plain_attention():
+            first, second = student(view(pictures)), student(view(pictures))
+        return contrast(first, second)
+
+    state = args.work / f"{args.out.name}_{args.seed}.safetensors"
+    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=60)
+    final = train(student, loss_of, schedule, state, args.seed, lambda: scores_of(student, held_out))
+    save(student.vit, final | {"threads": args.threads}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The training loop that every tiny frozen model is pre-trained with: a budget of minutes, resumable, without pickle.
+
+The budget is wall time, because the models are made to be as good as the minutes allow: the learning rate follows the
+share of the budget that is used up, whatever the machine's speed. Running the same command again goes on from the
+last state (written every two minutes) with the minutes that are left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SAVE_EVERY = 120.0  # seconds between states on disk
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn.
+
+    Args:
+        minutes: wall time of the whole training, evaluations included.
+        learning_rate: its peak; a linear rise over the first `warmup` of the budget, then a cosine down to 1 %.
+        warmup: share of the budget.
+        weight_decay: on matrices only; AdamW.
+        betas: AdamW's.
+        clip: largest gradient norm.
+        evaluate_every: seconds between held-out scores.
+    """
+
+    minutes: float
+    learning_rate: float
+    warmup: float = 0.03
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    evaluate_every: float = 180.0
+
+    def rate(self, share: float) -> float:
+        """Learning rate when `share` (0-1) of the budget is used."""
+        rise = min(1.0, (share + 1e-3) / self.warmup)
+        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return self.learning_rate * rise * fall
+
+
+def optimizer_of(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas, fused=True)
+
+
+def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, float]) -> None:
+    """Weights, Adam's moments and the position (step, seconds) in one safetensors file, atomically."""
+    tensors = {f"model/{name}": p.detach().clone() for name, p in model.state_dict().items()}
+    for name, p in model.named_parameters():
+        for moment in MOMENTS:
+            if p in optimizer.state:
+                tensors[f"{moment}/{name}"] = optimizer.state[p][moment]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata={"position": json.dumps(position)})
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Restores what `save_state` wrote and returns the position; {} where there is no file yet.
+
+    Raises:
+        ValueError: the file belongs to a model of another shape.
+    """
+    if not path.is_file():
+        return {}
+    with safe_open(path, "pt") as file:
+        position = json.loads(file.metadata()["position"])
+        names = set(file.keys())
+        stored = {name[len("model/") :]: file.get_tensor(name) for name in names if name.startswith("model/")}
+        try:
+            model.load_state_dict(stored)
+        except RuntimeError as error:
+            raise ValueError(f"{path} holds another model; remove it to start afresh ({error})") from error
+        for name, p in model.named_parameters():
+            if f"exp_avg/{name}" in names:
+                moments = {moment: file.get_tensor(f"{moment}/{name}") for moment in MOMENTS}
+                optimizer.state[p] = {"step": torch.tensor(float(position["step"])), **moments}
+    return position
+
+
+def train(
+    model: nn.Module,
+    loss_of: Callable[[int, float], Tensor],
+    schedule: Schedule,
+    state: Path,
+    seed: int,
+    evaluate: Callable[[], dict[str, float]],
+) -> dict[str, float]:
+    """Trains in place until the minutes are used up.
+
+    Args:
+        loss_of: (step, share of the budget used) -> scalar loss; data must depend on the step alone, so that a
+            resumed run goes on with data it has not seen.
+        state: file to resume from and save to.
+        seed: torch's generator is seeded by (seed, step) before each step.
+        evaluate: held-out scores, printed now and then and returned at the end.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    optimizer = optimizer_of(model, schedule)
+    position = load_state(state, model, optimizer)
+    step, before = int(position.get("step", 0)), float(position.get("seconds", 0.0))
+    budget = 60 * schedule.minutes
+    console = Console()
+    if step:
+        console.print(f"resuming at step {step}, {before:.0f} of {budget:.0f} s used")
+    start = saved = evaluated = time.monotonic()
+    running = 0.0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("loss", total=budget, completed=before)
+        model.train()
+        while (used := before + time.monotonic() - start) < budget:
+            share = used / budget
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(share)
+            torch.manual_seed((seed << 32) + step)
+            loss = loss_of(step, share)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the learning rate")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            optimizer.step()
+            running = loss.item() if running == 0 else 0.97 * running + 0.03 * loss.item()
+            step += 1
+            progress.update(bar, completed=used, description=f"step {step} loss {running:.3f}")
+            now = time.monotonic()
+            if now - evaluated > schedule.evaluate_every:
+                model.eval()
+                console.print(f"{used:6.0f} s step {step} loss {running:.4f} {told(evaluate())}")
+                model.train()
+                evaluated = time.monotonic()
+            if now - saved > SAVE_EVERY:
+                save_state(state, model, optimizer, {"step": step, "seconds": before + time.monotonic() - start})
+                saved = time.monotonic()
+        save_state(state, model, optimizer, {"step": step, "seconds": max(used, budget)})
+    model.eval()
+    scores = evaluate() | {"steps": step, "minutes": schedule.minutes, "loss": running}
+    console.print(f"done: {told(scores)}")
+    return scores
+
+
+@contextmanager
+def plain_attention():
+    """Computes attention as two matrix products and a softmax while it lasts.
+
+    On a CPU torch's fused kernel has no fast backward pass: with 90 to 257 tokens and 64 channels a head, a training
+    step in bfloat16 takes half the time this way.
+    """
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+        if dropout_p or is_causal:
+            raise ValueError("plain_attention: dropout_p and is_causal are not supported; pass attn_mask")
+        score = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(-2, -1)
+        with torch.autocast(score.device.type, enabled=False):
+            score = score if attn_mask is None else score + attn_mask.to(score.dtype)
+            weight = score.softmax(-1)
+        return weight @ value
+
+    fused = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = fused
+
+
+def told(scores: dict[str, float]) -> str:
+    """Scores on one line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+
+
+@contextmanager
+def finished_folder(out: Path):
+    """A temporary folder whose files are moved to `out` one by one, each atomically, once all are written."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        folder = Path(name)
+        yield folder
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with open(file, "rb") as written:
+                os.fsync(written.fileno())
+            target = out / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
