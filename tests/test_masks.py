@@ -126,7 +126,7 @@ def test_binary_concrete_does_not_depend_on_the_batch():
 def test_binarize_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="'gumbel' is unknown"):
         masks.binarize(torch.zeros(1, 4), estimator="gumbel")
-    with pytest.raises(ValueError, match="one per sample, 2 in all"):
+    with pytest.raises(ValueError, match="1 given, 2 samples need one each"):
         masks.binarize(torch.zeros(2, 4), estimator="binary_concrete", generators=generators(0))
 
 

@@ -165,6 +165,17 @@ def test_logits_are_float32_under_autocast():
         assert make()(*features()).logits_BN.dtype == torch.float32
 
 
+def test_positions_stretch_to_another_square_grid():
+    predictor = make()
+    with torch.no_grad():
+        predictor.position_ND.copy_(torch.arange(N).repeat_interleave(D).view(N, D) // GRID)  # its row
+    rows = predictor._positions(36)[:, 0].view(6, 6)
+    assert torch.allclose(rows, rows[:, :1].expand(6, 6), atol=1e-5)
+    assert (rows[:, 0].diff() > -0.1).all() and rows[0, 0] < 0.2 and rows[-1, 0] > 1.8
+    _, instruction, mask = features()
+    assert predictor(torch.randn(B, 36, D), instruction, mask).logits_BN.shape == (B, 36)
+
+
 def test_bad_arguments_name_the_field():
     for arguments, field in [
         ({"heads": 5}, "predictor.heads"),
@@ -176,7 +187,7 @@ def test_bad_arguments_name_the_field():
     patches, instruction, mask = features()
     with pytest.raises(ValueError, match="features 16 wide, got patches of 8"):
         make()(patches[..., :8], instruction, mask)
-    with pytest.raises(ValueError, match="3x3 grid, got 8 patches"):
+    with pytest.raises(ValueError, match="square grid, got 8 patches"):
         make()(patches[:, :8], instruction, mask)
 
 

@@ -70,10 +70,10 @@ def binarize(
             draw of odds p(1-t) : t(1-p) is a success (with t = 1/2: with probability p).
         temperature: of binary_concrete; towards 0 the samples approach 0 and 1.
         generators: of binary_concrete's noise, one CPU generator per sample of the first dimension, so that the batch
-            a sample is in changes nothing.
+            a sample is in changes nothing; None draws from torch's global one.
 
     Raises:
-        ValueError: an unknown estimator; binary_concrete without one generator per sample.
+        ValueError: an unknown estimator; another number of generators than samples.
     """
     hard = (probability > threshold).to(probability.dtype)
     if estimator is None:
@@ -83,8 +83,9 @@ def binarize(
         return hard + (probability - probability.detach())
     if estimator != "binary_concrete":
         raise ValueError(f"estimator: {estimator!r} is unknown; use None, 'straight_through' or 'binary_concrete'")
-    if generators is None or len(generators) != len(probability):
-        raise ValueError(f"generators: binary_concrete needs one per sample, {len(probability)} in all")
+    generators = [None] * len(probability) if generators is None else generators
+    if len(generators) != len(probability):
+        raise ValueError(f"generators: {len(generators)} given, {len(probability)} samples need one each")
     uniform = torch.stack([torch.rand(probability.shape[1:], generator=generator) for generator in generators])
     uniform = uniform.to(probability).clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     logit = torch.logit(probability, PROBABILITY_MARGIN) - float(np.log(threshold / (1 - threshold)))
