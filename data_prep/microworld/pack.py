@@ -1,0 +1,261 @@
+"""Packs the microworld: training and validation shards, and the folder of the test benchmark.
+
+    python data_prep/microworld/pack.py --split train --samples 100000 --out data/microworld/train --workers 2 --seed 0
+    python data_prep/microworld/pack.py --split validation --samples 1000 --out data/microworld/validation
+    python data_prep/microworld/pack.py --split test --samples 600 --out data/microworld/test
+
+A sample is a pure function of (split, seed, index), so the files do not depend on workers or on interruptions. Killed,
+the same command goes on with what is not there yet. Training shards hold picture, caption, instruction and target
+caption, nothing else; validation shards have their truth in files of their own, beside the shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import regionedit.microworld
+from regionedit.files import write_together
+from regionedit.images import png
+from regionedit.microworld.grammar import Edit
+from regionedit.microworld.renderer import render
+from regionedit.microworld.splits import sample
+from regionedit.microworld.truth import object_map, truth_mask
+
+SPLITS = ("train", "validation", "test")
+LARGEST_SHARD = 10_000  # img2dataset's keys leave four digits for the place within a shard
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples [first, first + samples) of a split, which are written together."""
+
+    out: Path
+    split: str
+    seed: int
+    number: int
+    first: int
+    samples: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:05d}"
+
+    def header(self) -> dict:
+        """Tells whether a file that is there is the one that would be written."""
+        return {
+            "schema": 1,
+            "writer": "microworld",
+            "world": world(),
+            "split": self.split,
+            "seed": self.seed,
+            "first": self.first,
+            "samples": self.samples,
+        }
+
+    def edits(self) -> Iterator[tuple[str, Edit]]:
+        """(key, edit) pairs; keys differ between splits, shards and places."""
+        for place in range(self.samples):
+            yield f"{self.split}-{self.name}{place:04d}", sample(self.split, self.seed, self.first + place)
+
+
+@cache
+def world() -> str:
+    """Fingerprint of the code that decides what a sample looks like."""
+    folder = Path(regionedit.microworld.__path__[0])
+    files = [folder / f"{name}.py" for name in ("grammar", "renderer", "scene", "splits", "truth")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def write_shard(part: Part) -> None:
+    """One standard shard with its instructions; validation also gets its truth, in a tar of its own."""
+    pairs = list(part.edits())
+    pictures = render([edit.source for _, edit in pairs])
+    truth = part.split == "validation"
+    lines, members, truths = [part.header()], [], []
+    for (key, edit), picture in zip(pairs, pictures, strict=True):
+        data = png(Image.fromarray(picture))
+        about = {"key": key, "caption": edit.source_caption, "status": "success"}
+        about |= dict.fromkeys(("width", "original_width"), picture.shape[1])
+        about |= dict.fromkeys(("height", "original_height"), picture.shape[0])
+        about["sha256"] = hashlib.sha256(data).hexdigest()
+        members.append((key, {"png": data, "txt": edit.source_caption.encode(), "json": json.dumps(about).encode()}))
+        line = {"key": key, "instruction": edit.instruction, "target_caption": edit.target_caption}
+        lines.append(line | ({"operation": edit.operation} if truth else {}))
+        if truth:
+            truths.append((key, {"mask.png": _mask(edit), "objects.png": png(Image.fromarray(object_map(edit)))}))
+    files = {f"{part.name}.instructions.jsonl": _jsonl(lines)}
+    if truth:
+        files[f"{part.name}.truth.tar"] = _tar(truths)
+    write_together(part.out, files | {f"{part.name}.tar": _tar(members)})  # the shard itself comes last
+
+
+def write_cases(part: Part) -> None:
+    """A part of the benchmark: three pictures a case, and its lines of cases.jsonl until all parts are there."""
+    pairs = list(part.edits())
+    sources, targets = (render([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
+    lines = [part.header()]
+    for (key, edit), source, target in zip(pairs, sources, targets, strict=True):
+        groups = {
+            "seen": "unseen" if edit.unseen_pair else "seen",
+            "phrasing": "unseen" if edit.unseen_phrasing else "seen",
+            "objects": str(len(edit.source.things)),
+        }
+        lines.append({"id": key, **edit.to_json(), "groups": groups})
+        (part.out / "pictures" / f"{key}.png").write_bytes(png(Image.fromarray(source)))
+        (part.out / "truth" / f"{key}.png").write_bytes(png(Image.fromarray(target)))
+        (part.out / "masks" / f"{key}.png").write_bytes(_mask(edit))
+    write_together(part.out, {_part_file(part): _jsonl(lines)})
+
+
+def shard_is_there(part: Part) -> bool:
+    """Is this shard complete?
+
+    Raises:
+        ValueError: there is another one in its place.
+    """
+    if not (part.out / f"{part.name}.tar").exists():
+        return False
+    _expect(part, part.out / f"{part.name}.instructions.jsonl", part.header())
+    return True
+
+
+def cases_are_there(part: Part) -> bool:
+    """Is this part of the benchmark complete?
+
+    Raises:
+        ValueError: there is another one in its place.
+    """
+    path = part.out / _part_file(part)
+    if not path.exists():
+        return False
+    _expect(part, path, part.header())
+    return True
+
+
+def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_size: int) -> None:
+    """Write what is not there yet.
+
+    Raises:
+        ValueError: an argument out of range, or `out` holds another packing.
+        OSError: no room, no permission.
+    """
+    for name, value, low, high in (
+        ("samples", samples, 1, 10**9),
+        ("workers", workers, 1, 1024),
+        ("seed", seed, 0, 2**63),
+        ("shard_size", shard_size, 1, LARGEST_SHARD),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"--{name}: {value} is not in {low}..{high}")
+    starts = range(0, samples, shard_size)
+    parts = [Part(out, split, seed, i, s, min(shard_size, samples - s)) for i, s in enumerate(starts)]
+    if split == "test":
+        _pack_benchmark(parts, samples, workers)
+        return
+    beyond = sorted(path.name for path in out.glob("[0-9]*.tar") if int(path.name.split(".")[0]) >= len(parts))
+    if beyond:
+        raise ValueError(f"--out: {out} holds {beyond[0]}, which is more than --samples {samples}; remove it first")
+    _write(parts, shard_is_there, write_shard, workers)
+
+
+def _pack_benchmark(parts: list[Part], samples: int, workers: int) -> None:
+    out, about = parts[0].out, {**replace(parts[0], samples=samples).header()}
+    done = out / "packing.json"
+    if done.exists():
+        _expect(parts[0], done, about)
+        return
+    for folder in ("pictures", "truth", "masks"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    _write(parts, cases_are_there, write_cases, workers)
+    lines = [line for part in parts for line in (out / _part_file(part)).read_bytes().splitlines(keepends=True)[1:]]
+    write_together(out, {"cases.jsonl": b"".join(lines), done.name: _jsonl([about])})
+    for part in parts:
+        (out / _part_file(part)).unlink()
+
+
+def _write(parts: list[Part], is_there: Callable[[Part], bool], write: Callable[[Part], None], workers: int) -> None:
+    missing = [part for part in parts if not is_there(part)]
+    total = sum(part.samples for part in parts)
+    for left in parts[0].out.glob(".*.part"):  # of a run that was killed
+        left.unlink()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    pool = ProcessPoolExecutor(workers)
+    try:
+        with Progress(*columns) as progress:
+            bar = progress.add_task(f"{parts[0].split} samples", total=total)
+            progress.advance(bar, total - sum(part.samples for part in missing))
+            running = {pool.submit(write, part): part for part in missing}
+            for finished in as_completed(running):
+                finished.result()
+                progress.advance(bar, running[finished].samples)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _expect(part: Part, path: Path, header: dict) -> None:
+    try:
+        with path.open() as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError):
+        found = {}
+    differs = [name for name, value in header.items() if found.get(name) != value]
+    if differs:
+        what = ", ".join(f"{name} {found.get(name)}, not {header[name]}" for name in differs)
+        raise ValueError(f"--out: {path} is of another packing ({what}); remove it or choose another folder")
+
+
+def _part_file(part: Part) -> str:
+    return f"cases-{part.name}.jsonl"
+
+
+def _jsonl(lines: list[dict]) -> bytes:
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def _tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
+    buffer = io.BytesIO()
+    with webdataset.TarWriter(buffer, mtime=0, encoder=False) as tar:
+        for key, parts in members:
+            tar.write({"__key__": key, **parts})
+    return buffer.getvalue()
+
+
+def _mask(edit: Edit) -> bytes:
+    return png(Image.fromarray((truth_mask(edit) * 255).round().astype(np.uint8)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=SPLITS, required=True, help="which of the disjoint streams of samples")
+    parser.add_argument("--samples", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder; complete shards in it are kept")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard_size", type=int, default=1000, help="samples of a shard")
+    try:
+        pack(**vars(parser.parse_args()))
+    except (ValueError, OSError) as error:
+        print(f"pack.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pack.py: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
