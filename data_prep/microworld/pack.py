@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import webdataset
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -228,9 +228,14 @@ def _jsonl(lines: list[dict]) -> bytes:
 
 def _tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
     buffer = io.BytesIO()
-    with webdataset.TarWriter(buffer, mtime=0, encoder=False) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in members:
-            tar.write({"__key__": key, **parts})
+            for suffix, data in parts.items():
+                member = tarfile.TarInfo(
+                    f"{key}.{suffix}"
+                )  # its time and owner are zero: bytes depend on content alone
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader, ValidationLoader
@@ -23,7 +24,7 @@ class PairsDataModule(LightningDataModule):
     Args:
         data: where the pairs are and how they are read.
         seed: decides the training order.
-        max_steps: of the run; only told in the log, as epochs.
+        max_steps: of the run; told as a number of epochs.
 
     Raises:
         ValueError: from `setup` and the loaders; names data.train, data.validation or data.proposals.
@@ -34,6 +35,7 @@ class PairsDataModule(LightningDataModule):
         self.data, self.seed, self.max_steps = data, seed, max_steps
         self.train: Manifest | None = None
         self.validation: Manifest | None = None
+        self._loaders: list[TrainLoader | ValidationLoader] = []
 
     def prepare_data(self) -> None:
         """Index the shards, once per node, before the other ranks ask for the manifests."""
@@ -46,18 +48,30 @@ class PairsDataModule(LightningDataModule):
         if self.train is None:
             self.setup()
         loader = TrainLoader(self.train, self.data, self.seed, *self._place())
-        log.info(
-            "%s: %d samples, %d steps of %d an epoch, %d dropped in each; %d steps are %.2f epochs",
-            *(self.data.train, len(self.train), len(loader), self.data.global_batch, loader.plan.dropped),
-            *(self.max_steps, self.max_steps / len(loader)),
+        epochs = self.max_steps / len(loader)
+        rank_zero_info(
+            f"{self.data.train}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} an epoch, "
+            f"{loader.plan.dropped} dropped in each; {self.max_steps} steps are {epochs:.2f} epochs"
         )
+        self._loaders.append(loader)
         return loader
 
     def val_dataloader(self) -> ValidationLoader | list:
         """The validation loader, or an empty list where `data.validation` is None."""
         if self.train is None:
             self.setup()
-        return ValidationLoader(self.validation, self.data, *self._place()) if self.validation else []
+        if not self.validation:
+            return []
+        loader = ValidationLoader(self.validation, self.data, *self._place())
+        self._loaders.append(loader)
+        return loader
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Tell which samples this rank could not read."""
+        for loader in self._loaders:
+            if loader.bad.counts:
+                log.warning("bad samples that were replaced: %s", loader.bad.report())
+        self._loaders.clear()
 
     def transfer_batch_to_device(self, batch: TrainBatch, device: torch.device, dataloader_idx: int) -> TrainBatch:
         """Lightning cannot move a frozen record."""

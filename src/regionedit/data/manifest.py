@@ -5,12 +5,15 @@ Shape letters: S samples.
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from safetensors.numpy import save
 
 from regionedit.data.index import find_shards, index_shard, part_path
 from regionedit.files import write_atomic
+
+log = logging.getLogger(__name__)
 
 LAYOUT = "regionedit-manifest-1"  # of the kept file
 _MANY = 64  # shards from which on indexing is worth several processes
@@ -77,13 +82,14 @@ class Manifest:
         name = "manifest.truth.safetensors" if with_truth else "manifest.safetensors"
         beside = (proposals or folder) / name
         stamps = _stamps(folder, proposals, shards, parts)
-        for kept in (beside, _elsewhere(beside)):
-            manifest = _load(kept, folder, proposals, shards, stamps)
-            if manifest is not None:
-                return manifest
-        manifest = _build(folder, proposals, shards, parts)
-        _keep(manifest, stamps, beside)
-        return manifest
+        with _one_process(beside):
+            for kept in (beside, _elsewhere(beside)):
+                manifest = _load(kept, folder, proposals, shards, stamps)
+                if manifest is not None:
+                    return manifest
+            manifest = _build(folder, proposals, shards, parts)
+            _keep(manifest, stamps, beside)
+            return manifest
 
     def key(self, sample: int) -> str:
         return self.keys[sample].decode()
@@ -146,12 +152,21 @@ def _keep(manifest: Manifest, stamps: list, beside: Path) -> None:
     data = save(
         {**columns, "keys": letters, "sizes": manifest.sizes}, metadata={"layout": LAYOUT, "info": json.dumps(info)}
     )
-    try:
-        write_atomic(beside, data)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        write_atomic(_elsewhere(beside), data)
+    for place in (beside, _elsewhere(beside)):
+        try:
+            write_atomic(place, data)
+            return
+        except OSError as error:
+            refused = error
+    log.warning("%s is not kept and will be made again: %s", beside.name, refused)
+
+
+@contextmanager
+def _one_process(beside: Path) -> Iterator[None]:
+    """Let the ranks of a machine index in turn: all but the first then find it done."""
+    with open(Path(tempfile.gettempdir()) / f"regionedit-{os.getuid()}-{_elsewhere(beside).stem}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _load(kept: Path, folder: Path, proposals: Path | None, shards: tuple[str, ...], stamps: list) -> Manifest | None:
