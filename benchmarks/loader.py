@@ -1,0 +1,102 @@
+"""Samples per second of the training loader beside a plain webdataset pipeline over the same shards.
+
+    python -m benchmarks.loader [--samples 1500]
+
+Both decode, resize and batch with one loader process. Ours also joins the instructions by key, shuffles across shards
+exactly and can resume; the baseline is what webdataset's own documentation shows: shard shuffle, buffer shuffle,
+decode, batch. Two kinds of shards: 64 px PNG at 64 px (the microworld) and 256 px JPEG at 224 px (photographs). The
+figures are medians over alternating rounds, and the manifest is made before the clock starts, as it is once per folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from PIL import Image
+
+from benchmarks.results import record
+from regionedit.config import DataConfig
+from regionedit.data.loader import TrainLoader
+from regionedit.data.manifest import Manifest
+
+BATCH, SHARD, ROUNDS = 32, 250, 3
+KINDS = {"png_64": ("png", 64, 64), "jpeg_256": ("jpg", 256, 224)}  # suffix, stored size, size in training
+
+
+def write_shards(folder: Path, samples: int, suffix: str, size: int) -> None:
+    """Pictures with the detail of a photograph: coarse colours, with some grain on top."""
+    rng = np.random.default_rng(0)
+    for shard in range(samples // SHARD):
+        lines = [{"schema": 1}]
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for place in range(SHARD):
+                key = f"{shard:05d}{place:04d}"
+                coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((size, size))
+                grainy = np.clip(np.asarray(coarse) + rng.normal(0, 6, (size, size, 3)), 0, 255).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(grainy).save(buffer, {"png": "PNG", "jpg": "JPEG"}[suffix])
+                for name, data in ((suffix, buffer.getvalue()), ("txt", b"a caption"), ("json", b"{}")):
+                    member = tarfile.TarInfo(f"{key}.{name}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+                lines.append({"key": key, "instruction": "change it", "target_caption": "another caption"})
+        content = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{shard:05d}.instructions.jsonl").write_text(content)
+
+
+def plain_webdataset(folder: Path, suffix: str, size: int) -> Iterable:
+    """One epoch in batches of (float BCHW in [0, 1], captions)."""
+
+    def tensor(picture: Image.Image) -> torch.Tensor:
+        resized = picture.resize((size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy()).float() / 255
+
+    pipeline = (
+        webdataset.WebDataset(sorted(map(str, folder.glob("*.tar"))), shardshuffle=100)
+        .shuffle(1000)
+        .decode("pilrgb")
+        .to_tuple(suffix, "txt")
+        .map_tuple(tensor, lambda text: text)
+        .batched(BATCH, partial=False)
+    )
+    return webdataset.WebLoader(pipeline, batch_size=None, num_workers=1)
+
+
+def rate(batches: Iterable) -> float:
+    """Samples per second over one epoch, the start of the loader process included."""
+    started = time.perf_counter()
+    count = sum(1 for _ in batches)
+    return count * BATCH / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1500, help=f"of each kind; at least {SHARD}")
+    samples = parser.parse_args().samples
+    if samples < SHARD:
+        parser.error(f"--samples: {samples} is less than one shard of {SHARD}")
+    torch.set_num_threads(1)
+    for kind, (suffix, stored, size) in KINDS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            write_shards(folder, samples, suffix, stored)
+            data = DataConfig(train=str(folder), global_batch=BATCH, image_size=size, workers=1)
+            loader = TrainLoader(Manifest.open(folder), data, seed=0)
+            rounds = [(rate(loader), rate(plain_webdataset(folder, suffix, size))) for _ in range(ROUNDS)]
+        ours, baseline = (statistics.median(column) for column in zip(*rounds, strict=True))
+        record(f"loader_{kind}", ours, baseline, "samples/s")
+
+
+if __name__ == "__main__":
+    main()
