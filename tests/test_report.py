@@ -1,0 +1,140 @@
+"""The report: one file with everything in it, and tables that say what the summary says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation.benchmarks import Microworld
+from regionedit.evaluation.entries import Entry
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.report import choose_cases, draw_curves, thumbnail, write_report
+from regionedit.evaluation.tables import comparison, print_tables, share_of_ceiling
+from tests.benchmark_folder import write_benchmark
+
+
+def score(mean: float) -> dict:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 4}
+
+
+def block(iou: float, **more) -> dict:
+    metrics = {"region_iou": score(iou), "pointing": score(0.9)}
+    return {"n": 4, "failed": 1, "metrics": metrics, "by": {}} | more
+
+
+SUMMARY = {
+    "benchmark": "microworld",
+    "protocol": {"name": "microworld", "headline_operations": ["replace", "remove"], "judge": "<judge>"},
+    "name": "learned",
+    **block(0.6, by={"operation": {"remove": block(0.5), "add": block(0.1)}}),
+    "baselines": {
+        "clip_similarity": block(0.4, title="CLIP similarity", note="threshold 0.61, chosen on validation"),
+        "truth": block(1.0, title="true region (oracle)", note=""),
+    },
+    "ceiling": block(0.8),
+}
+SUMMARY["metrics"]["pointing_chance"] = score(0.4)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    cases = Microworld(write_benchmark(folder / "benchmark", 5))
+    flat = np.full((64, 64), 0.5, np.float32)
+
+    def outcomes():
+        for number, case in enumerate(cases):
+            if number == 4:
+                yield Outcome(case, failed="no <room>")
+            else:
+                yield Outcome(case, case.truth_image, flat, flat)
+
+    rows = pd.DataFrame(
+        {
+            "id": [case.id for case in cases],
+            "operation": [case.operation for case in cases],
+            "failed": [None] * 4 + ["no <room>"],
+            "region_iou": [0.1, 0.2, 0.3, 0.4, np.nan],
+            "edit_success": [1.0, 0.0, 1.0, 1.0, np.nan],
+        }
+    )
+    log = folder / "metrics.csv"
+    log.write_text("step,loss,validation/iou/local\n10,1.0,\n20,,0.3\n40,,0.5\n")
+    own = Entry("learned", "learned", outcomes, EvaluateConfig(), True, rows=rows)
+    write_report(folder / "report.html", replace(EvaluateConfig(), training_log=str(log)), own, SUMMARY)
+    return (folder / "report.html").read_text()
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http://" not in html and "https://" not in html
+    assert "<script" not in html
+
+
+def test_pictures_scores_failures_and_curves_are_there(html):
+    assert 'alt="learning curves"' in html
+    for name in ("source", "probability", "region", "edited", "true region", "true edit"):
+        assert f"<figcaption>{name}</figcaption>" in html
+    assert "edit succeeded" in html and "edit failed" in html
+    assert "region IoU 0.10" in html
+    assert "0.600 ±0.100" in html and "share of the ceiling: IoU 75%" in html
+
+
+def test_text_is_escaped(html):
+    assert "no &lt;room&gt;" in html and "&lt;judge&gt;" in html
+    assert "<room>" not in html
+
+
+def test_the_comparison_runs_from_the_rivals_to_the_oracle():
+    table = comparison(SUMMARY)
+    names = [row[0] for row in table.rows]
+    assert names == ["CLIP similarity", "learned (this run)", "trained with masks (ceiling)", "true region (oracle)"]
+    assert "0.400" in table.note and "threshold 0.61" in table.note
+    assert [row[1] for row in comparison(SUMMARY, intervals=False).rows] == ["0.400", "0.600", "0.800", "1.000"]
+
+
+def test_without_a_ceiling_there_is_no_share():
+    assert share_of_ceiling(SUMMARY | {"ceiling": None}) == ""
+
+
+def test_the_printed_table_holds_the_same(capsys):
+    print_tables(SUMMARY, Console(width=120))
+    printed = capsys.readouterr().out
+    assert "learned (this run)" in printed and "0.600" in printed and "By operation" in printed
+    assert "4 cases, 1 failed" in printed
+
+
+def test_examples_of_every_operation_and_the_worst_are_chosen():
+    count = 40
+    rows = pd.DataFrame(
+        {
+            "id": [f"{i}" for i in range(count)],
+            "operation": ["remove", "add"] * (count // 2),
+            "failed": ["broken"] + [None] * (count - 1),
+            "region_iou": np.linspace(0, 1, count),
+        }
+    )
+    chosen = dict(choose_cases(rows))
+    assert len(chosen["Examples: remove"]) == len(chosen["Examples: add"]) == 6
+    assert chosen["The worst regions"][0] == "1" and "0" not in sum(chosen.values(), [])
+
+
+def test_a_large_picture_is_shown_small_and_kept_as_it_is():
+    large = Image.new("RGB", (1000, 500))
+    assert thumbnail(large).size == (256, 128) and large.size == (1000, 500)
+
+
+def test_curves_need_a_log_that_exists_and_holds_validation(tmp_path):
+    assert draw_curves(None) == ""
+    with pytest.raises(ValueError, match="^training_log: "):
+        draw_curves(str(tmp_path / "metrics.csv"))
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2\n")
+    assert draw_curves(str(tmp_path / "metrics.csv")) == ""

@@ -1,0 +1,41 @@
+"""The shipped weights are few and small, and nothing in them can run code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHECKPOINTS = ROOT / "checkpoints"
+MIB = 1 << 20
+UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5")
+
+
+def shipped() -> list[Path]:
+    return [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
+
+
+def test_all_weights_together_stay_under_40_mib():
+    assert sum(path.stat().st_size for path in shipped()) < 40 * MIB
+
+
+def test_every_file_stays_under_15_mib():
+    assert [str(path) for path in shipped() if path.stat().st_size >= 15 * MIB] == []
+
+
+def test_weights_are_safetensors_only():
+    assert [str(path) for path in shipped() if path.suffix in UNSAFE] == []
+
+
+@pytest.mark.microworld
+@pytest.mark.parametrize("name", ["clip", "judge", "dino", "t5", "inpaint", "region_predictor"])
+def test_every_shipped_model_holds_finite_weights(name):
+    import torch
+    from safetensors.torch import load_file
+
+    files = list((CHECKPOINTS / "microworld" / name).rglob("*.safetensors"))
+    assert files
+    for path in files:
+        for key, tensor in load_file(path).items():
+            assert torch.isfinite(tensor).all(), f"{path.name}: {key}"
