@@ -72,6 +72,7 @@ class GeneratorConfig:
         name: key of GENERATORS.
         path: folder or hub name in diffusers' layout.
         revision: pinned revision of a hub name.
+        variant: of its weight files, such as fp16 where only those are safetensors; None for the plain ones.
         size: pictures are fitted to this many pixels on the longer side before generation; 0 keeps their size.
         steps: denoising steps. Not given in the paper.
         gradient_steps: the last steps that carry gradient with `gradient: full`; 0 for all. Not given in the paper.
@@ -85,6 +86,7 @@ class GeneratorConfig:
     name: str = "stable_diffusion"
     path: str = f"{MICROWORLD}/inpaint"
     revision: str | None = None
+    variant: str | None = None
     size: int = 64
     steps: int = 8
     gradient_steps: int = 0

@@ -66,6 +66,8 @@ class StableDiffusion(DifferentiableGenerator):
             pipeline = StableDiffusionInpaintPipeline.from_pretrained(
                 config.path,
                 revision=config.revision,
+                variant=config.variant,
+                use_safetensors=True,
                 torch_dtype=getattr(torch, config.precision),
                 safety_checker=None,
                 requires_safety_checker=False,

@@ -1,0 +1,170 @@
+"""Make the generator's proposals once and keep them: training then needs no generator, and a step costs a fraction.
+
+    python data_prep/make_proposals.py --config configs/train_microworld.yaml --data.proposals data/proposals
+    python train.py                    --config configs/train_microworld.yaml --data.proposals data/proposals
+
+A stored proposal cannot follow the region that is being learnt, so its mask is hard and random (boxes, blobs, a quarter
+everything): what `step.proposal_mask: random_hard` draws. Every shard of `data.train` gives `{shard}.proposals.tar`
+with `{key}.png` and `{key}.mask.png`. A shard is written whole or not at all; run again to go on.
+
+Shape letters: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from regionedit import masks
+from regionedit.config import TrainConfig, parse_command
+from regionedit.data.manifest import Manifest
+from regionedit.data.shards import BadSample, Sample, ShardReader
+from regionedit.files import write_atomic
+from regionedit.generators import Generator, load_generator, noise_seed
+from regionedit.images import png, to_pictures
+
+
+@dataclass
+class ProposalsConfig(TrainConfig):
+    """Make stored proposals with the generator of a training configuration.
+
+    Args:
+        device: cpu, cuda, cuda:1, mps.
+        batch: pictures that are generated together.
+        part: which share of the shards this process makes, from 0.
+        parts: into how many shares the shards are divided, for several processes or machines.
+    """
+
+    device: str = "cpu"
+    batch: int = 64
+    part: int = 0
+    parts: int = 1
+
+
+def make_proposals(config: ProposalsConfig) -> int:
+    """Write what is missing; returns the number of shards written now.
+
+    Raises:
+        ValueError: no place to write to, unusable shards, or proposals that were begun with other settings.
+    """
+    if config.data.proposals is None:
+        raise ValueError("data.proposals: say where to, for example --data.proposals data/proposals")
+    if not 0 <= config.part < config.parts:
+        raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
+    out = Path(config.data.proposals)
+    manifest = Manifest.open(config.data.train)
+    _same_settings(config, out / "proposals.json")
+    ends = manifest.sizes.cumsum()
+    wanted = [
+        (manifest.path("picture", shard).stem, range(end - size, end))
+        for shard, size, end in zip(manifest.shards, manifest.sizes.tolist(), ends.tolist(), strict=True)
+    ][config.part :: config.parts]
+    missing = [(shard, samples) for shard, samples in wanted if not (out / f"{shard}.proposals.tar").exists()]
+    if not missing:
+        return 0
+    generator = load_generator(config.generator, config.device)
+    reader = ShardReader(manifest, config.data.image_size)
+    columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=sum(len(samples) for _, samples in missing))
+        for shard, samples in missing:
+            with _whole_tar(out / f"{shard}.proposals.tar") as tar:
+                for start in range(0, len(samples), config.batch):
+                    chosen = samples[start : start + config.batch]
+                    for name, data in _propose(config, generator, reader, chosen):
+                        member = tarfile.TarInfo(name)
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+                    progress.advance(task, len(chosen))
+    return len(missing)
+
+
+def _propose(
+    config: ProposalsConfig, generator: Generator, reader: ShardReader, samples: range
+) -> Iterator[tuple[str, bytes]]:
+    """File names and contents. An unreadable sample gets an empty proposal: training replaces it in any case."""
+    read: dict[str, Sample | None] = {}
+    for sample in samples:
+        key = reader.manifest.key(sample)
+        try:
+            read[key] = reader.read(sample)
+        except BadSample:
+            read[key] = None
+    good = {key: sample for key, sample in read.items() if sample is not None}
+    made: dict[str, tuple[bytes, bytes]] = {}
+    if good:
+        pictures = torch.stack([torch.from_numpy(s.picture_HWC.copy()) for s in good.values()])
+        images_BCHW = pictures.permute(0, 3, 1, 2).float() / 255
+        mask_seeds = [noise_seed(config.seed, "proposal mask", key) for key in good]
+        mask_B1HW = masks.random_hard(mask_seeds, tuple(images_BCHW.shape[-2:]))
+        texts = [s.instruction if generator.needs == "instruction" else s.target_caption for s in good.values()]
+        seeds = [noise_seed(config.seed, "proposal", key) for key in good]
+        proposals_BCHW = generator.propose(images_BCHW, mask_B1HW, texts, seeds)
+        pairs = zip(to_pictures(proposals_BCHW), to_pictures(mask_B1HW), strict=True)
+        made = dict(zip(good, ((png(proposal), png(mask)) for proposal, mask in pairs), strict=True))
+    for key in read:
+        proposal, mask = made.get(key, (b"", b""))
+        yield f"{key}.png", proposal
+        yield f"{key}.mask.png", mask
+
+
+def _same_settings(config: ProposalsConfig, path: Path) -> None:
+    """Everything that decides the proposals is kept beside them, and may not change half-way."""
+    settings = {
+        "data.train": config.data.train,
+        "data.image_size": config.data.image_size,
+        "seed": config.seed,
+        **{f"generator.{name}": value for name, value in asdict(config.generator).items()},
+    }
+    if path.exists():
+        before = json.loads(path.read_text())
+        for name in settings:
+            if before.get(name) != settings[name]:
+                raise ValueError(
+                    f"{name}: is {settings[name]!r}, but the proposals in {path.parent} were begun with "
+                    f"{before.get(name)!r}; restore it, or choose another data.proposals"
+                )
+        return
+    write_atomic(path, json.dumps(settings, indent=2).encode())
+
+
+@contextmanager
+def _whole_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that appears under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                yield tar
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main() -> None:
+    config = parse_command(ProposalsConfig)
+    try:
+        print(f"{make_proposals(config)} shards written to {config.data.proposals}")
+    except ValueError as error:
+        print(f"make_proposals.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"make_proposals.py: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The download of the public models, without a network: pins, patterns, and what open_clip will find."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from data_prep import fetch_models
+from regionedit.config import EditConfig, TrainConfig, load_config
+
+CLIP, T5, INPAINT = fetch_models.MODELS
+
+
+@pytest.mark.parametrize(
+    ("config_class", "path"), [(TrainConfig, "configs/train_sd15.yaml"), (EditConfig, "configs/edit_sd15.yaml")]
+)
+def test_the_configurations_name_what_is_fetched(config_class, path):
+    import open_clip
+
+    config = load_config(config_class, path)
+    known = open_clip.get_pretrained_cfg(config.encoders.clip, config.encoders.clip_pretrained)
+    assert known["hf_hub"].rstrip("/") == CLIP.name
+    assert (config.encoders.instruction, config.encoders.instruction_revision) == (T5.name, T5.revision)
+    assert (config.generator.path, config.generator.revision) == (INPAINT.name, INPAINT.revision)
+    assert fnmatch(f"unet/diffusion_pytorch_model.{config.generator.variant}.safetensors", INPAINT.files[-2])
+
+
+def test_no_file_that_could_run_code_is_fetched():
+    for model in fetch_models.MODELS:
+        assert len(model.revision) == 40
+        for name in ("unet/diffusion_pytorch_model.bin", "pytorch_model.bin", "open_clip_pytorch_model.bin", "x.py"):
+            assert not any(fnmatch(name, pattern) for pattern in model.files)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """snapshot_download as it lays files out, without the download."""
+
+    def snapshot_download(name, revision, allow_patterns, cache_dir):
+        folder = Path(cache_dir) / f"models--{name.replace('/', '--')}" / "snapshots" / revision
+        folder.mkdir(parents=True)
+        for pattern in allow_patterns:
+            if "*" not in pattern:
+                (folder / pattern).parent.mkdir(exist_ok=True)
+                (folder / pattern).write_bytes(b"")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+
+
+def test_open_clip_finds_the_pinned_weights_on_main(hub, tmp_path, capsys):
+    fetch_models.main(["--cache", str(tmp_path)])
+    found = huggingface_hub.try_to_load_from_cache(CLIP.name, "open_clip_model.safetensors", cache_dir=tmp_path)
+    assert found == str(
+        tmp_path / f"models--{CLIP.name.replace('/', '--')}/snapshots/{CLIP.revision}/open_clip_model.safetensors"
+    )
+    printed = capsys.readouterr().out
+    assert f"export HF_HUB_CACHE={tmp_path}" in printed and "OpenRAIL" in printed
+
+
+def test_a_main_that_is_there_is_left_alone(hub, tmp_path):
+    main = tmp_path / f"models--{CLIP.name.replace('/', '--')}" / "refs" / "main"
+    main.parent.mkdir(parents=True)
+    main.write_text("another")
+    fetch_models.fetch(CLIP, tmp_path)
+    assert main.read_text() == "another"
+
+
+def test_no_network_is_one_line(monkeypatch, tmp_path, capsys):
+    def snapshot_download(*arguments, **named):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(SystemExit) as stop:
+        fetch_models.main(["--cache", str(tmp_path)])
+    assert stop.value.code == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and CLIP.name in errors[0]

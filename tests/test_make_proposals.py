@@ -1,0 +1,110 @@
+"""Stored proposals: whole shards or none, the same whatever the batch, and training reads them."""
+
+import dataclasses
+import io
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+
+from data_prep.make_proposals import ProposalsConfig, make_proposals
+from regionedit import generators
+from regionedit.config import load_config
+from regionedit.data.datamodule import PairsDataModule
+from tests.shards import write_shards
+
+
+@pytest.fixture
+def make(tmp_path, tiny_inpaint_dir):
+    def make(*changes: str) -> ProposalsConfig:
+        folder = tmp_path / "train"
+        if not folder.exists():
+            write_shards(folder, sizes=(5, 3))
+        base = [
+            f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
+            "--data.validation=null",
+            f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=1", "--data.workers=0",
+        ]  # fmt: skip
+        return load_config(ProposalsConfig, overrides=[*base, *changes])
+
+    return make
+
+
+def members(path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}
+
+
+def test_each_shard_gets_its_proposals_and_training_reads_them(make, tmp_path):
+    config = make("--batch=4")
+    assert make_proposals(config) == 2
+    first = members(tmp_path / "proposals" / "00000.proposals.tar")
+    assert list(first)[:2] == ["k000000.png", "k000000.mask.png"] and len(first) == 10
+    assert Image.open(io.BytesIO(first["k000000.png"])).size == (32, 32)
+    masks = [Image.open(io.BytesIO(data)) for name, data in first.items() if "mask" in name]
+    assert all(mask.mode == "L" and {value for _, value in mask.getcolors()} <= {0, 255} for mask in masks)
+    data = dataclasses.replace(config.data, global_batch=4)
+    batch = next(iter(PairsDataModule(data, 0, 1).train_dataloader()))
+    assert batch.proposals_BCHW.shape == batch.images_BCHW.shape
+    stored = members(tmp_path / "proposals" / "00000.proposals.tar") | members(
+        tmp_path / "proposals" / "00001.proposals.tar"
+    )
+    expected = torch.tensor(list(Image.open(io.BytesIO(stored[f"{batch.keys[0]}.png"])).convert("RGB").getdata()))
+    assert torch.equal((batch.proposals_BCHW[0] * 255).round().flatten(1).T.int(), expected.int())
+
+
+def test_batch_and_parts_change_nothing(make, tmp_path):
+    make_proposals(make("--batch=4"))
+    for part in ("0", "1"):
+        changes = [f"--data.proposals={tmp_path / 'parts'}", "--batch=1", "--parts=2", f"--part={part}"]
+        assert make_proposals(make(*changes)) == 1
+    for name in ("00000.proposals.tar", "00001.proposals.tar"):
+        together, apart = (members(tmp_path / folder / name) for folder in ("proposals", "parts"))
+        assert together.keys() == apart.keys()
+        for key, data in together.items():
+            a, b = (Image.open(io.BytesIO(d)).convert("RGB").tobytes() for d in (data, apart[key]))
+            assert max(abs(x - y) for x, y in zip(a, b, strict=True)) <= 1
+
+
+def test_an_interrupted_run_leaves_no_half_shard_and_goes_on(make, tmp_path, monkeypatch):
+    config, calls = make("--batch=2"), []
+    original = generators.StableDiffusion.propose
+
+    def propose(self, *arguments):
+        calls.append(1)
+        if len(calls) == 5:  # in the second shard
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generators.StableDiffusion, "propose", propose)
+        with pytest.raises(KeyboardInterrupt):
+            make_proposals(config)
+    assert sorted(p.name for p in (tmp_path / "proposals").iterdir()) == ["00000.proposals.tar", "proposals.json"]
+    assert make_proposals(config) == 1
+    assert make_proposals(config) == 0
+
+
+def test_other_settings_are_refused(make):
+    make_proposals(make())
+    with pytest.raises(ValueError, match="generator.steps: is 2, but .* begun with 1"):
+        make_proposals(make("--generator.steps=2"))
+    with pytest.raises(ValueError, match="data.proposals"):
+        make_proposals(make("--data.proposals=null"))
+    with pytest.raises(ValueError, match="part: 2 of 2"):
+        make_proposals(make("--part=2", "--parts=2"))
+
+
+def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
+    def spoil(key, parts):
+        return parts | {"png": b"not a picture"} if key == "k000002" else parts
+
+    write_shards(tmp_path / "train", sizes=(5,), change=spoil)
+    config = make()
+    make_proposals(config)
+    stored = members(tmp_path / "proposals" / "00000.proposals.tar")
+    assert stored["k000002.png"] == b"" and stored["k000001.png"]
+    data = dataclasses.replace(config.data, global_batch=5, max_bad_fraction=0.5)
+    batch = next(iter(PairsDataModule(data, 0, 1).train_dataloader()))
+    assert "k000002" not in batch.keys
