@@ -18,6 +18,7 @@ from PIL import Image
 from regionedit import losses
 from regionedit.config import TrainConfig, load_config, save_config
 from regionedit.data.datamodule import PairsDataModule
+from regionedit.evaluation.report import draw_curves
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, run, train
 from regionedit.training.callbacks import SaveAndStop
@@ -265,6 +266,7 @@ def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, vali
     } <= names  # fmt: skip
     assert set(logged(config, "validation/loss")) == {2}
     assert not any("iou_at_" in name for name in names)
+    assert draw_curves(str(out / "metrics.csv")).startswith("data:image/png")
     assert list((out / "tensorboard").glob("events*"))
     sheet = Image.open(out / "pictures" / "step_000002.png")
     assert sheet.width > 4 * 64

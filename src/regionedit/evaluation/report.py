@@ -6,6 +6,7 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -113,27 +114,32 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def draw_curves(log: str | None) -> str:
-    """Validation curves of a training run's metrics.csv as a data URI; empty without a log or without validation.
+    """Validation scores over the minutes of a training run, from its metrics.csv, as a data URI.
+
+    Empty without a log, or where nothing was validated.
 
     Raises:
-        ValueError: the log is not there.
+        ValueError: the log is not there, or is not a training run's.
     """
     if log is None:
         return ""
-    if not Path(log).is_file():
-        raise ValueError(f"training_log: {log} does not exist; give the metrics.csv of a training run")
-    table = pd.read_csv(log)
-    names = [name for name in CURVES if name in table.columns and table[name].notna().any()]
-    if not names:
+    try:
+        table = pd.read_csv(log)[["step", "name", "value"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"training_log: {log} is not the metrics.csv of a training run: {error}") from None
+    seconds = table[table["name"] == "train/seconds"].set_index("step")["value"]
+    drawn = {name: points for name, points in table.groupby("name") if name in CURVES}
+    if not drawn:
         return ""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for name in names:
-        points = table[["step", name]].dropna()
-        axes.plot(points["step"], points[name], marker="o", markersize=3, label=CURVES[name])
-    axes.set(xlabel="optimiser step", ylim=(0, 1))
+    for name in (name for name in CURVES if name in drawn):
+        points = drawn[name].sort_values("step")
+        minutes = np.interp(points["step"], seconds.index, seconds / 60) if len(seconds) else points["step"]
+        axes.plot(minutes, points["value"], marker="o", markersize=3, label=CURVES[name])
+    axes.set(xlabel="minutes of training" if len(seconds) else "optimiser step", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     buffer = io.BytesIO()
