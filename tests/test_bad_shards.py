@@ -74,10 +74,10 @@ def test_replacements_do_not_depend_on_ranks_and_workers(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_bad_samples_stop_the_run_with_the_report(tmp_path, workers):
-    bad = {"k000001", "k000002", "k000008", "k000013"}
+    bad = {"k000001", "k000002", "k000008", "k000009", "k000013"}
     folder = write_shards(tmp_path, change=lambda key, parts: parts | ({"png": b"x"} if key in bad else {}))
     spoiled = loader(folder, workers=workers)
-    with pytest.raises(ValueError, match="^data.max_bad_fraction: 4 of 16 samples are bad, more than 0.2") as error:
+    with pytest.raises(ValueError, match="^data.max_bad_fraction: 5 of 16 samples are bad, more than 0.2") as error:
         list(spoiled)
     assert "00000.tar: not a picture x2" in one_line(error)
 
@@ -88,6 +88,13 @@ def test_the_limit_is_for_each_epoch(tmp_path):
     for _ in range(5):
         list(train)
     assert train.bad.counts == {("00000", "not a picture"): 5}
+
+
+def test_one_bad_sample_of_few_passes_unless_the_limit_is_zero(tmp_path):
+    folder = write_shards(tmp_path, change=lambda key, parts: parts | ({"png": b"x"} if key == "k000001" else {}))
+    assert len(list(loader(folder, max_bad_fraction=0.001))) == 4
+    with pytest.raises(ValueError, match="1 of 16 samples are bad, more than 0 of them"):
+        list(loader(folder, max_bad_fraction=0.0))
 
 
 def test_nothing_but_bad_samples_ends(tmp_path):

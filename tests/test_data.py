@@ -419,6 +419,8 @@ def test_datamodule_names_the_field(tmp_path):
     with pytest.raises(ValueError, match=r"^data.train: .*no such folder"):
         PairsDataModule(config(tmp_path / "none"), 0, 1).train_dataloader()
     folder = write_shards(tmp_path / "train")
+    with pytest.raises(ValueError, match="^data.global_batch: one step takes 17 samples"):
+        PairsDataModule(config(folder, global_batch=17), 0, 1).setup()
     data = config(folder, validation=str(tmp_path))
     with pytest.raises(ValueError, match=r"^data.validation: .*no shards"):
         PairsDataModule(data, 0, 1).setup()

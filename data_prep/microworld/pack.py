@@ -32,6 +32,7 @@ from regionedit.files import write_together
 from regionedit.images import png
 from regionedit.microworld.grammar import Edit
 from regionedit.microworld.renderer import render
+from regionedit.microworld.scene import Scene
 from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import object_map, truth_mask
 
@@ -83,7 +84,7 @@ def world() -> str:
 def write_shard(part: Part) -> None:
     """One standard shard with its instructions; validation also gets its truth, in a tar of its own."""
     pairs = list(part.edits())
-    pictures = render([edit.source for _, edit in pairs])
+    pictures = _render([edit.source for _, edit in pairs])
     truth = part.split == "validation"
     lines, members, truths = [part.header()], [], []
     for (key, edit), picture in zip(pairs, pictures, strict=True):
@@ -106,7 +107,7 @@ def write_shard(part: Part) -> None:
 def write_cases(part: Part) -> None:
     """A part of the benchmark: three pictures a case, and its lines of cases.jsonl until all parts are there."""
     pairs = list(part.edits())
-    sources, targets = (render([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
+    sources, targets = (_render([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
     lines = [part.header()]
     for (key, edit), source, target in zip(pairs, sources, targets, strict=True):
         groups = {
@@ -237,6 +238,11 @@ def _tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _render(scenes: list[Scene]) -> np.ndarray:
+    """A few hundred at a time: the renderer holds every thing's silhouette at once."""
+    return np.concatenate([render(scenes[start : start + 256]) for start in range(0, len(scenes), 256)])
 
 
 def _mask(edit: Edit) -> bytes:

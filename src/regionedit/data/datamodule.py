@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
+from regionedit.data.plan import EpochPlan
 from regionedit.records import TrainBatch
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class PairsDataModule(LightningDataModule):
         self._open()
 
     def setup(self, stage: str | None = None) -> None:
+        """Load the manifests and refuse what no loader could be made of."""
         self.train, self.validation = self._open()
+        EpochPlan(self.train.sizes, self.seed, self.data.global_batch, self.data.block_shards, epoch=0)
 
     def train_dataloader(self) -> TrainLoader:
         if self.train is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ class BadSamples:
     """Counts bad samples by (shard, reason) and stops the run when they are too many.
 
     Args:
-        limit: share of the samples of an epoch, `data.max_bad_fraction`.
+        limit: share of the samples of an epoch, `data.max_bad_fraction`, rounded up to whole samples: one bad sample
+            among a few hundred is no reason to stop, unless the limit is 0.
         samples: of an epoch, on this rank.
     """
 
@@ -153,7 +155,7 @@ class BadSamples:
         """
         self.counts.update(bad)
         self._this_epoch += len(bad)
-        if self._this_epoch > self.limit * self.samples:
+        if self._this_epoch > math.ceil(self.limit * self.samples):
             raise ValueError(
                 f"data.max_bad_fraction: {self._this_epoch} of {self.samples} samples are bad, more than "
                 f"{self.limit:g} of them ({self.report()}); repair these shards or raise the limit"
