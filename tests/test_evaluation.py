@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from data_prep.microworld.pack import pack
 from regionedit.config import EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import BASELINES, best_validation_threshold, with_chance_box
@@ -25,17 +27,22 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask
 from regionedit.records import Captions, EditCase, EditRequest
-from tests.benchmark_folder import write_benchmark
 from tests.shards import write_shards
 
 CIRCLE = Thing("circle", "red", 16, 16, 10)
 SQUARE = Thing("square", "blue", 48, 48, 10)
 GROUND = Background("white", "plain")
 COUNT = 8
+SECOND = "test-000000001"
 
 
 def picture(scene: Scene) -> Image.Image:
     return Image.fromarray(render([scene])[0])
+
+
+def pack_cases(folder: Path, count: int) -> Path:
+    pack("test", count, folder, workers=1, seed=0, shard_size=100)
+    return folder
 
 
 def make_case(edit: Edit) -> EditCase:
@@ -58,7 +65,7 @@ def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_in
     torch.manual_seed(0)
     RegionPredictor(dim=32, grid=4, heads=2).save_pretrained(folder / "region_predictor")
     return EvaluateConfig(
-        data=str(write_benchmark(folder / "benchmark", COUNT)),
+        data=str(pack_cases(folder / "benchmark", COUNT)),
         out=str(folder / "out"),
         batch=4,
         device="cpu",
@@ -259,13 +266,13 @@ def test_a_benchmark_yields_every_case_once_and_can_be_read_again(name, config):
 
 @pytest.mark.parametrize("spoil", ["no folder", "no picture", "not json", "no field"])
 def test_a_damaged_benchmark_is_named(spoil, tmp_path):
-    folder = tmp_path / "b" if spoil == "no folder" else write_benchmark(tmp_path / "b", 2)
+    folder = tmp_path / "b" if spoil == "no folder" else pack_cases(tmp_path / "b", 2)
     if spoil == "no picture":
-        (folder / "pictures" / "000001.png").unlink()
+        (folder / "pictures" / f"{SECOND}.png").unlink()
     elif spoil == "not json":
         (folder / "cases.jsonl").write_text("{\n")
     elif spoil == "no field":
-        (folder / "cases.jsonl").write_text('{"id": "000000"}\n')
+        (folder / "cases.jsonl").write_text('{"id": "x"}\n')
     with pytest.raises(ValueError, match="^data: .*cases.jsonl"):
         list(BENCHMARKS["microworld"](folder))
 
@@ -359,12 +366,12 @@ def test_a_failed_edit_is_a_row_with_its_reason(config, tmp_path, monkeypatch):
     from regionedit.records import EditFailure
 
     def fail_one(self, requests, original=Editor.edit_batch):
-        return [EditFailure(r.id, "no luck") if r.id == "000001" else original(self, [r])[0] for r in requests]
+        return [EditFailure(r.id, "no luck") if r.id == SECOND else original(self, [r])[0] for r in requests]
 
     monkeypatch.setattr(Editor, "edit_batch", fail_one)
     summary = evaluate(replace(config, out=str(tmp_path), limit=3), Console(quiet=True))
     rows = pd.read_parquet(tmp_path / "cases.parquet").set_index("id")
-    assert len(rows) == 3 and rows["failed"].dropna().to_dict() == {"000001": "no luck"}
+    assert len(rows) == 3 and rows["failed"].dropna().to_dict() == {SECOND: "no luck"}
     assert summary["failed"] == 1
 
 

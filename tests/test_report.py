@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from data_prep.microworld.pack import pack
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.report import choose_cases, draw_curves, thumbnail, write_report
 from regionedit.evaluation.tables import comparison, print_tables, share_of_ceiling
-from tests.benchmark_folder import write_benchmark
 
 
 def score(mean: float) -> dict:
@@ -46,7 +46,8 @@ SUMMARY["metrics"]["pointing_chance"] = score(0.4)
 @pytest.fixture(scope="module")
 def html(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    cases = Microworld(write_benchmark(folder / "benchmark", 5))
+    pack("test", 5, folder / "benchmark", workers=1, seed=0, shard_size=100)
+    cases = Microworld(folder / "benchmark")
     flat = np.full((64, 64), 0.5, np.float32)
 
     def outcomes():
@@ -66,7 +67,7 @@ def html(tmp_path_factory) -> str:
         }
     )
     log = folder / "metrics.csv"
-    log.write_text("step,loss,validation/iou/local\n10,1.0,\n20,,0.3\n40,,0.5\n")
+    log.write_text("step,name,value\n10,train/seconds,6\n20,validation/iou/local,0.3\n40,validation/iou/local,0.5\n")
     own = Entry("learned", "learned", outcomes, EvaluateConfig(), True, rows=rows)
     write_report(folder / "report.html", replace(EvaluateConfig(), training_log=str(log)), own, SUMMARY)
     return (folder / "report.html").read_text()
@@ -133,8 +134,12 @@ def test_a_large_picture_is_shown_small_and_kept_as_it_is():
 
 
 def test_curves_need_a_log_that_exists_and_holds_validation(tmp_path):
+    log = tmp_path / "metrics.csv"
     assert draw_curves(None) == ""
-    with pytest.raises(ValueError, match="^training_log: "):
-        draw_curves(str(tmp_path / "metrics.csv"))
-    (tmp_path / "metrics.csv").write_text("step,loss\n1,2\n")
-    assert draw_curves(str(tmp_path / "metrics.csv")) == ""
+    for content in (None, "", "step,loss\n1,2\n"):
+        if content is not None:
+            log.write_text(content)
+        with pytest.raises(ValueError, match="^training_log: "):
+            draw_curves(str(log))
+    log.write_text("step,name,value\n1,train/loss,2\n")
+    assert draw_curves(str(log)) == ""

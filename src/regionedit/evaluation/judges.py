@@ -68,7 +68,10 @@ def load_judge(name: str) -> Judge:
     Raises:
         ValueError: no such model.
     """
-    return Judge(FrozenCLIP.load(name))
+    try:
+        return Judge(FrozenCLIP.load(name))
+    except ValueError as error:
+        raise ValueError(f"judge: {name} cannot be loaded: {error}") from None
 
 
 @lru_cache(1)
