@@ -2,36 +2,73 @@
 
 PYTHON ?= python3.11
 PY := .venv/bin/python
-DEMO := outputs/demo
-DEMO_DATA := data/demo
+WORLD := data_prep/microworld
+MODELS := checkpoints/microworld
 
 export TOKENIZERS_PARALLELISM := false
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-fullsize microworld-data microworld-models fetch-models bench lint
+.PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-models fetch-models \
+	encoders-lane inpaint-lane
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make .venv with the pinned packages (Python 3.11)
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
-	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -e .
+	$(PY) -m uv pip install --python $(PY) --compile-bytecode -r requirements.lock
+	$(PY) -m uv pip install --python $(PY) --no-deps -e .
 	@touch $@
 
-test: install  ## the suite, on a machine without network or GPU: at most 10 minutes from a cold clone
-	HF_HUB_OFFLINE=1 $(PY) -m pytest
+demo: export HF_HUB_OFFLINE := 1
+demo: install  ## learn where to edit from captions alone, edit, measure: outputs/demo/report.html, ten minutes
+	$(PY) $(WORLD)/pack.py --split train --samples 16000 --out data/demo/train
+	$(PY) $(WORLD)/pack.py --split validation --samples 600 --out data/demo/validation
+	$(PY) $(WORLD)/pack.py --split test --samples 300 --out data/demo/test
+	$(PY) train.py --config configs/train_demo.yaml
+	$(PY) evaluate.py --config configs/evaluate_demo.yaml
 
-test-slow: install  ## what takes minutes: full learning checks and the full-size run
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow
+test: export HF_HUB_OFFLINE := 1
+test: install  ## the suite, without network or GPU: at most ten minutes from a cold clone
+	$(PY) -m pytest
 
-test-fullsize: install  ## the public models' sizes with random weights: one training step, one edit, time and memory
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow -s tests/test_fullsize.py
+test-slow: export HF_HUB_OFFLINE := 1
+test-slow: install  ## what takes minutes, test-fullsize included
+	$(PY) -m pytest -m slow
+
+test-fullsize: export HF_HUB_OFFLINE := 1
+test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory
+	$(PY) -m pytest -m slow -s tests/test_fullsize.py
+
+bench: install  ## speed and cost beside named baselines: benchmarks/results.json
+	$(PY) -m benchmarks.loader
+	$(PY) -m benchmarks.region_cost
 
 lint: install  ## style
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+microworld-data: install  ## shards and benchmark for the full microworld run
+	$(PY) $(WORLD)/pack.py --split train --samples 100000 --out data/microworld/train
+	$(PY) $(WORLD)/pack.py --split validation --samples 1000 --out data/microworld/validation
+	$(PY) $(WORLD)/pack.py --split test --samples 1200 --out data/microworld/test
+
+microworld-models: install  ## pre-train the tiny frozen models from scratch: an hour of two cores; run again to go on
+	$(MAKE) -j2 encoders-lane inpaint-lane
+
+encoders-lane:
+	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
+	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 5 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 8 --seed 1 --minutes 12 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --minutes 38 --threads 1
+
+inpaint-lane:
+	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
+	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 40 --threads 1
+
+fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
+	$(PY) data_prep/fetch_models.py
