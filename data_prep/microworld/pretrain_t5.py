@@ -63,6 +63,18 @@ def configuration(tokenizer) -> T5Config:
     )
 
 
+def strengthen_positions(model: T5ForConditionalGeneration) -> None:
+    """Starts the relative position biases 20 times stronger than the library does.
+
+    They are all that tells T5 the order of words. From the usual start (a spread of 0.08) two sentences that differ
+    in order alone differ by 5 % in the encoder; training then fell into ignoring order altogether and stayed there
+    (.68 exact: every error swapped what is replaced for what replaces it). From this start they differ by 91 %.
+    """
+    with torch.no_grad():
+        for stack in (model.encoder, model.decoder):
+            stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight.mul_(20)
+
+
 def exact_matches(model: T5ForConditionalGeneration, tokenizer, texts: list[str]) -> float:
     """Share of instructions whose greedy answer is the canonical form, word for word."""
     inputs = tokenizer(texts, padding=True, return_tensors="pt")
@@ -93,13 +105,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="wall time of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
     tokenizer = word_tokenizer.build(word_tokenizer.words(), start=False, max_length=77)
     model = T5ForConditionalGeneration(configuration(tokenizer))
+    strengthen_positions(model)
     held_out = instructions(HELD_OUT_SEED, 0, 500)
     unseen = instructions(HELD_OUT_SEED, 500, 500, unseen_phrasing=True)
 

@@ -1,0 +1,226 @@
+"""The pre-training of the tiny frozen models: resuming, tokens, folders that their libraries load, honest scores."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a module of data_prep/microworld as the scripts there see each other."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module
+
+
+def small_clip(pretrain_clip, tokenizer):
+    config = pretrain_clip.configuration(8, len(tokenizer))["model_cfg"]
+    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith(("hf_", "tokenizer"))}
+    torch.manual_seed(0)
+    return pretrain_clip.CLIP(pretrain_clip.EMBED, config["vision_cfg"], text).eval()
+
+
+def test_a_resumed_optimizer_makes_the_same_step(script, tmp_path):
+    pretraining = script("pretraining")
+    schedule = pretraining.Schedule(minutes=1, learning_rate=0.01)
+
+    def step(model, optimizer, number):
+        torch.manual_seed(number)
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model = nn.Linear(4, 3)
+    optimizer = pretraining.optimizer_of(model, schedule)
+    step(model, optimizer, 0)
+    pretraining.save_state(tmp_path / "state.safetensors", model, optimizer, {"step": 1, "seconds": 2.5})
+    step(model, optimizer, 1)
+
+    again = nn.Linear(4, 3)
+    resumed = pretraining.optimizer_of(again, schedule)
+    assert pretraining.load_state(tmp_path / "state.safetensors", again, resumed) == {"step": 1, "seconds": 2.5}
+    step(again, resumed, 1)
+    torch.testing.assert_close(again.weight, model.weight, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="holds another model"):
+        other = nn.Linear(5, 3)
+        pretraining.load_state(tmp_path / "state.safetensors", other, pretraining.optimizer_of(other, schedule))
+
+
+def test_a_used_up_budget_trains_no_further(script, tmp_path):
+    pretraining = script("pretraining")
+    model = nn.Linear(2, 1)
+    schedule = pretraining.Schedule(minutes=0.005, learning_rate=0.01)
+
+    def run():
+        return pretraining.train(
+            model,
+            lambda step, share: model(torch.ones(1, 2)).square().mean(),
+            schedule,
+            tmp_path / "state.safetensors",
+            0,
+            lambda: {"score": 1.0},
+        )
+
+    first = run()
+    weight = model.weight.clone()
+    assert first["steps"] > 0 and run()["steps"] == first["steps"]
+    assert torch.equal(model.weight, weight)
+
+
+def test_the_learning_rate_rises_then_falls(script):
+    schedule = script("pretraining").Schedule(minutes=1, learning_rate=1.0, warmup=0.1)
+    rates = [schedule.rate(share) for share in (0.0, 0.1, 0.5, 1.0)]
+    assert rates[0] < 0.05 < rates[2] < rates[1] <= 1.0 and rates[3] == pytest.approx(0.01)
+
+
+def test_plain_attention_is_attention(script):
+    pretraining = script("pretraining")
+    query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
+    mask = torch.full((5, 5), float("-inf")).triu(1)
+    fused = F.scaled_dot_product_attention
+    expected = fused(query, key, value, attn_mask=mask)
+    with pretraining.plain_attention():
+        torch.testing.assert_close(F.scaled_dot_product_attention(query, key, value, attn_mask=mask), expected)
+        with pytest.raises(ValueError, match="is_causal"):
+            F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    assert F.scaled_dot_product_attention is fused
+
+
+def test_a_folder_is_written_whole_or_not_at_all(script, tmp_path):
+    pretraining = script("pretraining")
+    with pretraining.finished_folder(tmp_path / "model") as folder:
+        (folder / "a.txt").write_text("old")
+    with pytest.raises(RuntimeError), pretraining.finished_folder(tmp_path / "model") as folder:
+        (folder / "a.txt").write_text("new")
+        raise RuntimeError("interrupted")
+    assert (tmp_path / "model" / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_every_word_of_the_grammar_is_one_token(script):
+    tokens = script("word_tokenizer")
+    tokenizer = tokens.build(tokens.words(), start=True, max_length=40)
+    ids = tokenizer("Replace the RED circle, please").input_ids
+    assert tokenizer.convert_ids_to_tokens(ids) == [
+        "<start>", "replace", "the", "red", "circle", ",", "<unk>", "</s>",
+    ]  # fmt: skip
+    assert max(ids) == ids[-1] == len(tokenizer) - 1 and tokenizer.pad_token_id == 0
+    instructions = script("pretrain_t5").instructions
+    texts = instructions(9, 0, 40) + instructions(9, 40, 40, unseen_phrasing=True)
+    assert not any(tokenizer.unk_token_id in tokenizer(text).input_ids for text in texts)
+
+
+def test_t5_is_never_shown_a_held_out_phrasing(script):
+    from regionedit.microworld.grammar import PHRASINGS
+
+    pretrain_t5 = script("pretrain_t5")
+    held_out = [re.sub(r"\{\w\}", ".+", p) for groups in PHRASINGS.values() for p in groups[1]]
+    texts = pretrain_t5.instructions(pretrain_t5.TRAIN_SEED, 0, 300)
+    assert not [t for t in texts for p in held_out if re.fullmatch(p, t)]
+
+
+def test_word_order_reaches_the_t5_encoder_from_the_start(script):
+    pretrain_t5, tokens = script("pretrain_t5"), script("word_tokenizer")
+    tokenizer = tokens.build(tokens.words(), start=False, max_length=77)
+    torch.manual_seed(0)
+    model = pretrain_t5.T5ForConditionalGeneration(pretrain_t5.configuration(tokenizer)).eval()
+    pretrain_t5.strengthen_positions(model)
+    texts = ["replace the red ring with a blue cross", "replace the blue cross with a red ring"]
+    with torch.no_grad():
+        states = model.encoder(tokenizer(texts, return_tensors="pt").input_ids).last_hidden_state
+    named, new = states[0, 2:4], states[1, 6:8]  # "red ring" as the named and as the new thing
+    assert (named - new).norm() / named.norm() > 0.5
+
+
+def test_scores_by_hand(script):
+    measure = script("measure")
+    images = torch.eye(4)
+    texts = torch.eye(4)[[0, 2, 1, 3]]
+    captions = ["a", "b", "c", "d"]
+    assert measure.retrieval(images, texts, captions) == measure.hard_negatives(images, texts, captions) == 0.5
+    assert measure.retrieval(images, texts, ["a", "b", "b", "d"]) == 1.0  # a caption that reads the same is right
+
+
+def test_localisation_of_patches_that_know_and_that_do_not(script):
+    import numpy as np
+
+    measure = script("measure")
+    scenes = [s for s in (g[0] for g in measure.HeldOut(12).groups) if len(s.things) > 1]
+    names = sorted({f"a {t.color} {t.shape}" for s in scenes for t in s.things})
+    words = torch.eye(len(names) + 1)  # the last one is for the background
+
+    def encode(phrases):
+        return torch.stack([words[names.index(p)] for p in phrases])
+
+    knowing = torch.zeros(len(scenes), 64, len(names) + 1)
+    for b, scene in enumerate(scenes):
+        for thing, share in zip(scene.things, measure.cells(scene, 8), strict=True):
+            knowing[b, :, names.index(f"a {thing.color} {thing.shape}")] += torch.from_numpy(share)
+    knowing[..., -1] = 1 - knowing.sum(-1)
+    scores = measure.localisation(scenes, knowing, encode)
+    assert scores["patch_hit"] == scores["patch_pointing"] == 1.0 and scores["patch_iou"] > 0.75
+    ignorant = torch.from_numpy(np.random.default_rng(0).normal(size=knowing.shape)).float()
+    assert measure.localisation(scenes, ignorant, encode)["patch_hit"] < 0.5
+
+
+def test_an_equal_caption_is_no_negative(script):
+    pretrain_clip = script("pretrain_clip")
+    model = nn.Module()
+    model.logit_scale = nn.Parameter(torch.tensor(1.0))
+    both = F.normalize(torch.ones(2, 4), dim=-1)
+    assert pretrain_clip.contrastive_loss(model, both, both, ["same", "same"]).item() == 0
+    assert pretrain_clip.contrastive_loss(model, both, both, ["one", "two"]).item() == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_open_clip_loads_the_folder_from_anywhere(script, tmp_path, monkeypatch):
+    import open_clip
+
+    pretrain_clip, tokens, measure = script("pretrain_clip"), script("word_tokenizer"), script("measure")
+    tokenizer = tokens.build(tokens.words(), start=True, max_length=pretrain_clip.CONTEXT)
+    model = small_clip(pretrain_clip, tokenizer)
+    pretrain_clip.save(model, tokenizer, 8, {"retrieval": 0.0}, tmp_path / "clip")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    name = f"local-dir:{tmp_path / 'clip'}"
+    loaded, _, _ = open_clip.create_model_and_transforms(name)
+    loaded.eval()
+    captions = ["a red circle on a plain gray background", "a ring"]
+    ids = open_clip.get_tokenizer(name)(captions)
+    pictures = measure.HeldOut(1).pictures
+    with torch.no_grad():
+        text = pretrain_clip.encode_text(model, tokenizer(captions, padding=True, return_tensors="pt").input_ids)
+        torch.testing.assert_close(loaded.encode_text(ids, normalize=True), text, atol=5e-3, rtol=0)
+        whole, _ = pretrain_clip.encode_pictures(model, pictures)
+        seen = loaded.encode_image(pretrain_clip.to_input(pictures), normalize=True)
+        torch.testing.assert_close(seen, whole, atol=5e-3, rtol=0)
+
+
+def test_transformers_loads_the_t5_and_the_vit(script, tmp_path):
+    from transformers import AutoTokenizer, T5EncoderModel, T5ForConditionalGeneration, ViTImageProcessor, ViTModel
+
+    pretrain_t5, pretrain_dino, tokens = script("pretrain_t5"), script("pretrain_dino"), script("word_tokenizer")
+    tokenizer = tokens.build(tokens.words(), start=False, max_length=77)
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(pretrain_t5.configuration(tokenizer)).eval()
+    inputs = tokenizer(["make the red circle blue"], return_tensors="pt")
+    ids, mask = inputs.input_ids, inputs.attention_mask
+    expected = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    pretrain_t5.save(model, tokenizer, {}, tmp_path / "t5")
+    encoder = T5EncoderModel.from_pretrained(tmp_path / "t5").eval()
+    assert encoder.dtype == torch.float32 and encoder.config.d_model == pretrain_t5.WIDTH
+    again = AutoTokenizer.from_pretrained(tmp_path / "t5")(["Make the red circle blue"], return_tensors="pt")
+    assert torch.equal(again.input_ids, ids)
+    torch.testing.assert_close(encoder(ids, attention_mask=mask).last_hidden_state, expected, atol=2e-2, rtol=0)
+
+    pretrain_dino.save(pretrain_dino.Student().vit, {}, tmp_path / "dino")
+    vit = ViTModel.from_pretrained(tmp_path / "dino", add_pooling_layer=False)
+    assert vit.dtype == torch.float32
+    assert ViTImageProcessor.from_pretrained(tmp_path / "dino").size == {"height": 64, "width": 64}
