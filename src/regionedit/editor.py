@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,14 +177,13 @@ class Editor:
             # The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed.
             region = replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
         edited = [place for place, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
-        results_BCHW = images_BCHW
+        pictures, masks = [request.image for request in requests], to_pictures(region.mask_B1HW)
         if edited:
             with self._stage("generate", [drafts[place] for place in edited]):
-                proposals_BCHW = self._propose(images_BCHW[edited], _rows(region, edited), [drafts[p] for p in edited])
+                proposals_BCHW = self._propose(images_BCHW, region, drafts, edited)
             with self._stage("composite", [drafts[place] for place in edited]):
-                results_BCHW = images_BCHW.clone()
-                results_BCHW[edited] = composite(proposals_BCHW, images_BCHW[edited], region.mask_B1HW[edited])
-        pictures, masks = to_pictures(results_BCHW), to_pictures(region.mask_B1HW)
+                for proposal_CHW, place in zip(proposals_BCHW, edited, strict=True):
+                    pictures[place] = _compose(pictures[place], proposal_CHW, masks[place])
         return [self._result(*row) for row in zip(drafts, pictures, masks, _maps(region), strict=True)]
 
     def _describe(self, drafts: list[Draft]) -> None:
@@ -207,31 +206,31 @@ class Editor:
             merged = Captions(given[place].source or caption.source, given[place].target or caption.target)
             drafts[place].captions, drafts[place].captions_from = merged, self.config.describe.name
 
-    def _propose(self, images_BCHW: Tensor, region: Region, drafts: list[Draft]) -> Tensor:
-        """The generator's pictures at the original size.
+    def _propose(self, images_BCHW: Tensor, region: Region, drafts: list[Draft], edited: list[int]) -> Tensor:
+        """The generator's pictures for the places in `edited`, at the original size.
 
         The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters
         were trained on; how much of its picture is used is decided afterwards, by the final composite alone.
         """
         generator = self.models.generator
+
+        def fitted(maps_BCHW: Tensor | None) -> Tensor | None:
+            return None if maps_BCHW is None else fit(maps_BCHW, generator.size, generator.multiple)[0][edited]
+
         fitted_BChw, placed = fit(images_BCHW, generator.size, generator.multiple)
-        size = tuple(fitted_BChw.shape[-2:])
-        maps = {
-            name: None
-            if (map_BXHW := getattr(region, name)) is None
-            else fit(map_BXHW, generator.size, generator.multiple)[0]
-            for name in ("probability_B1HW", "per_instruction_BKHW")
-        }
-        wanted = replace(region, mask_B1HW=fit_mask(region.mask_B1HW, placed, size), **maps)
-        requests = [draft.request for draft in drafts]
+        wanted = Region(
+            fit_mask(region.mask_B1HW, placed, tuple(fitted_BChw.shape[-2:]))[edited],
+            fitted(region.probability_B1HW),
+            fitted(region.per_instruction_BKHW),
+            None if region.patches_BN is None else region.patches_BN[edited],
+        )
+        requests, captions = [drafts[p].request for p in edited], [drafts[p].captions for p in edited]
         seeds = [noise_seed(request.seed, request.id) for request in requests]
-        made_BChw = generator.edit(fitted_BChw, wanted, requests, [draft.captions for draft in drafts], seeds)
-        return unfit(made_BChw.cpu(), placed)
+        made_BChw = generator.edit(fitted_BChw[edited], wanted, requests, captions, seeds)
+        return unfit(made_BChw.float().cpu(), placed)
 
     def _result(self, draft: Draft, picture: Image, mask: Image, maps) -> EditResult:
         request = draft.request
-        profile = request.image.info.get("icc_profile")
-        picture.info |= {"icc_profile": profile} if profile else {}
         nothing = [] if mask.getbbox() else ["the region is empty: the picture is returned as it was"]
         note = "; ".join(nothing + request.image.info["notes"])
         result = EditResult(
@@ -282,10 +281,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _rows(region: Region, places: list[int]) -> Region:
-    """The region of some of its pictures."""
-    values = {f.name: getattr(region, f.name) for f in fields(region)}
-    return Region(**{name: None if value is None else value[places] for name, value in values.items()})
+def _compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:
+    """The one composite of an edit, at the original size; what lies outside the mask's box is not even read."""
+    box = mask.getbbox()
+    inside = (..., slice(box[1], box[3]), slice(box[0], box[2]))
+    source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
+    result = picture.copy()
+    result.paste(to_pictures(composite(proposal_CHW[None][inside], source_BCHW, mask_B1HW))[0], box[:2])
+    return result
 
 
 def _maps(region: Region) -> list[tuple]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from regionedit.files import write_atomic
 
@@ -209,18 +209,19 @@ def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
 
 def overlay(picture: Image.Image, mask: Image.Image, opacity: float = 0.4) -> Image.Image:
     """The picture with the edited region tinted by its strength and outlined; all are of one size."""
-    weights = np.asarray(mask.convert("L"), dtype=np.float32)[..., None] / 255 * opacity
-    tinted = np.asarray(picture.convert("RGB")) * (1 - weights) + np.array(TINT) * weights
-    hard = mask.convert("L").point(lambda value: 255 if value > 127 else 0)
+    from scipy.ndimage import minimum_filter
+
+    shown, box = picture.convert("RGB").copy(), mask.getbbox()
+    if box is None:
+        return shown
+    cut = np.asarray(mask.convert("L").crop(box))
+    weights = cut[..., None].astype(np.float32) / 255 * opacity
+    tinted = np.asarray(shown.crop(box)) * (1 - weights) + np.array(TINT, np.float32) * weights
     thickness = 2 * max(1, round(max(picture.size) / 400)) + 1
-    inside = (
-        ImageOps.expand(hard, 1, fill=0)
-        .filter(ImageFilter.MinFilter(thickness))
-        .crop((1, 1, 1 + hard.width, 1 + hard.height))
-    )
-    outline = (np.asarray(hard) > 0) & (np.asarray(inside) == 0)
-    tinted[outline] = TINT
-    return Image.fromarray(tinted.round().astype(np.uint8))
+    hard = cut > 127
+    tinted[hard & ~minimum_filter(hard, thickness, mode="constant", cval=0)] = TINT
+    shown.paste(Image.fromarray(tinted.round().astype(np.uint8)), box[:2])
+    return shown
 
 
 def grid(
@@ -245,7 +246,8 @@ def grid(
 def png(picture: Image.Image) -> bytes:
     """The picture as a PNG file, with its colour profile if it came with one."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"))
+    # Level 4 takes half the time of Pillow's 6 for a few per cent more bytes.
+    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
     return buffer.getvalue()
 
 
