@@ -86,6 +86,7 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     return used
 
 
+@functools.cache
 def packages() -> dict[str, str]:
     """Versions of Python and of every package that can change a pixel."""
     versions = {"python": platform.python_version()}
