@@ -1,13 +1,19 @@
 """The download of the public models, without a network: pins, patterns, and what open_clip will find."""
 
+import json
 from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from data_prep import fetch_models
 from regionedit.config import EditConfig, TrainConfig, load_config
+from regionedit.generators import load_generator
+from tests.tiny_models import write_inpaint
 
 CLIP, T5, INPAINT = fetch_models.MODELS
 
@@ -57,6 +63,24 @@ def test_open_clip_finds_the_pinned_weights_on_main(hub, tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert f"export HF_HUB_CACHE={tmp_path}" in printed and "OpenRAIL" in printed
+
+
+def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch):
+    """The public repository names a safety checker that is not fetched, and has only half-precision safetensors."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / f"models--{INPAINT.name.replace('/', '--')}" / "snapshots" / INPAINT.revision
+    write_inpaint(folder)
+    for file in list(folder.rglob("*.safetensors")):
+        weights = {name: tensor.half() for name, tensor in load_file(file).items()}
+        save_file(weights, file.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        file.unlink()
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    fetched = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    assert all(any(fnmatch(name, pattern) for pattern in INPAINT.files) for name in fetched), fetched
+    generator = load_generator(load_config(TrainConfig, "configs/train_sd15.yaml").generator)
+    assert generator.unet.dtype == torch.bfloat16 and len(generator.schedule) == 20
 
 
 def test_a_main_that_is_there_is_left_alone(hub, tmp_path):

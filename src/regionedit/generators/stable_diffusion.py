@@ -68,7 +68,7 @@ class StableDiffusion(DifferentiableGenerator):
                 revision=config.revision,
                 variant=config.variant,
                 use_safetensors=True,
-                torch_dtype=getattr(torch, config.precision),
+                dtype=getattr(torch, config.precision),
                 safety_checker=None,
                 requires_safety_checker=False,
             )
