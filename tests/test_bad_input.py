@@ -134,6 +134,14 @@ def test_a_checkpoint_of_another_clip(good, tmp_path, refused):
     assert "region.checkpoint" in line and "64" in line and "32" in line
 
 
+def test_the_public_models_without_a_trained_region(good, tmp_path, capsys):
+    words = ["--config", "configs/edit_sd15.yaml", "--image", good, "--instruction", TEXT, "--out", tmp_path / "out"]
+    assert infer.main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert all(way in line for way in ("region.checkpoint", "--mask", "--box", "clip_similarity", "train.py"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_out_is_a_file(good, config_file, capsys):
     arguments = ["--config", config_file, "--image", good, "--instruction", TEXT, "--out", good]
     assert infer.main([str(a) for a in arguments]) == 2

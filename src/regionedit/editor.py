@@ -193,11 +193,8 @@ class Editor:
         target = require_generator(self.config.generator.name).needs == "target_caption"
         source = require_mask_source(drafts[0].mask_source).needs_source_caption
         given = [draft.captions or Captions("", "") for draft in drafts]
-        missing = [
-            place
-            for place, c in enumerate(given)
-            if (target and not c.target.strip()) or (source and not c.source.strip())
-        ]
+        lacking = [(target and not c.target.strip()) or (source and not c.source.strip()) for c in given]
+        missing = [place for place, lacks in enumerate(lacking) if lacks]
         if not missing:
             return
         pictures = [drafts[place].request.image for place in missing]
