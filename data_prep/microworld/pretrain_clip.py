@@ -24,7 +24,7 @@ from measure import HeldOut, clip_scores
 from open_clip.model import CLIP
 from pretraining import Schedule, finished_folder, plain_attention, train
 from safetensors.torch import save_file
-from scene_pool import GROUP, ScenePool
+from scene_pool import GROUP, ScenePool, shape_group
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,8 +36,8 @@ MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
 # (share of the budget from which it holds, share of patches left out)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
-# share of the batches that show one thing at a time, until this share of the budget: shapes are learned sooner
-SIMPLE, SIMPLE_UNTIL = 0.5, 0.3
+# (share of the budget from which it holds, share of the batches that drill shapes, which are learned last)
+DRILL = ((0.0, 0.6), (0.4, 0.4), (0.75, 0.25))
 
 
 def configuration(patch_size: int, vocabulary_size: int) -> dict:
@@ -65,6 +65,11 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
         },
         "preprocess_cfg": {"size": SIZE, "mean": [MEAN] * 3, "std": [STD] * 3, "resize_mode": "squash"},
     }
+
+
+def held(plan: tuple[tuple[float, float], ...], share: float) -> float:
+    """The value of the last entry (start, value) of a plan whose start the share of the budget has reached."""
+    return [value for start, value in plan if share >= start][-1]
 
 
 def to_input(pictures_BHWC: np.ndarray) -> Tensor:
@@ -146,6 +151,7 @@ def main() -> None:
     model = CLIP(EMBED, config["vision_cfg"] | {"patch_dropout": 0.5}, text)
     place_patches(model)
     pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    drill = ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
     watched, reported = HeldOut(100), HeldOut(1000)
 
     def tokens(captions: list[str]) -> Tensor:
@@ -156,8 +162,9 @@ def main() -> None:
         return torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16")
 
     def loss_of(step: int, share: float) -> Tensor:
-        model.visual.patch_dropout.prob = [prob for start, prob in PATCH_DROPOUT if share >= start][-1]
-        pictures, captions = pool.batch(args.seed, step, GROUPS_PER_BATCH, SIMPLE if share < SIMPLE_UNTIL else 0.0)
+        model.visual.patch_dropout.prob = held(PATCH_DROPOUT, share) if args.patch_size == 4 else 0.0
+        drilled = np.random.default_rng([args.seed, 3, step]).random() < held(DRILL, share)
+        pictures, captions = (drill if drilled else pool).batch(args.seed, step, GROUPS_PER_BATCH)
         with arithmetic(), plain_attention():
             image_BD = F.normalize(model.visual(to_input(pictures)), dim=-1)
             text_BD = encode_text(model, tokens(captions))

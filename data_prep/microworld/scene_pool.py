@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from rich.progress import track
 
 from regionedit.microworld.grammar import caption, neighbours
 from regionedit.microworld.renderer import render
-from regionedit.microworld.scene import SIZE, Scene, sample_scene
+from regionedit.microworld.scene import SHAPES, SIZE, Scene, sample_scene
 from regionedit.microworld.splits import scene_rng
 
 GROUP = 4  # a scene and three hard negatives
@@ -28,6 +30,20 @@ def scene_group(seed: int, index: int) -> list[Scene]:
             return [scene, *neighbours(scene, rng, GROUP - 1)]
 
 
+def shape_group(seed: int, index: int) -> list[Scene]:
+    """Four scenes of one to three things that differ in the shape of one thing: what is learned last, drilled."""
+    rng = scene_rng("pretrain", seed, 1_000_000_000 + index)
+    scene = sample_scene(rng, allow_unseen=True, things=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])))
+    which = int(rng.integers(len(scene.things)))
+    taken = {t.pair for i, t in enumerate(scene.things) if i != which}
+    free = [s for s in SHAPES if (scene.things[which].color, s) not in taken]
+    shapes = rng.permutation(free)[:GROUP]
+    if len(shapes) < GROUP:
+        return shape_group(seed, index + 500_000_000)
+    varied = (replace(scene.things[which], shape=str(s)) for s in shapes)
+    return [replace(scene, things=(*scene.things[:which], t, *scene.things[which + 1 :])) for t in varied]
+
+
 def group_captions(group: list[Scene], seed: tuple[int, ...]) -> list[str]:
     """One caption for each scene, worded alike, so that they differ in what the scenes differ in and no more."""
     return [caption(scene, np.random.default_rng(seed)) for scene in group]
@@ -40,12 +56,18 @@ class ScenePool:
         file: uint8 [groups * 4, 64, 64, 3]; rendered on first use, then reused.
         groups: number of groups.
         seed: of the stream that the scenes come from.
+        make: (seed, index) -> a group.
     """
 
-    def __init__(self, file: Path, groups: int, seed: int = POOL_SEED):
+    def __init__(
+        self,
+        file: Path,
+        groups: int,
+        seed: int = POOL_SEED,
+        make: Callable[[int, int], list[Scene]] = scene_group,
+    ):
         indices = track(range(groups), description="scenes")
-        self.groups = [scene_group(seed, index) for index in indices]
-        self.simple = np.flatnonzero([len(group[0].things) == 1 for group in self.groups])
+        self.groups = [make(seed, index) for index in indices]
         if not file.is_file():
             self._render(file)
         self.pictures = np.load(file, mmap_mode="r")
@@ -63,15 +85,9 @@ class ScenePool:
         pictures.flush()
         os.replace(part, file)
 
-    def batch(self, seed: int, step: int, groups: int, simple: float = 0.0) -> tuple[np.ndarray, list[str]]:
-        """Pictures uint8 [groups * 4, 64, 64, 3] and captions: a pure function of the arguments.
-
-        Args:
-            simple: probability of a batch whose groups all start from a scene of one thing.
-        """
-        rng = np.random.default_rng([seed, step])
-        candidates = self.simple if rng.random() < simple else len(self.groups)
-        chosen = rng.choice(candidates, groups, replace=False)
+    def batch(self, seed: int, step: int, groups: int) -> tuple[np.ndarray, list[str]]:
+        """Pictures uint8 [groups * 4, 64, 64, 3] and captions: a pure function of (seed, step)."""
+        chosen = np.random.default_rng([seed, step]).choice(len(self.groups), groups, replace=False)
         rows = (chosen[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
         captions = [c for g in chosen for c in group_captions(self.groups[g], (seed, step, int(g)))]
         return self.pictures[rows], captions

@@ -1,0 +1,82 @@
+"""Trains the same region predictor WITH masks, to convergence: the ceiling that learning without masks is held against.
+
+    python data_prep/microworld/train_ceiling.py --out outputs/ceiling --minutes 8
+    python evaluate.py --config configs/evaluate_microworld.yaml --region.checkpoint outputs/ceiling/region_predictor \\
+        --regions_only true --out outputs/ceiling/evaluation
+
+Same encoders, same predictor, same training split; only the supervision differs: binary cross-entropy against the true
+cells. The summary.json of its evaluation is committed; its weights are not used by anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pretraining import Schedule, train
+
+from regionedit.config import EncodersConfig, PredictorConfig, load_config
+from regionedit.config import TrainConfig as Config
+from regionedit.encoders import load_encoders
+from regionedit.evaluation.region_metrics import TRUTH_CELL
+from regionedit.masks import downsample
+from regionedit.microworld.renderer import render
+from regionedit.microworld.splits import sample
+from regionedit.microworld.truth import truth_mask
+from regionedit.region_predictor import RegionPredictor
+
+
+def labelled_batch(split: str, seed: int, start: int, count: int):
+    """(images BCHW in [0, 1], instructions, truth B1HW) of consecutive samples of a split."""
+    edits = [sample(split, seed, index) for index in range(start, start + count)]
+    images = torch.from_numpy(render([e.source for e in edits])).permute(0, 3, 1, 2).float() / 255
+    truth = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None].float()
+    return images, [e.instruction for e in edits], truth
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose encoders and predictor")
+    parser.add_argument("--out", type=Path, default=Path("outputs/ceiling"))
+    parser.add_argument("--minutes", type=float, default=8.0, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    config: Config = load_config(Config, args.config, [])
+    encoders: EncodersConfig = config.encoders
+    clip, instruction_encoder = load_encoders(encoders)
+    settings: PredictorConfig = config.predictor
+    predictor = RegionPredictor.from_config(settings, clip.dim, clip.grid)
+    predictor.semantic.requires_grad_(False)
+
+    def logits_and_cells(split: str, start: int, count: int):
+        images_BCHW, instructions, truth_B1HW = labelled_batch(split, args.seed, start, count)
+        with torch.no_grad():
+            patches_BND = clip.encode_image(images_BCHW).patches_BND
+        prediction = predictor(patches_BND, *instruction_encoder.encode(instructions))
+        return prediction.logits_BN, (downsample(truth_B1HW, clip.grid) > TRUTH_CELL).float()
+
+    def loss_of(step: int, share: float):
+        return F.binary_cross_entropy_with_logits(*logits_and_cells("train", step * args.batch, args.batch))
+
+    @torch.no_grad()
+    def scores() -> dict[str, float]:
+        logits_BN, cells_BN = logits_and_cells("validation", 0, 256)
+        hit_BN, true_BN = logits_BN > 0, cells_BN > 0
+        union_B = (hit_BN | true_BN).sum(1).clamp(min=1)
+        return {"iou": float(((hit_BN & true_BN).sum(1) / union_B).mean())}
+
+    schedule = Schedule(args.minutes, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=60)
+    train(predictor, loss_of, schedule, args.out / "state.safetensors", args.seed, scores)
+    predictor.save_pretrained(args.out / "region_predictor")
+
+
+if __name__ == "__main__":
+    main()
