@@ -3,6 +3,7 @@
 Run the same command again to go on after Ctrl-C, SIGTERM or a crash.
 """
 
+import os
 import sys
 
 from regionedit.config import TrainConfig, parse_command
@@ -10,6 +11,8 @@ from regionedit.config import TrainConfig, parse_command
 
 def main() -> None:
     config = parse_command(TrainConfig)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # loading bars would bury the lines that count
     from regionedit.training import NotFinite, Stopped, train
 
     try:

@@ -200,6 +200,7 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make):
         (["--initial_region=/nowhere"], "initial_region"),
         (["--trainer.max_epochs=3"], "trainer.max_epochs"),
         (["--trainer.colour=red"], "trainer"),
+        (["--log.wandb_project=x"], "log.wandb_project"),
     ],
 )
 def test_a_configuration_that_cannot_work_names_the_field(make, changes, message):

@@ -150,7 +150,7 @@ class RegionTraining(LightningModule):
         mask_BN = self._composing_mask(probability_BN, batch.keys, epoch)
         if step.gradient == "composite":
             proposal_BCHW = batch.proposals_BCHW
-            if proposal_BCHW is None or generator is not None and epoch == VALIDATION_EPOCH:
+            if proposal_BCHW is None:
                 proposal_mask_B1HW = self._proposal_mask(batch, probability_BN.detach(), epoch)
                 proposal_BCHW = generator.propose(
                     batch.images_BCHW, proposal_mask_B1HW, self._texts(batch), self._seeds(batch.keys, epoch, "noise")

@@ -77,7 +77,10 @@ def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at:
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
     if log.wandb_project:
         identity = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
-        loggers.append(WandbLogger(out.name, out, id=identity, project=log.wandb_project, resume="allow"))
+        try:
+            loggers.append(WandbLogger(out.name, out, id=identity, project=log.wandb_project, resume="allow"))
+        except ModuleNotFoundError as error:
+            raise ValueError("log.wandb_project: Weights & Biases is not installed; pip install wandb") from error
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
         "max_epochs": -1,
