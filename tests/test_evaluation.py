@@ -299,6 +299,7 @@ def test_every_case_has_a_row_and_the_summary_its_shape(finished):
     assert {"operation", "seen", "objects"} <= set(saved["by"])
     assert saved["metrics"]["outside_change"]["mean"] == 0
     assert "true region" in printed and "random" in printed
+    assert Image.open(f"{config.out}/examples.png").width > 5 * 128
 
 
 def test_the_truth_is_a_perfect_region_and_the_only_rivals_with_pictures_are_those_asked_for(finished):

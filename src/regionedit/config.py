@@ -302,7 +302,8 @@ class EvaluateConfig(EditConfig):
     Args:
         benchmark: key of BENCHMARKS.
         data: the benchmark's folder.
-        out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html. Run again to go on.
+        out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
+            again to go on.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: first cases only, 0 for all.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
 from regionedit.files import write_atomic
-from regionedit.images import overlay, png
+from regionedit.images import grid, overlay, png
 
 THUMBNAIL = 256  # pixels of the longer side
 PER_OPERATION = 6
 WORST = 8
+CELL = 128  # pixels of a picture on the sheet of examples
+EXAMPLES = "Examples"
 CURVES = {
     "validation/iou/local": "region IoU",
     "validation/iou_best/local": "region IoU at best threshold",
@@ -66,39 +69,64 @@ def choose_cases(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     chosen = []
     for operation, part in scored.groupby("operation", sort=False):
         step = max(1, len(part) // PER_OPERATION)
-        chosen.append((f"Examples: {operation}", part["id"].iloc[::step][:PER_OPERATION].tolist()))
+        chosen.append((f"{EXAMPLES}: {operation}", part["id"].iloc[::step][:PER_OPERATION].tolist()))
     if scored.get("region_iou") is not None and scored["region_iou"].notna().any():
         worst = scored.nsmallest(WORST, "region_iou")
         chosen.append(("The worst regions", worst["id"].tolist()))
     return chosen
 
 
-def card(outcome: Outcome, row: pd.Series) -> dict:
-    """What the report shows of one case."""
+def pictures_of(outcome: Outcome) -> dict[str, Image.Image]:
+    """What there is to see of a case, by name, from the source to the truth."""
     case = outcome.case
     source = case.request.image
-    pictures = [("source", source)]
+    pictures = {"source": source}
     if outcome.probability is not None:
-        strength = Image.fromarray((outcome.probability * 255).round().astype("uint8"))
-        pictures.append(("probability", overlay(source, strength, opacity=0.8)))
+        pictures["probability"] = _grey(outcome.probability)
     if outcome.mask is not None:
-        pictures.append(("region", overlay(source, Image.fromarray((outcome.mask * 255).astype("uint8")))))
+        pictures["region"] = overlay(source, _grey(outcome.mask))
     if outcome.picture is not None:
-        pictures.append(("edited", outcome.picture))
+        pictures["edited"] = outcome.picture
     if case.truth_mask is not None:
-        pictures.append(("true region", overlay(source, case.truth_mask)))
+        pictures["true region"] = overlay(source, case.truth_mask)
     if case.truth_image is not None:
-        pictures.append(("true edit", case.truth_image))
+        pictures["true edit"] = case.truth_image
+    return pictures
+
+
+def card(outcome: Outcome, row: pd.Series) -> dict:
+    """What the report shows of one case."""
     shown = {"region_iou": "region IoU", "pointing": "pointing", "l1": "L1"}
     scores = [f"{title} {row[name]:.2f}" for name, title in shown.items() if pd.notna(row.get(name))]
     success = row.get("edit_success")
     return {
-        "id": case.id,
-        "instruction": case.request.instruction,
-        "pictures": [(name, data_uri(thumbnail(picture))) for name, picture in pictures],
+        "id": outcome.case.id,
+        "instruction": outcome.case.request.instruction,
+        "pictures": [(name, data_uri(thumbnail(picture))) for name, picture in pictures_of(outcome).items()],
         "scores": ", ".join(scores),
         "success": None if success is None or pd.isna(success) else bool(success),
     }
+
+
+def write_examples(path: Path, own: Entry) -> None:
+    """A sheet with one case of each operation, spread over the benchmark and not picked by hand."""
+    wanted = [ids[len(ids) // 2] for title, ids in choose_cases(own.rows) if title.startswith(EXAMPLES)]
+    outcomes = {outcome.case.id: outcome for outcome in own.outcomes() if outcome.case.id in wanted}
+    rows = [[_words(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
+    if rows:
+        names = pictures_of(outcomes[wanted[0]])
+        write_atomic(path, png(grid(rows, header=("instruction", *names), cell=CELL)))
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray((values * 255).round().astype("uint8"))
+
+
+def _words(text: str) -> Image.Image:
+    """A cell with text in it."""
+    cell = Image.new("RGB", (CELL, CELL), "white")
+    ImageDraw.Draw(cell).multiline_text((4, CELL // 3), textwrap.fill(text, 19), fill="black")
+    return cell
 
 
 def thumbnail(picture: Image.Image) -> Image.Image:

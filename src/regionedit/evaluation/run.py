@@ -15,7 +15,7 @@ from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import require_baseline
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival
 from regionedit.evaluation.metrics import CaseMetric
-from regionedit.evaluation.report import write_report
+from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import score_cases, summarise
 from regionedit.evaluation.tables import print_tables
 from regionedit.files import write_atomic
@@ -72,6 +72,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     write_report(out / "report.html", config, entries[0], summary)
+    write_examples(out / "examples.png", entries[0])
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
     console.print(f"report: {out / 'report.html'}")
