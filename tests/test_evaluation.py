@@ -69,7 +69,6 @@ def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_in
         out=str(folder / "out"),
         batch=4,
         device="cpu",
-        grid=4,
         encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
         generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1, guidance=1.0),
         region=RegionConfig(checkpoint=str(folder / "region_predictor")),
@@ -158,7 +157,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_on_two_cases(name, config):
     """None stands for a value that only the (random) judge knows: finite and a cosine."""
-    metric = METRICS[name].from_config(config)
+    metric = METRICS[name].from_config(replace(config, grid=4))
     metric.update(TWO[:1])
     metric.update(TWO[1:])
     values = metric.values().tolist()
@@ -174,7 +173,7 @@ def test_every_metric_on_two_cases(name, config):
 def test_a_region_without_a_picture_has_no_picture_scores(config):
     region = [replace(TWO[0], picture=None)]
     for name, kind in METRICS.items():
-        metric = kind.from_config(config)
+        metric = kind.from_config(replace(config, grid=4))
         metric.update(region)
         assert kind.of_region or metric.values().isnan().all(), name
 
@@ -194,7 +193,7 @@ def test_outside_change_is_seen_where_neither_region_reaches(config):
 def test_the_sources_own_grid_is_preferred_to_means(config):
     patches = np.zeros((4, 4), np.float32)
     patches[0, 0] = 1
-    metric = METRICS["region_area"].from_config(config)
+    metric = METRICS["region_area"].from_config(replace(config, grid=4))
     metric.update([replace(TWO[0], patches=patches)])
     assert metric.compute() == pytest.approx(1 / 16)
 
@@ -298,6 +297,7 @@ def test_every_case_has_a_row_and_the_summary_its_shape(finished):
     assert set(saved["baselines"]) == set(BASELINES)
     assert {"operation", "seen", "objects"} <= set(saved["by"])
     assert saved["metrics"]["outside_change"]["mean"] == 0
+    assert saved["protocol"]["grid"] == 4
     assert "true region" in printed and "random" in printed
     assert Image.open(f"{config.out}/examples.png").width > 5 * 128
 
@@ -385,12 +385,16 @@ def test_a_failed_edit_is_a_row_with_its_reason(config, tmp_path, monkeypatch):
         ({"pictures": "/nowhere"}, "pictures"),
         ({"ceiling": "/nowhere.json"}, "ceiling"),
         ({"data": "/nowhere"}, "data"),
+        ({"judge": "local-dir:/nowhere"}, "judge"),
+        ({"dino": "/nowhere"}, "dino"),
+        ({"region": RegionConfig(checkpoint="/nowhere")}, "region.checkpoint"),
         ({"baselines": ["clip_similarity"], "validation": None, "regions_only": True}, "validation"),
     ],
 )
 def test_a_wrong_configuration_is_named(change, named, config, tmp_path):
     with pytest.raises(ValueError, match=f"^{named}: "):
-        evaluate(replace(config, out=str(tmp_path), **change), Console(quiet=True))
+        evaluate(replace(config, out=str(tmp_path / "out"), **change), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_threshold_of_clip_similarity_needs_truth(config, tmp_path):
@@ -405,7 +409,4 @@ def test_the_threshold_of_clip_similarity_needs_truth(config, tmp_path):
 
 
 def test_metrics_of_pictures_are_made_only_for_pictures(config):
-    from regionedit.evaluation.entries import Entry
-
-    entry = Entry("x", "x", lambda: iter(()), config, edited=False)
-    assert all(METRICS[name].of_region for name in make_metrics(tuple(METRICS), entry))
+    assert all(METRICS[name].of_region for name in make_metrics(tuple(METRICS), config, edited=False))

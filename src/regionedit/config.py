@@ -308,7 +308,7 @@ class EvaluateConfig(EditConfig):
         limit: first cases only, 0 for all.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
         given_captions: the editor gets the benchmark's captions; false lets the describer write them.
-        grid: side of the grid on which regions are scored: the predictor's.
+        grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
         baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
         edited_baselines: those of them that also edit, with the same generator.
         validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
@@ -326,7 +326,7 @@ class EvaluateConfig(EditConfig):
     limit: int = 0
     regions_only: bool = False
     given_captions: bool = True
-    grid: int = 16
+    grid: int = 0
     baselines: list[str] = field(default_factory=list)
     edited_baselines: list[str] = field(default_factory=list)
     validation: str | None = None

@@ -23,6 +23,8 @@ from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.mask_sources import load_mask_source
 from regionedit.records import EditCase, EditRequest
 
+UNKNOWN_GRID = 16  # on which regions are scored whose source had no grid: that of ViT-L/14
+
 
 @dataclass
 class Entry:
@@ -59,6 +61,7 @@ def finished_pictures(config: EvaluateConfig, cases: Collection[EditCase]) -> En
     if not given.is_dir():
         raise ValueError(f"pictures: {given} is not a folder")
     folder = CaseFolder(given) if (given / "pictures").is_dir() else CaseFolder(config.out, pictures=given)
+    config = replace(config, grid=config.grid or folder.grid_side() or UNKNOWN_GRID)
     return Entry("pictures", f"pictures of {given}", lambda: folder.outcomes(cases), config, edited=True)
 
 

@@ -95,6 +95,11 @@ class CaseFolder:
             picture = picture.resize(case.request.image.size, Image.Resampling.BICUBIC)
         return replace(found, picture=picture)
 
+    def grid_side(self) -> int:
+        """Side of the grid on which regions were found, 0 where none was saved."""
+        path = next((self.folder / "grid").glob("*.png"), None)
+        return Image.open(path).width if path else 0
+
     def record(self, case_id: str) -> dict:
         """How the case was made, empty where it is not finished."""
         path = self.folder / "records" / f"{case_id}.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from regionedit.config import EvaluateConfig, save_config
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import require_baseline
+from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.report import write_examples, write_report
@@ -40,18 +42,12 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
     ceiling = _read_ceiling(config.ceiling)
     cases = BENCHMARKS[config.benchmark](config.data, config.limit)
-    out = Path(config.out)
-    save_config(config, out / "config.yaml")
-
-    if config.pictures is not None:
-        entries = [finished_pictures(config, cases)]
-    else:
-        editor = Editor.from_config(config)
-        entries = [own(config, editor, cases)]
-        entries += [rival(name, config, editor, cases, cases.headline) for name in config.baselines]
+    make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
+    entries = [finished_pictures(config, cases)] if config.pictures is not None else _run(config, cases)
+    config = entries[0].config
     groups = list(next(iter(cases)).groups)
     for entry in entries:
-        metrics = make_metrics(cases.metrics, entry)
+        metrics = make_metrics(cases.metrics, entry.config, entry.edited)
         entry.rows = score_cases(entry.outcomes(), metrics, f"scoring: {entry.title}", len(cases))
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
         if "region_iou_best" in entry.summary["metrics"]:
@@ -67,6 +63,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
         "ceiling": ceiling,
     }
+    out = Path(config.out)
+    save_config(config, out / "config.yaml")
     _write_rows(entries[0], out / "cases.parquet")
     for entry in entries[1:]:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
@@ -79,10 +77,19 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     return summary
 
 
-def make_metrics(names: tuple[str, ...], entry: Entry) -> Mapping[str, CaseMetric]:
-    """The benchmark's metrics with the entry's threshold; those of pictures only where there are pictures."""
-    wanted = [name for name in names if entry.edited or METRICS[name].of_region]
-    return {name: METRICS[name].from_config(entry.config) for name in wanted}
+def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -> dict[str, CaseMetric]:
+    """These metrics, fresh; those of pictures only where there are pictures."""
+    wanted = [name for name in names if edited or METRICS[name].of_region]
+    return {name: METRICS[name].from_config(config) for name in wanted}
+
+
+def _run(config: EvaluateConfig, cases: Microworld) -> list[Entry]:
+    """The editor's own entry and its rivals'; what the configuration lacks shows before anything is edited."""
+    editor = Editor.from_config(config)
+    config = replace(config, grid=config.grid or editor.models.encoders[0].grid)
+    editor.models.mask_source(config.mask_source)
+    rivals = [rival(name, config, editor, cases, cases.headline) for name in config.baselines]
+    return [own(config, editor, cases), *rivals]
 
 
 def _read_ceiling(path: str | None) -> dict | None:
