@@ -1,0 +1,47 @@
+"""README says what is there: files, targets, registries, configurations."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from regionedit.config import EditConfig, EvaluateConfig, TrainConfig, load_config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def tree() -> list[Path]:
+    """The paths of the annotated file tree."""
+    block = re.search(r"## Files\n\n```\n(.*?)```", README, re.S).group(1)
+    paths, parents = [], {}
+    for line in block.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        parents[depth] = parents.get(depth - 1, Path()) / name
+        paths.append(parents[depth])
+    return paths
+
+
+@pytest.mark.parametrize("path", tree(), ids=str)
+def test_every_file_of_the_tree_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_module_is_in_the_tree():
+    package = ROOT / "src" / "regionedit"
+    told = {path.name for path in tree()}
+    assert [path.name for path in package.iterdir() if path.name[0] not in "_." and path.name not in told] == []
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))))
+def test_every_make_target_exists(target):
+    assert target in re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"configs/\w+\.yaml", README))))
+def test_every_configuration_named_can_be_read(name):
+    kind = {"train": TrainConfig, "edit": EditConfig, "evaluate": EvaluateConfig}[Path(name).stem.split("_")[0]]
+    load_config(kind, ROOT / name)
