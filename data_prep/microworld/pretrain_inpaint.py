@@ -5,9 +5,9 @@
 
 Built as the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction, scaled-linear
 betas, the masked picture encoded, hard random masks drawn independently of what the picture shows (a quarter of them
-everything), text dropped for one sample in ten. Pictures and captions only. Three liberties that change no interface: the
-text encoder learns together with the U-Net; the loss counts masked places four times as much as the others, and high
-noise more than low.
+everything), text dropped for one sample in ten. Pictures and captions only. Three liberties that
+change no interface: the text encoder learns together with the U-Net; the loss counts masked places four times as much
+as the others, and high noise more than low.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 from pretraining import Schedule, finished_folder, train
-from scene_pool import ScenePool
+from scene_pool import ScenePool, shape_group
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -43,6 +43,7 @@ TEXT_WIDTH = 96
 TEXT_DROPOUT = 0.1
 MASKED_WEIGHT, KEPT_WEIGHT = 1.0, 0.25
 HIGH_NOISE_WEIGHT = 30.0
+DRILL = 1.2  # share of batches of few things, at the start; with one thing what the text says must be behind the mask
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -98,7 +99,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler(prediction: str) -> DDIMScheduler:
+    """Scaled-linear betas; v prediction has them rescaled so that the last timestep is pure noise, as it needs."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -106,7 +108,8 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type="epsilon",
+        prediction_type=prediction,
+        rescale_betas_zero_snr=prediction == "v_prediction",
         timestep_spacing="trailing",
     )
 
@@ -162,12 +165,26 @@ def train_autoencoder(args: argparse.Namespace, pool: ScenePool) -> None:
     schedule = Schedule(args.minutes, args.learning_rate or 2e-3, weight_decay=0.0, betas=(0.9, 0.99))
     state = args.work / f"autoencoder_{args.seed}.safetensors"
     scores = train(autoencoder, loss_of, schedule, state, args.seed, lambda: {"psnr": psnr(autoencoder, held_out_BCHW)})
-    with torch.no_grad():
-        latents = autoencoder.encode(held_out_BCHW).latent_dist.mode()
-    autoencoder.register_to_config(scaling_factor=round(float(1 / latents.std()), 4))
+    whiten(autoencoder, held_out_BCHW)
     with finished_folder(args.work / "autoencoder") as folder:
         autoencoder.save_pretrained(folder)
         (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+
+
+@torch.no_grad()
+def whiten(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> None:
+    """Gives every latent channel mean 0 and deviation 1 on these pictures, by folding both into the 1 x 1 convolutions
+    on either side of the latent: round trips stay the same, and noise hides all channels alike."""
+    latents = autoencoder.encode(pictures_BCHW).latent_dist.mode()
+    mean_C, deviation_C = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean_C)
+    before, after = autoencoder.quant_conv, autoencoder.post_quant_conv
+    after.bias += after.weight[:, :, 0, 0] @ mean_C
+    after.weight *= deviation_C[None, :, None, None]
+    before.weight[:channels] /= deviation_C[:, None, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean_C) / deviation_C
+    before.bias[channels:] -= 2 * deviation_C.log()
+    autoencoder.register_to_config(scaling_factor=1.0)
 
 
 def presence(generator: StableDiffusion, count: int, truth_dilation: int = 2) -> dict[str, float]:
@@ -200,16 +217,20 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
     """Epsilon prediction on hard random masks; see the module's docstring."""
     autoencoder = AutoencoderKL.from_pretrained(args.work / "autoencoder").eval().requires_grad_(False)
     scale = autoencoder.config.scaling_factor
-    tokenizer, scheduler = build_tokenizer(), build_scheduler()
+    tokenizer, scheduler = build_tokenizer(), build_scheduler(args.prediction)
     painter = Painter(build_unet(), build_text_encoder(tokenizer))
     alphas = scheduler.alphas_cumprod
+    drill = ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
 
     def tokens(texts: list[str]) -> Tensor:
         options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
         return tokenizer(texts, **options).input_ids
 
     def loss_of(step: int, share: float) -> Tensor:
-        pictures, captions = pool.batch(args.seed + 100, step, args.batch // 4)
+        drilled = torch.rand(()) < DRILL * (1 - share)
+        pictures, captions = (drill if drilled else pool).batch(
+            args.seed + 100, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0
+        )
         pictures_BCHW = signed(pictures)
         seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(len(captions))]
         mask_B1HW = random_hard(seeds, (SIZE, SIZE))
@@ -229,9 +250,13 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
                 torch.cat([noisy_BChw, mask_B1hw, masked_BChw], 1), t, encoder_hidden_states=context_BLD
             ).sample
         weight = KEPT_WEIGHT + (MASKED_WEIGHT - KEPT_WEIGHT) * mask_B1hw
-        # what appears is decided at high noise, where an error in epsilon is an error in the picture 1 / alpha as large
-        weight = weight * (1 / alpha).clamp(max=HIGH_NOISE_WEIGHT)
-        return (weight * (predicted.float() - noise).square()).mean()
+        if args.prediction == "v_prediction":
+            wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean_BChw
+        else:
+            # what appears is decided at high noise, where an error in epsilon counts 1 / alpha as much in the picture
+            wanted = noise
+            weight = weight * (1 / alpha).clamp(max=HIGH_NOISE_WEIGHT)
+        return (weight * (predicted.float() - wanted).square()).mean()
 
     def generator(steps: int) -> StableDiffusion:
         config = GeneratorConfig(steps=steps)
@@ -247,7 +272,7 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
     schedule = Schedule(
         args.minutes, args.learning_rate or 1e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=240
     )
-    state = args.work / f"unet_{args.seed}.safetensors"
+    state = args.work / f"unet_{args.prediction}_{args.seed}.safetensors"
     train(painter, loss_of, schedule, state, args.seed, lambda: scores(96, 12))
     final = {f"present_{steps}_steps": scores(400, steps) for steps in (4, 8, 20)}
     final["psnr"] = psnr(autoencoder, held_out_pictures(256))
@@ -272,6 +297,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("autoencoder", "unet"), required=True)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/microworld/inpaint"), help="pipeline folder")
     parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
+    parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), default="epsilon", help="of the U-Net")
     parser.add_argument("--minutes", type=float, required=True, help="wall time of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")

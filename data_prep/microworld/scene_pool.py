@@ -49,6 +49,11 @@ def group_captions(group: list[Scene], seed: tuple[int, ...]) -> list[str]:
     return [caption(scene, np.random.default_rng(seed)) for scene in group]
 
 
+def brief_caption(scene: Scene) -> str:
+    """The things alone, for example `a red circle and a blue ring`."""
+    return " and ".join(f"a {thing.color} {thing.shape}" for thing in scene.things)
+
+
 class ScenePool:
     """Scenes in memory, their pictures in a memory-mapped .npy file.
 
@@ -85,9 +90,15 @@ class ScenePool:
         pictures.flush()
         os.replace(part, file)
 
-    def batch(self, seed: int, step: int, groups: int) -> tuple[np.ndarray, list[str]]:
-        """Pictures uint8 [groups * 4, 64, 64, 3] and captions: a pure function of (seed, step)."""
+    def batch(self, seed: int, step: int, groups: int, brief: bool = False) -> tuple[np.ndarray, list[str]]:
+        """Pictures uint8 [groups * 4, 64, 64, 3] and captions: a pure function of the arguments.
+
+        Args:
+            brief: captions name the things and nothing else.
+        """
         chosen = np.random.default_rng([seed, step]).choice(len(self.groups), groups, replace=False)
         rows = (chosen[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
+        if brief:
+            return self.pictures[rows], [brief_caption(scene) for g in chosen for scene in self.groups[g]]
         captions = [c for g in chosen for c in group_captions(self.groups[g], (seed, step, int(g)))]
         return self.pictures[rows], captions
