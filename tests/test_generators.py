@@ -1,6 +1,7 @@
 """The contract of every generator, and the paper's appendix A against the library's own pipeline and scheduler."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -165,11 +166,17 @@ class _Mean:
         return self.mean
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_type):
+@pytest.mark.parametrize(
+    ("prediction_type", "zero_snr"),
+    [("epsilon", False), ("v_prediction", False), ("v_prediction", True), ("sample", False)],
+)
+def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_type, zero_snr):
     from diffusers import DDIMScheduler
 
     folder = write_inpaint(tmp_path, prediction_type=prediction_type)
+    settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    settings["rescale_betas_zero_snr"] = zero_snr
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
     generator = load_generator(GeneratorConfig(path=str(folder), size=32, steps=4))
     scheduler = DDIMScheduler.from_pretrained(
         folder / "scheduler", timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
@@ -179,6 +186,7 @@ def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_t
     assert [t for t, _, _ in generator.schedule] == scheduler.timesteps.tolist()
     latent, output = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     for timestep, alpha, next_alpha in generator.schedule:
+        assert (alpha == 0) == (zero_snr and timestep == 999)
         expected = scheduler.step(output, timestep, latent).prev_sample
         torch.testing.assert_close(generator._step(latent, output, alpha, next_alpha), expected, rtol=1e-4, atol=1e-4)
 
@@ -283,6 +291,15 @@ def test_everything_is_frozen_and_in_eval_mode(make):
     for module in make().modules.values():
         assert not any(p.requires_grad for p in module.parameters())
         assert not any(m.training for m in module.modules())
+
+
+def test_autocast_does_not_reach_in(make):
+    """Under Lightning's bf16-mixed the configured precision still decides."""
+    images, mask = pictures(), box()
+    outside = make().propose(images, mask, ["a", "b"], [1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = make().propose(images, mask, ["a", "b"], [1, 2])
+    assert torch.equal(outside, inside)
 
 
 def test_half_precision_stays_close(make):

@@ -7,13 +7,14 @@ A YAML under configs/ lists only what differs from the defaults here. The defaul
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+
+from regionedit.files import write_atomic
 
 Config = TypeVar("Config")
 
@@ -133,6 +134,8 @@ class LossConfig:
         clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
         area: of mean(P).
         entropy: of mean(P (1 - P)); a negative weight keeps P away from saturation.
+        entropy_until: share of the run over which the entropy weight falls to 0 on a straight line; P can settle then.
+            0 keeps the weight as it is.
         total_variation: of the mean absolute difference between neighbouring patches of P.
     """
 
@@ -143,6 +146,7 @@ class LossConfig:
     clip_structure: float = 2.0
     area: float = 0.5
     entropy: float = -1.0
+    entropy_until: float = 0.0
     total_variation: float = 0.0
 
 
@@ -382,14 +386,7 @@ def save_config(config: Any, path: str | Path) -> None:
     """Write the resolved configuration as YAML, atomically; `load_config` reads it back to an equal object."""
     import yaml
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        yaml.safe_dump(asdict(config), file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(path, yaml.safe_dump(asdict(config), sort_keys=False).encode())
 
 
 def _command() -> str:

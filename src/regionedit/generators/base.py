@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from regionedit.images import fit, unfit
 from regionedit.masks import composite
+from regionedit.precision import autocast_off
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 class Generator(ABC):
     """A frozen image generator that repaints the masked part of a picture as a text says.
+
+    Its configured precision alone decides: autocast is off inside.
 
     Attributes:
         needs: which text it follows: the caption of the edited picture, or the instruction itself.
@@ -64,7 +67,9 @@ class Generator(ABC):
             seeds: one per picture, see `noise_seed`.
         """
         fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
-        return unfit(self.generate(fitted_BChw, fit_soft_mask(mask_B1HW, placed, fitted_BChw), texts, seeds), placed)
+        mask_B1hw = fit_soft_mask(mask_B1HW, placed, fitted_BChw)
+        with autocast_off(images_BCHW.device):
+            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds), placed)
 
     def edit(
         self,
@@ -126,7 +131,8 @@ class DifferentiableGenerator(Generator):
         proposal_mask_B1hw = mask_B1hw
         if proposal_mask_B1HW is not None:
             proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placed, fitted_BChw)
-        made_BChw = self.generate_with_gradient(fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw)
+        with autocast_off(images_BCHW.device):
+            made_BChw = self.generate_with_gradient(fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw)
         return unfit(made_BChw, placed)
 
 

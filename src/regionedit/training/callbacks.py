@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ class SaveAndStop(Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: RegionTraining) -> None:
+        if threading.current_thread() is not threading.main_thread():  # elsewhere Python takes no handlers
+            return
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._ask)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +21,13 @@ from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator, noise_seed, require_gradient
 from regionedit.records import StepOutputs
 from regionedit.region_predictor import RegionPredictor
+from regionedit.training.proposal_masks import proposal_mask
 from regionedit.training.scores import RegionScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import OptimizerConfig, TrainConfig
+    from regionedit.config import LossConfig, OptimizerConfig, TrainConfig
     from regionedit.records import TrainBatch
 
 VALIDATION_EPOCH = -1
@@ -80,7 +82,10 @@ class RegionTraining(LightningModule):
     # ------------------------------------------------------------ the step
 
     def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
-        """From a batch to all that the losses look at, and the pictures on the way."""
+        """From a batch to all that the losses look at, and the pictures on the way.
+
+        Encode, predict the region (eq. 1-3), propose and compose (eq. 14-24), encode again.
+        """
         clip, instruction_encoder, _ = self.frozen
         source_BCHW = self._at_clip_size(batch.images_BCHW)
         with torch.no_grad():
@@ -105,7 +110,7 @@ class RegionTraining(LightningModule):
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
         outputs, pictures = self.step(batch, self.current_epoch)
-        loss, terms = losses.total(outputs, self.config.loss)
+        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress()))
         self._require_finite(batch, {"loss": loss, **terms})
         self._keys = batch.keys
         return {
@@ -132,7 +137,8 @@ class RegionTraining(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         found = self.scores.compute()
-        self.log_dict({f"validation/{k}": v for k, v in found.items()} | {"step": float(self.global_step)})
+        named = {f"validation/{name}": value for name, value in found.items()}
+        self.log_dict(named | {"step": float(self.global_step)}, sync_dist=True)  # equal on all ranks already
 
     # ------------------------------------------------------------ its parts
 
@@ -146,66 +152,51 @@ class RegionTraining(LightningModule):
         self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
         """The proposal, and what CLIP sees of it through the predicted region; both at CLIP's size."""
-        step, clip, generator = self.config.step, self.frozen[0], self.frozen[2]
+        step, grid = self.config.step, self.frozen[0].grid
         mask_BN = self._composing_mask(probability_BN, batch.keys, epoch)
-        if step.gradient == "composite":
-            proposal_BCHW = batch.proposals_BCHW
-            if proposal_BCHW is None:
-                proposal_mask_B1HW = self._proposal_mask(batch, probability_BN.detach(), epoch)
-                proposal_BCHW = generator.propose(
-                    batch.images_BCHW, proposal_mask_B1HW, self._texts(batch), self._seeds(batch.keys, epoch, "noise")
-                )
-            proposal_BCHW = self._at_clip_size(proposal_BCHW)
-            mask_B1HW = masks.upsample(mask_BN, clip.grid, source_BCHW.shape[-2:], self.config.step.upsample)
+        if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
+            proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
+            mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
             return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
-        mask_B1HW = masks.upsample(mask_BN, clip.grid, batch.images_BCHW.shape[-2:], step.upsample)
-        composed_BCHW = generator.propose_with_gradient(
+        size = batch.images_BCHW.shape[-2:]
+        own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
+        composed_BCHW = self.frozen[2].propose_with_gradient(
             batch.images_BCHW,
-            mask_B1HW,
-            self._texts(batch),
-            self._seeds(batch.keys, epoch, "noise"),
+            masks.upsample(mask_BN, grid, size, step.upsample),
+            *self._texts_and_seeds(batch, epoch),
             step.gradient,
-            self._proposal_mask(batch, probability_BN.detach(), epoch) if step.gradient == "latent" else None,
+            own,
         )
         composed_BCHW = self._at_clip_size(composed_BCHW)
         return composed_BCHW, composed_BCHW
 
-    def _composing_mask(self, probability_BN: Tensor, keys: tuple[str, ...], epoch: int) -> Tensor:
-        step = self.config.step
-        if step.estimator is None:
-            return probability_BN.float()
-        seeds = self._seeds(keys, epoch, "estimator")
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return masks.binarize(probability_BN.float(), step.threshold, step.estimator, generators=generators)
+    def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
+        """Stored proposals, or new ones, without gradient."""
+        if batch.proposals_BCHW is not None:
+            return batch.proposals_BCHW
+        mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
+        return self.frozen[2].propose(batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch))
 
     def _proposal_mask(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
-        """What conditions the generator, [B, 1, H, W] at the pictures' size."""
-        step, grid, size = self.config.step, self.frozen[0].grid, tuple(batch.images_BCHW.shape[-2:])
-        if step.proposal_mask == "everything":
-            return torch.ones_like(batch.images_BCHW[:, :1])
-        if step.proposal_mask == "half":
-            return torch.full_like(batch.images_BCHW[:, :1], 0.5)
-        if step.proposal_mask == "random_hard":
-            return masks.random_hard(self._seeds(batch.keys, epoch, "mask"), size).to(probability_BN.device)
-        if step.proposal_mask == "predicted":
-            return masks.upsample(probability_BN.float(), grid, size, step.upsample)
-        hard_BN = masks.binarize(probability_BN.float(), step.threshold)
-        hard_B1HW = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate)
-        hard_B1HW = masks.upsample(hard_B1HW.flatten(1), grid, size)
-        return masks.union(hard_B1HW, self._exploring_boxes(batch.keys, epoch, size).to(hard_B1HW))
+        size = tuple(batch.images_BCHW.shape[-2:])
+        seeds = partial(self._seeds, batch.keys, epoch)
+        return proposal_mask(probability_BN, self.frozen[0].grid, size, self.config.step, seeds)
 
-    def _exploring_boxes(self, keys: tuple[str, ...], epoch: int, size: tuple[int, int]) -> Tensor:
-        """A random box for the share `step.explore` of the samples, so that a region can also grow."""
-        seeds = self._seeds(keys, epoch, "box")
-        drawn = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        return masks.random_box(seeds, size) * (drawn < self.config.step.explore).view(-1, 1, 1, 1)
+    def _composing_mask(self, probability_BN: Tensor, keys: tuple[str, ...], epoch: int) -> Tensor:
+        """P itself, or what `step.estimator` makes of it."""
+        step = self.config.step
+        if step.estimator is None:
+            return probability_BN
+        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds(keys, epoch, "estimator")]
+        return masks.binarize(probability_BN, step.threshold, step.estimator, generators=generators)
 
     def _seeds(self, keys: tuple[str, ...], epoch: int, purpose: str) -> list[int]:
         """Keyed by (seed, epoch, sample key), never by rank or place in the batch."""
         return [noise_seed(self.config.seed, epoch, key, purpose) for key in keys]
 
-    def _texts(self, batch: TrainBatch) -> tuple[str, ...]:
-        return batch.instructions if self.frozen[2].needs == "instruction" else batch.target_captions
+    def _texts_and_seeds(self, batch: TrainBatch, epoch: int) -> tuple[tuple[str, ...], list[int]]:
+        texts = batch.instructions if self.frozen[2].needs == "instruction" else batch.target_captions
+        return texts, self._seeds(batch.keys, epoch, "noise")
 
     def _require_finite(self, batch: TrainBatch, values: dict[str, Tensor]) -> None:
         if torch.isfinite(values["loss"]):
@@ -287,6 +278,13 @@ def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
             f"{predictor.grid}, but encoders.clip gives {dim} and {grid}"
         )
     return predictor.train()
+
+
+def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
+    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`."""
+    if not settings.entropy_until:
+        return settings
+    return replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
 
 
 def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from regionedit.config import save_config
 from regionedit.data.datamodule import PairsDataModule
@@ -48,7 +49,8 @@ def train(config: TrainConfig) -> Path:
     seed_everything(config.seed, verbose=False)
     _quieten()
     data = PairsDataModule(config.data, config.seed, config.max_steps)
-    data.setup()  # refuses unusable data before any model is loaded
+    if rank_zero_only.rank == 0:
+        data.setup()  # refuses unusable data before any model is loaded
     module = RegionTraining(config)
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0)
     if trainer.is_global_zero:
@@ -96,9 +98,11 @@ def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at:
         "use_distributed_sampler": False,
         "default_root_dir": out,
     }
-    refused = sorted(settings.keys() & config.trainer)
+    refused = sorted((settings.keys() | {"accumulate_grad_batches"}) & config.trainer.keys())
     if refused:
-        raise ValueError(f"trainer.{refused[0]}: set by this program; see log.*, max_steps and max_seconds")
+        raise ValueError(
+            f"trainer.{refused[0]}: set by this program; see log.*, max_steps, max_seconds and data.global_batch"
+        )
     try:
         return Trainer(**settings, **config.trainer)
     except TypeError as error:
@@ -113,7 +117,10 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
     """
     if not checkpoint.exists():
         return None
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways
+        raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start afresh") from error
     before, now = _flat(saved["config"]), _flat(asdict(config))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):

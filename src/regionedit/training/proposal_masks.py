@@ -1,0 +1,52 @@
+"""What conditions the generator's proposal: the predicted region or something that does not depend on it.
+
+Shape letters: B batch, N patches, H W pixels. Masks are [0, 1] and 1 means edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from regionedit import masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import StepConfig
+
+    Seeds = Callable[[str], list[int]]
+
+
+def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step: StepConfig, seeds: Seeds) -> Tensor:
+    """The conditioning mask of `step.proposal_mask`, [B, 1, H, W], without gradient.
+
+    Args:
+        probability_BN: the predicted P.
+        grid: patches a side.
+        size: height and width of the pictures.
+        seeds: one per sample for a purpose, so that a mask belongs to its sample and not to its place in the batch.
+    """
+    probability_BN = probability_BN.detach().float()
+    everywhere_B1HW = probability_BN.new_ones(len(probability_BN), 1, *size)
+    if step.proposal_mask == "everything":
+        return everywhere_B1HW
+    if step.proposal_mask == "half":
+        return 0.5 * everywhere_B1HW
+    if step.proposal_mask == "random_hard":
+        return masks.random_hard(seeds("mask"), size).to(everywhere_B1HW)
+    if step.proposal_mask == "predicted":
+        return masks.upsample(probability_BN, grid, size, step.upsample)
+    hard_BN = masks.binarize(probability_BN, step.threshold)
+    grown_BN = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate).flatten(1)
+    return masks.union(
+        masks.upsample(grown_BN, grid, size), _exploring_boxes(step.explore, seeds("box"), size).to(hard_BN)
+    )
+
+
+def _exploring_boxes(share: float, seeds: list[int], size: tuple[int, int]) -> Tensor:
+    """A random box for this share of the samples, [B, 1, H, W], so that a region can grow; nothing for the rest."""
+    drawn_B = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return masks.random_box(seeds, size) * (drawn_B < share).view(-1, 1, 1, 1)
