@@ -62,13 +62,13 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: an
 
 encoders-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 45 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 15 --threads 1
 	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 5 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 8 --seed 1 --minutes 12 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --minutes 38 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
-	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 40 --threads 1
+	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --prediction v_prediction --minutes 60 --threads 1
 
 fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
 	$(PY) data_prep/fetch_models.py

@@ -224,3 +224,20 @@ def test_transformers_loads_the_t5_and_the_vit(script, tmp_path):
     vit = ViTModel.from_pretrained(tmp_path / "dino", add_pooling_layer=False)
     assert vit.dtype == torch.float32
     assert ViTImageProcessor.from_pretrained(tmp_path / "dino").size == {"height": 64, "width": 64}
+
+
+def test_whitening_an_autoencoder_changes_its_latents_and_no_round_trip(script):
+    from diffusers import AutoencoderKL
+
+    whiten = script("pretrain_inpaint").whiten
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKL(block_out_channels=(8,), norm_num_groups=8, latent_channels=4)
+    pictures_BCHW = torch.rand(4, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        before = autoencoder.decode(autoencoder.encode(pictures_BCHW).latent_dist.mode()).sample
+        whiten(autoencoder, pictures_BCHW)
+        latents = autoencoder.encode(pictures_BCHW).latent_dist.mode()
+        after = autoencoder.decode(latents).sample
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)

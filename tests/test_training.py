@@ -16,13 +16,13 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from regionedit import losses
-from regionedit.config import TrainConfig, load_config, save_config
+from regionedit.config import LossConfig, TrainConfig, load_config, save_config
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.evaluation.report import draw_curves
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, run, train
 from regionedit.training.callbacks import SaveAndStop
-from regionedit.training.module import learning_rate
+from regionedit.training.module import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores, pointing
 from tests.shards import _png, write_instructions, write_tar
 from tests.tiny_models import WORDS
@@ -482,3 +482,10 @@ def test_a_signal_is_answered_after_the_step(make, monkeypatch):
         train(config)
     assert stopped.value.code == 130
     assert isinstance(SaveAndStop(Path(), 1), Callback)
+
+
+def test_entropy_weight_falls_to_zero_and_nothing_else_changes():
+    settings = LossConfig(entropy=-1.0, entropy_until=0.5, area=0.3)
+    assert [loss_weights(settings, share).entropy for share in (0.0, 0.25, 0.5, 0.9)] == [-1.0, -0.5, 0.0, 0.0]
+    assert loss_weights(settings, 0.9).area == 0.3
+    assert loss_weights(LossConfig(entropy=-1.0), 0.9).entropy == -1.0
