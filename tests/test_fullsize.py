@@ -76,7 +76,8 @@ def write_inpaint(folder: Path) -> None:
         module.half().save_pretrained(folder / name, variant="fp16")
         del module
         gc.collect()
-    PNDMScheduler(**full_size_models.INPAINT_SCHEDULER, skip_prk_steps=True).save_pretrained(folder / "scheduler")
+    settings = full_size_models.INPAINT_SCHEDULER | {"skip_prk_steps": True}
+    PNDMScheduler.from_config(settings).save_pretrained(folder / "scheduler")
     CLIPImageProcessor().save_pretrained(folder / "feature_extractor")
     tokenizer = clip_tokenizer()
     tokenizer.model_max_length = 77
