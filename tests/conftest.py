@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +12,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # tests read what commands print
 
 import pytest
 import torch
+import yaml
 
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
 from tests import tiny_models
@@ -73,3 +75,11 @@ def tiny_edit_config(tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_region_d
         generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=tiny_models.IMAGE_SIZE, steps=2),
         region=RegionConfig(checkpoint=str(tiny_region_dir)),
     )
+
+
+@pytest.fixture(scope="session")
+def config_file(tiny_edit_config, tmp_path_factory) -> Path:
+    """The tiny edit configuration as a YAML file."""
+    path = tmp_path_factory.mktemp("config") / "edit.yaml"
+    path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
+    return path

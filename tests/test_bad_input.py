@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import infer
@@ -19,13 +17,6 @@ from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
 
 TEXT = "make the red circle blue"
-
-
-@pytest.fixture(scope="module")
-def config_file(tiny_edit_config, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "edit.yaml"
-    path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
-    return path
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
         module = _Recorder()
         data = PairsDataModule(config(folder, validation=str(validation), workers=workers), seed=3, max_steps=steps)
         trainer = _trainer(tmp_path, steps)
-        trainer.fit(module, data, ckpt_path=resume, weights_only=False)
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         path = tmp_path / f"{steps}.ckpt"
         trainer.save_checkpoint(path)
         return module.seen, path

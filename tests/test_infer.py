@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import infer
@@ -18,13 +16,6 @@ from regionedit.images import open_picture
 
 ROOT = Path(infer.__file__).parent
 TEXT = "make the red circle blue"
-
-
-@pytest.fixture(scope="module")
-def config_file(tiny_edit_config, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "edit.yaml"
-    path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
-    return path
 
 
 @pytest.fixture

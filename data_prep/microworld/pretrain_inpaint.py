@@ -15,6 +15,7 @@ Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tok
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import string
 from pathlib import Path
@@ -258,16 +259,10 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
             weight = weight * (1 / alpha).clamp(max=HIGH_NOISE_WEIGHT)
         return (weight * (predicted.float() - wanted).square()).mean()
 
-    def generator(steps: int) -> StableDiffusion:
-        config = GeneratorConfig(steps=steps)
-        modules = {"unet": painter.unet, "vae": autoencoder, "text_encoder": painter.text_encoder}
-        made = StableDiffusion(modules, tokenizer, scheduler, config)
-        return made
-
     def scores(count: int, steps: int = 8) -> dict[str, float]:
-        found = presence(generator(steps), count)
-        painter.requires_grad_(True)
-        return found
+        evaluated = copy.deepcopy(painter)  # a generator freezes its modules
+        modules = {"unet": evaluated.unet, "vae": autoencoder, "text_encoder": evaluated.text_encoder}
+        return presence(StableDiffusion(modules, tokenizer, scheduler, GeneratorConfig(steps=steps)), count)
 
     schedule = Schedule(
         args.minutes, args.learning_rate or 1e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=240

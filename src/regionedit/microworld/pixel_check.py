@@ -28,7 +28,6 @@ def best_shape(blob: np.ndarray) -> tuple[str, float, Thing]:
     """The shape whose silhouette fits a bool [64, 64] blob best: (shape, IoU, where), over radii and offsets."""
     rows, columns = np.nonzero(blob)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    best: tuple[str, float, Thing] = ("", -1.0, Thing("circle", "red", 0, 0, 6))
     extent = {"circle": 1, "square": 0.86, "triangle": 0.93, "cross": 1, "ring": 1}
     candidates = []
     for shape in SHAPES:
@@ -40,8 +39,7 @@ def best_shape(blob: np.ndarray) -> tuple[str, float, Thing]:
     masks = silhouettes(candidates) > 0.5
     iou = (masks & blob).sum((1, 2)) / np.maximum((masks | blob).sum((1, 2)), 1)
     index = int(iou.argmax())
-    best = (candidates[index].shape, float(iou[index]), candidates[index])
-    return best
+    return candidates[index].shape, float(iou[index]), candidates[index]
 
 
 def find_things(picture: np.ndarray) -> list[Thing]:
