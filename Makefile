@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-models fetch-models \
-	encoders-lane inpaint-lane
+	clip-lane inpaint-lane
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,18 +57,18 @@ microworld-data: install  ## shards and benchmark for the full microworld run
 	$(PY) $(WORLD)/pack.py --split validation --samples 1000 --out data/microworld/validation
 	$(PY) $(WORLD)/pack.py --split test --samples 1200 --out data/microworld/test
 
-microworld-models: install  ## pre-train the tiny frozen models from scratch: an hour of two cores; run again to go on
-	$(MAKE) -j2 encoders-lane inpaint-lane
+microworld-models: install  ## pre-train the tiny frozen models from scratch: 90 minutes of two cores; run again to go on
+	$(MAKE) -j2 clip-lane inpaint-lane
 
-encoders-lane:
-	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 45 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 15 --threads 1
-	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 5 --threads 1
+clip-lane:
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 76 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
 
 inpaint-lane:
+	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
+	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 4 --threads 1
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
-	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --prediction v_prediction --minutes 60 --threads 1
+	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 66 --threads 1 --batch 16
 
 fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
 	$(PY) data_prep/fetch_models.py

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from regionedit.config import EvaluateConfig, parse_command
+from regionedit.command_line import parse_command
+from regionedit.config import EvaluateConfig
 
 
 def main() -> int:

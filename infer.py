@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionedit.config import EditConfig, parse_command
+from regionedit.command_line import parse_command
+from regionedit.config import EditConfig
 from regionedit.files import write_atomic
 from regionedit.images import box_mask
 from regionedit.records import EditFailure, EditRequest, EditResult

@@ -6,7 +6,8 @@ Run the same command again to go on after Ctrl-C, SIGTERM or a crash.
 import os
 import sys
 
-from regionedit.config import TrainConfig, parse_command
+from regionedit.command_line import parse_command
+from regionedit.config import TrainConfig
 
 
 def main() -> None:

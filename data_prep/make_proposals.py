@@ -26,7 +26,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit import masks
-from regionedit.config import TrainConfig, parse_command
+from regionedit.command_line import parse_command
+from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic

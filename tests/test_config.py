@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from regionedit.config import EditConfig, EvaluateConfig, TrainConfig, load_config, parse_command, save_config
+from regionedit.command_line import load_config, parse_command, save_config
+from regionedit.config import EditConfig, EvaluateConfig, TrainConfig
 
 CONFIGS = sorted(Path("configs").glob("**/*.yaml"))
 

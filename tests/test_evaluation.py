@@ -22,7 +22,7 @@ from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import RegionIoUBest
 from regionedit.evaluation.run import evaluate, make_metrics
 from regionedit.evaluation.scoring import interval, summarise
-from regionedit.microworld.grammar import Edit
+from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask

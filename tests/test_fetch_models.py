@@ -11,7 +11,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from data_prep import fetch_models
-from regionedit.config import EditConfig, TrainConfig, load_config
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, TrainConfig
 from regionedit.generators import load_generator
 from tests.tiny_models import write_inpaint
 

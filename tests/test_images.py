@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regionedit import images
+from regionedit import display, images
 
 
 def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -207,16 +207,16 @@ def test_overlay_tints_the_region_and_nothing_else():
     picture = Image.fromarray(noise(40, 30))
     mask = Image.new("L", (40, 30))
     mask.paste(255, (10, 10, 30, 20))
-    shown = np.asarray(images.overlay(picture, mask))
+    shown = np.asarray(display.overlay(picture, mask))
     same = (shown == np.asarray(picture)).all(-1)
     assert same[np.asarray(mask) == 0].all() and not same[np.asarray(mask) > 0].any()
-    assert tuple(shown[10, 10]) == images.TINT
-    assert np.array_equal(np.asarray(images.overlay(picture, Image.new("L", (40, 30)))), np.asarray(picture))
+    assert tuple(shown[10, 10]) == display.TINT
+    assert np.array_equal(np.asarray(display.overlay(picture, Image.new("L", (40, 30)))), np.asarray(picture))
 
 
 def test_grid_places_every_picture():
     cell = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue", "black")]
-    sheet = images.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16, gap=2)
+    sheet = display.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16, gap=2)
     assert sheet.size == (2 * 18 + 2, 2 * 18 + 2 + 16)
     assert sheet.getpixel((10, 16 + 10)) == (255, 0, 0) and sheet.getpixel((28, 16 + 28)) == (0, 0, 0)
 

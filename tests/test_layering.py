@@ -15,7 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "regionedit"
 
 LEVELS = {
-    0: {"records", "config", "files", "images", "masks", "microworld", "precision", "provenance", "request_files"},
+    0: {
+        "records",
+        "command_line",
+        "config",
+        "files",
+        "images",
+        "masks",
+        "microworld",
+        "precision",
+        "provenance",
+        "request_files",
+    },
     1: {"encoders", "attention"},
     2: {"region_predictor", "generators"},
     3: {"losses", "describe", "mask_sources"},

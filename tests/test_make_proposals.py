@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_prep.make_proposals import ProposalsConfig, make_proposals
 from regionedit import generators
-from regionedit.config import load_config
+from regionedit.command_line import load_config
 from regionedit.data.datamodule import PairsDataModule
 from tests.shards import write_shards
 

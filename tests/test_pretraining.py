@@ -173,11 +173,43 @@ def test_localisation_of_patches_that_know_and_that_do_not(script):
 
 def test_an_equal_caption_is_no_negative(script):
     pretrain_clip = script("pretrain_clip")
-    model = nn.Module()
-    model.logit_scale = nn.Parameter(torch.tensor(1.0))
-    both = F.normalize(torch.ones(2, 4), dim=-1)
-    assert pretrain_clip.contrastive_loss(model, both, both, ["same", "same"]).item() == 0
-    assert pretrain_clip.contrastive_loss(model, both, both, ["one", "two"]).item() == pytest.approx(0.6931, abs=1e-3)
+    similarity, scale = torch.ones(2, 2), torch.tensor(1.0)
+    assert pretrain_clip.contrastive_loss(similarity, scale, ["same", "same"]).item() == 0
+    assert pretrain_clip.contrastive_loss(similarity, scale, ["one", "two"]).item() == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_late_interaction_is_the_mean_over_words_of_the_best_patch(script):
+    torch.manual_seed(0)
+    patches = torch.randn(3, 5, 4)
+    words = F.normalize(torch.randn(2, 6, 4), dim=-1)
+    end = torch.tensor([3, 5])
+    found = script("pretrain_clip").late_interaction(patches, words, end)
+    for picture in range(3):
+        for text in range(2):
+            best = [
+                max(F.cosine_similarity(patch, words[text, place], dim=0).item() for patch in patches[picture])
+                for place in range(1, int(end[text]) + 1)  # the start token at 0 and the padding do not count
+            ]
+            assert found[picture, text].item() == pytest.approx(sum(best) / len(best), abs=1e-5)
+
+
+def test_the_text_tower_in_another_class_is_the_same_function(script):
+    pretrain_clip, pretrain_inpaint, tokens = (
+        script("pretrain_clip"),
+        script("pretrain_inpaint"),
+        script("word_tokenizer"),
+    )
+    words = tokens.build(tokens.words(), start=True, max_length=pretrain_clip.CONTEXT)
+    model = small_clip(pretrain_clip, words)
+    tokenizer = pretrain_inpaint.build_tokenizer()
+    encoder = script("text_tower").from_clip(model.state_dict(), tokenizer)
+    texts = ["a red circle, a blue ring and a pink cross on a plain gray background", "an empty striped background"]
+    for text in texts:
+        ids = torch.tensor([tokenizer(text).input_ids])
+        expected, end = pretrain_clip.encode_words(model, torch.tensor([words(text).input_ids]))
+        hidden = encoder(ids)[0]
+        assert hidden.shape[1] == end + 1
+        torch.testing.assert_close(F.normalize(hidden @ model.text_projection, dim=-1), expected, atol=1e-5, rtol=0)
 
 
 def test_open_clip_loads_the_folder_from_anywhere(script, tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from regionedit.config import EditConfig, EvaluateConfig, TrainConfig, load_config
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, EvaluateConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -16,7 +16,8 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from regionedit import losses
-from regionedit.config import LossConfig, TrainConfig, load_config, save_config
+from regionedit.command_line import load_config, save_config
+from regionedit.config import LossConfig, TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.evaluation.report import draw_curves
 from regionedit.region_predictor import RegionPredictor

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import regionedit.microworld
 from regionedit.files import write_together
 from regionedit.images import png
-from regionedit.microworld.grammar import Edit
+from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Scene
 from regionedit.microworld.splits import sample
@@ -77,7 +77,7 @@ class Part:
 def world() -> str:
     """Fingerprint of the code that decides what a sample looks like."""
     folder = Path(regionedit.microworld.__path__[0])
-    files = [folder / f"{name}.py" for name in ("grammar", "renderer", "scene", "splits", "truth")]
+    files = [folder / f"{name}.py" for name in ("edits", "grammar", "renderer", "scene", "splits", "truth")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

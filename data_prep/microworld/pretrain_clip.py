@@ -6,7 +6,8 @@
 Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. For
 most of the time half of the patches of the 16 x 16 grid are left out, which makes a step two to three times cheaper.
 Positions start as sines and cosines, and many batches drill shapes: colours and counts are learned within minutes,
-shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches.
+shapes are not. In the end texts are also compared with the patches that fit their words best: without that the class
+token knows what is in the picture, and the patches do not say where. Pooling by the class token learns shapes several times faster than the mean of the patches.
 
 Shape letters: B pictures, T tokens, D embedding width.
 """
@@ -34,6 +35,8 @@ CONTEXT = 40
 EMBED = 128
 MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
+# in the last 40 % of the budget the patches of half of a batch's 128 pairs are also compared word by word
+LATE_FROM, LATE_PAIRS = 0.6, 64
 # (share of the budget from which it holds, share of patches left out)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
 # (share of the budget from which it holds, share of the batches that drill shapes, which are learned last)
@@ -77,15 +80,20 @@ def to_input(pictures_BHWC: np.ndarray) -> Tensor:
     return (pixels - MEAN) / STD
 
 
-def encode_text(model: CLIP, tokens_BT: Tensor) -> Tensor:
-    """Unit text embeddings BD, as `model.encode_text` makes them but without the padding behind the longest text:
-    the text tower is causal, so nothing before the end token changes, and a step gets cheaper."""
+def encode_words(model: CLIP, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit embeddings BTD of all tokens, and where the end token is, B. The padding behind the longest text is left
+    out: the text tower is causal, so nothing before the end token changes, and a step gets cheaper."""
     length = int((tokens_BT != 0).sum(1).max())
     tokens = tokens_BT[:, :length]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    ends = x[torch.arange(len(x)), tokens.argmax(-1)]
-    return F.normalize(ends @ model.text_projection, dim=-1)
+    return F.normalize(x @ model.text_projection, dim=-1), tokens.argmax(-1)
+
+
+def encode_text(model: CLIP, tokens_BT: Tensor) -> Tensor:
+    """Unit text embeddings BD, as `model.encode_text` makes them."""
+    words_BTD, end_B = encode_words(model, tokens_BT)
+    return words_BTD[torch.arange(len(end_B)), end_B]
 
 
 def encode_pictures(model: CLIP, pictures_BHWC: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -104,9 +112,19 @@ def wave_positions(grid: int, width: int) -> Tensor:
     return 0.5 * torch.cat([rows, columns], -1).reshape(grid * grid, width)
 
 
-def contrastive_loss(model: CLIP, image_BD: Tensor, text_BD: Tensor, captions: list[str]) -> Tensor:
-    """Symmetric cross-entropy; another picture's caption that reads the same is no negative."""
-    logits = model.logit_scale.exp().clamp(max=100) * image_BD.float() @ text_BD.float().T
+def late_interaction(patches_BND: Tensor, words_BTD: Tensor, end_B: Tensor) -> Tensor:
+    """Similarity of every picture with every text, [pictures, texts]: the mean over a text's words of the cosine with
+    the patch that fits best (FILIP, Yao et al. 2022, texts to patches). It makes patches say what is there."""
+    patches_BND = F.normalize(patches_BND, dim=-1)
+    best = torch.stack([(words_BTD @ patches_ND.T).amax(-1) for patches_ND in patches_BND])  # picture, text, word
+    place_T = torch.arange(words_BTD.shape[1])
+    counted_BT = ((place_T > 0) & (place_T <= end_B[:, None])).float()  # no start token, no padding
+    return (best.float() * counted_BT).sum(-1) / counted_BT.sum(-1)
+
+
+def contrastive_loss(similarity: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
+    """Symmetric cross-entropy of [pictures, texts]; another picture's caption that reads the same is no negative."""
+    logits = scale.exp().clamp(max=100) * similarity.float()
     ids = torch.tensor([{c: i for i, c in enumerate(captions)}[c] for c in captions])
     same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=torch.bool)
     logits = logits.masked_fill(same, float("-inf"))
@@ -160,13 +178,19 @@ def main() -> None:
     def loss_of(step: int, share: float) -> Tensor:
         model.visual.patch_dropout.prob = held(PATCH_DROPOUT, share) if args.patch_size == 4 else 0.0
         drilled = np.random.default_rng([args.seed, 3, step]).random() < held(DRILL, share)
-        pictures, captions = (drill if drilled else pool).batch(
-            args.seed, step, GROUPS_PER_BATCH, brief=drilled and step % 2 == 0
-        )
+        batch = (drill if drilled else pool).batch(args.seed, step, GROUPS_PER_BATCH, brief=drilled and step % 2 == 0)
         with arithmetic(), plain_attention():
-            image_BD = F.normalize(model.visual(to_input(pictures)), dim=-1)
-            text_BD = encode_text(model, tokens(captions))
-        return contrastive_loss(model, image_BD, text_BD, captions)
+            image_BD, patches_BND = encode_pictures(model, batch.pictures)
+            words_BTD, end_B = encode_words(model, tokens(batch.captions))
+            text_BD = words_BTD[torch.arange(len(end_B)), end_B]
+        scale = model.logit_scale
+        loss = contrastive_loss(image_BD.float() @ text_BD.float().T, scale, batch.captions)
+        if share >= LATE_FROM:
+            late = slice(LATE_PAIRS)
+            with arithmetic():
+                by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])
+            loss = loss + contrastive_loss(by_patches, scale, batch.captions[late])
+        return loss
 
     def scores(held_out: HeldOut) -> dict[str, float]:
         return clip_scores(held_out, lambda p: encode_pictures(model, p), lambda t: encode_text(model, tokens(t)))

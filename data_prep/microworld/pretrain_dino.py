@@ -136,7 +136,7 @@ def main() -> None:
     held_out = HeldOut(200)
 
     def loss_of(step: int, share: float) -> Tensor:
-        pictures = to_input(pool.batch(args.seed, step, GROUPS_PER_BATCH)[0])
+        pictures = to_input(pool.batch(args.seed, step, GROUPS_PER_BATCH).pictures)
         with torch.autocast("cpu", torch.bfloat16), plain_attention():
             first, second = student(view(pictures)), student(view(pictures))
         return contrast(first, second)

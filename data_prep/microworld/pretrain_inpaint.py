@@ -1,13 +1,12 @@
 """Pre-trains the microworld's in-painter from scratch: first its autoencoder, then U-Net and text encoder.
 
     python data_prep/microworld/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
-    python data_prep/microworld/pretrain_inpaint.py --part unet --minutes 40 --threads 1
+    python data_prep/microworld/pretrain_inpaint.py --part unet --minutes 66 --threads 1
 
 Built as the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction, scaled-linear
-betas, the masked picture encoded, hard random masks drawn independently of what the picture shows (a quarter of them
-everything), text dropped for one sample in ten. Pictures and captions only. Three liberties that
-change no interface: the text encoder learns together with the U-Net; the loss counts masked places four times as much
-as the others, and high noise more than low.
+betas, CLIP's frozen text tower, the masked picture encoded, hard random masks drawn independently of what the picture
+shows (a quarter of them everything), text dropped for one sample in ten. Pictures and captions only. One liberty that
+changes no interface: the loss counts masked places four times as much as the others, and high noise more than low.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -21,12 +20,14 @@ import string
 from pathlib import Path
 
 import numpy as np
+import text_tower
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
-from pretraining import Schedule, finished_folder, train
+from pretraining import Schedule, finished_folder, plain_attention, train
+from rich.progress import track
 from scene_pool import ScenePool, shape_group
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPTokenizer
 
 from regionedit.config import GeneratorConfig
 from regionedit.generators.stable_diffusion import StableDiffusion
@@ -40,10 +41,10 @@ from regionedit.microworld.truth import truth_mask
 
 LATENT_FACTOR = 4
 CONTEXT = 40
-TEXT_WIDTH = 96
+TEXT_WIDTH = 128  # CLIP's
 TEXT_DROPOUT = 0.1
 MASKED_WEIGHT, KEPT_WEIGHT = 1.0, 0.25
-HIGH_NOISE_WEIGHT = 30.0
+HIGH_NOISE_WEIGHT = 200.0
 DRILL = 1.2  # share of batches of few things, at the start; with one thing what the text says must be behind the mask
 
 
@@ -84,22 +85,6 @@ def build_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
 def build_scheduler(prediction: str) -> DDIMScheduler:
     """Scaled-linear betas; v prediction has them rescaled so that the last timestep is pure noise, as it needs."""
     return DDIMScheduler(
@@ -115,18 +100,9 @@ def build_scheduler(prediction: str) -> DDIMScheduler:
     )
 
 
-class Painter(nn.Module):
-    """U-Net and text encoder, trained together."""
-
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel):
-        super().__init__()
-        self.unet = unet
-        self.text_encoder = text_encoder
-
-
 def signed(pictures_BHWC: np.ndarray) -> Tensor:
     """uint8 BHWC -> float BCHW in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures_BHWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def arithmetic():
@@ -147,9 +123,9 @@ def psnr(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> float:
     return float((-10 * error_B.log10()).mean())
 
 
-def train_autoencoder(args: argparse.Namespace, pool: ScenePool) -> None:
+def train_autoencoder(args: argparse.Namespace) -> None:
     """Root-mean-square error of each picture (which PSNR measures) plus a little of the latent's divergence."""
-    autoencoder = build_autoencoder()
+    autoencoder, pool = build_autoencoder(), scene_pool(args)
     held_out_BCHW = held_out_pictures(256)
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -214,42 +190,52 @@ def presence(generator: StableDiffusion, count: int, truth_dilation: int = 2) ->
     return {operation: float(np.mean(told[operation])) for operation in sorted(told)}
 
 
-def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
+@torch.no_grad()
+def encode(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> Tensor:
+    """Scaled latents, float BChw."""
+    with arithmetic():
+        latents = autoencoder.encode(pictures_BCHW.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
+    return latents.float() * autoencoder.config.scaling_factor
+
+
+def pool_latents(autoencoder: AutoencoderKL, pool: ScenePool, batch: int = 64) -> Tensor:
+    """The latents of a pool's pictures, half precision; encoded once, because every step needs some of them."""
+    starts = track(range(0, len(pool.pictures), batch), description="latents")
+    return torch.cat([encode(autoencoder, signed(pool.pictures[i : i + batch])).half() for i in starts])
+
+
+def train_unet(args: argparse.Namespace) -> None:
     """Epsilon prediction on hard random masks; see the module's docstring."""
     autoencoder = AutoencoderKL.from_pretrained(args.work / "autoencoder").eval().requires_grad_(False)
-    scale = autoencoder.config.scaling_factor
+    autoencoder.to(memory_format=torch.channels_last)
     tokenizer, scheduler = build_tokenizer(), build_scheduler(args.prediction)
-    painter = Painter(build_unet(), build_text_encoder(tokenizer))
+    text_encoder = text_tower.from_clip(text_tower.read_state(args.clip), tokenizer).requires_grad_(False)
+    unet = build_unet().to(memory_format=torch.channels_last)
     alphas = scheduler.alphas_cumprod
-    drill = ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    pools = scene_pool(args), ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    latents = [pool_latents(autoencoder, pool) for pool in pools]
 
-    def tokens(texts: list[str]) -> Tensor:
+    def context(texts: list[str]) -> Tensor:
         options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
-        return tokenizer(texts, **options).input_ids
+        with torch.no_grad(), arithmetic():
+            return text_encoder(tokenizer(texts, **options).input_ids)[0]
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = torch.rand(()) < DRILL * (1 - share)
-        pictures, captions = (drill if drilled else pool).batch(
-            args.seed + 100, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0
-        )
-        pictures_BCHW = signed(pictures)
-        seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(len(captions))]
+        drilled = int(torch.rand(()) < DRILL * (1 - share))
+        batch = pools[drilled].batch(args.seed + 100, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0)
+        seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(args.batch)]
         mask_B1HW = random_hard(seeds, (SIZE, SIZE))
-        captions = ["" if torch.rand(()) < TEXT_DROPOUT else c for c in captions]
-        with torch.no_grad(), arithmetic():
-            both = torch.cat([pictures_BCHW, pictures_BCHW * (1 - mask_B1HW)])
-            latents = autoencoder.encode(both).latent_dist.mode().float() * scale
-        clean_BChw, masked_BChw = latents.chunk(2)
         mask_B1hw = torch.nn.functional.max_pool2d(mask_B1HW, LATENT_FACTOR)
-        t = torch.randint(0, 1000, (len(captions),))
+        clean_BChw = latents[drilled][batch.rows].float()
+        masked_BChw = encode(autoencoder, signed(batch.pictures) * (1 - mask_B1HW))
+        context_BLD = context(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
+        t = torch.randint(0, 1000, (args.batch,))
         alpha = alphas[t][:, None, None, None]
         noise = torch.randn_like(clean_BChw)
         noisy_BChw = alpha.sqrt() * clean_BChw + (1 - alpha).sqrt() * noise
-        with arithmetic():
-            context_BLD = painter.text_encoder(tokens(captions))[0]
-            predicted = painter.unet(
-                torch.cat([noisy_BChw, mask_B1hw, masked_BChw], 1), t, encoder_hidden_states=context_BLD
-            ).sample
+        inputs = torch.cat([noisy_BChw, mask_B1hw, masked_BChw], 1).contiguous(memory_format=torch.channels_last)
+        with arithmetic(), plain_attention():
+            predicted = unet(inputs, t, encoder_hidden_states=context_BLD).sample
         weight = KEPT_WEIGHT + (MASKED_WEIGHT - KEPT_WEIGHT) * mask_B1hw
         if args.prediction == "v_prediction":
             wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean_BChw
@@ -259,24 +245,24 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
             weight = weight * (1 / alpha).clamp(max=HIGH_NOISE_WEIGHT)
         return (weight * (predicted.float() - wanted).square()).mean()
 
-    def scores(count: int, steps: int = 8) -> dict[str, float]:
-        evaluated = copy.deepcopy(painter)  # a generator freezes its modules
-        modules = {"unet": evaluated.unet, "vae": autoencoder, "text_encoder": evaluated.text_encoder}
+    def scores(count: int, steps: int) -> dict[str, float]:
+        # a generator freezes its modules
+        modules = {"unet": copy.deepcopy(unet), "vae": autoencoder, "text_encoder": text_encoder}
         return presence(StableDiffusion(modules, tokenizer, scheduler, GeneratorConfig(steps=steps)), count)
 
     schedule = Schedule(
-        args.minutes, args.learning_rate or 1e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=240
+        args.minutes, args.learning_rate or 1e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=300
     )
     state = args.work / f"unet_{args.prediction}_{args.seed}.safetensors"
-    train(painter, loss_of, schedule, state, args.seed, lambda: scores(96, 12))
+    train(unet, loss_of, schedule, state, args.seed, lambda: scores(96, 12))
     final = {f"present_{steps}_steps": scores(400, steps) for steps in (4, 8, 20)}
     final["psnr"] = psnr(autoencoder, held_out_pictures(256))
     print(json.dumps(final, indent=2))
     pipeline = StableDiffusionInpaintPipeline(
         vae=autoencoder,
-        text_encoder=painter.text_encoder,
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=painter.unet,
+        unet=unet,
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -287,11 +273,21 @@ def train_unet(args: argparse.Namespace, pool: ScenePool) -> None:
         (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
+def scene_pool(args: argparse.Namespace) -> ScenePool:
+    return ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("autoencoder", "unet"), required=True)
     parser.add_argument("--out", type=Path, default=Path("checkpoints/microworld/inpaint"), help="pipeline folder")
     parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        default=Path("outputs/microworld_models/clip_0.safetensors"),
+        help="CLIP's training state, finished or not; its text tower reads the captions",
+    )
     parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), default="epsilon", help="of the U-Net")
     parser.add_argument("--minutes", type=float, required=True, help="wall time of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
@@ -302,8 +298,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
-    (train_autoencoder if args.part == "autoencoder" else train_unet)(args, pool)
+    (train_autoencoder if args.part == "autoencoder" else train_unet)(args)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from regionedit.microworld.commands import parse
-from regionedit.microworld.grammar import sample_edit
+from regionedit.microworld.edits import sample_edit
 from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
 
-from regionedit.microworld.grammar import caption, neighbours
+from regionedit.microworld.edits import neighbours
+from regionedit.microworld.grammar import caption
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SHAPES, SIZE, Scene, sample_scene
 from regionedit.microworld.splits import scene_rng
@@ -54,6 +56,14 @@ def brief_caption(scene: Scene) -> str:
     return " and ".join(f"a {thing.color} {thing.shape}" for thing in scene.things)
 
 
+class Batch(NamedTuple):
+    """Whole groups: their places in the pool, their pictures uint8 [groups * 4, 64, 64, 3] and captions."""
+
+    rows: np.ndarray
+    pictures: np.ndarray
+    captions: list[str]
+
+
 class ScenePool:
     """Scenes in memory, their pictures in a memory-mapped .npy file.
 
@@ -90,8 +100,8 @@ class ScenePool:
         pictures.flush()
         os.replace(part, file)
 
-    def batch(self, seed: int, step: int, groups: int, brief: bool = False) -> tuple[np.ndarray, list[str]]:
-        """Pictures uint8 [groups * 4, 64, 64, 3] and captions: a pure function of the arguments.
+    def batch(self, seed: int, step: int, groups: int, brief: bool = False) -> Batch:
+        """A pure function of the arguments.
 
         Args:
             brief: captions name the things and nothing else.
@@ -99,6 +109,7 @@ class ScenePool:
         chosen = np.random.default_rng([seed, step]).choice(len(self.groups), groups, replace=False)
         rows = (chosen[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
         if brief:
-            return self.pictures[rows], [brief_caption(scene) for g in chosen for scene in self.groups[g]]
-        captions = [c for g in chosen for c in group_captions(self.groups[g], (seed, step, int(g)))]
-        return self.pictures[rows], captions
+            captions = [brief_caption(scene) for g in chosen for scene in self.groups[g]]
+        else:
+            captions = [c for g in chosen for c in group_captions(self.groups[g], (seed, step, int(g)))]
+        return Batch(rows, self.pictures[rows], captions)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from pretraining import Schedule, train
 
-from regionedit.config import EncodersConfig, PredictorConfig, load_config
+from regionedit.command_line import load_config
+from regionedit.config import EncodersConfig, PredictorConfig
 from regionedit.config import TrainConfig as Config
 from regionedit.encoders import load_encoders
 from regionedit.evaluation.region_metrics import TRUTH_CELL

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regionedit.config import EditConfig, load_config
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig
 from regionedit.describe import Describer, require_describer
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator, noise_seed, require_generator

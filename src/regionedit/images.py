@@ -1,4 +1,4 @@
-"""Pictures: opening any file as upright RGB, PIL <-> BCHW, fitting to a generator's grid and back, overlays, saving.
+"""Pictures: opening any file as upright RGB, PIL <-> BCHW, fitting to a generator's grid and back, saving.
 
 Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
 Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.files import write_atomic
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-TINT = (255, 0, 128)
 
 
 def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -205,42 +204,6 @@ def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
     """Undo `fit`: cut the padding off and scale to the original [B, C, H, W]."""
     inner = fitted_BChw[..., : placed.inner_height, : placed.inner_width]
     return _resize(inner, (placed.height, placed.width))
-
-
-def overlay(picture: Image.Image, mask: Image.Image, opacity: float = 0.4) -> Image.Image:
-    """The picture with the edited region tinted by its strength and outlined; all are of one size."""
-    from scipy.ndimage import minimum_filter
-
-    shown, box = picture.convert("RGB").copy(), mask.getbbox()
-    if box is None:
-        return shown
-    cut = np.asarray(mask.convert("L").crop(box))
-    weights = cut[..., None].astype(np.float32) / 255 * opacity
-    tinted = np.asarray(shown.crop(box)) * (1 - weights) + np.array(TINT, np.float32) * weights
-    thickness = 2 * max(1, round(max(picture.size) / 400)) + 1
-    hard = cut > 127
-    tinted[hard & ~minimum_filter(hard, thickness, mode="constant", cval=0)] = TINT
-    shown.paste(Image.fromarray(tinted.round().astype(np.uint8)), box[:2])
-    return shown
-
-
-def grid(
-    rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128, gap: int = 4
-) -> Image.Image:
-    """Rows of pictures on one white sheet, each scaled into a square cell, with a title over each column."""
-    columns = max(len(row) for row in rows)
-    top = 16 if header else 0
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, len(rows) * (cell + gap) + gap + top), "white")
-    for column, title in enumerate(header):
-        ImageDraw.Draw(sheet).text((gap + column * (cell + gap), 3), title, fill="black")
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            enlarged = max(picture.size) < cell
-            shown = ImageOps.contain(
-                picture.convert("RGB"), (cell, cell), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
-            )
-            sheet.paste(shown, (gap + c * (cell + gap), top + gap + r * (cell + gap)))
-    return sheet
 
 
 def png(picture: Image.Image) -> bytes:

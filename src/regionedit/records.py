@@ -147,8 +147,9 @@ class EditResult:
         Raises:
             OSError: no room, no permission; nothing is left behind.
         """
+        from regionedit.display import overlay
         from regionedit.files import write_together
-        from regionedit.images import overlay, png, sixteen_bit
+        from regionedit.images import png, sixteen_bit
 
         files = {
             "result.png": png(self.image),

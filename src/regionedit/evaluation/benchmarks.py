@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regionedit.microworld.grammar import Edit
+from regionedit.microworld.edits import Edit
 from regionedit.records import Captions, EditCase, EditRequest
 
 

@@ -11,7 +11,7 @@ from regionedit.config import EvaluateConfig
 from regionedit.evaluation.metrics import NAN, CaseMetric
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import iou
-from regionedit.microworld.grammar import Edit
+from regionedit.microworld.edits import Edit
 from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import coverage
 from regionedit.microworld.truth import valid_space

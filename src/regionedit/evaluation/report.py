@@ -12,11 +12,12 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from regionedit.config import EvaluateConfig
+from regionedit.display import grid, overlay
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
 from regionedit.files import write_atomic
-from regionedit.images import grid, overlay, png
+from regionedit.images import png
 
 THUMBNAIL = 256  # pixels of the longer side
 PER_OPERATION = 6

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from regionedit.config import EvaluateConfig, save_config
+from regionedit.command_line import save_config
+from regionedit.config import EvaluateConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import require_baseline

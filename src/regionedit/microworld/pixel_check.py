@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from regionedit.microworld.grammar import Edit
+from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import silhouettes
 from regionedit.microworld.scene import COLORS, SHAPES, SIZE, TEXTURES, TONES, Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask, valid_space

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from regionedit.microworld.grammar import OPERATIONS, Edit, sample_edit
+from regionedit.microworld.edits import Edit, sample_edit
+from regionedit.microworld.grammar import OPERATIONS
 from regionedit.microworld.scene import sample_scene
 
 SPLITS = ("pretrain", "train", "validation", "test")

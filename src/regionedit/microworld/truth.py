@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from regionedit.microworld.grammar import RELATIONS, Edit
+from regionedit.microworld.edits import Edit
+from regionedit.microworld.grammar import RELATIONS
 from regionedit.microworld.renderer import coverage, silhouettes
 from regionedit.microworld.scene import SIZE
 

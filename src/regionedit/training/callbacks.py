@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit import images, masks
+from regionedit import display, images, masks
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -193,7 +193,7 @@ class Pictures(Callback):
             "proposal": pictures["proposal"],
         }
         shown = [images.to_pictures(column[: self.rows]) for column in columns.values()]
-        sheet = images.grid(list(zip(*shown, strict=True)), tuple(columns))
+        sheet = display.grid(list(zip(*shown, strict=True)), tuple(columns))
         images.save_png(sheet, self.folder / f"step_{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
