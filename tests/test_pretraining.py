@@ -28,29 +28,34 @@ def small_clip(pretrain_clip, tokenizer):
     return pretrain_clip.CLIP(pretrain_clip.EMBED, config["vision_cfg"], text).eval()
 
 
-def test_a_resumed_optimizer_makes_the_same_step(script, tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "channels last"])
+def test_a_resumed_optimizer_makes_the_same_step(script, tmp_path, kind):
     pretraining = script("pretraining")
     schedule = pretraining.Schedule(minutes=1, learning_rate=0.01)
 
+    def fresh():
+        model = nn.Conv2d(4, 3, 3)
+        return model if kind == "plain" else model.to(memory_format=torch.channels_last)
+
     def step(model, optimizer, number):
         torch.manual_seed(number)
-        model(torch.randn(8, 4)).square().mean().backward()
+        model(torch.randn(2, 4, 8, 8)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    model = nn.Linear(4, 3)
+    model = fresh()
     optimizer = pretraining.optimizer_of(model, schedule)
     step(model, optimizer, 0)
     pretraining.save_state(tmp_path / "state.safetensors", model, optimizer, {"step": 1, "seconds": 2.5})
     step(model, optimizer, 1)
 
-    again = nn.Linear(4, 3)
+    again = fresh()
     resumed = pretraining.optimizer_of(again, schedule)
     assert pretraining.load_state(tmp_path / "state.safetensors", again, resumed) == {"step": 1, "seconds": 2.5}
     step(again, resumed, 1)
     torch.testing.assert_close(again.weight, model.weight, rtol=0, atol=0)
     with pytest.raises(ValueError, match="holds another model"):
-        other = nn.Linear(5, 3)
+        other = nn.Conv2d(5, 3, 3)
         pretraining.load_state(tmp_path / "state.safetensors", other, pretraining.optimizer_of(other, schedule))
 
 

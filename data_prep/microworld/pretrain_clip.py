@@ -1,20 +1,20 @@
 """Pre-trains the microworld's CLIP from scratch: picture-caption pairs and the contrastive loss, nothing else.
 
-    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 38 --threads 1
-    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 8 --seed 1 --minutes 12
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 76
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --minutes 12
 
-Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. For
-most of the time half of the patches of the 16 x 16 grid are left out, which makes a step two to three times cheaper.
+Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. With
+patch 4, half of the patches are left out most of the time, which makes a step two to three times cheaper.
 Positions start as sines and cosines, and many batches drill shapes: colours and counts are learned within minutes,
-shapes are not. In the end texts are also compared with the patches that fit their words best: without that the class
-token knows what is in the picture, and the patches do not say where. Pooling by the class token learns shapes several times faster than the mean of the patches.
+shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches. In the end
+texts are also compared with the patches that fit their words best: without that the class token knows what is in the
+picture, and the patches do not say where.
 
 Shape letters: B pictures, T tokens, D embedding width.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import torch
 import word_tokenizer
 from measure import HeldOut, clip_scores
 from open_clip.model import CLIP
-from pretraining import Schedule, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
 from safetensors.torch import save_file
 from scene_pool import GROUP, ScenePool, shape_group
 from torch import Tensor
@@ -144,19 +144,11 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
-    parser.add_argument("--minutes", type=float, default=38.0, help="wall time of training")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--patch_size", type=int, default=4, help="pixels; 4 gives 16 x 16 patches")
-    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser = arguments(__doc__, minutes=76.0, learning_rate=1e-3)
+    parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the arithmetic")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    args, state = begin(parser)
 
     tokenizer = word_tokenizer.build(word_tokenizer.words(), start=True, max_length=CONTEXT)
     config = configuration(args.patch_size, len(tokenizer))["model_cfg"]
@@ -195,7 +187,6 @@ def main() -> None:
     def scores(held_out: HeldOut) -> dict[str, float]:
         return clip_scores(held_out, lambda p: encode_pictures(model, p), lambda t: encode_text(model, tokens(t)))
 
-    state = args.work / f"{args.out.name}_{args.seed}.safetensors"
     schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=120)
     train(
         model, loss_of, schedule, state, args.seed, lambda: scores(watched) | {"scale": model.logit_scale.exp().item()}

@@ -11,14 +11,13 @@ Shape letters: B pictures, C channels, H W pixels, D embedding width.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from measure import HeldOut, in_batches
-from pretraining import Schedule, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
 from scene_pool import GROUP, ScenePool
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,17 +118,9 @@ def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pool and states")
-    parser.add_argument("--minutes", type=float, default=5.0, help="wall time of training")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser = arguments(__doc__, minutes=5.0, learning_rate=1e-3)
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args, state = begin(parser)
 
     student = Student()
     pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
@@ -141,7 +132,6 @@ def main() -> None:
             first, second = student(view(pictures)), student(view(pictures))
         return contrast(first, second)
 
-    state = args.work / f"{args.out.name}_{args.seed}.safetensors"
     schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=60)
     final = train(student, loss_of, schedule, state, args.seed, lambda: scores_of(student, held_out))
     save(student.vit, final | {"threads": args.threads}, args.out)

@@ -10,14 +10,13 @@ Shape letters: B sentences, T tokens.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 import word_tokenizer
-from pretraining import Schedule, finished_folder, train
+from pretraining import Schedule, arguments, begin, finished_folder, train
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 
@@ -99,16 +98,7 @@ def save(model: T5ForConditionalGeneration, tokenizer, scores: dict[str, float],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="states")
-    parser.add_argument("--minutes", type=float, default=5.0, help="wall time of training")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--learning_rate", type=float, default=1.5e-3)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args, state = begin(arguments(__doc__, minutes=5.0, learning_rate=1.5e-3))
 
     tokenizer = word_tokenizer.build(word_tokenizer.words(), start=False, max_length=77)
     model = T5ForConditionalGeneration(configuration(tokenizer))
@@ -129,7 +119,6 @@ def main() -> None:
             "exact_unseen_phrasings": exact_matches(model, tokenizer, unseen),
         }
 
-    state = args.work / f"{args.out.name}_{args.seed}.safetensors"
     schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, weight_decay=0.01, evaluate_every=60)
     final = train(model, loss_of, schedule, state, args.seed, scores)
     save(model, tokenizer, final | {"threads": args.threads}, args.out)

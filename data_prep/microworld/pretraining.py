@@ -7,6 +7,7 @@ last state (written every two minutes) with the minutes that are left.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -27,6 +28,26 @@ from torch.nn import functional as F
 
 SAVE_EVERY = 120.0  # seconds between states on disk
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def arguments(description: str, minutes: float, learning_rate: float) -> argparse.ArgumentParser:
+    """What every pre-training script takes; the keywords are defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
+    parser.add_argument("--minutes", type=float, default=minutes, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--learning_rate", type=float, default=learning_rate, help="its peak")
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path]:
+    """The parsed arguments, with torch's threads and seed set, and the file of the training's state."""
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    return args, args.work / f"{args.out.name}_{args.seed}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,7 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, p
         for moment in MOMENTS:
             if p in optimizer.state:
                 tensors[f"{moment}/{name}"] = optimizer.state[p][moment]
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # they may be channels-last
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata={"position": json.dumps(position)})
@@ -99,7 +121,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
             raise ValueError(f"{path} holds another model; remove it to start afresh ({error})") from error
         for name, p in model.named_parameters():
             if f"exp_avg/{name}" in names:
-                moments = {moment: file.get_tensor(f"{moment}/{name}") for moment in MOMENTS}
+                moments = {m: torch.empty_like(p).copy_(file.get_tensor(f"{m}/{name}")) for m in MOMENTS}
                 optimizer.state[p] = {"step": torch.tensor(float(position["step"])), **moments}
     return position
 
