@@ -1,0 +1,122 @@
+"""Runs the experiments of configs/study/*.yaml: short trainings that differ in one thing each, scored on validation.
+
+    python data_prep/microworld/study.py configs/study/proposal_mask.yaml
+
+An experiment lists variants of one base configuration, each as overrides of `train.py`, and seeds. A finished run
+leaves one small result file; run the command again to do what is left. Test cases are never looked at here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from regionedit.files import write_atomic
+
+SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instruction_swap_iou")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question and the runs that answer it.
+
+    Args:
+        name: file name of the YAML.
+        question: what is asked, a sentence.
+        base: training configuration that all variants start from.
+        overrides: for all variants, as on train.py's command line.
+        variants: name -> overrides.
+        seeds: each variant is run with every one.
+    """
+
+    name: str
+    question: str
+    base: str
+    overrides: list[str]
+    variants: dict[str, list[str]]
+    seeds: list[int]
+
+    @classmethod
+    def read(cls, path: Path) -> Experiment:
+        """Raises ValueError naming what the file lacks or has too much."""
+        found = yaml.safe_load(path.read_text())
+        wanted = {"question", "base", "overrides", "variants", "seeds"}
+        if not isinstance(found, dict) or set(found) != wanted:
+            given = sorted(found) if isinstance(found, dict) else type(found).__name__
+            raise ValueError(f"{path}: an experiment has the keys {', '.join(sorted(wanted))}; this has {given}")
+        settings = {name: [str(o) for o in overrides or []] for name, overrides in found["variants"].items()}
+        overrides = [str(o) for o in found["overrides"]]
+        return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"])
+
+
+def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str, float]]]:
+    """The last step that was validated, its scores, and the way there: step with the first three of `SHOWN`."""
+    by_step: dict[int, dict[str, float]] = {}
+    with metrics.open(newline="") as file:
+        for row in csv.reader(file):
+            if row[1].startswith("validation/"):
+                by_step.setdefault(int(row[0]), {})[row[1].removeprefix("validation/")] = float(row[2])
+    if not by_step:
+        raise ValueError(f"{metrics}: the run was never validated; lower log.validate_every_steps")
+    step = max(by_step)
+    curve = [{"step": s} | {name: by_step[s].get(name) for name in SHOWN[:3]} for s in sorted(by_step)]
+    return step, by_step[step], curve
+
+
+def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
+    """Train one variant with one seed, unless its result is there already."""
+    file = results / experiment.name / f"{variant}-{seed}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    out = work / experiment.name / f"{variant}-{seed}"
+    overrides = [*experiment.overrides, *experiment.variants[variant]]
+    command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
+    subprocess.run([sys.executable, *command], check=True)
+    step, scores, curve = last_validation(out / "metrics.csv")
+    result = {
+        "experiment": experiment.name,
+        "variant": variant,
+        "seed": seed,
+        "command": " ".join(["python", *command]),
+        "steps": step,
+        "validation": {name: round(value, 4) for name, value in sorted(scores.items())},
+        "curve": [{k: v if v is None else round(v, 4) for k, v in point.items()} for point in curve],
+    }
+    write_atomic(file, json.dumps(result, indent=1).encode())
+    return result
+
+
+def show(experiment: Experiment, results: list[dict], console: Console) -> None:
+    """One row per run."""
+    table = Table("variant", "seed", "steps", *SHOWN, title=f"{experiment.name}: {experiment.question}")
+    for result in results:
+        scores = (result["validation"].get(name) for name in SHOWN)
+        cells = ("-" if score is None else f"{score:.3f}" for score in scores)
+        table.add_row(result["variant"], str(result["seed"]), str(result["steps"]), *cells)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", type=Path, nargs="+", help="YAML files")
+    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
+    args = parser.parse_args()
+    console = Console()
+    for path in args.experiments:
+        experiment = Experiment.read(path)
+        runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
+        show(experiment, [run(experiment, *each, args.work, args.results) for each in runs], console)
+
+
+if __name__ == "__main__":
+    main()

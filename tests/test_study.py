@@ -1,0 +1,61 @@
+"""The experiments' runner: what it reads, what it skips, and that every committed experiment can be parsed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "configs" / "study").glob("*.yaml"))
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "data_prep" / "microworld"))
+    return importlib.import_module("study")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_variant_is_a_configuration(study, path):
+    experiment = study.Experiment.read(path)
+    assert experiment.question.endswith("?") and experiment.variants and experiment.seeds
+    for overrides in experiment.variants.values():
+        load_config(TrainConfig, ROOT / experiment.base, [*experiment.overrides, *overrides])
+
+
+def test_a_missing_key_is_named(study, tmp_path):
+    (tmp_path / "bad.yaml").write_text("question: Why?\n")
+    with pytest.raises(ValueError, match="base, overrides, question, seeds, variants"):
+        study.Experiment.read(tmp_path / "bad.yaml")
+
+
+def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(study, tmp_path, monkeypatch):
+    experiment = study.Experiment("name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3])
+    calls = []
+
+    def fake(command, check):
+        calls.append(command)
+        out = Path(command[command.index("--out") + 1])
+        out.mkdir(parents=True)
+        rows = ["step,name,value", "5,validation/iou/local,0.25", "9,validation/iou/local,0.5", "9,train/loss,1"]
+        (out / "metrics.csv").write_text("\n".join(rows))
+
+    monkeypatch.setattr(study.subprocess, "run", fake)
+    first = study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
+    assert first == study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
+    assert len(calls) == 1 and calls[0][-6:-2] == ["--loss.area", "0", "--seed", "3"]
+    assert first["steps"] == 9 and first["validation"] == {"iou/local": 0.5}
+    assert [point["iou/local"] for point in first["curve"]] == [0.25, 0.5]
+    assert json.loads((tmp_path / "results" / "name" / "a-3.json").read_text()) == first
+
+
+def test_a_run_without_validation_is_refused(study, tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,name,value\n1,train/loss,2\n")
+    with pytest.raises(ValueError, match="never validated"):
+        study.last_validation(tmp_path / "metrics.csv")
