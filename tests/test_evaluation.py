@@ -16,6 +16,7 @@ from rich.console import Console
 
 from data_prep.microworld.pack import pack
 from regionedit.config import EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
+from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import BASELINES, best_validation_threshold, with_chance_box
 from regionedit.evaluation.outcomes import Outcome
@@ -397,15 +398,15 @@ def test_a_wrong_configuration_is_named(change, named, config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_threshold_of_clip_similarity_needs_truth(config, tmp_path):
-    from regionedit.encoders import load_encoders
-
-    clip, _ = load_encoders(config.encoders)
-    threshold = best_validation_threshold(clip, config, ("recolour",))
+@pytest.mark.parametrize("name", ["clip_similarity", "difference"])
+def test_the_threshold_of_a_rival_needs_truth(config, tmp_path, name):
+    editor = Editor(config)
+    source = editor.models.mask_source(name)
+    threshold = best_validation_threshold(source, 4, config, ("recolour",))
     assert 0 < threshold < 1
     without = write_shards(tmp_path / "shards", (3,))
     with pytest.raises(ValueError, match="^validation: "):
-        best_validation_threshold(clip, replace(config, validation=str(without)), ("recolour",))
+        best_validation_threshold(source, 4, replace(config, validation=str(without)), ("recolour",))
 
 
 def test_metrics_of_pictures_are_made_only_for_pictures(config):

@@ -19,6 +19,7 @@ LEVELS = {
         "records",
         "command_line",
         "config",
+        "display",
         "files",
         "images",
         "masks",

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regionedit.config import EncodersConfig, RegionConfig
+from regionedit.config import EncodersConfig, GeneratorConfig, RegionConfig
 from regionedit.encoders import load_encoders
+from regionedit.generators import load_generator
 from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.clip_similarity import similarity
@@ -22,10 +23,24 @@ def encoders(tiny_clip_dir, tiny_t5_dir):
     return lambda: made
 
 
+@pytest.fixture(scope="module")
+def generator(tiny_inpaint_dir):
+    made = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2))
+    return lambda: made
+
+
 @pytest.fixture
-def source(encoders, tiny_region_dir):
+def source(encoders, generator, tiny_region_dir):
     checkpoint = str(tiny_region_dir)
-    return lambda name, **config: load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders)
+
+    def load(name, **config):
+        return load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders, generator)
+
+    return load
+
+
+def unasked():
+    pytest.fail("loaded")
 
 
 def requests(width: int, height: int, count: int = 2, instructions="make the circle blue") -> list[EditRequest]:
@@ -103,20 +118,32 @@ def test_similarity_is_stretched_to_zero_and_one_in_each_picture():
     assert not similarity(torch.ones(1, 16, 8), torch.ones(1, 8)).any()
 
 
+def test_texts_that_say_the_same_differ_nowhere(source):
+    same = [Captions("a red circle", "a red circle")] * 2
+    assert not source("difference").find(pictures(32, 32), requests(32, 32), same).probability_B1HW.any()
+    changed = source("difference").find(pictures(32, 32), requests(32, 32), CAPTIONS).probability_B1HW
+    assert changed.max() > 0.3 and changed.std() > 0
+
+
+def test_difference_needs_a_generator_that_compares_texts():
+    with pytest.raises(ValueError, match="mask_source: 'difference' .* object cannot.*stable_diffusion"):
+        load_mask_source("difference", RegionConfig(), unasked, object)
+
+
 def test_an_untrained_configuration_says_what_works_and_how_to_train():
     with pytest.raises(ValueError, match="region.checkpoint.*drawn.*clip_similarity.*train.py"):
-        load_mask_source("learned", RegionConfig(checkpoint=None), lambda: pytest.fail("loaded"))
+        load_mask_source("learned", RegionConfig(checkpoint=None), unasked, unasked)
 
 
 def test_a_checkpoint_of_another_clip_is_refused(tmp_path, encoders):
     RegionPredictor(dim=tiny_models.WIDTH, grid=5).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="region.checkpoint.*5x5.*4x4"):
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path, encoders):
     with pytest.raises(ValueError, match="region.checkpoint") as caught:
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -56,7 +56,9 @@ class Models:
 
     def mask_source(self, name: str) -> MaskSource:
         if name not in self._mask_sources:
-            self._mask_sources[name] = load_mask_source(name, self.config.region, lambda: self.encoders)
+            self._mask_sources[name] = load_mask_source(
+                name, self.config.region, lambda: self.encoders, lambda: self.generator
+            )
         return self._mask_sources[name]
 
 
@@ -191,8 +193,11 @@ class Editor:
         """Fill in the captions that generator and mask source read; captions that are given are never computed."""
         for draft in drafts:
             draft.captions, draft.captions_from = draft.request.captions, "given" if draft.request.captions else None
-        target = require_generator(self.config.generator.name).needs == "target_caption"
-        source = require_mask_source(drafts[0].mask_source).needs_source_caption
+        found_by = require_mask_source(drafts[0].mask_source)
+        source = found_by.needs_source_caption
+        target = (
+            found_by.needs_target_caption or require_generator(self.config.generator.name).needs == "target_caption"
+        )
         given = [draft.captions or Captions("", "") for draft in drafts]
         lacking = [(target and not c.target.strip()) or (source and not c.source.strip()) for c in given]
         missing = [place for place, lacks in enumerate(lacking) if lacks]

@@ -5,7 +5,7 @@ Each is a mask source and a way to turn a case into a request. Only `truth` read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +14,15 @@ import torch
 from regionedit.config import DataConfig, EvaluateConfig
 from regionedit.data.loader import ValidationLoader
 from regionedit.data.manifest import Manifest
-from regionedit.encoders import FrozenCLIP
 from regionedit.evaluation.outcomes import Outcome, cell_means
 from regionedit.evaluation.region_metrics import THRESHOLDS, TRUTH_CELL, iou_curve
 from regionedit.generators import noise_seed
-from regionedit.images import box_mask
-from regionedit.mask_sources.clip_similarity import similarity
+from regionedit.images import box_mask, to_pictures
+from regionedit.mask_sources import MaskSource
 from regionedit.masks import downsample
-from regionedit.records import EditCase, EditRequest
+from regionedit.records import Captions, EditCase, EditRequest
+
+UNSIZED = 512  # side of validation pictures where the generator keeps every size
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Baseline:
         mask_source: key of MASK_SOURCES.
         request: the case as this rival gets it.
         title: in tables.
+        tuned: its threshold is the best one on validation shards, so that it is not judged by a poor choice of ours.
     """
 
     mask_source: str
     request: Callable[[EditCase], EditRequest]
     title: str
+    tuned: bool = False
 
 
 def as_it_is(case: EditCase) -> EditRequest:
@@ -67,7 +70,8 @@ BASELINES: dict[str, Baseline] = {
     "chance": Baseline("drawn", with_chance_box, "random box"),
     "everything": Baseline("everything", as_it_is, "everything"),
     "centre_box": Baseline("centre_box", as_it_is, "centre box"),
-    "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity"),
+    "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity", tuned=True),
+    "difference": Baseline("difference", as_it_is, "difference (DiffEdit)", tuned=True),
     "truth": Baseline("drawn", with_truth, "true region (oracle)"),
 }
 
@@ -92,19 +96,21 @@ def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
 
 
 @torch.no_grad()
-def best_validation_threshold(clip: FrozenCLIP, config: EvaluateConfig, operations: tuple[str, ...]) -> float:
+def best_validation_threshold(
+    source: MaskSource, grid: int, config: EvaluateConfig, operations: Sequence[str]
+) -> float:
     """The threshold with the highest mean region IoU on the validation shards; the test cases are never looked at.
 
     Raises:
         ValueError: no validation shards with truth.
     """
     if config.validation is None:
-        raise ValueError("validation: the baseline clip_similarity needs validation shards to choose its threshold on")
+        raise ValueError("validation: a baseline needs validation shards with truth to choose its threshold on")
     manifest = Manifest.open(config.validation, truth=True)
     data = DataConfig(
         validation=config.validation,
         global_batch=config.batch,
-        image_size=clip.image_size,
+        image_size=config.generator.size or UNSIZED,
         validation_samples=config.validation_samples,
         workers=0,
         max_bad_fraction=0,
@@ -113,9 +119,12 @@ def best_validation_threshold(clip: FrozenCLIP, config: EvaluateConfig, operatio
     for batch in ValidationLoader(manifest, data):
         if batch.truth_mask_B1HW is None:
             raise ValueError(f"validation: {config.validation} has no truth beside its shards")
-        patches_BND = clip.encode_image(batch.images_BCHW).patches_BND
-        found_BN = similarity(patches_BND, clip.encode_text(batch.source_captions)).cpu()
-        truth_BN = downsample(batch.truth_mask_B1HW, clip.grid) > TRUTH_CELL
+        asked = zip(to_pictures(batch.images_BCHW), batch.instructions, batch.keys, strict=True)
+        requests = [EditRequest(picture, instruction, id=key) for picture, instruction, key in asked]
+        captions = [Captions(*both) for both in zip(batch.source_captions, batch.target_captions, strict=True)]
+        region = source.find(batch.images_BCHW, requests, captions)
+        found_BN = downsample(region.probability_B1HW, grid) if region.patches_BN is None else region.patches_BN
+        truth_BN = downsample(batch.truth_mask_B1HW, grid) > TRUTH_CELL
         for found_N, truth_N, operation in zip(found_BN, truth_BN, batch.operations, strict=True):
             if operation in operations:
                 curves.append(iou_curve(found_N.numpy(), truth_N.numpy()))

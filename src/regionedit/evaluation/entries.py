@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from regionedit.config import EvaluateConfig
+from regionedit.config import EvaluateConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation.baselines import (
     as_it_is,
@@ -20,7 +20,7 @@ from regionedit.evaluation.baselines import (
 )
 from regionedit.evaluation.editing import edit_cases, find_regions
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
-from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources import MaskSource, load_mask_source
 from regionedit.records import EditCase, EditRequest
 
 UNKNOWN_GRID = 16  # on which regions are scored whose source had no grid: that of ViT-L/14
@@ -81,11 +81,17 @@ def rival(name: str, config: EvaluateConfig, editor: Editor, cases: Collection[E
     """A baseline on the same cases, with the same generator if it is one of `edited_baselines`."""
     baseline = require_baseline(name)
     note = ""
-    if name == "clip_similarity":
-        threshold = best_validation_threshold(editor.models.encoders[0], config, headline)
+    models = editor.models
+
+    def load(region: RegionConfig) -> MaskSource:
+        return load_mask_source(baseline.mask_source, region, lambda: models.encoders, lambda: models.generator)
+
+    source = load(config.region)
+    if baseline.tuned:
+        threshold = best_validation_threshold(source, config.grid, config, headline)
         config = replace(config, region=replace(config.region, threshold=threshold))
+        source = load(config.region)
         note = f"threshold {threshold:.2f}, chosen on validation"
-    source = load_mask_source(baseline.mask_source, config.region, lambda: editor.models.encoders)
 
     def regions(cases: Iterable[EditCase] = cases) -> Iterator[Outcome]:
         return true_regions(cases, config.grid) if name == "truth" else find_regions(source, cases, baseline.request)

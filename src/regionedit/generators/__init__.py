@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regionedit.generators.base import DifferentiableGenerator, Generator, noise_seed
+from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, noise_seed
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "DifferentiableGenerator",
     "Generator",
     "StableDiffusion",
+    "TextComparer",
     "load_generator",
     "noise_seed",
     "require_generator",

@@ -136,6 +136,20 @@ class DifferentiableGenerator(Generator):
         return unfit(made_BChw, placed)
 
 
+class TextComparer(ABC):
+    """A generator that can say where two texts would paint different things."""
+
+    @abstractmethod
+    def compare_texts(
+        self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
+    ) -> Tensor:
+        """How much its predictions for the two texts differ at every place, [B, 1, H, W] in [0, 1].
+
+        The absolute difference, averaged over several noise draws, relative to the picture's own mean; DiffEdit
+        (Couairon et al. 2022).
+        """
+
+
 def noise_seed(seed: int, *identity: str | int) -> int:
     """A seed for one picture's noise, the same on every machine: of (seed, case id), in training (seed, epoch, key)."""
     digest = hashlib.sha256(repr((seed, *identity)).encode()).digest()

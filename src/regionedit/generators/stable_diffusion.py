@@ -15,15 +15,23 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import DifferentiableGenerator
+from regionedit.generators.base import DifferentiableGenerator, TextComparer, noise_seed
+from regionedit.images import fit, unfit
+from regionedit.precision import autocast_off
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from regionedit.config import GeneratorConfig
 
+COMPARED_DRAWS = 8
+"""Noise draws over which two texts are compared; DiffEdit takes 10."""
 
-class StableDiffusion(DifferentiableGenerator):
+OUTLIERS = 3.0
+"""Differences count as far as this many times a picture's mean, as in diffusers' DiffEdit."""
+
+
+class StableDiffusion(DifferentiableGenerator, TextComparer):
     """A frozen nine-channel in-painting U-Net with its autoencoder and text encoder.
 
     Args:
@@ -50,6 +58,8 @@ class StableDiffusion(DifferentiableGenerator):
         self.multiple = self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.prediction_type = scheduler.config.prediction_type
         self.schedule = trailing_schedule(scheduler.alphas_cumprod, config.steps)
+        half = len(scheduler.alphas_cumprod) // 2
+        self.half_way = half, float(scheduler.alphas_cumprod[half])
         channels = 2 * self.vae.config.latent_channels + 1
         if self.unet.config.in_channels != channels:
             raise ValueError(
@@ -109,6 +119,30 @@ class StableDiffusion(DifferentiableGenerator):
             latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=steps)
         return self._decode(latent_BChw).to(images_BCHW)
 
+    @torch.no_grad()
+    def compare_texts(
+        self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
+    ) -> Tensor:
+        """With nothing of the picture shown but its noised latent, at half of the noise schedule."""
+        fitted_BChw, placed = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
+        everything_B1hw = torch.ones_like(fitted_BChw[:, :1])
+        latent_mask = self._latent_mask(everything_B1hw)
+        with autocast_off(images_BCHW.device):
+            clean_BChw = self._encode(fitted_BChw)
+            hidden_BChw = self._masked_source(fitted_BChw, clean_BChw, everything_B1hw, latent_mask)
+            condition = torch.cat([latent_mask, hidden_BChw], 1)
+            context_BLD = self._embed_each([*first, *second])
+            timestep, alpha = self.half_way
+            total = torch.zeros_like(latent_mask)
+            for draw in range(COMPARED_DRAWS):
+                noise_BChw = self._noise([noise_seed(seed, draw) for seed in seeds], clean_BChw)
+                noised_BChw = alpha**0.5 * clean_BChw + (1 - alpha) ** 0.5 * noise_BChw
+                one, other = self._unet_output(noised_BChw, condition, timestep, context_BLD).chunk(2)
+                total += (one - other).abs().mean(1, keepdim=True) / COMPARED_DRAWS
+        most = OUTLIERS * total.mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        spread = F.interpolate((total / most).clamp(max=1), fitted_BChw.shape[-2:], mode="bilinear")
+        return unfit(spread, placed).to(images_BCHW)
+
     def _sample(
         self,
         images_BCHW: Tensor,
@@ -152,9 +186,12 @@ class StableDiffusion(DifferentiableGenerator):
     # ------------------------------------------------------------ eq. 15: text
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of the texts, after those of the empty text when guidance needs it; each string encoded once."""
-        wanted = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
-        distinct = sorted(set(wanted))
+        """Embeddings of the texts, after those of the empty text when guidance needs it."""
+        return self._embed_each([*([""] * len(texts) if self.config.guidance != 1 else []), *texts])
+
+    def _embed_each(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of the texts, [texts, L, D]; each string is encoded once."""
+        distinct = sorted(set(texts))
         tokens = self.tokenizer(
             distinct,
             padding="max_length",
@@ -163,7 +200,7 @@ class StableDiffusion(DifferentiableGenerator):
             return_tensors="pt",
         )
         embedded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
-        return embedded[[distinct.index(text) for text in wanted]]
+        return embedded[[distinct.index(text) for text in texts]]
 
     # ------------------------------------------------------------ eq. 16: what the U-Net sees
 
@@ -184,17 +221,20 @@ class StableDiffusion(DifferentiableGenerator):
     # ------------------------------------------------------------ eq. 17-19: classifier-free guidance in one call
 
     def _predict(self, latent_BChw: Tensor, condition: Tensor, timestep: int, context_BLD: Tensor) -> Tensor:
-        unet_input = torch.cat([latent_BChw, condition], dim=1)
-        branches = len(context_BLD) // len(latent_BChw)
-        output = self.unet(
-            unet_input.repeat(branches, 1, 1, 1).to(self.unet.dtype),
-            torch.tensor(timestep, device=self.unet.device),
-            encoder_hidden_states=context_BLD.to(self.unet.dtype),
-        ).sample.float()
-        if branches == 1:
+        output = self._unet_output(latent_BChw, condition, timestep, context_BLD)
+        if len(output) == len(latent_BChw):
             return output
         unconditional, conditional = output.chunk(2)
         return unconditional + self.config.guidance * (conditional - unconditional)
+
+    def _unet_output(self, latent_BChw: Tensor, condition: Tensor, timestep: int, context_BLD: Tensor) -> Tensor:
+        """The same latents under one text each or several, one after the other: as long as the context."""
+        unet_input = torch.cat([latent_BChw, condition], dim=1)
+        return self.unet(
+            unet_input.repeat(len(context_BLD) // len(latent_BChw), 1, 1, 1).to(self.unet.dtype),
+            torch.tensor(timestep, device=self.unet.device),
+            encoder_hidden_states=context_BLD.to(self.unet.dtype),
+        ).sample.float()
 
     # ------------------------------------------------------------ eq. 20, 21: one DDIM step, sigma = 0
 

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 from regionedit.mask_sources.base import MaskSource
 from regionedit.mask_sources.clip_similarity import ClipSimilarity
+from regionedit.mask_sources.difference import Difference
 from regionedit.mask_sources.drawn import Drawn
 from regionedit.mask_sources.fixed import CentreBox, Everything
 from regionedit.mask_sources.learned import Learned
 
 if TYPE_CHECKING:
     from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
 
 MASK_SOURCES: dict[str, type[MaskSource]] = {
     "learned": Learned,
     "clip_similarity": ClipSimilarity,
+    "difference": Difference,
     "drawn": Drawn,
     "everything": Everything,
     "centre_box": CentreBox,
@@ -36,10 +38,10 @@ def require_mask_source(name: str) -> type[MaskSource]:
     return MASK_SOURCES[name]
 
 
-def load_mask_source(name: str, config: RegionConfig, encoders: Encoders) -> MaskSource:
-    """Load a mask source by name; `encoders` is called only by those that look at pictures.
+def load_mask_source(name: str, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> MaskSource:
+    """Load a mask source by name; `encoders` and `generator` are called only by those that use them.
 
     Raises:
         ValueError: unknown name, or what the configuration lacks.
     """
-    return require_mask_source(name).load(config, encoders)
+    return require_mask_source(name).load(config, encoders, generator)

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from regionedit.config import RegionConfig
     from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
+    from regionedit.generators import Generator
     from regionedit.records import Captions, EditRequest
 
     Encoders = Callable[[], tuple[FrozenCLIP, FrozenInstructionEncoder]]
+    LoadGenerator = Callable[[], Generator]
 
 
 class MaskSource(ABC):
@@ -27,14 +29,16 @@ class MaskSource(ABC):
 
     Attributes:
         needs_source_caption: `find` reads the captions of the pictures as they are.
+        needs_target_caption: `find` reads the captions of the edited pictures.
     """
 
     needs_source_caption: ClassVar[bool] = False
+    needs_target_caption: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
-        """Make the source ready; `encoders` loads the frozen encoders when it is called, once for all who ask.
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
+        """Make the source ready; `encoders` and `generator` load what is frozen when they are called, once for all.
 
         Raises:
             ValueError: what the configuration lacks, and the way out.

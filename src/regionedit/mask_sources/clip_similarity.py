@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from regionedit.config import RegionConfig
     from regionedit.encoders import FrozenCLIP
-    from regionedit.mask_sources.base import Encoders
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest, Region
 
 
@@ -30,7 +30,7 @@ class ClipSimilarity(MaskSource):
         self.config = config
 
     @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         return cls(encoders()[0], config)
 
     @torch.no_grad()

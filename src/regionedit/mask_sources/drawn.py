@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest
 
 
@@ -23,7 +23,7 @@ class Drawn(MaskSource):
     """The request's mask, grey values included, or its box; works with any generator, untrained."""
 
     @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest
 
 
@@ -23,7 +23,7 @@ class Everything(MaskSource):
     """The whole picture."""
 
     @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
@@ -35,7 +35,7 @@ class CentreBox(MaskSource):
     """A box in the middle with half the picture's height and width: a quarter of its pixels."""
 
     @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from regionedit.config import RegionConfig
     from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
-    from regionedit.mask_sources.base import Encoders
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest, Region
 
 UNTRAINED = (
@@ -44,7 +44,7 @@ class Learned(MaskSource):
         self.config = config
 
     @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders) -> Self:
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         if config.checkpoint is None:
             raise ValueError(UNTRAINED)
         predictor = load_predictor(config.checkpoint)

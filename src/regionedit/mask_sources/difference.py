@@ -1,0 +1,50 @@
+"""The generator's own opinion: where would it paint something else for the target caption than for the source's?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from regionedit import masks
+from regionedit.generators import TextComparer, noise_seed
+from regionedit.mask_sources.base import MaskSource
+from regionedit.records import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from regionedit.config import RegionConfig
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
+    from regionedit.records import Captions, EditRequest
+
+
+class Difference(MaskSource):
+    """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, cut at the
+    threshold. Needs no training; `region.dilate` does not apply, since there is no grid of patches."""
+
+    needs_source_caption: ClassVar[bool] = True
+    needs_target_caption: ClassVar[bool] = True
+
+    def __init__(self, generator: TextComparer, config: RegionConfig):
+        self.generator = generator
+        self.config = config
+
+    @classmethod
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
+        loaded = generator()
+        if not isinstance(loaded, TextComparer):
+            raise ValueError(
+                f"mask_source: 'difference' needs a generator that can compare two texts, {type(loaded).__name__} "
+                "cannot; use generator.name stable_diffusion, or another mask source"
+            )
+        return cls(loaded, config)
+
+    def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
+        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        source, target = ([getattr(c, which) for c in captions] for which in ("source", "target"))
+        probability_B1HW = self.generator.compare_texts(images_BCHW, source, target, seeds).float().cpu()
+        mask_B1HW = masks.binarize(probability_B1HW, self.config.threshold)
+        if self.config.feather:
+            mask_B1HW = masks.feather(mask_B1HW, self.config.feather)
+        return Region(mask_B1HW, probability_B1HW)
