@@ -3,8 +3,8 @@
     python data_prep/make_proposals.py --config configs/train_microworld.yaml --data.proposals data/proposals
     python train.py                    --config configs/train_microworld.yaml --data.proposals data/proposals
 
-A stored proposal cannot follow the region that is being learnt, so its mask is hard and random (boxes, blobs, a quarter
-everything): what `step.proposal_mask: random_hard` draws. Every shard of `data.train` gives `{shard}.proposals.tar`
+A stored proposal cannot follow the region that is being learnt, so `step.proposal_mask` must be `everything`,
+`random_hard` (boxes, blobs, a quarter everything) or `half`. Every shard of `data.train` gives `{shard}.proposals.tar`
 with `{key}.png` and `{key}.mask.png`. A shard is written whole or not at all; run again to go on.
 
 Shape letters: B batch, C channels, H W pixels.
@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit import masks
 from regionedit.command_line import parse_command
 from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
@@ -33,6 +32,9 @@ from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
+from regionedit.training.proposal_masks import proposal_mask
+
+STORABLE = ("everything", "random_hard", "half")
 
 
 @dataclass
@@ -60,6 +62,11 @@ def make_proposals(config: ProposalsConfig) -> int:
     """
     if config.data.proposals is None:
         raise ValueError("data.proposals: say where to, for example --data.proposals data/proposals")
+    if config.step.proposal_mask not in STORABLE:
+        raise ValueError(
+            f"step.proposal_mask: {config.step.proposal_mask!r} follows the region that is being learnt, a stored "
+            f"proposal cannot; use one of {', '.join(STORABLE)}"
+        )
     if not 0 <= config.part < config.parts:
         raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
     out = Path(config.data.proposals)
@@ -106,8 +113,13 @@ def _propose(
     if good:
         pictures = torch.stack([torch.from_numpy(s.picture_HWC.copy()) for s in good.values()])
         images_BCHW = pictures.permute(0, 3, 1, 2).float() / 255
-        mask_seeds = [noise_seed(config.seed, "proposal mask", key) for key in good]
-        mask_B1HW = masks.random_hard(mask_seeds, tuple(images_BCHW.shape[-2:]))
+        mask_B1HW = proposal_mask(
+            torch.zeros(len(good), 1),
+            1,
+            tuple(images_BCHW.shape[-2:]),
+            config.step,
+            lambda purpose: [noise_seed(config.seed, "proposal", purpose, key) for key in good],
+        )
         texts = [s.instruction if generator.needs == "instruction" else s.target_caption for s in good.values()]
         seeds = [noise_seed(config.seed, "proposal", key) for key in good]
         proposals_BCHW = generator.propose(images_BCHW, mask_B1HW, texts, seeds)
@@ -125,6 +137,7 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
         "data.train": config.data.train,
         "data.image_size": config.data.image_size,
         "seed": config.seed,
+        "step.proposal_mask": config.step.proposal_mask,
         **{f"generator.{name}": value for name, value in asdict(config.generator).items()},
     }
     if path.exists():

@@ -25,6 +25,7 @@ def make(tmp_path, tiny_inpaint_dir):
             f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
             "--data.validation=null",
             f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=1", "--data.workers=0",
+            "--step.proposal_mask=random_hard",
         ]  # fmt: skip
         return load_config(ProposalsConfig, overrides=[*base, *changes])
 
@@ -52,6 +53,18 @@ def test_each_shard_gets_its_proposals_and_training_reads_them(make, tmp_path):
     )
     expected = torch.tensor(list(Image.open(io.BytesIO(stored[f"{batch.keys[0]}.png"])).convert("RGB").getdata()))
     assert torch.equal((batch.proposals_BCHW[0] * 255).round().flatten(1).T.int(), expected.int())
+
+
+def test_a_mask_that_follows_the_region_is_refused(make):
+    with pytest.raises(ValueError, match="^step.proposal_mask: 'predicted_hard'.*everything"):
+        make_proposals(make("--step.proposal_mask=predicted_hard"))
+
+
+def test_everything_can_be_stored(make, tmp_path):
+    make_proposals(make("--step.proposal_mask=everything"))
+    stored = members(tmp_path / "proposals" / "00000.proposals.tar")
+    masks = [Image.open(io.BytesIO(data)) for name, data in stored.items() if "mask" in name]
+    assert all(mask.getextrema() == (255, 255) for mask in masks)
 
 
 def test_batch_and_parts_change_nothing(make, tmp_path):

@@ -224,10 +224,10 @@ def test_mask_iou_refuses_other_shapes():
 @quick
 @given(size=sizes, seed=st.integers(0, 2**62))
 def test_random_masks_are_hard_and_never_empty(size, seed):
-    for made in (masks.random_hard([seed, seed + 1], size), masks.random_box([seed, seed + 1], size)):
-        assert made.shape == (2, 1, *size)
-        assert ((made == 0) | (made == 1)).all()
-        assert (made.sum((1, 2, 3)) >= 1).all()
+    made = masks.random_hard([seed, seed + 1], size)
+    assert made.shape == (2, 1, *size)
+    assert ((made == 0) | (made == 1)).all()
+    assert (made.sum((1, 2, 3)) >= 1).all()
 
 
 def test_random_masks_are_keyed_by_seed_alone_and_a_quarter_is_everything():

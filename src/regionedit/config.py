@@ -97,7 +97,8 @@ class StepConfig:
             (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
             dilated), `random_hard` (boxes and blobs), `everything`, `half` (study only).
-        explore: share of samples whose hard proposal mask is joined with a random box, so that a region can grow.
+        explore: share of samples whose proposal is made with a mask of everything instead of `predicted_hard`: it shows
+            the requested change everywhere, so that a region can move to where it fits.
         dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
         estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
         threshold: of the hard mask, in training and at inference. Not given in the paper.

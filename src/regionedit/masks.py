@@ -187,11 +187,6 @@ def random_hard(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack(masks)[:, None]).float()
 
 
-def random_box(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """One box per sample, B1HW of 0 and 1: what an exploring proposal mask is joined with so that a region can grow."""
-    return torch.from_numpy(np.stack([_box(np.random.default_rng(seed), size) for seed in seeds])[:, None]).float()
-
-
 def _box(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """A box of 15 to 60 % of either side, wholly inside."""
     mask = np.zeros(size, bool)

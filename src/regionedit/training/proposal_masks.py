@@ -41,12 +41,10 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
         return masks.upsample(probability_BN, grid, size, step.upsample)
     hard_BN = masks.binarize(probability_BN, step.threshold)
     grown_BN = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate).flatten(1)
-    return masks.union(
-        masks.upsample(grown_BN, grid, size), _exploring_boxes(step.explore, seeds("box"), size).to(hard_BN)
-    )
+    explores_B111 = _drawn(seeds("explore")).view(-1, 1, 1, 1) < step.explore
+    return torch.where(explores_B111.to(grown_BN.device), everywhere_B1HW, masks.upsample(grown_BN, grid, size))
 
 
-def _exploring_boxes(share: float, seeds: list[int], size: tuple[int, int]) -> Tensor:
-    """A random box for this share of the samples, [B, 1, H, W], so that a region can grow; nothing for the rest."""
-    drawn_B = torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    return masks.random_box(seeds, size) * (drawn_B < share).view(-1, 1, 1, 1)
+def _drawn(seeds: list[int]) -> Tensor:
+    """A number in [0, 1) for each seed, [B]."""
+    return torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
