@@ -9,8 +9,14 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-models fetch-models \
-	clip-lane inpaint-lane
+.PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-region microworld-models \
+	fetch-models clip-lane inpaint-lane
+
+# stored proposals of a training configuration, half of the shards on each of two cores
+define proposals
+OMP_NUM_THREADS=1 $(PY) data_prep/make_proposals.py --config $(1) --parts 2 --part 1 & other=$$!; \
+OMP_NUM_THREADS=1 $(PY) data_prep/make_proposals.py --config $(1) --parts 2 --part 0 && wait $$other
+endef
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,9 +32,10 @@ install: .venv/installed  ## make .venv with the pinned packages (Python 3.11)
 
 demo: export HF_HUB_OFFLINE := 1
 demo: install  ## learn where to edit from captions alone, edit, measure: outputs/demo/report.html, ten minutes
-	$(PY) $(WORLD)/pack.py --split train --samples 16000 --out data/demo/train
+	$(PY) $(WORLD)/pack.py --split train --samples 8000 --out data/demo/train
 	$(PY) $(WORLD)/pack.py --split validation --samples 600 --out data/demo/validation
 	$(PY) $(WORLD)/pack.py --split test --samples 300 --out data/demo/test
+	$(call proposals,configs/train_demo.yaml)
 	$(PY) train.py --config configs/train_demo.yaml
 	$(PY) evaluate.py --config configs/evaluate_demo.yaml
 
@@ -53,9 +60,13 @@ lint: install  ## style
 	$(PY) -m ruff format --check .
 
 microworld-data: install  ## shards and benchmark for the full microworld run
-	$(PY) $(WORLD)/pack.py --split train --samples 100000 --out data/microworld/train
+	$(PY) $(WORLD)/pack.py --split train --samples 32000 --out data/microworld/train
 	$(PY) $(WORLD)/pack.py --split validation --samples 1000 --out data/microworld/validation
 	$(PY) $(WORLD)/pack.py --split test --samples 1200 --out data/microworld/test
+
+microworld-region: install  ## learn the shipped region from microworld-data: proposals made once, then training
+	$(call proposals,configs/train_microworld.yaml)
+	$(PY) train.py --config configs/train_microworld.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: 90 minutes of two cores; run again to go on
 	$(MAKE) -j2 clip-lane inpaint-lane

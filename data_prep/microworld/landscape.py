@@ -1,0 +1,149 @@
+"""Does the loss pull a region to where it belongs? Its gradient and its value, for what may condition a proposal.
+
+    python data_prep/microworld/landscape.py --out docs/study/landscape.json
+
+No region is trained here. For held-out pictures whose truth is known, proposals are made under several masks; then a
+constant soft mask m is composed and -dL/dm is held against the truth: is the named thing the one that it points at, and
+do its largest cells match the true ones? And the loss itself is compared for regions that are right and wrong.
+
+Shape letters: B pictures, C channels, H W pixels, N patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from regionedit import losses, masks
+from regionedit.command_line import load_config
+from regionedit.config import LossConfig, TrainConfig
+from regionedit.encoders import FrozenCLIP, load_encoders
+from regionedit.files import write_atomic
+from regionedit.generators import load_generator
+from regionedit.microworld.edits import Edit
+from regionedit.microworld.renderer import coverage, render
+from regionedit.microworld.splits import sample
+from regionedit.microworld.truth import truth_mask
+from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
+
+BATCH = 32
+SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
+
+
+def clip_terms(clip: FrozenCLIP, edits: list[Edit], source_BCHW: Tensor, proposal_BCHW: Tensor, mask_BN: Tensor):
+    """The three CLIP losses of eq. 7-9 for one batch composed by a mask on the grid, each [B]."""
+    composed_BCHW = masks.composite(proposal_BCHW, source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
+    source, result = clip.encode_image(source_BCHW), clip.encode_image(composed_BCHW)
+    captions = [e.source_caption for e in edits] + [e.target_caption for e in edits]
+    source_text_BD, target_text_BD = clip.encode_text(captions).chunk(2)
+    return {
+        "clip_guidance": losses.clip_guidance(result.global_BD, target_text_BD),
+        "clip_direction": losses.clip_direction(result.global_BD, source.global_BD, target_text_BD, source_text_BD),
+        "clip_structure": losses.clip_structure(source.patches_BND, result.patches_BND),
+    }
+
+
+def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
+    used = losses.weights(config)
+    return torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
+
+
+def measure(clip: FrozenCLIP, generator, edits: list[Edit], config: LossConfig) -> dict[str, dict]:
+    """Everything that is measured, by proposal mask."""
+    source_BCHW = torch.from_numpy(render([e.source for e in edits])).permute(0, 3, 1, 2).float() / 255
+    truth_B1HW = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None].float()
+    truth_BN = masks.downsample(truth_B1HW, clip.grid) > TRUTH_COVERAGE
+    things = tuple(_named_first(e) for e in edits)
+    conditions = {
+        "random_hard": masks.random_hard(range(len(edits)), (64, 64)),
+        "everything": torch.ones_like(truth_B1HW),
+        "true region, 6 px wider": masks.dilate((truth_B1HW > 0.1).float(), 6),
+    }
+    texts = [e.target_caption for e in edits]
+    found = {}
+    for name, condition_B1HW in conditions.items():
+        batches = [range(i, min(i + BATCH, len(edits))) for i in range(0, len(edits), BATCH)]
+        proposal_BCHW = torch.cat(
+            [
+                generator.propose(source_BCHW[list(b)], condition_B1HW[list(b)], [texts[i] for i in b], list(b))
+                for b in batches
+            ]
+        )
+
+        def terms(mask_BN: Tensor, b: range, proposal_BCHW=proposal_BCHW):
+            rows = list(b)
+            return clip_terms(clip, [edits[i] for i in b], source_BCHW[rows], proposal_BCHW[rows], mask_BN[rows])
+
+        row: dict[str, dict] = {"gradient": {}, "loss": {}}
+        for soft in SOFT:
+            mask_BN = torch.full(truth_BN.shape, soft, requires_grad=True)
+            pull_BN = -torch.autograd.grad(sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN)[0]
+            row["gradient"][str(soft)] = {
+                "pointing": float(pointing(pull_BN, things, clip.grid).nanmean()),
+                "iou_of_largest": float(masks.mask_iou(_largest(pull_BN, truth_BN.sum(1)), truth_BN).mean()),
+            }
+        regions = {
+            "empty": torch.zeros_like(truth_BN),
+            "truth": truth_BN,
+            "everything": torch.ones_like(truth_BN),
+            "elsewhere": truth_BN.roll(truth_BN.shape[1] // 2 - clip.grid // 2, 1),
+        }
+        with torch.no_grad():
+            for place, region_BN in regions.items():
+                told = [terms(region_BN.float(), b) for b in batches]
+                row["loss"][place] = {k: float(torch.cat([t[k] for t in told]).mean()) for k in told[0]}
+                row["loss"][place]["area"] = float(region_BN.float().mean())
+        found[name] = row
+    return found
+
+
+def _largest(values_BN: Tensor, counts_B: Tensor) -> Tensor:
+    """As many of the largest cells of every row as it says, bool."""
+    rank_BN = values_BN.argsort(1, descending=True).argsort(1)
+    return rank_BN < counts_B[:, None]
+
+
+def _named_first(edit: Edit) -> Tensor:
+    """What each thing covers, bool [K, H, W], the named one first."""
+    covered = coverage(edit.source) > 0.5
+    order = [edit.named, *(k for k in range(len(covered)) if k != edit.named)]
+    return torch.from_numpy(covered[order])
+
+
+def show(found: dict[str, dict], console: Console) -> None:
+    gradient = Table(
+        "proposal made under", *(f"pointing / IoU at m = {soft}" for soft in SOFT), title="where -dL/dm points"
+    )
+    loss = Table("proposal made under", "region", "guidance", "direction", "structure", "area", title="loss terms")
+    for name, row in found.items():
+        cells = (row["gradient"][str(soft)] for soft in SOFT)
+        gradient.add_row(name, *(f"{c['pointing']:.2f} / {c['iou_of_largest']:.2f}" for c in cells))
+        for place, terms in row["loss"].items():
+            loss.add_row(name, place, *(f"{value:.3f}" for value in terms.values()))
+    console.print(gradient)
+    console.print(loss)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose models and loss weights")
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/landscape.json"))
+    args = parser.parse_args()
+    config = load_config(TrainConfig, args.config)
+    clip, _ = load_encoders(config.encoders)
+    edits = [sample("validation", 11, i, LOCAL_OPERATIONS) for i in range(args.samples)]
+    found = measure(clip, load_generator(config.generator), edits, config.loss)
+    write_atomic(args.out, json.dumps(found, indent=1).encode())
+    show(found, Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The measurement of where the loss pulls: an independent check of its parts, and one small run."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from regionedit.config import EncodersConfig, GeneratorConfig, LossConfig
+from regionedit.encoders import load_encoders
+from regionedit.generators import load_generator
+from regionedit.microworld.splits import sample
+
+SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
+
+
+@pytest.fixture
+def landscape(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("landscape")
+
+
+def test_the_largest_cells_are_as_many_as_asked_for(landscape):
+    values_BN = torch.tensor([[3.0, 1.0, 2.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
+    chosen = landscape._largest(values_BN, torch.tensor([2, 1]))
+    assert chosen.tolist() == [[True, False, True, False], [False, False, False, True]]
+
+
+def test_one_small_run(landscape, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
+    clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
+    generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
+    edits = [sample("validation", 0, i, ("remove",)) for i in range(3)]
+    found = landscape.measure(clip, generator, edits, LossConfig())
+    assert set(found) == {"random_hard", "everything", "true region, 6 px wider"}
+    for row in found.values():
+        assert row["loss"]["empty"]["clip_structure"] == row["loss"]["empty"]["area"] == 0
+        assert row["loss"]["everything"]["area"] == 1
+        assert 0 < row["loss"]["truth"]["area"] == pytest.approx(row["loss"]["elsewhere"]["area"])
+        assert all(0 <= scores["iou_of_largest"] <= 1 for scores in row["gradient"].values())
