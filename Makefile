@@ -67,6 +67,7 @@ microworld-data: install  ## shards and benchmark for the full microworld run
 microworld-region: install  ## learn the shipped region from microworld-data: proposals made once, then training
 	$(call proposals,configs/train_microworld.yaml)
 	$(PY) train.py --config configs/train_microworld.yaml
+	$(PY) train.py --config configs/train_microworld_refine.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: 90 minutes of two cores; run again to go on
 	$(MAKE) -j2 clip-lane inpaint-lane
