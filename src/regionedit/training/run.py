@@ -156,7 +156,8 @@ def _export(config: TrainConfig, module: RegionTraining, out: Path) -> None:
             f"instruction encoder: {encoders.instruction}" + _at(encoders.instruction_revision),
             f"generator: {generator.path}" + _at(generator.revision),
         ],
-        data=f"{config.data.train}: {saved['global_step']} steps of {config.data.global_batch} samples.",
+        data=f"{config.data.train}: {saved['global_step']} steps of {config.data.global_batch} samples."
+        + (f" Started from {config.initial_region}." if config.initial_region else ""),
         measured=_measured(out / "metrics.csv", saved["global_step"]),
     )
 
