@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +18,20 @@ import yaml
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
 from tests import tiny_models
 
+SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Tiny models run slower on many threads than on one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a module of data_prep/microworld as the scripts there see each other."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,13 +10,10 @@ from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator
 from regionedit.microworld.splits import sample
 
-SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
-
 
 @pytest.fixture
-def landscape(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("landscape")
+def landscape(script):
+    return script("landscape")
 
 
 def test_the_largest_cells_are_as_many_as_asked_for(landscape):

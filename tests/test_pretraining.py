@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a module of data_prep/microworld as the scripts there see each other."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module
 
 
 def small_clip(pretrain_clip, tokenizer):

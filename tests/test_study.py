@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -16,9 +15,8 @@ EXPERIMENTS = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "data_prep" / "microworld"))
-    return importlib.import_module("study")
+def study(script):
+    return script("study")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
