@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from regionedit.config import EncodersConfig, GeneratorConfig, RegionConfig
-from regionedit.encoders import load_encoders
+from regionedit.encoders import ImageFeatures, load_encoders
 from regionedit.generators import load_generator
 from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source
 from regionedit.mask_sources.base import region_from_patches
+from regionedit.mask_sources.box_search import BoxSearch, boxes
 from regionedit.mask_sources.clip_similarity import similarity
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
@@ -128,6 +129,49 @@ def test_texts_that_say_the_same_differ_nowhere(source):
 def test_difference_needs_a_generator_that_compares_texts():
     with pytest.raises(ValueError, match="mask_source: 'difference' .* object cannot.*stable_diffusion"):
         load_mask_source("difference", RegionConfig(), unasked, object)
+
+
+class RedPainter:
+    """Paints everything red, whatever it is asked for."""
+
+    needs = "target_caption"
+
+    def propose(self, images_BCHW, mask_B1HW, texts, seeds):
+        return torch.zeros_like(images_BCHW).index_fill(1, torch.tensor(0), 1.0)
+
+
+class RedLover:
+    """A CLIP whose first coordinate is the redness of one corner, whose second is that of all other places."""
+
+    def encode_image(self, images_BCHW):
+        red_BHW = images_BCHW[:, 0] - images_BCHW[:, 1]
+        corner_B = red_BHW[:, :16, :16].sum((1, 2))
+        global_BD = torch.stack([corner_B, red_BHW.sum((1, 2)) - corner_B, torch.full_like(corner_B, 0.1)], 1)
+        return ImageFeatures(global_BD, global_BD[:, None])
+
+    def encode_text(self, texts):
+        return torch.tensor([[0.0, 0.0, 1.0] if text == "nothing" else [1.0, 0.0, 0.0] for text in texts])
+
+
+def test_the_best_box_is_where_clip_likes_the_proposal():
+    found = BoxSearch(RedLover(), RedPainter(), RegionConfig()).find(
+        torch.zeros(1, 3, 64, 64), requests(64, 64, 1), [Captions("nothing", "a red corner")]
+    )
+    assert found.mask_B1HW[0, 0, :16, :16].all() and found.mask_B1HW.sum() == 16 * 16
+
+
+def test_boxes_stand_at_every_eighth_and_are_never_empty():
+    assert len(boxes((64, 64))) == 49 + 36 + 25
+    assert {float(box.sum()) for box in boxes((64, 64))} == {16.0**2, 24.0**2, 32.0**2}
+    assert (boxes((1, 3)).flatten(1).sum(1) > 0).all()
+
+
+def test_box_search_needs_a_generator_that_paints_captions(encoders):
+    class Follower:
+        needs = "instruction"
+
+    with pytest.raises(ValueError, match="mask_source: 'box_search' .* Follower follows.*stable_diffusion"):
+        load_mask_source("box_search", RegionConfig(), encoders, Follower)
 
 
 def test_an_untrained_configuration_says_what_works_and_how_to_train():

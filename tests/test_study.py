@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,13 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
     experiment = study.Experiment("name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3])
     calls = []
 
-    def fake(command, check):
+    def fake(command, env, stdout, stderr):
         calls.append(command)
+        assert env["OMP_NUM_THREADS"] == "1"
         out = Path(command[command.index("--out") + 1])
-        out.mkdir(parents=True)
         rows = ["step,name,value", "5,validation/iou/local,0.25", "9,validation/iou/local,0.5", "9,train/loss,1"]
         (out / "metrics.csv").write_text("\n".join(rows))
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(study.subprocess, "run", fake)
     first = study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
@@ -51,6 +53,14 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
     assert first["steps"] == 9 and first["validation"] == {"iou/local": 0.5}
     assert [point["iou/local"] for point in first["curve"]] == [0.25, 0.5]
     assert json.loads((tmp_path / "results" / "name" / "a-3.json").read_text()) == first
+
+
+def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
+    experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0])
+    monkeypatch.setattr(study.subprocess, "run", lambda command, **told: subprocess.CompletedProcess(command, 2))
+    with pytest.raises(RuntimeError, match="name, a, seed 0 stopped .2.; see .*train.log"):
+        study.run(experiment, "a", 0, tmp_path / "work", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_run_without_validation_is_refused(study, tmp_path):

@@ -1,9 +1,12 @@
 """Runs the experiments of configs/study/*.yaml: short trainings that differ in one thing each, scored on validation.
 
-    python data_prep/microworld/study.py configs/study/proposal_mask.yaml
+    python data_prep/microworld/study.py configs/study/ablation.yaml --jobs 2
 
 An experiment lists variants of one base configuration, each as overrides of `train.py`, and seeds. A finished run
 leaves one small result file; run the command again to do what is left. Test cases are never looked at here.
+
+Every run has one thread, so that `--jobs` of them, one for each core, do not slow one another; what a run prints is in
+`train.log` in its folder.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from regionedit.files import write_atomic
@@ -80,7 +86,12 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
     out = work / experiment.name / f"{variant}-{seed}"
     overrides = [*experiment.overrides, *experiment.variants[variant]]
     command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
-    subprocess.run([sys.executable, *command], check=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "train.log").open("a") as log:
+        told = {"stdout": log, "stderr": subprocess.STDOUT}
+        done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **told)
+    if done.returncode:
+        raise RuntimeError(f"{experiment.name}, {variant}, seed {seed} stopped ({done.returncode}); see {log.name}")
     step, scores, curve = last_validation(out / "metrics.csv")
     result = {
         "experiment": experiment.name,
@@ -110,12 +121,19 @@ def main() -> None:
     parser.add_argument("experiments", type=Path, nargs="+", help="YAML files")
     parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
     parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with one thread")
     args = parser.parse_args()
-    console = Console()
-    for path in args.experiments:
-        experiment = Experiment.read(path)
-        runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
-        show(experiment, [run(experiment, *each, args.work, args.results) for each in runs], console)
+    experiments = [Experiment.read(path) for path in args.experiments]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for experiment in experiments:
+            runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
+            waiting = [pool.submit(run, experiment, *each, args.work, args.results) for each in runs]
+            try:
+                results = [future.result() for future in track(waiting, description=experiment.name)]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            show(experiment, results, Console())
 
 
 if __name__ == "__main__":

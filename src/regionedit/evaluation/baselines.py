@@ -72,6 +72,7 @@ BASELINES: dict[str, Baseline] = {
     "centre_box": Baseline("centre_box", as_it_is, "centre box"),
     "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity", tuned=True),
     "difference": Baseline("difference", as_it_is, "difference (DiffEdit)", tuned=True),
+    "box_search": Baseline("box_search", as_it_is, "best box by CLIP"),
     "truth": Baseline("drawn", with_truth, "true region (oracle)"),
 }
 

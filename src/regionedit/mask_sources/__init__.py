@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regionedit.mask_sources.base import MaskSource
+from regionedit.mask_sources.box_search import BoxSearch
 from regionedit.mask_sources.clip_similarity import ClipSimilarity
 from regionedit.mask_sources.difference import Difference
 from regionedit.mask_sources.drawn import Drawn
@@ -19,6 +20,7 @@ MASK_SOURCES: dict[str, type[MaskSource]] = {
     "learned": Learned,
     "clip_similarity": ClipSimilarity,
     "difference": Difference,
+    "box_search": BoxSearch,
     "drawn": Drawn,
     "everything": Everything,
     "centre_box": CentreBox,

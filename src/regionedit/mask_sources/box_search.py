@@ -1,0 +1,94 @@
+"""The search without learning: of many boxes, the one through which CLIP likes the proposal best."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+
+from regionedit import losses, masks
+from regionedit.generators import noise_seed
+from regionedit.mask_sources.base import MaskSource
+from regionedit.records import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from regionedit.config import RegionConfig
+    from regionedit.encoders import FrozenCLIP
+    from regionedit.generators import Generator
+    from regionedit.mask_sources.base import Encoders, LoadGenerator
+    from regionedit.records import Captions, EditRequest
+
+SIDES = (2, 3, 4)
+"""Sides of the boxes, in eighths of the picture; they stand at every eighth."""
+
+
+class BoxSearch(MaskSource):
+    """Per picture, with no training: the generator paints the target caption everywhere once, every box composes source
+    and proposal, and the box with the lowest CLIP loss (eq. 7 and 8 with weight 1) is the region.
+
+    After LearnRegion (Lin et al. 2023), whose boxes grow around anchors of DINO and are chosen by CLIP losses.
+    """
+
+    needs_source_caption: ClassVar[bool] = True
+    needs_target_caption: ClassVar[bool] = True
+
+    def __init__(self, clip: FrozenCLIP, generator: Generator, config: RegionConfig):
+        self.clip = clip
+        self.generator = generator
+        self.config = config
+
+    @classmethod
+    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
+        loaded = generator()
+        if loaded.needs != "target_caption":
+            raise ValueError(
+                f"mask_source: 'box_search' needs a generator that paints a caption, {type(loaded).__name__} follows an "
+                "instruction; use generator.name stable_diffusion, or another mask source"
+            )
+        return cls(encoders()[0], loaded, config)
+
+    @torch.no_grad()
+    def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
+        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        targets = [caption.target for caption in captions]
+        proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), targets, seeds)
+        chosen = [
+            self._best(image_CHW, proposal_CHW.to(image_CHW), caption)
+            for image_CHW, proposal_CHW, caption in zip(images_BCHW, proposals_BCHW, captions, strict=True)
+        ]
+        mask_B1HW = probability_B1HW = torch.stack(chosen).float().cpu()
+        if self.config.feather:
+            mask_B1HW = masks.feather(mask_B1HW, self.config.feather)
+        return Region(mask_B1HW, probability_B1HW)
+
+    def _best(self, image_CHW: Tensor, proposal_CHW: Tensor, caption: Captions) -> Tensor:
+        """The best box of one picture, [1, H, W] of 0 and 1."""
+        boxes_K1HW = boxes(tuple(image_CHW.shape[-2:])).to(image_CHW.device)
+        composed_KCHW = masks.composite(
+            proposal_CHW.expand(len(boxes_K1HW), -1, -1, -1), image_CHW.expand(len(boxes_K1HW), -1, -1, -1), boxes_K1HW
+        )
+        result_KD = self.clip.encode_image(composed_KCHW).global_BD
+        source_1D = self.clip.encode_image(image_CHW[None]).global_BD
+        source_text_1D, target_text_1D = self.clip.encode_text([caption.source, caption.target])[:, None]
+        loss_K = losses.clip_guidance(result_KD, target_text_1D)
+        loss_K = loss_K + losses.clip_direction(result_KD, source_1D, target_text_1D, source_text_1D)
+        return boxes_K1HW[int(loss_K.argmin())]
+
+
+def boxes(size: tuple[int, int]) -> Tensor:
+    """All boxes of a picture of `size` (H, W), [K, 1, H, W] of 0 and 1; none is empty."""
+    height, width = size
+    found = []
+    for side in SIDES:
+        for top in range(8 - side + 1):
+            for left in range(8 - side + 1):
+                box_HW = torch.zeros(height, width)
+                rows = slice(top * height // 8, -(-(top + side) * height // 8))
+                columns = slice(left * width // 8, -(-(left + side) * width // 8))
+                box_HW[rows, columns] = 1
+                found.append(box_HW)
+    return torch.stack(found)[:, None]
