@@ -8,7 +8,6 @@ import torch
 from regionedit.config import EncodersConfig, GeneratorConfig, LossConfig
 from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator
-from regionedit.microworld.splits import sample
 
 
 @pytest.fixture
@@ -22,11 +21,11 @@ def test_the_largest_cells_are_as_many_as_asked_for(landscape):
     assert chosen.tolist() == [[True, False, True, False], [False, False, False, True]]
 
 
-def test_one_small_run(landscape, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
+def test_one_small_run(landscape, script, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
     clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
     generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
-    edits = [sample("validation", 0, i, ("remove",)) for i in range(3)]
-    found = landscape.measure(clip, generator, edits, LossConfig())
+    known = script("known_edits").known_edits("validation", 0, range(3), ("remove",))
+    found = landscape.measure(clip, generator, known, LossConfig())
     assert set(found) == {"random_hard", "everything", "true region, 6 px wider"}
     for row in found.values():
         assert row["loss"]["empty"]["clip_structure"] == row["loss"]["empty"]["area"] == 0

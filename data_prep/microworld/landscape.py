@@ -15,8 +15,8 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
+from known_edits import KnownEdits, chunks, known_edits
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -26,23 +26,20 @@ from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
 from regionedit.files import write_atomic
-from regionedit.generators import load_generator
+from regionedit.generators import Generator, load_generator
 from regionedit.microworld.edits import Edit
-from regionedit.microworld.renderer import coverage, render
-from regionedit.microworld.splits import sample
-from regionedit.microworld.truth import truth_mask
+from regionedit.microworld.renderer import coverage
 from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
 
 BATCH = 32
 SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
 
 
-def clip_terms(clip: FrozenCLIP, edits: list[Edit], source_BCHW: Tensor, proposal_BCHW: Tensor, mask_BN: Tensor):
+def clip_terms(clip: FrozenCLIP, known: KnownEdits, proposal_BCHW: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
     """The three CLIP losses of eq. 7-9 for one batch composed by a mask on the grid, each [B]."""
-    composed_BCHW = masks.composite(proposal_BCHW, source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
-    source, result = clip.encode_image(source_BCHW), clip.encode_image(composed_BCHW)
-    captions = [e.source_caption for e in edits] + [e.target_caption for e in edits]
-    source_text_BD, target_text_BD = clip.encode_text(captions).chunk(2)
+    composed_BCHW = masks.composite(proposal_BCHW, known.source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
+    source, result = clip.encode_image(known.source_BCHW), clip.encode_image(composed_BCHW)
+    source_text_BD, target_text_BD = clip.encode_text(known.source_captions + known.target_captions).chunk(2)
     return {
         "clip_guidance": losses.clip_guidance(result.global_BD, target_text_BD),
         "clip_direction": losses.clip_direction(result.global_BD, source.global_BD, target_text_BD, source_text_BD),
@@ -55,31 +52,25 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
     return torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
 
 
-def measure(clip: FrozenCLIP, generator, edits: list[Edit], config: LossConfig) -> dict[str, dict]:
+def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
     """Everything that is measured, by proposal mask."""
-    source_BCHW = torch.from_numpy(render([e.source for e in edits])).permute(0, 3, 1, 2).float() / 255
-    truth_B1HW = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None].float()
-    truth_BN = masks.downsample(truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    things = tuple(_named_first(e) for e in edits)
+    truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
+    things = tuple(_named_first(e) for e in known.edits)
+    batches = chunks(len(known.edits), BATCH)
     conditions = {
-        "random_hard": masks.random_hard(range(len(edits)), (64, 64)),
-        "everything": torch.ones_like(truth_B1HW),
-        "true region, 6 px wider": masks.dilate((truth_B1HW > 0.1).float(), 6),
+        "random_hard": masks.random_hard(range(len(known.edits)), (64, 64)),
+        "everything": torch.ones_like(known.truth_B1HW),
+        "true region, 6 px wider": masks.dilate((known.truth_B1HW > 0.1).float(), 6),
     }
-    texts = [e.target_caption for e in edits]
     found = {}
     for name, condition_B1HW in conditions.items():
-        batches = [range(i, min(i + BATCH, len(edits))) for i in range(0, len(edits), BATCH)]
+        parts = ((known.rows(b), condition_B1HW[list(b)], b) for b in batches)
         proposal_BCHW = torch.cat(
-            [
-                generator.propose(source_BCHW[list(b)], condition_B1HW[list(b)], [texts[i] for i in b], list(b))
-                for b in batches
-            ]
+            [generator.propose(part.source_BCHW, mask, part.target_captions, b) for part, mask, b in parts]
         )
 
         def terms(mask_BN: Tensor, b: range, proposal_BCHW=proposal_BCHW):
-            rows = list(b)
-            return clip_terms(clip, [edits[i] for i in b], source_BCHW[rows], proposal_BCHW[rows], mask_BN[rows])
+            return clip_terms(clip, known.rows(b), proposal_BCHW[list(b)], mask_BN[list(b)])
 
         row: dict[str, dict] = {"gradient": {}, "loss": {}}
         for soft in SOFT:
@@ -139,8 +130,8 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
-    edits = [sample("validation", 11, i, LOCAL_OPERATIONS) for i in range(args.samples)]
-    found = measure(clip, load_generator(config.generator), edits, config.loss)
+    known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
+    found = measure(clip, load_generator(config.generator), known, config.loss)
     write_atomic(args.out, json.dumps(found, indent=1).encode())
     show(found, Console())
 

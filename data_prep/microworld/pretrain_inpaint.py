@@ -23,6 +23,7 @@ import numpy as np
 import text_tower
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+from known_edits import chunks, known_edits
 from pretraining import Schedule, finished_folder, plain_attention, train
 from rich.progress import track
 from scene_pool import ScenePool, shape_group
@@ -31,13 +32,13 @@ from transformers import CLIPTokenizer
 
 from regionedit.config import GeneratorConfig
 from regionedit.generators.stable_diffusion import StableDiffusion
-from regionedit.masks import random_hard
+from regionedit.images import to_pictures
+from regionedit.masks import composite, dilate, random_hard
 from regionedit.microworld.grammar import VOCABULARY
 from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE, sample_scene
-from regionedit.microworld.splits import sample, scene_rng
-from regionedit.microworld.truth import truth_mask
+from regionedit.microworld.splits import scene_rng
 
 LATENT_FACTOR = 4
 CONTEXT = 40
@@ -166,27 +167,14 @@ def whiten(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> None:
 
 def presence(generator: StableDiffusion, count: int, truth_dilation: int = 2) -> dict[str, float]:
     """With the true mask (a few pixels wider), how often the request is there, by `pixel_check`, per operation."""
-    edits = [sample("validation", 5, i, ("replace", "recolour", "remove", "add", "background")) for i in range(count)]
-    images_BCHW = signed(render([e.source for e in edits])) / 2 + 0.5
-    truth_B1HW = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None]
-    width = 2 * truth_dilation + 1
-    mask_B1HW = torch.nn.functional.max_pool2d((truth_B1HW > 0.1).float(), width, 1, truth_dilation)
-    out = torch.cat(
-        [
-            generator.propose(
-                images_BCHW[i : i + 32],
-                mask_B1HW[i : i + 32],
-                [e.target_caption for e in edits[i : i + 32]],
-                range(i, min(i + 32, count)),
-            )
-            for i in range(0, count, 32)
-        ]
-    )
-    out = torch.where(mask_B1HW > 0, out, images_BCHW)
-    pictures = (out.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
+    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
+    parts = ((known.rows(b), mask_B1HW[list(b)], b) for b in chunks(count, 32))
+    proposal_BCHW = torch.cat([generator.propose(part.source_BCHW, m, part.target_captions, b) for part, m, b in parts])
     told: dict[str, list[bool]] = {}
-    for edit, picture in zip(edits, pictures, strict=True):
-        told.setdefault(edit.operation, []).append(check(picture, edit))
+    edited = to_pictures(composite(proposal_BCHW, known.source_BCHW, mask_B1HW))
+    for edit, picture in zip(known.edits, edited, strict=True):
+        told.setdefault(edit.operation, []).append(check(np.asarray(picture), edit))
     return {operation: float(np.mean(told[operation])) for operation in sorted(told)}
 
 

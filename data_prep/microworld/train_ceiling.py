@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from known_edits import known_edits
 from pretraining import Schedule, train
 
 from regionedit.command_line import load_config
@@ -24,18 +24,7 @@ from regionedit.config import TrainConfig as Config
 from regionedit.encoders import load_encoders
 from regionedit.evaluation.region_metrics import TRUTH_CELL
 from regionedit.masks import downsample
-from regionedit.microworld.renderer import render
-from regionedit.microworld.splits import sample
-from regionedit.microworld.truth import truth_mask
 from regionedit.region_predictor import RegionPredictor
-
-
-def labelled_batch(split: str, seed: int, start: int, count: int):
-    """(images BCHW in [0, 1], instructions, truth B1HW) of consecutive samples of a split."""
-    edits = [sample(split, seed, index) for index in range(start, start + count)]
-    images = torch.from_numpy(render([e.source for e in edits])).permute(0, 3, 1, 2).float() / 255
-    truth = torch.from_numpy(np.stack([truth_mask(e) for e in edits]))[:, None].float()
-    return images, [e.instruction for e in edits], truth
 
 
 def main() -> None:
@@ -58,11 +47,11 @@ def main() -> None:
     predictor.semantic.requires_grad_(False)
 
     def logits_and_cells(split: str, start: int, count: int):
-        images_BCHW, instructions, truth_B1HW = labelled_batch(split, args.seed, start, count)
+        known = known_edits(split, args.seed, range(start, start + count))
         with torch.no_grad():
-            patches_BND = clip.encode_image(images_BCHW).patches_BND
-        prediction = predictor(patches_BND, *instruction_encoder.encode(instructions))
-        return prediction.logits_BN, (downsample(truth_B1HW, clip.grid) > TRUTH_CELL).float()
+            patches_BND = clip.encode_image(known.source_BCHW).patches_BND
+        prediction = predictor(patches_BND, *instruction_encoder.encode(known.instructions))
+        return prediction.logits_BN, (downsample(known.truth_B1HW, clip.grid) > TRUTH_CELL).float()
 
     def loss_of(step: int, share: float):
         return F.binary_cross_entropy_with_logits(*logits_and_cells("train", step * args.batch, args.batch))

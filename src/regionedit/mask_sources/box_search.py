@@ -46,8 +46,8 @@ class BoxSearch(MaskSource):
         loaded = generator()
         if loaded.needs != "target_caption":
             raise ValueError(
-                f"mask_source: 'box_search' needs a generator that paints a caption, {type(loaded).__name__} follows an "
-                "instruction; use generator.name stable_diffusion, or another mask source"
+                f"mask_source: 'box_search' needs a generator that paints a caption, {type(loaded).__name__} follows "
+                "an instruction; use generator.name stable_diffusion, or another mask source"
             )
         return cls(encoders()[0], loaded, config)
 

@@ -1,0 +1,139 @@
+"""What is a better mask worth? The shipped in-painter edits under true masks that were made worse in known ways.
+
+    python data_prep/microworld/mask_quality.py --out docs/study/mask_quality.json
+
+Dilated, eroded, shifted and softened true masks, the true cells of the predictor's grid, and everything: for each, how
+well it still matches the truth, how often the edit is there (`pixel_check`), how far the picture is from the truly
+edited one, and how much of what should have stayed was changed.
+
+Shape letters: B pictures, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from known_edits import KnownEdits, chunks, known_edits, pictures
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from regionedit import masks
+from regionedit.command_line import load_config
+from regionedit.config import EvaluateConfig
+from regionedit.files import write_atomic
+from regionedit.generators import Generator, load_generator
+from regionedit.images import to_pictures
+from regionedit.microworld.pixel_check import check
+from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+
+BATCH = 32
+GRID = 8  # the shipped predictor's
+
+
+def erode(mask_B1HW: Tensor, pixels: int) -> Tensor:
+    return 1 - masks.dilate(1 - mask_B1HW, pixels)
+
+
+def shift(mask_B1HW: Tensor, pixels: int) -> Tensor:
+    """Each mask moved by so many pixels, right, down, left, up in turn; what leaves the picture is lost."""
+    steps = [(0, pixels), (pixels, 0), (0, -pixels), (-pixels, 0)]
+    padded = F.pad(mask_B1HW, (pixels,) * 4)
+    height, width = mask_B1HW.shape[-2:]
+    moved = []
+    for b, mask_1HW in enumerate(padded):
+        down, right = steps[b % len(steps)]
+        top, left = pixels - down, pixels - right
+        moved.append(mask_1HW[:, top : top + height, left : left + width])
+    return torch.stack(moved)
+
+
+def cells(truth_B1HW: Tensor) -> Tensor:
+    """The true cells of the predictor's grid, as training and evaluation define them."""
+    true_BN = masks.downsample(truth_B1HW, GRID) > TRUTH_COVERAGE
+    return masks.upsample(true_BN.float(), GRID, tuple(truth_B1HW.shape[-2:]))
+
+
+def hard(truth_B1HW: Tensor) -> Tensor:
+    """Every pixel that the true region touches."""
+    return (truth_B1HW > 0.05).float()
+
+
+ALTERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "eroded 4 px": lambda t: erode(hard(t), 4),
+    "eroded 2 px": lambda t: erode(hard(t), 2),
+    "truth": hard,
+    "dilated 2 px": lambda t: masks.dilate(hard(t), 2),
+    "dilated 4 px": lambda t: masks.dilate(hard(t), 4),
+    "dilated 8 px": lambda t: masks.dilate(hard(t), 8),
+    "dilated 16 px": lambda t: masks.dilate(hard(t), 16),
+    "softened 4 px inwards": lambda t: masks.feather(hard(t), 4.0),
+    "shifted 2 px": lambda t: shift(hard(t), 2),
+    "shifted 4 px": lambda t: shift(hard(t), 4),
+    "shifted 8 px": lambda t: shift(hard(t), 8),
+    "true cells": cells,
+    "true cells, one wider": lambda t: masks.dilate(cells(t), 64 // GRID),
+    "everything": torch.ones_like,
+}
+
+
+def measure(generator: Generator, known: KnownEdits) -> dict[str, dict[str, float]]:
+    """Scores by alteration, means over all edits; `success` also for each operation."""
+    operations = sorted({edit.operation for edit in known.edits})
+    target_BCHW = pictures([edit.target for edit in known.edits])
+    touched_B1HW = hard(known.truth_B1HW)
+    found = {}
+    for name, alter in track(ALTERATIONS.items(), description="masks"):
+        mask_B1HW = alter(known.truth_B1HW)
+        proposals = []
+        for b in chunks(len(known.edits), BATCH):
+            part = known.rows(b)
+            asked_B1HW = (mask_B1HW[list(b)] > 0).float()  # as an edit does: the generator knows no soft masks
+            proposals.append(generator.propose(part.source_BCHW, asked_B1HW, part.target_captions, b))
+        edited_BCHW = masks.composite(torch.cat(proposals), known.source_BCHW, mask_B1HW)
+        change_BCHW = (edited_BCHW - known.source_BCHW).abs()
+        kept_B1HW = 1 - touched_B1HW
+        shown = zip(known.edits, to_pictures(edited_BCHW), strict=True)
+        success = np.array([check(np.asarray(picture), edit) for edit, picture in shown])
+        named = np.array([edit.operation for edit in known.edits])
+        found[name] = {
+            "mask_iou": float(masks.mask_iou(mask_B1HW, touched_B1HW).mean()),
+            "area": float(mask_B1HW.mean()),
+            "success": float(success.mean()),
+            "l1_to_target": float((edited_BCHW - target_BCHW).abs().mean()),
+            "change_outside_truth": float((change_BCHW * kept_B1HW).sum() / (3 * kept_B1HW.sum())),
+        } | {f"success/{operation}": float(success[named == operation].mean()) for operation in operations}
+    return found
+
+
+def show(found: dict[str, dict[str, float]], console: Console) -> None:
+    columns = list(next(iter(found.values())))
+    table = Table("mask", *columns, title="edits under altered true masks")
+    for name, row in found.items():
+        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="whose generator")
+    parser.add_argument("--samples", type=int, default=384, help="validation edits of a thing that is there")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/mask_quality.json"))
+    args = parser.parse_args()
+    config = load_config(EvaluateConfig, args.config, [])
+    known = known_edits("validation", 12, range(args.samples), LOCAL_OPERATIONS)
+    found = measure(load_generator(config.generator), known)
+    found = {name: {k: round(v, 4) for k, v in row.items()} for name, row in found.items()}
+    write_atomic(args.out, json.dumps(found, indent=1).encode())
+    show(found, Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Masks that are worse in known ways: each alteration against a hand-made case, and one small run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regionedit.config import GeneratorConfig
+from regionedit.generators import load_generator
+
+
+@pytest.fixture
+def mask_quality(script):
+    return script("mask_quality")
+
+
+@pytest.fixture
+def known(script):
+    return script("known_edits").known_edits("validation", 0, range(3), ("remove", "recolour"))
+
+
+def square(top: int, left: int, side: int, count: int = 1) -> torch.Tensor:
+    mask_B1HW = torch.zeros(count, 1, 64, 64)
+    mask_B1HW[:, :, top : top + side, left : left + side] = 1
+    return mask_B1HW
+
+
+def test_erosion_takes_from_every_side(mask_quality):
+    assert torch.equal(mask_quality.erode(square(20, 20, 10), 2), square(22, 22, 6))
+
+
+def test_shifts_go_right_down_left_and_up_and_do_not_wrap(mask_quality):
+    moved = mask_quality.shift(square(0, 20, 10, 4), 4)
+    assert torch.equal(moved[0], square(0, 24, 10)[0]) and torch.equal(moved[1], square(4, 20, 10)[0])
+    assert torch.equal(moved[2], square(0, 16, 10)[0])
+    assert moved[3].sum() == 6 * 10 and moved[3, :, :6, 20:30].all()
+
+
+def test_true_cells_are_those_that_are_covered_by_more_than_a_quarter(mask_quality):
+    three = square(8, 8, 16) - square(16, 16, 8)  # 12 px cover two neighbours by half, the last cell by just a quarter
+    assert torch.equal(mask_quality.cells(square(8, 8, 12)), three)
+    assert torch.equal(mask_quality.cells(square(8, 8, 13)), square(8, 8, 16))
+
+
+def test_known_edits_are_their_parts(known):
+    some = known.rows([2, 0])
+    assert some.edits == [known.edits[2], known.edits[0]]
+    assert torch.equal(some.source_BCHW[1], known.source_BCHW[0]) and torch.equal(
+        some.truth_B1HW[0], known.truth_B1HW[2]
+    )
+    assert some.target_captions == [known.edits[2].target_caption, known.edits[0].target_caption]
+
+
+def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
+    generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
+    found = mask_quality.measure(generator, known)
+    assert set(found) == set(mask_quality.ALTERATIONS)
+    assert found["truth"]["mask_iou"] == 1 and found["truth"]["change_outside_truth"] == 0
+    assert found["everything"]["area"] == 1 and found["everything"]["change_outside_truth"] > 0
+    assert found["eroded 4 px"]["mask_iou"] < found["eroded 2 px"]["mask_iou"] < 1
