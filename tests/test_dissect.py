@@ -1,0 +1,49 @@
+"""The failure map: kinds of failure by hand, the facts of an edit, and rows for a perfect and an empty region."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from regionedit import masks
+from regionedit.microworld.splits import sample
+
+
+@pytest.fixture
+def dissect(script):
+    return script("dissect")
+
+
+@pytest.mark.parametrize(
+    ("region", "kind"),
+    [([], "empty"), ([3], "elsewhere"), ([0, 1, 2, 3], "too large"), ([0], "too small")],
+)
+def test_kinds_of_failure(dissect, region, kind):
+    region_N, true_N = np.zeros(4, bool), np.array([True, True, False, False])
+    region_N[region] = True
+    assert dissect.kind_of_failure(region_N, true_N) == kind
+
+
+def test_a_thing_that_shares_colour_and_shape_with_others_is_said_to(dissect):
+    edit = next(e for e in (sample("test", 0, i, ("remove",)) for i in range(50)) if len(e.source.things) == 3)
+    named = edit.source.things[edit.named]
+    things = [replace(t, color="blue", shape="cross") for t in edit.source.things]
+    things[edit.named] = replace(named, color="red", shape="ring")
+    assert dissect.facts(replace(edit, source=replace(edit.source, things=tuple(things))))["alike"] == ""
+    other = (edit.named + 1) % 3
+    things[other] = replace(things[other], color="red")
+    assert dissect.facts(replace(edit, source=replace(edit.source, things=tuple(things))))["alike"] == "color"
+
+
+def test_a_perfect_region_and_an_empty_one(dissect, script):
+    known = script("known_edits").known_edits("test", 0, range(6), ("remove", "add"))
+    perfect_BN = (masks.downsample(known.truth_B1HW, 8) > 0.25).float()
+    rows = dissect.dissect(known, perfect_BN, 8, 0.5)
+    assert (rows["iou"] == 1).all() and (rows["failure"] == "").all()
+    assert np.allclose(rows["region_area"], rows["true_area"])
+    assert rows["pointing"].dropna().eq(1).all() and rows["pointing"].isna().any()  # add names nothing
+    nothing = dissect.dissect(known, torch.zeros_like(perfect_BN), 8, 0.5)
+    assert (nothing["failure"] == "empty").all()
