@@ -30,12 +30,14 @@ def test_every_variant_is_a_configuration(study, path):
 
 def test_a_missing_key_is_named(study, tmp_path):
     (tmp_path / "bad.yaml").write_text("question: Why?\n")
-    with pytest.raises(ValueError, match="base, overrides, question, seeds, variants"):
+    with pytest.raises(ValueError, match="base, beside, overrides, question, seeds, variants"):
         study.Experiment.read(tmp_path / "bad.yaml")
 
 
 def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(study, tmp_path, monkeypatch):
-    experiment = study.Experiment("name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3])
+    experiment = study.Experiment(
+        "name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3], []
+    )
     calls = []
 
     def fake(command, env, stdout, stderr):
@@ -56,7 +58,7 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
 
 
 def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
-    experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0])
+    experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
     monkeypatch.setattr(study.subprocess, "run", lambda command, **told: subprocess.CompletedProcess(command, 2))
     with pytest.raises(RuntimeError, match="name, a, seed 0 stopped .2.; see .*train.log"):
         study.run(experiment, "a", 0, tmp_path / "work", tmp_path / "results")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,6 +42,11 @@ class KnownEdits:
     @property
     def target_captions(self) -> list[str]:
         return [edit.target_caption for edit in self.edits]
+
+    def asking(self, instructions: Sequence[str]) -> KnownEdits:
+        """The same pictures under other instructions; the truth stays that of the old ones."""
+        asked = [replace(edit, instruction=text) for edit, text in zip(self.edits, instructions, strict=True)]
+        return replace(self, edits=asked)
 
     def rows(self, chosen: Sequence[int]) -> KnownEdits:
         """Some of them."""

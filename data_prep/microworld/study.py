@@ -42,6 +42,7 @@ class Experiment:
         overrides: for all variants, as on train.py's command line.
         variants: name -> overrides.
         seeds: each variant is run with every one.
+        beside: runs of other experiments to compare with, `experiment/variant`.
     """
 
     name: str
@@ -50,18 +51,19 @@ class Experiment:
     overrides: list[str]
     variants: dict[str, list[str]]
     seeds: list[int]
+    beside: list[str]
 
     @classmethod
     def read(cls, path: Path) -> Experiment:
         """Raises ValueError naming what the file lacks or has too much."""
         found = yaml.safe_load(path.read_text())
-        wanted = {"question", "base", "overrides", "variants", "seeds"}
+        wanted = {"question", "base", "overrides", "variants", "seeds", "beside"}
         if not isinstance(found, dict) or set(found) != wanted:
             given = sorted(found) if isinstance(found, dict) else type(found).__name__
             raise ValueError(f"{path}: an experiment has the keys {', '.join(sorted(wanted))}; this has {given}")
         settings = {name: [str(o) for o in overrides or []] for name, overrides in found["variants"].items()}
         overrides = [str(o) for o in found["overrides"]]
-        return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"])
+        return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"], found["beside"])
 
 
 def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str, float]]]:

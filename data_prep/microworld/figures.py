@@ -1,0 +1,166 @@
+"""The study's figures: runs of an experiment, and what the measurements of the shipped model show.
+
+Every function returns a matplotlib figure; `study_report.py` writes them. Colours: Okabe and Ito's, which colour-blind
+readers tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+PANELS = {
+    "iou/local": "region IoU (P > 0.5)",
+    "iou_best/local": "region IoU, best threshold",
+    "pointing/local": "pointing",
+}
+FAILURES = {"empty": BLUE, "elsewhere": RED, "too large": ORANGE, "too small": GREEN}
+RADII = (5.5, 8, 10, 12, 14.5)  # of things, in pixels
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval (Student's t); the half is NaN for a single value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, float("nan")
+    return mean, float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+
+
+def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
+    """A line for each variant, a dot for each seed, the mean as a bar across.
+
+    Args:
+        runs: variant -> validation scores of its seeds.
+    """
+    figure = Figure(figsize=(10, 0.9 + 0.32 * len(runs)), layout="constrained")
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (score, title) in zip(panels, PANELS.items(), strict=True):
+        for row, scores in enumerate(runs.values()):
+            values = [s[score] for s in scores if score in s]
+            axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6, markersize=5)
+            if len(values) > 1:
+                axes.plot(np.mean(values), row, "|", color=RED, markersize=16, markeredgewidth=2)
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(runs)), [name.replace("_", " ") for name in runs])
+    panels[0].invert_yaxis()
+    return figure
+
+
+def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
+    """What a mask that is wrong in a known way costs: success and distance to the truly edited picture."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = list(rows)
+    operations = [score for score in rows[names[0]] if score.startswith("success/")]
+    for score, color in zip(operations, (BLUE, ORANGE, GREEN), strict=False):
+        label = score.removeprefix("success/")
+        left.plot(
+            [rows[name][score] for name in names], range(len(names)), "o-", color=color, label=label, markersize=4
+        )
+    left.set_xlabel("the change is there")
+    left.legend(fontsize=8)
+    for score, color in (("l1_to_target", RED), ("change_outside_truth", GREY)):
+        label = {"l1_to_target": "L1 to the truly edited picture", "change_outside_truth": "change outside the truth"}
+        right.plot(
+            [rows[name][score] for name in names],
+            range(len(names)),
+            "o-",
+            color=color,
+            label=label[score],
+            markersize=4,
+        )
+    right.set_xlabel("mean absolute difference")
+    right.legend(fontsize=8)
+    left.set_yticks(range(len(names)), [f"{name}  (IoU {rows[name]['mask_iou']:.2f})" for name in names])
+    left.invert_yaxis()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def of_region_sizes(rows: pd.DataFrame) -> Figure:
+    """The region's area against the thing's: a mean for each operation and class of radius."""
+    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    named = rows.dropna(subset="radius")
+    limit = 0.0
+    for operation, color in zip(sorted(named["operation"].unique()), (BLUE, GREEN, ORANGE, RED), strict=False):
+        chosen = named[named["operation"] == operation]
+        means = chosen.groupby(pd.cut(chosen["radius"], RADII), observed=True)[["true_area", "region_area"]].mean()
+        axes.plot(means["true_area"], means["region_area"], "o-", color=color, label=operation)
+        limit = max(limit, float(means.max().max()))
+    axes.plot([0, limit], [0, limit], "--", color=GREY, label="equal")
+    axes.set_xlabel("true area, share of the grid")
+    axes.set_ylabel("region's area")
+    axes.set_title("small to large things, radius 6 to 14 px", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def failure_groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Cases that may be hard, by what may make them so; edits of a thing that is there, resize apart."""
+    local = rows[rows["operation"].isin(("replace", "recolour", "remove"))]
+    groups = {operation: rows[rows["operation"] == operation] for operation in sorted(rows["operation"].unique())}
+    groups |= {f"{n} things": local[local["things"] == n] for n in sorted(local["things"].unique())}
+    for low, high in zip(RADII[:-1], RADII[1:], strict=True):
+        groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[
+            local["radius"].between(low, high, inclusive="right")
+        ]
+    alike = local["alike"].fillna("")
+    crowd = local["things"] > 1
+    for what, name in (
+        ("", "no look-alike"),
+        ("color", "same colour"),
+        ("shape", "same shape"),
+        ("color and shape", "both"),
+    ):
+        groups[name] = local[(alike == what) & crowd]
+    groups |= {"seen pair": local[local["pair_seen"]], "unseen pair": local[~local["pair_seen"]]}
+    groups |= {"seen phrasing": local[local["phrasing_seen"]], "unseen phrasing": local[~local["phrasing_seen"]]}
+    return {name: group for name, group in groups.items() if len(group)}
+
+
+def of_failures(rows: pd.DataFrame) -> Figure:
+    """The share of regions with an IoU below 0.3, by group and kind."""
+    groups = failure_groups(rows)
+    figure = Figure(figsize=(8, 0.8 + 0.27 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    start = np.zeros(len(groups))
+    for kind, color in FAILURES.items():
+        share = np.array([(group["failure"] == kind).mean() for group in groups.values()])
+        axes.barh(range(len(groups)), share, left=start, color=color, label=kind)
+        start += share
+    axes.set_yticks(range(len(groups)), [f"{name} ({len(group)})" for name, group in groups.items()], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("share of cases with an IoU below 0.3")
+    axes.legend(fontsize=8)
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def of_instructions(rows: Sequence[tuple[np.ndarray, Sequence[tuple[str, np.ndarray]]]]) -> Figure:
+    """One picture a row, its region for several instructions beside it.
+
+    Args:
+        rows: picture uint8 [H, W, 3], and (instruction, P [H, W] in [0, 1]) pairs.
+    """
+    columns = 1 + max(len(told) for _, told in rows)
+    figure = Figure(figsize=(2 * columns, 2.25 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for line, (picture, told) in zip(panels, rows, strict=True):
+        line[0].imshow(picture)
+        for axes, (instruction, probability) in zip(line[1:], told, strict=False):
+            axes.imshow(picture)
+            axes.imshow(np.ones_like(picture) * 255, alpha=0.85 * (1 - probability))
+            axes.contour(probability, [0.5], colors=[RED], linewidths=1.5)
+            axes.set_title(instruction, fontsize=7)
+    return figure

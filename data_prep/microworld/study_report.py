@@ -1,0 +1,188 @@
+"""Writes the study's tables and figures from its result files: docs/results.md and docs/figures/.
+
+    python data_prep/microworld/study_report.py
+
+Reads docs/study/ (experiments by study.py, measurements by landscape.py, mask_quality.py and dissect.py) and
+configs/study/. Nothing is trained; only the last figure loads the shipped predictor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import figures
+import matplotlib
+import numpy as np
+import pandas as pd
+from dissect import KINDS, probabilities
+from known_edits import known_edits
+from matplotlib.figure import Figure
+from study import SHOWN, Experiment
+
+from regionedit import masks
+from regionedit.command_line import load_config
+from regionedit.config import EvaluateConfig
+from regionedit.encoders import load_encoders
+from regionedit.files import write_atomic
+from regionedit.microworld.scene import COLORS
+from regionedit.region_predictor import RegionPredictor
+
+HEADINGS = ("IoU", "IoU, best threshold", "pointing", "area", "instruction swap")
+INTRODUCTION = """# Results of the study
+
+Written by `python data_prep/microworld/study_report.py` from the result files in [study/](study/). Scores of trained
+variants are of 1,000 validation samples: IoU and pointing over replace, recolour and remove; `area` is the mean of P;
+`instruction swap` is the IoU of the regions that two instructions get on one picture (lower is better). With several
+seeds: mean and half of the 95 % interval (Student's t). What it means is told in [learning.md](learning.md).
+"""
+
+
+def results_of(folder: Path, run: str) -> list[dict]:
+    """Every seed's result of `experiment/variant`."""
+    experiment, variant = run.split("/")
+    return [json.loads(file.read_text()) for file in sorted((folder / experiment).glob(f"{variant}-[0-9]*.json"))]
+
+
+def runs_of(experiment: Experiment, folder: Path) -> dict[str, list[dict]]:
+    """Variant -> results of its seeds, those to compare with first; variants that were not run yet are left out."""
+    names = {run.replace("/", ": "): run for run in experiment.beside}
+    names |= {variant: f"{experiment.name}/{variant}" for variant in experiment.variants}
+    found = {name: results_of(folder, run) for name, run in names.items()}
+    return {name: results for name, results in found.items() if results}
+
+
+def scores_of(runs: dict[str, list[dict]]) -> dict[str, list[dict[str, float]]]:
+    return {name: [result["validation"] for result in results] for name, results in runs.items()}
+
+
+def cell(values: list[float]) -> str:
+    """Mean, and half of the 95 % interval where there are seeds enough; `-` where nothing was measured."""
+    if not values:
+        return "-"
+    mean, half = figures.interval(values)
+    return f"{mean:.3f}" if np.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(header)]
+    lines.append(["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in [*lines, *(list(row) for row in rows)])
+
+
+def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> str:
+    """Question, table, figure, and the command that made it."""
+    rows = []
+    for name, results in runs.items():
+        values = ([r["validation"][score] for r in results if score in r["validation"]] for score in SHOWN)
+        steps = "-".join(sorted({str(result["steps"]) for result in results}))
+        rows.append([name.replace("_", " "), str(len(results)), steps, *(cell(v) for v in values)])
+    return "\n\n".join(
+        [
+            f"## {experiment.question}",
+            table(("variant", "seeds", "steps", *HEADINGS), rows),
+            f"![{experiment.name}](figures/{experiment.name}.svg)",
+            f"`python data_prep/microworld/study.py configs/study/{experiment.name}.yaml` (seeds "
+            f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`)",
+        ]
+    )
+
+
+def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
+    columns = list(next(iter(rows.values())))
+    body = ([name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items())
+    return "\n\n".join(
+        [
+            "## What is a better mask worth to an edit?",
+            table(("mask", *(column.replace("_", " ") for column in columns)), body),
+            "![mask quality](figures/mask_quality.svg)",
+            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_microworld.yaml`)",
+        ]
+    )
+
+
+def failure_section(rows: pd.DataFrame) -> str:
+    body = []
+    for name, group in figures.failure_groups(rows).items():
+        pointing = group["pointing"].dropna()
+        kinds = (f"{(group['failure'] == kind).mean():.0%}" for kind in KINDS)
+        areas = (f"{group[column].mean():.3f}" for column in ("region_area", "true_area"))
+        told = (f"{pointing.mean():.3f}" if len(pointing) else "-", *areas, *kinds)
+        body.append([name, str(len(group)), cell(group["iou"].tolist()), *told])
+    return "\n\n".join(
+        [
+            "## Where does the shipped region fail?",
+            table(("cases", "number", "IoU", "pointing", "area", "true area", *KINDS), body),
+            "The last four columns: share of the cases with an IoU below 0.3, by kind. From the number of things on, "
+            "only replace, recolour and remove count.",
+            "![failures](figures/failures.svg)",
+            "![region sizes](figures/region_sizes.svg)",
+            "![several instructions](figures/several_instructions.png)",
+            "`python data_prep/microworld/dissect.py` (1,200 test edits; `configs/evaluate_microworld.yaml`)",
+        ]
+    )
+
+
+def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
+    """The shipped region for one instruction on each thing of a few test pictures that hold look-alikes."""
+    clip, instruction_encoder = load_encoders(config.encoders)
+    predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
+    crowded = known_edits("test", 0, range(200))
+    rows = []
+    for index, edit in enumerate(crowded.edits):
+        things = edit.source.things
+        colors, shapes = {t.color for t in things}, {t.shape for t in things}
+        if len(things) < 3 or len(colors) == len(shapes) == len(things):
+            continue
+        new_color = next(color for color in COLORS if color not in colors)
+        asked = [f"make the {t.color} {t.shape} {new_color}" for t in things]
+        known = crowded.rows([index] * len(asked)).asking(asked)
+        probability_BN = probabilities(predictor, clip, instruction_encoder, known)
+        maps_BHW = masks.upsample(probability_BN, clip.grid, (64, 64), "bilinear")[:, 0].numpy()
+        picture_HWC = (known.source_BCHW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        rows.append((picture_HWC, list(zip(asked, maps_BHW, strict=True))))
+        if len(rows) == pictures:
+            break
+    return figures.of_instructions(rows)
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """As SVG and PNG; the same numbers give the same bytes."""
+    for form, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 110})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(buffer, format=form, **options)
+        write_atomic(folder / f"{name}.{form}", buffer.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("docs/study"), help="result files")
+    parser.add_argument("--experiments", type=Path, default=Path("configs/study"), help="their YAML files")
+    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="of the shipped predictor")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    folder, sections = args.out / "figures", [INTRODUCTION]
+    for path in sorted(args.experiments.glob("*.yaml")):
+        experiment = Experiment.read(path)
+        runs = runs_of(experiment, args.study)
+        if set(runs) & set(experiment.variants):
+            sections.append(experiment_section(experiment, runs))
+            save(figures.of_runs(scores_of(runs)), folder, experiment.name)
+    quality = json.loads((args.study / "mask_quality.json").read_text())
+    save(figures.of_mask_quality(quality), folder, "mask_quality")
+    rows = pd.read_csv(args.study / "regions.csv", keep_default_na=True)
+    rows["failure"] = rows["failure"].fillna("")
+    save(figures.of_failures(rows), folder, "failures")
+    save(figures.of_region_sizes(rows), folder, "region_sizes")
+    save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
+    sections += [mask_quality_section(quality), failure_section(rows)]
+    write_atomic(args.out / "results.md", ("\n\n".join(sections) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The study's tables and figures from small results of every kind."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+@pytest.fixture
+def study_report(script):
+    return script("study_report")
+
+
+@pytest.fixture
+def figures(script):
+    return script("figures")
+
+
+def result(iou: float) -> dict:
+    scores = {"iou/local": iou, "iou_best/local": iou + 0.1, "pointing/local": 0.5, "region_area": 0.2}
+    return {"steps": 7, "validation": scores}
+
+
+def test_an_interval_is_students(figures):
+    mean, half = figures.interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.3027 / np.sqrt(3), abs=1e-3)
+    assert np.isnan(figures.interval([4.0])[1])
+
+
+def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(study_report, script, tmp_path):
+    for name, iou in (("old/all-0", 0.5), ("new/a-0", 0.25), ("new/a-1", 0.35)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.json").write_text(json.dumps(result(iou)))
+    experiment = script("study").Experiment(
+        "new", "Is it?", "base.yaml", [], {"a": [], "not_yet": []}, [0, 1], ["old/all"]
+    )
+    runs = study_report.runs_of(experiment, tmp_path)
+    assert list(runs) == ["old: all", "a"]
+    section = study_report.experiment_section(experiment, runs)
+    assert "| old: all | 1 | 7 | 0.500 | 0.600 | 0.500 | 0.200 | - |" in section
+    assert "| a | 2 | 7 | 0.300 ± 0.635 |" in section and "not_yet" not in section
+
+
+def test_a_variant_is_not_mistaken_for_one_whose_name_begins_alike(study_report, tmp_path):
+    (tmp_path / "e").mkdir()
+    for name in ("full-0", "full-1", "full_other-0", "full-wide-0"):
+        (tmp_path / "e" / f"{name}.json").write_text(json.dumps({"seed": name}))
+    assert [found["seed"] for found in study_report.results_of(tmp_path, "e/full")] == ["full-0", "full-1"]
+
+
+def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, tmp_path):
+    scores = [result(0.4)["validation"], result(0.5)["validation"]]
+    quality = {
+        name: {"mask_iou": 1.0, "success/remove": 0.5, "l1_to_target": 0.1, "change_outside_truth": 0.0}
+        for name in "ab"
+    }
+    picture = np.zeros((64, 64, 3), np.uint8)
+    rows = pd.DataFrame(
+        {
+            "operation": ["remove", "replace", "add"],
+            "things": [2, 3, 1],
+            "radius": [6.0, 13.0, np.nan],
+            "alike": ["color", "", np.nan],
+            "pair_seen": [True, False, True],
+            "phrasing_seen": True,
+            "iou": [0.2, 0.9, 0.0],
+            "pointing": [0.0, 1.0, np.nan],
+            "region_area": 0.1,
+            "true_area": 0.2,
+            "failure": ["too large", "", "empty"],
+        }
+    )
+    drawn = {
+        "runs": lambda: figures.of_runs({"a": scores, "b": scores[:1]}),
+        "quality": lambda: figures.of_mask_quality(quality),
+        "sizes": lambda: figures.of_region_sizes(rows),
+        "failures": lambda: figures.of_failures(rows),
+        "instructions": lambda: figures.of_instructions([(picture, [("do", np.eye(64))])]),
+    }
+    for name, draw in drawn.items():
+        study_report.save(draw(), tmp_path / "one", name)
+        study_report.save(draw(), tmp_path / "two", name)
+        for form in ("svg", "png"):
+            assert (tmp_path / "one" / f"{name}.{form}").read_bytes() == (
+                tmp_path / "two" / f"{name}.{form}"
+            ).read_bytes()
+    assert "| remove | 1 | 0.200 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in study_report.failure_section(rows)
