@@ -84,7 +84,7 @@ def world() -> str:
 def write_shard(part: Part) -> None:
     """One standard shard with its instructions; validation also gets its truth, in a tar of its own."""
     pairs = list(part.edits())
-    pictures = _render([edit.source for _, edit in pairs])
+    pictures = render_in_parts([edit.source for _, edit in pairs])
     truth = part.split == "validation"
     lines, members, truths = [part.header()], [], []
     for (key, edit), picture in zip(pairs, pictures, strict=True):
@@ -100,14 +100,14 @@ def write_shard(part: Part) -> None:
             truths.append((key, {"mask.png": _mask(edit), "objects.png": png(Image.fromarray(object_map(edit)))}))
     files = {f"{part.name}.instructions.jsonl": _jsonl(lines)}
     if truth:
-        files[f"{part.name}.truth.tar"] = _tar(truths)
-    write_together(part.out, files | {f"{part.name}.tar": _tar(members)})  # the shard itself comes last
+        files[f"{part.name}.truth.tar"] = make_tar(truths)
+    write_together(part.out, files | {f"{part.name}.tar": make_tar(members)})  # the shard itself comes last
 
 
 def write_cases(part: Part) -> None:
     """A part of the benchmark: three pictures a case, and its lines of cases.jsonl until all parts are there."""
     pairs = list(part.edits())
-    sources, targets = (_render([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
+    sources, targets = (render_in_parts([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
     lines = [part.header()]
     for (key, edit), source, target in zip(pairs, sources, targets, strict=True):
         groups = {
@@ -227,7 +227,8 @@ def _jsonl(lines: list[dict]) -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def _tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
+def make_tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
+    """A tar of `{key}.{suffix}` files; the same contents give the same bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in members:
@@ -240,7 +241,7 @@ def _tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
     return buffer.getvalue()
 
 
-def _render(scenes: list[Scene]) -> np.ndarray:
+def render_in_parts(scenes: list[Scene]) -> np.ndarray:
     """A few hundred at a time: the renderer holds every thing's silhouette at once."""
     return np.concatenate([render(scenes[start : start + 256]) for start in range(0, len(scenes), 256)])
 
