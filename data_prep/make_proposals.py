@@ -32,7 +32,7 @@ from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
-from regionedit.training.proposal_masks import proposal_mask
+from regionedit.training.proposal_masks import SETTINGS, proposal_mask
 
 STORABLE = ("everything", "random_hard", "half")
 
@@ -71,7 +71,7 @@ def make_proposals(config: ProposalsConfig) -> int:
         raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train)
-    _same_settings(config, out / "proposals.json")
+    _same_settings(config, out / SETTINGS)
     ends = manifest.sizes.cumsum()
     wanted = [
         (manifest.path("picture", shard).stem, range(end - size, end))

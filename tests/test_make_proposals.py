@@ -12,6 +12,7 @@ from data_prep.make_proposals import ProposalsConfig, make_proposals
 from regionedit import generators
 from regionedit.command_line import load_config
 from regionedit.data.datamodule import PairsDataModule
+from regionedit.training import check_step
 from tests.shards import write_shards
 
 
@@ -121,3 +122,10 @@ def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
     data = dataclasses.replace(config.data, global_batch=5, max_bad_fraction=0.5)
     batch = next(iter(PairsDataModule(data, 0, 1).train_dataloader()))
     assert "k000002" not in batch.keys
+
+
+def test_training_refuses_proposals_made_under_another_mask(make):
+    make_proposals(make("--step.proposal_mask=everything"))
+    check_step(make("--step.proposal_mask=everything"))
+    with pytest.raises(ValueError, match="step.proposal_mask: is 'half', but .* made under 'everything'"):
+        check_step(make("--step.proposal_mask=half"))

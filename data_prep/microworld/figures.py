@@ -60,9 +60,7 @@ def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
     operations = [score for score in rows[names[0]] if score.startswith("success/")]
     for score, color in zip(operations, (BLUE, ORANGE, GREEN), strict=False):
         label = score.removeprefix("success/")
-        left.plot(
-            [rows[name][score] for name in names], range(len(names)), "o-", color=color, label=label, markersize=4
-        )
+        left.plot([rows[name][score] for name in names], range(len(names)), "o", color=color, label=label, markersize=4)
     left.set_xlabel("the change is there")
     left.legend(fontsize=8)
     for score, color in (("l1_to_target", RED), ("change_outside_truth", GREY)):
@@ -70,7 +68,7 @@ def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
         right.plot(
             [rows[name][score] for name in names],
             range(len(names)),
-            "o-",
+            "o",
             color=color,
             label=label[score],
             markersize=4,
@@ -108,7 +106,7 @@ def failure_groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Cases that may be hard, by what may make them so; edits of a thing that is there, resize apart."""
     local = rows[rows["operation"].isin(("replace", "recolour", "remove"))]
     groups = {operation: rows[rows["operation"] == operation] for operation in sorted(rows["operation"].unique())}
-    groups |= {f"{n} things": local[local["things"] == n] for n in sorted(local["things"].unique())}
+    groups |= {f"{n} thing{'s' * (n > 1)}": local[local["things"] == n] for n in sorted(local["things"].unique())}
     for low, high in zip(RADII[:-1], RADII[1:], strict=True):
         groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[
             local["radius"].between(low, high, inclusive="right")

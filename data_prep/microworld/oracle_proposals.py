@@ -3,9 +3,9 @@
     python data_prep/microworld/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
     python data_prep/microworld/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
 
-`perfect` is the truly edited picture: the change, in its place, and nothing else. `relaid` is a faultless painter under a
-mask of everything: what the target caption says, in another arrangement. Both read the truth of the training samples and
-serve as upper bounds in the study; nothing that ships has learned from them.
+`perfect` is the truly edited picture: the change, in its place, and nothing else. `relaid` is a faultless painter under
+a mask of everything: what the target caption says, in another arrangement. Both read the truth of the training samples
+and serve as upper bounds in the study; nothing that ships has learned from them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import math
 import time
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator, noise_seed, require_gradient
 from regionedit.records import StepOutputs
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training.proposal_masks import proposal_mask
+from regionedit.training.proposal_masks import check_stored, proposal_mask
 from regionedit.training.scores import RegionScores
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def check_step(config: TrainConfig) -> None:
         )
     if config.data.proposals and step.gradient != "composite":
         raise ValueError(f"data.proposals: stored proposals carry no step.gradient {step.gradient!r}; use 'composite'")
+    if config.data.proposals:
+        check_stored(Path(config.data.proposals), step.proposal_mask)
 
 
 class RegionTraining(LightningModule):

@@ -5,7 +5,9 @@ Shape letters: B batch, N patches, H W pixels. Masks are [0, 1] and 1 means edit
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
     from regionedit.config import StepConfig
 
     Seeds = Callable[[str], list[int]]
+
+SETTINGS = "proposals.json"
+"""Beside stored proposals: what they were made with, {field: value}."""
+
+
+def check_stored(folder: Path, proposal_mask: str) -> None:
+    """Refuse stored proposals that were made under another mask than the configuration says.
+
+    Raises:
+        ValueError: names the field, both values and the way out.
+    """
+    file = folder / SETTINGS
+    made = json.loads(file.read_text()).get("step.proposal_mask", proposal_mask) if file.is_file() else proposal_mask
+    if made != proposal_mask:
+        raise ValueError(
+            f"step.proposal_mask: is {proposal_mask!r}, but the proposals in {folder} were made under {made!r}; set it "
+            "to that, choose another data.proposals, or null to make them as training goes"
+        )
 
 
 def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step: StepConfig, seeds: Seeds) -> Tensor:
