@@ -1,0 +1,137 @@
+"""What do CLIP's patches know? Linear probes of a thing's colour and shape, read from the patch that shows most of it.
+
+    python data_prep/microworld/patch_probe.py --out docs/study/patch_probe.json
+
+The region predictor sees nothing but these patches: what no probe can read there, no region can follow. One probe for
+every layer of the picture tower, trained on 1,500 scenes and scored on 500 others.
+
+Shape letters: B pictures, N patches, D width, K things, C classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from known_edits import chunks, pictures
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
+from regionedit.encoders import FrozenCLIP, load_encoders
+from regionedit.files import write_atomic
+from regionedit.masks import downsample
+from regionedit.microworld.renderer import coverage
+from regionedit.microworld.scene import COLORS, SHAPES, Scene, sample_scene
+from regionedit.microworld.splits import scene_rng
+
+TRAINED_ON, SCORED_ON = (3, 1500), (4, 500)  # (stream of the split "pretrain", scenes)
+SMALL = 9.0  # radius in pixels below which a thing is small
+
+
+@dataclass(frozen=True)
+class Things:
+    """K things and the patches that show them.
+
+    Args:
+        by_layer: for each layer [K, D], the first one first; the last one as the predictor gets it, projected.
+        color_K, shape_K: class numbers.
+        radius_K: in pixels.
+    """
+
+    by_layer: list[Tensor]
+    color_K: Tensor
+    shape_K: Tensor
+    radius_K: Tensor
+
+
+@torch.no_grad()
+def look(clip: FrozenCLIP, scenes: list[Scene]) -> Things:
+    """The patches of all things of some scenes."""
+    visual, layers = clip.model.visual, [[] for _ in clip.model.visual.transformer.resblocks]
+    for b in chunks(len(scenes), 100):
+        images_BCHW = pictures([scenes[i] for i in b])
+        pixels = clip.preprocess(images_BCHW)
+        seen = visual.forward_intermediates(pixels, normalize_intermediates=False, output_fmt="NLC")
+        maps = [*seen["image_intermediates"][:-1], clip.encode_image(images_BCHW).patches_BND]
+        for place, i in enumerate(b):
+            shown_KN = downsample(torch.from_numpy(coverage(scenes[i]))[:, None].float(), clip.grid)
+            for layer, patches_BND in zip(layers, maps, strict=True):
+                layer.append(patches_BND[place, shown_KN.argmax(1)])
+    things = [thing for scene in scenes for thing in scene.things]
+    return Things(
+        [torch.cat(layer).float() for layer in layers],
+        torch.tensor([list(COLORS).index(t.color) for t in things]),
+        torch.tensor([list(SHAPES).index(t.shape) for t in things]),
+        torch.tensor([t.radius for t in things]),
+    )
+
+
+def probe(train_KD: Tensor, class_K: Tensor, test_KD: Tensor) -> Tensor:
+    """Classes that a linear softmax classifier on standardised features predicts for the test rows, [K]."""
+    mean_D, deviation_D = train_KD.mean(0), train_KD.std(0) + 1e-6
+    weight = torch.zeros(train_KD.shape[1], int(class_K.max()) + 1, requires_grad=True)
+    bias = torch.zeros(weight.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+    x_KD = (train_KD - mean_D) / deviation_D
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(x_KD @ weight + bias, class_K) + 1e-3 * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        return ((test_KD - mean_D) / deviation_D @ weight + bias).argmax(1)
+
+
+def measure(clip: FrozenCLIP, trained_on: list[Scene], scored_on: list[Scene]) -> dict[str, dict[str, float]]:
+    """Share of things whose colour, and whose shape, the probe of each layer tells."""
+    train, test = look(clip, trained_on), look(clip, scored_on)
+    small_K, found = test.radius_K < SMALL, {}
+    for number, (train_KD, test_KD) in enumerate(zip(train.by_layer, test.by_layer, strict=True), 1):
+        color_K = probe(train_KD, train.color_K, test_KD) == test.color_K
+        shape_K = probe(train_KD, train.shape_K, test_KD) == test.shape_K
+        name = "last, projected" if number == len(train.by_layer) else f"layer {number}"
+        scores = {
+            "color": color_K,
+            "shape": shape_K,
+            "shape, small": shape_K[small_K],
+            "shape, large": shape_K[~small_K],
+        }
+        found[name] = {what: round(float(told_K.float().mean()), 4) for what, told_K in scores.items()}
+    return found
+
+
+def show(found: dict[str, dict[str, float]], console: Console) -> None:
+    columns = list(next(iter(found.values())))
+    table = Table("layer", *columns, title="linear probes of the patch that shows most of a thing")
+    for name, row in found.items():
+        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose CLIP")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/patch_probe.json"))
+    args = parser.parse_args()
+    clip, _ = load_encoders(load_config(TrainConfig, args.config).encoders)
+    scenes = [
+        [sample_scene(scene_rng("pretrain", stream, i), allow_unseen=True) for i in range(count)]
+        for stream, count in (TRAINED_ON, SCORED_ON)
+    ]
+    found = measure(clip, *scenes)
+    write_atomic(args.out, json.dumps(found, indent=1).encode())
+    show(found, Console())
+
+
+if __name__ == "__main__":
+    main()
