@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-region microworld-models \
-	fetch-models clip-lane inpaint-lane
+	fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -81,6 +81,18 @@ inpaint-lane:
 	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 4 --threads 1
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1
 	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 66 --threads 1 --batch 16
+
+study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
+	$(call proposals,configs/train_microworld.yaml)
+	for n in 1000 3000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
+	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
+	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
+	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
+	for m in landscape mask_quality dissect patch_probe; do $(PY) $(WORLD)/$$m.py || exit 1; done
+	$(MAKE) study-report
+
+study-report: install  ## docs/results.md and docs/figures/ from the result files in docs/study/
+	$(PY) $(WORLD)/study_report.py
 
 fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
 	$(PY) data_prep/fetch_models.py

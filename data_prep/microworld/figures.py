@@ -106,7 +106,9 @@ def failure_groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Cases that may be hard, by what may make them so; edits of a thing that is there, resize apart."""
     local = rows[rows["operation"].isin(("replace", "recolour", "remove"))]
     groups = {operation: rows[rows["operation"] == operation] for operation in sorted(rows["operation"].unique())}
-    groups |= {f"{n} thing{'s' * (n > 1)}": local[local["things"] == n] for n in sorted(local["things"].unique())}
+    groups |= {
+        f"{n} things" if n > 1 else "1 thing": local[local["things"] == n] for n in sorted(local["things"].unique())
+    }
     for low, high in zip(RADII[:-1], RADII[1:], strict=True):
         groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[
             local["radius"].between(low, high, inclusive="right")
