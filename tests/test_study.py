@@ -60,7 +60,7 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
 def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
     monkeypatch.setattr(study.subprocess, "run", lambda command, **told: subprocess.CompletedProcess(command, 2))
-    with pytest.raises(RuntimeError, match="name, a, seed 0 stopped .2.; see .*train.log"):
+    with pytest.raises(RuntimeError, match="train.py stopped with exit code 2; see .*train.log"):
         study.run(experiment, "a", 0, tmp_path / "work", tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
@@ -69,3 +69,22 @@ def test_a_run_without_validation_is_refused(study, tmp_path):
     (tmp_path / "metrics.csv").write_text("step,name,value\n1,train/loss,2\n")
     with pytest.raises(ValueError, match="never validated"):
         study.last_validation(tmp_path / "metrics.csv")
+
+
+def test_edits_of_a_run_are_scored_once(study, script, tmp_path, monkeypatch):
+    experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
+    study_edits, calls = script("study_edits"), []
+
+    def fake(command, log):
+        calls.append(command)
+        out = Path(command[command.index("--out") + 1])
+        out.mkdir(parents=True)
+        metrics = {name: {"mean": 0.25, "n": 7} for name in study_edits.METRICS}
+        (out / "summary.json").write_text(json.dumps({"metrics": metrics}))
+
+    monkeypatch.setattr(study_edits, "run_logged", fake)
+    first = study_edits.edit(experiment, "a", 0, 7, tmp_path / "work", tmp_path / "results")
+    assert first == study_edits.edit(experiment, "a", 0, 7, tmp_path / "work", tmp_path / "results")
+    assert len(calls) == 1 and "--limit" in calls[0]
+    assert first["test"] == dict.fromkeys(study_edits.METRICS, 0.25)
+    assert json.loads((tmp_path / "results" / "name_edits" / "a-0.json").read_text()) == first

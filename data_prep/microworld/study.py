@@ -80,6 +80,20 @@ def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str
     return step, by_step[step], curve
 
 
+def run_logged(command: list[str], log: Path) -> None:
+    """Run one of the project's commands with one thread; what it prints goes to `log`.
+
+    Raises:
+        RuntimeError: it failed; names the log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        told = {"stdout": file, "stderr": subprocess.STDOUT}
+        done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **told)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} stopped with exit code {done.returncode}; see {log}")
+
+
 def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
     """Train one variant with one seed, unless its result is there already."""
     file = results / experiment.name / f"{variant}-{seed}.json"
@@ -88,12 +102,7 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
     out = work / experiment.name / f"{variant}-{seed}"
     overrides = [*experiment.overrides, *experiment.variants[variant]]
     command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "train.log").open("a") as log:
-        told = {"stdout": log, "stderr": subprocess.STDOUT}
-        done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **told)
-    if done.returncode:
-        raise RuntimeError(f"{experiment.name}, {variant}, seed {seed} stopped ({done.returncode}); see {log.name}")
+    run_logged(command, out / "train.log")
     step, scores, curve = last_validation(out / "metrics.csv")
     result = {
         "experiment": experiment.name,

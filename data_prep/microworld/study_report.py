@@ -22,6 +22,7 @@ from dissect import KINDS, probabilities
 from known_edits import known_edits
 from matplotlib.figure import Figure
 from study import SHOWN, Experiment
+from study_edits import METRICS
 
 from regionedit import masks
 from regionedit.command_line import load_config
@@ -88,6 +89,25 @@ def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> s
             f"![{experiment.name}](figures/{experiment.name}.svg)",
             f"`python data_prep/microworld/study.py configs/study/{experiment.name}.yaml` (seeds "
             f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`)",
+        ]
+    )
+
+
+def edits_section(experiment: Experiment, folder: Path) -> str:
+    """The same runs by what their regions do to an edit; empty where study_edits.py has not been run."""
+    rows = []
+    for variant in experiment.variants:
+        results = results_of(folder, f"{experiment.name}_edits/{variant}")
+        if results:
+            scores = (cell([result["test"][metric] for result in results]) for metric in METRICS)
+            rows.append([variant.replace("_", " "), str(len(results)), *scores])
+    if not rows:
+        return ""
+    return "\n\n".join(
+        [
+            table(("edits with the region", "seeds", *(metric.replace("_", " ") for metric in METRICS)), rows),
+            f"`python data_prep/microworld/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
+            "operations; CLIP is the judge's)",
         ]
     )
 
@@ -171,7 +191,7 @@ def main() -> None:
         experiment = Experiment.read(path)
         runs = runs_of(experiment, args.study)
         if set(runs) & set(experiment.variants):
-            sections.append(experiment_section(experiment, runs))
+            sections += [experiment_section(experiment, runs), edits_section(experiment, args.study)]
             save(figures.of_runs(scores_of(runs)), folder, experiment.name)
     quality = json.loads((args.study / "mask_quality.json").read_text())
     save(figures.of_mask_quality(quality), folder, "mask_quality")
@@ -181,7 +201,7 @@ def main() -> None:
     save(figures.of_region_sizes(rows), folder, "region_sizes")
     save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
     sections += [mask_quality_section(quality), failure_section(rows)]
-    write_atomic(args.out / "results.md", ("\n\n".join(sections) + "\n").encode())
+    write_atomic(args.out / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
 
 
 if __name__ == "__main__":
