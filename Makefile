@@ -88,7 +88,10 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
+	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
 	for m in landscape mask_quality dissect patch_probe; do $(PY) $(WORLD)/$$m.py || exit 1; done
+	$(PY) $(WORLD)/train_ceiling.py --out outputs/ceiling
+	$(PY) $(WORLD)/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
 	$(MAKE) study-report
 
 study-report: install  ## docs/results.md and docs/figures/ from the result files in docs/study/

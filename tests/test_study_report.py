@@ -87,4 +87,5 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
             assert (tmp_path / "one" / f"{name}.{form}").read_bytes() == (
                 tmp_path / "two" / f"{name}.{form}"
             ).read_bytes()
-    assert "| remove | 1 | 0.200 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in study_report.failure_section(rows)
+    told = study_report.failure_section(rows, rows.assign(iou=0.5))
+    assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in told

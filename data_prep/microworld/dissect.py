@@ -1,6 +1,8 @@
 """Where does a region predictor fail, and does its region have the size of the thing? One row per held-out edit.
 
     python data_prep/microworld/dissect.py --out docs/study/regions.csv
+    python data_prep/microworld/dissect.py --out docs/study/regions_ceiling.csv \\
+        --checkpoint outputs/ceiling/region_predictor
 
 The test stream of the benchmark. Every row says what the edit is (operation, things in the picture, the named thing's
 radius, whether another thing shares its colour or shape, unseen pair or phrasing) and what the region is: IoU on the
@@ -116,12 +118,13 @@ def show(rows: pd.DataFrame, console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="whose encoders and region")
+    parser.add_argument("--checkpoint", help="another region than the configuration's")
     parser.add_argument("--samples", type=int, default=1200, help="test edits")
     parser.add_argument("--out", type=Path, default=Path("docs/study/regions.csv"))
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     clip, instruction_encoder = load_encoders(config.encoders)
-    predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
+    predictor = RegionPredictor.from_pretrained(args.checkpoint or config.region.checkpoint)
     known = known_edits("test", 0, range(args.samples))
     probability_BN = probabilities(predictor, clip, instruction_encoder, known)
     rows = dissect(known, probability_BN, clip.grid, config.region.threshold)
