@@ -34,6 +34,14 @@ def test_a_missing_key_is_named(study, tmp_path):
         study.Experiment.read(tmp_path / "bad.yaml")
 
 
+def test_null_and_false_reach_the_command_line_as_they_are_spelt(study, tmp_path):
+    lines = ("question: Why?", "base: b", "seeds: [0]", "overrides: [--data.proposals, null]", "beside: []")
+    text = "\n".join([*lines, "variants: {a: [--x, false, 1]}"])
+    (tmp_path / "e.yaml").write_text(text)
+    experiment = study.Experiment.read(tmp_path / "e.yaml")
+    assert experiment.overrides == ["--data.proposals", "null"] and experiment.variants["a"] == ["--x", "false", "1"]
+
+
 def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(study, tmp_path, monkeypatch):
     experiment = study.Experiment(
         "name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3], []

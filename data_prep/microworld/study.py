@@ -61,9 +61,14 @@ class Experiment:
         if not isinstance(found, dict) or set(found) != wanted:
             given = sorted(found) if isinstance(found, dict) else type(found).__name__
             raise ValueError(f"{path}: an experiment has the keys {', '.join(sorted(wanted))}; this has {given}")
-        settings = {name: [str(o) for o in overrides or []] for name, overrides in found["variants"].items()}
-        overrides = [str(o) for o in found["overrides"]]
+        settings = {name: _arguments(overrides) for name, overrides in found["variants"].items()}
+        overrides = _arguments(found["overrides"])
         return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"], found["beside"])
+
+
+def _arguments(values: list) -> list[str]:
+    """As a command line wants them: YAML's null and false keep their spelling."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str, float]]]:
