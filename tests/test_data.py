@@ -93,6 +93,15 @@ def test_stored_proposals_are_joined(tmp_path):
     assert torch.allclose(difference, torch.full_like(difference, 100))
 
 
+def test_stored_proposals_also_serve_a_folder_with_some_of_the_shards(tmp_path):
+    whole, part = write_shards(tmp_path / "whole"), write_shards(tmp_path / "part", sizes=(5, 7))
+    for shard, start, size in ((0, 0, 5), (1, 5, 7), (2, 12, 4)):
+        members = [(f"k{n:06d}", {"png": picture(n)}) for n in range(start, start + size)]
+        write_tar(tmp_path / f"{shard:05d}.proposals.tar", members)
+    for _ in range(2):  # the second time from the kept manifests
+        assert [len(Manifest.open(folder, proposals=tmp_path)) for folder in (whole, part)] == [16, 12]
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_share_each_global_batch(tmp_path, ranks):
     folder = write_shards(tmp_path)

@@ -61,7 +61,8 @@ class Manifest:
     def open(cls, folder: str | Path, truth: bool = False, proposals: str | Path | None = None) -> Manifest:
         """Load the kept manifest if it is still true, otherwise index every shard and keep the result.
 
-        It is kept beside the shards (with proposals: beside those), or under ~/.cache/regionedit where that folder
+        It is kept beside the shards (with proposals: beside those, under the folder's name, since proposals may serve
+        a folder that holds some of the shards only), or under ~/.cache/regionedit where that folder
         cannot be written to.
 
         Args:
@@ -80,7 +81,7 @@ class Manifest:
         parts = ["picture", "caption", "instruction"]
         parts += ["mask", "objects"] * with_truth + ["proposal"] * (proposals is not None)
         name = "manifest.truth.safetensors" if with_truth else "manifest.safetensors"
-        beside = (proposals or folder) / name
+        beside = folder / name if proposals is None else proposals / f"{folder.name}.{name}"
         stamps = _stamps(folder, proposals, shards, parts)
         with _one_process(beside):
             for kept in (beside, _elsewhere(beside)):
