@@ -302,6 +302,7 @@ class EvaluateConfig(EditConfig):
             again to go on.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: first cases only, 0 for all.
+        ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
         given_captions: the editor gets the benchmark's captions; false lets the describer write them.
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
@@ -313,6 +314,10 @@ class EvaluateConfig(EditConfig):
         training_log: metrics.csv of the training run whose curves the report shows, or None.
         judge: the CLIP of the metrics, which no loss has seen.
         dino: the ViT of the metric dino.
+        dinov2: the ViT of the metric dinov2, or None: not computed. Likewise:
+        pick_score: model and processor of PickScore, `model` or `model,processor`.
+        structure: the ViT whose keys measure the structure distance.
+        lpips: the network of LPIPS: alex, vgg or squeeze.
     """
 
     benchmark: str = "microworld"
@@ -320,6 +325,7 @@ class EvaluateConfig(EditConfig):
     out: str = "outputs/evaluate"
     pictures: str | None = None
     limit: int = 0
+    ids: str | None = None
     regions_only: bool = False
     given_captions: bool = True
     grid: int = 0
@@ -331,3 +337,7 @@ class EvaluateConfig(EditConfig):
     training_log: str | None = None
     judge: str = f"local-dir:{MICROWORLD}/judge"
     dino: str = f"{MICROWORLD}/dino"
+    dinov2: str | None = None
+    pick_score: str | None = None
+    structure: str | None = None
+    lpips: str | None = None

@@ -230,6 +230,9 @@ class EditCase:
         truth_mask: mode "L", 255 = edit, or None.
         truth_image: the truly edited picture, or None.
         truth: what only metrics may read (in the microworld the `Edit` with both scenes), or None.
+        continues: id of the case whose edited picture is edited here, in a chain of turns; `request.image` is then the
+            true source of this turn, which gives size and metrics. None: the request's own picture is edited.
+        scored: false for a turn that is edited only because a later one continues it.
     """
 
     id: str
@@ -239,3 +242,5 @@ class EditCase:
     truth_mask: Image | None = None
     truth_image: Image | None = None
     truth: Any = None
+    continues: str | None = None
+    scored: bool = True

@@ -6,11 +6,9 @@ To add a benchmark or a metric, write it and add one line here.
 from __future__ import annotations
 
 from regionedit.evaluation import metrics, microworld_scores, region_metrics
-from regionedit.evaluation.benchmarks import Microworld
+from regionedit.evaluation.benchmarks import BENCHMARKS
 
-BENCHMARKS = {
-    "microworld": Microworld,
-}
+__all__ = ["BENCHMARKS", "METRICS"]
 
 METRICS: dict[str, type[metrics.CaseMetric]] = {
     "region_iou": region_metrics.RegionIoU,

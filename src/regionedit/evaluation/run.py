@@ -15,7 +15,7 @@ from regionedit.config import EvaluateConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import require_baseline
-from regionedit.evaluation.benchmarks import Microworld
+from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.report import write_examples, write_report
@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     if extra := set(config.edited_baselines) - set(config.baselines):
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
     ceiling = _read_ceiling(config.ceiling)
-    cases = BENCHMARKS[config.benchmark](config.data, config.limit)
+    cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
     entries = [finished_pictures(config, cases)] if config.pictures is not None else _run(config, cases)
     config = entries[0].config
@@ -84,7 +84,7 @@ def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -
     return {name: METRICS[name].from_config(config) for name in wanted}
 
 
-def _run(config: EvaluateConfig, cases: Microworld) -> list[Entry]:
+def _run(config: EvaluateConfig, cases: Benchmark) -> list[Entry]:
     """The editor's own entry and its rivals'; what the configuration lacks shows before anything is edited."""
     editor = Editor.from_config(config)
     config = replace(config, grid=config.grid or editor.models.encoders[0].grid)

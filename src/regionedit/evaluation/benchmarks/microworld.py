@@ -1,7 +1,4 @@
-"""Benchmarks: iterators of `EditCase`s read from a folder, with the metrics and the protocol that go with them.
-
-A benchmark never drops a case: one that cannot be read raises, one that cannot be edited becomes a row with its reason.
-"""
+"""The microworld's test cases: rendered scenes whose truth is known."""
 
 from __future__ import annotations
 
@@ -11,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from regionedit.evaluation.benchmarks.base import Benchmark, read_ids
 from regionedit.microworld.edits import Edit
 from regionedit.records import Captions, EditCase, EditRequest
 
 
-class Microworld:
+class Microworld(Benchmark):
     """Rendered scenes whose truth is known; the folder is made by `data_prep/microworld/pack.py --split test`.
 
     The folder holds `cases.jsonl` (one case a line), `pictures/{id}.png`, `truth/{id}.png` (the truly edited picture)
@@ -24,6 +22,7 @@ class Microworld:
     Args:
         folder: the packed cases.
         limit: the first cases only, 0 for all.
+        ids: a file with the ids to keep, or None.
 
     Raises:
         ValueError: the folder or one of its files is missing, or a line is not a case.
@@ -51,7 +50,6 @@ class Microworld:
         "clip_direction",
         "dino",
     )
-    # The operations whose region the picture alone decides; region metrics are means over these unless a table says so.
     headline = ("replace", "recolour", "remove")
     protocol = {
         "truth_cell": "coverage > 0.25",
@@ -61,15 +59,19 @@ class Microworld:
         "resize": "a picture of another size is resized to the source's, bicubic",
     }
 
-    def __init__(self, folder: str | Path, limit: int = 0):
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         self.folder = Path(folder)
         index = self.folder / "cases.jsonl"
         if not index.is_file():
             raise ValueError(f"data: {index} does not exist; make it with data_prep/microworld/pack.py --split test")
         lines = index.read_text().splitlines()
+        if ids is not None:
+            kept = set(read_ids(ids))
+            lines = [line for line in lines if json.loads(line)["id"] in kept]
         self.lines = lines[:limit] if limit else lines
         if not self.lines:
             raise ValueError(f"data: {index} holds no case")
+        self.counts = {"cases": len(self.lines)}
 
     def __len__(self) -> int:
         return len(self.lines)
