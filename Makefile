@@ -87,6 +87,7 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	for n in 1000 3000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
+	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
 	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
 	for m in landscape mask_quality dissect patch_probe; do $(PY) $(WORLD)/$$m.py || exit 1; done

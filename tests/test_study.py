@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -57,12 +58,26 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(study.subprocess, "run", fake)
+    monkeypatch.setattr(study, "frozen_models", lambda base, overrides: {"clip": base})
     first = study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
     assert first == study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
     assert len(calls) == 1 and calls[0][-6:-2] == ["--loss.area", "0", "--seed", "3"]
     assert first["steps"] == 9 and first["validation"] == {"iou/local": 0.5}
+    assert first["models"] == {"clip": "base.yaml"}
     assert [point["iou/local"] for point in first["curve"]] == [0.25, 0.5]
     assert json.loads((tmp_path / "results" / "name" / "a-3.json").read_text()) == first
+
+
+def test_the_frozen_models_are_known_by_their_bytes(study, tmp_path):
+    copy = tmp_path / "t5"
+    shutil.copytree(ROOT / "checkpoints" / "microworld" / "t5", copy)
+    base = str(ROOT / "configs" / "train_microworld.yaml")
+    shipped = study.frozen_models(base, ["--encoders.instruction", str(copy)])
+    (copy / "config.json").write_text("{}")
+    study.identify.__globals__["_folder_sha256"].cache_clear()
+    changed = study.frozen_models(base, ["--encoders.instruction", str(copy)])
+    assert set(shipped) == {"clip", "instruction", "generator"} and all(len(d) == 8 for d in shipped.values())
+    assert changed["instruction"] != shipped["instruction"] and changed["clip"] == shipped["clip"]
 
 
 def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):

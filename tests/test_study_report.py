@@ -21,7 +21,7 @@ def figures(script):
 
 def result(iou: float) -> dict:
     scores = {"iou/local": iou, "iou_best/local": iou + 0.1, "pointing/local": 0.5, "region_area": 0.2}
-    return {"steps": 7, "validation": scores}
+    return {"steps": 7, "validation": scores, "models": {"clip": "0123abcd"}}
 
 
 def test_an_interval_is_students(figures):
@@ -42,6 +42,13 @@ def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(study_repo
     section = study_report.experiment_section(experiment, runs)
     assert "| old: all | 1 | 7 | 0.500 | 0.600 | 0.500 | 0.200 | - |" in section
     assert "| a | 2 | 7 | 0.300 ± 0.635 |" in section and "not_yet" not in section
+    assert section.endswith("frozen models: clip 0123abcd")
+
+
+def test_results_of_different_frozen_models_are_told_apart(study_report, script):
+    experiment = script("study").Experiment("new", "Is it?", "base.yaml", [], {"a": []}, [0], [])
+    runs = {"a": [result(0.5), result(0.5) | {"models": {"clip": "ffffffff"}}]}
+    assert study_report.experiment_section(experiment, runs).endswith("clip 0123abcd; and: clip ffffffff")
 
 
 def test_a_variant_is_not_mistaken_for_one_whose_name_begins_alike(study_report, tmp_path):

@@ -84,7 +84,11 @@ def world() -> str:
 def write_shard(part: Part) -> None:
     """One standard shard with its instructions; validation also gets its truth, in a tar of its own."""
     pairs = list(part.edits())
-    pictures = render_in_parts([edit.source for _, edit in pairs])
+    write_pairs(part, pairs, render_in_parts([edit.source for _, edit in pairs]))
+
+
+def write_pairs(part: Part, pairs: list[tuple[str, Edit]], pictures: np.ndarray) -> None:
+    """The shard of these words with these pictures, uint8 [samples, H, W, 3]."""
     truth = part.split == "validation"
     lines, members, truths = [part.header()], [], []
     for (key, edit), picture in zip(pairs, pictures, strict=True):

@@ -26,7 +26,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
 from regionedit.files import write_atomic
+from regionedit.provenance import identify
 
 SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instruction_swap_iou")
 
@@ -69,6 +72,17 @@ class Experiment:
 def _arguments(values: list) -> list[str]:
     """As a command line wants them: YAML's null and false keep their spelling."""
     return [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
+def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:
+    """The frozen models of a run, as the first eight digits of their SHA-256: results with others do not compare."""
+    config = load_config(TrainConfig, base, overrides)
+    names = {
+        "clip": config.encoders.clip,
+        "instruction": config.encoders.instruction,
+        "generator": config.generator.path,
+    }
+    return {name: (identify(path).get("sha256") or path)[:8] for name, path in names.items()}
 
 
 def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str, float]]]:
@@ -114,6 +128,7 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
         "variant": variant,
         "seed": seed,
         "command": " ".join(["python", *command]),
+        "models": frozen_models(experiment.base, overrides),
         "steps": step,
         "validation": {name: round(value, 4) for name, value in sorted(scores.items())},
         "curve": [{k: v if v is None else round(v, 4) for k, v in point.items()} for point in curve],

@@ -38,7 +38,8 @@ INTRODUCTION = """# Results of the study
 Written by `python data_prep/microworld/study_report.py` from the result files in [study/](study/). Scores of trained
 variants are of 1,000 validation samples: IoU and pointing over replace, recolour and remove; `area` is the mean of P;
 `instruction swap` is the IoU of the regions that two instructions get on one picture (lower is better). With several
-seeds: mean and half of the 95 % interval (Student's t). What it means is told in [learning.md](learning.md).
+seeds: mean and half of the 95 % interval (Student's t). Frozen models are named by the first digits of their SHA-256;
+results with different ones do not compare. What it means is told in [learning.md](learning.md).
 """
 
 
@@ -82,13 +83,16 @@ def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> s
         values = ([r["validation"][score] for r in results if score in r["validation"]] for score in SHOWN)
         steps = "-".join(sorted({str(result["steps"]) for result in results}))
         rows.append([name.replace("_", " "), str(len(results)), steps, *(cell(v) for v in values)])
+    models = {json.dumps(r["models"]): r["models"] for results in runs.values() for r in results}
+    made_with = [", ".join(f"{name} {digits}" for name, digits in found.items()) for found in models.values()]
     return "\n\n".join(
         [
             f"## {experiment.question}",
             table(("variant", "seeds", "steps", *HEADINGS), rows),
             f"![{experiment.name}](figures/{experiment.name}.svg)",
             f"`python data_prep/microworld/study.py configs/study/{experiment.name}.yaml` (seeds "
-            f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`)",
+            f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`);"
+            f" frozen models: {'; and: '.join(made_with)}",
         ]
     )
 

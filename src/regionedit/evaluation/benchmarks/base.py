@@ -1,7 +1,7 @@
 """What a benchmark is: an iterator of `EditCase`s read from disk, with the metrics and the protocol that go with them.
 
-A benchmark never drops a case without saying so: what its protocol leaves out is counted, one that cannot be read raises
-and one that cannot be edited becomes a row with its reason.
+A benchmark never drops a case without saying so: what its protocol leaves out is counted, one that cannot be read
+raises, and one that cannot be edited becomes a row with its reason.
 """
 
 from __future__ import annotations
