@@ -300,6 +300,8 @@ class EvaluateConfig(EditConfig):
         data: the benchmark's folder.
         out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
             again to go on.
+        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `score` only reads
+            finished ones, `both` does one after the other in a single process.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: first cases only, 0 for all.
         ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
@@ -323,6 +325,7 @@ class EvaluateConfig(EditConfig):
     benchmark: str = "microworld"
     data: str = "data/microworld/test"
     out: str = "outputs/evaluate"
+    stage: Literal["both", "edit", "score"] = "both"
     pictures: str | None = None
     limit: int = 0
     ids: str | None = None

@@ -5,6 +5,7 @@ Shape letters: B pictures of one size, C channels, H W their pixels, h w pixels 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -269,13 +270,14 @@ class Editor:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a configuration; `auto` takes a GPU where there is one.
+    """The device of a configuration; `auto` takes a GPU where there is one, this process's own under torchrun.
 
     Raises:
         ValueError: a device that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        name = own if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

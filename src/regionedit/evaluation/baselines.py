@@ -66,6 +66,8 @@ def with_truth(case: EditCase) -> EditRequest:
     return replace(case.request, mask=case.truth_mask.convert("L").point(lambda value: 255 if value else 0))
 
 
+IDENTITY = "identity"  # the source, not edited: what preservation alone scores
+
 BASELINES: dict[str, Baseline] = {
     "chance": Baseline("drawn", with_chance_box, "random box"),
     "everything": Baseline("everything", as_it_is, "everything"),
@@ -77,20 +79,21 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def require_baseline(name: str) -> Baseline:
-    """A baseline by name.
+def require_baselines(names: Iterable[str]) -> None:
+    """Raises ValueError naming one that nobody knows, and those there are."""
+    for name in names:
+        if name != IDENTITY and name not in BASELINES:
+            raise ValueError(f"baselines: no baseline {name!r}; there are: {', '.join((IDENTITY, *BASELINES))}")
 
-    Raises:
-        ValueError: unknown; lists the known ones.
-    """
-    if name not in BASELINES:
-        raise ValueError(f"baselines: no baseline {name!r}; there are: {', '.join(BASELINES)}")
-    return BASELINES[name]
+
+def unchanged(cases: Iterable[EditCase]) -> Iterator[Outcome]:
+    """Every source picture as it is, as if that were an edit."""
+    return (Outcome(case, picture=case.request.image) for case in cases if case.scored)
 
 
 def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
     """The true region as an oracle would give it: its cells on the grid, every pixel it touches in the mask."""
-    for case in cases:
+    for case in (case for case in cases if case.scored):
         coverage = np.asarray(case.truth_mask.convert("L"), np.float32) / 255
         cells = (cell_means(coverage, grid) > TRUTH_CELL).astype(np.float32)
         yield Outcome(case, mask=(coverage > 0).astype(np.float32), probability=coverage, patches=cells)

@@ -1,12 +1,15 @@
 """Runs an editor, or only a mask source, over the cases of a benchmark and saves what comes out.
 
 A case is finished when its record is there and everything that decides the result is still the same; finished cases are
-not redone. A case that fails is listed with its reason and the others go on.
+not redone. A case that fails is listed with its reason and the others go on. Several processes (torchrun, SLURM) share
+the cases without padding: a case and those that continue it stay with one process.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +23,36 @@ from regionedit.records import EditCase, EditFailure, EditRequest
 
 Item = TypeVar("Item")
 Prepare = Callable[[EditCase], EditRequest]
+# variables in which torchrun and srun tell a process its place and how many there are
+PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the cases is this process's: every `of`-th chain from `place`, counted from 0."""
+
+    place: int = 0
+    of: int = 1
+
+    @classmethod
+    def of_this_process(cls) -> Share:
+        """As torchrun or SLURM say; all cases where neither does."""
+        for place, of in PLACES:
+            if of in os.environ:
+                return cls(int(os.environ.get(place, 0)), int(os.environ[of]))
+        return cls()
+
+    def pick(self, cases: Iterable[EditCase]) -> Iterator[EditCase]:
+        """The cases of this share, in their order."""
+        chain_of: dict[str, int] = {}
+        begun = 0
+        for case in cases:
+            if case.continues is None:
+                chain_of[case.id], begun = begun, begun + 1
+            else:
+                chain_of[case.id] = chain_of[case.continues]
+            if chain_of[case.id] % self.of == self.place:
+                yield case
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -29,34 +62,61 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
+def turns(cases: Iterable[EditCase], size: int) -> Iterator[list[EditCase]]:
+    """Successive lists of at most `size` cases, none of which continues another of its list."""
+    together: list[EditCase] = []
+    for case in cases:
+        if len(together) == size or any(case.continues == other.id for other in together):
+            yield together
+            together = []
+        together.append(case)
+    if together:
+        yield together
+
+
 def edit_cases(
-    editor: Editor, cases: Collection[EditCase], folder: CaseFolder, prepare: Prepare, title: str, save_regions: bool
+    editor: Editor,
+    cases: Collection[EditCase],
+    folder: CaseFolder,
+    prepare: Prepare,
+    title: str,
+    save_regions: bool,
+    share: Share = Share(),
 ) -> None:
-    """Edit every case that is not finished; save pictures and records.
+    """Edit every case of the share that is not finished; save pictures and records.
+
+    A case that continues another gets that one's edited picture as its source.
 
     Args:
         prepare: the request of a case, for example with a drawn region instead of a predicted one.
         title: of the progress bar.
         save_regions: save masks and probabilities too.
     """
-    failures: dict[str, str] = {}
-    batch = editor.config.batch
-    for group in track(chunks(cases, batch), title, total=-(-len(cases) // batch)):
-        requests = [prepare(case) for case in group]
-        unfinished = [r for r in requests if folder.record(r.id).get("digest") != editor.digest(r)]
+    left = -(-len(cases) // share.of)
+    for group in turns(track(share.pick(cases), title, total=left), editor.config.batch):
+        unfinished = []
+        for case in group:
+            request = prepare(case)
+            if case.continues is not None:
+                before = folder.picture(case.continues)
+                if before is None:
+                    folder.write_failure(case.id, f"the turn before, {case.continues}, has no picture")
+                    continue
+                request = replace(request, image=before)
+            if folder.record(case.id).get("digest") != editor.digest(request):
+                unfinished.append(request)
         for result in editor.edit_batch(unfinished) if unfinished else ():
             if isinstance(result, EditFailure):
-                failures[result.id] = result.reason
+                folder.write_failure(result.id, result.reason)
                 continue
             if save_regions:
                 folder.write_region(result)
             folder.write_picture(result)
-    folder.write_failures(failures)
 
 
 def find_regions(source: MaskSource, cases: Iterable[EditCase], prepare: Prepare) -> Iterator[Outcome]:
     """What a mask source finds, without editing and without saving; a case that fails says why."""
-    for case in cases:
+    for case in (case for case in cases if case.scored):
         request = prepare(case)
         try:
             region = source.find(to_tensor([request.image]), [request], [request.captions])

@@ -12,13 +12,15 @@ from PIL import Image
 from regionedit.config import EvaluateConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation.baselines import (
+    BASELINES,
+    IDENTITY,
     as_it_is,
     best_validation_threshold,
-    require_baseline,
     true_regions,
+    unchanged,
     without_captions,
 )
-from regionedit.evaluation.editing import edit_cases, find_regions
+from regionedit.evaluation.editing import Share, edit_cases, find_regions
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.mask_sources import MaskSource, load_mask_source
 from regionedit.records import EditCase, EditRequest
@@ -33,9 +35,10 @@ class Entry:
     Args:
         name: in summary.json.
         title: in tables.
-        outcomes: its finished cases, read or found anew by each call.
+        outcomes: cases -> their finished ones that are scored, read or found anew by each call.
         config: with the threshold that belongs to its region.
         edited: there are pictures, not only regions.
+        folder: where the pictures are read from, None where everything is found anew.
         note: what the reader should know.
         rows: one per case, once scored.
         summary: means and intervals, once scored.
@@ -43,15 +46,16 @@ class Entry:
 
     name: str
     title: str
-    outcomes: Callable[[], Iterator[Outcome]]
+    outcomes: Callable[[Iterable[EditCase]], Iterator[Outcome]]
     config: EvaluateConfig
     edited: bool
+    folder: CaseFolder | None = None
     note: str = ""
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     summary: dict = field(default_factory=dict)
 
 
-def finished_pictures(config: EvaluateConfig, cases: Collection[EditCase]) -> Entry:
+def finished_pictures(config: EvaluateConfig) -> Entry:
     """Pictures that exist already: a folder of them, or the `out` of another run.
 
     Raises:
@@ -62,24 +66,34 @@ def finished_pictures(config: EvaluateConfig, cases: Collection[EditCase]) -> En
         raise ValueError(f"pictures: {given} is not a folder")
     folder = CaseFolder(given) if (given / "pictures").is_dir() else CaseFolder(config.out, pictures=given)
     config = replace(config, grid=config.grid or folder.grid_side() or UNKNOWN_GRID)
-    return Entry("pictures", f"pictures of {given}", lambda: folder.outcomes(cases), config, edited=True)
+    return Entry("pictures", f"pictures of {given}", folder.outcomes, config, True, folder)
 
 
-def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase]) -> Entry:
+def unedited(config: EvaluateConfig) -> Entry:
+    """Every source as it is: what preservation alone scores."""
+    return Entry(IDENTITY, "source, not edited", unchanged, config, edited=True)
+
+
+def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], share: Share) -> Entry:
     """The configured editor; it only finds regions where the configuration says so."""
     name = config.mask_source
     if config.regions_only:
         source = editor.models.mask_source(name)
-        return Entry(name, name, lambda: find_regions(source, cases, as_it_is), config, edited=False)
+        return Entry(name, name, lambda chosen: find_regions(source, chosen, as_it_is), config, edited=False)
     folder = CaseFolder(config.out)
     prepare = as_it_is if config.given_captions else without_captions
-    edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True)
-    return Entry(name, name, lambda: folder.outcomes(cases), config, edited=True)
+    if config.stage != "score":
+        edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
+    return Entry(name, name, folder.outcomes, config, True, folder)
 
 
-def rival(name: str, config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], headline: tuple) -> Entry:
+def rival(
+    name: str, config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], headline: tuple, share: Share
+) -> Entry:
     """A baseline on the same cases, with the same generator if it is one of `edited_baselines`."""
-    baseline = require_baseline(name)
+    if name == IDENTITY:
+        return unedited(config)
+    baseline = BASELINES[name]
     note = ""
     models = editor.models
 
@@ -93,21 +107,23 @@ def rival(name: str, config: EvaluateConfig, editor: Editor, cases: Collection[E
         source = load(config.region)
         note = f"threshold {threshold:.2f}, chosen on validation"
 
-    def regions(cases: Iterable[EditCase] = cases) -> Iterator[Outcome]:
-        return true_regions(cases, config.grid) if name == "truth" else find_regions(source, cases, baseline.request)
+    def regions(chosen: Iterable[EditCase]) -> Iterator[Outcome]:
+        return true_regions(chosen, config.grid) if name == "truth" else find_regions(source, chosen, baseline.request)
 
     if config.regions_only or name not in config.edited_baselines:
-        return Entry(name, baseline.title, regions, config, False, note)
+        return Entry(name, baseline.title, regions, config, False, note=note)
 
     folder = CaseFolder(Path(config.out) / "baselines" / name)
 
     def with_region(case: EditCase) -> EditRequest:
-        (found,) = regions([case])
+        (found,) = regions([replace(case, scored=True)])
         return replace(case.request, mask=Image.fromarray((found.mask * 255).round().astype("uint8")))
 
-    def edits() -> Iterator[Outcome]:
-        for region, edit in zip(regions(), folder.outcomes(cases), strict=True):
-            yield replace(region, picture=edit.picture, failed=edit.failed)
+    def edits(chosen: Iterable[EditCase]) -> Iterator[Outcome]:
+        chosen = list(chosen)
+        for region, edit in zip(regions(chosen), folder.outcomes(chosen), strict=True):
+            yield replace(region, picture=edit.picture, failed=edit.failed, note=edit.note)
 
-    edit_cases(editor, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False)
-    return Entry(name, baseline.title, edits, config, True, note)
+    if config.stage != "score":
+        edit_cases(editor, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False, share=share)
+    return Entry(name, baseline.title, edits, config, True, folder, note)

@@ -2,8 +2,8 @@
 
 A folder of finished cases holds `pictures/{id}.png`, and where a region was found `masks/{id}.png` (8 bit, 255 = edit),
 `probability/{id}.png` (16 bit, at the picture's size) and `grid/{id}.png` (16 bit, one pixel for each patch: the
-source's own map before it was enlarged). `records/{id}.json` says how to repeat the edit; `failures.json` holds
-`{id: reason}`.
+source's own map before it was enlarged). `records/{id}.json` says how to repeat the edit; a case that failed has
+`failures/{id}.txt` with the reason instead. Several processes may write at once, each its own cases.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Outcome:
         probability: [H, W], the map the mask was made from, or None.
         patches: [side, side], the same before it was enlarged, or None.
         failed: why there is nothing to score, or None.
+        note: what was done to the picture before it is scored, or None.
     """
 
     case: EditCase
@@ -43,6 +44,7 @@ class Outcome:
     probability: np.ndarray | None = None
     patches: np.ndarray | None = None
     failed: str | None = None
+    note: str | None = None
 
     def grid(self, side: int) -> np.ndarray | None:
         """P on a [side, side] grid: the source's own map where it has this size, else the mean over each cell."""
@@ -70,30 +72,53 @@ class CaseFolder:
         self.pictures = Path(pictures) if pictures is not None else self.folder / "pictures"
 
     def outcomes(self, cases: Iterable[EditCase]) -> Iterator[Outcome]:
-        """Read the cases back; what is missing or unreadable becomes the reason of its case."""
-        path = self.folder / "failures.json"
-        failures = json.loads(path.read_text()) if path.is_file() else {}
+        """Read the scored cases back; what is missing or unreadable becomes the reason of its case."""
         for case in cases:
+            if not case.scored:
+                continue
             found = Outcome(
                 case,
                 mask=self._read("masks", case.id),
                 probability=self._read("probability", case.id),
                 patches=self._read("grid", case.id),
             )
-            yield replace(found, failed=failures[case.id]) if case.id in failures else self._with_picture(found)
+            reason = self.failure(case.id)
+            yield self._with_picture(found) if reason is None else replace(found, failed=reason)
 
     def _with_picture(self, found: Outcome) -> Outcome:
         case = found.case
-        path = next((p for s in SUFFIXES if (p := self.pictures / f"{case.id}{s}").is_file()), None)
-        if path is None:
-            return replace(found, failed=f"no picture {case.id} in {self.pictures}")
         try:
-            picture = open_picture(path)
+            picture = self.picture(case.id)
         except ValueError as error:
             return replace(found, failed=str(error))
-        if picture.size != case.request.image.size:
-            picture = picture.resize(case.request.image.size, Image.Resampling.BICUBIC)
-        return replace(found, picture=picture)
+        if picture is None:
+            return replace(found, failed=f"no picture {case.id} in {self.pictures}")
+        size = case.request.image.size
+        if picture.size == size:
+            return replace(found, picture=picture)
+        note = f"{picture.width}x{picture.height}, resized to {size[0]}x{size[1]}"
+        return replace(found, picture=picture.resize(size, Image.Resampling.BICUBIC), note=note)
+
+    def picture(self, case_id: str) -> Image.Image | None:
+        """The edited picture of a case, None where there is none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        path = next((p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()), None)
+        return None if path is None else open_picture(path)
+
+    def failure(self, case_id: str) -> str | None:
+        """Why a case failed, None where it did not."""
+        path = self._failure(case_id)
+        return path.read_text() if path.is_file() else None
+
+    def stamp(self, case_id: str) -> str:
+        """Changes whenever a file that is scored changes."""
+        names = [p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()]
+        names += [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
+        files = [path.stat() for path in (*names, self._failure(case_id)) if path.is_file()]
+        return " ".join(f"{file.st_mtime_ns}:{file.st_size}" for file in files)
 
     def grid_side(self) -> int:
         """Side of the grid on which regions were found, 0 where none was saved."""
@@ -116,10 +141,16 @@ class CaseFolder:
         """Save an edited picture; its record comes last and tells that all is there."""
         write_atomic(self.pictures / f"{result.id}.png", png(result.image))
         write_atomic(self.folder / "records" / f"{result.id}.json", json.dumps(result.record, indent=1).encode())
+        self._failure(result.id).unlink(missing_ok=True)
 
-    def write_failures(self, failures: dict[str, str]) -> None:
-        """Save `{id: reason}` of this run's failed cases."""
-        write_atomic(self.folder / "failures.json", json.dumps(failures, indent=1).encode())
+    def write_failure(self, case_id: str, reason: str) -> None:
+        """Save why a case failed; a picture of an earlier run does not stand for it."""
+        (self.folder / "records" / f"{case_id}.json").unlink(missing_ok=True)
+        (self.pictures / f"{case_id}.png").unlink(missing_ok=True)
+        write_atomic(self._failure(case_id), reason.encode())
+
+    def _failure(self, case_id: str) -> Path:
+        return self.folder / "failures" / f"{case_id}.txt"
 
     def _path(self, kind: str, case_id: str) -> Path:
         return self.folder / kind / f"{case_id}.png"

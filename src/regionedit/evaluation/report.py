@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
 from regionedit.files import write_atomic
 from regionedit.images import png
+from regionedit.records import EditCase
 
 THUMBNAIL = 256  # pixels of the longer side
 PER_OPERATION = 6
@@ -32,10 +34,11 @@ CURVES = {
 }
 
 
-def write_report(path: Path, config: EvaluateConfig, own: Entry, summary: dict) -> None:
+def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], own: Entry, summary: dict) -> None:
     """Write the report of an evaluation.
 
     Args:
+        cases: of the benchmark.
         own: the editor's own finished and scored cases.
         summary: what summary.json holds.
     """
@@ -46,7 +49,7 @@ def write_report(path: Path, config: EvaluateConfig, own: Entry, summary: dict) 
     )
     chosen = choose_cases(own.rows)
     wanted = {case_id for _, ids in chosen for case_id in ids}
-    outcomes = {outcome.case.id: outcome for outcome in own.outcomes() if outcome.case.id in wanted}
+    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
     rows = own.rows.set_index("id")
     html = environment.get_template("report.html").render(
         title=f"{config.benchmark}: {own.title}",
@@ -109,10 +112,10 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
     }
 
 
-def write_examples(path: Path, own: Entry) -> None:
+def write_examples(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
     """A sheet with one case of each operation, spread over the benchmark and not picked by hand."""
     wanted = [ids[len(ids) // 2] for title, ids in choose_cases(own.rows) if title.startswith(EXAMPLES)]
-    outcomes = {outcome.case.id: outcome for outcome in own.outcomes() if outcome.case.id in wanted}
+    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
     rows = [[_words(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
     if rows:
         names = pictures_of(outcomes[wanted[0]])

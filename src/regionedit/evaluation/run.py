@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,14 +14,16 @@ from regionedit.command_line import save_config
 from regionedit.config import EvaluateConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
-from regionedit.evaluation.baselines import require_baseline
+from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
-from regionedit.evaluation.entries import Entry, finished_pictures, own, rival
+from regionedit.evaluation.editing import Share
+from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, unedited
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.report import write_examples, write_report
-from regionedit.evaluation.scoring import score_cases, summarise
+from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
 from regionedit.evaluation.tables import print_tables
 from regionedit.files import write_atomic
+from regionedit.provenance import packages
 
 WIDTH = 132  # columns of the printed tables where no terminal says how many there are
 
@@ -30,35 +32,46 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     """Run a benchmark; `out` receives what the configuration's docstring says. Running it again goes on.
 
     Returns:
-        What summary.json holds.
+        What summary.json holds; after the stage `edit` alone, {"n", "failed"} of this process's cases.
 
     Raises:
         ValueError: the configuration names something unknown, or lacks something; one line that names the field.
     """
     if config.benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark: no benchmark {config.benchmark!r}; there are: {', '.join(BENCHMARKS)}")
-    for name in config.baselines:
-        require_baseline(name)
+    require_baselines(config.baselines)
     if extra := set(config.edited_baselines) - set(config.baselines):
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
+    share = Share.of_this_process()
+    if share.of > 1 and config.stage != "edit":
+        raise ValueError(
+            f"stage: {share.of} processes share the editing; run them with --stage edit, then one to score"
+        )
     ceiling = _read_ceiling(config.ceiling)
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
-    entries = [finished_pictures(config, cases)] if config.pictures is not None else _run(config, cases)
+    entries = _finished(config) if config.pictures is not None else _run(config, cases, share)
+    if config.stage == "edit":
+        ids = [case.id for case in share.pick(cases)]
+        return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
     config = entries[0].config
     groups = list(next(iter(cases)).groups)
+    protocol = _protocol(config, cases)
     for entry in entries:
         metrics = make_metrics(cases.metrics, entry.config, entry.edited)
-        entry.rows = score_cases(entry.outcomes(), metrics, f"scoring: {entry.title}", len(cases))
+        log = entry.folder and ScoreLog(
+            Path(config.out) / "scores" / f"{entry.name}.jsonl",
+            protocol | {"region": asdict(entry.config.region), "metrics": list(metrics), "packages": packages()},
+            entry.folder.stamp,
+        )
+        entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
 
     summary = {
         "benchmark": config.benchmark,
-        "protocol": {"name": config.benchmark, "judge": config.judge, "dino": config.dino, "grid": config.grid}
-        | cases.protocol
-        | {"threshold": config.region.threshold, "headline_operations": list(cases.headline)},
+        "protocol": protocol,
         "name": entries[0].name,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
@@ -70,8 +83,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     for entry in entries[1:]:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-    write_report(out / "report.html", config, entries[0], summary)
-    write_examples(out / "examples.png", entries[0])
+    write_report(out / "report.html", config, cases, entries[0], summary)
+    write_examples(out / "examples.png", cases, entries[0])
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
     console.print(f"report: {out / 'report.html'}")
@@ -84,13 +97,26 @@ def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -
     return {name: METRICS[name].from_config(config) for name in wanted}
 
 
-def _run(config: EvaluateConfig, cases: Benchmark) -> list[Entry]:
+def _protocol(config: EvaluateConfig, cases: Benchmark) -> dict:
+    """What a number must carry to be compared with another."""
+    made = {"name": config.benchmark, "judge": config.judge, "dino": config.dino, "grid": config.grid}
+    made |= cases.protocol | {"counts": cases.counts}
+    return made | {"threshold": config.region.threshold, "headline_operations": list(cases.headline)}
+
+
+def _finished(config: EvaluateConfig) -> list[Entry]:
+    """Pictures that somebody made, and beside them what needs no model of ours."""
+    given = finished_pictures(config)
+    return [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
+
+
+def _run(config: EvaluateConfig, cases: Benchmark, share: Share) -> list[Entry]:
     """The editor's own entry and its rivals'; what the configuration lacks shows before anything is edited."""
     editor = Editor.from_config(config)
     config = replace(config, grid=config.grid or editor.models.encoders[0].grid)
     editor.models.mask_source(config.mask_source)
-    rivals = [rival(name, config, editor, cases, cases.headline) for name in config.baselines]
-    return [own(config, editor, cases), *rivals]
+    rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
+    return [own(config, editor, cases, share), *rivals]
 
 
 def _read_ceiling(path: str | None) -> dict | None:

@@ -2,36 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.progress import track
 from scipy.stats import bootstrap
 
 from regionedit.evaluation.editing import chunks
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.outcomes import Outcome
+from regionedit.records import EditCase
 
 RESAMPLES = 1000
 TOGETHER = 32  # cases whose pictures are open at one time
 
 
-def score_cases(outcomes: Iterable[Outcome], metrics: Mapping[str, CaseMetric], title: str, total: int) -> pd.DataFrame:
+class ScoreLog:
+    """Scores on their way to a table, a line for each case: a scoring that is killed goes on where it was.
+
+    Args:
+        path: JSONL; the first line tells what the scores depend on.
+        depends: that; a file with another first line is started anew.
+        stamp: case id -> what changes with the files that are scored.
+    """
+
+    def __init__(self, path: Path, depends: dict, stamp: Callable[[str], str]):
+        self.path, self.stamp = path, stamp
+        self.header = json.dumps(depends, sort_keys=True)
+        self.lines: dict[str, dict] = {}
+        found = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        if found and found[0].strip() == self.header:
+            whole = [json.loads(line) for line in found[1:] if line.endswith("\n")]  # the last may be half written
+            self.lines = {line["id"]: line for line in whole}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = "".join(json.dumps(line) + "\n" for line in self.lines.values())
+        path.write_text(f"{self.header}\n{kept}")
+
+    def known(self, case_id: str) -> dict | None:
+        """The line of a case whose files have not changed since."""
+        line = self.lines.get(case_id)
+        return line if line is not None and line["stamp"] == self.stamp(case_id) else None
+
+    def add(self, lines: Iterable[dict]) -> None:
+        """Write these lines down before anything else happens."""
+        with self.path.open("a") as file:
+            file.writelines(json.dumps(line | {"stamp": self.stamp(line["id"])}) + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def score_cases(
+    outcomes: Callable[[Iterable[EditCase]], Iterator[Outcome]],
+    cases: Iterable[EditCase],
+    metrics: Mapping[str, CaseMetric],
+    title: str,
+    total: int,
+    log: ScoreLog | None = None,
+) -> pd.DataFrame:
     """Score finished cases; the metrics are left holding all of them.
 
+    Args:
+        outcomes: the finished cases of an entry; asked for those alone that the log does not hold.
+
     Returns:
-        One row per case: id, instruction, operation, the case's groups, `failed` (a reason, or None), one column per
-        metric (NaN where it has no value).
+        One row per scored case: id, instruction, operation, the case's groups, `failed` (a reason, or None), `note`,
+        one column per metric (NaN where it has no value).
     """
     rows = []
-    for together in track(chunks(outcomes, TOGETHER), title, total=-(-total // TOGETHER)):
-        for metric in metrics.values():
-            metric.update(together)
-        for outcome in together:
-            case = outcome.case
+    scored = (case for case in track(cases, title, total=total) if case.scored)
+    for together in chunks(scored, TOGETHER):
+        lines = {case.id: line for case in together if log and (line := log.known(case.id))}
+        fresh = list(outcomes([case for case in together if case.id not in lines]))
+        values = {}
+        for name, metric in metrics.items() if fresh else ():
+            metric.update(fresh)
+            values[name] = metric.cases.pop().tolist()
+        made = [
+            {"id": o.case.id, "failed": o.failed, "note": o.note, "scores": {name: v[i] for name, v in values.items()}}
+            for i, o in enumerate(fresh)
+        ]
+        if log and made:
+            log.add(made)
+        lines |= {line["id"]: line for line in made}
+        for name, metric in metrics.items():
+            state = [lines[case.id]["scores"][name] for case in together]
+            metric.cases.append(torch.tensor(state, dtype=torch.float64))
+        for case in together:
             words = {"instruction": case.request.instruction, "operation": case.operation}
-            rows.append({"id": case.id} | words | case.groups | {"failed": outcome.failed})
+            told = {key: lines[case.id][key] for key in ("failed", "note")}
+            rows.append({"id": case.id} | words | case.groups | told)
     return pd.DataFrame(rows).assign(**{name: metric.values().numpy() for name, metric in metrics.items()})
 
 
@@ -41,7 +105,7 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Col
     Metrics marked `headline` are taken over the headline operations, except where the table is by operation.
 
     Returns:
-        {"n", "failed", "metrics": {name: {mean, low, high, n}}, "by": {group: {value: the same three keys}}}
+        {"n", "failed", "resized", "metrics": {name: {mean, low, high, n}}, "by": {group: {value: the same keys}}}
     """
     named = rows["operation"].isin(headline)
 
@@ -51,7 +115,12 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Col
             column = part[name] if every_operation or not metric.headline else part.loc[named, name]
             if column.notna().any():
                 scores[name] = interval(column.dropna().to_numpy())
-        return {"n": len(part), "failed": int(part["failed"].notna().sum()), "metrics": scores}
+        counts = {
+            "n": len(part),
+            "failed": int(part["failed"].notna().sum()),
+            "resized": int(part["note"].notna().sum()),
+        }
+        return counts | {"metrics": scores}
 
     by = {
         group: {str(value): block(part, group == "operation") for value, part in rows.groupby(group)}
