@@ -109,6 +109,9 @@ def test_threshold_dilation_and_feather():
 
     assert masked().sum() == 64 and masked(threshold=0.95).sum() == 0
     assert masked(dilate=1).sum() == 9 * 64
+    assert masked(dilate=0.25).sum() == 12 * 12  # patches of 8 pixels grow by 2 on every side
+    wide = region_from_patches(patches_BN, 4, (16, 32), RegionConfig(upsample="nearest", dilate=0.5))
+    assert wide.mask_B1HW.sum() == (4 + 2 * 2) * (8 + 2 * 4)
     soft = masked(feather=3.0)
     assert soft.max() == 1 and soft.sum() < 64 and ((soft > 0) == (masked() > 0)).all()
 

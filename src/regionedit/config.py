@@ -247,14 +247,14 @@ class RegionConfig:
     Args:
         checkpoint: region_predictor/ folder or hub name, for the mask source `learned`; None: not trained yet.
         threshold: P above it is edited.
-        dilate: grows the mask, in patches of the predictor's grid; learned masks are core-tight.
+        dilate: grows the mask, in patches of the predictor's grid, fractions allowed; learned masks are core-tight.
         feather: softens the mask's edge, in pixels of the original picture, inwards only.
         upsample: how the grid becomes a picture-sized mask.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
     threshold: float = 0.5
-    dilate: int = 0
+    dilate: float = 0.0
     feather: float = 0.0
     upsample: Literal["nearest", "bilinear"] = "bilinear"
 

@@ -56,15 +56,13 @@ class MaskSource(ABC):
 def region_from_patches(patches_BN: Tensor, grid: int, size: tuple[int, int], config: RegionConfig) -> Region:
     """Enlarge maps on a [grid, grid] of patches to pictures of `size` (H, W) and cut out the masks.
 
-    The mask grows on the grid, before it is enlarged: a patch is not square in a picture that is not.
+    The mask grows by rows and columns apart: a patch is not square in a picture that is not.
     """
     patches_BN = patches_BN.detach().float().cpu()
     probability_B1HW = masks.upsample(patches_BN, grid, size, config.upsample)
-    grown_B1HW = probability_B1HW
-    if config.dilate:
-        grown_BN = masks.dilate(patches_BN.view(-1, 1, grid, grid), config.dilate).flatten(1)
-        grown_B1HW = masks.upsample(grown_BN, grid, size, config.upsample)
-    mask_B1HW = masks.binarize(grown_B1HW, config.threshold)
+    mask_B1HW = masks.binarize(probability_B1HW, config.threshold)
+    rows, columns = (round(config.dilate * side / grid) for side in size)
+    mask_B1HW = masks.dilate(mask_B1HW, (rows, columns))
     if config.feather:
         mask_B1HW = masks.feather(mask_B1HW, config.feather)
     return Region(mask_B1HW, probability_B1HW, patches_BN=patches_BN)
