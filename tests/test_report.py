@@ -14,9 +14,10 @@ from rich.console import Console
 from data_prep.microworld.pack import pack
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation.benchmarks import Microworld
+from regionedit.evaluation.charts import draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.report import choose_cases, draw_curves, thumbnail, write_report
+from regionedit.evaluation.report import choose_cases, thumbnail, write_report
 from regionedit.evaluation.tables import comparison, print_tables, share_of_ceiling
 
 
@@ -143,3 +144,11 @@ def test_curves_need_a_log_that_exists_and_holds_validation(tmp_path):
             draw_curves(str(log))
     log.write_text("step,name,value\n1,train/loss,2\n")
     assert draw_curves(str(log)) == ""
+
+
+def test_the_trade_off_needs_both_scores():
+    assert draw_trade_off(SUMMARY) == ""
+    both = {"outside_truth_change": score(0.2), "clip_direction": score(0.1)}
+    one = {"outside_truth_change": {"mean": 0.0, "low": None, "high": None, "n": 1}, "clip_direction": score(0.0)}
+    summary = {"name": "learned", "metrics": both, "baselines": {"identity": {"title": "source", "metrics": one}}}
+    assert draw_trade_off(summary).startswith("data:image/png")

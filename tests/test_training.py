@@ -19,7 +19,7 @@ from regionedit import losses
 from regionedit.command_line import load_config, save_config
 from regionedit.config import LossConfig, TrainConfig
 from regionedit.data.datamodule import PairsDataModule
-from regionedit.evaluation.report import draw_curves
+from regionedit.evaluation.charts import draw_curves
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, run, train
 from regionedit.training.callbacks import SaveAndStop

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from regionedit.config import EvaluateConfig
 from regionedit.display import grid, overlay
+from regionedit.evaluation.charts import data_uri, draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
@@ -26,12 +25,6 @@ PER_OPERATION = 6
 WORST = 8
 CELL = 128  # pixels of a picture on the sheet of examples
 EXAMPLES = "Examples"
-CURVES = {
-    "validation/iou/local": "region IoU",
-    "validation/iou_best/local": "region IoU at best threshold",
-    "validation/pointing/local": "pointing",
-    "validation/instruction_swap_iou": "instruction-swap IoU (lower: listens more)",
-}
 
 
 def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], own: Entry, summary: dict) -> None:
@@ -56,6 +49,7 @@ def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], 
         summary=summary,
         share=share_of_ceiling(summary),
         tables=[comparison(summary), *(by_group(summary, group) for group in summary["by"])],
+        trade_off=draw_trade_off(summary),
         curves=draw_curves(config.training_log),
         curves_note=f"On validation pictures, while training ({config.training_log}).",
         galleries=[
@@ -106,7 +100,7 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
     return {
         "id": outcome.case.id,
         "instruction": outcome.case.request.instruction,
-        "pictures": [(name, data_uri(thumbnail(picture))) for name, picture in pictures_of(outcome).items()],
+        "pictures": [(name, data_uri(png(thumbnail(picture)))) for name, picture in pictures_of(outcome).items()],
         "scores": ", ".join(scores),
         "success": None if success is None or pd.isna(success) else bool(success),
     }
@@ -138,42 +132,3 @@ def thumbnail(picture: Image.Image) -> Image.Image:
     small = picture.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return small
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A PNG inside a URL."""
-    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
-
-
-def draw_curves(log: str | None) -> str:
-    """Validation scores over the minutes of a training run, from its metrics.csv, as a data URI.
-
-    Empty without a log, or where nothing was validated.
-
-    Raises:
-        ValueError: the log is not there, or is not a training run's.
-    """
-    if log is None:
-        return ""
-    try:
-        table = pd.read_csv(log)[["step", "name", "value"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"training_log: {log} is not the metrics.csv of a training run: {error}") from None
-    seconds = table[table["name"] == "train/seconds"].set_index("step")["value"]
-    drawn = {name: points for name, points in table.groupby("name") if name in CURVES}
-    if not drawn:
-        return ""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for name in (name for name in CURVES if name in drawn):
-        points = drawn[name].sort_values("step")
-        minutes = np.interp(points["step"], seconds.index, seconds / 60) if len(seconds) else points["step"]
-        axes.plot(minutes, points["value"], marker="o", markersize=3, label=CURVES[name])
-    axes.set(xlabel="minutes of training" if len(seconds) else "optimiser step", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -18,6 +18,7 @@ from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.editing import Share
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, unedited
+from regionedit.evaluation.gallery import write_gallery
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
@@ -84,10 +85,11 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     write_report(out / "report.html", config, cases, entries[0], summary)
+    write_gallery(out / "gallery.html", cases, entries[0])
     write_examples(out / "examples.png", cases, entries[0])
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
-    console.print(f"report: {out / 'report.html'}")
+    console.print(f"report: {out / 'report.html'}; cases: {out / 'gallery.html'}")
     return summary
 
 

@@ -1,0 +1,72 @@
+"""The gallery: the cases of an evaluation with their pictures on one HTML page that sorts by any score.
+
+Everything is inside the file. It holds a few hundred cases at most, spread evenly over a larger benchmark, and says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.charts import data_uri
+from regionedit.evaluation.entries import Entry
+from regionedit.evaluation.report import pictures_of
+from regionedit.files import write_atomic
+from regionedit.images import png
+from regionedit.records import EditCase
+
+SHOWN = 400  # cases on the page
+SIDE = 192  # pixels of the longer side of a picture
+SMALL = 96  # up to this side PNG is smaller than JPEG, and sharp
+
+
+def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
+    """Write the page of an editor's finished and scored cases; its failed ones are on it with their reasons."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    step = -(-len(own.rows) // SHOWN)
+    rows = own.rows.iloc[::step].set_index("id")
+    scores = [name for name in METRICS if name in rows and rows[name].notna().any()]
+    cards = []
+    for outcome in own.outcomes(case for case in cases if case.id in rows.index):
+        row = rows.loc[outcome.case.id]
+        captions = outcome.case.request.captions
+        cards.append(
+            {
+                "id": outcome.case.id,
+                "operation": outcome.case.operation,
+                "instruction": outcome.case.request.instruction,
+                "captions": "" if captions is None else f"{captions.source} \u2192 {captions.target}",
+                "failed": outcome.failed,
+                "pictures": [(name, _small(picture)) for name, picture in pictures_of(outcome).items()],
+                "scores": json.dumps({name: round(row[name], 4) for name in scores if pd.notna(row[name])}),
+            }
+        )
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    html = environment.get_template("gallery.html").render(
+        title=f"{own.title}: {len(own.rows)} cases",
+        spread=f"one in {step} of {len(own.rows)} cases" if step > 1 else "",
+        cards=cards,
+        operations=sorted(set(rows["operation"])),
+        titles=[(name, METRICS[name].title) for name in scores],
+    )
+    write_atomic(path, html.encode())
+
+
+def _small(picture: Image.Image) -> str:
+    """A small copy as a data URI."""
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    if max(small.size) <= SMALL:
+        return data_uri(png(small))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    return data_uri(buffer.getvalue(), "jpeg")

@@ -1,0 +1,75 @@
+"""The gallery holds pictures and scores of every case, escapes what people wrote, and stays within bounds."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation import gallery
+from regionedit.evaluation.entries import Entry
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.records import Captions, EditCase, EditRequest
+
+
+def case(number: int, side: int = 32) -> EditCase:
+    picture = Image.fromarray(np.random.default_rng(number).integers(0, 255, (side, side, 3), np.uint8))
+    captions = Captions("a <b>cat</b>", 'a "dog"')
+    return EditCase(f"c{number:03d}", EditRequest(picture, "make <it> a dog", captions=captions), "replace")
+
+
+def page(cases: list[EditCase], tmp_path, failed: str | None = None) -> str:
+    rows = pd.DataFrame(
+        {
+            "id": [c.id for c in cases],
+            "operation": [c.operation for c in cases],
+            "l1": [0.25 * n for n in range(len(cases))],
+            "dino": np.nan,
+        }
+    ).astype({"l1": float})
+    rows.loc[0, "l1"] = np.nan if failed else 0.0
+
+    def outcomes(chosen):
+        return (Outcome(c, None if failed else c.request.image, failed=failed) for c in chosen)
+
+    gallery.write_gallery(
+        tmp_path / "gallery.html", cases, Entry("x", "x", outcomes, EvaluateConfig(), True, rows=rows)
+    )
+    return (tmp_path / "gallery.html").read_text()
+
+
+def test_every_case_is_there_with_its_scores(tmp_path):
+    text = page([case(0), case(1)], tmp_path)
+    scores = [json.loads(html.unescape(found)) for found in re.findall(r'data-scores="([^"]*)"', text)]
+    assert scores == [{"l1": 0.0}, {"l1": 0.25}]
+    assert '<option value="l1">L1</option>' in text and "dino" not in text  # nothing to sort by
+
+
+def test_words_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path):
+    text = page([case(0)], tmp_path)
+    assert "make &lt;it&gt; a dog" in text and "a &lt;b&gt;cat" in text and "<b>cat" not in text
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert len(sources) == 2 and all(source.startswith("data:image/") for source in sources)
+    assert "http" not in text
+
+
+def test_a_failed_case_says_why(tmp_path):
+    assert "failed: no &lt;luck&gt;" in page([case(0)], tmp_path, failed="no <luck>")
+
+
+def test_a_large_benchmark_is_thinned_evenly_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "SHOWN", 3)
+    text = page([case(n) for n in range(7)], tmp_path)
+    assert re.findall(r"c00\d", text) == ["c000", "c003", "c006"] and "one in 3 of 7 cases" in text
+
+
+@pytest.mark.parametrize(("side", "kind"), [(64, "png"), (512, "jpeg")])
+def test_large_pictures_are_shrunk(tmp_path, side, kind):
+    text = page([case(0, side)], tmp_path)
+    assert f"data:image/{kind}" in text and len(text) < 60_000
