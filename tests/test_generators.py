@@ -19,13 +19,16 @@ from regionedit.generators import (
 )
 from regionedit.generators.stable_diffusion import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
-from tests.tiny_models import write_inpaint
+from tests.tiny_models import write_inpaint, write_instruct_pix2pix
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_inpaint_dir):
+def folders(tiny_inpaint_dir, tmp_path_factory):
     """Where the contract test finds tiny weights for each generator: a new generator adds its line."""
-    return {"stable_diffusion": tiny_inpaint_dir}
+    return {
+        "stable_diffusion": tiny_inpaint_dir,
+        "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
+    }
 
 
 @pytest.fixture
@@ -313,3 +316,20 @@ def test_a_missing_or_unsuitable_folder_is_named(tmp_path, tiny_t5_dir):
     for path in (tmp_path / "nothing", tiny_t5_dir):
         with pytest.raises(ValueError, match="generator.path"):
             load_generator(GeneratorConfig(path=str(path)))
+
+
+def test_instruct_pix2pix_follows_the_instruction_and_looks_at_no_mask(make):
+    generator, images = make("instruct_pix2pix"), pictures()
+    region = Region(torch.ones(2, 1, 32, 32), torch.ones(2, 1, 32, 32))
+    requests = [EditRequest(image=None, instructions=text) for text in ("make it red", "make it blue")]
+    made = generator.edit(images, region, requests, [None, None], [1, 1])
+    (alone,) = generator.edit(images[1:], Region(region.mask_B1HW[1:], region.mask_B1HW[1:]), requests[1:], [None], [1])
+    assert (made[1] - alone).abs().max() < 1 / 255
+    kept = generator.propose(images, box(), ["make it red", "make it blue"], [1, 1])
+    assert torch.equal(kept, made)
+
+
+def test_an_in_painter_is_not_an_instruct_pix2pix_nor_the_reverse(folders):
+    for name, other in (("stable_diffusion", "instruct_pix2pix"), ("instruct_pix2pix", "stable_diffusion")):
+        with pytest.raises(ValueError, match="generator.path: .*(channels|could be loaded)"):
+            load_generator(GeneratorConfig(name=name, path=str(folders[other])))

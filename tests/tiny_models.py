@@ -92,7 +92,20 @@ def write_t5(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
 
 def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
     """A StableDiffusionInpaintPipeline folder: AutoencoderKL f=4, nine-channel U-Net, CLIP text encoder, DDIM."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionInpaintPipeline
+
+    return _write_pipeline(StableDiffusionInpaintPipeline, 9, folder, seed, prediction_type)
+
+
+def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
+    """A StableDiffusionInstructPix2PixPipeline folder: the same with an eight-channel U-Net."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    return _write_pipeline(StableDiffusionInstructPix2PixPipeline, 8, folder, seed, "epsilon")
+
+
+def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str) -> Path:
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = clip_tokenizer()
@@ -110,7 +123,7 @@ def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon")
         )
         unet = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // 4,
-            in_channels=9,
+            in_channels=channels,
             out_channels=4,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -142,7 +155,7 @@ def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon")
         steps_offset=1,
         prediction_type=prediction_type,
     )
-    pipeline = StableDiffusionInpaintPipeline(
+    pipeline = pipeline_class(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,

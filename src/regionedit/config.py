@@ -69,6 +69,7 @@ class GeneratorConfig:
         steps: denoising steps. Not given in the paper.
         gradient_steps: the last steps that carry gradient with `gradient: full`; 0 for all. Not given in the paper.
         guidance: classifier-free guidance scale w_cfg, eq. 19; 1 switches it off. Not given in the paper.
+        image_guidance: how closely `instruct_pix2pix` keeps to the source; above 1.
         masked_image: what the U-Net sees of the source: `pixel` masks before encoding (how the public checkpoint was
             trained), `latent` masks the latent (eq. 16 to the letter).
         blend: put the noised source back outside the mask after every step (eq. 22, 23).
@@ -83,6 +84,7 @@ class GeneratorConfig:
     steps: int = 8
     gradient_steps: int = 0
     guidance: float = 3.0
+    image_guidance: float = 1.5
     masked_image: Literal["pixel", "latent"] = "pixel"
     blend: bool = True
     precision: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, noise_seed
+from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
+    "instruct_pix2pix": InstructPix2Pix,
 }
 
 __all__ = [
     "GENERATORS",
     "DifferentiableGenerator",
     "Generator",
+    "InstructPix2Pix",
     "StableDiffusion",
     "TextComparer",
     "load_generator",
