@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regionedit.config import DescribeConfig, RegionConfig
-from regionedit.editor import Editor, pick_device
+from regionedit.device import pick_device
+from regionedit.editor import Editor
 from regionedit.images import open_picture, upright_rgb
 from regionedit.records import Captions, EditFailure, EditRequest, EditResult
 

@@ -24,7 +24,7 @@ LEVELS = {
         "images",
         "masks",
         "microworld",
-        "precision",
+        "device",
         "provenance",
         "request_files",
     },

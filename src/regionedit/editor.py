@@ -5,7 +5,6 @@ Shape letters: B pictures of one size, C channels, H W their pixels, h w pixels 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig
 from regionedit.describe import Describer, require_describer
+from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator, noise_seed, require_generator
 from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
@@ -267,23 +267,6 @@ class Editor:
             torch.cuda.synchronize(self.models.device)
         for draft in drafts:
             draft.timings[name] = (time.perf_counter() - start) / len(drafts)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a configuration; `auto` takes a GPU where there is one, this process's own under torchrun.
-
-    Raises:
-        ValueError: a device that is not there.
-    """
-    if name == "auto":
-        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        name = own if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
-        raise ValueError(f"device: {name!r} cannot be used here: {_one_line(error)[:120]}") from None
-    return device
 
 
 def _compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:

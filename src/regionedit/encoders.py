@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionedit.config import EncodersConfig
-from regionedit.precision import autocast_off
+from regionedit.device import autocast_off
 
 
 @dataclass(frozen=True)

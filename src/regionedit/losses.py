@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regionedit.config import LossConfig
-from regionedit.precision import autocast_off
+from regionedit.device import autocast_off
 from regionedit.records import StepOutputs
 
 NO_DIRECTION = 1e-5

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import torch
 import torch.nn.functional as F
 
+from regionedit.device import autocast_off
 from regionedit.images import fit, unfit
 from regionedit.masks import composite
-from regionedit.precision import autocast_off
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
+from regionedit.device import autocast_off
 from regionedit.generators.base import DifferentiableGenerator, TextComparer, noise_seed
 from regionedit.images import fit, unfit
-from regionedit.precision import autocast_off
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
