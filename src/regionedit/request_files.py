@@ -88,7 +88,7 @@ def read_requests(path: str | Path) -> list[RequestFile]:
         if not line.strip():
             continue
         try:
-            request = _parse(line, path.parent)
+            request = parse_request(line, path.parent)
             if request.id and request.id in first_seen:
                 raise ValueError(f"id: {request.id!r} is already used in line {first_seen[request.id]}")
         except ValueError as error:
@@ -97,7 +97,7 @@ def read_requests(path: str | Path) -> list[RequestFile]:
         requests.append(request)
     if not requests:
         raise ValueError(f"requests: {path} holds no request")
-    return _named(requests)
+    return named(requests)
 
 
 def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
@@ -109,7 +109,7 @@ def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"image: no picture in folder {folder} (looked for {', '.join(SUFFIXES)})")
-    return _named([replace(like, image=path, id="") for path in paths])
+    return named([replace(like, image=path, id="") for path in paths])
 
 
 def parse_box(text: str) -> tuple[int, int, int, int]:
@@ -126,7 +126,7 @@ def make_instructions(given: Sequence[str | Instruction]) -> tuple[Instruction, 
     return EditRequest(image=None, instructions=given).instructions
 
 
-def _parse(line: str, folder: Path) -> RequestFile:
+def parse_request(line: str, folder: Path) -> RequestFile:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -196,7 +196,7 @@ def _file_name(text: str) -> str:
     return text
 
 
-def _named(requests: list[RequestFile]) -> list[RequestFile]:
+def named(requests: list[RequestFile]) -> list[RequestFile]:
     """Call requests without an id after their pictures: cat, cat_2, cat_3..."""
     taken = {request.id for request in requests}
     named = []

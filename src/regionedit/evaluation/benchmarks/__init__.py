@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from regionedit.evaluation.benchmarks.base import Benchmark
+from regionedit.evaluation.benchmarks.editing_mask import EditingMask
+from regionedit.evaluation.benchmarks.emu_edit import EmuEdit, EmuEditUnfiltered
+from regionedit.evaluation.benchmarks.folder import Folder
+from regionedit.evaluation.benchmarks.gedit import GEdit, GEditChinese
+from regionedit.evaluation.benchmarks.human_edit import HumanEdit
+from regionedit.evaluation.benchmarks.magicbrush import MagicBrush, MagicBrushMultiTurn
 from regionedit.evaluation.benchmarks.microworld import Microworld
+from regionedit.evaluation.benchmarks.pie_bench import PieBench
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
     "microworld": Microworld,
+    "emu_edit": EmuEdit,
+    "emu_edit_unfiltered": EmuEditUnfiltered,
+    "magicbrush": MagicBrush,
+    "magicbrush_multi_turn": MagicBrushMultiTurn,
+    "pie_bench": PieBench,
+    "human_edit": HumanEdit,
+    "editing_mask": EditingMask,
+    "gedit": GEdit,
+    "gedit_chinese": GEditChinese,
+    "folder": Folder,
 }

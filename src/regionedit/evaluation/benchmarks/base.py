@@ -1,14 +1,17 @@
 """What a benchmark is: an iterator of `EditCase`s read from disk, with the metrics and the protocol that go with them.
 
 A benchmark never drops a case without saying so: what its protocol leaves out is counted, one that cannot be read
-raises, and one that cannot be edited becomes a row with its reason.
+raises and one that cannot be edited becomes a row with its reason.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,17 +50,58 @@ class Benchmark(ABC):
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """The ids of a file: a JSON list, or one a line.
+    """The ids of a file: a JSON list of ids or of objects with `idx` or `id`, or one id a line.
 
     Raises:
         ValueError: no such file, or nothing in it.
     """
     try:
         text = Path(path).read_text().strip()
+        rows = json.loads(text) if text.startswith("[") else text.split("\n")
+        found = [str(row.get("idx", row.get("id", ""))) if isinstance(row, dict) else str(row) for row in rows]
     except OSError as error:
         raise ValueError(f"ids: {path} cannot be read: {error.strerror}") from None
-    found = [str(i) for i in json.loads(text)] if text.startswith("[") else text.split("\n")
+    except ValueError as error:
+        raise ValueError(f"ids: {path} is neither a JSON list nor one id a line: {error}") from None
     ids = [i.strip() for i in found if i.strip()]
     if not ids:
         raise ValueError(f"ids: {path} names no case")
     return ids
+
+
+def kept_ids(known: Sequence[str], path: str | Path | None) -> set[str]:
+    """Those of the known ids that the file lists, or all without a file; ids that the data lack are warned of.
+
+    Raises:
+        ValueError: the file cannot be read, or lists none of them.
+    """
+    there = set(known)
+    if path is None:
+        return there
+    wanted = dict.fromkeys(read_ids(path))
+    lacking = [i for i in wanted if i not in there]
+    if len(lacking) == len(wanted):
+        raise ValueError(f"ids: {path} lists none of the {len(known)} cases; ids look like {', '.join(known[:3])}")
+    if lacking:
+        warnings.warn(f"ids: {len(lacking)} of {path} are not in the data: {', '.join(lacking[:5])}", stacklevel=2)
+    return set(wanted) - set(lacking)
+
+
+def require_unique(ids: Sequence[str], where: str | Path) -> None:
+    """Raises ValueError: an id comes twice; results are named by it."""
+    if twice := next((name for name, count in Counter(ids).items() if count > 1), None):
+        raise ValueError(f"data: {where}: id {twice!r} comes twice")
+
+
+def case_ids(names: Sequence[str]) -> list[str]:
+    """Ids that can name files, one for each name in order; a name that comes again gets _2, _3, ..."""
+    taken: set[str] = set()
+    made = []
+    for name in (re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "case" for name in names):
+        free, count = name, 1
+        while free in taken:
+            count += 1
+            free = f"{name}_{count}"
+        taken.add(free)
+        made.append(free)
+    return made

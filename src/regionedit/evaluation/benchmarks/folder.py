@@ -1,0 +1,155 @@
+"""A user's own pictures and instructions, with as much truth as there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regionedit.evaluation.benchmarks.base import kept_ids, require_unique
+from regionedit.evaluation.benchmarks.layout import found_in, require_finished
+from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, bright
+from regionedit.images import MAX_PIXELS, open_mask, open_picture
+from regionedit.records import EditCase
+from regionedit.request_files import RequestFile, named, parse_request
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the JSONL: what infer.py would edit, and the truth.
+
+    Args:
+        request: without a mask, which would be a drawn region.
+        mask, target: files of the true region and the truly edited picture, or None.
+        operation: the user's own word.
+    """
+
+    request: RequestFile
+    mask: Path | None
+    target: Path | None
+    operation: str
+
+
+class Folder(MaskedBenchmark):
+    """A JSONL with a case in each line; paths are relative to it.
+
+    A line has the fields of infer.py's requests (`request_files.read_requests`: image, instruction or instructions with
+    text, strength and keyword, source_caption, target_caption, seed, box, id), `target` (the truly edited picture) and
+    `operation`. Its `mask` is the true region, white on black: it scores and is never shown to the editor. A metric has
+    no value for a line that lacks its truth or captions.
+
+    Args:
+        folder: the JSONL, or a folder with one.
+        limit: the first cases only, 0 for all.
+        ids: a file with the cases to keep, or None.
+
+    Raises:
+        ValueError: no JSONL or several, a line that is no case; names file and line.
+    """
+
+    metrics = (
+        "clip_direction",
+        "clip_text",
+        "l1_source",
+        "clip_image_source",
+        "dino_source",
+        "clip_instruction",
+        "pick_score",
+        "l1",
+        "l2",
+        "clip_image",
+        "dino",
+        "region_iou_pixel",
+        "region_precision_pixel",
+        "region_recall_pixel",
+        "region_iou_changed",
+        "region_precision_changed",
+        "region_recall_changed",
+        "change_iou",
+        "background_psnr",
+        "background_ssim",
+        "background_lpips",
+        "background_mse",
+        "outside_change",
+        "outside_truth_change",
+    )
+    protocol = {
+        "reference": "source picture for the metrics called so, else the target picture",
+        "caption_filter": "none",
+        "truth_mask": "brighter than 127, nearest neighbour to the picture's size",
+        "resize": "an edited picture of another size is resized to its reference's, bicubic",
+    }
+
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
+        super().__init__(folder, limit, ids)
+        index = _index(Path(folder))
+        lines = _lines(index)
+        names = [line.request.id for line in lines]
+        require_unique(names, index)
+        listed = kept_ids(names, ids)
+        kept = [line for line in lines if line.request.id in listed]
+        self.lines = kept[:limit] if limit else kept
+        self._counts = {
+            "cases": len(lines),
+            "kept": len(kept),
+            "with target caption": sum(bool(line.request.target_caption) for line in lines),
+            "with target picture": sum(line.target is not None for line in lines),
+            "with mask": sum(line.mask is not None for line in lines),
+        }
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        for line in self.lines:
+            request = line.request.open(MAX_PIXELS)
+            yield EditCase(
+                id=request.id,
+                request=request,
+                operation=line.operation,
+                truth_mask=line.mask
+                and self._mask(request.id, lambda m=line.mask, s=request.image.size: bright(open_mask(m), s)),
+                truth_image=open_picture(line.target) if line.target else None,
+            )
+
+
+def _index(folder: Path) -> Path:
+    if folder.is_file():
+        return folder
+    if not folder.is_dir():
+        raise ValueError(f"data: {folder} does not exist; expected a JSONL, or a folder with one")
+    require_finished(folder)
+    found = sorted(folder.glob("*.jsonl"))
+    if len(found) != 1:
+        there = ", ".join(path.name for path in found) or found_in(folder)
+        raise ValueError(f"data: {folder} has {len(found)} JSONL files where one is needed; found: {there}")
+    return found[0]
+
+
+def _lines(index: Path) -> list[Line]:
+    lines = []
+    for number, text in enumerate(index.read_text().splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            lines.append(_line(text, index.parent))
+        except ValueError as error:
+            raise ValueError(f"data: {index}, line {number}: {error}") from None
+    if not lines:
+        raise ValueError(f"data: {index} holds no case")
+    requests = named([line.request for line in lines])
+    return [replace(line, request=request) for line, request in zip(lines, requests, strict=True)]
+
+
+def _line(text: str, folder: Path) -> Line:
+    row = json.loads(text)
+    truth = {name: row.pop(name) for name in ("target", "operation") if isinstance(row, dict) and name in row}
+    for name, value in truth.items():
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{name}: {value!r} is not a string with something in it")
+    target = folder / truth["target"] if "target" in truth else None
+    if target is not None and not target.is_file():
+        raise ValueError(f"target: {target}: no such file")
+    request = parse_request(json.dumps(row), folder)
+    return Line(replace(request, mask=None), request.mask, target, truth.get("operation", "edit"))

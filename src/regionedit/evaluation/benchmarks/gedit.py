@@ -1,0 +1,96 @@
+"""GEdit-Bench: 606 requests that people really made, in English and Chinese; a vision-language model is its judge."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from regionedit.evaluation.benchmarks.base import Benchmark, case_ids, kept_ids
+from regionedit.evaluation.benchmarks.pictures import open_rgb
+from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
+from regionedit.records import EditCase, EditRequest
+
+HUB_NAME = "stepfun-ai/GEdit-Bench"
+ROWS = 1212
+CASES = 606  # in each language
+TEXTS = ("task_type", "key", "instruction", "instruction_language")
+
+
+class GEdit(Benchmark):
+    """`stepfun-ai/GEdit-Bench` (arXiv 2504.17761): a folder of its arrow files, or its hub name. English rows.
+
+    Its own scores (VIEScore: semantic consistency, perceptual quality) come from a judge that is not run here; only
+    what needs neither truth nor captions is computed. The picture is `input_image`, the one its judge is shown. A case
+    is called by its key, as the authors' scripts name its picture.
+
+    Args:
+        folder: a folder, or a hub name, best with `@revision`.
+        limit: the first cases only, 0 for all.
+        ids: a file with the keys of the cases to keep, or None.
+
+    Raises:
+        ValueError: as `read_splits`; a column is missing, no row has the language.
+    """
+
+    metrics = (
+        "l1_source",
+        "clip_image_source",
+        "dino_source",
+        "dinov2_source",
+        "clip_instruction",
+        "clip_instruction_rank",
+        "outside_change",
+    )
+    language = "en"
+
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
+        self.split = choose_split(read_splits(folder, HUB_NAME), ROWS)
+        self.texts = self.split.texts(TEXTS)
+        spoken = [i for i, row in enumerate(self.texts) if row["instruction_language"] == self.language]
+        told = [i for i in spoken if (self.texts[i]["instruction"] or "").strip()]
+        if not told:
+            there = sorted({str(row["instruction_language"]) for row in self.texts})
+            raise ValueError(f"data: {folder} has no row in {self.language!r}; there are: {', '.join(there)}")
+        self.names = dict(zip(told, case_ids([str(self.texts[i]["key"]) for i in told]), strict=True))
+        listed = kept_ids(list(self.names.values()), ids)
+        kept = [i for i in told if self.names[i] in listed]
+        self.kept = kept[:limit] if limit else kept
+        self.counts = {
+            "rows": len(self.texts),
+            "kept": len(kept),
+            "in another language": len(self.texts) - len(spoken),
+            "no instruction": len(spoken) - len(told),
+        }
+        if len(told) != CASES:
+            warnings.warn(
+                f"data: {folder} has {len(told):,} rows in {self.language!r}, GEdit-Bench {CASES:,}; the numbers are "
+                "not comparable with those of the whole set",
+                stacklevel=2,
+            )
+        self.protocol = {
+            "reference": "source picture",
+            "caption_filter": "none",
+            "language": self.language,
+            "resize": "an edited picture of another size is resized to the source's, bicubic",
+        }
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        for number, row in self.split.rows(["input_image"], self.kept):
+            name, text = self.names[number], self.texts[number]
+            stored = stored_bytes(row["input_image"], f"input_image of {name}", self.split.files[0].parent)
+            image = open_rgb(stored, f"input_image of {name}")
+            yield EditCase(
+                id=name,
+                request=EditRequest(image=image, instructions=text["instruction"].strip(), id=name),
+                operation=text["task_type"],
+            )
+
+
+class GEditChinese(GEdit):
+    """The same pictures with their Chinese instructions."""
+
+    language = "cn"

@@ -1,0 +1,113 @@
+"""HumanEdit: 5,751 edits of high-resolution photographs, made and masked by people."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from regionedit.evaluation.benchmarks.base import case_ids, kept_ids
+from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
+from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
+from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
+from regionedit.records import Captions, EditCase, EditRequest
+
+HUB_NAME = "BryanW/HumanEdit"
+ROWS = 5751
+TEXTS = (
+    "IMAGE_ID",
+    "EDITING_TYPE",
+    "CORE",
+    "EDITING_INSTRUCTION",
+    "OUTPUT_DESCRIPTION",
+    "INPUT_CAPTION_BY_LLAMA",
+    "OUTPUT_CAPTION_BY_LLAMA",
+)
+PICTURES = ("INPUT_IMG", "MASK_IMG", "OUTPUT_IMG")
+
+
+class HumanEdit(MaskedBenchmark):
+    """`BryanW/HumanEdit` (arXiv 2412.04280): a folder of its parquet files, or its hub name, best with `@revision`.
+
+    The target caption is the description a person wrote, or LLaMA's where there is none; the source caption is LLaMA's.
+    Their authors differ, so no direction is scored. `core` marks the instructions that suffice without a mask.
+
+    Args:
+        folder: a folder, or a hub name.
+        limit: the first cases only, 0 for all.
+        ids: a file with the cases to keep, or None. A case is called by its IMAGE_ID; one that comes again gets _2.
+
+    Raises:
+        ValueError: as `read_splits`; a column is missing.
+    """
+
+    metrics = (
+        "l1",
+        "l2",
+        "clip_image",
+        "dino",
+        "clip_text",
+        "dinov2",
+        "region_iou_pixel",
+        "region_precision_pixel",
+        "region_recall_pixel",
+        "region_iou_changed",
+        "region_precision_changed",
+        "region_recall_changed",
+        "change_iou",
+        "background_psnr",
+        "background_ssim",
+        "background_lpips",
+        "background_mse",
+        "outside_change",
+        "outside_truth_change",
+        "clip_instruction",
+    )
+    protocol = {
+        "reference": "target picture",
+        "caption_filter": "none",
+        "captions": "OUTPUT_DESCRIPTION, else OUTPUT_CAPTION_BY_LLAMA",
+        "truth_mask": "erased region (alpha, or pure black), nearest neighbour to the picture's size",
+        "resize": "an edited picture of another size is resized to the target's, bicubic",
+    }
+
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
+        super().__init__(folder, limit, ids)
+        self.split = choose_split(read_splits(folder, HUB_NAME), ROWS)
+        self.texts = self.split.texts(TEXTS)
+        self.names = case_ids([str(row["IMAGE_ID"]) for row in self.texts])
+        listed = kept_ids(self.names, ids)
+        told = [bool((row["EDITING_INSTRUCTION"] or "").strip()) for row in self.texts]
+        kept = [i for i, name in enumerate(self.names) if name in listed and told[i]]
+        self.kept = kept[:limit] if limit else kept
+        self._counts = {"rows": len(self.texts), "kept": len(kept), "no instruction": told.count(False)}
+        if len(self.texts) != ROWS:
+            warnings.warn(
+                f"data: {folder} has {len(self.texts):,} rows, HumanEdit {ROWS:,}; the numbers are not comparable with "
+                "those of the whole set",
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        for number, row in self.split.rows(PICTURES, self.kept):
+            yield self._case(self.names[number], self.texts[number], row)
+
+    def _case(self, name: str, text: dict, row: dict) -> EditCase:
+        def stored(column: str) -> tuple[Path | bytes, str]:
+            where = f"{column} of {name}"
+            return stored_bytes(row[column], where, self.split.files[0].parent), where
+
+        image = open_rgb(*stored("INPUT_IMG"))
+        target = text["OUTPUT_DESCRIPTION"] or text["OUTPUT_CAPTION_BY_LLAMA"]
+        captions = Captions(text["INPUT_CAPTION_BY_LLAMA"] or "", target) if target else None
+        return EditCase(
+            id=name,
+            request=EditRequest(image, text["EDITING_INSTRUCTION"].strip(), captions=captions, id=name),
+            operation=text["EDITING_TYPE"].lower(),
+            groups={"core": "yes" if text["CORE"] else "no"},
+            truth_mask=self._mask(name, lambda: erased(open_stored(*stored("MASK_IMG")), image.size)),
+            truth_image=open_rgb(*stored("OUTPUT_IMG")),
+        )

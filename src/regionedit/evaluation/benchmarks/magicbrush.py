@@ -1,0 +1,281 @@
+"""MagicBrush: sessions of one to three instructions on a photograph, with the true result of every turn."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from regionedit.evaluation.benchmarks.base import kept_ids, require_unique
+from regionedit.evaluation.benchmarks.layout import require_files, require_layout
+from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
+from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
+from regionedit.records import Captions, EditCase, EditRequest
+
+SESSIONS, TURNS = 535, 1053  # of the released test set
+LOCAL = ("local_descriptions.json", "local_captions.json", "local_description.json", "local_caption.json")
+GLOBAL = ("global_descriptions.json", "global_captions.json", "global_description.json", "global_caption.json")
+NUMBER = re.compile(r"-output(\d+)\.\w+")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One line of edit_sessions.json.
+
+    Args:
+        session: its img_id.
+        number: of the turn, from 1.
+        turns: of the session.
+        input, output, mask: file names inside images/{session}.
+        last: whether it ends the session.
+    """
+
+    session: str
+    number: int
+    turns: int
+    input: str
+    output: str
+    mask: str
+    instruction: str
+    last: bool
+
+
+class MagicBrush(MaskedBenchmark):
+    """Single-turn: every turn of the released test set, edited from its true source.
+
+    The folder holds `edit_sessions.json`, `images/{img_id}/{img_id}-input.png, -output1.png, -mask1.png, ...`,
+    `local_descriptions.json` and `global_descriptions.json`. A case is called as the authors' scripts name its picture:
+    `139_1`, `139_inde_2`. All first turns come before all second ones.
+
+    The target caption is the local description, as in the paper (github.com/OSU-NLP-Group/MagicBrush/issues/17). The
+    source caption is the local description of the turn's input; first turns may have none and then get the global one,
+    which is why no direction is scored.
+
+    Args:
+        folder: of the test set.
+        limit: the first cases only, 0 for all.
+        ids: a file with the cases to keep, or None.
+
+    Raises:
+        ValueError: the folder is another one, pictures are missing; says what was expected and what is there.
+    """
+
+    metrics = (
+        "l1",
+        "l2",
+        "clip_image",
+        "dino",
+        "clip_text",
+        "dinov2",
+        "l1_source",
+        "clip_image_source",
+        "dino_source",
+        "region_iou_pixel",
+        "region_precision_pixel",
+        "region_recall_pixel",
+        "region_iou_changed",
+        "region_precision_changed",
+        "region_recall_changed",
+        "change_iou",
+        "background_psnr",
+        "background_ssim",
+        "background_lpips",
+        "background_mse",
+        "outside_change",
+        "outside_truth_change",
+        "clip_instruction",
+    )
+    setting = "single-turn: every turn from its true source"
+    later = "inde"  # what the authors' scripts call a later turn's picture
+
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
+        super().__init__(folder, limit, ids)
+        self.folder = require_layout(folder, ("edit_sessions.json", "images/"), "the MagicBrush test set")
+        sessions = _sessions(self.folder / "edit_sessions.json")
+        turns = sorted((turn for session in sessions for turn in session), key=lambda turn: turn.number)
+        require_unique([self.case_id(turn) for turn in turns], self.folder / "edit_sessions.json")
+        if silent := [self.case_id(turn) for turn in turns if not turn.instruction.strip()]:
+            raise ValueError(f"data: {self.folder / 'edit_sessions.json'}: {silent[0]} has no instruction")
+        self.turns = self._select(turns, limit, ids)
+        pictures = dict.fromkeys(self._path(t, name) for t in self.turns for name in (t.input, t.output))
+        require_files(pictures, "pictures")
+        self.local, self.overall = (_captions(self.folder, names) for names in (LOCAL, GLOBAL))
+        if not self.local:
+            warnings.warn(
+                f"data: {self.folder} has no {LOCAL[0]}, so there are no captions; CLIP-T is defined on local "
+                "descriptions, which the released test set has",
+                stacklevel=2,
+            )
+        self._counts = {
+            "sessions": len(sessions),
+            "turns": len(turns),
+            "one-turn sessions": sum(len(session) == 1 for session in sessions),
+            "cases": sum(self._scored(turn) for turn in self.turns),
+            "without target caption": sum(self._target(turn) is None for turn in self.turns),
+            "global source caption": sum(not self._caption(self.local, t, t.input) for t in self.turns),
+        }
+        if (len(sessions), len(turns)) != (SESSIONS, TURNS):
+            warnings.warn(
+                f"data: {self.folder} has {len(sessions):,} sessions and {len(turns):,} turns, the MagicBrush test set "
+                f"{SESSIONS:,} and {TURNS:,}; the numbers are not comparable with published ones",
+                stacklevel=2,
+            )
+        self.protocol = {
+            "reference": "target picture",
+            "setting": self.setting,
+            "caption_filter": "none",
+            "captions": "local descriptions",
+            "split": f"{len(sessions):,} sessions, {len(turns):,} turns",
+            "truth_mask": "erased region (alpha, or pure black), nearest neighbour to the picture's size",
+            "resize": "an edited picture of another size is resized to the target's, bicubic",
+        }
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        return map(self._case, self.turns)
+
+    def case_id(self, turn: Turn) -> str:
+        """As the authors' scripts name the edited picture."""
+        return f"{turn.session}_1" if turn.number == 1 else f"{turn.session}_{self.later}_{turn.number}"
+
+    def _select(self, turns: list[Turn], limit: int, ids: str | Path | None) -> list[Turn]:
+        listed = kept_ids([self.case_id(turn) for turn in turns], ids)
+        kept = [turn for turn in turns if self.case_id(turn) in listed]
+        return kept[:limit] if limit else kept
+
+    def _scored(self, turn: Turn) -> bool:
+        return True
+
+    def _case(self, turn: Turn) -> EditCase:
+        name = self.case_id(turn)
+        image = self._open(turn, turn.input)
+        target = self._target(turn)
+        source = self._caption(self.local, turn, turn.input) or self._caption(self.overall, turn, turn.input)
+        mask_path = self._path(turn, turn.mask)
+
+        def decode():
+            if not turn.mask or not mask_path.is_file():
+                raise ValueError("its file is missing")
+            return erased(open_stored(mask_path, str(mask_path)), image.size)
+
+        return EditCase(
+            id=name,
+            request=EditRequest(
+                image=image,
+                instructions=turn.instruction,
+                captions=None if target is None else Captions(source or "", target),
+                id=name,
+            ),
+            operation=f"turn {turn.number}",
+            groups={"turns": str(turn.turns)},
+            truth_mask=self._mask(name, decode),
+            truth_image=self._open(turn, turn.output),
+            scored=self._scored(turn),
+        )
+
+    def _path(self, turn: Turn, name: str) -> Path:
+        return self.folder / "images" / turn.session / name
+
+    def _open(self, turn: Turn, name: str):
+        path = self._path(turn, name)
+        return open_rgb(path, str(path))
+
+    def _target(self, turn: Turn) -> str | None:
+        return self._caption(self.local, turn, turn.output)
+
+    @staticmethod
+    def _caption(captions: dict, turn: Turn, name: str) -> str | None:
+        """From {img_id: {file: caption}}, as released, or {file: caption}, as some copies have it."""
+        nested = captions.get(turn.session)
+        caption = (nested if isinstance(nested, dict) else captions).get(name)
+        return caption.strip() or None if isinstance(caption, str) else None
+
+
+class MagicBrushMultiTurn(MagicBrush):
+    """Multi-turn: a session's turns applied one after another to one's own results; the last one is scored.
+
+    A case is called `139_1`, `139_iter_2`. `limit` counts sessions; `ids` lists last turns, whose earlier ones follow.
+
+    Raises:
+        ValueError: as `MagicBrush`; also a session with a missing turn.
+    """
+
+    setting = "multi-turn: turns applied to one's own results, the last one scored"
+    later = "iter"
+
+    def _select(self, turns: list[Turn], limit: int, ids: str | Path | None) -> list[Turn]:
+        last = {turn.session: self.case_id(turn) for turn in turns if turn.last}
+        listed = kept_ids(list(last.values()), ids)
+        sessions = [name for name in dict.fromkeys(turn.session for turn in turns) if last[name] in listed]
+        sessions = set(sessions[:limit] if limit else sessions)
+        chosen = [turn for turn in turns if turn.session in sessions]
+        made: dict[str, Turn] = {}
+        for turn in chosen:
+            before = made.get(turn.session)
+            if turn.number != (before.number + 1 if before else 1) or before and turn.input != before.output:
+                raise ValueError(
+                    f"data: turn {turn.number} of session {turn.session} starts from {turn.input}, which no turn "
+                    "before it makes; a turn is missing in edit_sessions.json. Leave the session out with ids"
+                )
+            made[turn.session] = turn
+        return chosen
+
+    def _scored(self, turn: Turn) -> bool:
+        return turn.last
+
+    def _case(self, turn: Turn) -> EditCase:
+        case = super()._case(turn)
+        earlier = replace(turn, number=turn.number - 1)
+        return replace(case, continues=self.case_id(earlier) if turn.number > 1 else None)
+
+
+def _sessions(path: Path) -> list[list[Turn]]:
+    """The sessions of edit_sessions.json, `{img_id: [{input, mask, output, instruction}, ...]}`, turns in order."""
+    try:
+        sessions = [_turns(str(name), rows) for name, rows in json.loads(path.read_text()).items()]
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"data: {path} is not {{img_id: [{{input, mask, output, instruction}}, ...]}}: {error!r}"
+        ) from None
+    if not any(sessions):
+        raise ValueError(f"data: {path} holds no turn")
+    return sessions
+
+
+def _turns(session: str, rows: list[dict]) -> list[Turn]:
+    """The turns of a session in the order of their outputs' numbers; as they are listed where names have none."""
+    found = [NUMBER.search(row["output"]) for row in rows]
+    numbers = [int(number[1]) for number in found if number]
+    if len(set(numbers)) < len(rows):
+        numbers = list(range(1, len(rows) + 1))
+    return [
+        Turn(
+            session=session,
+            number=number,
+            turns=len(rows),
+            input=row["input"],
+            output=row["output"],
+            mask=row.get("mask") or "",
+            instruction=row["instruction"],
+            last=number == max(numbers),
+        )
+        for number, row in sorted(zip(numbers, rows, strict=True), key=lambda pair: pair[0])
+    ]
+
+
+def _captions(folder: Path, names: tuple[str, ...]) -> dict:
+    path = next((p for name in names if (p := folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"data: {path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"data: {path} is not {{img_id: {{file: caption}}}}")
+    return found

@@ -1,0 +1,184 @@
+"""PIE-Bench: 700 pictures of 512x512 with prompts, an instruction and a human mask, ten types of editing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from regionedit.evaluation.benchmarks.base import kept_ids
+from regionedit.evaluation.benchmarks.layout import require_files, require_layout
+from regionedit.evaluation.benchmarks.pictures import open_rgb
+from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark
+from regionedit.records import Captions, EditCase, EditRequest
+
+SIZE = (512, 512)  # of the masks
+CASES = 700
+TYPES = {
+    "0": "random",
+    "1": "replace",
+    "2": "add",
+    "3": "remove",
+    "4": "content",
+    "5": "pose",
+    "6": "recolour",
+    "7": "material",
+    "8": "background",
+    "9": "style",
+}
+EVERYWHERE = ("8", "9")  # their masks are nearly the whole picture, or all but the object
+
+
+class PieBench(MaskedBenchmark):
+    """The benchmark of PnP Inversion (arXiv 2310.01506; github.com/cure-lab/PnPInversion).
+
+    The folder holds `mapping_file.json` and `annotation_images/`. `[ ]`, which mark what differs between the prompts,
+    are taken out. The mask only scores: giving it to an editor is another setting. It is decoded without the frame that
+    the authors' background metrics draw around it; `decode_mask` draws it on request. Backgrounds and styles (types 8
+    and 9) are no headline operations, and `local` separates them.
+
+    Args:
+        folder: of the data.
+        limit: the first cases only, 0 for all.
+        ids: a file with the keys of the cases to keep, or None.
+
+    Raises:
+        ValueError: the folder is another one, pictures are missing, the mapping cannot be read.
+    """
+
+    metrics = (
+        "structure_distance",
+        "background_psnr_pie",
+        "background_lpips_pie",
+        "background_mse_pie",
+        "background_ssim_pie",
+        "clip_whole",
+        "clip_edited",
+        "background_psnr",
+        "background_lpips",
+        "background_mse",
+        "background_ssim",
+        "region_iou_pixel",
+        "region_precision_pixel",
+        "region_recall_pixel",
+        "change_iou",
+        "outside_change",
+        "outside_truth_change",
+        "clip_direction",
+        "clip_instruction",
+    )
+    headline = tuple(name for number, name in TYPES.items() if number not in EVERYWHERE)
+    protocol = {
+        "reference": "source picture",
+        "caption_filter": "none",
+        "captions": "prompts without [ ]",
+        "truth_mask": "run lengths, row by row, without the frame of one pixel",
+        "resize": "an edited picture of another size is resized to the source's, bicubic",
+    }
+
+    def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
+        super().__init__(folder, limit, ids)
+        self.folder = require_layout(folder, ("mapping_file.json", "annotation_images/"), "PIE-Bench")
+        self.index = self.folder / "mapping_file.json"
+        try:
+            rows: dict[str, dict] = json.loads(self.index.read_text())
+            missing = [f"{key} has no {name}" for key, row in rows.items() for name in FIELDS if name not in row]
+        except (AttributeError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"data: {self.index} is not {{key: {{image_path, ...}}}}: {error!r}") from None
+        if missing:
+            raise ValueError(f"data: {self.index}: {missing[0]}; PIE-Bench's fields are: {', '.join(FIELDS)}")
+        listed = kept_ids(list(rows), ids)
+        kept = [key for key in rows if key in listed]
+        self.rows = {key: rows[key] for key in (kept[:limit] if limit else kept)}
+        if not self.rows:
+            raise ValueError(f"data: {self.index} holds no case")
+        require_files({self._path(row) for row in self.rows.values()}, "pictures")
+        self._counts = {
+            "cases": len(rows),
+            "kept": len(self.rows),
+            "without instruction, told the target prompt": sum(
+                not _text(r["editing_instruction"]) for r in rows.values()
+            ),
+        }
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[EditCase]:
+        for key, row in self.rows.items():
+            image = open_rgb(self._path(row), str(self._path(row)))
+            source, target = _prompt(row["original_prompt"]), _prompt(row["editing_prompt"])
+            kind = str(row["editing_type_id"])
+            yield EditCase(
+                id=key,
+                request=EditRequest(
+                    image=image,
+                    instructions=_text(row["editing_instruction"]) or target,
+                    captions=Captions(source, target),
+                    id=key,
+                ),
+                operation=TYPES.get(kind, kind),
+                groups={"local": "no" if kind in EVERYWHERE else "yes"},
+                truth_mask=self._mask(key, lambda runs=row["mask"], size=image.size: truth_mask(runs, size)),
+            )
+
+    def _path(self, row: dict) -> Path:
+        return self.folder / "annotation_images" / row["image_path"]
+
+
+FIELDS = ("image_path", "original_prompt", "editing_prompt", "editing_instruction", "editing_type_id", "mask")
+
+
+def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE, frame: bool = False) -> np.ndarray:
+    """PIE-Bench's run lengths as a mask.
+
+    Not COCO's: [start, length, start, length, ...] count from 0, row by row, and all of them are edited.
+
+    Args:
+        runs: starts and lengths in pixels; a run that leaves the picture is cut, runs may overlap.
+        size: (width, height).
+        frame: also mark the outer pixels, as the authors' background metrics do against errors at the border; without
+            for the region's own scores.
+
+    Returns:
+        [height, width] bool, true = edit.
+
+    Raises:
+        ValueError: an odd number of values, a negative one, or a start outside the picture.
+    """
+    width, height = size
+    if len(runs) % 2:
+        raise ValueError(f"the mask has {len(runs)} values, where starts and lengths come in pairs")
+    starts, lengths = np.asarray(runs, np.int64).reshape(-1, 2).T
+    if len(starts) and (min(starts.min(), lengths.min()) < 0 or starts.max() >= width * height):
+        raise ValueError(f"the mask has a run outside the {width}x{height} picture")
+    ends = np.minimum(starts + lengths, width * height)
+    open_runs = np.bincount(starts, minlength=width * height + 1) - np.bincount(ends, minlength=width * height + 1)
+    edit_HW = (open_runs.cumsum()[:-1] > 0).reshape(height, width)
+    if frame:
+        edit_HW[[0, -1]] = edit_HW[:, [0, -1]] = True
+    return edit_HW
+
+
+def truth_mask(runs: Sequence[int], size: tuple[int, int]) -> Image.Image:
+    """The mask without its frame as mode "L", 255 = edit, at `size`; one that covers everything is kept.
+
+    Raises:
+        ValueError: as `decode_mask`, or it covers nothing.
+    """
+    edit_HW = decode_mask(runs)
+    if not edit_HW.any():
+        raise ValueError("it covers nothing")
+    mask = Image.fromarray(edit_HW.astype(np.uint8) * 255)
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+
+
+def _prompt(text: str) -> str:
+    return text.replace("[", "").replace("]", "").strip()
+
+
+def _text(text: str | None) -> str:
+    return (text or "").strip()

@@ -1,0 +1,130 @@
+"""PIE-Bench: run lengths against their definition, the frame on request, types apart."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regionedit.evaluation.benchmarks.pie_bench import PieBench, decode_mask
+from tests.benchmark_fixtures import write_pie_bench
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_pie_bench(tmp_path / "pie")
+
+
+def test_runs_are_row_by_row_and_start_and_length_alternate():
+    """4x3 pixels: two from the third on (row 0), three from the seventh on (rows 1 and 2)."""
+    assert decode_mask([2, 2, 6, 3], size=(4, 3)).astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
+
+
+def test_the_frame_is_one_pixel_wide_and_only_on_request():
+    assert not decode_mask([]).any()
+    framed = decode_mask([], frame=True)
+    assert framed.shape == (512, 512)
+    assert framed.sum() == 4 * 511
+    assert not framed[1:-1, 1:-1].any()
+
+
+def test_a_run_that_leaves_the_picture_is_cut():
+    assert decode_mask([262143, 5]).sum() == 1
+    assert decode_mask([0, 10**9]).all()
+
+
+@pytest.mark.parametrize("runs", [[1], [1, 2, 3], [-1, 2], [1, -2], [12, 1]])
+def test_runs_that_make_no_sense_are_refused(runs):
+    with pytest.raises(ValueError, match="the mask has"):
+        decode_mask(runs, size=(4, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), width=st.integers(1, 9), height=st.integers(1, 9))
+def test_decoding_marks_exactly_the_pixels_of_the_runs(data, width, height):
+    """Against the definition, pixel by pixel; runs may touch, overlap and leave the picture."""
+    run = st.tuples(st.integers(0, width * height - 1), st.integers(0, 2 * width * height))
+    runs = data.draw(st.lists(run, max_size=6))
+    covered = {place for start, length in runs for place in range(start, start + length)}
+    decoded = decode_mask([value for run in runs for value in run], size=(width, height))
+    assert decoded.shape == (height, width) and decoded.dtype == bool
+    assert decoded.ravel().tolist() == [place in covered for place in range(width * height)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(edit=st.lists(st.booleans(), min_size=12, max_size=12))
+def test_a_mask_that_was_encoded_comes_back(edit):
+    runs = []
+    for place, inside in enumerate(edit):
+        if inside and place and edit[place - 1]:
+            runs[-1] += 1
+        elif inside:
+            runs += [place, 1]
+    assert decode_mask(runs, size=(4, 3)).ravel().tolist() == edit
+
+
+def test_prompts_lose_their_brackets_and_types_become_operations(folder):
+    cases = list(PieBench(folder))
+    assert [case.operation for case in cases] == ["replace", "background", "style", "recolour"]
+    assert (cases[0].request.captions.source, cases[0].request.captions.target) == ("a red apple", "a green apple 0")
+    assert cases[0].request.instruction == "make the apple green"
+    assert cases[0].truth_image is None
+
+
+def test_backgrounds_and_styles_are_kept_apart_from_the_headline(folder):
+    assert [case.groups["local"] for case in PieBench(folder)] == ["yes", "no", "no", "yes"]
+    assert len(PieBench.headline) == 8 and not {"background", "style"} & set(PieBench.headline)
+
+
+def test_a_case_without_instruction_is_told_the_target_prompt_and_counted(folder):
+    cases = PieBench(folder)
+    assert {case.operation: case.request.instruction for case in cases}["style"] == "a green apple 2"
+    assert cases.counts == {"cases": 4, "kept": 4, "without instruction, told the target prompt": 1}
+
+
+def test_the_truth_mask_has_no_frame_and_may_be_everything(folder):
+    first, _, style, _ = (np.asarray(case.truth_mask) for case in PieBench(folder))
+    assert (first == 255).sum() == 60 and first[10:12, 20:50].all() and not first[0].any()
+    assert (style == 255).all()
+
+
+def test_an_empty_mask_is_counted_and_a_picture_of_another_size_gets_a_mask_of_its_size(folder):
+    path = folder / "mapping_file.json"
+    rows = json.loads(path.read_text())
+    rows["000000000000"]["mask"] = []
+    path.write_text(json.dumps(rows))
+    picture = folder / "annotation_images" / rows["000000000003"]["image_path"]
+    Image.open(picture).resize((256, 256)).save(picture)
+    cases = PieBench(folder)
+    masks = {case.id: case.truth_mask for case in cases}
+    assert masks["000000000000"] is None
+    assert masks["000000000003"].size == (256, 256)
+    assert cases.counts["without mask: it covers nothing"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "mapping_file.json is not {key"),
+        ("[]", "mapping_file.json is not {key"),
+        ("{}", "mapping_file.json holds no case"),
+        (
+            '{"7": {"image_path": "x"}}',
+            "mapping_file.json: 7 has no original_prompt; PIE-Bench's fields are: image_path",
+        ),
+    ],
+)
+def test_a_mapping_that_cannot_be_read_is_named(text, message, folder):
+    (folder / "mapping_file.json").write_text(text)
+    with pytest.raises(ValueError, match=f"^data: .*{message}"):
+        PieBench(folder)
+
+
+def test_missing_pictures_are_named(folder):
+    next(folder.glob("annotation_images/8_change/*")).unlink()
+    with pytest.raises(ValueError, match="1 of 4 pictures are missing, the first is .*8_change"):
+        PieBench(folder)
