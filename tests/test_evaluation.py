@@ -261,7 +261,7 @@ def test_the_microworld_yields_every_case_once_and_can_be_read_again(config):
     assert len(ids) == len(set(ids)) == len(cases) == COUNT
     assert [case.id for case in cases] == ids
     assert set(cases.metrics) <= set(METRICS)
-    assert len(BENCHMARKS[name](config.data, limit=3)) == 3
+    assert len(BENCHMARKS["microworld"](config.data, limit=3)) == 3
 
 
 @pytest.mark.parametrize("spoil", ["no folder", "no picture", "not json", "no field"])

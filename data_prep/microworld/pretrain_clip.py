@@ -35,8 +35,7 @@ CONTEXT = 40
 EMBED = 128
 MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
-# in the second half of the budget the patches of half of a batch's 128 pairs are also compared word by word
-LATE_FROM, LATE_PAIRS = 0.5, 64
+LATE_PAIRS = 64  # of a batch's 128, whose patches are also compared word by word
 # (share of the budget from which it holds, share of patches left out)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
 # share of the batches that drill shapes, which are learned last
@@ -177,12 +176,10 @@ def main() -> None:
             text_BD = words_BTD[torch.arange(len(end_B)), end_B]
         scale = model.logit_scale
         loss = contrastive_loss(image_BD.float() @ text_BD.float().T, scale, batch.captions)
-        if share >= LATE_FROM:
-            late = slice(LATE_PAIRS)
-            with arithmetic():
-                by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])
-            loss = loss + contrastive_loss(by_patches, scale, batch.captions[late])
-        return loss
+        late = slice(LATE_PAIRS)
+        with arithmetic():
+            by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])
+        return loss + contrastive_loss(by_patches, scale, batch.captions[late])
 
     def scores(held_out: HeldOut) -> dict[str, float]:
         return clip_scores(held_out, lambda p: encode_pictures(model, p), lambda t: encode_text(model, tokens(t)))

@@ -199,12 +199,12 @@ def _file_name(text: str) -> str:
 def named(requests: list[RequestFile]) -> list[RequestFile]:
     """Call requests without an id after their pictures: cat, cat_2, cat_3..."""
     taken = {request.id for request in requests}
-    named = []
+    found = []
     for request in requests:
         name, count = request.id or request.image.stem, 1
         while not request.id and name in taken:
             count += 1
             name = f"{request.image.stem}_{count}"
         taken.add(name)
-        named.append(replace(request, id=name))
-    return named
+        found.append(replace(request, id=name))
+    return found
