@@ -1,0 +1,128 @@
+"""Making a study: which cases, who sees what, the forms, the answer sheet and the key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from regionedit.evaluation.human_study.assignment import assign
+from regionedit.evaluation.human_study.form import form_html, require_size
+from regionedit.evaluation.human_study.pictures import (
+    LONGER_SIDE,
+    LOSSLESS,
+    QUALITY,
+    ShownCase,
+    SystemFolder,
+    choose_cases,
+    load_cases,
+)
+from regionedit.evaluation.human_study.questions import DESIGNS, POSITIONS, QUESTIONS
+from regionedit.evaluation.human_study.sheets import key_csv, template_csv
+from regionedit.files import write_atomic
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Everything a study depends on.
+
+    Args:
+        systems: folder of each system by its name.
+        benchmark, data, ids: as for evaluate.py; they give sources and instructions.
+        cases: how many, 0 for all that every system has a picture for.
+        raters: number of forms.
+        design: likert (both questions on a scale for every picture) or forced_choice (the better picture for each).
+        shown: pairs, every two systems together; or all of them.
+        trials: of each rater, 0 for every case with every pair.
+        repeats: trials of each rater that come again, in reverse order of the pictures.
+        seed: of cases, assignment, order and sides.
+        out: receives form_rater_01.html ..., template.csv, study.json, key.csv.
+    """
+
+    systems: dict[str, str]
+    benchmark: str
+    data: str
+    out: str
+    ids: str | None = None
+    cases: int = 0
+    raters: int = 12
+    design: str = "likert"
+    shown: str = "pairs"
+    trials: int = 0
+    repeats: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        from regionedit.evaluation.benchmarks import BENCHMARKS
+
+        if self.benchmark not in BENCHMARKS:
+            raise ValueError(f"benchmark: {self.benchmark!r} is none of {', '.join(BENCHMARKS)}")
+        if self.design not in DESIGNS:
+            raise ValueError(f"design: {self.design!r} is none of {', '.join(DESIGNS)}")
+        least = 1 if self.design == "likert" and self.shown == "all" else 2
+        if len(self.systems) < least:
+            raise ValueError(f"systems: {len(self.systems)} given, at least {least} are needed to compare")
+        if self.shown == "all" and len(self.systems) > len(POSITIONS):
+            raise ValueError(f"systems: {len(self.systems)} given, at most {len(POSITIONS)} fit on a page; use --pairs")
+        for name, smallest in (("cases", 0), ("raters", 1), ("trials", 0), ("repeats", 0), ("seed", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name}: {getattr(self, name)}, at least {smallest} is needed")
+
+
+def make(settings: StudySettings) -> dict:
+    """Make a study; the same settings and pictures give the same files.
+
+    Returns:
+        What study.json holds, among it `left_out`, `{case: reason}`, and `resized`, `{system: [case, ...]}`.
+
+    Raises:
+        ValueError: too few cases, a form that would be too large, an `out` that holds another study's key.
+        OSError: `out` cannot be written.
+    """
+    from regionedit.evaluation.benchmarks import BENCHMARKS
+
+    rng = np.random.default_rng(settings.seed)
+    systems = [SystemFolder(name, folder) for name, folder in settings.systems.items()]
+    benchmark = BENCHMARKS[settings.benchmark](settings.data, ids=settings.ids)
+    chosen, left_out = choose_cases((case.id for case in benchmark if case.scored), systems, settings.cases, rng)
+    cases = load_cases(benchmark, chosen, systems)
+    names = tuple(settings.systems)
+    companies = [names] if settings.shown == "all" else list(combinations(names, 2))
+    each = settings.trials or len(chosen) * len(companies)
+    study = _study_name(settings, cases)
+    trials = assign(study, chosen, companies, settings.raters, each, settings.repeats, rng)
+    forms = [[t for t in trials if t.rater == rater] for rater in range(1, settings.raters + 1)]
+    for own in forms:
+        require_size(own, cases)
+    key = key_csv(trials, settings.design, settings.seed)
+    out = Path(settings.out)
+    if (out / "key.csv").is_file() and (out / "key.csv").read_bytes() != key:
+        raise ValueError(f"out: {out} holds the key of another study, which its answers need; choose another folder")
+    record = {
+        "study": study,
+        **{name: value for name, value in asdict(settings).items() if name != "out"},
+        "cases": chosen,
+        "trials": each,
+        "raters_per_trial": settings.raters * each / (len(chosen) * len(companies)),
+        "questions": {question.name: question.text for question in QUESTIONS},
+        "pictures": f"at most {LONGER_SIDE} px, PNG up to {LOSSLESS} px, above JPEG of quality {QUALITY}",
+        "left_out": left_out,
+        "resized": {n: found for n in names if (found := [i for i, case in cases.items() if n in case.resized])},
+    }
+    for rater, own in enumerate(forms, 1):
+        write_atomic(out / f"form_rater_{rater:02d}.html", form_html(settings.design, own, cases).encode())
+    write_atomic(out / "template.csv", template_csv(trials, settings.design))
+    write_atomic(out / "study.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_atomic(out / "key.csv", key)  # last: it tells that all are there
+    return record
+
+
+def _study_name(settings: StudySettings, cases: dict[str, ShownCase]) -> str:
+    """Eight digits that differ between studies: answers of one are never read with the key of another."""
+    told = [getattr(settings, name) for name in ("cases", "raters", "design", "shown", "trials", "repeats", "seed")]
+    shown = {case_id: asdict(case) for case_id, case in cases.items()}
+    return hashlib.sha256(json.dumps([told, [*settings.systems], shown]).encode()).hexdigest()[:8]

@@ -1,0 +1,50 @@
+"""What raters are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DESIGNS = ("likert", "forced_choice")
+POSITIONS = "ABCDEF"  # from left to right; more pictures do not fit beside each other
+SCALE = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Args:
+        name: its column in the answer sheets.
+        text: as raters read it.
+        meaning: what the instruction sheet says about it.
+        low, middle, high: anchors of 1, 3 and 5 of the Likert scale.
+    """
+
+    name: str
+    text: str
+    meaning: str
+    low: str
+    middle: str
+    high: str
+
+
+QUESTIONS = (
+    Question(
+        "inside",
+        "Did the edit stay inside the region the instruction is about?",
+        "The region is the thing or place that the instruction names; for something new, the place where it appears. "
+        "Compare everything else with the original: it should look the same. Do not judge here whether the instruction "
+        "was followed: a picture in which nothing changed stayed inside.",
+        "no, much else changed",
+        "partly",
+        "yes, nothing else changed",
+    ),
+    Question(
+        "followed",
+        "Did the edit follow the instruction?",
+        "Does the picture now show what was asked for? Do not judge here whether other parts changed as well.",
+        "not at all",
+        "partly",
+        "completely",
+    ),
+)

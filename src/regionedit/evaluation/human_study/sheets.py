@@ -1,0 +1,140 @@
+"""The sheets of a study: the key that tells which system was where, and the answers.
+
+The key has a row for every picture of every trial. An answer sheet has a row for every picture (likert) or every trial
+(forced_choice) and a column for every question; empty cells are missing answers, further columns are notes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from regionedit.evaluation.human_study.assignment import Trial
+from regionedit.evaluation.human_study.questions import DESIGNS, POSITIONS, QUESTIONS, SCALE
+
+KEY_COLUMNS = ("trial", "rater", "number", "case", "position", "system", "repeat_of", "design", "seed")
+NAMES = tuple(question.name for question in QUESTIONS)
+
+
+def answer_columns(design: str) -> tuple[str, ...]:
+    """Columns of an answer sheet."""
+    return ("rater", "trial", *(("position",) if design == "likert" else ()), *NAMES)
+
+
+def key_csv(trials: Iterable[Trial], design: str, seed: int) -> bytes:
+    """The key, a row for every picture of every trial, position A leftmost."""
+    return _csv(
+        KEY_COLUMNS,
+        (
+            (t.name, f"{t.rater:02d}", t.number, t.case, position, system, t.repeat_of, design, seed)
+            for t in trials
+            for position, system in zip(POSITIONS, t.systems, strict=False)
+        ),
+    )
+
+
+def template_csv(trials: Iterable[Trial], design: str) -> bytes:
+    """The empty answer sheet of all raters, in the order in which they see the trials."""
+    empty = ("",) * len(NAMES)
+    rows = []
+    for t in trials:
+        places = [(position,) for position in POSITIONS[: len(t.systems)]] if design == "likert" else [()]
+        rows += [(f"{t.rater:02d}", t.name, *place, *empty) for place in places]
+    return _csv(answer_columns(design), rows)
+
+
+def read_key(path: str | Path) -> pd.DataFrame:
+    """The key as written by `key_csv`, all columns text but `seed`.
+
+    Raises:
+        ValueError: not a key.
+    """
+    try:
+        key = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"key: {path} cannot be read: {error}") from None
+    if tuple(key.columns) != KEY_COLUMNS or not len(key):
+        raise ValueError(f"key: {path} is not a study's key.csv; expected rows of {','.join(KEY_COLUMNS)}")
+    if key["design"].nunique() > 1 or key["design"][0] not in DESIGNS or key.duplicated(["trial", "position"]).any():
+        raise ValueError(f"key: {path} was changed: one design and every position of a trial once are expected")
+    return key.assign(seed=key["seed"].astype(int))
+
+
+def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame:
+    """All answers given, a row each: rater, trial, position (likert only, else empty), question, answer.
+
+    Args:
+        paths: answer sheets; commas, semicolons or tabs between cells.
+        key: from `read_key`.
+
+    Returns:
+        `answer` is an int of the scale (likert) or the letter of a position (forced_choice).
+
+    Raises:
+        ValueError: an unknown trial, position or value, a rater without an id or with two forms, the same thing
+            answered twice; names file and line.
+    """
+    design = key["design"][0]
+    positions = key.groupby("trial")["position"].agg(set).to_dict()
+    forms = key.groupby("trial")["rater"].first().to_dict()
+    seen: dict[tuple, str] = {}
+    form_of: dict[str, tuple[str, str]] = {}
+    answers = []
+    for path in paths:
+        for where, row in _rows(Path(path), answer_columns(design)):
+            rater, trial, position = row["rater"], row["trial"], row.get("position", "").upper()
+            if trial not in positions:
+                raise ValueError(f"{where}: unknown trial {trial!r}; the key belongs to another study")
+            if design == "likert" and position not in positions[trial]:
+                raise ValueError(f"{where}: position {position!r} is none of {', '.join(sorted(positions[trial]))}")
+            allowed = {str(v): v for v in SCALE} if design == "likert" else {p: p for p in positions[trial]}
+            given = {name: row[name].upper() for name in NAMES if row[name]}
+            if not given:
+                continue
+            for name, value in given.items():
+                if value not in allowed:
+                    raise ValueError(f"{where}: {name}: {row[name]!r} is none of {', '.join(sorted(allowed))}")
+                answers.append((rater, trial, position, name, allowed[value]))
+            if not rater:
+                raise ValueError(f"{where}: the rater has no id")
+            form, first = form_of.setdefault(rater, (forms[trial], where))
+            if form != forms[trial]:
+                raise ValueError(
+                    f"{where}: rater {rater!r} answers form {forms[trial]} here and form {form} in {first}; "
+                    "give each rater an id of their own"
+                )
+            earlier = seen.setdefault((rater, trial, position), where)
+            if earlier != where:
+                raise ValueError(f"{where}: rater {rater!r} has answered this in {earlier}; keep one of them")
+    if not answers:
+        raise ValueError(f"answers: no answer in {', '.join(map(str, paths))}")
+    return pd.DataFrame(answers, columns=["rater", "trial", "position", "question", "answer"])
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[str, dict[str, str]]]:
+    """Place (file and line) and cells of every row that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"answers: {path} cannot be read: {error}") from None
+    head = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=head.count), restval="")
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} line 1: no column {missing[0]!r}; expected {','.join(columns)}")
+    for row in reader:
+        cells = {name: row[name].strip() for name in columns}
+        if any(cells.values()):
+            yield f"{path} line {reader.line_num}", cells
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,390 @@
+"""Analysing a human study: textbook values, planted preferences and biases recovered, bad answers refused by line."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from regionedit.evaluation.benchmarks import BENCHMARKS
+from regionedit.evaluation.human_study.__main__ import main
+from regionedit.evaluation.human_study.agreement import (
+    alpha_interval,
+    alpha_of_coincidences,
+    coincidences,
+    count_ratings,
+    fleiss_kappa,
+    krippendorff_alpha,
+)
+from regionedit.evaluation.human_study.analyse import analyse
+from regionedit.evaluation.human_study.biases import wilson
+from regionedit.evaluation.human_study.make import make
+from regionedit.evaluation.human_study.questions import SCALE
+from regionedit.evaluation.human_study.tables import markdown
+from tests.human_studies import Drawn, answer, read_rows, settings, write_systems
+
+# Krippendorff (2011), Computing Krippendorff's Alpha-Reliability: four observers, twelve units, missing values.
+TEXTBOOK = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    monkeypatch.setitem(BENCHMARKS, "drawn", Drawn)
+
+
+def ratings(rows) -> list[tuple]:
+    return [(r, u, int(v)) for r, row in enumerate(rows) for u, v in enumerate(row) if v != "."]
+
+
+def test_alpha_is_the_textbooks():
+    """Midranks 4.5, 15.5, 27, 34.5, 38.5 of the 9, 13, 10, 5, 3 pairable values, summed by hand over pairs c < k."""
+    data = ratings(TEXTBOOK)
+    assert len(data) == 41
+    assert krippendorff_alpha(data, SCALE, "nominal") == pytest.approx(1 - 39 * 8 / 1216, abs=1e-6)
+    assert krippendorff_alpha(data, SCALE, "ordinal") == pytest.approx(1 - 39 * 945.5 / 199740, abs=1e-6)
+    assert round(krippendorff_alpha(data, SCALE, "ordinal"), 3) == 0.815
+
+
+def test_alpha_of_two_raters_by_hand():
+    """Values 1 2, 2 2, 3 3: observed 2 * 4, expected 2 (3 * 4 + 6 * 6.25 + 2 * 20.25), n = 6."""
+    assert krippendorff_alpha(ratings(["123", "223"]), SCALE, "ordinal") == pytest.approx(1 - 5 * 8 / 180, abs=1e-6)
+
+
+def test_alpha_needs_variation_and_two_ratings():
+    assert krippendorff_alpha(ratings(["33", "33"]), SCALE, "ordinal") is None
+    assert krippendorff_alpha(ratings(["1.", ".5"]), SCALE, "ordinal") is None
+    assert krippendorff_alpha(ratings(["12.4", "12.5", "...."]), SCALE[:5], "nominal") < 1
+    assert krippendorff_alpha(ratings(["15", "15"]), SCALE, "ordinal") == 1
+
+
+@examples(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=1, max_size=9),
+    st.sampled_from(["nominal", "ordinal"]),
+)
+def test_the_bootstraps_alpha_is_the_librarys(rows, level):
+    data = [(rater, unit, value) for unit, row in enumerate(rows) for rater, value in enumerate(row) if value]
+    expected = krippendorff_alpha(data, SCALE, level)
+    _, counts_UC = count_ratings(data, SCALE)
+    found = alpha_of_coincidences(coincidences(counts_UC).sum(0)[None], level)[0]
+    assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_interval_resamples_items_whole():
+    units, counts_UC = count_ratings(ratings(TEXTBOOK), SCALE)
+    low, high = alpha_interval(counts_UC, units, "ordinal", np.random.default_rng(0))
+    assert low < 0.815 < high <= 1
+    assert (low, high) == alpha_interval(counts_UC, units, "ordinal", np.random.default_rng(0))
+    assert alpha_interval(counts_UC, [0] * len(units), "ordinal", np.random.default_rng(0)) == (None, None)
+    # Every unit twice under its item is the same sample of items; as items of their own it looks twice as large.
+    twice = np.concatenate([counts_UC, counts_UC])
+    grouped = alpha_interval(twice, units * 2, "nominal", np.random.default_rng(0))
+    apart = alpha_interval(twice, range(2 * len(units)), "nominal", np.random.default_rng(0))
+    assert apart[1] - apart[0] < 0.85 * (grouped[1] - grouped[0])
+    perfect = np.eye(5, dtype=int) * 3
+    assert alpha_interval(perfect, range(5), "ordinal", np.random.default_rng(0)) == (1, 1)
+
+
+def test_a_study_of_usual_size_is_bootstrapped_in_time():
+    rng = np.random.default_rng(0)
+    data = [(rater, case, int(rng.integers(1, 6))) for case in range(50) for rater in range(15)]
+    units, counts_UC = count_ratings(data, SCALE)
+    start = time.perf_counter()
+    krippendorff_alpha(data, SCALE, "ordinal")
+    low, high = alpha_interval(counts_UC, units, "ordinal", rng)
+    assert time.perf_counter() - start < 10
+    assert -0.1 < low < 0.05 and -0.05 < high < 0.1
+
+
+def test_kappa_is_the_textbooks():
+    """Fleiss (1971) as quoted everywhere: 14 raters, 10 subjects, 5 categories."""
+    table = """0 0 0 0 14  0 2 6 4 2  0 0 3 5 6  0 3 9 2 0  2 2 8 1 1
+               7 7 0 0 0  3 2 6 3 0  2 5 3 2 2  6 5 2 1 0  0 2 2 3 7"""
+    counts_UC = np.array(table.split(), int).reshape(10, 5)
+    value, units, per_unit = fleiss_kappa(counts_UC)
+    assert round(value, 3) == 0.210 and (units, per_unit) == (10, 14)
+    with_gaps = np.concatenate([counts_UC, [[5, 0, 0, 0, 0], [0, 0, 0, 0, 1]]])
+    assert fleiss_kappa(with_gaps) == (value, 10, 14), "units with fewer ratings cannot count"
+    assert fleiss_kappa(np.array([[3, 0], [3, 0]])) == (None, 2, 3)
+    assert fleiss_kappa(np.array([[1, 0], [0, 1]])) == (None, 0, 0)
+
+
+def test_a_share_has_wilsons_interval():
+    """8 of 10, z = 1.959964: (0.8 + z2/20 -+ z sqrt(0.016 + z2/400)) / (1 + z2/10)."""
+    share = wilson(8, 10)
+    assert (share["share"], share["count"], share["n"]) == (0.8, 8, 10)
+    assert share["low"] == pytest.approx(0.490162, abs=1e-6) and share["high"] == pytest.approx(0.943318, abs=1e-6)
+    assert wilson(0, 0)["share"] is None
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Makes a study of 8 cases and analyses what a function answers."""
+
+    def run(rate, names=("one", "two"), **changes) -> dict:
+        systems = write_systems(tmp_path, "9", names)
+        make(settings(tmp_path, systems, **changes))
+        sheets = answer(tmp_path / "study", tmp_path / "answers", rate)
+        return analyse(tmp_path / "study" / "key.csv", sheets, tmp_path / "analysis")
+
+    return run
+
+
+def number(row: dict) -> int:
+    return int(row["case"].split("-")[1])
+
+
+def test_raters_who_agree_have_alpha_1_and_the_planted_scores(study, tmp_path):
+    """Cases 0, 2 ... 8; `inside`: one gets 1 + case mod 5, two always 4."""
+
+    def rate(rater, row, question):
+        return (1 + number(row) % 5 if row["system"] == "one" else 4) if question == "inside" else 1 + number(row) % 3
+
+    found = study(rate, raters=6)
+    one = found["scores"]["one"]["inside"]
+    values = [1 + case % 5 for case in (0, 2, 3, 4, 5, 6, 7, 8)]
+    assert (one["raters"], one["items"], one["answers"], one["missing"]) == (6, 8, 48, 0)
+    assert one["mean"] == pytest.approx(np.mean(values)) and one["median"] == np.median(values)
+    assert one["sd"] == pytest.approx(np.std(values * 6, ddof=1))
+    assert one["low"] < one["mean"] < one["high"]
+    assert one["alpha"] == {"level": "ordinal", "value": 1, "low": 1, "high": 1}
+    assert one["fleiss_kappa"] == {"value": 1, "units": 8, "ratings": 6}
+    two = found["scores"]["two"]["inside"]
+    assert two["mean"] == 4 == two["low"] == two["high"] and two["sd"] == 0
+    assert two["alpha"]["value"] is None and two["fleiss_kappa"]["value"] is None, "no variation tells nothing"
+    assert found["scores_together"]["inside"]["alpha"]["value"] == 1
+    assert found["seed"] == 3 and found["raters"] == [f"0{i}" for i in range(1, 7)] and found["repeats"] is None
+    assert json.loads((tmp_path / "analysis" / "analysis.json").read_text()) == found
+
+
+def test_raters_who_throw_dice_have_alpha_0(study):
+    dice = np.random.default_rng(0)
+    found = study(lambda *_: dice.integers(1, 6), raters=14)
+    for block in (*found["scores"]["one"].values(), *found["scores_together"].values()):
+        assert abs(block["alpha"]["value"]) < 0.08 and abs(block["fleiss_kappa"]["value"]) < 0.08
+        assert block["alpha"]["low"] < 0.04 < 0.1 + block["alpha"]["high"]
+    assert all(side["A"]["low"] < 0 < side["A"]["high"] for side in found["sides"].values())
+
+
+def test_a_picture_beside_another_opponent_is_another_unit_of_the_same_case(study):
+    found = study(lambda rater, row, question: 1 + number(row) % 5, names=("one", "two", "three"), raters=3)
+    one = found["scores"]["one"]["inside"]
+    assert (one["items"], one["answers"], one["fleiss_kappa"]["units"]) == (8, 48, 16)
+    assert found["scores_together"]["inside"]["fleiss_kappa"]["units"] == 48
+
+
+def test_a_planted_preference_is_found(study):
+    dice = np.random.default_rng(1)
+
+    def rate(rater, row, question):
+        return (row["system"] == "one") + (dice.normal() if question == "inside" else 0)
+
+    found = study(rate, raters=20, design="forced_choice", trials=6)
+    inside, followed = found["preferences"]
+    chance = 0.7602  # that a normal number of standard deviation sqrt 2 and mean 1 is above 0
+    share = inside["shares"]["one"]
+    assert share["low"] < chance < share["high"] and share["low"] > 0.5 and share["n"] == 120
+    assert share["share"] + inside["shares"]["two"]["share"] == pytest.approx(1)
+    assert (inside["raters"], inside["items"], inside["answers"]) == (20, 8, 120)
+    assert inside["alpha"]["level"] == "nominal" and abs(inside["alpha"]["value"]) < 0.35
+    assert followed["shares"]["one"]["share"] == 1 and followed["alpha"]["value"] is None
+    assert found["preferences_overall"] == {}
+    assert found["sides"]["followed"]["A"]["share"] == 0.5, "sides are balanced, so a sure rater shows no bias"
+
+
+def test_pairs_of_three_systems_are_told_apart_and_together(study):
+    worth = {"one": 2, "two": 1, "three": 0}
+    found = study(
+        lambda rater, row, question: worth[row["system"]], names=("one", "two", "three"), design="forced_choice"
+    )
+    pairs = {tuple(block["systems"]): block["shares"] for block in found["preferences"]}
+    assert pairs.keys() == {("one", "two"), ("one", "three"), ("three", "two")}
+    assert pairs["three", "two"]["two"]["share"] == 1 and pairs["three", "two"]["two"]["n"] == 32
+    overall = {system: block["inside"]["share"] for system, block in found["preferences_overall"].items()}
+    assert overall == {"one": 1, "two": 0.5, "three": 0}
+
+
+def test_shares_of_all_systems_at_once_sum_to_1(study):
+    dice = np.random.default_rng(2)
+    names = ("one", "two", "three", "four")
+    found = study(lambda *_: dice.normal(), names=names, design="forced_choice", shown="all", raters=9)
+    for block in found["preferences"]:
+        assert sum(share["share"] for share in block["shares"].values()) == pytest.approx(1)
+    for sides in found["sides"].values():
+        assert list(sides) == list("ABCD")
+        assert sum(share["count"] for share in sides.values()) == 72 and sides["A"]["expected"] == 0.25
+
+
+@pytest.mark.parametrize("names, shown", [(("one", "two"), "pairs"), (("one", "two", "three"), "all")])
+def test_a_preference_for_the_left_is_found(study, names, shown):
+    dice = np.random.default_rng(3)
+
+    def rate(rater, row, question):
+        return dice.normal() + (question == "inside") * (row["position"] == "A")
+
+    found = study(rate, names=names, shown=shown, raters=12, design="forced_choice")
+    assert found["sides"]["inside"]["A"]["low"] > found["sides"]["inside"]["A"]["expected"]
+    followed = found["sides"]["followed"]["A"]
+    assert followed["low"] < followed["expected"] < followed["high"]
+
+
+def test_higher_scores_on_the_left_are_found_and_a_better_system_is_not_mistaken_for_a_side(study):
+    dice = np.random.default_rng(4)
+
+    def rate(rater, row, question):
+        left = question == "inside" and row["position"] == "A"
+        return int(np.clip(2 + 2 * (row["system"] == "one") + left + dice.integers(-1, 1), 1, 5))
+
+    found = study(rate, raters=12)
+    inside, followed = (found["sides"][name]["A"] for name in ("inside", "followed"))
+    assert inside["n"] == 96 and inside["low"] > 0.5 and abs(inside["difference"] - 1) < 0.25
+    assert followed["low"] < 0 < followed["high"]
+    assert followed["high"] - followed["low"] < 0.4, "what the systems differ by does not blur it"
+
+
+def test_repeats_tell_whether_raters_agree_with_themselves(study):
+    """Rater 01 answers by what is shown, rater 02 by the side: reversed pictures catch that."""
+
+    def rate(rater, row, question):
+        return row["system"] == "one" if rater == "01" else row["position"] == "A"
+
+    found = study(rate, raters=2, design="forced_choice", repeats=2)
+    for block in found["repeats"].values():
+        assert {rater: share["share"] for rater, share in block["by_rater"].items()} == {"01": 1, "02": 0}
+        assert (block["same"]["count"], block["same"]["n"]) == (2, 4)
+    assert found["preferences"][0]["answers"] == 16, "a repeated trial does not count twice"
+
+
+def test_repeats_on_the_scale_have_a_mean_difference(study):
+    later = lambda rater, row, question: 4 if row["repeat_of"] and question == "inside" else 3  # noqa: E731
+    found = study(later, repeats=2)
+    assert found["repeats"]["inside"]["mean_difference"] == 1 and found["repeats"]["inside"]["same"]["share"] == 0
+    assert found["repeats"]["followed"]["mean_difference"] == 0 and found["repeats"]["followed"]["same"]["n"] == 16
+
+
+def test_missing_answers_and_forms_are_counted(study):
+    def rate(rater, row, question):
+        if rater == "04" or (rater == "01" and row["system"] == "one" and question == "followed"):
+            return None
+        return 1 + (number(row) + int(rater)) % 5
+
+    found = study(rate)
+    assert found["raters"] == ["01", "02", "03"] and found["forms_without_answers"] == ["04"]
+    assert (found["answers"], found["missing"]) == (3 * 32 - 8, 8)
+    one = found["scores"]["one"]
+    assert (one["followed"]["raters"], one["followed"]["answers"], one["followed"]["missing"]) == (2, 16, 8)
+    assert one["inside"]["missing"] == 0 == found["scores"]["two"]["followed"]["missing"]
+    assert found["sides"]["followed"]["A"]["n"] == 16, "half-answered pages tell nothing about sides"
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    """A likert study's key, and its template filled in by hand: the lines of form 01."""
+    make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two"))))
+    lines = (tmp_path / "study" / "template.csv").read_text().splitlines()
+    return tmp_path / "study" / "key.csv", [lines[0], *(line[:-1] + "3,4" for line in lines if line.startswith("01,"))]
+
+
+def test_a_sheet_filled_in_by_hand_in_a_spreadsheet_is_read(sheet, tmp_path):
+    """With a byte-order mark, semicolons, a column of notes and the other raters' rows still empty."""
+    key, lines = sheet
+    other = (key.parent / "template.csv").read_text().splitlines()[-1]
+    path = tmp_path / "by_hand.csv"
+    text = "\r\n".join(line.replace(",", ";") + ";note" for line in [*lines, other])
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    found = analyse(key, [path], tmp_path / "analysis")
+    assert found["answers"] == 32 and found["raters"] == ["01"] and found["missing"] == 0
+    assert found["scores"]["one"]["inside"]["mean"] == 3 and found["scores"]["two"]["followed"]["mean"] == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda lines: [lines[0].replace("trial", "page"), *lines[1:]],
+            r"x.csv line 1: no column 'trial'; expected rater,",
+        ),
+        (
+            lambda lines: [*lines[:2], lines[2].replace("-01-", "-77-"), *lines[3:]],
+            "x.csv line 3: unknown trial '.*-77-",
+        ),
+        (lambda lines: [*lines[:3], lines[3].replace(",A,", ",C,")], "x.csv line 4: position 'C' is none of A, B"),
+        (
+            lambda lines: [*lines[:4], lines[4].replace("3,4", "3,6")],
+            "x.csv line 5: followed: '6' is none of 1, 2, 3, 4, 5",
+        ),
+        (lambda lines: [*lines[:4], lines[4].replace("3,4", "2.5,4")], "x.csv line 5: inside: '2.5' is none of"),
+        (lambda lines: [*lines[:2], lines[2][2:]], "x.csv line 3: the rater has no id"),
+        (lambda lines: [*lines, lines[1]], "x.csv line 18: rater '01' has answered this in .*x.csv line 2"),
+        (
+            lambda lines: [*lines, lines[1].replace("-01-", "-02-")],
+            "line 18: rater '01' answers form 02 here and form 01 in",
+        ),
+        (lambda lines: lines[:1], "answers: no answer in .*x.csv"),
+        (lambda lines: [""], "x.csv line 1: no column 'rater'"),
+    ],
+)
+def test_a_bad_answer_is_refused_with_file_and_line(sheet, change, message, tmp_path, capsys):
+    key, lines = sheet
+    (tmp_path / "x.csv").write_text("\n".join(change(lines)) + "\n")
+    arguments = [
+        "analyse",
+        "--key",
+        str(key),
+        "--out",
+        str(tmp_path / "analysis"),
+        "--answers",
+        str(tmp_path / "x.csv"),
+    ]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.startswith("human_study analyse: error: ") and error.count("\n") == 1
+    assert not (tmp_path / "analysis").exists()
+
+
+def test_a_forced_choice_names_a_position_of_its_trial(tmp_path):
+    make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two")), design="forced_choice"))
+    key, path = tmp_path / "study" / "key.csv", tmp_path / "x.csv"
+    trial = read_rows(key)[0]["trial"]
+    path.write_text(f"rater,trial,inside,followed\n01,{trial},b,C\n")
+    with pytest.raises(ValueError, match="x.csv line 2: followed: 'C' is none of A, B"):
+        analyse(key, [path], tmp_path / "analysis")
+    path.write_text(f"rater,trial,inside,followed\n01,{trial},b,\n")
+    assert analyse(key, [path], tmp_path / "analysis")["sides"]["inside"]["A"]["count"] == 0
+
+
+@pytest.mark.parametrize("content", [None, "", "trial,rater\nx,1\n"])
+def test_a_file_that_is_no_key_is_refused(content, tmp_path):
+    if content is not None:
+        (tmp_path / "key.csv").write_text(content)
+    with pytest.raises(ValueError, match="^key: .*key.csv "):
+        analyse(tmp_path / "key.csv", [tmp_path / "x.csv"], tmp_path / "analysis")
+
+
+def test_the_tables_say_what_the_analysis_holds(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "220")
+    dice = np.random.default_rng(5)
+
+    def rate(rater, row, question):
+        return int(np.clip(number(row) % 5 + 1 + dice.integers(0, 2), 1, 5))
+
+    found = study(rate, names=("one", "[b]|two"), repeats=2)
+    text = (tmp_path / "analysis" / "analysis.md").read_text()
+    assert text == markdown(found)
+    one = found["scores"]["one"]["inside"]
+    mean = f"{one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    assert f"| one | inside | 4 | 8 | 32 of 32 | {mean} | {one['sd']:.2f} |" in text
+    assert f"{one['alpha']['value']:.2f} [{one['alpha']['low']:.2f}, {one['alpha']['high']:.2f}]" in text
+    assert "| [b]\\|two | followed |" in text and "## Sides" in text and "## Repeated trials" in text
+    answers = [str(path) for path in sorted((tmp_path / "answers").iterdir())]
+    key = str(tmp_path / "study" / "key.csv")
+    assert main(["analyse", "--key", key, "--out", str(tmp_path / "again"), "--answers", *answers]) == 0
+    printed = capsys.readouterr().out
+    assert "[b]|two" in printed and mean in printed
+    assert (tmp_path / "again" / "analysis.md").read_text() == text
