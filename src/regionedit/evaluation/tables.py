@@ -2,53 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from regionedit.evaluation import METRICS
+from regionedit.evaluation.protocols import column_heads
 
-COMPARISON = (
-    "region_iou",
-    "region_iou_best",
-    "region_iou_pixel",
-    "region_precision",
-    "region_recall",
-    "pointing",
-    "edit_success",
-    "outside_change",
-    "l1",
-    "clip_direction",
-    "clip_image",
-    "dino",
-)
-BY_OPERATION = (
-    "region_iou",
-    "region_iou_pixel",
-    "region_area",
-    "pointing",
-    "pointing_chance",
-    "add_inside",
-    "add_size_ratio",
-    "background_iou",
-    "edit_success",
-    "l1",
-    "clip_direction",
-)
-BY_GROUP = ("region_iou", "region_iou_best", "region_iou_pixel", "pointing", "edit_success", "l1", "clip_direction")
+# The microworld's tables differ by what a row is; those of every other benchmark show its protocol's columns.
+OWN_COLUMNS = {
+    "microworld": {
+        "comparison": (
+            "region_iou",
+            "region_iou_best",
+            "region_iou_pixel",
+            "region_precision",
+            "region_recall",
+            "pointing",
+            "edit_success",
+            "outside_change",
+            "l1",
+            "clip_direction",
+            "clip_image",
+            "dino",
+        ),
+        "operation": (
+            "region_iou",
+            "region_iou_pixel",
+            "region_area",
+            "pointing",
+            "pointing_chance",
+            "add_inside",
+            "add_size_ratio",
+            "background_iou",
+            "edit_success",
+            "l1",
+            "clip_direction",
+        ),
+        "group": (
+            "region_iou",
+            "region_iou_best",
+            "region_iou_pixel",
+            "pointing",
+            "edit_success",
+            "l1",
+            "clip_direction",
+        ),
+    },
+}
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A title, a note, column heads and rows of cells; the first cell of a row is its name."""
+    """A title, a note, column heads and rows of cells; the first cell of a row is its name.
+
+    Args:
+        note: below the table; may have several lines.
+        best: (row, column) of the cells to set apart, both from 0.
+        rules: rows above which a line is drawn.
+    """
 
     title: str
     note: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    best: frozenset[tuple[int, int]] = frozenset()
+    rules: frozenset[int] = frozenset()
+
+
+def columns_of(summary: dict, table: str) -> dict[str, str]:
+    """Head -> metric of a `comparison`, `operation` or `group` table: the benchmark's own or its protocol's columns."""
+    own = OWN_COLUMNS.get(summary["benchmark"])
+    if own is not None:
+        return column_heads(own[table])
+    return summary["protocol"].get("columns") or column_heads(summary["metrics"])
 
 
 def comparison(summary: dict, intervals: bool = True) -> TextTable:
@@ -60,18 +91,42 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
         blocks.append(("trained with masks (ceiling)", summary["ceiling"]))
     if "truth" in summary["baselines"]:
         blocks.append((summary["baselines"]["truth"]["title"], summary["baselines"]["truth"]))
-    note = f"region columns: mean over {', '.join(summary['protocol']['headline_operations'])}"
-    chance = summary["metrics"].get("pointing_chance")
-    note += f"; pointing at random scores {chance['mean']:.3f}" if chance else ""
-    notes = [f"{block['title']}: {block['note']}" for block in rivals.values() if block["note"]]
-    return _table("Regions and edits", "; ".join([note, *notes]), "region", COMPARISON, blocks, intervals)
+    notes = []
+    if headline := summary["protocol"].get("headline_operations"):
+        notes.append(f"region columns: mean over {', '.join(headline)}")
+    if chance := summary["metrics"].get("pointing_chance"):
+        notes.append(f"pointing at random scores {chance['mean']:.3f}")
+    notes += [f"{block['title']}: {block['note']}" for block in rivals.values() if block["note"]]
+    columns = columns_of(summary, "comparison")
+    of_regions = any(name in METRICS and METRICS[name].of_region for name in columns.values())
+    title, head = ("Regions and edits", "region") if of_regions else ("Edits", "system")
+    return _table(title, "; ".join(notes), head, columns, blocks, intervals)
 
 
 def by_group(summary: dict, group: str, intervals: bool = True) -> TextTable:
     """One group of cases a row: operations, numbers of objects, seen and unseen pairs."""
-    columns = BY_OPERATION if group == "operation" else BY_GROUP
+    columns = columns_of(summary, "operation" if group == "operation" else "group")
     blocks = [(f"{value} (n={block['n']})", block) for value, block in summary["by"][group].items()]
     return _table(f"By {group}", "", group, columns, blocks, intervals)
+
+
+def also_measured(summary: dict, intervals: bool = True) -> TextTable:
+    """The metrics that no other table of the evaluation has a column for: a metric a row, a system a column."""
+    shown = {name for table in ("comparison", "operation", "group") for name in columns_of(summary, table).values()}
+    blocks = {f"{summary['name']} (this run)": summary}
+    blocks |= {block["title"]: block for block in summary["baselines"].values()}
+    left = dict.fromkeys(name for block in blocks.values() for name in block["metrics"] if name not in shown)
+    rows = tuple(
+        (head, *(_cell(block["metrics"].get(name), intervals) for block in blocks.values()))
+        for head, name in column_heads(left).items()
+    )
+    return TextTable("Also measured", "", ("metric", *blocks), rows)
+
+
+def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
+    """All tables of an evaluation: the comparison, what it has no columns for, and every group."""
+    groups = [by_group(summary, group, intervals) for group in summary["by"]]
+    return [t for t in (comparison(summary, intervals), also_measured(summary, intervals), *groups) if t.rows]
 
 
 def share_of_ceiling(summary: dict) -> str:
@@ -88,27 +143,40 @@ def share_of_ceiling(summary: dict) -> str:
 
 
 def print_tables(summary: dict, console: Console) -> None:
-    """The comparison and every group, on the console: means alone, intervals are in the report."""
-    for table in (comparison(summary, False), *(by_group(summary, group, False) for group in summary["by"])):
-        shown = RichTable(title=table.title, caption=table.note or None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        shown.title_justify = shown.caption_justify = "left"
-        for place, head in enumerate(table.heads):
-            shown.add_column(head, justify="right" if place else "left", no_wrap=True)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+    """Every table on the console: means alone, intervals are in the report."""
+    for table in evaluation_tables(summary, False):
+        print_table(table, console)
     closing = [share_of_ceiling(summary), f"{summary['n']} cases, {summary['failed']} failed"]
-    console.print("; ".join(part for part in closing if part))
+    console.print("; ".join(part for part in closing if part), markup=False)
+
+
+def print_table(table: TextTable, console: Console) -> None:
+    """One table; cells are printed as they are, never read as rich's markup."""
+    shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, head in enumerate(table.heads):
+        shown.add_column(Text(head), justify="right" if place else "left", no_wrap=True)
+    for number, row in enumerate(table.rows):
+        if number in table.rules:
+            shown.add_section()
+        cells = (Text(c, style="bold" if (number, place) in table.best else "") for place, c in enumerate(row))
+        shown.add_row(*cells)
+    # Not as the table's own title and caption, which would be wrapped to its width.
+    console.print(Text(table.title, style="italic"), shown, Text(table.note, style="dim"), sep="\n")
 
 
 def _table(
-    title: str, note: str, head: str, columns: Sequence[str], blocks: Sequence[tuple[str, dict]], intervals: bool
+    title: str,
+    note: str,
+    head: str,
+    columns: Mapping[str, str],
+    blocks: Sequence[tuple[str, dict]],
+    intervals: bool,
 ) -> TextTable:
-    shown = [name for name in columns if any(name in block["metrics"] for _, block in blocks)]
+    shown = {t: name for t, name in columns.items() if any(name in block["metrics"] for _, block in blocks)}
     rows = tuple(
-        (name, *(_cell(block["metrics"].get(column), intervals) for column in shown)) for name, block in blocks
+        (name, *(_cell(block["metrics"].get(column), intervals) for column in shown.values())) for name, block in blocks
     )
-    return TextTable(title, note, (head, *(METRICS[name].title for name in shown)), rows)
+    return TextTable(title, note, (head, *shown), rows)
 
 
 def _cell(score: dict | None, interval: bool) -> str:

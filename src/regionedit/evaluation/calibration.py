@@ -1,0 +1,93 @@
+"""Is the evaluation itself right? Known numbers to find again: a printed row, and a checksum that needs no editor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.editing import chunks
+from regionedit.records import EditCase
+
+# CLIP-T of MagicBrush's own target pictures with their local descriptions, ViT-B/32, by number of scored cases: all
+# turns, final turns (github.com/OSU-NLP-Group/MagicBrush, issue 27; two runs to the same five digits).
+CHECKSUMS = {1053: 0.28259, 535: 0.28554}
+# Arithmetic (half or single precision) moves the mean far less; other captions move it by .02.
+CHECKSUM_TOLERANCE = 0.002
+TOGETHER = 32
+
+
+class PictureAndTextEncoder(Protocol):
+    """What the judge CLIP offers."""
+
+    def unit_pictures(self, pictures: list[Image.Image]) -> Tensor: ...
+
+    def unit_texts(self, texts: list[str]) -> Tensor: ...
+
+
+def check_expected(summary: dict, expected: Mapping[str, float], tolerance: float) -> list[str]:
+    """Compare an evaluation's means with known ones.
+
+    Args:
+        summary: what summary.json holds.
+        expected: metric -> mean.
+        tolerance: largest difference that counts as found again.
+
+    Returns:
+        A line for each metric: measured, expected, within or OUTSIDE and by how much.
+
+    Raises:
+        ValueError: `expected` names no metric.
+    """
+    lines = []
+    for name, value in expected.items():
+        if name not in METRICS:
+            raise ValueError(f"expected.{name}: no metric {name!r}; there are: {', '.join(METRICS)}")
+        score = summary["metrics"].get(name)
+        if score is None:
+            lines.append(f"{name}: not measured; expected {value:.4f}")
+            continue
+        off = score["mean"] - value
+        verdict = "within" if abs(off) <= tolerance else "OUTSIDE"
+        lines.append(f"{name}: {score['mean']:.4f}, expected {value:.4f} ± {tolerance:g}: {verdict} ({off:+.4f})")
+    return lines
+
+
+def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder) -> float:
+    """Mean cosine of the target pictures and the target captions of the scored cases.
+
+    Raises:
+        ValueError: a scored case has no target picture or no caption, or there is none.
+    """
+    total, count = 0.0, 0
+    for together in chunks((case for case in cases if case.scored), TOGETHER):
+        for case in together:
+            if case.truth_image is None or case.request.captions is None:
+                raise ValueError(f"{case.id}: the checksum needs target pictures and captions")
+        pictures = judge.unit_pictures([case.truth_image.convert("RGB") for case in together])
+        texts = judge.unit_texts([case.request.captions.target for case in together])
+        total += float((pictures * texts).sum())
+        count += len(together)
+    if not count:
+        raise ValueError("the checksum needs cases")
+    return total / count
+
+
+def checksum_verdict(found: float, n: int) -> str:
+    """One line: do data, captions and CLIP give MagicBrush's known number?
+
+    Args:
+        found: from `magicbrush_checksum` with OpenAI's ViT-B/32.
+        n: scored cases.
+    """
+    if n not in CHECKSUMS:
+        whole = " or ".join(f"{known:,}" for known in CHECKSUMS)
+        return f"MagicBrush checksum: {found:.5f} over {n:,} cases; known only for {whole} cases"
+    known = CHECKSUMS[n]
+    told = f"MagicBrush checksum: CLIP-T of the target pictures {found:.5f}, known {known:.5f}"
+    if abs(found - known) <= CHECKSUM_TOLERANCE:
+        return f"{told}: right"
+    return f"{told}: WRONG; about 0.307 means global instead of local descriptions, else another CLIP, split or resize"

@@ -1,0 +1,239 @@
+"""python -m regionedit.evaluation.compare A B ...: several evaluations in one table, or a refusal that says why.
+
+A, B are folders that evaluate.py wrote, or their summary.json. The terminal shows the table; --out receives
+comparison.md, comparison.tex and comparison.csv (full precision). Exit code 2 and a line for each difference where two
+numbers of one column were not computed alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.comparability import (
+    Evaluation,
+    IncomparableError,
+    differences,
+    ignored_differences,
+    read_evaluations,
+)
+from regionedit.evaluation.comparison import Row, main_table, numbers, quoted_tables
+from regionedit.evaluation.export import latex, markdown
+from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, column_heads
+from regionedit.evaluation.published import PublishedRow, of_benchmark
+from regionedit.evaluation.scoring import interval
+from regionedit.evaluation.system_pairs import PICK_SCORE, paired_table, pick_scores, preference_table, soft_max
+from regionedit.evaluation.tables import TextTable, print_table
+from regionedit.files import write_together
+
+WIDTH = 160  # of the printed tables where no terminal says how many columns there are
+IDENTITY, ORACLE = "identity", "truth"  # the baselines that bound the systems
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is shown.
+
+    Args:
+        tables: the comparison first.
+        rows: those of the comparison.
+        columns: its heads -> metrics.
+    """
+
+    tables: list[TextTable]
+    rows: list[Row]
+    columns: dict[str, str]
+
+
+def compare(
+    evaluations: Sequence[Evaluation], protocol: Protocol | None = None, published: bool = False, paired: bool = False
+) -> Comparison:
+    """The comparison of evaluations that were computed alike.
+
+    Args:
+        evaluations: the systems.
+        protocol: whose columns are shown, and which all evaluations must have kept to; None: that of their own blocks.
+        published: quote the rows that others printed.
+        paired: add differences on the cases in both.
+
+    Raises:
+        IncomparableError: two numbers of a column were not computed alike, or not with this protocol.
+        ValueError: an evaluation lacks the rows that a table needs, or nothing is there to show.
+    """
+    first = evaluations[0]
+    if protocol is not None:
+        _require(protocol, evaluations)
+    asked = protocol.columns if protocol else first.block.get("columns") or column_heads(first.summary["metrics"])
+    if unknown := [metric for metric in asked.values() if metric not in METRICS]:
+        raise ValueError(f"{first.name}: no metric {', '.join(unknown)}; there are: {', '.join(METRICS)}")
+    if lines := differences(evaluations, asked):
+        raise IncomparableError(lines)
+    columns = {title: m for title, m in asked.items() if any(m in e.summary["metrics"] for e in evaluations)}
+    if not columns:
+        raise ValueError(f"{first.name}: none of the columns was measured: {', '.join(asked)}")
+    notes = [_told(first)]
+    if missing := [title for title in asked if title not in columns]:
+        notes.append(f"not measured: {', '.join(missing)}")
+    rows = [
+        Row(e.name, "measured", _scores(e.summary, columns), e.summary["n"], e.summary["failed"]) for e in evaluations
+    ]
+    tables = []
+    if paired:
+        raw = {f"{title} (raw)" if metric == PICK_SCORE else title: metric for title, metric in columns.items()}
+        tables.append(paired_table(evaluations, raw))
+    if title := next((t for t, metric in columns.items() if metric == PICK_SCORE), None):
+        rows, preferences, note = _with_preferences(rows, evaluations, title)
+        tables += preferences
+        notes.append(note)
+        columns = {t: m for t, m in columns.items() if t != title or preferences}
+    rows += _bounds(evaluations, columns)
+    notes += ignored_differences(evaluations) + _incomplete(rows, columns)
+    if published:
+        quoted, others, remarks = _published(evaluations, protocol, columns)
+        rows += quoted
+        notes += remarks
+        tables += others
+    return Comparison([main_table(rows, columns, notes), *tables], rows, columns)
+
+
+def _require(protocol: Protocol, evaluations: Sequence[Evaluation]) -> None:
+    lines = []
+    for e in evaluations:
+        if e.summary["benchmark"] != protocol.benchmark:
+            lines.append(f"{e.name}: benchmark: {e.summary['benchmark']!r}, not {protocol.benchmark!r}")
+        lines += [f"{e.name}: {line}" for line in protocol.deviations(e.block)]
+    if lines:
+        raise IncomparableError([f"{line}, as protocol {protocol.name} has it" for line in lines])
+
+
+def _scores(block: dict, columns: Mapping[str, str]) -> dict[str, dict]:
+    return {title: block["metrics"][metric] for title, metric in columns.items() if metric in block["metrics"]}
+
+
+def _with_preferences(
+    rows: list[Row], evaluations: Sequence[Evaluation], title: str
+) -> tuple[list[Row], list[TextTable], str]:
+    """The rows with PickScore soft-maxed over the systems, or without it where there is only one."""
+    compared = [e for e in evaluations if PICK_SCORE in e.summary["metrics"]]
+    if len(compared) < 2:
+        rows = [replace(row, scores={t: s for t, s in row.scores.items() if t != title}) for row in rows]
+        return rows, [], f"{title}: not shown, for its soft-max is over systems and there is one"
+    raw = pick_scores(compared)
+    if raw.empty:
+        raise ValueError(f"{PICK_SCORE}: no case has a score from every system")
+    preferred = {name: interval(column.to_numpy()) for name, column in soft_max(raw).items()}
+    rows = [replace(r, scores=r.scores | {title: preferred[r.name]}) if r.name in preferred else r for r in rows]
+    note = f"{title}: soft-max of the raw scores over these {len(compared)} systems in {len(raw)} cases; chance is"
+    return rows, [preference_table(raw)], f"{note} {1 / len(compared):.3f}"
+
+
+def _bounds(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> list[Row]:
+    """The source copied, which is the same for all systems, and each system with the true region."""
+    # Their PickScores are raw, and take no part in the soft-max.
+    shown = {title: metric for title, metric in columns.items() if metric != PICK_SCORE}
+    baselines = [(e, e.summary.get("baselines", {})) for e in evaluations]
+    found = [(IDENTITY, found[IDENTITY], "") for _, found in baselines if IDENTITY in found][:1]
+    found += [("oracle", found[ORACLE], f"{e.name}: ") for e, found in baselines if ORACLE in found]
+    rows = [
+        Row(f"{owner}{block.get('title', kind)}", kind, _scores(block, shown), block["n"], block["failed"])
+        for kind, block, owner in found
+    ]
+    return [row for row in rows if row.scores]
+
+
+def _incomplete(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
+    """Systems whose mean in a column is over fewer cases than were scored."""
+    told = []
+    for row in (row for row in rows if row.kind == "measured"):
+        scored = row.n - row.failed
+        for title, metric in columns.items():
+            n = row.scores.get(title, {}).get("n", scored)
+            if n < scored and not METRICS[metric].headline:
+                told.append(f"{row.name}, {title}: over {n} of {scored} scored cases, the others have no value")
+    return told
+
+
+def _published(
+    evaluations: Sequence[Evaluation], protocol: Protocol | None, columns: Mapping[str, str]
+) -> tuple[list[Row], list[TextTable], list[str]]:
+    """What others printed: rows for the same columns, tables of the rest, remarks."""
+    name = evaluations[0].block["name"]
+    same, others = of_benchmark(evaluations[0].summary["benchmark"], name)
+    if protocol is None and (FOLDER / f"{name}.yaml").is_file():
+        protocol = Protocol.read(name)
+    lines = [f"there is no {FOLDER / name}.yaml"]
+    if protocol is not None:
+        lines = [f"{e.name}: {line}" for e in evaluations for line in protocol.deviations(e.block)]
+    if not same:
+        remarks = [f"no printed row is known for protocol {name} on this benchmark"]
+    elif lines:
+        remarks = [f"no printed row compares, for not all was computed as protocol {name} has it: {'; '.join(lines)}"]
+        same, others = [], same + others
+    else:
+        remarks = [f"not said by the protocol's authors, {key}: {told}" for key, told in protocol.unstated.items()]
+    comparable = [title for title, metric in columns.items() if metric != PICK_SCORE]
+    if lost := dict.fromkeys(title for row in same for title in row.figures if title not in comparable):
+        remarks.append(f"printed, but not shown here: {', '.join(lost)}")
+    for source, note in dict.fromkeys((row.source, row.table_note) for row in same if row.table_note):
+        remarks.append(f"{source}: {note}")
+    rows = [_quoted(row, comparable) for row in same]
+    return [row for row in rows if row.scores], quoted_tables(others), remarks
+
+
+def _quoted(row: PublishedRow, titles: Sequence[str]) -> Row:
+    scores = {title: {"mean": row.figures[title]} for title in titles if title in row.figures}
+    return Row(row.method, "published", scores, source=row.cited, note=row.remark)
+
+
+def _told(evaluation: Evaluation) -> str:
+    """The protocol block in one line."""
+    block = evaluation.block
+    facts = [f"{key} {block[key]}" for key in BACKBONES if key in block]
+    said = [key for key in ("reference", "caption_filter", "resize") if key in block]
+    facts += [f"{key.replace('_', ' ')}: {block[key]}" for key in said]
+    if "n_found" in block:
+        facts.append(f"{block['n_found']} cases" + (f" of {block['n_expected']}" if block.get("n_expected") else ""))
+    return f"{evaluation.summary['benchmark']}, protocol {block['name']}: {'; '.join(facts)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: compared. 2: not comparable, or a wrong argument; each line says what."""
+    parser = argparse.ArgumentParser(prog="compare", description="Several evaluations in one table.")
+    parser.add_argument("evaluations", nargs="+", help="folders that evaluate.py wrote, or their summary.json")
+    parser.add_argument("--protocol", help="name or YAML of the protocol that all must have kept to; gives the columns")
+    parser.add_argument("--out", default="outputs/comparison", help="receives comparison.md, .tex and .csv")
+    parser.add_argument("--published", action="store_true", help="quote the rows that others printed")
+    parser.add_argument("--paired", action="store_true", help="add differences between systems on the same cases")
+    arguments = parser.parse_args(argv)
+    out = Path(arguments.out)
+    try:
+        protocol = Protocol.read(arguments.protocol) if arguments.protocol else None
+        found = compare(read_evaluations(arguments.evaluations), protocol, arguments.published, arguments.paired)
+        files = {
+            "comparison.md": markdown(found.tables),
+            "comparison.tex": latex(found.tables),
+            "comparison.csv": numbers(found.rows, found.columns).to_csv(index=False),
+        }
+        write_together(out, {name: text.encode() for name, text in files.items()})
+    except IncomparableError as error:
+        for line in error.lines:
+            print(f"compare: not comparable: {line}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"compare: error: {error}", file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    for table in found.tables:
+        print_table(table, console)
+    console.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

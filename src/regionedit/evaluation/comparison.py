@@ -1,0 +1,137 @@
+"""The rows of a comparison, and the tables made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import pandas as pd
+
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.published import PublishedRow
+from regionedit.evaluation.tables import TextTable
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the comparison.
+
+    Args:
+        name: the system.
+        kind: measured, identity (the source copied), oracle (the true region edited) or published.
+        scores: column -> {mean, low, high, n}; of a published row only the mean.
+        n, failed: cases, None where not known.
+        source: of a published row.
+        note: what the reader must know.
+    """
+
+    name: str
+    kind: str
+    scores: dict[str, dict]
+    n: int | None = None
+    failed: int | None = None
+    source: str = ""
+    note: str = ""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The means alone."""
+        return {title: score["mean"] for title, score in self.scores.items()}
+
+
+def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
+    """A row per system with each column's mean, low, high and n, in full precision."""
+    told = []
+    for row in rows:
+        facts = {"system": row.name, "kind": row.kind, "n": row.n, "failed": row.failed}
+        for title in columns:
+            score = row.scores.get(title, {})
+            facts[title] = score.get("mean")
+            facts |= {f"{title} {key}": score.get(key) for key in ("low", "high", "n")}
+        told.append(facts | {"source": row.source, "note": row.note})
+    counts = ["n", "failed", *(f"{title} n" for title in columns)]
+    return pd.DataFrame(told).astype(dict.fromkeys(counts, "Int64"))
+
+
+def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
+    """The comparison: measured systems, then the rows that bound them, then what others printed.
+
+    Args:
+        columns: head -> metric.
+        notes: what the table must say of itself.
+    """
+    decimals = {t: _decimals([row.scores[t]["mean"] for row in rows if t in row.scores]) for t in columns}
+    marks = {source: f"[{k}]" for k, source in enumerate(dict.fromkeys(r.source for r in rows if r.source), 1)}
+    places = {source: _places([row.figures for row in rows if row.source == source]) for source in marks}
+    notes = [*notes, "± half the width of the 95 % bootstrap interval over cases"]
+    notes += [f"{mark} quoted, not measured here: {source}" for source, mark in marks.items()]
+    notes += [f"{marks[row.source]} {row.name}: {row.note}" for row in rows if row.note]
+    cells = tuple(
+        (
+            f"{row.name} {marks[row.source]}" if row.source else row.name,
+            *("" if count is None else str(count) for count in (row.n, row.failed)),
+            *(_cell(row.scores.get(t), (places.get(row.source) or decimals).get(t, 0)) for t in columns),
+        )
+        for row in rows
+    )
+    sections = ["bound" if row.kind in ("identity", "oracle") else row.kind for row in rows]
+    rules = frozenset(k for k in range(1, len(rows)) if sections[k] != sections[k - 1])
+    heads = ("system", "n", "failed", *(f"{title}{_arrow(metric)}" for title, metric in columns.items()))
+    return TextTable("Comparison", "\n".join(notes), heads, cells, _best(rows, columns), rules)
+
+
+def quoted_tables(rows: Sequence[PublishedRow]) -> list[TextTable]:
+    """What others printed with other protocols: a table for each source, under its own column titles."""
+    tables = []
+    for source, protocol in dict.fromkeys((row.cited, row.protocol) for row in rows):
+        together = [row for row in rows if (row.cited, row.protocol) == (source, protocol)]
+        places = _places([row.figures for row in together])
+        cells = tuple(
+            (row.method, *(f"{row.figures[t]:.{places[t]}f}" if t in row.figures else "" for t in places))
+            for row in together
+        )
+        notes = ["quoted, not measured here", *dict.fromkeys(row.table_note for row in together)]
+        notes += [f"{row.method}: {row.remark}" for row in together if row.remark]
+        title = f"Other protocol ({protocol}), not comparable: {source}"
+        tables.append(TextTable(title, "\n".join(filter(None, notes)), ("method", *places), cells))
+    return tables
+
+
+def _best(rows: Sequence[Row], columns: Mapping[str, str]) -> frozenset[tuple[int, int]]:
+    """The best measured system of each column; copying the source and editing the true region are no systems."""
+    best: set[tuple[int, int]] = set()
+    for place, (title, metric) in enumerate(columns.items(), 3):
+        higher = METRICS[metric].higher_is_better
+        values = {k: r.scores[title]["mean"] for k, r in enumerate(rows) if r.kind == "measured" and title in r.scores}
+        if len(values) > 1 and higher is not None:
+            top = max(values.values()) if higher else min(values.values())
+            best |= {(k, place) for k, value in values.items() if value == top}
+    return frozenset(best)
+
+
+def _arrow(metric: str) -> str:
+    return {True: " ↑", False: " ↓", None: ""}[METRICS[metric].higher_is_better]
+
+
+def _decimals(values: Sequence[float]) -> int:
+    """As the field prints: PSNR 27.22, CLIP 0.2742, and five places where everything is small."""
+    largest = max((abs(value) for value in values), default=0)
+    return 2 if largest > 1.5 else 4 if largest >= 0.03 else 5
+
+
+def _places(rows: Sequence[Mapping[str, float]]) -> dict[str, int]:
+    """The decimal places that a printed table's columns have, so that no digit is added to it."""
+    places: dict[str, int] = {}
+    for figures in rows:
+        for title, figure in figures.items():
+            exponent = Decimal(str(round(figure, 9))).as_tuple().exponent
+            places[title] = max(places.get(title, 0), -exponent)
+    return places
+
+
+def _cell(score: dict | None, decimals: int) -> str:
+    if score is None:
+        return ""
+    mean = f"{score['mean']:.{decimals}f}"
+    return mean if score.get("low") is None else f"{mean} ±{(score['high'] - score['low']) / 2:.{decimals}f}"

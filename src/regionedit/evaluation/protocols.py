@@ -1,0 +1,205 @@
+"""Protocols as data: what a published table was computed with, and what a result file says it was computed with.
+
+`configs/protocols/NAME.yaml` holds one protocol each. A number is comparable with another only where both have the same
+block, which `Protocol.block` writes into summary.json.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation import BENCHMARKS, METRICS
+from regionedit.evaluation.benchmarks import Benchmark
+
+FOLDER = Path("configs/protocols")
+# Which network a metric is computed with, by the beginning of its name; the longest beginning wins.
+NETWORKS = {
+    "clip_": "judge",
+    "dino": "dino",
+    "dinov2": "dinov2",
+    "pick_score": "pick_score",
+    "structure_distance": "structure",
+    "background_lpips": "lpips",
+}
+BACKBONES = tuple(dict.fromkeys(NETWORKS.values()))
+# A caption filter derived anew by rule may keep a few cases more or fewer than the authors' own list.
+N_TOLERANCE = 0.01
+
+
+def backbone_of(metric: str) -> str | None:
+    """The field of EvaluateConfig that names the metric's network, None for a metric without one."""
+    fitting = [start for start in NETWORKS if metric.startswith(start)]
+    return NETWORKS[max(fitting, key=len)] if fitting else None
+
+
+def column_heads(metrics: Iterable[str]) -> dict[str, str]:
+    """Head -> metric, in order; where two metrics have one title, the later head carries the metric's name."""
+    heads: dict[str, str] = {}
+    for name in metrics:
+        title = (METRICS[name].title if name in METRICS else "") or name
+        heads[f"{title} ({name})" if title in heads else title] = name
+    return heads
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol.
+
+    Args:
+        name: the file's name without its ending.
+        benchmark: key of BENCHMARKS.
+        note: who publishes with it.
+        backbones: judge, dino, dinov2, pick_score, structure, lpips -> model; those that the columns need.
+        reference: the picture that edits are compared with.
+        caption_filter: which cases are left out, and by what rule.
+        resize: what happens to pictures of another size.
+        n: cases on the real data, None where nobody says.
+        columns: published column title -> key of METRICS, in order.
+        unstated: what the authors do not say -> what is done here instead. Keys are other fields, backbones or columns.
+    """
+
+    name: str
+    benchmark: str
+    note: str
+    backbones: dict[str, str]
+    reference: str
+    caption_filter: str
+    resize: str
+    n: int | None
+    columns: dict[str, str]
+    unstated: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> Protocol:
+        """Read `configs/protocols/NAME.yaml`, or the file of another place.
+
+        Raises:
+            ValueError: no such file, or one of its fields is missing, unknown, of a wrong type, or names something that
+                does not exist; one line with file, field and choices.
+        """
+        import yaml
+
+        path = Path(name_or_path)
+        if path.suffix != ".yaml":
+            path = FOLDER / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+            raise ValueError(f"protocol: {path} does not exist; there are: {known or f'none in {FOLDER.resolve()}'}")
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        try:
+            return _build(path.stem, values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def own(cls, benchmark_name: str, benchmark: Benchmark) -> Protocol:
+        """What stands in for a published protocol where none was asked for: the benchmark's own facts and metrics."""
+        says = benchmark.protocol
+        return cls(
+            name="none",
+            benchmark=benchmark_name,
+            note="no published protocol was asked for",
+            backbones={},
+            reference=says.get("reference", "as each metric says"),
+            caption_filter=says.get("caption_filter", "none"),
+            resize=says.get("resize", "as the benchmark does"),
+            n=None,
+            columns=column_heads(benchmark.metrics),
+        )
+
+    def apply(self, config: EvaluateConfig) -> EvaluateConfig:
+        """The configuration with this protocol's networks.
+
+        Raises:
+            ValueError: the configuration names another benchmark.
+        """
+        if config.benchmark != self.benchmark:
+            raise ValueError(f"protocol: {self.name} belongs to benchmark {self.benchmark}, not to {config.benchmark}")
+        return replace(config, **self.backbones)
+
+    def block(self, config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
+        """What summary.json carries under "protocol": the networks that were really used, and what was really read."""
+        used = {name for name in map(backbone_of, benchmark.metrics) if name}
+        return {
+            "name": self.name,
+            **{name: getattr(config, name) for name in BACKBONES if name in used},
+            "reference": self.reference,
+            "caption_filter": self.caption_filter,
+            "resize": self.resize,
+            "n_expected": self.n,
+            "n_found": len(benchmark),
+            "counts": dict(benchmark.counts),
+            "as_run": dict(benchmark.protocol),
+            "grid": config.grid,
+            "threshold": config.region.threshold,
+            "headline_operations": list(benchmark.headline),
+            "columns": self.columns,
+        }
+
+    def deviations(self, block: Mapping[str, Any]) -> list[str]:
+        """Where a result's block differs from this protocol, a line each; empty: the numbers belong in its columns."""
+        wanted = {"name": self.name} | self.backbones
+        wanted |= {"reference": self.reference, "caption_filter": self.caption_filter, "resize": self.resize}
+        lines = [f"{key}: {block.get(key)!r}, not {told!r}" for key, told in wanted.items() if block.get(key) != told]
+        found = block.get("n_found")
+        if self.n is not None and (found is None or abs(found - self.n) > N_TOLERANCE * self.n):
+            lines.append(f"n: {found} cases, not {self.n}")
+        return lines
+
+
+def _build(name: str, values: Any) -> Protocol:
+    """The protocol from what its file holds; messages begin with the field."""
+    if not isinstance(values, dict):
+        raise ValueError("not a protocol: expected `key: value` lines")
+    known = {f.name: f for f in fields(Protocol) if f.name != "name"}
+    for key in values:
+        if key not in known:
+            raise ValueError(_unknown(key, known))
+    for key, known_field in known.items():
+        if key not in values and known_field.default_factory is MISSING:
+            raise ValueError(f"{key}: missing; a protocol has: {', '.join(known)}")
+    for key, value in values.items():
+        _require_type(key, value)
+    protocol = Protocol(name=name, **values)
+    if protocol.benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark: no benchmark {protocol.benchmark!r}; there are: {', '.join(BENCHMARKS)}")
+    if not protocol.columns:
+        raise ValueError("columns: none; give `published title: metric` lines")
+    for title, metric in protocol.columns.items():
+        if metric not in METRICS:
+            raise ValueError(f"columns.{title}: no metric {metric!r}; there are: {', '.join(METRICS)}")
+    needed = {backbone_of(metric) for metric in protocol.columns.values()} - {None}
+    for key in protocol.backbones:
+        if key not in needed:
+            raise ValueError(f"backbones.{key}: no column needs it; the columns need: {', '.join(sorted(needed))}")
+    for key in sorted(needed - set(protocol.backbones)):
+        raise ValueError(f"backbones.{key}: missing; the columns need: {', '.join(sorted(needed))}")
+    sayable = [*known, *protocol.backbones, *protocol.columns]
+    for key in protocol.unstated:
+        if key not in sayable:
+            raise ValueError(f"unstated.{key}: neither field, backbone nor column; there are: {', '.join(sayable)}")
+    return protocol
+
+
+def _unknown(key: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(key), list(known), n=1)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
+
+
+def _require_type(key: str, value: Any) -> None:
+    if key == "n":
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+            raise ValueError(f"n: {value!r} is neither a number of cases nor null")
+    elif key in ("backbones", "columns", "unstated"):
+        if not isinstance(value, dict) or not all(isinstance(v, str) and v for v in [*value, *value.values()]):
+            raise ValueError(f"{key}: expected `name: text` lines")
+    elif not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key}: expected text, found {value!r}")

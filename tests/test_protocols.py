@@ -1,0 +1,214 @@
+"""Protocols: every shipped file is sound, a wrong one is named in one line, and a result's block says what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regionedit.config import EvaluateConfig, RegionConfig
+from regionedit.evaluation import BENCHMARKS, METRICS
+from regionedit.evaluation.benchmarks import Microworld
+from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, backbone_of, column_heads
+
+GOOD = {
+    "benchmark": "microworld",
+    "note": "somebody",
+    "backbones": {"judge": "ViT-B-32,openai", "dino": "facebook/dino-vits16"},
+    "reference": "target",
+    "caption_filter": "none",
+    "resize": "bicubic",
+    "n": 3,
+    "columns": {"CLIPdir": "clip_direction", "DINO": "dino", "L1": "l1"},
+    "unstated": {"n": "counted"},
+}
+
+
+class Cases:
+    """As much of a benchmark as a protocol block reads."""
+
+    metrics = ("l1", "clip_text", "dino")
+    headline = ("remove",)
+    protocol = {"reference": "what I read", "split": "test"}
+    counts = {"rows": 5, "kept": 3}
+
+    def __len__(self) -> int:
+        return 3
+
+
+@pytest.fixture
+def protocol() -> Protocol:
+    return Protocol(name="theirs", **GOOD)
+
+
+def write(path: Path, values) -> Path:
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_protocol_names_only_what_exists(path):
+    protocol = Protocol.read(path.stem)
+    assert protocol.name == path.stem and protocol == Protocol.read(path)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_benchmark_of_a_shipped_protocol_computes_all_of_its_columns(path):
+    protocol = Protocol.read(path)
+    assert set(protocol.columns.values()) <= set(BENCHMARKS[protocol.benchmark].metrics)
+
+
+def test_the_published_groups_have_their_protocols():
+    wanted = {"ultraedit", "magicbrush", "magicbrush_multi_turn", "icedit", "omnigen", "foi", "pie", "microworld"}
+    assert wanted <= {path.stem for path in FOLDER.glob("*.yaml")}
+
+
+def test_a_protocol_is_read_in_the_order_of_its_file(tmp_path, protocol):
+    assert Protocol.read(write(tmp_path / "theirs.yaml", GOOD)) == protocol
+    assert list(protocol.columns) == ["CLIPdir", "DINO", "L1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colums": {}}, "unknown key 'colums'; did you mean 'columns'?"),
+        ({"name": "mine"}, "unknown key 'name'; "),
+        ({"benchmark": "imagenet"}, "benchmark: no benchmark 'imagenet'; there are: microworld"),
+        ({"columns": {"DINO": "dinno"}}, "columns.DINO: no metric 'dinno'; there are: region_iou"),
+        ({"columns": {}}, "columns: none"),
+        ({"columns": ["l1"]}, "columns: expected"),
+        ({"n": 0}, "n: 0 is neither"),
+        ({"n": "many"}, "n: 'many' is neither"),
+        ({"n": True}, "n: True is neither"),
+        ({"reference": None}, "reference: expected text, found None"),
+        ({"resize": " "}, "resize: expected text"),
+        ({"backbones": {"judge": "a"}}, "backbones.dino: missing; the columns need: dino, judge"),
+        ({"backbones": GOOD["backbones"] | {"lpips": "alex"}}, "backbones.lpips: no column needs it"),
+        ({"backbones": {"judge": "", "dino": "b"}}, "backbones: expected"),
+        ({"unstated": {"CLIPdr": "x"}}, "unstated.CLIPdr: neither field, backbone nor column"),
+    ],
+)
+def test_a_wrong_protocol_is_refused_in_one_line_with_file_field_and_choices(tmp_path, change, said):
+    path = write(tmp_path / "wrong.yaml", GOOD | change)
+    with pytest.raises(ValueError) as error:
+        Protocol.read(path)
+    assert str(error.value).startswith(f"{path}: {said}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", [key for key in GOOD if key != "unstated"])
+def test_a_missing_field_is_named(tmp_path, key):
+    path = write(tmp_path / "short.yaml", {k: v for k, v in GOOD.items() if k != key})
+    with pytest.raises(ValueError, match=f": {key}: missing; a protocol has: benchmark, note, "):
+        Protocol.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("- a", "expected `key: value`"), ("a: [", "not valid YAML"), ("", "expected")]
+)
+def test_a_file_that_is_no_protocol_is_named(tmp_path, text, said):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        Protocol.read(tmp_path / "odd.yaml")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match="^protocol: configs/protocols/mine.yaml does not exist; there are: .*microworld"
+    ):
+        Protocol.read("mine")
+
+
+def test_applying_a_protocol_sets_its_networks_and_nothing_else(protocol):
+    config = EvaluateConfig(limit=7)
+    assert protocol.apply(config) == replace(config, judge="ViT-B-32,openai", dino="facebook/dino-vits16")
+
+
+def test_a_protocol_of_another_benchmark_is_not_applied(protocol):
+    with pytest.raises(ValueError, match="^protocol: theirs belongs to benchmark microworld, not to emu_edit"):
+        protocol.apply(EvaluateConfig(benchmark="emu_edit"))
+
+
+def test_the_block_says_what_was_really_used_and_read(protocol):
+    config = EvaluateConfig(judge="tiny", dino="tinier", grid=4, region=RegionConfig(threshold=0.3), lpips="alex")
+    assert protocol.block(config, Cases()) == {
+        "name": "theirs",
+        "judge": "tiny",
+        "dino": "tinier",  # lpips is configured, but no metric of the benchmark uses it
+        "reference": "target",
+        "caption_filter": "none",
+        "resize": "bicubic",
+        "n_expected": 3,
+        "n_found": 3,
+        "counts": {"rows": 5, "kept": 3},
+        "as_run": {"reference": "what I read", "split": "test"},
+        "grid": 4,
+        "threshold": 0.3,
+        "headline_operations": ["remove"],
+        "columns": GOOD["columns"],
+    }
+
+
+def test_a_result_made_with_other_networks_or_cases_deviates(protocol):
+    block = protocol.block(protocol.apply(EvaluateConfig()), Cases())
+    assert protocol.deviations(block) == []
+    lines = protocol.deviations(block | {"judge": "tiny", "n_found": 2})
+    assert lines == ["judge: 'tiny', not 'ViT-B-32,openai'", "n: 2 cases, not 3"]
+    assert protocol.deviations({}) and protocol.deviations(block | {"name": "none"})
+
+
+def test_a_filter_by_rule_may_keep_a_few_cases_more_or_fewer(protocol):
+    large = replace(protocol, n=2834)
+    block = large.block(large.apply(EvaluateConfig()), Cases())
+    assert large.deviations(block | {"n_found": 2840}) == []
+    assert large.deviations(block | {"n_found": 3589}) == ["n: 3589 cases, not 2834"]
+
+
+def test_without_a_published_protocol_the_benchmark_speaks_for_itself():
+    own = Protocol.own("microworld", Cases())
+    assert own.reference == "what I read" and list(own.columns.values()) == list(Cases.metrics)
+    block = own.block(EvaluateConfig(), Cases())
+    assert block["name"] == "none" and block["n_expected"] is None and block["judge"] == EvaluateConfig().judge
+
+
+def test_columns_of_one_title_are_told_apart(monkeypatch):
+    monkeypatch.setitem(METRICS, "l1_again", METRICS["l1"])
+    assert column_heads(["l1", "l1_again", "unheard_of"]) == {
+        "L1": "l1",
+        "L1 (l1_again)": "l1_again",
+        "unheard_of": "unheard_of",
+    }
+
+
+@pytest.mark.parametrize(
+    ("metric", "field"),
+    [
+        ("clip_direction_raw", "judge"),
+        ("clip_edited", "judge"),
+        ("dino", "dino"),
+        ("dino_source", "dino"),
+        ("dinov2_source", "dinov2"),
+        ("pick_score", "pick_score"),
+        ("structure_distance", "structure"),
+        ("background_lpips_pie", "lpips"),
+        ("background_psnr_pie", None),
+        ("l1", None),
+        ("region_iou", None),
+    ],
+)
+def test_the_network_behind_a_metric_is_known(metric, field):
+    assert backbone_of(metric) == field
+
+
+def test_every_metric_with_a_network_is_covered():
+    """The metrics that say themselves which network they use agree; every network is a field of the configuration."""
+    assert set(BACKBONES) <= set(EvaluateConfig.__dataclass_fields__)
+    for name, kind in METRICS.items():
+        assert backbone_of(name) == getattr(kind, "backbone", backbone_of(name)), name
+
+
+def test_the_microworlds_benchmark_and_protocol_belong_together():
+    protocol = Protocol.read("microworld")
+    assert BENCHMARKS[protocol.benchmark] is Microworld
+    assert protocol.apply(EvaluateConfig()) == EvaluateConfig()

@@ -1,0 +1,141 @@
+"""Published figures: each has a source and a protocol, none is corrected, and what cannot be true is flagged."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from regionedit.evaluation import BENCHMARKS
+from regionedit.evaluation.protocols import FOLDER, Protocol
+from regionedit.evaluation.published import FILE, UNKNOWN, of_benchmark, read_published
+
+ROWS = read_published()
+TABLE = {
+    "source": "Somebody, Table 1",
+    "protocol": "unknown",
+    "benchmark": "emu_edit",
+    "columns": ["L1", "DINO"],
+    "rows": [["A", 0.1, 0.9]],
+}
+
+
+def by_source(part: str, benchmark: str | None = None) -> dict[str, dict[str, float]]:
+    return {r.method: r.figures for r in ROWS if part in r.source and benchmark in (None, r.benchmark)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.benchmark}-{row.method}")
+def test_every_row_has_a_source_a_protocol_and_sane_numbers(row):
+    assert "Table" in row.source or "arXiv" in row.source
+    assert row.benchmark in BENCHMARKS
+    assert row.protocol == UNKNOWN or (FOLDER / f"{row.protocol}.yaml").is_file()
+    assert row.figures
+    for title, figure in row.figures.items():
+        if title.startswith("G_"):
+            assert 0 <= figure <= 10
+        elif title == "PSNR":
+            assert 10 < figure < 40
+        elif title in ("CLIP whole", "CLIP edited"):
+            assert 15 < figure < 30  # 100 x cosine
+        else:
+            assert 0 < figure < 1, title
+        if title.upper().startswith(("CLIPDIR", "CLIP-D")):
+            assert figure < 0.25
+
+
+@pytest.mark.parametrize("name", sorted({row.protocol for row in ROWS} - {UNKNOWN}))
+def test_the_rows_of_a_protocol_stand_in_its_columns(name):
+    protocol = Protocol.read(name)
+    for row in (row for row in ROWS if row.protocol == name):
+        assert set(row.figures) <= set(protocol.columns) and row.benchmark == protocol.benchmark, row
+
+
+def test_exactly_the_rows_whose_mean_square_exceeds_their_mean_difference_are_flagged():
+    """For values in [0, 1] a square is at most the value."""
+    violating = {
+        (r.source, r.method)
+        for r in ROWS
+        if "L1" in r.figures and "L2" in r.figures and r.figures["L2"] > r.figures["L1"]
+    }
+    assert violating == {(r.source, r.method) for r in ROWS if r.impossible}
+    assert [method for _, method in violating] == ["RF-Solver"]
+
+
+def test_the_impossible_figure_stays_as_printed():
+    (row,) = [r for r in ROWS if r.impossible]
+    assert row.figures["L2"] == 0.312 and "0.0312" in row.impossible and "0.0312" in row.remark
+
+
+def test_the_main_papers_tables_are_whole():
+    paper = "Multi-Scale Learnable Regions"
+    assert len(by_source(f"{paper}, Table 2")) == 11
+    assert len(by_source(f"{paper}, Table 3", "magicbrush")) == 5
+    assert len(by_source(f"{paper}, Table 3", "magicbrush_multi_turn")) == 5
+    assert len(by_source(f"{paper}, Table 4")) == 5
+    ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
+    assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
+    assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours
+    calibration = by_source(f"{paper}, Table 2")["InstructPix2Pix (450K)"]
+    assert (calibration["CLIPdir"], calibration["CLIPout"]) == (0.0782, 0.2648)
+
+
+def test_a_soft_max_over_the_printed_systems_adds_up_to_one():
+    for setting in ("single instruction", "several instructions"):
+        scores = [figures["PickScore"] for figures in by_source(f"Table 1 ({setting})").values()]
+        assert len(scores) == 6 and sum(scores) == pytest.approx(1, abs=2e-4)
+
+
+def test_scaled_figures_are_in_the_metrics_unit():
+    assert by_source("TurboEdit")["TurboEdit"]["MSE"] == pytest.approx(26.08e-4)
+    assert by_source("BrushEdit")["BrushEdit"]["SSIM"] == pytest.approx(0.9708)
+    assert by_source("SuperEdit")["SuperEdit"]["L1"] == 0.106
+
+
+def test_rows_of_a_benchmark_are_parted_by_protocol():
+    same, others = of_benchmark("emu_edit", "ultraedit")
+    assert {r.protocol for r in same} == {"ultraedit"} and len(same) == 11 + 5 + 7
+    assert {"icedit", "omnigen", UNKNOWN} == {r.protocol for r in others}
+    assert {r.benchmark for r in same} == {"emu_edit"}
+    same, others = of_benchmark("emu_edit_unfiltered", "omnigen")
+    assert [r.method for r in same] == ["OmniGen"] and {"ultraedit", "icedit"} <= {r.protocol for r in others}
+
+
+def test_second_hand_figures_say_so():
+    (row,) = [r for r in ROWS if r.method == "CARE-Edit"]
+    assert row.second_hand and "second-hand" in row.cited
+    (row,) = [r for r in ROWS if r.method == "NEP" and r.benchmark == "emu_edit"]
+    assert row.cited == row.source
+
+
+def test_no_method_is_listed_twice_in_one_table():
+    seen = [(r.source, r.benchmark, r.method) for r in ROWS]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": ""}, "lacks source"),
+        ({"protocol": None}, "lacks protocol"),
+        ({"year": 2024}, "unknown year"),
+        ({"scale": {"L2": 0.1}}, "scale: no column L2"),
+        ({"rows": [["A", 0.1]]}, "A: 1 figures for 2 columns"),
+        ({"rows": [["A", 0.1, "0.9"]]}, "A: a row is a name and numbers"),
+        ({"rows": [["A", 0.1, 0.9, {"remark": "x"}]]}, "A: unknown remark"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path, change, said):
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump([TABLE | change]))
+    with pytest.raises(ValueError, match=f"published.yaml: table 1 .*{said}"):
+        read_published(path)
+
+
+def test_a_figure_that_was_not_printed_is_left_out(tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump([TABLE | {"rows": [["A", None, 0.9, {"note": "n"}]], "note": "all"}]))
+    (row,) = read_published(path)
+    assert row.figures == {"DINO": 0.9} and (row.note, row.table_note) == ("n", "all")
+
+
+def test_the_file_lies_beside_the_code():
+    assert FILE.is_file() and FILE.parent.name == "evaluation"
