@@ -307,6 +307,10 @@ class EvaluateConfig(EditConfig):
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: first cases only, 0 for all.
         ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
+        protocol: a published protocol of configs/protocols/, or a file like those: it decides the metrics' networks and
+            the columns. None: the benchmark's own metrics with the networks below.
+        expected: metric -> published mean that this run should give again, told at the end.
+        tolerance: how far from it counts as given again.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
         given_captions: the editor gets the benchmark's captions; false lets the describer write them.
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
@@ -331,6 +335,9 @@ class EvaluateConfig(EditConfig):
     pictures: str | None = None
     limit: int = 0
     ids: str | None = None
+    protocol: str | None = None
+    expected: dict[str, float] = field(default_factory=dict)
+    tolerance: float = 0.01
     regions_only: bool = False
     given_captions: bool = True
     grid: int = 0

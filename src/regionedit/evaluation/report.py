@@ -15,7 +15,7 @@ from regionedit.display import grid, overlay
 from regionedit.evaluation.charts import data_uri, draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.tables import by_group, comparison, share_of_ceiling
+from regionedit.evaluation.tables import evaluation_tables, share_of_ceiling
 from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.records import EditCase
@@ -48,7 +48,7 @@ def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], 
         title=f"{config.benchmark}: {own.title}",
         summary=summary,
         share=share_of_ceiling(summary),
-        tables=[comparison(summary), *(by_group(summary, group) for group in summary["by"])],
+        tables=evaluation_tables(summary),
         trade_off=draw_trade_off(summary),
         curves=draw_curves(config.training_log),
         curves_note=f"On validation pictures, while training ({config.training_log}).",

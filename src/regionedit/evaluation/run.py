@@ -16,16 +16,20 @@ from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
+from regionedit.evaluation.calibration import check_expected
 from regionedit.evaluation.editing import Share
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, unedited
+from regionedit.evaluation.export import write_tables
 from regionedit.evaluation.gallery import write_gallery
 from regionedit.evaluation.metrics import CaseMetric
+from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
-from regionedit.evaluation.tables import print_tables
+from regionedit.evaluation.tables import evaluation_tables, print_tables
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
+COUNTED = ("n_found", "counts")  # of a protocol's block: what grows with the cases and changes no case's score
 WIDTH = 132  # columns of the printed tables where no terminal says how many there are
 
 
@@ -49,7 +53,10 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
             f"stage: {share.of} processes share the editing; run them with --stage edit, then one to score"
         )
     ceiling = _read_ceiling(config.ceiling)
+    protocol = Protocol.read(config.protocol) if config.protocol else None
+    config = protocol.apply(config) if protocol else config
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
+    protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
     entries = _finished(config) if config.pictures is not None else _run(config, cases, share)
     if config.stage == "edit":
@@ -57,12 +64,12 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
     config = entries[0].config
     groups = list(next(iter(cases)).groups)
-    protocol = _protocol(config, cases)
+    depends = {key: value for key, value in protocol.block(config, cases).items() if key not in COUNTED}
     for entry in entries:
         metrics = make_metrics(cases.metrics, entry.config, entry.edited)
         log = entry.folder and ScoreLog(
             Path(config.out) / "scores" / f"{entry.name}.jsonl",
-            protocol | {"region": asdict(entry.config.region), "metrics": list(metrics), "packages": packages()},
+            depends | {"region": asdict(entry.config.region), "metrics": list(metrics), "packages": packages()},
             entry.folder.stamp,
         )
         entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
@@ -72,7 +79,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
 
     summary = {
         "benchmark": config.benchmark,
-        "protocol": protocol,
+        "protocol": protocol.block(config, cases),
         "name": entries[0].name,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
@@ -84,11 +91,14 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     for entry in entries[1:]:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
+    write_tables(out, evaluation_tables(summary))
     write_report(out / "report.html", config, cases, entries[0], summary)
     write_gallery(out / "gallery.html", cases, entries[0])
     write_examples(out / "examples.png", cases, entries[0])
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
+    for line in check_expected(summary, config.expected, config.tolerance):
+        console.print(line)
     console.print(f"report: {out / 'report.html'}; cases: {out / 'gallery.html'}")
     return summary
 
@@ -97,13 +107,6 @@ def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -
     """These metrics, fresh; those of pictures only where there are pictures."""
     wanted = [name for name in names if edited or METRICS[name].of_region]
     return {name: METRICS[name].from_config(config) for name in wanted}
-
-
-def _protocol(config: EvaluateConfig, cases: Benchmark) -> dict:
-    """What a number must carry to be compared with another."""
-    made = {"name": config.benchmark, "judge": config.judge, "dino": config.dino, "grid": config.grid}
-    made |= cases.protocol | {"counts": cases.counts}
-    return made | {"threshold": config.region.threshold, "headline_operations": list(cases.headline)}
 
 
 def _finished(config: EvaluateConfig) -> list[Entry]:
