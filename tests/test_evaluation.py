@@ -155,8 +155,8 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_on_two_cases(name, config):
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_microworlds_metrics_on_two_cases(name, config):
     """None stands for a value that only the (random) judge knows: finite and a cosine."""
     metric = METRICS[name].from_config(replace(config, grid=4))
     metric.update(TWO[:1])

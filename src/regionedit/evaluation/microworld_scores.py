@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from regionedit.config import EvaluateConfig
-from regionedit.evaluation.metrics import NAN, CaseMetric
+from regionedit.evaluation.metrics import NAN, CaseMetric, rgb
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import iou
 from regionedit.microworld.edits import Edit
@@ -113,7 +113,9 @@ class EditSuccess(CaseMetric):
 
     def score(self, outcome: Outcome) -> float:
         edit = _edit(outcome)
-        return NAN if edit is None else float(check(np.asarray(outcome.picture), edit))
+        if edit is None:
+            return NAN
+        return float(check(np.asarray(rgb(outcome.picture, outcome.case.request.image.size)), edit))
 
 
 class AddPresent(EditSuccess):

@@ -1,0 +1,533 @@
+"""Every metric by numbers worked out by hand: tiny pictures, invented embeddings, masks one can count.
+
+The microworld's own metrics are in test_evaluation.py; together the two files cover METRICS.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation import METRICS, background_metrics, region_metrics, text_metrics
+from regionedit.evaluation.backbones import load_backbone
+from regionedit.evaluation.metrics import NEEDS, CaseMetric
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.region_metrics import ChangeIoU, changed_pixels
+from regionedit.records import Captions, EditCase, EditRequest
+from tests import metric_models
+from tests.test_evaluation import EXPECTED as MICROWORLD
+
+NAN = math.nan
+BACKGROUND = [f"background_{name}{variant}" for name in ("psnr", "ssim", "mse", "lpips") for variant in ("", "_pie")]
+
+
+def flat(value: int, side: int = 8) -> Image.Image:
+    return Image.new("RGB", (side, side), (value,) * 3)
+
+
+def noise(seed: int, width: int = 64, height: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def paint(picture: Image.Image, box: tuple[int, int, int, int], value: int) -> Image.Image:
+    painted = picture.copy()
+    painted.paste((value,) * 3, box)
+    return painted
+
+
+def mask(box: tuple[int, int, int, int] | None, width: int = 8, height: int = 8) -> Image.Image:
+    made = Image.new("L", (width, height))
+    if box is not None:
+        made.paste(255, box)
+    return made
+
+
+def case(
+    source: Image.Image,
+    target: Image.Image | None = None,
+    truth_mask: Image.Image | None = None,
+    captions: tuple[str, str] | None = None,
+    instruction: str = "change it",
+) -> EditCase:
+    request = EditRequest(source, instruction, captions=captions and Captions(*captions), id="c")
+    return EditCase("c", request, "replace", truth_mask=truth_mask, truth_image=target)
+
+
+def value(metric: CaseMetric, *outcomes: Outcome) -> float | list[float]:
+    """What a metric gives these cases; a number for one of them."""
+    metric.update(outcomes)
+    found = metric.values().tolist()
+    return found[0] if len(outcomes) == 1 else found
+
+
+def plain(name: str) -> CaseMetric:
+    """A metric that takes nothing from the configuration."""
+    return METRICS[name].from_config(EvaluateConfig())
+
+
+class Invented:
+    """A network that knows the embedding of each colour and of each text."""
+
+    def __init__(self, colours: dict[int, tuple], texts: dict[str, tuple]):
+        self.colours, self.words = colours, texts
+        self.seen: list[Image.Image] = []
+
+    def pictures(self, pictures) -> torch.Tensor:
+        self.seen += pictures
+        return torch.tensor([self.colours[picture.getpixel((0, 0))[0]] for picture in pictures], dtype=torch.float32)
+
+    def texts(self, texts) -> torch.Tensor:
+        return torch.tensor([self.words[text] for text in texts], dtype=torch.float32)
+
+    def unit_pictures(self, pictures) -> torch.Tensor:
+        return F.normalize(self.pictures(pictures), dim=-1)
+
+    def unit_texts(self, texts) -> torch.Tensor:
+        return F.normalize(self.texts(texts), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_judge_dir, tiny_dino_dir):
+    """All backbones, tiny and random."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", metric_models.random_features)
+        load_backbone.cache_clear()
+        config = EvaluateConfig(
+            device="cpu",
+            grid=4,
+            judge=f"local-dir:{tiny_judge_dir}",
+            dino=str(tiny_dino_dir),
+            dinov2=str(metric_models.write_dinov2(tmp_path_factory.mktemp("dinov2"))),
+            pick_score=metric_models.write_pick_score(tmp_path_factory.mktemp("pick"), tmp_path_factory.mktemp("p")),
+            structure=str(tiny_dino_dir),
+            lpips="squeeze",
+        )
+        load_backbone("lpips", "squeeze", "cpu")
+        yield config
+    load_backbone.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Outcome]:
+    """Pictures of several shapes and sizes, all that any metric can ask for, one failure among them."""
+    outcomes = []
+    words = ["red circle", "blue square", "green star", "purple heart", "orange ring", "yellow triangle"]
+    for i, (width, height) in enumerate([(64, 64), (64, 64), (72, 64), (64, 80), (64, 64), (64, 64)]):
+        source = noise(i, width, height)
+        truth_mask = mask((8, 8, 40, 48), width, height)
+        captions = ("a picture", f"a {words[i]}")
+        made = case(source, paint(source, (10, 10, 38, 44), 200), truth_mask, captions, f"add a {words[i]}")
+        probability = np.random.default_rng(10 + i).random((height, width)).astype(np.float32)
+        picture = paint(source, (0, 0, 20 + i, 30), 40 * i)
+        outcomes.append(Outcome(made, picture, (probability > 0.5).astype(np.float32), probability))
+    outcomes[1] = replace(outcomes[1], failed="no luck")  # though a picture of an earlier run is there
+    outcomes[2] = replace(outcomes[2], picture=outcomes[2].picture.resize((50, 44)))  # another size than its source
+    outcomes[4] = replace(outcomes[4], picture=flat(0, 64))  # black, as a safety checker leaves it
+    outcomes[5] = replace(outcomes[5], picture=outcomes[5].case.request.image)  # not edited at all
+    return outcomes
+
+
+# ------------------------------------------------------------------------------------------------ all of them
+
+
+def test_every_metric_is_tested_by_hand():
+    here = {
+        *("l2", "l1_source", "l2_source", "clip_image_source", "clip_instruction", "clip_instruction_rank"),
+        *("clip_direction_raw", "clip_whole", "clip_edited", "dino_source", "dinov2", "dinov2_source", "pick_score"),
+        *("region_precision_pixel", "region_recall_pixel", "change_iou", "structure_distance", *BACKGROUND),
+        *(f"region_{name}_changed" for name in ("iou", "precision", "recall")),
+    }
+    assert set(MICROWORLD) | here == set(METRICS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_it_is(name):
+    metric = METRICS[name]
+    assert metric.title and metric.__doc__ and hasattr(metric, "higher_is_better")
+    assert set(metric.needs) <= set(NEEDS)
+    titles = [other.title for other in METRICS.values()]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, config, cases):
+    together, alone = METRICS[name].from_config(config), METRICS[name].from_config(config)
+    together.update(cases)
+    for backbone in ("judge", "dino", "dinov2", "pick_score"):
+        load_backbone(backbone, getattr(config, backbone), config.device).pictures.known.clear()
+    for outcome in cases:
+        alone.update([outcome])
+    assert alone.values().tolist() == pytest.approx(together.values().tolist(), abs=1e-4, nan_ok=True)
+    assert math.isnan(together.values()[1])
+    if METRICS[name].__module__ != "regionedit.evaluation.microworld_scores":
+        assert together.values()[[0, 2, 3, 4, 5]].isfinite().all()
+        assert together.compute() == pytest.approx(np.nanmean(together.values()))
+    together.reset()
+    assert together.cases == [] and not together.why_missing()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_case_that_lacks_something_is_nan_and_the_metric_says_what(name, config, cases):
+    metric = METRICS[name].from_config(config)
+    bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None)
+    metric.update([bare, bare, replace(bare, picture=None, failed="no luck")])
+    if metric.needs:
+        assert metric.values().isnan().all()
+        first = next(need for need in metric.needs)
+        assert metric.why_missing() == f"needs {first} (2 cases have none)"
+    elif METRICS[name].__module__ != "regionedit.evaluation.microworld_scores":
+        assert metric.why_missing() == ""
+
+
+def test_without_a_backbone_there_is_no_value_and_it_is_said_once(cases):
+    without = EvaluateConfig(device="cpu")
+    for name in ("dinov2", "dinov2_source", "pick_score", "structure_distance", "background_lpips"):
+        metric = METRICS[name].from_config(without)
+        metric.update(cases)
+        assert metric.values().isnan().all() and len(metric.values()) == len(cases)
+        assert metric.why_missing() == f"needs the backbone {metric.backbone}"
+    rank = METRICS["clip_instruction_rank"](None)
+    rank.update(cases)
+    assert rank.values().isnan().all() and len(rank.values()) == len(cases)
+
+
+IDENTITY = {
+    **dict.fromkeys(["l1_source", "l2_source", "clip_direction", "clip_direction_raw", "structure_distance"], 0.0),
+    **dict.fromkeys(["clip_image_source", "dino_source", "dinov2_source"], 1.0),
+    **dict.fromkeys([f"background_{name}{variant}" for name in ("mse", "lpips") for variant in ("", "_pie")], 0.0),
+    **dict.fromkeys(["background_ssim", "background_ssim_pie"], 1.0),
+    **dict.fromkeys(["outside_change", "outside_truth_change", "change_iou"], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_an_unchanged_picture_is_perfectly_preserved_and_goes_nowhere(name, config, cases):
+    assert value(METRICS[name].from_config(config), cases[5]) == pytest.approx(IDENTITY[name], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "clip_image", "dino", "dinov2"])
+def test_the_target_itself_is_perfect_and_the_source_is_not(name, config, cases):
+    made = cases[0].case
+    best, other = value(
+        METRICS[name].from_config(config), Outcome(made, made.truth_image), Outcome(made, made.request.image)
+    )
+    assert best == pytest.approx(1.0 if METRICS[name].higher_is_better else 0.0, abs=1e-6)
+    assert abs(other - best) > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ pixels
+
+
+def test_l1_and_l2_are_means_over_one_picture_in_0_1():
+    """51 levels are 0.2: one of four pixels differs by 0.2 in all channels, one by 0.6 in one of them."""
+    reference = flat(0, 2)
+    edited = reference.copy()
+    edited.putpixel((0, 0), (51, 51, 51))
+    edited.putpixel((1, 1), (0, 153, 0))
+    against_target = Outcome(case(flat(255, 2), reference), edited)
+    assert value(plain("l1"), against_target) == pytest.approx((3 * 0.2 + 0.6) / 12, abs=1e-6)
+    assert value(plain("l2"), against_target) == pytest.approx((3 * 0.04 + 0.36) / 12, abs=1e-6)
+    against_source = Outcome(case(reference, flat(255, 2)), edited)
+    assert value(plain("l1_source"), against_source) == pytest.approx(1.2 / 12, abs=1e-6)
+    assert value(plain("l2_source"), against_source) == pytest.approx(0.48 / 12, abs=1e-6)
+
+
+def test_the_mean_is_over_pictures_not_over_pixels():
+    metric = plain("l1_source")
+    metric.update([Outcome(case(flat(0, 2)), flat(255, 2)), Outcome(case(flat(0, 20)), flat(0, 20))])
+    assert metric.compute() == pytest.approx(0.5)
+
+
+def test_a_black_picture_stays_in_the_mean():
+    metric = plain("l1")
+    metric.update([Outcome(case(flat(255), flat(255)), flat(0)), Outcome(case(flat(255), flat(255)), flat(255))])
+    assert metric.values().tolist() == [1.0, 0.0]
+
+
+def test_the_edited_picture_is_resized_to_the_reference_by_pil():
+    """Resized as a tensor, without antialiasing, the same pictures would differ by much more than systems do."""
+    edited, reference = noise(1, 50, 40), noise(2, 24, 30)
+    wanted = np.asarray(reference, float) / 255
+    by_pil = np.asarray(edited.resize((24, 30), Image.Resampling.BICUBIC), float) / 255
+    tensor = torch.from_numpy(np.array(edited, np.float32) / 255).permute(2, 0, 1)[None]
+    by_tensor = F.interpolate(tensor, (30, 24), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    found = value(plain("l1"), Outcome(case(noise(3, 70, 70), reference), edited))
+    assert found == pytest.approx(np.abs(by_pil - wanted).mean(), abs=1e-6)
+    assert abs(found - np.abs(by_tensor - wanted).mean()) > 0.005
+
+
+def test_a_picture_with_alpha_or_of_grey_is_compared_as_rgb():
+    grey, with_alpha = flat(51, 2).convert("L"), flat(102, 2).convert("RGBA")
+    assert value(plain("l1"), Outcome(case(flat(0, 2), with_alpha), grey)) == pytest.approx(0.2, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(min_size=24, max_size=24))
+def test_the_squared_error_never_exceeds_the_absolute_one(levels):
+    both = np.frombuffer(levels, np.uint8).reshape(2, 2, 2, 3)
+    outcome = Outcome(case(flat(0, 2), Image.fromarray(both[0])), Image.fromarray(both[1]))
+    assert 0 <= value(plain("l2"), outcome) <= value(plain("l1"), outcome) <= 1
+
+
+# ------------------------------------------------------------------------------------------------ embeddings
+
+
+def test_similarities_are_cosines_with_the_reference_in_the_name():
+    network = Invented({10: (3, 4), 20: (1, 0), 30: (0, 2)}, {})
+    outcome = Outcome(case(flat(20), flat(30)), flat(10))
+    for name in ("clip_image", "dino", "dinov2"):
+        assert value(METRICS[name](network), outcome) == pytest.approx(0.8, abs=1e-6)
+        assert value(METRICS[f"{name}_source"](network), outcome) == pytest.approx(0.6, abs=1e-6)
+
+
+def test_text_similarities_are_cosines_with_caption_or_instruction():
+    network = Invented({10: (3, 4)}, {"a cat": (2, 0), "no cat": (0, 1), "make it a cat": (0, 5), "away": (-1, 0)})
+    outcome = Outcome(case(flat(20), captions=("no cat", "a cat"), instruction="make it a cat"), flat(10))
+    assert value(text_metrics.ClipText(network), outcome) == pytest.approx(0.6, abs=1e-6)
+    assert value(text_metrics.ClipInstruction(network), outcome) == pytest.approx(0.8, abs=1e-6)
+    assert value(text_metrics.ClipWhole(network), outcome) == pytest.approx(60, abs=1e-4)
+    away = Outcome(case(flat(20), captions=("no cat", "away")), flat(10))
+    assert value(text_metrics.ClipText(network), away) == pytest.approx(-0.6, abs=1e-6)
+    assert value(text_metrics.ClipWhole(network), away) == 0
+
+
+def test_the_edited_part_is_the_picture_inside_the_mask_with_its_frame():
+    network = Invented({10: (3, 4)}, {"a cat": (1, 0)})
+    made = case(flat(20), truth_mask=mask((2, 3, 5, 6)), captions=("no cat", "a cat"))
+    assert value(text_metrics.ClipEdited(network), Outcome(made, flat(10))) == pytest.approx(60, abs=1e-4)
+    expected = np.zeros((8, 8, 3), np.uint8)
+    expected[3:6, 2:5] = expected[[0, -1]] = 10
+    expected[:, [0, -1]] = 10
+    assert np.array_equal(np.asarray(network.seen[0]), expected)
+
+
+def test_direction_of_normalised_and_of_raw_embeddings_are_two_numbers():
+    """Units: (0, 1) - (1, 0) against (0, 1) - (1, 0): 1. Raw: (-1, 10) against (-2, 2): 22 / (sqrt(101) sqrt(8))."""
+    network = Invented({10: (0, 10), 20: (1, 0)}, {"source": (2, 0), "target": (0, 2)})
+    outcome = Outcome(case(flat(20), captions=("source", "target")), flat(10))
+    assert value(text_metrics.ClipDirection(network), outcome) == pytest.approx(1, abs=1e-6)
+    assert value(text_metrics.ClipDirectionRaw(network), outcome) == pytest.approx(22 / math.sqrt(808), abs=1e-6)
+
+
+@pytest.mark.parametrize("captions", [("a cat", " A Cat "), ("a cat", "a  cat"), ("a cat", ""), None])
+def test_captions_that_do_not_differ_have_no_direction(captions):
+    network = Invented({10: (0, 1), 20: (1, 0)}, dict.fromkeys(["a cat", " A Cat ", "a  cat", "a dog"], (0.3, 0.4)))
+    for metric in (text_metrics.ClipDirection(network), text_metrics.ClipDirectionRaw(network)):
+        assert math.isnan(value(metric, Outcome(case(flat(20), captions=captions), flat(10))))
+
+
+def test_a_rank_counts_the_instructions_that_fit_better():
+    """Cosines of the three pictures with (up, right, up-right): the own one is first, third and second."""
+    network = Invented({10: (0, 1), 20: (0, 1), 30: (1, 0.1)}, {"up": (0, 1), "right": (1, 0), "both": (1, 1)})
+    told = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
+    outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in told]
+    assert value(text_metrics.ClipInstructionRank(network), *outcomes) == [1, 3, 2, 3]
+
+
+def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_batches_and_failures():
+    rng = np.random.default_rng(0)
+    words = {f"Do  thing {i}": tuple(rng.normal(size=4)) for i in range(130)}
+    words |= {text.lower().replace("  ", " "): embedding for text, embedding in words.items()}
+    network = Invented({level: tuple(rng.normal(size=4)) for level in range(140)}, words)
+    told = [f"Do  thing {i}" for i in range(130)] + [f"do thing {i}" for i in range(10)]
+    outcomes = [Outcome(case(flat(0, 1), instruction=text), flat(i, 1)) for i, text in enumerate(told)]
+    outcomes[7] = replace(outcomes[7], picture=None, failed="no luck")
+
+    def unit(vector):
+        return np.asarray(vector) / np.linalg.norm(vector)
+
+    expected = []
+    for level, text in enumerate(told):
+        own = int(text.split()[-1])
+        cosines = [unit(words[f"Do  thing {(own + k) % 130}"]) @ unit(network.colours[level]) for k in range(100)]
+        expected.append(NAN if level == 7 else 1 + sum(c > cosines[0] for c in cosines[1:]))
+    for size in (1, 32, 140):
+        metric = text_metrics.ClipInstructionRank(network)
+        for start in range(0, 140, size):
+            metric.update(outcomes[start : start + size])
+        assert metric.values().tolist() == pytest.approx(expected, nan_ok=True)
+    assert len(set(expected)) > 30
+
+
+def test_one_instruction_alone_has_no_rank():
+    network = Invented({10: (0, 1)}, {"up": (0, 1)})
+    outcome = Outcome(case(flat(0), instruction="up"), flat(10))
+    assert value(text_metrics.ClipInstructionRank(network), outcome, outcome) == pytest.approx([NAN, NAN], nan_ok=True)
+
+
+def test_pick_score_is_asked_for_the_target_caption():
+    class Scores:
+        def scores(self, pictures, prompts):
+            assert [picture.getpixel((0, 0))[0] for picture in pictures] == [10, 30]
+            assert prompts == ["a cat", "a dog"]
+            return torch.tensor([21.5, 19.0])
+
+    outcomes = [
+        Outcome(case(flat(20), captions=("x", "a cat")), flat(10)),
+        Outcome(case(flat(20), captions=("x", "a dog")), flat(30)),
+    ]
+    assert value(text_metrics.PickScore(Scores()), *outcomes) == [21.5, 19.0]
+
+
+# ------------------------------------------------------------------------------------------------ background
+
+# The upper half is masked. Edited: white inside, 0.2 (51 levels) outside; source black. With the frame, 3 x 6 of 8 x 8
+# pixels are left.
+HALF = case(flat(0), truth_mask=mask((0, 0, 8, 4)))
+PAINTED = paint(flat(51), (0, 0, 8, 4), 255)
+
+
+def test_masked_psnr_and_mse_are_over_the_background_alone():
+    assert value(plain("background_mse"), Outcome(HALF, PAINTED)) == pytest.approx(0.04, abs=1e-6)
+    assert value(plain("background_psnr"), Outcome(HALF, PAINTED)) == pytest.approx(-10 * math.log10(0.04), abs=1e-5)
+
+
+def test_the_pie_variant_has_a_frame_and_a_mean_over_the_whole_picture():
+    mse = 0.04 * 18 / 64
+    assert value(plain("background_mse_pie"), Outcome(HALF, PAINTED)) == pytest.approx(mse, abs=1e-6)
+    assert value(plain("background_psnr_pie"), Outcome(HALF, PAINTED)) == pytest.approx(-10 * math.log10(mse), abs=1e-5)
+
+
+def test_pie_numbers_are_torchmetrics_of_multiplied_pictures(cases):
+    """PIE-Bench's code by hand, on pictures with detail."""
+    outcome = cases[0]
+    keep = np.ones((64, 64, 1), np.float32)
+    keep[8:48, 8:40] = keep[[0, -1]] = keep[:, [0, -1]] = 0
+    edited, source = (
+        torch.from_numpy(np.asarray(picture, np.float32) / 255 * keep).permute(2, 0, 1)[None]
+        for picture in (outcome.picture, outcome.case.request.image)
+    )
+    psnr, ssim = PeakSignalNoiseRatio(data_range=1.0), StructuralSimilarityIndexMeasure(data_range=1.0)
+    assert value(plain("background_psnr_pie"), outcome) == pytest.approx(float(psnr(edited, source)), abs=1e-5)
+    assert value(plain("background_ssim_pie"), outcome) == pytest.approx(float(ssim(edited, source)), abs=1e-6)
+
+
+def test_ssim_of_flat_pictures_is_its_luminance_term():
+    """Without variance SSIM is (2 a b + c1) / (a^2 + b^2 + c1) with c1 = 0.01^2; a = 0.2, b = 0.4."""
+    made = case(flat(102), truth_mask=mask(None))
+    expected = (2 * 0.2 * 0.4 + 1e-4) / (0.04 + 0.16 + 1e-4)
+    assert value(plain("background_ssim"), Outcome(made, flat(51))) == pytest.approx(expected, abs=1e-4)
+
+
+def test_masked_ssim_is_the_map_over_the_background():
+    """Rows 16 and below are 11 pixels away from the changed row 5: where the window cannot reach, SSIM is 1."""
+    source = noise(0, 20, 30)
+    edited = paint(source, (0, 5, 20, 6), 0)
+    far = value(plain("background_ssim"), Outcome(case(source, truth_mask=mask((0, 0, 20, 16), 20, 30)), edited))
+    near = value(plain("background_ssim"), Outcome(case(source, truth_mask=mask((0, 16, 20, 30), 20, 30)), edited))
+    assert far == pytest.approx(1, abs=1e-6)
+    assert near < 0.99
+
+
+@pytest.mark.parametrize("name", BACKGROUND)
+def test_what_happens_inside_the_mask_changes_no_background(name, config, cases):
+    """Not even through a window or a receptive field that reaches inside."""
+    outcome = cases[0]
+    inside = replace(outcome, picture=paint(outcome.picture, (8, 8, 40, 48), 0))
+    outside = replace(outcome, picture=paint(outcome.picture, (41, 49, 60, 60), 0))
+    metric = METRICS[name].from_config(config)
+    first, second, third = value(metric, outcome, inside, outside)
+    assert first == pytest.approx(second, abs=1e-6)
+    assert abs(first - third) > 1e-6
+
+
+@pytest.mark.parametrize("name", BACKGROUND)
+def test_a_mask_without_background_has_no_value(name, config):
+    full = case(noise(0), truth_mask=mask((0, 0, 64, 64), 64, 64))
+    assert math.isnan(value(METRICS[name].from_config(config), Outcome(full, noise(1))))
+    all_but_frame = case(noise(0), truth_mask=mask((1, 1, 63, 63), 64, 64))
+    found = value(METRICS[name].from_config(config), Outcome(all_but_frame, noise(1)))
+    assert math.isnan(found) == name.endswith("_pie")
+
+
+def test_an_untouched_background_has_the_psnr_of_the_smallest_difference():
+    """8 x 4 x 3 values, one of them off by one level of 255."""
+    untouched = paint(flat(0), (0, 0, 8, 4), 255)
+    smallest = untouched.copy()
+    smallest.putpixel((7, 7), (1, 0, 0))
+    expected = 10 * math.log10(255**2 * 96)
+    found = value(plain("background_psnr"), Outcome(HALF, untouched), Outcome(HALF, smallest))
+    assert found == pytest.approx([expected, expected], abs=1e-4)
+
+
+def test_structure_distance_and_lpips_ask_their_networks_for_both_pictures():
+    class Difference:
+        def distance(self, a_CHW, b_CHW):
+            return float((a_CHW - b_CHW).abs().sum())
+
+        def map(self, a_CHW, b_CHW):
+            return (a_CHW - b_CHW).abs().sum(0)
+
+    outcome = Outcome(HALF, PAINTED)
+    assert value(background_metrics.StructureDistance(Difference()), outcome) == pytest.approx(96 + 96 * 0.2, rel=1e-5)
+    assert value(background_metrics.BackgroundLPIPS(Difference()), outcome) == pytest.approx(0.6, abs=1e-5)
+    assert value(background_metrics.BackgroundLPIPSPie(Difference()), outcome) == pytest.approx(18 * 0.6, rel=1e-5)
+
+
+def test_a_picture_too_small_for_ssim_has_none():
+    tiny = Outcome(case(flat(0, 4), truth_mask=mask((0, 0, 2, 2), 4, 4)), flat(9, 4))
+    assert math.isnan(value(plain("background_ssim"), tiny))
+
+
+# ------------------------------------------------------------------------------------------------ regions
+
+
+def region(box: tuple[int, int, int, int], probability: float = 0.9) -> np.ndarray:
+    return np.asarray(mask(box), np.float32) / 255 * probability
+
+
+def test_a_region_against_the_human_mask_in_pixels():
+    """Region 4 x 4, mask 4 x 6, of which 4 x 3 agree: union 16 + 24 - 12."""
+    outcome = Outcome(case(flat(0), truth_mask=mask((0, 1, 4, 7))), None, None, region((0, 0, 4, 4)))
+    found = [value(plain(f"region_{name}_pixel"), outcome) for name in ("iou", "precision", "recall")]
+    assert found == pytest.approx([12 / 28, 12 / 16, 12 / 24])
+    assert value(region_metrics.RegionIoUPixel(threshold=0.95), outcome) == 0
+    assert math.isnan(value(region_metrics.RegionPrecisionPixel(threshold=0.95), outcome))
+    mask_alone = replace(outcome, probability=None, mask=region((0, 0, 4, 4), 1))
+    assert value(plain("region_iou_pixel"), mask_alone) == pytest.approx(12 / 28)
+
+
+def test_a_region_against_the_pixels_that_changed():
+    """The target differs in 4 x 4 pixels and in a speck of codec noise, which does not count."""
+    source = flat(100)
+    target = paint(paint(source, (2, 2, 6, 6), 150), (7, 0, 8, 1), 255)
+    outcome = Outcome(case(source, target), None, None, region((2, 2, 6, 4)))
+    found = [value(plain(f"region_{name}_changed"), outcome) for name in ("iou", "precision", "recall")]
+    assert found == pytest.approx([8 / 16, 1, 8 / 16])
+
+
+def test_a_target_equal_to_the_source_has_no_changed_region():
+    outcome = Outcome(case(flat(9), flat(9)), None, None, region((2, 2, 6, 4)))
+    found = [value(plain(f"region_{name}_changed"), outcome) for name in ("iou", "precision", "recall")]
+    assert found == pytest.approx([NAN] * 3, nan_ok=True)
+
+
+def test_changed_pixels_have_a_threshold_an_opening_and_the_sources_size():
+    """0.1 lies between 25 and 26 levels; the mean over the channels decides, not one of them."""
+    source = flat(100)
+    assert not changed_pixels(source, flat(125)).any()
+    assert changed_pixels(source, flat(126)).all()
+    assert not changed_pixels(source, Image.new("RGB", (8, 8), (176, 100, 100))).any()
+    assert changed_pixels(source, flat(200, 16)).shape == (8, 8)
+    line = paint(source, (0, 4, 8, 6), 200)
+    assert not changed_pixels(source, line).any()
+    assert changed_pixels(source, line, opening=1).sum() == 16
+
+
+def test_change_iou_compares_what_was_really_changed_with_the_mask():
+    """Changed by 0.2 in 4 x 4 and by 0.05 around; mask 4 x 6, of which 4 x 3 were changed."""
+    made = case(flat(100), truth_mask=mask((0, 1, 4, 7)))
+    outcome = Outcome(made, paint(flat(113), (0, 0, 4, 4), 151))
+    assert value(plain("change_iou"), outcome) == pytest.approx(12 / 28)
+    assert value(ChangeIoU(tau=0.04), outcome) == pytest.approx(24 / 64)
+    assert value(ChangeIoU(tau=0.3), outcome) == 0
