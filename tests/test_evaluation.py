@@ -239,13 +239,13 @@ def test_headline_metrics_are_taken_over_the_headline_operations_alone():
             "operation": ["remove", "remove", "add", "add"],
             "seen": ["seen", "unseen", "seen", "seen"],
             "failed": [None, None, None, "no room"],
-            "note": [None, "64x64, resized to 32x32", None, None],
+            "note": [None, "64x64, the source has 32x32", None, None],
             "region_iou": [0.8, 0.6, 0.1, NAN],
             "edit_success": [1.0, 1.0, 0.0, NAN],
         }
     )
     found = summarise(rows, metrics, ["seen"], ("remove",))
-    assert found["n"] == 4 and found["failed"] == found["resized"] == 1
+    assert found["n"] == 4 and found["failed"] == found["other_size"] == 1
     assert found["metrics"]["region_iou"]["mean"] == pytest.approx(0.7)
     assert found["metrics"]["edit_success"]["mean"] == pytest.approx(2 / 3)
     assert found["by"]["operation"]["add"]["metrics"]["region_iou"]["mean"] == pytest.approx(0.1)

@@ -159,7 +159,7 @@ def test_a_changed_picture_and_another_protocol_are_scored_again(tmp_path):
     score(folder, cases, path, {"a": 1})
     Image.new("RGB", (16, 16), "black").save(tmp_path / "pictures" / "1.png")
     rows, _, asked = score(folder, cases, path, {"a": 1})
-    assert asked == ["1"] and rows["brightness"].iloc[1] == 0 and rows["note"].iloc[1] == "16x16, resized to 8x8"
+    assert asked == ["1"] and rows["brightness"].iloc[1] == 0 and rows["note"].iloc[1] == "16x16, the source has 8x8"
     assert score(folder, cases, path, {"a": 2})[2] == ["0", "1", "2"]
     assert json.loads(path.read_text().splitlines()[0]) == {"a": 2}
 

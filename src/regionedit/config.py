@@ -320,7 +320,8 @@ class EvaluateConfig(EditConfig):
         validation_samples: how many of them.
         ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
         training_log: metrics.csv of the training run whose curves the report shows, or None.
-        judge: the CLIP of the metrics, which no loss has seen.
+        judge: the CLIP of the metrics, which no loss has seen: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
+            `ARCHITECTURE,TAG` such as ViT-B-32,openai.
         dino: the ViT of the metric dino.
         dinov2: the ViT of the metric dinov2, or None: not computed. Likewise:
         pick_score: model and processor of PickScore, `model` or `model,processor`.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from regionedit.editor import pick_device
+from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP
 from regionedit.evaluation.embedders import DINO_SIZE, ClassToken, Clip, PickScore, dino_preprocess, own_preprocess
 from regionedit.evaluation.pair_networks import Lpips, Structure

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from regionedit.device import autocast_off
 from regionedit.encoders import FrozenCLIP
 from regionedit.images import digest
-from regionedit.precision import autocast_off
 
 KEPT = 16384  # embeddings a network keeps of pictures and of texts: three pictures a case of the largest benchmark
 TOGETHER = 32  # pictures or texts of one forward pass

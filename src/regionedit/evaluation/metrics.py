@@ -99,6 +99,10 @@ class CaseMetric(Metric):
             for what, count in sorted(self.lacking.items())
         )
 
+    def states(self) -> tuple[str, ...]:
+        """Names of the lists to which an update adds one tensor each, a row per case."""
+        return tuple(self._defaults)
+
     def values(self) -> Tensor:
         """[n] float64, in the order of the updates."""
         return dim_zero_cat(self.cases)

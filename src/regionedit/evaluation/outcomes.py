@@ -30,12 +30,12 @@ class Outcome:
 
     Args:
         case: with its truth.
-        picture: the edited picture, RGB, at the source's size; None where there is only a region.
+        picture: the edited picture, RGB, of the size that it was saved in; None where there is only a region.
         mask: [H, W], 1 = edit, or None.
         probability: [H, W], the map the mask was made from, or None.
         patches: [side, side], the same before it was enlarged, or None.
         failed: why there is nothing to score, or None.
-        note: what was done to the picture before it is scored, or None.
+        note: what is unusual about the picture, or None: metrics resize one of another size as their protocols do.
     """
 
     case: EditCase
@@ -96,8 +96,8 @@ class CaseFolder:
         size = case.request.image.size
         if picture.size == size:
             return replace(found, picture=picture)
-        note = f"{picture.width}x{picture.height}, resized to {size[0]}x{size[1]}"
-        return replace(found, picture=picture.resize(size, Image.Resampling.BICUBIC), note=note)
+        note = f"{picture.width}x{picture.height}, the source has {size[0]}x{size[1]}"
+        return replace(found, picture=picture, note=note)
 
     def picture(self, case_id: str) -> Image.Image | None:
         """The edited picture of a case, None where there is none.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
+from regionedit.device import autocast_off
 from regionedit.evaluation.embedders import IMAGENET_MEAN, IMAGENET_STD
-from regionedit.precision import autocast_off
 
 LONGEST = 480 / 224  # of the longer side, where the shorter one is 1
 

@@ -30,6 +30,13 @@ BACKBONES = tuple(dict.fromkeys(NETWORKS.values()))
 # A caption filter derived anew by rule may keep a few cases more or fewer than the authors' own list.
 N_TOLERANCE = 0.01
 
+# What the metrics decide where no protocol does.
+CONVENTIONS = {
+    "psnr_of_identical_backgrounds": "one 8-bit level in one value",
+    "changed_pixels": "mean over channels > 0.1, opened by 3 x 3",
+    "clip_instruction_rank": "among up to 100 instructions of the benchmark",
+}
+
 
 def backbone_of(metric: str) -> str | None:
     """The field of EvaluateConfig that names the metric's network, None for a metric without one."""
@@ -142,6 +149,7 @@ class Protocol:
             "threshold": config.region.threshold,
             "headline_operations": list(benchmark.headline),
             "columns": self.columns,
+            "conventions": CONVENTIONS,
         }
 
     def deviations(self, block: Mapping[str, Any]) -> list[str]:

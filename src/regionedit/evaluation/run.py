@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from regionedit.command_line import save_config
@@ -65,6 +66,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     config = entries[0].config
     groups = list(next(iter(cases)).groups)
     depends = {key: value for key, value in protocol.block(config, cases).items() if key not in COUNTED}
+    missing: list[str] = []
+    torch.backends.cudnn.allow_tf32 = False  # embeddings in full float32, on every GPU
     for entry in entries:
         metrics = make_metrics(cases.metrics, entry.config, entry.edited)
         log = entry.folder and ScoreLog(
@@ -74,6 +77,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         )
         entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
+        missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
 
@@ -97,6 +101,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     write_examples(out / "examples.png", cases, entries[0])
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
+    for line in dict.fromkeys(missing):
+        console.print(line, markup=False)
     for line in check_expected(summary, config.expected, config.tolerance):
         console.print(line)
     console.print(f"report: {out / 'report.html'}; cases: {out / 'gallery.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from rich.progress import track
 from scipy.stats import bootstrap
+from torch import Tensor
 
 from regionedit.evaluation.editing import chunks
 from regionedit.evaluation.metrics import CaseMetric
@@ -78,25 +80,46 @@ def score_cases(
     for together in chunks(scored, TOGETHER):
         lines = {case.id: line for case in together if log and (line := log.known(case.id))}
         fresh = list(outcomes([case for case in together if case.id not in lines]))
-        values = {}
+        made = [{"id": o.case.id, "failed": o.failed, "note": o.note, "states": {}} for o in fresh]
         for name, metric in metrics.items() if fresh else ():
             metric.update(fresh)
-            values[name] = metric.cases.pop().tolist()
-        made = [
-            {"id": o.case.id, "failed": o.failed, "note": o.note, "scores": {name: v[i] for name, v in values.items()}}
-            for i, o in enumerate(fresh)
-        ]
+            for line, rows_of_states in zip(made, _taken(metric), strict=True):
+                line["states"][name] = rows_of_states
         if log and made:
             log.add(made)
         lines |= {line["id"]: line for line in made}
         for name, metric in metrics.items():
-            state = [lines[case.id]["scores"][name] for case in together]
-            metric.cases.append(torch.tensor(state, dtype=torch.float64))
+            _put(metric, [lines[case.id]["states"][name] for case in together])
         for case in together:
             words = {"instruction": case.request.instruction, "operation": case.operation}
             told = {key: lines[case.id][key] for key in ("failed", "note")}
             rows.append({"id": case.id} | words | case.groups | told)
     return pd.DataFrame(rows).assign(**{name: metric.values().numpy() for name, metric in metrics.items()})
+
+
+def _taken(metric: CaseMetric) -> list[dict[str, dict]]:
+    """What the last update added to a metric's states, taken out again: per case {state: packed row}."""
+    added = {state: getattr(metric, state).pop() for state in metric.states() if getattr(metric, state)}
+    return [
+        {state: _packed(tensor[i]) for state, tensor in added.items()} for i in range(len(next(iter(added.values()))))
+    ]
+
+
+def _put(metric: CaseMetric, rows: list[dict[str, dict]]) -> None:
+    """Add rows to a metric's states as an update of these cases would have."""
+    for state in rows[0]:
+        getattr(metric, state).append(torch.stack([_unpacked(row[state]) for row in rows]))
+
+
+def _packed(row: Tensor) -> dict:
+    """A tensor as JSON, bit for bit."""
+    array = row.cpu().numpy()
+    return {"type": str(array.dtype), "shape": array.shape, "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def _unpacked(row: dict) -> Tensor:
+    array = np.frombuffer(base64.b64decode(row["data"]), row["type"]).reshape(row["shape"])
+    return torch.from_numpy(array.copy())
 
 
 def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Collection[str], headline: tuple) -> dict:
@@ -105,7 +128,7 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Col
     Metrics marked `headline` are taken over the headline operations, except where the table is by operation.
 
     Returns:
-        {"n", "failed", "resized", "metrics": {name: {mean, low, high, n}}, "by": {group: {value: the same keys}}}
+        {"n", "failed", "other_size", "metrics": {name: {mean, low, high, n}}, "by": {group: {value: the same keys}}}
     """
     named = rows["operation"].isin(headline)
 
@@ -118,7 +141,7 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Col
         counts = {
             "n": len(part),
             "failed": int(part["failed"].notna().sum()),
-            "resized": int(part["note"].notna().sum()),
+            "other_size": int(part["note"].notna().sum()),
         }
         return counts | {"metrics": scores}
 

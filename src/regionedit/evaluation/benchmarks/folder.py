@@ -54,6 +54,7 @@ class Folder(MaskedBenchmark):
         "l1_source",
         "clip_image_source",
         "dino_source",
+        "dinov2_source",
         "clip_instruction",
         "pick_score",
         "l1",
