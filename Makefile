@@ -74,14 +74,14 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: 90
 	$(MAKE) -j2 clip-lane inpaint-lane
 
 clip-lane:
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 85 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 72 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
 	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 4 --threads 1
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
-	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 48 --threads 1 --batch 16
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
+	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 62 --threads 1 --batch 16
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

@@ -146,7 +146,7 @@ def test_without_a_network_a_hub_name_says_how_to_use_a_local_copy(monkeypatch):
 
 def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(tmp_path):
     (tmp_path / "file.parquet").write_text("")
-    for data in ("data", "/no/such/folder", str(tmp_path / "file.parquet")):
+    for data in ("no_such_folder", "/no/such/folder", str(tmp_path / "file.parquet")):
         with pytest.raises(
             ValueError, match="is neither a folder of parquet files nor a hub name such as facebook/emu"
         ):

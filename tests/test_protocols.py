@@ -11,7 +11,7 @@ import yaml
 from regionedit.config import EvaluateConfig, RegionConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.benchmarks import Microworld
-from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, backbone_of, column_heads
+from regionedit.evaluation.protocols import BACKBONES, CONVENTIONS, FOLDER, Protocol, backbone_of, column_heads
 
 GOOD = {
     "benchmark": "microworld",
@@ -147,6 +147,7 @@ def test_the_block_says_what_was_really_used_and_read(protocol):
         "threshold": 0.3,
         "headline_operations": ["remove"],
         "columns": GOOD["columns"],
+        "conventions": CONVENTIONS,
     }
 
 
