@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from regionedit.command_line import parse_command
 from regionedit.config import EvaluateConfig
@@ -13,6 +14,7 @@ def main() -> int:
     config = parse_command(EvaluateConfig)
     from regionedit.evaluation.run import evaluate  # after parsing: a mistyped option must not wait for torch
 
+    warnings.formatwarning = lambda message, *_: f"evaluate.py: warning: {message}\n"
     try:
         summary = evaluate(config)
     except (ValueError, OSError) as error:

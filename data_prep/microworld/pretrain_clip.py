@@ -7,7 +7,7 @@ Each batch holds groups of four scenes that differ in one attribute, captioned a
 patch 4, half of the patches are left out most of the time, which makes a step two to three times cheaper.
 Positions start as sines and cosines, and many batches drill shapes: colours and counts are learned within minutes,
 shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches. From the
-first step on texts are also compared with the patches that fit their words best: without that the class token knows what
+first step texts are also compared with the patches that fit their words best: without that the class token knows what
 is in the picture, and the patches do not say where. Begun late, when the class token knows everything already, the same
 loss is met by patches that copy it.
 

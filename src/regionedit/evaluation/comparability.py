@@ -150,6 +150,8 @@ def _differences(one: Evaluation, other: Evaluation, metric: str) -> Iterator[st
         told = [repr(found[key]) if key in found else "nothing" for found in facts]
         if told[0] != told[1] and _changes(key, metric):
             yield f"{key}: {told[0]} in {one.name}, {told[1]} in {other.name}"
+            if key == "benchmark":
+                return  # nothing else could be alike
     if one.rows is not None and other.rows is not None and set(one.rows.index) != set(other.rows.index):
         ids = [one.rows.index.difference(other.rows.index), other.rows.index.difference(one.rows.index)]
         alone = [

@@ -92,8 +92,7 @@ def edit_cases(
         title: of the progress bar.
         save_regions: save masks and probabilities too.
     """
-    left = -(-len(cases) // share.of)
-    for group in turns(track(share.pick(cases), title, total=left), editor.config.batch):
+    for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
         unfinished = []
         for case in group:
             request = prepare(case)

@@ -77,6 +77,7 @@ class OutsideChange(CaseMetric):
     Exactly 0 for an editor that keeps its promise.
     """
 
+    needs = ("regions",)
     title = "outside"
     higher_is_better = False
 

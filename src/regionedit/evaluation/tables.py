@@ -151,17 +151,31 @@ def print_tables(summary: dict, console: Console) -> None:
 
 
 def print_table(table: TextTable, console: Console) -> None:
-    """One table; cells are printed as they are, never read as rich's markup."""
-    shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, head in enumerate(table.heads):
-        shown.add_column(Text(head), justify="right" if place else "left", no_wrap=True)
-    for number, row in enumerate(table.rows):
-        if number in table.rules:
-            shown.add_section()
-        cells = (Text(c, style="bold" if (number, place) in table.best else "") for place, c in enumerate(row))
-        shown.add_row(*cells)
+    """One table, in parts below one another where it is wider than the console; cells are never read as markup."""
+    console.print(Text(table.title, style="italic"))
+    for columns in _fitting(table, console.width):
+        shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for place in columns:
+            shown.add_column(Text(table.heads[place]), justify="right" if place else "left", no_wrap=True)
+        for number, row in enumerate(table.rows):
+            if number in table.rules:
+                shown.add_section()
+            bold = ("bold" if (number, place) in table.best else "" for place in columns)
+            shown.add_row(*(Text(row[place], style=style) for place, style in zip(columns, bold, strict=True)))
+        console.print(shown)
     # Not as the table's own title and caption, which would be wrapped to its width.
-    console.print(Text(table.title, style="italic"), shown, Text(table.note, style="dim"), sep="\n")
+    console.print(Text(table.note, style="dim"))
+
+
+def _fitting(table: TextTable, width: int) -> list[list[int]]:
+    """Places of the columns that fit into one line each time; the first, which names the rows, is always there."""
+    needed = [max(map(len, cells)) + 2 for cells in zip(table.heads, *table.rows, strict=True)]
+    parts: list[list[int]] = [[0]]
+    for place in range(1, len(needed)):
+        if len(parts[-1]) > 1 and sum(needed[p] for p in parts[-1]) + needed[place] + 1 > width:
+            parts.append([0])
+        parts[-1].append(place)
+    return parts
 
 
 def _table(

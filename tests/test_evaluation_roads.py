@@ -1,0 +1,117 @@
+"""Emu Edit and MagicBrush in their exact form, from pictures on disk to a comparison, with tiny models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation import compare
+from regionedit.evaluation.run import evaluate
+from regionedit.evaluation.tables import TextTable, print_table
+from tests.benchmark_fixtures import flawed_emu_rows, write_emu_edit, write_magicbrush
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def config(tiny_edit_config, tiny_judge_dir, tiny_dino_dir, tmp_path) -> EvaluateConfig:
+    edit = {name: getattr(tiny_edit_config, name) for name in ("encoders", "region", "device")}
+    return EvaluateConfig(
+        **edit,
+        generator=replace(tiny_edit_config.generator, guidance=1.0),
+        mask_source="everything",
+        judge=f"local-dir:{tiny_judge_dir}",
+        dino=str(tiny_dino_dir),
+        out=str(tmp_path / "out"),
+        baselines=["identity"],
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*rows of the Emu Edit", "ignore:captions of more")
+def test_emu_edit_from_parquet_to_a_comparison(config, tmp_path, capsys):
+    write_emu_edit(tmp_path / "emu", flawed_emu_rows())
+    ours = replace(config, benchmark="emu_edit", data=str(tmp_path / "emu"))
+    summary = evaluate(ours, QUIET)
+    unchanged = summary["baselines"]["identity"]["metrics"]
+    assert summary["n"] == 6 and summary["failed"] == 0
+    assert unchanged["l1_source"]["mean"] == 0 and unchanged["clip_image_source"]["mean"] == pytest.approx(1, abs=1e-6)
+    assert summary["metrics"]["l1_source"]["mean"] > 0.01
+    assert summary["protocol"]["counts"]["kept"] == 6
+    rows = pd.read_parquet(tmp_path / "out" / "cases.parquet")
+    assert rows["clip_text"].mean() == pytest.approx(summary["metrics"]["clip_text"]["mean"], abs=1e-9)
+    theirs = replace(ours, pictures=str(tmp_path / "out" / "pictures"), out=str(tmp_path / "theirs"))
+    again = evaluate(theirs, QUIET)
+    regions = {"outside_change"}  # of a picture alone nobody knows which region its system meant
+    assert again["metrics"] == {k: v for k, v in summary["metrics"].items() if k not in regions}
+    told = [str(tmp_path / name) for name in ("out", "theirs")]
+    assert compare.main([*told, "--out", str(tmp_path / "comparison"), "--paired", "--published"]) == 0
+    assert "InstructPix2Pix" in capsys.readouterr().out
+    assert (tmp_path / "comparison" / "comparison.tex").read_text().count("tabular") >= 2
+    for name in ("tables.md", "tables.tex", "tables.csv", "report.html", "gallery.html"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+@pytest.mark.filterwarnings("ignore:.*MagicBrush test set", "ignore:captions of more")
+def test_magicbrush_chains_edited_by_two_processes_score_as_by_one(config, tmp_path, monkeypatch):
+    write_magicbrush(tmp_path / "brush")
+    whole = replace(config, benchmark="magicbrush_multi_turn", data=str(tmp_path / "brush"))
+    summary = evaluate(whole, QUIET)
+    shared = replace(whole, out=str(tmp_path / "shared"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(ValueError, match="stage: 2 processes"):
+            evaluate(shared, QUIET)
+        edited = evaluate(replace(shared, stage="edit"), QUIET)
+        assert edited["n"] > 0 and edited["failed"] == 0
+    monkeypatch.delenv("WORLD_SIZE")
+    assert evaluate(replace(shared, stage="score"), QUIET)["metrics"] == summary["metrics"]
+    assert summary["n"] == 3  # final turns alone
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert pictures == {path.name: path.read_bytes() for path in (tmp_path / "shared" / "pictures").iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore:.*rows of the Emu Edit", "ignore:.*MagicBrush test set", "ignore:captions of more")
+def test_two_benchmarks_are_refused_in_one_line_and_an_expected_number_is_told(config, tmp_path, capsys):
+    write_emu_edit(tmp_path / "emu", flawed_emu_rows())
+    write_magicbrush(tmp_path / "brush")
+    console = Console(record=True, width=120, file=(tmp_path / "printed").open("w"))
+    emu = replace(config, benchmark="emu_edit", data=str(tmp_path / "emu"), expected={"clip_text": 9.0}, tolerance=0.5)
+    evaluate(emu, console)
+    assert "expected 9.0000 ± 0.5: OUTSIDE" in console.export_text()
+    evaluate(replace(config, benchmark="magicbrush", data=str(tmp_path / "brush"), out=str(tmp_path / "two")), QUIET)
+    assert compare.main([str(tmp_path / "out"), str(tmp_path / "two"), "--out", str(tmp_path / "comparison")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "benchmark: 'emu_edit' in out, 'magicbrush' in two" in line
+    assert not (tmp_path / "comparison").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*rows of the Emu Edit", "ignore:captions of more")
+def test_a_published_protocol_decides_networks_and_columns(config, tmp_path, tiny_judge_dir, tiny_dino_dir):
+    write_emu_edit(tmp_path / "emu", flawed_emu_rows())
+    protocol = yaml.safe_load(open("configs/protocols/ultraedit.yaml"))
+    protocol["backbones"] = {"judge": f"local-dir:{tiny_judge_dir}", "dino": str(tiny_dino_dir)}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(protocol, sort_keys=False))
+    wrong = replace(config, benchmark="emu_edit", data=str(tmp_path / "emu"), judge="local-dir:/nowhere")
+    summary = evaluate(replace(wrong, protocol=str(tmp_path / "tiny.yaml")), QUIET)
+    assert summary["protocol"]["name"] == "tiny" and summary["protocol"]["n_expected"] == 2834
+    assert list(summary["protocol"]["columns"])[:2] == ["CLIPdir", "CLIPout"]
+    assert "| CLIPout | L1 |" in (tmp_path / "out" / "tables.md").read_text()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["protocol"]["judge"].endswith(
+        tiny_judge_dir.name
+    )
+
+
+def test_a_table_wider_than_the_console_is_printed_in_parts():
+    heads = ("system", *(f"metric {i}" for i in range(12)))
+    console = Console(record=True, width=60, file=open("/dev/null", "w"))
+    print_table(TextTable("wide", "note", heads, (("a system", *(f"{i}.125" for i in range(12))),)), console)
+    text = console.export_text()
+    assert all(head in text for head in heads[1:]) and "…" not in text
+    assert text.count("a system") > 1 and all(len(line) <= 60 for line in text.splitlines())
