@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,9 @@ from rich.console import Console
 from scipy.special import softmax
 from torch.nn.functional import normalize
 
-from regionedit.evaluation import BENCHMARKS, METRICS
-from regionedit.evaluation.calibration import check_expected, checksum_verdict, magicbrush_checksum
+from regionedit.config import EvaluateConfig
+from regionedit.evaluation import BENCHMARKS, METRICS, calibration
+from regionedit.evaluation.calibration import check_data, check_expected, checksum_verdict, magicbrush_checksum
 from regionedit.evaluation.comparability import NOT_COMPARED, differences, read_evaluations
 from regionedit.evaluation.compare import compare, main
 from regionedit.evaluation.comparison import numbers
@@ -552,9 +554,18 @@ def target(red: int, caption: str | None, scored: bool = True):
 
 def test_the_checksum_is_the_mean_cosine_of_targets_and_captions():
     cases = [target(2, "ab"), target(0, "abc"), target(9, "unscored turn", scored=False)]
-    assert magicbrush_checksum(cases, Encoder()) == pytest.approx((1 + 1 / np.sqrt(10)) / 2, abs=1e-6)
+    assert magicbrush_checksum(cases, Encoder()) == (pytest.approx((1 + 1 / np.sqrt(10)) / 2, abs=1e-6), 2)
     many = [target(2, "ab")] * 70 + [target(0, "abc")] * 30
-    assert magicbrush_checksum(many, Encoder()) == pytest.approx(0.7 + 0.3 / np.sqrt(10), abs=1e-6)
+    assert magicbrush_checksum(many, Encoder()) == (pytest.approx(0.7 + 0.3 / np.sqrt(10), abs=1e-6), 100)
+
+
+def test_the_checksum_is_told_for_the_benchmark_and_the_clip_it_is_known_for(monkeypatch):
+    monkeypatch.setattr(calibration, "load_backbone", lambda field, name, device: Encoder())
+    cases = [target(2, "ab"), target(0, "abc")]
+    config = EvaluateConfig(benchmark="magicbrush", judge="ViT-B-32,openai")
+    assert [line[:40] for line in check_data(config, cases)] == ["MagicBrush checksum: 0.65811 over 2 cases"[:40]]
+    assert check_data(replace(config, judge="ViT-L-14,openai"), cases) == []
+    assert check_data(replace(config, benchmark="emu_edit"), cases) == []
 
 
 def test_the_checksum_needs_targets_captions_and_cases():

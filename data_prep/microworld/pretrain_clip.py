@@ -6,10 +6,10 @@
 Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. With
 patch 4, half of the patches are left out most of the time, which makes a step two to three times cheaper.
 Positions start as sines and cosines, and many batches drill shapes: colours and counts are learned within minutes,
-shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches. From the
-first step texts are also compared with the patches that fit their words best: without that the class token knows what
-is in the picture, and the patches do not say where. Begun late, when the class token knows everything already, the same
-loss is met by patches that copy it.
+shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches, so it goes
+alone at first. Then texts are also compared with the mean of the patches, and in the second half with the patches that
+fit their words best: without that the class token knows what is in the picture, and the patches do not say where. The
+README of the checkpoints says what happens without the second stage, and with the third alone.
 
 Shape letters: B pictures, T tokens, D embedding width.
 """
@@ -36,7 +36,9 @@ CONTEXT = 40
 EMBED = 128
 MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
-LATE_PAIRS = 64  # of a batch's 128, whose patches are also compared word by word
+# shares of the budget from which texts are compared with the mean of the patches too, then word by word instead
+MEAN_FROM, LATE_FROM = 0.33, 0.5
+LATE_PAIRS = 64  # of a batch's 128, whose patches are compared word by word
 # (share of the budget from which it holds, share of patches left out)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
 # share of the batches that drill shapes, which are learned last
@@ -177,6 +179,11 @@ def main() -> None:
             text_BD = words_BTD[torch.arange(len(end_B)), end_B]
         scale = model.logit_scale
         loss = contrastive_loss(image_BD.float() @ text_BD.float().T, scale, batch.captions)
+        if share < MEAN_FROM:
+            return loss
+        if share < LATE_FROM:
+            mean_BD = F.normalize(patches_BND.float().mean(1), dim=-1)
+            return loss + contrastive_loss(mean_BD @ text_BD.float().T, scale, batch.captions)
         late = slice(LATE_PAIRS)
         with arithmetic():
             by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])

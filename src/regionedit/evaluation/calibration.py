@@ -8,13 +8,17 @@ from typing import Protocol
 from PIL import Image
 from torch import Tensor
 
+from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
+from regionedit.evaluation.backbones import load_backbone
 from regionedit.evaluation.editing import chunks
 from regionedit.records import EditCase
 
 # CLIP-T of MagicBrush's own target pictures with their local descriptions, ViT-B/32, by number of scored cases: all
 # turns, final turns (github.com/OSU-NLP-Group/MagicBrush, issue 27; two runs to the same five digits).
 CHECKSUMS = {1053: 0.28259, 535: 0.28554}
+CHECKSUM_BENCHMARKS = ("magicbrush", "magicbrush_multi_turn")
+CHECKSUM_JUDGE = "ViT-B-32,openai"
 # Arithmetic (half or single precision) moves the mean far less; other captions move it by .02.
 CHECKSUM_TOLERANCE = 0.002
 TOGETHER = 32
@@ -56,8 +60,19 @@ def check_expected(summary: dict, expected: Mapping[str, float], tolerance: floa
     return lines
 
 
-def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder) -> float:
-    """Mean cosine of the target pictures and the target captions of the scored cases.
+def check_data(config: EvaluateConfig, cases: Iterable[EditCase]) -> list[str]:
+    """The checksum's verdict where one is known for this benchmark and judge, otherwise nothing.
+
+    Raises:
+        ValueError: as `magicbrush_checksum`.
+    """
+    if config.benchmark not in CHECKSUM_BENCHMARKS or config.judge != CHECKSUM_JUDGE:
+        return []
+    return [checksum_verdict(*magicbrush_checksum(cases, load_backbone("judge", config.judge, config.device)))]
+
+
+def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder) -> tuple[float, int]:
+    """Mean cosine of the target pictures and the target captions of the scored cases, and how many these are.
 
     Raises:
         ValueError: a scored case has no target picture or no caption, or there is none.
@@ -73,7 +88,7 @@ def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder)
         count += len(together)
     if not count:
         raise ValueError("the checksum needs cases")
-    return total / count
+    return total / count, count
 
 
 def checksum_verdict(found: float, n: int) -> str:

@@ -17,7 +17,7 @@ from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
-from regionedit.evaluation.calibration import check_expected
+from regionedit.evaluation.calibration import check_data, check_expected
 from regionedit.evaluation.editing import Share
 from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, unedited
 from regionedit.evaluation.export import write_tables
@@ -59,6 +59,9 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    for line in check_data(config, cases) if config.stage != "edit" else ():
+        console.print(line, markup=False)
     entries = _finished(config) if config.pictures is not None else _run(config, cases, share)
     if config.stage == "edit":
         ids = [case.id for case in share.pick(cases)]
@@ -99,7 +102,6 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     write_report(out / "report.html", config, cases, entries[0], summary)
     write_gallery(out / "gallery.html", cases, entries[0])
     write_examples(out / "examples.png", cases, entries[0])
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     print_tables(summary, console)
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
