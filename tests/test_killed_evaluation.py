@@ -19,7 +19,8 @@ CASES = 96
 
 
 def run(*command: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, stdout=quiet, start_new_session=True)
 
 
 def kill_when(running: subprocess.Popen, reached: Callable[[], bool]) -> None:
