@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regionedit.config import GeneratorConfig
+from regionedit.command_line import load_config
+from regionedit.config import EvaluateConfig, GeneratorConfig
 from regionedit.generators import load_generator
 
 
@@ -53,8 +54,16 @@ def test_known_edits_are_their_parts(known):
 
 def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
     generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
-    found = mask_quality.measure(generator, known)
-    assert set(found) == set(mask_quality.ALTERATIONS)
+    altered = {name: alter(known.truth_B1HW) for name, alter in mask_quality.ALTERATIONS.items()}
+    found = mask_quality.measure(generator, known, altered)
+    assert set(found) == set(altered)
     assert found["truth"]["mask_iou"] == 1 and found["truth"]["change_outside_truth"] == 0
     assert found["everything"]["area"] == 1 and found["everything"]["change_outside_truth"] > 0
     assert found["eroded 4 px"]["mask_iou"] < found["eroded 2 px"]["mask_iou"] < 1
+
+
+@pytest.mark.microworld
+def test_a_learned_region_grows_with_its_dilation(mask_quality, known):
+    found = mask_quality.learned(load_config(EvaluateConfig, "configs/evaluate_microworld.yaml", []), known)
+    areas = [float(mask_B1HW.mean()) for mask_B1HW in found.values()]
+    assert list(found)[:2] == ["learned", "learned, 1 px wider"] and areas == sorted(set(areas))

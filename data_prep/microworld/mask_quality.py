@@ -1,10 +1,12 @@
-"""What is a better mask worth? The shipped in-painter edits under true masks that were made worse in known ways.
+"""What is a better mask worth? The in-painter edits under true masks that were made worse in known ways, and under the
+learned region, made wider.
 
     python data_prep/microworld/mask_quality.py --out docs/study/mask_quality.json
 
-Dilated, eroded, shifted and softened true masks, the true cells of the predictor's grid, and everything: for each, how
-well it still matches the truth, how often the edit is there (`pixel_check`), how far the picture is from the truly
-edited one, and how much of what should have stayed was changed.
+Dilated, eroded, shifted and softened true masks, the true cells of the predictor's grid, everything, and the learned
+region with several values of `region.dilate`: for each, how well it still matches the truth, how often the edit is
+there (`pixel_check`), how far the picture is from the truly edited one, and how much of what should have stayed was
+changed.
 
 Shape letters: B pictures, C channels, H W pixels.
 """
@@ -13,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from dissect import probabilities
 from known_edits import KnownEdits, chunks, known_edits, pictures
 from rich.console import Console
 from rich.progress import track
@@ -28,14 +32,18 @@ from torch import Tensor
 from regionedit import masks
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig
+from regionedit.encoders import load_encoders
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
 from regionedit.images import to_pictures
+from regionedit.mask_sources.base import region_from_patches
 from regionedit.microworld.pixel_check import check
+from regionedit.region_predictor import RegionPredictor
 from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
 BATCH = 32
 GRID = 8  # the shipped predictor's
+DILATIONS = (0.0, 0.125, 0.25, 0.375, 0.5, 1.0)  # of the learned region, in patches
 
 
 def erode(mask_B1HW: Tensor, pixels: int) -> Tensor:
@@ -84,14 +92,31 @@ ALTERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def measure(generator: Generator, known: KnownEdits) -> dict[str, dict[str, float]]:
-    """Scores by alteration, means over all edits; `success` also for each operation."""
+def learned(config: EvaluateConfig, known: KnownEdits) -> dict[str, Tensor]:
+    """The masks B1HW of the learned region, by what they are called, for every dilation."""
+    clip, instruction_encoder = load_encoders(config.encoders)
+    predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
+    probability_BN = probabilities(predictor, clip, instruction_encoder, known)
+    size = tuple(known.source_BCHW.shape[-2:])
+
+    def mask(patches: float) -> Tensor:
+        return region_from_patches(probability_BN, GRID, size, replace(config.region, dilate=patches)).mask_B1HW
+
+    names = {
+        patches: f"learned, {patches * size[0] / GRID:g} px wider" if patches else "learned" for patches in DILATIONS
+    }
+    return {name: mask(patches) for patches, name in names.items()}
+
+
+def measure(
+    generator: Generator, known: KnownEdits, masks_by_name: Mapping[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Scores by mask, means over all edits; `success` also for each operation."""
     operations = sorted({edit.operation for edit in known.edits})
     target_BCHW = pictures([edit.target for edit in known.edits])
     touched_B1HW = hard(known.truth_B1HW)
     found = {}
-    for name, alter in track(ALTERATIONS.items(), description="masks"):
-        mask_B1HW = alter(known.truth_B1HW)
+    for name, mask_B1HW in track(masks_by_name.items(), description="masks"):
         proposals = []
         for b in chunks(len(known.edits), BATCH):
             part = known.rows(b)
@@ -115,7 +140,7 @@ def measure(generator: Generator, known: KnownEdits) -> dict[str, dict[str, floa
 
 def show(found: dict[str, dict[str, float]], console: Console) -> None:
     columns = list(next(iter(found.values())))
-    table = Table("mask", *columns, title="edits under altered true masks")
+    table = Table("mask", *columns, title="edits under altered masks")
     for name, row in found.items():
         table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
     console.print(table)
@@ -123,13 +148,14 @@ def show(found: dict[str, dict[str, float]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="whose generator")
+    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="whose generator and region")
     parser.add_argument("--samples", type=int, default=384, help="validation edits of a thing that is there")
     parser.add_argument("--out", type=Path, default=Path("docs/study/mask_quality.json"))
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     known = known_edits("validation", 12, range(args.samples), LOCAL_OPERATIONS)
-    found = measure(load_generator(config.generator), known)
+    altered = {name: alter(known.truth_B1HW) for name, alter in ALTERATIONS.items()}
+    found = measure(load_generator(config.generator), known, altered | learned(config, known))
     found = {name: {k: round(v, 4) for k, v in row.items()} for name, row in found.items()}
     write_atomic(args.out, json.dumps(found, indent=1).encode())
     show(found, Console())
