@@ -175,7 +175,8 @@ def _measured(metrics: Path, step: int) -> str:
 
 def _quieten() -> None:
     """Lightning's advice that does not apply here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*You are trying to `self.log\\(\\)`.*",
