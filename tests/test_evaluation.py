@@ -411,3 +411,20 @@ def test_the_threshold_of_a_rival_needs_truth(config, tmp_path, name):
 
 def test_metrics_of_pictures_are_made_only_for_pictures(config):
     assert all(METRICS[name].of_region for name in make_metrics(tuple(METRICS), config, edited=False))
+
+
+def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):
+    alone = replace(config, baselines=[], edited_baselines=[], validation=None, limit=4, out=str(tmp_path / "out"))
+    both = evaluate(replace(alone, systems={"theirs": str(config_file)}), Console(quiet=True))
+    theirs = both["baselines"]["theirs"]
+    assert theirs["n"] == 4 and theirs["failed"] == 0 and theirs["seconds"] > 0
+    assert theirs["metrics"]["l1"]["mean"] != both["metrics"]["l1"]["mean"]
+    made = Editor.from_config(str(config_file))
+    (case,) = BENCHMARKS["microworld"](alone.data, 1, None)
+    saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
+    again = np.asarray(made.edit(case.request).image, int)
+    assert np.abs(np.asarray(saved, int) - again).max() <= 1  # another batch
+    with pytest.raises(ValueError, match=r"^systems\.theirs: .*nowhere\.yaml"):
+        evaluate(replace(alone, systems={"theirs": "nowhere.yaml"}), Console(quiet=True))
+    with pytest.raises(ValueError, match=r"^systems\.learned: this row has the name already"):
+        evaluate(replace(alone, systems={"learned": str(config_file)}), Console(quiet=True))

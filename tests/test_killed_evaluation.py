@@ -60,6 +60,6 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     assert run(*command(out)).wait() == 0
 
     left, right = (json.loads((folder / "summary.json").read_text()) for folder in (whole, out))
-    assert left == right
+    assert left | {"seconds": 0} == right | {"seconds": 0}
     for picture in (whole / "pictures").iterdir():
         assert picture.read_bytes() == (out / "pictures" / picture.name).read_bytes()

@@ -316,6 +316,7 @@ class EvaluateConfig(EditConfig):
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
         baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
         edited_baselines: those of them that also edit, with the same generator.
+        systems: name -> an infer.py configuration that edits the same cases, in a row of its own.
         validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
         validation_samples: how many of them.
         ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
@@ -344,6 +345,7 @@ class EvaluateConfig(EditConfig):
     grid: int = 0
     baselines: list[str] = field(default_factory=list)
     edited_baselines: list[str] = field(default_factory=list)
+    systems: dict[str, str] = field(default_factory=dict)
     validation: str | None = None
     validation_samples: int = 512
     ceiling: str | None = None

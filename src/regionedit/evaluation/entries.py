@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from regionedit.config import EvaluateConfig, RegionConfig
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, EvaluateConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation.baselines import (
     BASELINES,
@@ -84,6 +85,29 @@ def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], sha
     prepare = as_it_is if config.given_captions else without_captions
     if config.stage != "score":
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
+    return Entry(name, name, folder.outcomes, config, True, folder)
+
+
+def system_editor(name: str, config: EvaluateConfig) -> Editor:
+    """The editor of the infer.py configuration that `systems` names; nothing is loaded yet.
+
+    Raises:
+        ValueError: its file is missing or wrong.
+    """
+    try:
+        theirs = load_config(EditConfig, config.systems[name])
+        return Editor.from_config(replace(theirs, device=config.device, batch=config.batch))
+    except ValueError as error:
+        raise ValueError(f"systems.{name}: {error}") from None
+
+
+def system(name: str, editor: Editor, config: EvaluateConfig, cases: Collection[EditCase], share: Share) -> Entry:
+    """Another editor on the same cases."""
+    folder = CaseFolder(Path(config.out) / "systems" / name)
+    prepare = as_it_is if config.given_captions else without_captions
+    if config.stage != "score":
+        edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
+    config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
     return Entry(name, name, folder.outcomes, config, True, folder)
 
 

@@ -19,7 +19,7 @@ from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.calibration import check_data, check_expected
 from regionedit.evaluation.editing import Share
-from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, unedited
+from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, system, system_editor, unedited
 from regionedit.evaluation.export import write_tables
 from regionedit.evaluation.gallery import write_gallery
 from regionedit.evaluation.metrics import CaseMetric
@@ -46,6 +46,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     if config.benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark: no benchmark {config.benchmark!r}; there are: {', '.join(BENCHMARKS)}")
     require_baselines(config.baselines)
+    if taken := set(config.systems) & {config.mask_source, *config.baselines}:
+        raise ValueError(f"systems.{min(taken)}: this row has the name already; choose another")
     if extra := set(config.edited_baselines) - set(config.baselines):
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
     share = Share.of_this_process()
@@ -80,6 +82,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         )
         entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
+        if entry.folder and (seconds := entry.folder.seconds(entry.rows["id"])):
+            entry.summary["seconds"] = seconds
         missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
@@ -128,8 +132,10 @@ def _run(config: EvaluateConfig, cases: Benchmark, share: Share) -> list[Entry]:
     editor = Editor.from_config(config)
     config = replace(config, grid=config.grid or editor.models.encoders[0].grid)
     editor.models.mask_source(config.mask_source)
+    editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
-    return [own(config, editor, cases, share), *rivals]
+    others = [system(name, theirs, config, cases, share) for name, theirs in editors.items()]
+    return [own(config, editor, cases, share), *rivals, *others]
 
 
 def _read_ceiling(path: str | None) -> dict | None:

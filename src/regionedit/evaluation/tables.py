@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,7 @@ OWN_COLUMNS = {
             "pointing",
             "edit_success",
             "outside_change",
+            "outside_truth_change",
             "l1",
             "clip_direction",
             "clip_image",
@@ -100,7 +101,7 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
     columns = columns_of(summary, "comparison")
     of_regions = any(name in METRICS and METRICS[name].of_region for name in columns.values())
     title, head = ("Regions and edits", "region") if of_regions else ("Edits", "system")
-    return _table(title, "; ".join(notes), head, columns, blocks, intervals)
+    return _with_seconds(_table(title, "; ".join(notes), head, columns, blocks, intervals), blocks)
 
 
 def by_group(summary: dict, group: str, intervals: bool = True) -> TextTable:
@@ -191,6 +192,15 @@ def _table(
         (name, *(_cell(block["metrics"].get(column), intervals) for column in shown.values())) for name, block in blocks
     )
     return TextTable(title, note, (head, *shown), rows)
+
+
+def _with_seconds(table: TextTable, blocks: Sequence[tuple[str, dict]]) -> TextTable:
+    """With one more column: the mean time of an edit, where edits were made."""
+    if not any("seconds" in block for _, block in blocks):
+        return table
+    told = [f"{block['seconds']:.2f}" if "seconds" in block else "" for _, block in blocks]
+    rows = tuple((*row, cell) for row, cell in zip(table.rows, told, strict=True))
+    return replace(table, heads=(*table.heads, "s/edit"), rows=rows)
 
 
 def _cell(score: dict | None, interval: bool) -> str:
