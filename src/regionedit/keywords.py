@@ -7,7 +7,7 @@ verb: `make the jacket red` -> jacket, `replace the cat with a dog` -> cat, `add
 2. Commands at the start are skipped (make, please, get rid of ...), and the first phrase ends where another begins: at
    a preposition, at `should`, at `and`, at the next article.
 3. Of this phrase the last word counts that is no colour, size or other common adjective. After verbs that say what the
-   thing becomes (make, turn, paint ...) an unknown last word is such an adjective too: `make the jacket shiny`.
+   thing becomes (make, turn, paint, let ...) an unknown last word is such an adjective too: `make the jacket shiny`.
 4. Where no thing is named (`make it snowy`) the last word that means something is taken.
 """
 
@@ -22,7 +22,7 @@ _COMMANDS = frozenset(
     "shrink resize scale move raise lower increase decrease brighten darken blur sharpen cover fill rid away out up "
     "down off there should must be is are to show create apply only just now then also instead".split()
 )
-_BECOMING = frozenset("make turn paint dye color colour recolor recolour tint render keep".split())
+_BECOMING = frozenset("make turn paint dye color colour recolor recolour tint render keep let have".split())
 _DETERMINERS = frozenset(
     "a an the this that these those his her its their my your our some any all every each both no another one".split()
 )
