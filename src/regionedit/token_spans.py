@@ -53,7 +53,7 @@ def keyword_spans(instructions: Sequence[Instruction], tokenizer) -> list[range]
         span = _span(begin + start, begin + end, instructions, tokenizer)
         if span.stop > limit:
             raise ValueError(
-                f"keyword: {keyword!r} ends at token {span.stop}, but the generator reads {limit - 1} of the joint "
+                f"keyword: {keyword!r} ends at token {span.stop - 1}, but the generator reads {limit - 1} of the joint "
                 "instruction; shorten it, or give fewer instructions at once"
             )
         spans.append(span)
@@ -70,5 +70,11 @@ def _places(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
 
 
 def _span(start: int, end: int, instructions: Sequence[Instruction], tokenizer) -> range:
+    """Token positions of a part of the joint sentence that begins and ends at the edge of a word."""
     sentence = joint(instructions)
-    return range(*(1 + len(tokenizer(sentence[:p], add_special_tokens=False).input_ids) for p in (start, end)))
+    before, through = (
+        # verbose: transformers would warn of the length, which is looked at here
+        len(tokenizer(sentence[:place], add_special_tokens=False, verbose=False).input_ids)
+        for place in (start, end)
+    )
+    return range(1 + before, 1 + through)
