@@ -27,6 +27,8 @@ LEVELS = {
         "device",
         "provenance",
         "request_files",
+        "keywords",
+        "token_spans",
     },
     1: {"encoders", "attention", "losses"},
     2: {"region_predictor", "generators"},

@@ -30,12 +30,21 @@ def generator(tiny_inpaint_dir):
     return lambda: made
 
 
+@pytest.fixture(scope="module")
+def instruction_generator(tmp_path_factory):
+    folder = tiny_models.write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+    settings = {"size": 32, "steps": 2, "attention_resolution": 4}  # its only cross-attention is at half its latent
+    made = load_generator(GeneratorConfig(name="instruct_pix2pix", path=str(folder), **settings))
+    return lambda: made
+
+
 @pytest.fixture
-def source(encoders, generator, tiny_region_dir):
+def source(encoders, generator, instruction_generator, tiny_region_dir):
     checkpoint = str(tiny_region_dir)
 
     def load(name, **config):
-        return load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders, generator)
+        loaded = instruction_generator if name == "ip2p_attention" else generator
+        return load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders, loaded)
 
     return load
 
@@ -97,6 +106,9 @@ def test_several_instructions_join_their_regions(source):
     joined = torch.maximum(*(region.patches_BN for region in alone))
     assert torch.allclose(region.patches_BN[:1], joined, atol=1e-5)
     assert torch.equal(region.per_instruction_BKHW[1, 1], torch.zeros(24, 24))
+    assert set(region.per_instruction_BKHW.unique().tolist()) <= {0.0, 1.0}
+    assert torch.equal(region.per_instruction_BKHW[0, :1], alone[0].mask_B1HW[0])
+    assert (region.per_instruction_BKHW <= region.mask_B1HW).all()
 
 
 def test_threshold_dilation_and_feather():

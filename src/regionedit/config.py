@@ -74,6 +74,17 @@ class GeneratorConfig:
             trained), `latent` masks the latent (eq. 16 to the letter).
         blend: put the noised source back outside the mask after every step (eq. 22, 23).
         precision: of the frozen weights.
+        start: `instruct_pix2pix` alone, like all that follow: share of noise at the start. 1 is pure noise; below, the
+            source's noised latent, and as much smaller a share of the steps runs. Focus on Your Instruction (FoI): 0.8.
+        latent_blend: outside the region the latent is the source's, noised to the level of the step, at every step.
+        modulation: FoI's eq. 3: each sub-instruction is attended to inside its own region only.
+        modulation_until: share of the steps that run after which modulation ends. FoI: 1.
+        disentangle: FoI's eq. 9: text guidance inside the region only.
+        disentangle_until: share of the steps that run after which it ends. FoI: 0.75.
+        mask_steps: first steps whose attention the mask source `ip2p_attention` reads; modulation starts after them, so
+            that 0 modulates every step with a region from elsewhere. FoI: 1.
+        attention_resolution: cells on the longer side of the attention that is read; 0: a quarter of the latent's side,
+            FoI's 16 at 512 px.
     """
 
     name: str = "stable_diffusion"
@@ -88,6 +99,14 @@ class GeneratorConfig:
     masked_image: Literal["pixel", "latent"] = "pixel"
     blend: bool = True
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    start: float = 1.0
+    latent_blend: bool = False
+    modulation: bool = False
+    modulation_until: float = 1.0
+    disentangle: bool = False
+    disentangle_until: float = 0.75
+    mask_steps: int = 1
+    attention_resolution: int = 0
 
 
 @dataclass

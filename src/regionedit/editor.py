@@ -218,13 +218,14 @@ class Editor:
         """
         generator = self.models.generator
 
-        def fitted(maps_BCHW: Tensor | None) -> Tensor | None:
-            return None if maps_BCHW is None else fit(maps_BCHW, generator.size, generator.multiple)[0][edited]
-
         fitted_BChw, placed = fit(images_BCHW, generator.size, generator.multiple)
+
+        def fitted(masks_BKHW: Tensor | None) -> Tensor | None:
+            return None if masks_BKHW is None else fit_mask(masks_BKHW, placed, tuple(fitted_BChw.shape[-2:]))[edited]
+
         wanted = Region(
-            fit_mask(region.mask_B1HW, placed, tuple(fitted_BChw.shape[-2:]))[edited],
-            fitted(region.probability_B1HW),
+            fitted(region.mask_B1HW),
+            fit(region.probability_B1HW, generator.size, generator.multiple)[0][edited],
             fitted(region.per_instruction_BKHW),
             None if region.patches_BN is None else region.patches_BN[edited],
         )

@@ -187,7 +187,7 @@ def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
     What is blended at the original size is thereby always inside what the generator was allowed to change.
 
     Args:
-        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size.
+        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size; more masks than one per picture are fitted one by one.
         placed: from `fit`.
         size: (h, w) of the fitted picture.
 

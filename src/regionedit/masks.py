@@ -19,19 +19,24 @@ PROBABILITY_MARGIN = 1e-6
 
 
 def upsample(
-    probability_BN: Tensor, grid: int, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "nearest"
+    probability_BN: Tensor,
+    grid: int | tuple[int, int],
+    size: tuple[int, int],
+    mode: Literal["nearest", "bilinear"] = "nearest",
 ) -> Tensor:
     """Stretch a grid of probabilities over a picture: [B, N] -> [B, 1, H, W]. Differentiable.
 
-    `nearest` gives every pixel the value of the patch its centre lies in, whatever the size.
+    `nearest` gives every pixel the value of the patch its centre lies in, whatever the size. The grid is a square of so
+    many patches a side, or has rows and columns.
 
     Raises:
-        ValueError: N is not grid * grid.
+        ValueError: N patches do not fill the grid.
     """
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
     batch, patches = probability_BN.shape
-    if patches != grid * grid:
-        raise ValueError(f"probability_BN: {patches} patches do not fill a grid of {grid} x {grid}")
-    values = probability_BN.reshape(batch, 1, grid, grid)
+    if patches != rows * columns:
+        raise ValueError(f"probability_BN: {patches} patches do not fill a grid of {rows} x {columns}")
+    values = probability_BN.reshape(batch, 1, rows, columns)
     if mode == "nearest":
         return F.interpolate(values, size, mode="nearest-exact")
     return F.interpolate(values, size, mode="bilinear", align_corners=False)

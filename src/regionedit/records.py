@@ -98,7 +98,8 @@ class Region:
     Args:
         mask_B1HW: [0, 1], 1 = edit, at the image's own size.
         probability_B1HW: the soft map the mask was made from, same size.
-        per_instruction_BKHW: one map per sub-instruction, or None; requests with fewer are filled up with zeros.
+        per_instruction_BKHW: one mask per sub-instruction, made as `mask_B1HW` was, which holds them all; or None.
+            Requests with fewer are filled up with zeros.
         patches_BN: the map on the source's own square grid, before it was enlarged, or None where there is none.
     """
 

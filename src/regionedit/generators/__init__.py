@@ -18,6 +18,9 @@ GENERATORS: dict[str, type[Generator]] = {
     "instruct_pix2pix": InstructPix2Pix,
 }
 
+ONLY_INSTRUCT_PIX2PIX = {"start": 1.0, "latent_blend": False, "modulation": False, "disentangle": False}
+"""What changes its pictures and nobody else's, with the values that change nothing."""
+
 __all__ = [
     "GENERATORS",
     "DifferentiableGenerator",
@@ -61,6 +64,10 @@ def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") 
     """Load the frozen generator of a configuration onto a device.
 
     Raises:
-        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`.
+        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`; a setting that this generator
+            would pass over, so that its pictures would be taken for others.
     """
+    for name, neutral in ONLY_INSTRUCT_PIX2PIX.items():
+        if config.name != "instruct_pix2pix" and getattr(config, name) != neutral:
+            raise ValueError(f"generator.{name}: only instruct_pix2pix does this; leave it at {neutral}, or use that")
     return require_generator(config.name).load(config).to(device)

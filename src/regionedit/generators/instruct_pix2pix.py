@@ -1,48 +1,66 @@
-"""InstructPix2Pix (Brooks et al. 2023): repaints the whole picture as an instruction says; the region composes.
+"""InstructPix2Pix (Brooks et al. 2023), and Focus on Your Instruction (FoI, Guo & Lin 2024) on top of it.
 
-The library's own pipeline does the sampling: text and picture guidance, Euler-ancestral by default as the public
-checkpoint's authors. It knows no mask, so the mask only decides what is kept of its picture.
+Plain, it repaints the whole picture as an instruction says, and the region only composes. The library's pipeline knows
+no region, so `three_way_sampling` takes its steps, and here stands what the region does in between; with everything off
+the picture is the pipeline's own. Equation numbers are FoI's. Euler-ancestral, as the public checkpoint's authors.
+
+Shape letters: B batch, C channels, H W pixels of the pictures as they came, h w pixels of the fitted ones, K
+sub-instructions, N text tokens, y x latent cells, r c cells of the attention's grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
 import torch
+import torch.nn.functional as F
 
-from regionedit.generators.base import Generator
+from regionedit.attention import NO_SUB_INSTRUCTION, Modulation, Recorder, attached
+from regionedit.device import autocast_off
+from regionedit.generators.base import Generator, fit_soft_mask
+from regionedit.generators.three_way_sampling import ThreeWaySampling
+from regionedit.images import fit, unfit
+from regionedit.masks import composite
+from regionedit.records import Instruction
+from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import GeneratorConfig
+    from regionedit.records import Captions, EditRequest, Region
 
 
 class InstructPix2Pix(Generator):
     """A frozen eight-channel U-Net that sees the source picture and reads the instruction.
 
     Args:
-        pipeline: a loaded StableDiffusionInstructPix2PixPipeline.
-        config: steps and both guidance scales.
+        pipeline: a loaded StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler.
+        config: steps, both guidance scales, and what the region does during sampling.
+
+    Raises:
+        ValueError: a share or a number of steps outside its range; modulation or disentangling without guidance.
     """
 
     needs = "instruction"
 
     def __init__(self, pipeline, config: GeneratorConfig):
+        require_region_modes(config)
         self.pipeline = pipeline
         self.config = config
         self.size = config.size
         self.multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
         for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             module.eval().requires_grad_(False)
-        pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
         """Read a StableDiffusionInstructPix2PixPipeline folder or hub name."""
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
+        require_region_modes(config)
         try:
             pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
                 config.path,
@@ -72,13 +90,145 @@ class InstructPix2Pix(Generator):
         return self
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        made_BCHW = self.pipeline(
-            prompt=list(texts),
-            image=images_BCHW.to(self.pipeline.device, self.pipeline.unet.dtype),
-            num_inference_steps=self.config.steps,
-            guidance_scale=self.config.guidance,
-            image_guidance_scale=self.config.image_guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-        ).images
-        return made_BCHW.to(images_BCHW)
+        return self._paint(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        images_BCHW: Tensor,
+        region: Region,
+        requests: Sequence[EditRequest],
+        captions: Sequence[Captions | None],
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """Edited pictures, BCHW in [0, 1]; bit for bit the source where the region's mask is 0.
+
+        One forward pass a step serves all sub-instructions. During sampling masks are hard: a pixel counts as soon as
+        its value is above 0. Where the region has a mask for each sub-instruction, modulation keeps each to its own;
+        otherwise all share the one mask, wherever it comes from.
+
+        Raises:
+            ValueError: fewer masks than sub-instructions.
+        """
+        instructions = [request.instructions for request in requests]
+        masks_BKHW = region.per_instruction_BKHW
+        if masks_BKHW is None:
+            masks_BKHW = region.mask_B1HW.expand(-1, max(map(len, instructions)), -1, -1)
+        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
+        mask_B1hw = fit_soft_mask((region.mask_B1HW > 0).float(), placed, fitted_BChw)
+        masks_BKhw = fit_soft_mask((masks_BKHW > 0).float(), placed, fitted_BChw)
+        with autocast_off(images_BCHW.device):
+            made_BChw = self._paint(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds)
+        return composite(unfit(made_BChw, placed), images_BCHW, region.mask_B1HW)
+
+    @torch.no_grad()
+    def attend(self, images_BChw: Tensor, requests: Sequence[EditRequest], seeds: Sequence[int]) -> Tensor:
+        """How much every cell looks at each sub-instruction's keyword during the first `mask_steps` denoising steps.
+
+        With the same seeds these are the first steps of `edit`, before anything is modulated.
+
+        Args:
+            images_BChw: [0, 1], at a size that is a multiple of `multiple`.
+
+        Returns:
+            Attention in [0, 1], [B, K, r, c], the mean over a keyword's tokens; zeros where a request has fewer
+            sub-instructions than another.
+
+        Raises:
+            ValueError: a keyword that is no word of its instruction or lies behind what the tokenizer reads; no layer
+                of the wanted resolution; `mask_steps` is 0 or more steps than run.
+        """
+        spans = [keyword_spans(request.instructions, self.pipeline.tokenizer) for request in requests]
+        with autocast_off(images_BChw.device):
+            attention_BNrc = self._read_attention(images_BChw, [request.instruction for request in requests], seeds)
+        maps_BKrc = attention_BNrc.new_zeros(len(requests), max(map(len, spans)), *attention_BNrc.shape[-2:])
+        for b, keywords in enumerate(spans):
+            for k, keyword in enumerate(keywords):
+                maps_BKrc[b, k] = attention_BNrc[b, keyword.start : keyword.stop].mean(0)
+        return maps_BKrc
+
+    def _read_attention(self, images_BChw: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """[B, N, r, c] of the first steps."""
+        sampling = ThreeWaySampling(self.pipeline, self.config, images_BChw, texts, seeds)
+        steps = self.config.mask_steps
+        if not 1 <= steps <= len(sampling.timesteps):
+            raise ValueError(
+                f"generator.mask_steps: {steps} is outside 1 to {len(sampling.timesteps)}, the steps that run; reading "
+                "attention needs at least one"
+            )
+        latent = tuple(sampling.latent_BCyx.shape[-2:])
+        cells = self.config.attention_resolution or max(latent) // 4
+        recorder = Recorder(len(texts), latent, tuple(round(side * cells / max(latent)) for side in latent))
+        for place in range(steps):
+            last = place == steps - 1  # behind it nothing is denoised: only the branch that is read is computed
+            with attached(self.pipeline.unet, recorder):
+                predicted_SCyx = sampling.predict(place, text_only=last)
+            if not last:
+                sampling.step(place, sampling.guide(predicted_SCyx))
+        return recorder.maps_BNrc()
+
+    def _paint(
+        self,
+        images_BChw: Tensor,
+        mask_B1hw: Tensor,
+        masks_BKhw: Tensor,
+        instructions: Sequence[Sequence[Instruction]],
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """Raw pictures, [B, C, h, w] in [0, 1], under the joint sentence of each picture's sub-instructions."""
+        config = self.config
+        sampling = ThreeWaySampling(self.pipeline, config, images_BChw, [joint(own) for own in instructions], seeds)
+        mask_B1yx = self._latent_masks(mask_B1hw)
+        modulation = self._modulation(masks_BKhw, instructions) if config.modulation else None
+        trained, total = self.pipeline.scheduler.config.num_train_timesteps, len(sampling.timesteps)
+        modulated = range(config.mask_steps, round(config.modulation_until * total))
+        disentangled = range(round(config.disentangle_until * total)) if config.disentangle else ()
+        if config.latent_blend:
+            sampling.put_source_back(0, mask_B1yx)
+        for place, timestep in enumerate(sampling.timesteps):
+            bent = modulation is not None and place in modulated
+            time = float(timestep) / (trained - 1)
+            with attached(self.pipeline.unet, modulation.at(time)) if bent else nullcontext():
+                predicted_SCyx = sampling.predict(place)
+            sampling.step(place, sampling.guide(predicted_SCyx, mask_B1yx if place in disentangled else None))
+            if config.latent_blend:
+                sampling.put_source_back(place + 1, mask_B1yx)
+        return sampling.decode().to(images_BChw)
+
+    def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:
+        """Eq. 8's resolution: a latent cell counts as much as its most edited pixel, so that thin strokes stay."""
+        return F.max_pool2d(masks_BKhw.to(self.pipeline.device).float(), self.pipeline.vae_scale_factor)
+
+    def _modulation(self, masks_BKhw: Tensor, instructions: Sequence[Sequence[Instruction]]) -> Modulation:
+        """FoI's M and alpha for these pictures."""
+        most = max(map(len, instructions))
+        if masks_BKhw.shape[1] < most:
+            raise ValueError(f"region: {masks_BKhw.shape[1]} masks for {most} sub-instructions; give one for each")
+        tokenizer = self.pipeline.tokenizer
+        owners = [[NO_SUB_INSTRUCTION] * tokenizer.model_max_length for _ in instructions]
+        for owner, own in zip(owners, instructions, strict=True):
+            for k, span in enumerate(sub_instruction_spans(own, tokenizer)):
+                owner[span.start : span.stop] = [k] * len(span)
+        strengths = [[instruction.strength for instruction in own] for own in instructions]
+        return Modulation(self._latent_masks(masks_BKhw), owners, strengths)
+
+
+def require_region_modes(config: GeneratorConfig) -> None:
+    """Refuse what the loop cannot do, before any model is loaded.
+
+    Raises:
+        ValueError: a share outside its range; a negative count; modulation or disentangling without text guidance.
+    """
+    if not 0 < config.start <= 1:
+        raise ValueError(f"generator.start: {config.start} is outside (0, 1]; 1 starts from pure noise")
+    for name in ("modulation_until", "disentangle_until"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"generator.{name}: {getattr(config, name)} is no share of the steps; give 0 to 1")
+    for name in ("mask_steps", "attention_resolution"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"generator.{name}: {getattr(config, name)} is negative; give 0 or more")
+    if (config.modulation or config.disentangle) and not (config.guidance > 1 and config.image_guidance >= 1):
+        raise ValueError(
+            f"generator.guidance: {config.guidance} with image_guidance {config.image_guidance} computes no branch "
+            "without text, which modulation and disentangle need; use guidance above 1 and image_guidance of at least 1"
+        )

@@ -10,6 +10,7 @@ from regionedit.mask_sources.clip_similarity import ClipSimilarity
 from regionedit.mask_sources.difference import Difference
 from regionedit.mask_sources.drawn import Drawn
 from regionedit.mask_sources.fixed import CentreBox, Everything
+from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.mask_sources.learned import Learned
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ MASK_SOURCES: dict[str, type[MaskSource]] = {
     "clip_similarity": ClipSimilarity,
     "difference": Difference,
     "box_search": BoxSearch,
+    "ip2p_attention": Ip2pAttention,
     "drawn": Drawn,
     "everything": Everything,
     "centre_box": CentreBox,

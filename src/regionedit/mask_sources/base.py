@@ -54,15 +54,24 @@ class MaskSource(ABC):
 
 
 def region_from_patches(patches_BN: Tensor, grid: int, size: tuple[int, int], config: RegionConfig) -> Region:
-    """Enlarge maps on a [grid, grid] of patches to pictures of `size` (H, W) and cut out the masks.
-
-    The mask grows by rows and columns apart: a patch is not square in a picture that is not.
-    """
+    """Enlarge maps on a [grid, grid] of patches to pictures of `size` (H, W) and cut out the masks."""
     patches_BN = patches_BN.detach().float().cpu()
     probability_B1HW = masks.upsample(patches_BN, grid, size, config.upsample)
-    mask_B1HW = masks.binarize(probability_B1HW, config.threshold)
-    rows, columns = (round(config.dilate * side / grid) for side in size)
-    mask_B1HW = masks.dilate(mask_B1HW, (rows, columns))
+    return Region(cut_masks(probability_B1HW, (grid, grid), config), probability_B1HW, patches_BN=patches_BN)
+
+
+def cut_masks(probability_BKHW: Tensor, patches: tuple[float, float], config: RegionConfig) -> Tensor:
+    """Masks of picture-sized maps, each for itself: above the threshold, grown, feathered. [B, K, H, W] in [0, 1].
+
+    The mask grows by rows and columns apart: a patch is not square in a picture that is not.
+
+    Args:
+        patches: how many the picture is high and wide, of the map's own grid.
+    """
+    size = probability_BKHW.shape[-2:]
+    single = masks.binarize(probability_BKHW, config.threshold).flatten(0, 1)[:, None]
+    rows, columns = (round(config.dilate * side / count) for side, count in zip(size, patches, strict=True))
+    single = masks.dilate(single, (rows, columns))
     if config.feather:
-        mask_B1HW = masks.feather(mask_B1HW, config.feather)
-    return Region(mask_B1HW, probability_B1HW, patches_BN=patches_BN)
+        single = masks.feather(single, config.feather)
+    return single.reshape(probability_BKHW.shape)

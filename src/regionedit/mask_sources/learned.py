@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from regionedit import masks
-from regionedit.mask_sources.base import MaskSource, region_from_patches
+from regionedit.mask_sources.base import MaskSource, cut_masks, region_from_patches
 from regionedit.region_predictor import RegionPredictor
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class Learned(MaskSource):
         region = region_from_patches(single_BKN.amax(1), self.clip.grid, size, self.config)
         if most == 1:
             return region
-        maps_B1HW = [
-            masks.upsample(maps_BN, self.clip.grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)
-        ]
-        return replace(region, per_instruction_BKHW=torch.cat(maps_B1HW, dim=1))
+        grid = self.clip.grid
+        maps_B1HW = [masks.upsample(maps_BN, grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)]
+        masks_BKHW = cut_masks(torch.cat(maps_B1HW, dim=1), (grid, grid), self.config)
+        return replace(region, per_instruction_BKHW=masks_BKHW)
 
 
 def load_predictor(checkpoint: str) -> RegionPredictor:

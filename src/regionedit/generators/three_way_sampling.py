@@ -1,0 +1,124 @@
+"""InstructPix2Pix's denoising over the library pipeline's modules, one step at a time.
+
+The pipeline's own call takes no mask and guides in one fixed way. This does the same arithmetic with the same noise, so
+that with nothing added the picture is the pipeline's; what is added in between is the generator's business.
+
+Shape letters: B batch, C channels, H W pixels, y x latent cells, N text tokens, D text width. S samples of a guidance
+batch: B with text and picture (I, T), then B with the picture alone (I, 0), then B with neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import GeneratorConfig
+
+
+class ThreeWaySampling:
+    """B pictures on their way from noise to a finished latent.
+
+    Args:
+        pipeline: a StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler; its scheduler keeps
+            the place, so that one sampling has to end before another begins.
+        config: steps, start, both guidance scales.
+        images_BCHW: [0, 1], at a size that is a multiple of what the U-Net needs.
+        texts: one per picture.
+        seeds: one per picture; all of a picture's noise comes from its own seed, so that its batch changes nothing.
+
+    Attributes:
+        latent_BCyx: as far denoised as steps were taken.
+        source_BCyx: the source's clean latent.
+        timesteps: of the steps that run.
+    """
+
+    def __init__(
+        self, pipeline, config: GeneratorConfig, images_BCHW: Tensor, texts: Sequence[str], seeds: Sequence[int]
+    ):
+        self.unet, self.vae, self.scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
+        self.config = config
+        self.context_SND = self._embed(pipeline, texts)
+        device, dtype = self.unet.device, self.context_SND.dtype
+        encoded_BCyx = self.vae.encode((images_BCHW * 2 - 1).to(device, self.vae.dtype)).latent_dist.mode().to(dtype)
+        self.source_BCyx = encoded_BCyx * self.vae.config.scaling_factor
+        # The U-Net sees the source's latent as the autoencoder gives it, not scaled; without a picture it sees zeros.
+        self.condition_SCyx = encoded_BCyx
+        if self.guided:
+            self.condition_SCyx = torch.cat([encoded_BCyx, encoded_BCyx, torch.zeros_like(encoded_BCyx)])
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (1, *encoded_BCyx.shape[1:])
+        drawn = [torch.randn(shape, generator=generator, dtype=dtype) for generator in self.generators]
+        self.noise_BCyx = torch.cat(drawn).to(device)
+        self.scheduler.set_timesteps(config.steps, device=device)
+        self.skipped = config.steps - max(1, round(config.steps * config.start))
+        self.scheduler.set_begin_index(self.skipped)
+        self.timesteps = self.scheduler.timesteps[self.skipped :]
+        if config.start < 1:
+            self.latent_BCyx = self.noised_source(0)
+        else:
+            self.latent_BCyx = self.noise_BCyx * self.scheduler.init_noise_sigma
+
+    @property
+    def guided(self) -> bool:
+        """Whether the branches without text and without picture are computed, by the library's rule."""
+        return self.config.guidance > 1 and self.config.image_guidance >= 1
+
+    def noised_source(self, place: int) -> Tensor:
+        """The source's latent at the noise level before step `place`; behind the last step, clean. [B, C, y, x]"""
+        return self.source_BCyx + self.scheduler.sigmas[self.skipped + place].to(self.noise_BCyx) * self.noise_BCyx
+
+    def predict(self, place: int, text_only: bool = False) -> Tensor:
+        """The U-Net's noise for all branches, [S, C, y, x], or for (I, T) alone."""
+        context_SND = self.context_SND[: len(self.latent_BCyx)] if text_only else self.context_SND
+        scaled_BCyx = self.scheduler.scale_model_input(self.latent_BCyx, self.timesteps[place])
+        copies = len(context_SND) // len(scaled_BCyx)
+        unet_input = torch.cat([scaled_BCyx.repeat(copies, 1, 1, 1), self.condition_SCyx[: len(context_SND)]], 1)
+        return self.unet(unet_input, self.timesteps[place], encoder_hidden_states=context_SND).sample
+
+    def guide(self, predicted_SCyx: Tensor, mask_B1yx: Tensor | None = None) -> Tensor:
+        """FoI's eq. 1, or with a mask eq. 9, where text guides inside it alone: [B, C, y, x]."""
+        if not self.guided:
+            return predicted_SCyx
+        both_BCyx, picture_BCyx, neither_BCyx = predicted_SCyx.chunk(3)
+        text_BCyx = self.config.guidance * (both_BCyx - picture_BCyx)
+        if mask_B1yx is not None:
+            text_BCyx = text_BCyx * mask_B1yx.to(text_BCyx)
+        return neither_BCyx + text_BCyx + self.config.image_guidance * (picture_BCyx - neither_BCyx)
+
+    def step(self, place: int, guided_BCyx: Tensor) -> None:
+        """One Euler-ancestral step; its noise is drawn from each picture's own generator."""
+        self.latent_BCyx = self.scheduler.step(
+            guided_BCyx, self.timesteps[place], self.latent_BCyx, generator=self.generators
+        ).prev_sample
+
+    def put_source_back(self, place: int, mask_B1yx: Tensor) -> None:
+        """Outside the mask the latent becomes the source's, at the noise level before step `place`.
+
+        The noise is the first one at every step: any would do, since nothing outside is kept from step to step.
+        """
+        self.latent_BCyx = torch.where(mask_B1yx > 0, self.latent_BCyx, self.noised_source(place))
+
+    def decode(self) -> Tensor:
+        """The latent as pictures, [B, C, H, W] in [0, 1]."""
+        latent_BCyx = (self.latent_BCyx / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return (self.vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1)
+
+    def _embed(self, pipeline, texts: Sequence[str]) -> Tensor:
+        """[S, N, D]: the texts, then twice the empty one for every text."""
+        tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+        tokens = tokenizer(
+            [*texts, ""],
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embedded = encoder(tokens.input_ids.to(encoder.device))[0].to(self.unet.dtype)
+        if not self.guided:
+            return embedded[:-1]
+        return torch.cat([embedded[:-1], embedded[-1:].expand(2 * len(texts), -1, -1)])

@@ -1,0 +1,318 @@
+"""InstructPix2Pix's own loop: the library's picture with everything off, and each of FoI's parts on its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regionedit.attention import Recorder, attached
+from regionedit.config import GeneratorConfig
+from regionedit.generators import InstructPix2Pix, load_generator
+from regionedit.generators.three_way_sampling import ThreeWaySampling
+from regionedit.records import EditRequest, Instruction, Region
+from tests.tiny_models import write_instruct_pix2pix
+
+LOUD = 20.0  # a strength at which the random weights' attention moves a picture visibly
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    config = GeneratorConfig("instruct_pix2pix", str(folder), size=32, steps=4, guidance=7.5, attention_resolution=4)
+    return load_generator(config)
+
+
+@pytest.fixture
+def make(loaded):
+    return lambda **changes: InstructPix2Pix(loaded.pipeline, replace(loaded.config, **changes))
+
+
+@pytest.fixture
+def library(loaded):
+    """The pipeline's own call."""
+
+    def call(images, texts, seeds, **settings):
+        config = loaded.config
+        settings = {"guidance_scale": config.guidance, "image_guidance_scale": config.image_guidance, **settings}
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        loaded.pipeline.set_progress_bar_config(disable=True)
+        return loaded.pipeline(
+            prompt=texts, image=images, num_inference_steps=config.steps, generator=generators, output_type="pt",
+            **settings,
+        ).images  # fmt: skip
+
+    return call
+
+
+def pictures(count=2, height=32, width=32):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def half(count=2, height=32, width=32, right=True):
+    mask = torch.zeros(count, 1, height, width)
+    mask[..., width // 2 :] = 1
+    return mask if right else 1 - mask
+
+
+def ones(count=2, height=32, width=32):
+    return torch.ones(count, 1, height, width)
+
+
+def watch(unet):
+    """What the U-Net is given, call by call: (input, timestep)."""
+    seen = []
+    return seen, unet.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0], float(inputs[1]))))
+
+
+TEXTS, SEEDS = ["make the circle blue", "remove the square"], [3, 4]
+
+
+# ---------------------------------------------------------------- plain
+
+
+@pytest.mark.parametrize(
+    ("text", "picture", "size"), [(7.5, 1.5, (32, 32)), (7.5, 1.0, (32, 48)), (1.0, 1.5, (32, 32))]
+)
+def test_with_everything_off_it_is_the_librarys_pipeline(make, library, text, picture, size):
+    images = pictures(2, *size)
+    expected = library(images, TEXTS, SEEDS, guidance_scale=text, image_guidance_scale=picture)
+    found = make(guidance=text, image_guidance=picture, size=0).propose(images, ones(2, *size), TEXTS, SEEDS)
+    assert (found - expected).abs().max() <= 1e-5
+
+
+def test_modulation_that_no_step_reaches_changes_no_bit(make):
+    plain = make().propose(pictures(), half(), TEXTS, SEEDS)
+    for idle in ({"mask_steps": 4}, {"modulation_until": 0.0}, {"modulation_until": 0.25}):
+        assert torch.equal(make(modulation=True, **idle).propose(pictures(), half(), TEXTS, SEEDS), plain)
+    assert not torch.equal(make(modulation=True).propose(pictures(), half(), TEXTS, SEEDS), plain)
+
+
+# ---------------------------------------------------------------- where sampling starts
+
+
+def test_start_leaves_out_steps_and_noises_the_source(make):
+    generator = make(steps=10, start=0.8)
+    seen, hook = watch(generator.pipeline.unet)
+    try:
+        generator.propose(pictures(), ones(), TEXTS, SEEDS)
+    finally:
+        hook.remove()
+    scheduler = generator.pipeline.scheduler
+    assert [time for _, time in seen] == scheduler.timesteps[2:].tolist() and len(seen) == 8
+    encoded = generator.pipeline.vae.encode(pictures() * 2 - 1).latent_dist.mode()
+    noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    sigma = scheduler.sigmas[2]
+    noised = encoded * generator.pipeline.vae.config.scaling_factor + sigma * noise
+    torch.testing.assert_close(seen[0][0][:2, :4] * (sigma**2 + 1) ** 0.5, noised, atol=1e-4, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- eq. 8, 9
+
+
+def test_disentangling_by_a_mask_of_ones_changes_no_bit(make):
+    plain = make().propose(pictures(), ones(), TEXTS, SEEDS)
+    every = make(disentangle=True, disentangle_until=1.0).propose(pictures(), ones(), TEXTS, SEEDS)
+    assert torch.equal(plain, every)
+
+
+def test_disentangling_by_a_mask_of_zeros_is_no_text_guidance(make, library):
+    """Without an instruction both branches with the picture agree, so that s_T has nothing to multiply."""
+    generator = make(disentangle=True, disentangle_until=1.0)
+    found = generator.propose(pictures(), torch.zeros(2, 1, 32, 32), TEXTS, SEEDS)
+    assert (found - library(pictures(), ["", ""], SEEDS)).abs().max() <= 1e-5
+    assert (found - generator.propose(pictures(), ones(), TEXTS, SEEDS)).abs().max() > 1e-2
+
+
+def test_equation_9_by_hand(make):
+    sampling = ThreeWaySampling(make().pipeline, make().config, pictures(), TEXTS, SEEDS)
+    predicted = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mask = half(2, 8, 8)
+    both, picture, neither = predicted[:2], predicted[2:4], predicted[4:]
+    expected = neither + 1.5 * (picture - neither) + 7.5 * (both - picture) * mask
+    torch.testing.assert_close(sampling.guide(predicted, mask), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_disentangling_ends_when_it_should(make, monkeypatch):
+    given = []
+    plain = ThreeWaySampling.guide
+    monkeypatch.setattr(
+        ThreeWaySampling, "guide", lambda self, p, mask=None: given.append(mask is not None) or plain(self, p, mask)
+    )
+    make(steps=10, start=0.8, disentangle=True).propose(pictures(), half(), TEXTS, SEEDS)
+    assert given == [True] * 6 + [False] * 2
+
+
+# ---------------------------------------------------------------- the source's latent outside
+
+
+@pytest.mark.parametrize("start", [1.0, 0.5])
+def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, monkeypatch, start):
+    generator, sampled = make(latent_blend=True, start=start), []
+    decode = ThreeWaySampling.decode
+    monkeypatch.setattr(ThreeWaySampling, "decode", lambda self: sampled.append(self) or decode(self))
+    seen, hook = watch(generator.pipeline.unet)
+    try:
+        generator.propose(pictures(), half(), TEXTS, SEEDS)
+    finally:
+        hook.remove()
+    outside = (half(2, 8, 8) == 0).expand(-1, 4, -1, -1)
+    source, latent = sampled[0].source_BCyx, sampled[0].latent_BCyx
+    assert torch.equal(latent[outside], source[outside]) and not torch.equal(latent[~outside], source[~outside])
+    sigmas = generator.pipeline.scheduler.sigmas[-len(seen) - 1 : -1]
+    noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    for (given, _), sigma in zip(seen, sigmas, strict=True):
+        expected = (source + sigma * noise) / (sigma**2 + 1) ** 0.5
+        torch.testing.assert_close(given[:2, :4][outside], expected[outside], atol=1e-4, rtol=1e-4)
+
+
+def test_without_blending_the_region_changes_no_bit(make):
+    proposals = [make().propose(pictures(), mask, TEXTS, SEEDS) for mask in (half(), ones())]
+    assert torch.equal(*proposals)
+
+
+# ---------------------------------------------------------------- several instructions, one pass
+
+
+def two(strength=1.0):
+    first, second = Instruction("make the circle blue", strength), Instruction("remove the square")
+    return EditRequest(None, (first, second), id="two")
+
+
+ONE = EditRequest(None, "add a star", id="one")
+
+
+def test_each_sub_instruction_has_its_own_region(make):
+    generator, images, mask = make(modulation=True), pictures(1), ones(1)
+
+    def edited(*masks, strength=1.0):
+        region = Region(mask, mask, None if not masks else torch.cat(masks, 1))
+        return generator.edit(images, region, [two(strength)], [None], [1])
+
+    left, right = half(1, right=False), half(1)
+    assert torch.equal(edited(), edited(mask, mask)), "one mask stands for all"
+    assert torch.equal(edited(left, right), edited(left * 0.2, right)), "masks are hard"
+    different = [edited(left, right), edited(right, left), edited()]
+    assert all((a - b).abs().max() > 1e-4 for a, b in zip(different, different[1:] + different[:1], strict=True))
+    assert (edited(strength=LOUD) - edited()).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="region: 1 masks for 2 sub-instructions"):
+        edited(left)
+
+
+EVERYTHING_ON = {
+    "start": 0.75,
+    "latent_blend": True,
+    "modulation": True,
+    "disentangle": True,
+    "mask_steps": 0,
+    "steps": 4,
+}
+
+
+def test_with_everything_on_the_batch_changes_nothing(make):
+    """Requests of one and of two sub-instructions; step noise included."""
+    generator, images, mask = make(**EVERYTHING_ON), pictures(3), half(3)
+    requests, seeds = [two(), ONE, two(LOUD)], [5, 6, 7]
+    own = torch.cat([half(3), half(3, right=False)], 1)
+    own[1, 1] = 0  # the second request has one sub-instruction
+    together = generator.edit(images, Region(mask, mask, own), requests, [None] * 3, seeds)
+    for b in range(3):
+        part = slice(b, b + 1)
+        region = Region(mask[part], mask[part], own[part, : len(requests[b].instructions)])
+        alone = generator.edit(images[part], region, requests[part], [None], seeds[part])
+        assert (alone - together[part]).abs().max() <= 1 / 255
+    assert torch.equal(together[mask.expand_as(together) == 0], images[mask.expand_as(together) == 0])
+    other = generator.edit(images, Region(mask, mask, own), requests, [None] * 3, [8, 9, 10])
+    assert (other - together).abs().max() > 1 / 255
+
+
+def test_every_part_changes_the_picture(make):
+    generators = [make(), *(make(**{k: EVERYTHING_ON[k]}) for k in EVERYTHING_ON if k not in ("steps", "mask_steps"))]
+    made = [generator.propose(pictures(1), half(1), TEXTS[:1], [3]) for generator in generators]
+    for a in range(len(made)):
+        assert all((made[a] - made[b]).abs().max() > 1e-3 for b in range(a))
+
+
+def test_processors_are_back_after_an_error_in_the_loop(make):
+    generator = make(modulation=True, mask_steps=0)
+    unet = generator.pipeline.unet
+    before = unet.attn_processors
+
+    def fail(*_):
+        raise RuntimeError("on purpose")
+
+    hook = unet.mid_block.register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            generator.propose(pictures(), half(), TEXTS, SEEDS)
+    finally:
+        hook.remove()
+    assert all(unet.attn_processors[name] is processor for name, processor in before.items())
+
+
+# ---------------------------------------------------------------- reading attention
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_is_attended_to_is_what_the_librarys_first_steps_look_at(make, library, steps):
+    generator, images = make(mask_steps=steps), pictures(2, 32, 48)
+    requests = [two(), ONE]
+    recorder = Recorder(2, (8, 12), (4, 6))
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(pipeline, step, timestep, values):
+        if step == steps - 1:
+            raise EnoughError
+        return values
+
+    with pytest.raises(EnoughError), attached(generator.pipeline.unet, recorder):
+        library(images, [request.instruction for request in requests], SEEDS, callback_on_step_end=stop)
+    wide = make(mask_steps=steps, attention_resolution=6)
+    maps = wide.attend(images, requests, SEEDS)
+    expected = recorder.maps_BNrc()
+    places = [[3, 8], [3]]  # start make the CIRCLE blue and remove the SQUARE end; start add a STAR end
+    for b, row in enumerate(places):
+        for k, place in enumerate(row):
+            torch.testing.assert_close(maps[b, k], expected[b, place], atol=1e-5, rtol=1e-4)
+    assert maps.shape == (2, 2, 4, 6) and not maps[1, 1].any()
+
+
+def test_attention_that_cannot_be_read_is_explained(make):
+    with pytest.raises(ValueError, match="generator.attention_resolution: .*2x2.*it has: 4x4"):
+        make(attention_resolution=0).attend(pictures(1), [ONE], [1])
+    for steps in (0, 5):
+        with pytest.raises(ValueError, match=f"generator.mask_steps: {steps} is outside 1 to 4"):
+            make(mask_steps=steps).attend(pictures(1), [ONE], [1])
+    with pytest.raises(ValueError, match="keyword: 'dog' is no word"):
+        make().attend(pictures(1), [EditRequest(None, [Instruction("add a star", keyword="dog")])], [1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"start": 0.0}, "generator.start: 0.0"),
+        ({"start": 1.2}, "generator.start: 1.2"),
+        ({"modulation_until": -0.1}, "generator.modulation_until"),
+        ({"disentangle_until": 75.0}, "generator.disentangle_until: 75.0"),
+        ({"mask_steps": -1}, "generator.mask_steps"),
+        ({"attention_resolution": -16}, "generator.attention_resolution"),
+        ({"modulation": True, "guidance": 1.0}, "generator.guidance: 1.0"),
+        ({"disentangle": True, "image_guidance": 0.5}, "generator.guidance: .*image_guidance 0.5"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(changes, says):
+    with pytest.raises(ValueError, match=says):
+        load_generator(GeneratorConfig(**{"name": "instruct_pix2pix", "path": "nowhere", "guidance": 7.5, **changes}))
+
+
+@pytest.mark.parametrize("name", ["start", "latent_blend", "modulation", "disentangle"])
+def test_another_generator_does_not_pass_over_them(name):
+    with pytest.raises(ValueError, match=f"generator.{name}: only instruct_pix2pix"):
+        load_generator(GeneratorConfig(path="nowhere", **{name: EVERYTHING_ON[name]}))

@@ -1,0 +1,129 @@
+"""The mask source that reads InstructPix2Pix's attention: where planted attention lies, and one edit with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
+from regionedit.editor import Editor
+from regionedit.generators import InstructPix2Pix, noise_seed
+from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources.ip2p_attention import Ip2pAttention
+from regionedit.records import EditFailure, EditRequest, Instruction
+from tests.tiny_models import write_instruct_pix2pix
+
+
+class Looking(InstructPix2Pix):
+    """Attention as it is given, on a grid of 8 pixels a cell; remembers what it was asked."""
+
+    size, multiple = 0, 16
+
+    def __init__(self, maps_BKrc):
+        self.maps_BKrc = maps_BKrc
+
+    def attend(self, images_BChw, requests, seeds):
+        assert tuple(side // 8 for side in images_BChw.shape[-2:]) == tuple(self.maps_BKrc.shape[-2:])
+        self.asked = requests, seeds
+        return self.maps_BKrc
+
+
+def planted(batch, count, rows, columns, *places):
+    maps = torch.full((batch, count, rows, columns), 0.01)
+    for b, k, r, c in places:
+        maps[b, k, r, c] = 0.9
+    return maps
+
+
+def requests(width, height, *instructions):
+    return [EditRequest(Image.new("RGB", (width, height)), i, seed=7, id=str(n)) for n, i in enumerate(instructions)]
+
+
+NEAREST = RegionConfig(upsample="nearest")
+
+
+def test_the_region_is_where_each_keyword_is_looked_at():
+    maps = planted(2, 2, 8, 8, (0, 0, 2, 3), (0, 1, 6, 6), (1, 0, 4, 1))
+    maps[1, 1] = 0  # the second request has one instruction
+    looking = Looking(maps)
+    asked = requests(64, 64, ("make the ring blue", "remove the star"), "add a hat")
+    region = Ip2pAttention(looking, NEAREST).find(torch.rand(2, 3, 64, 64), asked, [None, None])
+    expected = torch.zeros(2, 2, 64, 64)
+    expected[0, 0, 16:24, 24:32] = expected[0, 1, 48:56, 48:56] = expected[1, 0, 32:40, 8:16] = 1
+    assert torch.equal(region.per_instruction_BKHW, expected)
+    assert torch.equal(region.mask_B1HW, expected.amax(1, keepdim=True))
+    assert region.patches_BN.shape == (2, 64)
+    assert region.patches_BN[0].topk(2).indices.sort().values.tolist() == [2 * 8 + 3, 6 * 8 + 6]
+    assert looking.asked == (asked, [noise_seed(7, "0"), noise_seed(7, "1")])
+
+
+def test_the_threshold_is_the_regions():
+    maps = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    sizes = [
+        Ip2pAttention(Looking(maps), replace(NEAREST, threshold=threshold))
+        .find(torch.rand(1, 3, 64, 64), requests(64, 64, "x"), [None])
+        .mask_B1HW.sum()
+        for threshold in (0.1, 0.4, 0.7)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+
+
+def test_padding_is_no_part_of_the_picture():
+    """20 x 40 pixels lie in 32 x 48: of 4 x 6 cells, those from row 3 and column 5 on show nothing of the picture."""
+    maps = planted(1, 1, 4, 6, (0, 0, 3, 5), (0, 0, 3, 0))
+    maps[0, 0, 1, 2] = 0.3
+    region = Ip2pAttention(Looking(maps), NEAREST).find(torch.rand(1, 3, 20, 40), requests(40, 20, "x"), [None])
+    expected = torch.zeros(1, 1, 20, 40)
+    expected[..., 8:16, 16:24] = 1
+    assert torch.equal(region.mask_B1HW, expected)
+    assert region.patches_BN is None
+
+
+def test_dilation_counts_cells_of_its_own_grid():
+    config = replace(NEAREST, dilate=0.5)
+    looking = Looking(planted(1, 1, 4, 8, (0, 0, 1, 2)))
+    mask = Ip2pAttention(looking, config).find(torch.rand(1, 3, 32, 64), requests(64, 32, "x"), [None]).mask_B1HW
+    assert mask.sum() == 16 * 16 and mask[..., 4:20, 12:28].all()
+
+
+def test_a_flat_map_is_an_empty_region():
+    looking = Looking(torch.full((1, 1, 4, 4), 1 / 77))
+    region = Ip2pAttention(looking, NEAREST).find(torch.rand(1, 3, 32, 32), requests(32, 32, "x"), [None])
+    assert not region.mask_B1HW.any() and not region.probability_B1HW.any()
+
+
+def test_another_generator_is_refused():
+    with pytest.raises(ValueError, match="mask_source: 'ip2p_attention' .* object has none.*instruct_pix2pix"):
+        load_mask_source("ip2p_attention", RegionConfig(), lambda: pytest.fail("loaded"), object)
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    folder = write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+    generator = GeneratorConfig(
+        "instruct_pix2pix", str(folder), size=32, steps=4, guidance=7.5, start=0.75, latent_blend=True,
+        modulation=True, disentangle=True, attention_resolution=4,
+    )  # fmt: skip
+    return Editor.from_config(EditConfig("ip2p_attention", "cpu", generator=generator))
+
+
+def test_one_edit_of_two_instructions_from_end_to_end(editor):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    both = EditRequest(picture, ("make the circle blue", Instruction("remove the square", 2.0, "square")), id="both")
+    one = EditRequest(picture, "add a star", id="one")
+    wrong = EditRequest(picture, [Instruction("add a star", keyword="moon")], id="wrong")
+    results = editor.edit_batch([both, one, wrong])
+    reason = "keyword: 'moon' is no word of its instruction 'add a star'; name one that stands there"
+    assert results[2] == EditFailure("wrong", reason)
+    for result in results[:2]:
+        source, edited, mask = (np.asarray(p) for p in (picture, result.image, result.mask))
+        assert 0 < (mask > 0).mean() < 1
+        assert np.array_equal(edited[mask == 0], source[mask == 0]) and not np.array_equal(edited, source)
+    alone = editor.edit(both)
+    assert np.array_equal(np.asarray(alone.mask), np.asarray(results[0].mask))
+    assert np.abs(np.asarray(alone.image).astype(int) - np.asarray(results[0].image)).max() <= 1
