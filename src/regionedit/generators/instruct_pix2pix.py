@@ -92,7 +92,6 @@ class InstructPix2Pix(Generator):
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         return self._paint(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
 
-    @torch.no_grad()
     def edit(
         self,
         images_BCHW: Tensor,
@@ -102,6 +101,17 @@ class InstructPix2Pix(Generator):
         seeds: Sequence[int],
     ) -> Tensor:
         """Edited pictures, BCHW in [0, 1]; bit for bit the source where the region's mask is 0.
+
+        Raises:
+            ValueError: fewer masks than sub-instructions.
+        """
+        return composite(self.repaint(images_BCHW, region, requests, seeds), images_BCHW, region.mask_B1HW)
+
+    @torch.no_grad()
+    def repaint(
+        self, images_BCHW: Tensor, region: Region, requests: Sequence[EditRequest], seeds: Sequence[int]
+    ) -> Tensor:
+        """What is painted under a region, before it is composed with the source: BCHW in [0, 1].
 
         One forward pass a step serves all sub-instructions. During sampling masks are hard: a pixel counts as soon as
         its value is above 0. Where the region has a mask for each sub-instruction, modulation keeps each to its own;
@@ -119,7 +129,7 @@ class InstructPix2Pix(Generator):
         masks_BKhw = fit_soft_mask((masks_BKHW > 0).float(), placed, fitted_BChw)
         with autocast_off(images_BCHW.device):
             made_BChw = self._paint(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds)
-        return composite(unfit(made_BChw, placed), images_BCHW, region.mask_B1HW)
+        return unfit(made_BChw, placed)
 
     @torch.no_grad()
     def attend(self, images_BChw: Tensor, requests: Sequence[EditRequest], seeds: Sequence[int]) -> Tensor:
