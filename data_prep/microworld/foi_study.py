@@ -1,0 +1,165 @@
+"""Focus on Your Instruction where truth is known: does the attention say where, and what does each part of it buy?
+
+    python data_prep/microworld/foi_study.py --out docs/study/foi.json
+
+The microworld's InstructPix2Pix edits held-out pictures plainly and with FoI's parts, under its own attention's mask,
+the learned region's and the true one. Told are raw pictures, before anything is composed: how often the edit is there
+(`pixel_check`), and how much of what should have stayed was changed. Of the attention masks: IoU with the true region
+by threshold, and pointing.
+
+Shape letters: B pictures, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from known_edits import KnownEdits, chunks, known_edits
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from regionedit import masks
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig
+from regionedit.editor import Editor
+from regionedit.files import write_atomic
+from regionedit.generators import InstructPix2Pix, noise_seed
+from regionedit.images import to_pictures
+from regionedit.microworld.pixel_check import check
+from regionedit.records import EditRequest, Region
+from regionedit.training.scores import LOCAL_OPERATIONS
+
+BATCH = 32
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+PLAIN = {"modulation": False, "disentangle": False, "start": 1.0}
+FOI = {"modulation": True, "disentangle": True, "start": 0.8}
+# Figure 6 of the paper, and what it leaves out.
+VARIANTS: dict[str, dict] = {
+    "plain": PLAIN,
+    "plain from 80 % noise": PLAIN | {"start": 0.8},
+    "FoI": FOI,
+    "FoI without modulation": FOI | {"modulation": False},
+    "FoI without disentangling": FOI | {"disentangle": False},
+    "FoI disentangled to the end": FOI | {"disentangle_until": 1.0},
+    "FoI from pure noise": FOI | {"start": 1.0},
+    "latents blended": PLAIN | {"latent_blend": True},
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Known edits as requests, in parts of one batch each."""
+
+    known: KnownEdits
+    requests: list[EditRequest]
+
+    @classmethod
+    def of(cls, known: KnownEdits) -> Asked:
+        shown = zip(to_pictures(known.source_BCHW), known.instructions, strict=True)
+        return cls(known, [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(shown)])
+
+
+def find(editor: Editor, name: str, asked: Asked) -> tuple[Tensor, Tensor]:
+    """Masks and probabilities B1HW of a mask source that reads no caption."""
+    source = editor.models.mask_source(name)
+    found = []
+    for b in track(chunks(len(asked.requests), BATCH), description=name):
+        requests = [asked.requests[i] for i in b]
+        found.append(source.find(asked.known.source_BCHW[list(b)], requests, [None] * len(b)))
+    return torch.cat([region.mask_B1HW for region in found]), torch.cat([r.probability_B1HW for r in found])
+
+
+def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: str) -> Tensor:
+    """Raw pictures under these masks, BCHW in [0, 1]."""
+    made = []
+    for b in track(chunks(len(asked.requests), BATCH), description=what):
+        requests = [asked.requests[i] for i in b]
+        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        region = Region(mask_B1HW[list(b)], mask_B1HW[list(b)])
+        made.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, seeds))
+    return torch.cat(made)
+
+
+def scores(edited_BCHW: Tensor, known: KnownEdits) -> dict[str, float]:
+    """Success, also by operation, and the mean absolute change where the truth does not reach."""
+    success = np.array(
+        [check(np.asarray(p), edit) for p, edit in zip(to_pictures(edited_BCHW), known.edits, strict=True)]
+    )
+    kept_B1HW = (known.truth_B1HW == 0).float()
+    outside = ((edited_BCHW - known.source_BCHW).abs() * kept_B1HW).sum() / (3 * kept_B1HW.sum())
+    named = np.array([edit.operation for edit in known.edits])
+    by = {f"success/{operation}": float(success[named == operation].mean()) for operation in sorted(set(named))}
+    return {"success": float(success.mean()), "change_outside_truth": float(outside)} | by
+
+
+def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, float]:
+    """IoU with the true region in pixels, by threshold; how often the highest place lies in it."""
+    true_B1HW = (truth_B1HW > 0.5).float()
+    highest_B = probability_B1HW.flatten(1).argmax(1)
+    hit_B = true_B1HW.flatten(1).gather(1, highest_B[:, None])
+    return {
+        f"iou at {t}": float(masks.mask_iou((probability_B1HW > t).float(), true_B1HW).mean()) for t in THRESHOLDS
+    } | {"highest place inside": float(hit_B.mean())}
+
+
+def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, float]]]:
+    """{"attention": scores of the maps by number of steps, "edits": scores by mask and variant}"""
+    editor = Editor.from_config(config)
+    pipeline = editor.models.generator.pipeline
+
+    def generator(changes: dict) -> InstructPix2Pix:
+        return InstructPix2Pix(pipeline, replace(config.generator, **changes))
+
+    own_B1HW, probability_B1HW = find(editor, "ip2p_attention", asked)
+    masks_by_name = {
+        "attention": own_B1HW,
+        "learned": find(editor, "learned", asked)[0],
+        "truth": (asked.known.truth_B1HW > 0).float(),
+    }
+    attention = {"first step": attention_scores(probability_B1HW, asked.known.truth_B1HW)}
+    for steps in (2, 4):
+        longer = replace(config, generator=replace(config.generator, mask_steps=steps))
+        found = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
+        attention[f"first {steps} steps"] = attention_scores(found, asked.known.truth_B1HW)
+    edits = {}
+    for name, changes in VARIANTS.items():
+        for mask, mask_B1HW in masks_by_name.items():
+            title = name if changes == PLAIN or name.startswith("plain") else f"{name}, {mask}"
+            if title not in edits:
+                edits[title] = scores(repaint(generator(changes), asked, mask_B1HW, title), asked.known)
+    return {"attention": attention, "edits": edits}
+
+
+def show(rows: dict[str, dict[str, float]], title: str, console: Console) -> None:
+    columns = list(next(iter(rows.values())))
+    table = Table("", *columns, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/edit_foi_microworld.yaml", help="whose InstructPix2Pix")
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/foi.json"))
+    args = parser.parse_args(argv)
+    config = load_config(EditConfig, args.config, ["--region.checkpoint", "checkpoints/microworld/region_predictor"])
+    asked = Asked.of(known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS))
+    found = study(config, asked)
+    rounded = {k: {n: {c: round(v, 4) for c, v in row.items()} for n, row in rows.items()} for k, rows in found.items()}
+    write_atomic(args.out, json.dumps(rounded, indent=1).encode())
+    for title, rows in rounded.items():
+        show(rows, title, Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The study of Focus on Your Instruction: its scores by hand, and one small run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regionedit.config import GeneratorConfig
+from tests.tiny_models import write_instruct_pix2pix
+
+
+@pytest.fixture
+def foi_study(script):
+    return script("foi_study")
+
+
+@pytest.fixture
+def asked(script, foi_study):
+    return foi_study.Asked.of(script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour")))
+
+
+def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, asked, script):
+    target_BCHW = script("known_edits").pictures([edit.target for edit in asked.known.edits])
+    found = foi_study.scores(target_BCHW, asked.known)
+    assert found["success"] == 1 and found["change_outside_truth"] < 1e-3
+    unchanged = foi_study.scores(asked.known.source_BCHW, asked.known)
+    assert unchanged["success"] == 0 and unchanged["change_outside_truth"] == 0
+
+
+def test_attention_is_scored_by_threshold(foi_study):
+    truth_B1HW = torch.zeros(1, 1, 4, 4)
+    truth_B1HW[..., :2, :2] = 1
+    map_B1HW = torch.zeros(1, 1, 4, 4)
+    map_B1HW[..., :2, :4] = 0.55
+    map_B1HW[..., 0, 0] = 0.65
+    found = foi_study.attention_scores(map_B1HW, truth_B1HW)
+    assert found["iou at 0.5"] == pytest.approx(4 / 8) and found["iou at 0.6"] == pytest.approx(1 / 4)
+    assert found["iou at 0.7"] == 0 and found["highest place inside"] == 1
+
+
+def test_one_small_run(foi_study, asked, tiny_edit_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
+    path = str(write_instruct_pix2pix(tmp_path / "ip2p"))
+    generator = GeneratorConfig("instruct_pix2pix", path, size=64, steps=4, guidance=2.0, attention_resolution=8)
+    found = foi_study.study(replace(tiny_edit_config, generator=generator), asked)
+    assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
+    assert list(found["edits"]) == ["plain", "FoI, attention", "FoI, learned", "FoI, truth"]
+    assert found["edits"]["plain"] != found["edits"]["FoI, truth"]
