@@ -267,3 +267,19 @@ def test_whitening_an_autoencoder_changes_its_latents_and_no_round_trip(script):
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+
+
+def test_pairs_of_pictures_are_edits_of_the_whole_world(script):
+    from diffusers import AutoencoderKL
+
+    ip2p, inpaint = script("pretrain_ip2p"), script("pretrain_inpaint")
+    edits = [ip2p.pair(ip2p.PAIR_SEED, index) for index in range(200)]
+    assert edits[7] == ip2p.pair(ip2p.PAIR_SEED, 7) and len({edit.operation for edit in edits}) == 6
+    assert any(edit.unseen_pair for edit in edits) and any(edit.unseen_phrasing for edit in edits)
+    autoencoder: AutoencoderKL = inpaint.build_autoencoder().eval()
+    pairs = ip2p.Pairs(autoencoder, 3)
+    assert pairs.instructions == [edit.instruction for edit in edits[:3]]
+    assert pairs.before_BChw.shape == pairs.after_BChw.shape == (3, 4, 16, 16)
+    same_B1hw = (pairs.before_BChw == pairs.after_BChw).all(1, keepdim=True)
+    assert 0 < pairs.changed_B1hw.float().mean() < 1
+    assert not same_B1hw[pairs.changed_B1hw > 0].all()
