@@ -86,6 +86,11 @@ def test_with_everything_off_it_is_the_librarys_pipeline(make, library, text, pi
     assert (found - expected).abs().max() <= 1e-5
 
 
+def test_an_instruction_that_is_cut_is_told(make):
+    with pytest.warns(UserWarning, match="instruction of 42 tokens cut to the generator's 32"):
+        make(steps=1).propose(pictures(1), ones(1), ["make the " * 20], [1])
+
+
 def test_modulation_that_no_step_reaches_changes_no_bit(make):
     plain = make().propose(pictures(), half(), TEXTS, SEEDS)
     for idle in ({"mask_steps": 4}, {"modulation_until": 0.0}, {"modulation_until": 0.25}):
