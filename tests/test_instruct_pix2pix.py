@@ -204,6 +204,7 @@ def test_each_sub_instruction_has_its_own_region(make):
     assert torch.equal(edited(left, right), edited(left * 0.2, right)), "masks are hard"
     different = [edited(left, right), edited(right, left), edited()]
     assert all((a - b).abs().max() > 1e-4 for a, b in zip(different, different[1:] + different[:1], strict=True))
+    assert (edited(mask, left) - edited(mask, right)).abs().max() > 1e-5, "the second alone moves; their union stays"
     assert (edited(strength=LOUD) - edited()).abs().max() > 1e-4
     with pytest.raises(ValueError, match="region: 1 masks for 2 sub-instructions"):
         edited(left)
