@@ -35,6 +35,8 @@ INPAINT_UNET = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
+# timbrooks/instruct-pix2pix: the same with the source's latent and no mask
+INSTRUCT_PIX2PIX_UNET = INPAINT_UNET | {"in_channels": 8}
 INPAINT_VAE = {
     "sample_size": 512,
     "latent_channels": 4,

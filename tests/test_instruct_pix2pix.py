@@ -86,6 +86,11 @@ def test_with_everything_off_it_is_the_librarys_pipeline(make, library, text, pi
     assert (found - expected).abs().max() <= 1e-5
 
 
+def test_an_instruction_that_is_cut_is_told(make):
+    with pytest.warns(UserWarning, match="instruction of 42 tokens cut to the generator's 32"):
+        make(steps=1).propose(pictures(1), ones(1), ["make the " * 20], [1])
+
+
 def test_modulation_that_no_step_reaches_changes_no_bit(make):
     plain = make().propose(pictures(), half(), TEXTS, SEEDS)
     for idle in ({"mask_steps": 4}, {"modulation_until": 0.0}, {"modulation_until": 0.25}):
@@ -199,6 +204,7 @@ def test_each_sub_instruction_has_its_own_region(make):
     assert torch.equal(edited(left, right), edited(left * 0.2, right)), "masks are hard"
     different = [edited(left, right), edited(right, left), edited()]
     assert all((a - b).abs().max() > 1e-4 for a, b in zip(different, different[1:] + different[:1], strict=True))
+    assert (edited(mask, left) - edited(mask, right)).abs().max() > 1e-5, "the second alone moves; their union stays"
     assert (edited(strength=LOUD) - edited()).abs().max() > 1e-4
     with pytest.raises(ValueError, match="region: 1 masks for 2 sub-instructions"):
         edited(left)

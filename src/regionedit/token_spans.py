@@ -26,7 +26,7 @@ def joint(instructions: Sequence[Instruction]) -> str:
 def sub_instruction_spans(instructions: Sequence[Instruction], tokenizer) -> list[range]:
     """Each sub-instruction's token positions in the padded joint sentence; the start token is position 0.
 
-    What the tokenizer cuts off has no position; a warning says how much that is.
+    What the tokenizer cuts off has no position; a warning says that there is such a part.
     """
     limit = tokenizer.model_max_length - 1  # the last position is the end token's
     spans = [_span(start, end, instructions, tokenizer) for start, end in _places(instructions)]

@@ -186,10 +186,11 @@ class InstructPix2Pix(Generator):
         seeds: Sequence[int],
     ) -> Tensor:
         """Raw pictures, [B, C, h, w] in [0, 1], under the joint sentence of each picture's sub-instructions."""
-        config = self.config
+        config, tokenizer = self.config, self.pipeline.tokenizer
+        spans = [sub_instruction_spans(own, tokenizer) for own in instructions]  # warns of what is cut, always
         sampling = ThreeWaySampling(self.pipeline, config, images_BChw, [joint(own) for own in instructions], seeds)
         mask_B1yx = self._latent_masks(mask_B1hw)
-        modulation = self._modulation(masks_BKhw, instructions) if config.modulation else None
+        modulation = self._modulation(masks_BKhw, instructions, spans) if config.modulation else None
         trained, total = self.pipeline.scheduler.config.num_train_timesteps, len(sampling.timesteps)
         modulated = range(config.mask_steps, round(config.modulation_until * total))
         disentangled = range(round(config.disentangle_until * total)) if config.disentangle else ()
@@ -209,15 +210,16 @@ class InstructPix2Pix(Generator):
         """Eq. 8's resolution: a latent cell counts as much as its most edited pixel, so that thin strokes stay."""
         return F.max_pool2d(masks_BKhw.to(self.pipeline.device).float(), self.pipeline.vae_scale_factor)
 
-    def _modulation(self, masks_BKhw: Tensor, instructions: Sequence[Sequence[Instruction]]) -> Modulation:
+    def _modulation(
+        self, masks_BKhw: Tensor, instructions: Sequence[Sequence[Instruction]], spans: Sequence[Sequence[range]]
+    ) -> Modulation:
         """FoI's M and alpha for these pictures."""
         most = max(map(len, instructions))
         if masks_BKhw.shape[1] < most:
             raise ValueError(f"region: {masks_BKhw.shape[1]} masks for {most} sub-instructions; give one for each")
-        tokenizer = self.pipeline.tokenizer
-        owners = [[NO_SUB_INSTRUCTION] * tokenizer.model_max_length for _ in instructions]
-        for owner, own in zip(owners, instructions, strict=True):
-            for k, span in enumerate(sub_instruction_spans(own, tokenizer)):
+        owners = [[NO_SUB_INSTRUCTION] * self.pipeline.tokenizer.model_max_length for _ in instructions]
+        for owner, own in zip(owners, spans, strict=True):
+            for k, span in enumerate(own):
                 owner[span.start : span.stop] = [k] * len(span)
         strengths = [[instruction.strength for instruction in own] for own in instructions]
         return Modulation(self._latent_masks(masks_BKhw), owners, strengths)
