@@ -27,6 +27,7 @@ LEVELS = {
         "device",
         "provenance",
         "request_files",
+        "results",
     },
     1: {"encoders", "attention", "losses"},
     2: {"region_predictor", "generators"},

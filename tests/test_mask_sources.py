@@ -13,6 +13,7 @@ from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.box_search import BoxSearch, boxes
 from regionedit.mask_sources.clip_similarity import similarity
+from regionedit.mask_sources.finish import finish
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
@@ -31,11 +32,11 @@ def generator(tiny_inpaint_dir):
 
 
 @pytest.fixture
-def source(encoders, generator, tiny_region_dir):
-    checkpoint = str(tiny_region_dir)
+def source(encoders, generator, tiny_region_dir, tiny_sam_dir):
+    paths = {"checkpoint": str(tiny_region_dir), "sam": str(tiny_sam_dir)}
 
     def load(name, **config):
-        return load_mask_source(name, RegionConfig(checkpoint=checkpoint, **config), encoders, generator)
+        return load_mask_source(name, RegionConfig(**paths, **config), encoders, generator)
 
     return load
 
@@ -89,7 +90,9 @@ def test_several_instructions_join_their_regions(source):
     images_BCHW = pictures(24, 24, 2)
     asked = [EditRequest(Image.new("RGB", (24, 24)), texts), EditRequest(Image.new("RGB", (24, 24)), texts[0])]
     region = source("learned").find(images_BCHW, asked, [None, None])
-    assert region.per_instruction_BKHW.shape == (2, 2, 24, 24)
+    parts_BKHW = region.per_instruction_BKHW
+    assert parts_BKHW.shape == (2, 2, 24, 24)
+    assert torch.equal(parts_BKHW.amax(1, keepdim=True), region.mask_B1HW) and ((parts_BKHW > 0).sum(1) <= 1).all()
     alone = [
         source("learned").find(images_BCHW[:1], [EditRequest(Image.new("RGB", (24, 24)), text)], [None])
         for text in texts
@@ -105,7 +108,8 @@ def test_threshold_dilation_and_feather():
     at = {"grid": 4, "size": (32, 32)}
 
     def masked(**config):
-        return region_from_patches(patches_BN, **at, config=RegionConfig(upsample="nearest", **config)).mask_B1HW
+        config = RegionConfig(upsample="nearest", **config)
+        return finish(region_from_patches(patches_BN, **at, config=config), config, []).mask_B1HW
 
     assert masked().sum() == 64 and masked(threshold=0.95).sum() == 0
     assert masked(dilate=1).sum() == 9 * 64
@@ -157,7 +161,7 @@ class RedLover:
 
 
 def test_the_best_box_is_where_clip_likes_the_proposal():
-    found = BoxSearch(RedLover(), RedPainter(), RegionConfig()).find(
+    found = BoxSearch(RedLover(), RedPainter()).find(
         torch.zeros(1, 3, 64, 64), requests(64, 64, 1), [Captions("nothing", "a red corner")]
     )
     assert found.mask_B1HW[0, 0, :16, :16].all() and found.mask_B1HW.sum() == 16 * 16

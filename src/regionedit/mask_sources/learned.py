@@ -29,7 +29,10 @@ UNTRAINED = (
 
 
 class Learned(MaskSource):
-    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined."""
+    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined.
+
+    Of the joined mask each instruction gets the pixels where its own probability is the highest.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,8 @@ class Learned(MaskSource):
         maps_B1HW = [
             masks.upsample(maps_BN, self.clip.grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)
         ]
-        return replace(region, per_instruction_BKHW=torch.cat(maps_B1HW, dim=1))
+        parts_BKHW = masks.divide(region.mask_B1HW, torch.cat(maps_B1HW, dim=1))
+        return replace(region, per_instruction_BKHW=parts_BKHW)
 
 
 def load_predictor(checkpoint: str) -> RegionPredictor:
