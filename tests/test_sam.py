@@ -226,6 +226,23 @@ def test_a_coarse_region_becomes_the_thing_it_lies_on():
     assert torch.equal(after.probability_B1HW, before.probability_B1HW) and after.notes == ("",)
 
 
+def test_refining_gains_over_many_pictures():
+    gained = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x, y, radius = rng.uniform(14, 26), rng.uniform(14, 50), rng.uniform(6, 12)
+        things = (Thing("cross", "red", x, y, radius), Thing("ring", "blue", 48, rng.uniform(14, 50), 8))
+        scene = Scene(Background("black", "plain"), things)
+        truth_1HW = torch.from_numpy(coverage(scene)[:1] > 0.5).float()
+        patches = torch.nn.functional.max_pool2d(truth_1HW[None], 8) * torch.from_numpy(rng.random((1, 1, 8, 8)) > 0.2)
+        mask_B1HW = torch.nn.functional.interpolate(patches, scale_factor=8.0).float()
+        after = Refiner(ColourSegmenter()).refine(
+            to_tensor([Image.fromarray(render([scene])[0])]), Region(mask_B1HW, mask_B1HW)
+        )
+        gained.append(float(mask_iou(after.mask_B1HW, truth_1HW[None]) - mask_iou(mask_B1HW, truth_1HW[None])))
+    assert min(gained) >= 0 and np.mean(gained) > 0.2, gained
+
+
 def test_each_instruction_is_made_tight_by_itself():
     both = [coarse((0,)).mask_B1HW, coarse((1,)).mask_B1HW]
     mask_B1HW = torch.maximum(*both)
@@ -318,6 +335,17 @@ def test_parts_follow_the_mask():
         assert ((after.per_instruction_BKHW > 0).sum(1) <= 1).all()
         first, second = after.per_instruction_BKHW[0].flatten(1).sum(1).tolist()
         assert first == pytest.approx(second, rel=0.4)
+
+
+def test_an_editor_can_ask_for_a_region_that_is_left_as_it_is(tiny_edit_config):
+    models = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(grow=2))).models
+    asked, images_BCHW = [EditRequest(Image.new("RGB", (24, 24)), "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
+    assert models.mask_source("drawn") is models.mask_source("drawn", RegionConfig(grow=2))
+    for finder, wanted in (
+        (models.mask_source("drawn"), square(6, 6, 12)),
+        (models.mask_source("drawn", RegionConfig()), square()),
+    ):
+        assert torch.equal(finder.find(images_BCHW, asked, [None]).mask_B1HW, wanted)
 
 
 def test_every_source_is_finished_alike():

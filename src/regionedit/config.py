@@ -292,7 +292,7 @@ class EditConfig:
             for without, `&` for both, and brackets. A request that is marked otherwise than it reads is edited there:
             where it was drawn, or by `sam` where it was clicked.
         joint: several instructions of one request are joined into one edit; false makes them one after another, each
-            on the result of the one before.
+            on the result of the one before and with captions of its own: given ones speak of the whole edit.
         device: cpu, cuda, cuda:1, mps; auto takes what is there.
         max_pixels: larger pictures are refused.
         batch: requests edited together.

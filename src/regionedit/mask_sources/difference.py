@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class Difference(MaskSource):
     """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, cut at the
-    threshold. Needs no training; `region.dilate` does not apply, since there is no grid of patches."""
+    threshold. Needs no training; without a grid of patches `region.grow` widens it, not `region.dilate`."""
 
     needs_source_caption: ClassVar[bool] = True
     needs_target_caption: ClassVar[bool] = True
