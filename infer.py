@@ -20,9 +20,17 @@ from pathlib import Path
 from regionedit.command_line import parse_command
 from regionedit.config import EditConfig
 from regionedit.files import write_atomic
-from regionedit.images import box_mask
+from regionedit.images import box_mask, require_inside
 from regionedit.records import EditFailure, EditRequest, EditResult
-from regionedit.request_files import RequestFile, folder_requests, make_instructions, parse_box, read_requests
+from regionedit.request_files import (
+    RequestFile,
+    folder_requests,
+    make_instructions,
+    parse_box,
+    parse_click,
+    read_requests,
+    split_instructions,
+)
 
 # The editor is imported late and never named in an annotation: the parser resolves what a module's annotations import,
 # and a bad argument must not wait for torch.
@@ -34,15 +42,18 @@ class InferConfig(EditConfig):
 
     Args:
         image: a picture, or a folder of pictures.
-        instruction: what to change, for example "make the red circle blue".
+        instruction: what to change, for example "make the red circle blue". For several, separate them by semicolons
+            or give --instruction several times.
         requests: instead of image and instruction: a JSONL with the fields image, instruction or instructions, and if
-            wanted seed, source_caption, target_caption, mask, box, id; paths are relative to it.
+            wanted seed, source_caption, target_caption, mask, box, click, id; paths are relative to it.
         out: folder that receives the results.
         seed: of the noise; the same seed gives the same picture.
         source_caption: what the picture shows; left empty it is described where it is needed.
         target_caption: what the edited picture shall show; left empty it is described where it is needed.
-        mask: a drawn mask of the picture's size, white = edit; it takes the place of mask_source.
-        box: x0,y0,x1,y1 in pixels of the upright picture; it takes the place of mask_source.
+        mask: a drawn mask of the picture's size, white = edit; it takes the place of a mask_source that reads none.
+        box: x0,y0,x1,y1 in pixels of the upright picture; it takes the place of a mask_source that reads none.
+        click: x,y in pixels of the upright picture, or several: "x,y;x,y"; Segment Anything (region.sam) finds the
+            thing there, unless mask_source says what else the click is for.
     """
 
     image: str = ""
@@ -54,13 +65,14 @@ class InferConfig(EditConfig):
     target_caption: str = ""
     mask: str = ""
     box: str = ""
+    click: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")  # of large pictures; they are refused in one line of our own
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # loading bars would bury the one line that counts
-    config = parse_command(InferConfig, argv)
+    config = parse_command(InferConfig, one_instruction(sys.argv[1:] if argv is None else argv))
     try:
         return run(config)
     except ValueError as error:
@@ -73,13 +85,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"{type(error).__name__}: {error}", 1)
 
 
+def one_instruction(argv: Sequence[str]) -> list[str]:
+    """The arguments with several --instruction as one, separated by semicolons; the parser would keep the last only."""
+    rest: list[str] = []
+    texts: list[str] = []
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument == "--instruction" and waiting:
+            texts.append(waiting.pop(0))
+        elif argument.startswith("--instruction="):
+            texts.append(argument.partition("=")[2])
+        else:
+            rest.append(argument)
+    return rest + ([f"--instruction={'; '.join(texts)}"] if texts else [])
+
+
 def run(config: InferConfig) -> int:
     """Check the arguments, and only then import what is slow."""
     requests = read_arguments(config)
     alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
     opened = requests[0].open(config.max_pixels) if alone else None
-    if opened is not None and opened.box:
-        box_mask(opened.image.size, opened.box)
+    if opened is not None:
+        if opened.box:
+            box_mask(opened.image.size, opened.box)
+        require_inside(opened.image.size, opened.click or ())
     from regionedit.editor import Editor
 
     editor = Editor.from_config(config)
@@ -104,7 +134,7 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     if config.mask and config.box:
         raise ValueError("mask, box: give one of them")
     if config.requests:
-        for name in ("image", "instruction", "source_caption", "target_caption", "mask", "box"):
+        for name in ("image", "instruction", "source_caption", "target_caption", "mask", "box", "click"):
             if getattr(config, name):
                 raise ValueError(f"{name}: with --requests it belongs into the file's lines")
         return read_requests(config.requests)
@@ -112,12 +142,13 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
         raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
     like = RequestFile(
         image=Path(config.image),
-        instructions=make_instructions(config.instruction),
+        instructions=make_instructions(split_instructions(config.instruction)),
         seed=config.seed,
         source_caption=config.source_caption,
         target_caption=config.target_caption,
         mask=Path(config.mask) if config.mask else None,
         box=parse_box(config.box) if config.box else None,
+        click=parse_click(config.click) if config.click else None,
         id=Path(config.image).stem,
     )
     return folder_requests(config.image, like) if Path(config.image).is_dir() else [like]

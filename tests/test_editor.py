@@ -108,7 +108,7 @@ def test_mixed_sizes_and_failures_go_side_by_side(editor):
         EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(30, 20), id="good"),
         EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(9, 9), id="wrong mask"),
         EditRequest(photo(20, 30), "not in the grammar", mask=corner(20, 30), id="no words"),
-        EditRequest(photo(20, 30), "x", captions=CAPTIONS, click=(3, 3), id="click"),
+        EditRequest(photo(20, 30), "x", captions=CAPTIONS, click=(30, 3), id="click"),
         EditRequest(photo(20, 30), "x", captions=CAPTIONS, box=(0, 0, 5, 5), id="box"),
     ]
     outcomes = editor.edit_batch(requests)

@@ -60,7 +60,8 @@ def test_emu_edit_from_parquet_to_a_comparison(config, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:.*MagicBrush test set", "ignore:captions of more")
 def test_magicbrush_chains_edited_by_two_processes_score_as_by_one(config, tmp_path, monkeypatch):
     write_magicbrush(tmp_path / "brush")
-    whole = replace(config, benchmark="magicbrush_multi_turn", data=str(tmp_path / "brush"))
+    # One at a time: in other company a picture may differ by one level.
+    whole = replace(config, benchmark="magicbrush_multi_turn", data=str(tmp_path / "brush"), batch=1)
     summary = evaluate(whole, QUIET)
     shared = replace(whole, out=str(tmp_path / "shared"))
     monkeypatch.setenv("WORLD_SIZE", "2")

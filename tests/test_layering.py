@@ -29,6 +29,7 @@ LEVELS = {
         "request_files",
         "keywords",
         "token_spans",
+        "results",
     },
     1: {"encoders", "attention", "losses"},
     2: {"region_predictor", "generators"},

@@ -271,6 +271,13 @@ class RegionConfig:
         dilate: grows the mask, in patches of the predictor's grid, fractions allowed; learned masks are core-tight.
         feather: softens the mask's edge, in pixels of the original picture, inwards only.
         upsample: how the grid becomes a picture-sized mask.
+        sam: Segment Anything, of the mask source `sam` and of `refine`: folder or hub name of a SAM or SAM 2 in
+            transformers' layout.
+        refine: `sam` makes every region that was found object-tight: SAM is asked for the thing at the region's peak,
+            within its box. Regions that a person drew, and those that look at nothing, stay as they are.
+        grow: grows the mask, in pixels of the original picture; negative shrinks it. For any mask source.
+        jitter: moves the mask by up to so many pixels in each direction, at random by the request's seed: a study
+            option, to see what an inexact mask costs.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
@@ -278,6 +285,10 @@ class RegionConfig:
     dilate: float = 0.0
     feather: float = 0.0
     upsample: Literal["nearest", "bilinear"] = "bilinear"
+    sam: str = "facebook/sam-vit-huge"
+    refine: Literal["none", "sam"] = "none"
+    grow: int = 0
+    jitter: int = 0
 
 
 @dataclass
@@ -296,13 +307,18 @@ class EditConfig:
     """`python infer.py --config FILE`: edit pictures.
 
     Args:
-        mask_source: key of MASK_SOURCES.
+        mask_source: key of MASK_SOURCES, or an expression of several: `learned + sam - drawn`, with `+` for either, `-`
+            for without, `&` for both, and brackets. A request that is marked otherwise than it reads is edited there:
+            where it was drawn, or by `sam` where it was clicked.
+        joint: several instructions of one request are joined into one edit; false makes them one after another, each
+            on the result of the one before and with captions of its own: given ones speak of the whole edit.
         device: cpu, cuda, cuda:1, mps; auto takes what is there.
         max_pixels: larger pictures are refused.
         batch: requests edited together.
     """
 
     mask_source: str = "learned"
+    joint: bool = True
     device: str = "auto"
     max_pixels: int = 50_000_000
     batch: int = 16

@@ -8,23 +8,31 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 TINT = (255, 0, 128)
+TINTS = (TINT, (0, 160, 255), (255, 170, 0), (0, 190, 90), (140, 80, 255))
+OPACITY = 0.4
 
 
-def overlay(picture: Image.Image, mask: Image.Image, opacity: float = 0.4) -> Image.Image:
-    """The picture with the edited region tinted by its strength and outlined; all are of one size."""
+def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
+    """The picture with each region tinted by its strength and outlined in a colour of its own; all are of one size."""
+    shown = picture.convert("RGB").copy()
+    for place, mask in enumerate(masks):
+        _tint(shown, mask, TINTS[place % len(TINTS)])
+    return shown
+
+
+def _tint(shown: Image.Image, mask: Image.Image, colour: tuple[int, int, int]) -> None:
     from scipy.ndimage import minimum_filter
 
-    shown, box = picture.convert("RGB").copy(), mask.getbbox()
+    box = mask.getbbox()
     if box is None:
-        return shown
+        return
     cut = np.asarray(mask.convert("L").crop(box))
-    weights = cut[..., None].astype(np.float32) / 255 * opacity
-    tinted = np.asarray(shown.crop(box)) * (1 - weights) + np.array(TINT, np.float32) * weights
-    thickness = 2 * max(1, round(max(picture.size) / 400)) + 1
+    weights = cut[..., None].astype(np.float32) / 255 * OPACITY
+    tinted = np.asarray(shown.crop(box)) * (1 - weights) + np.array(colour, np.float32) * weights
+    thickness = 2 * max(1, round(max(shown.size) / 400)) + 1
     hard = cut > 127
-    tinted[hard & ~minimum_filter(hard, thickness, mode="constant", cval=0)] = TINT
+    tinted[hard & ~minimum_filter(hard, thickness, mode="constant", cval=0)] = colour
     shown.paste(Image.fromarray(tinted.round().astype(np.uint8)), box[:2])
-    return shown
 
 
 def grid(

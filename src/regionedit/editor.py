@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig
+from regionedit.config import EditConfig, RegionConfig
 from regionedit.describe import Describer, require_describer
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator, noise_seed, require_generator
 from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
-from regionedit.mask_sources import MaskSource, load_mask_source, require_mask_source
-from regionedit.masks import composite
+from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import Captions, EditFailure, EditRequest, EditResult, Region
+from regionedit.results import as_one, compose, maps, next_step
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +40,7 @@ class Models:
     def __init__(self, config: EditConfig):
         self.config = config
         self.device = pick_device(config.device)
-        self._mask_sources: dict[str, MaskSource] = {}
+        self._mask_sources: dict[tuple, Finder] = {}
 
     @cached_property
     def encoders(self) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
@@ -55,12 +55,14 @@ class Models:
     def describer(self) -> Describer:
         return require_describer(self.config.describe.name).load(self.config.describe)
 
-    def mask_source(self, name: str) -> MaskSource:
-        if name not in self._mask_sources:
-            self._mask_sources[name] = load_mask_source(
-                name, self.config.region, lambda: self.encoders, lambda: self.generator
-            )
-        return self._mask_sources[name]
+    def mask_source(self, name: str, region: RegionConfig | None = None) -> Finder:
+        """The mask source or expression, with the configuration's own `region` or another."""
+        region = region or self.config.region
+        key = name, astuple(region)
+        if key not in self._mask_sources:
+            loaded = load_mask_source(name, region, lambda: self.encoders, lambda: self.generator)
+            self._mask_sources[key] = loaded.to(self.device)
+        return self._mask_sources[key]
 
 
 @dataclass
@@ -107,9 +109,12 @@ class Editor:
         Raises:
             ValueError: the configuration or the request lacks something; one line that names it.
         """
-        draft = self._draft(request)
-        self._load([draft])
-        return self._edit_together([draft])[0]
+        done: list[EditResult] = []
+        while len(done) < self._steps(request):
+            draft = self._draft(self._next(request, done))
+            self._load([draft])
+            done += self._edit_together([draft])
+        return self._whole(request, done)
 
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         """Edit many; pictures of one size go together, and the failure of one does not stop the others.
@@ -117,6 +122,33 @@ class Editor:
         Raises:
             ValueError: the configuration lacks something that every request would miss.
         """
+        done: list[list[EditResult]] = [[] for _ in requests]
+        failed: dict[int, EditFailure] = {}
+        for step in range(max(map(self._steps, requests), default=0)):
+            places = [p for p, r in enumerate(requests) if p not in failed and step < self._steps(r)]
+            outcomes = self._edit_once([self._next(requests[p], done[p]) for p in places])
+            for place, outcome in zip(places, outcomes, strict=True):
+                if isinstance(outcome, EditFailure):
+                    failed[place] = replace(outcome, reason=f"step {step + 1}: {outcome.reason}") if step else outcome
+                else:
+                    done[place].append(outcome)
+        return [failed.get(place) or self._whole(request, done[place]) for place, request in enumerate(requests)]
+
+    def _steps(self, request: EditRequest) -> int:
+        return 1 if self.config.joint else len(request.instructions)
+
+    def _next(self, request: EditRequest, done: list[EditResult]) -> EditRequest:
+        return request if self._steps(request) == 1 else next_step(request, done)
+
+    def _whole(self, request: EditRequest, done: list[EditResult]) -> EditResult:
+        if self._steps(request) == 1:
+            return done[0]
+        draft = self._draft(request)
+        return as_one(request, done, run_record(self.config, draft.request, draft.mask_source))
+
+    # ------------------------------------------------------------ what is edited together, and what happens if it fails
+
+    def _edit_once(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         outcomes: dict[int, EditResult | EditFailure] = {}
         drafts: dict[int, Draft] = {}
         for place, request in enumerate(requests):
@@ -134,21 +166,16 @@ class Editor:
         draft = self._draft(request)
         return request_digest(self.config, draft.request, draft.mask_source)
 
-    # ------------------------------------------------------------ what is edited together, and what happens if it fails
-
     def _draft(self, request: EditRequest) -> Draft:
-        drawn = request.mask is not None or request.box is not None
-        if request.click is not None and not drawn:
-            raise ValueError("click: no mask source takes a click; draw a mask or give a box")
         return Draft(
             replace(request, image=upright_rgb(request.image)),
-            mask_source="drawn" if drawn else self.config.mask_source,
+            mask_source=wanted_mask_source(self.config.mask_source, request.marks),
         )
 
     def _load(self, drafts) -> None:
         """Load what these requests will need, the region first: what is wrong with the configuration shows here."""
         for name in sorted({draft.mask_source for draft in drafts}):
-            self.models.mask_source(name)
+            self.models.mask_source(name, self.config.region)
         _ = self.models.generator
 
     def _groups(self, drafts: dict[int, Draft]) -> Iterator[list[int]]:
@@ -177,7 +204,8 @@ class Editor:
         requests, captions = [draft.request for draft in drafts], [draft.captions for draft in drafts]
         images_BCHW = to_tensor([request.image for request in requests])
         with self._stage("region", drafts):
-            region = self.models.mask_source(drafts[0].mask_source).find(images_BCHW, requests, captions)
+            finder = self.models.mask_source(drafts[0].mask_source, self.config.region)
+            region = finder.find(images_BCHW, requests, captions)
             # The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed.
             region = replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
         edited = [place for place, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
@@ -187,18 +215,16 @@ class Editor:
                 proposals_BCHW = self._propose(images_BCHW, region, drafts, edited)
             with self._stage("composite", [drafts[place] for place in edited]):
                 for proposal_CHW, place in zip(proposals_BCHW, edited, strict=True):
-                    pictures[place] = _compose(pictures[place], proposal_CHW, masks[place])
-        return [self._result(*row) for row in zip(drafts, pictures, masks, _maps(region), strict=True)]
+                    pictures[place] = compose(pictures[place], proposal_CHW, masks[place])
+        return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 
     def _describe(self, drafts: list[Draft]) -> None:
         """Fill in the captions that generator and mask source read; captions that are given are never computed."""
         for draft in drafts:
             draft.captions, draft.captions_from = draft.request.captions, "given" if draft.request.captions else None
-        found_by = require_mask_source(drafts[0].mask_source)
+        found_by, generator = require_mask_source(drafts[0].mask_source), require_generator(self.config.generator.name)
         source = found_by.needs_source_caption
-        target = (
-            found_by.needs_target_caption or require_generator(self.config.generator.name).needs == "target_caption"
-        )
+        target = found_by.needs_target_caption or generator.needs == "target_caption"
         given = [draft.captions or Captions("", "") for draft in drafts]
         lacking = [(target and not c.target.strip()) or (source and not c.source.strip()) for c in given]
         missing = [place for place, lacks in enumerate(lacking) if lacks]
@@ -234,21 +260,22 @@ class Editor:
         made_BChw = generator.edit(fitted_BChw[edited], wanted, requests, captions, seeds)
         return unfit(made_BChw.float().cpu(), placed)
 
-    def _result(self, draft: Draft, picture: Image, mask: Image, maps) -> EditResult:
+    def _result(self, draft: Draft, picture: Image, mask: Image, found: dict) -> EditResult:
         request = draft.request
-        nothing = [] if mask.getbbox() else ["the region is empty: the picture is returned as it was"]
-        note = "; ".join(nothing + request.image.info["notes"])
+        nothing = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
+        note = "; ".join(filter(None, [nothing, found["note"], *request.image.info["notes"]]))
         result = EditResult(
             id=request.id,
             image=picture,
             mask=mask,
-            probability=maps[0],
-            patches=maps[1],
+            probability=found["probability"],
+            patches=found["patches"],
             captions=draft.captions,
             timings=draft.timings,
             record=run_record(self.config, request, draft.mask_source),
             note=note,
             source=request.image,
+            parts=found["parts"],
         )
         result.record.update(
             captions=draft.captions and asdict(draft.captions) | {"from": draft.captions_from},
@@ -268,25 +295,6 @@ class Editor:
             torch.cuda.synchronize(self.models.device)
         for draft in drafts:
             draft.timings[name] = (time.perf_counter() - start) / len(drafts)
-
-
-def _compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:
-    """The one composite of an edit, at the original size; what lies outside the mask's box is not even read."""
-    box = mask.getbbox()
-    inside = (..., slice(box[1], box[3]), slice(box[0], box[2]))
-    source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
-    result = picture.copy()
-    result.paste(to_pictures(composite(proposal_CHW[None][inside], source_BCHW, mask_B1HW))[0], box[:2])
-    return result
-
-
-def _maps(region: Region) -> list[tuple]:
-    """Per picture: probability as float32 [H, W], and on the source's own grid as [side, side] or None."""
-    probability_BHW = region.probability_B1HW[:, 0].numpy()
-    if region.patches_BN is None:
-        return [(probability_HW, None) for probability_HW in probability_BHW]
-    side = round(region.patches_BN.shape[1] ** 0.5)
-    return list(zip(probability_BHW, region.patches_BN.view(-1, side, side).numpy(), strict=True))
 
 
 def _one_line(error: Exception) -> str:

@@ -74,6 +74,13 @@ def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Ima
     return mask
 
 
+def require_inside(size: tuple[int, int], points: Sequence[tuple[int, int]]) -> None:
+    """Refuse a click outside a picture of `size` (width, height). Raises ValueError naming it and the picture."""
+    for x, y in points:
+        if not (0 <= x < size[0] and 0 <= y < size[1]):
+            raise ValueError(f"click: {x},{y} lies outside the {size[0]}x{size[1]} picture; count from 0,0 at top left")
+
+
 def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
     """Refuse a mask that was not drawn on this picture. Raises ValueError naming both sizes."""
     if mask.size != picture.size:

@@ -118,6 +118,44 @@ def _running_maximum(values: Tensor, radius: int, dim: int) -> Tensor:
     return values
 
 
+def grow(mask_B1HW: Tensor, pixels: int) -> Tensor:
+    """Grow a mask by `pixels` on every side, or shrink it by as many where they are negative.
+
+    The picture's own border is no edge: a mask does not shrink away from it.
+    """
+    return dilate(mask_B1HW, pixels) if pixels >= 0 else 1 - dilate(1 - mask_B1HW, -pixels)
+
+
+def shift(mask_B1HW: Tensor, right: int, down: int) -> Tensor:
+    """Move a mask by whole pixels; what leaves the picture is gone, what enters is 0."""
+    height, width = mask_B1HW.shape[-2:]
+    moved = torch.zeros_like(mask_B1HW)
+    if abs(down) < height and abs(right) < width:
+        rows, columns = (slice(max(by, 0), side + min(by, 0)) for by, side in ((down, height), (right, width)))
+        old_rows, old_columns = (slice(max(-by, 0), side - max(by, 0)) for by, side in ((down, height), (right, width)))
+        moved[..., rows, columns] = mask_B1HW[..., old_rows, old_columns]
+    return moved
+
+
+def divide(mask_B1HW: Tensor, claims_BKHW: Tensor) -> Tensor:
+    """Divide a mask among K claimants: [B, K, H, W], of which at most one is not 0 at a pixel; their union is the mask.
+
+    A pixel goes to the highest claim (the first of equal ones); one that nobody claims to the nearest claimed pixel's
+    owner.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    highest_BHW, owner_BHW = claims_BKHW.max(1)
+    for claimed_HW, owner_HW in zip(highest_BHW > 0, owner_BHW, strict=True):
+        if claimed_HW.any() and not claimed_HW.all():
+            rows_HW, columns_HW = distance_transform_edt(
+                ~claimed_HW.numpy(), return_distances=False, return_indices=True
+            )
+            owner_HW.copy_(owner_HW[torch.from_numpy(rows_HW).long(), torch.from_numpy(columns_HW).long()])
+    owned_BKHW = torch.arange(claims_BKHW.shape[1])[:, None, None] == owner_BHW[:, None]
+    return mask_B1HW * owned_BKHW
+
+
 def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
     """Soften a mask's edge inwards: what was 0 stays 0, and the full value is reached `pixels` inside the edge.
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import platform
+import re
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +29,7 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
 
     Args:
         request: its picture is upright RGB already.
-        mask_source: the one that finds the region, which need not be the configured one.
+        mask_source: the one, or the expression, that finds the region; it need not be the configured one.
     """
     return {
         "schema": SCHEMA,
@@ -43,6 +44,7 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
         },
         "mask_source": mask_source,
         "box": request.box and list(request.box),
+        "click": request.click and [list(point) for point in request.click],
         "settings": _settings(config),
         "models": _models(config, mask_source),
         "packages": packages(),
@@ -61,6 +63,7 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
         "captions": request.captions and asdict(request.captions),
         "mask": request.mask and digest(request.mask.convert("L")),
         "box": request.box,
+        "click": request.click,
         "mask_source": mask_source,
         "settings": settings,
         "models": _models(config, mask_source),
@@ -78,9 +81,12 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     """The weights that take part."""
     encoders = config.encoders
     used = {"generator": identify(config.generator.path, config.generator.revision)}
-    if mask_source in ("learned", "clip_similarity"):
+    sources = set(re.findall(r"\w+", mask_source))  # of an expression each name
+    if sources & {"learned", "clip_similarity"}:
         used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
-    if mask_source == "learned":
+    if "sam" in sources or config.region.refine == "sam":
+        used["sam"] = identify(config.region.sam)
+    if "learned" in sources:
         used["instruction"] = identify(encoders.instruction, encoders.instruction_revision)
         used["region"] = config.region.checkpoint and identify(config.region.checkpoint)
     return used

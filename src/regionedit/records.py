@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,13 @@ class EditRequest:
         seed: noise is keyed by (seed, id), so the same request gives the same picture whatever it is batched with.
         captions: given captions skip the describer.
         mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
-        click, box: a point (x, y) or a box (x0, y0, x1, y1) in pixels of the original picture.
+        click: a point (x, y) on the thing to edit, or several, in pixels of the original picture; stored as a tuple of
+            points.
+        box: (x0, y0, x1, y1) in pixels of the original picture.
         id: case id; names output files and keys the noise.
 
     Raises:
-        ValueError: no instruction, an empty one, or one of more than 1,000 characters.
+        ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
     """
 
     image: Image
@@ -63,7 +66,7 @@ class EditRequest:
     seed: int = 0
     captions: Captions | None = None
     mask: Image | None = None
-    click: tuple[int, int] | None = None
+    click: tuple[tuple[int, int], ...] | None = None
     box: tuple[int, int, int, int] | None = None
     id: str = ""
 
@@ -84,11 +87,29 @@ class EditRequest:
                     f"instruction: {len(instruction.text)} characters, at most {self.MAX_INSTRUCTION} are accepted"
                 )
         object.__setattr__(self, "instructions", made)
+        object.__setattr__(self, "click", None if self.click is None else _points(self.click))
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """What a person marked in the picture: some of mask, box and click."""
+        return frozenset(name for name in ("mask", "box", "click") if getattr(self, name) is not None)
 
     @property
     def instruction(self) -> str:
         """All sub-instructions as one sentence."""
         return " and ".join(i.text for i in self.instructions)
+
+
+def _points(given) -> tuple[tuple[int, int], ...]:
+    """(x, y), or a sequence of such, as a tuple of points."""
+    try:
+        alone = all(isinstance(value, Integral) for value in given)
+        points = tuple(tuple(point) for point in ([given] if alone else given))
+    except TypeError:  # something in it cannot be counted through
+        points = ()
+    if not points or not all(len(p) == 2 and all(isinstance(v, Integral) for v in p) for p in points):
+        raise ValueError(f"click: {given!r} is not a point (x, y) in whole pixels, nor several of them")
+    return tuple((int(x), int(y)) for x, y in points)
 
 
 @dataclass(frozen=True)
@@ -98,15 +119,18 @@ class Region:
     Args:
         mask_B1HW: [0, 1], 1 = edit, at the image's own size.
         probability_B1HW: the soft map the mask was made from, same size.
-        per_instruction_BKHW: one mask per sub-instruction, made as `mask_B1HW` was, which holds them all; or None.
-            Requests with fewer are filled up with zeros.
+        per_instruction_BKHW: the part of the mask that belongs to each sub-instruction, or None; requests with fewer
+            are filled up with zeros. Their union is the mask. They do not overlap, but for `ip2p_attention`, whose
+            words may look at the same place.
         patches_BN: the map on the source's own square grid, before it was enlarged, or None where there is none.
+        notes: per picture what a person should know about its region, or empty; no notes at all is ().
     """
 
     mask_B1HW: Tensor
     probability_B1HW: Tensor
     per_instruction_BKHW: Tensor | None = None
     patches_BN: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class EditResult:
         record: everything needed to repeat the edit; plain values, written as run.json.
         note: what a person should know, or empty: nothing to edit, transparency flattened, ...
         source: the picture that was edited, upright RGB.
+        parts: of several instructions each one's part of the mask, in their order; () where they are not told apart.
     """
 
     id: str
@@ -136,6 +161,7 @@ class EditResult:
     record: dict[str, Any]
     note: str
     source: Image
+    parts: tuple[Image, ...] = ()
 
     @property
     def share(self) -> float:
@@ -156,7 +182,7 @@ class EditResult:
             "result.png": png(self.image),
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
-            "overlay.png": png(overlay(self.source, self.mask)),
+            "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
             "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
         }
         write_together(folder, files)

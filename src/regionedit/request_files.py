@@ -22,6 +22,7 @@ FIELDS = (
     "target_caption",
     "mask",
     "box",
+    "click",
     "id",
 )
 
@@ -32,7 +33,7 @@ class RequestFile:
 
     Args:
         image, mask: paths; no mask is None.
-        instructions, seed, box, id: as in `EditRequest`.
+        instructions, seed, box, click, id: as in `EditRequest`.
         source_caption, target_caption: empty where not given.
     """
 
@@ -43,6 +44,7 @@ class RequestFile:
     target_caption: str = ""
     mask: Path | None = None
     box: tuple[int, int, int, int] | None = None
+    click: tuple[tuple[int, int], ...] | None = None
     id: str = ""
 
     def open(self, max_pixels: int) -> EditRequest:
@@ -63,6 +65,7 @@ class RequestFile:
             captions=Captions(self.source_caption, self.target_caption) if given else None,
             mask=mask,
             box=self.box,
+            click=self.click,
             id=self.id,
         )
 
@@ -71,8 +74,8 @@ def read_requests(path: str | Path) -> list[RequestFile]:
     """Read a JSONL of requests.
 
     Each line is an object with `image` and `instruction` (or `instructions`: strings or {"text", "strength",
-    "keyword"}), and if wanted seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]) and id. Paths are
-    relative to the JSONL. Without an id a request is called after its picture.
+    "keyword"}), and if wanted seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]), click ([x, y], or
+    several of them) and id. Paths are relative to the JSONL. Without an id a request is called after its picture.
 
     Raises:
         ValueError: unreadable file, a line that is no such object, a picture that is not there, an id twice; the
@@ -121,6 +124,21 @@ def parse_box(text: str) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
+def parse_click(text: str) -> tuple[tuple[int, int], ...]:
+    """`x,y` or `x,y;x,y` as points. Raises ValueError for anything else."""
+    try:
+        return tuple((int(x), int(y)) for x, y in (point.split(",") for point in text.split(";")))
+    except ValueError:
+        raise ValueError(
+            f"click: {text!r} is not x,y in whole pixels, or several: x,y;x,y, for example 30,40;35,60"
+        ) from None
+
+
+def split_instructions(text: str) -> list[str]:
+    """One instruction for each part between semicolons; a text without any part is given back, to be refused."""
+    return [part.strip() for part in text.split(";") if part.strip()] or [text]
+
+
 def make_instructions(given: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
     """Checked as `EditRequest` checks them, without a picture. Raises ValueError: none, an empty or a too long one."""
     return EditRequest(image=None, instructions=given).instructions
@@ -153,6 +171,7 @@ def parse_request(line: str, folder: Path) -> RequestFile:
         target_caption=row.get("target_caption", ""),
         mask=_existing("mask", folder / row["mask"]) if "mask" in row else None,
         box=_box(row["box"]) if "box" in row else None,
+        click=_click(row["click"]) if "click" in row else None,
         id=_file_name(row["id"]) if "id" in row else "",
     )
 
@@ -163,17 +182,25 @@ def _instructions(row: dict) -> list[str | Instruction]:
     listed = row["instructions"] if isinstance(row["instructions"], list) else [row["instructions"]]
     made: list[str | Instruction] = []
     for item in listed:
-        if (
-            isinstance(item, dict)
-            and isinstance(item.get("text"), str)
-            and set(item) <= {"text", "strength", "keyword"}
-        ):
-            made.append(Instruction(**item))
-        elif isinstance(item, str):
+        if isinstance(item, str):
             made.append(item)
+        elif _is_instruction(item):
+            made.append(Instruction(**item))
         else:
             raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
     return made
+
+
+def _is_instruction(item) -> bool:
+    if not isinstance(item, dict) or not set(item) <= {"text", "strength", "keyword"}:
+        return False
+    strength = item.get("strength", 1.0)
+    return (
+        isinstance(item.get("text"), str)
+        and isinstance(strength, int | float)
+        and not isinstance(strength, bool)
+        and isinstance(item.get("keyword"), str | None)
+    )
 
 
 def _box(value) -> tuple[int, int, int, int]:
@@ -182,6 +209,15 @@ def _box(value) -> tuple[int, int, int, int]:
     if not (isinstance(value, list) and len(value) == 4 and all(type(v) is int for v in value)):
         raise ValueError(f"box: {value!r} is not [x0, y0, x1, y1] in whole pixels")
     return tuple(value)
+
+
+def _click(value) -> tuple[tuple[int, int], ...]:
+    if isinstance(value, str):
+        return parse_click(value)
+    several = value if isinstance(value, list) and value and all(isinstance(v, list) for v in value) else [value]
+    if not all(isinstance(p, list) and len(p) == 2 and all(type(v) is int for v in p) for p in several):
+        raise ValueError(f"click: {value!r} is not [x, y] in whole pixels, nor a list of such points")
+    return tuple((x, y) for x, y in several)
 
 
 def _existing(name: str, path: Path) -> Path:

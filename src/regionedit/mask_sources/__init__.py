@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from regionedit.mask_sources.algebra import parse
 from regionedit.mask_sources.base import MaskSource
 from regionedit.mask_sources.box_search import BoxSearch
 from regionedit.mask_sources.clip_similarity import ClipSimilarity
 from regionedit.mask_sources.difference import Difference
 from regionedit.mask_sources.drawn import Drawn
+from regionedit.mask_sources.finder import Finder, Plan
 from regionedit.mask_sources.fixed import CentreBox, Everything
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.mask_sources.learned import Learned
+from regionedit.mask_sources.sam import Sam
 
 if TYPE_CHECKING:
     from regionedit.config import RegionConfig
@@ -24,28 +27,41 @@ MASK_SOURCES: dict[str, type[MaskSource]] = {
     "box_search": BoxSearch,
     "ip2p_attention": Ip2pAttention,
     "drawn": Drawn,
+    "sam": Sam,
     "everything": Everything,
     "centre_box": CentreBox,
 }
 
-__all__ = ["MASK_SOURCES", "MaskSource", "load_mask_source", "require_mask_source"]
+__all__ = ["MASK_SOURCES", "Finder", "MaskSource", "load_mask_source", "require_mask_source", "wanted_mask_source"]
 
 
-def require_mask_source(name: str) -> type[MaskSource]:
-    """The class behind `mask_source`; loads nothing.
+def require_mask_source(text: str) -> Plan:
+    """What a name or an expression such as `learned + sam - drawn` asks for; loads nothing.
 
     Raises:
-        ValueError: unknown name; lists the known ones.
+        ValueError: no expression, with the place; an unknown name, with the known ones.
     """
-    if name not in MASK_SOURCES:
-        raise ValueError(f"mask_source: no mask source {name!r}; there are: {', '.join(sorted(MASK_SOURCES))}")
-    return MASK_SOURCES[name]
+    expression = parse(text)
+    for name in expression.names:
+        if name not in MASK_SOURCES:
+            raise ValueError(f"mask_source: no mask source {name!r}; there are: {', '.join(sorted(MASK_SOURCES))}")
+    return Plan(expression, {name: MASK_SOURCES[name] for name in expression.names})
 
 
-def load_mask_source(name: str, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> MaskSource:
-    """Load a mask source by name; `encoders` and `generator` are called only by those that use them.
+def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:
+    """The mask source of a request with these marks: what a person marked is never passed over in silence.
+
+    It is the configured one if that reads all the marks; else `sam` for a click, and `drawn` for a mask or a box.
+    """
+    if marks <= require_mask_source(configured).reads:
+        return configured
+    return "sam" if "click" in marks else "drawn"
+
+
+def load_mask_source(text: str, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
+    """Load a mask source or an expression; `encoders` and `generator` are called only by those that use them.
 
     Raises:
         ValueError: unknown name, or what the configuration lacks.
     """
-    return require_mask_source(name).load(config, encoders, generator)
+    return require_mask_source(text).load(config, encoders, generator)

@@ -13,6 +13,7 @@ from regionedit import masks
 from regionedit.records import Region
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from regionedit.config import RegionConfig
@@ -30,10 +31,15 @@ class MaskSource(ABC):
     Attributes:
         needs_source_caption: `find` reads the captions of the pictures as they are.
         needs_target_caption: `find` reads the captions of the edited pictures.
+        reads: which of a request's marks (mask, box, click) `find` looks at.
+        refinable: its regions are found, more or less well, on a thing, which `region.refine` can make tight; false
+            where a person said what is meant, and where nothing was looked at.
     """
 
     needs_source_caption: ClassVar[bool] = False
     needs_target_caption: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset()
+    refinable: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod
@@ -44,9 +50,15 @@ class MaskSource(ABC):
             ValueError: what the configuration lacks, and the way out.
         """
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move models of the source's own; what `encoders` and `generator` gave is where it should be."""
+        return self
+
     @abstractmethod
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
+
+        What `finish` does to every mask (grow, jitter, feather) is not done here.
 
         Raises:
             ValueError: a request lacks what this source needs.
@@ -61,7 +73,7 @@ def region_from_patches(patches_BN: Tensor, grid: int, size: tuple[int, int], co
 
 
 def cut_masks(probability_BKHW: Tensor, patches: tuple[float, float], config: RegionConfig) -> Tensor:
-    """Masks of picture-sized maps, each for itself: above the threshold, grown, feathered. [B, K, H, W] in [0, 1].
+    """Masks of picture-sized maps, each for itself: above the threshold, dilated. [B, K, H, W], 0 or 1.
 
     The mask grows by rows and columns apart: a patch is not square in a picture that is not.
 
@@ -72,6 +84,4 @@ def cut_masks(probability_BKHW: Tensor, patches: tuple[float, float], config: Re
     single = masks.binarize(probability_BKHW, config.threshold).flatten(0, 1)[:, None]
     rows, columns = (round(config.dilate * side / count) for side, count in zip(size, patches, strict=True))
     single = masks.dilate(single, (rows, columns))
-    if config.feather:
-        single = masks.feather(single, config.feather)
     return single.reshape(probability_BKHW.shape)

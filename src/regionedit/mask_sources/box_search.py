@@ -36,10 +36,9 @@ class BoxSearch(MaskSource):
     needs_source_caption: ClassVar[bool] = True
     needs_target_caption: ClassVar[bool] = True
 
-    def __init__(self, clip: FrozenCLIP, generator: Generator, config: RegionConfig):
+    def __init__(self, clip: FrozenCLIP, generator: Generator):
         self.clip = clip
         self.generator = generator
-        self.config = config
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
@@ -49,7 +48,7 @@ class BoxSearch(MaskSource):
                 f"mask_source: 'box_search' needs a generator that paints a caption, {type(loaded).__name__} follows "
                 "an instruction; use generator.name stable_diffusion, or another mask source"
             )
-        return cls(encoders()[0], loaded, config)
+        return cls(encoders()[0], loaded)
 
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
@@ -60,10 +59,8 @@ class BoxSearch(MaskSource):
             self._best(image_CHW, proposal_CHW.to(image_CHW), caption)
             for image_CHW, proposal_CHW, caption in zip(images_BCHW, proposals_BCHW, captions, strict=True)
         ]
-        mask_B1HW = probability_B1HW = torch.stack(chosen).float().cpu()
-        if self.config.feather:
-            mask_B1HW = masks.feather(mask_B1HW, self.config.feather)
-        return Region(mask_B1HW, probability_B1HW)
+        mask_B1HW = torch.stack(chosen).float().cpu()
+        return Region(mask_B1HW, mask_B1HW)
 
     def _best(self, image_CHW: Tensor, proposal_CHW: Tensor, caption: Captions) -> Tensor:
         """The best box of one picture, [1, H, W] of 0 and 1."""

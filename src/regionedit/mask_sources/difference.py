@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class Difference(MaskSource):
     """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, cut at the
-    threshold. Needs no training; `region.dilate` does not apply, since there is no grid of patches."""
+    threshold. Needs no training; without a grid of patches `region.grow` widens it, not `region.dilate`."""
 
     needs_source_caption: ClassVar[bool] = True
     needs_target_caption: ClassVar[bool] = True
@@ -44,7 +44,4 @@ class Difference(MaskSource):
         seeds = [noise_seed(request.seed, request.id) for request in requests]
         source, target = ([getattr(c, which) for c in captions] for which in ("source", "target"))
         probability_B1HW = self.generator.compare_texts(images_BCHW, source, target, seeds).float().cpu()
-        mask_B1HW = masks.binarize(probability_B1HW, self.config.threshold)
-        if self.config.feather:
-            mask_B1HW = masks.feather(mask_B1HW, self.config.feather)
-        return Region(mask_B1HW, probability_B1HW)
+        return Region(masks.binarize(probability_B1HW, self.config.threshold), probability_B1HW)

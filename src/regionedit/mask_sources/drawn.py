@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from regionedit.images import box_mask, require_mask_size, to_tensor, upright_rgb
 from regionedit.mask_sources.base import MaskSource
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 class Drawn(MaskSource):
     """The request's mask, grey values included, or its box; works with any generator, untrained."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"mask", "box"})
+    refinable: ClassVar[bool] = False
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class Everything(MaskSource):
     """The whole picture."""
 
+    refinable: ClassVar[bool] = False
+
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         return cls()
@@ -33,6 +35,8 @@ class Everything(MaskSource):
 
 class CentreBox(MaskSource):
     """A box in the middle with half the picture's height and width: a quarter of its pixels."""
+
+    refinable: ClassVar[bool] = False
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from regionedit import masks
-from regionedit.mask_sources.base import MaskSource, cut_masks, region_from_patches
+from regionedit.mask_sources.base import MaskSource, region_from_patches
 from regionedit.region_predictor import RegionPredictor
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 UNTRAINED = (
     "region.checkpoint: this configuration has no trained region; these mask sources work untrained: drawn "
-    "(--mask FILE or --box x0,y0,x1,y1), clip_similarity and difference (--mask_source NAME); to train one, run "
-    "`python train.py --config configs/train_sd15.yaml` and pass --region.checkpoint OUT/region_predictor"
+    "(--mask FILE or --box x0,y0,x1,y1), sam (--click x,y), clip_similarity and difference (--mask_source NAME); to "
+    "train one, run `python train.py --config configs/train_sd15.yaml` and pass --region.checkpoint "
+    "OUT/region_predictor"
 )
 
 
 class Learned(MaskSource):
-    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined."""
+    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined.
+
+    Of the joined mask each instruction gets the pixels where its own probability is the highest.
+    """
 
     def __init__(
         self,
@@ -74,10 +78,11 @@ class Learned(MaskSource):
         region = region_from_patches(single_BKN.amax(1), self.clip.grid, size, self.config)
         if most == 1:
             return region
-        grid = self.clip.grid
-        maps_B1HW = [masks.upsample(maps_BN, grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)]
-        masks_BKHW = cut_masks(torch.cat(maps_B1HW, dim=1), (grid, grid), self.config)
-        return replace(region, per_instruction_BKHW=masks_BKHW)
+        maps_B1HW = [
+            masks.upsample(maps_BN, self.clip.grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)
+        ]
+        parts_BKHW = masks.divide(region.mask_B1HW, torch.cat(maps_B1HW, dim=1))
+        return replace(region, per_instruction_BKHW=parts_BKHW)
 
 
 def load_predictor(checkpoint: str) -> RegionPredictor:

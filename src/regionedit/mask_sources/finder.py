@@ -1,0 +1,113 @@
+"""From the words of `mask_source` to regions: parts found, each made tight if wanted, joined, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regionedit.mask_sources.algebra import Expression, Name
+from regionedit.mask_sources.finish import finish
+from regionedit.mask_sources.refine import Refiner
+from regionedit.mask_sources.segmenter import load_segmenter
+from regionedit.masks import divide
+from regionedit.records import Region
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from regionedit.config import RegionConfig
+    from regionedit.mask_sources.base import Encoders, LoadGenerator, MaskSource
+    from regionedit.records import Captions, EditRequest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `mask_source` asks for: one mask source, or several in an expression. Nothing is loaded yet.
+
+    Args:
+        expression: as it was read.
+        kinds: the class behind each of its names.
+    """
+
+    expression: Expression
+    kinds: Mapping[str, type[MaskSource]]
+
+    @property
+    def needs_source_caption(self) -> bool:
+        return any(kind.needs_source_caption for kind in self.kinds.values())
+
+    @property
+    def needs_target_caption(self) -> bool:
+        return any(kind.needs_target_caption for kind in self.kinds.values())
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset().union(*(kind.reads for kind in self.kinds.values()))
+
+    def load(self, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
+        """Make every part ready.
+
+        Raises:
+            ValueError: what the configuration lacks.
+        """
+        if config.jitter < 0:
+            raise ValueError(f"region.jitter: {config.jitter} pixels; 0 keeps the mask where it is, more moves it")
+        parts = {name: kind.load(config, encoders, generator) for name, kind in self.kinds.items()}
+        refines = config.refine == "sam" and any(kind.refinable for kind in self.kinds.values())
+        refiner = Refiner(load_segmenter(config.sam)) if refines else None
+        return Finder(self.expression, parts, refiner, config)
+
+
+class Finder:
+    """The mask source that a configuration asks for, whole: `find` is that of `MaskSource`.
+
+    Args:
+        expression: how the parts are joined.
+        parts: a mask source for each name.
+        refiner: makes the parts' regions tight, or None.
+        config: of the finished mask.
+    """
+
+    def __init__(
+        self, expression: Expression, parts: Mapping[str, MaskSource], refiner: Refiner | None, config: RegionConfig
+    ):
+        self.expression = expression
+        self.parts = parts
+        self.refiner = refiner
+        self.config = config
+
+    def to(self, device: str | torch.device) -> Finder:
+        """Move what the parts have of their own; encoders and generator are moved by those who gave them."""
+        for part in self.parts.values():
+            part.to(device)
+        if self.refiner is not None:
+            self.refiner.segmenter.to(device)
+        return self
+
+    def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
+        """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
+
+        Raises:
+            ValueError: a request lacks what a part needs.
+        """
+        found = {}
+        for name, part in self.parts.items():
+            found[name] = part.find(images_BCHW, requests, captions)
+            if self.refiner is not None and part.refinable:
+                found[name] = self.refiner.refine(images_BCHW, found[name])
+        return finish(self._joined(found), self.config, requests)
+
+    def _joined(self, found: Mapping[str, Region]) -> Region:
+        """Masks and probabilities by the expression. The instructions' parts are those of the first that tells them
+        apart, cut to the joined mask; a map on one source's own grid is no longer that of the whole."""
+        if isinstance(self.expression, Name):
+            return found[self.expression.name]
+        mask_B1HW = self.expression.evaluate({name: region.mask_B1HW for name, region in found.items()})
+        probability_B1HW = self.expression.evaluate({name: region.probability_B1HW for name, region in found.items()})
+        told_apart = [r.per_instruction_BKHW for r in found.values() if r.per_instruction_BKHW is not None]
+        parts_BKHW = divide(mask_B1HW, told_apart[0]) if told_apart else None
+        said = [region.notes for region in found.values() if region.notes]
+        notes = tuple("; ".join(filter(None, of_picture)) for of_picture in zip(*said, strict=True))
+        return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)

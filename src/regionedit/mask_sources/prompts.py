@@ -1,0 +1,101 @@
+"""What SAM is asked: points on the thing and a box around it, from a person's marks or from a region that was found.
+
+Shape letters: H W pixels of the picture. Points are (x, y), boxes (x0, y0, x1, y1) with x1 and y1 excluded, in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from regionedit.images import box_mask, require_inside, require_mask_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regionedit.records import EditRequest
+
+SCRIBBLE_POINTS = 5
+"""Points taken from a scribble: enough to span a stroke, few enough that SAM was trained with as many."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Points on one thing and a box around it; without either, nothing is asked for."""
+
+    points: tuple[tuple[int, int], ...] = ()
+    box: tuple[int, int, int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.points or self.box)
+
+
+def of_request(request: EditRequest) -> Prompt:
+    """The clicks and the box of a request; where there is no click, a drawn mask is a scribble.
+
+    A scribble gives points and, if there is no other, a box. With a click, a mask is left to who else reads it, as in
+    `sam - drawn`.
+
+    Raises:
+        ValueError: nothing is marked; a click or a box outside the picture; a mask of another size.
+    """
+    if not request.marks:
+        raise ValueError(
+            "click: mask source `sam` needs a click on the thing (--click x,y), a box around it (--box x0,y0,x1,y1) "
+            "or a scribble over it (--mask FILE)"
+        )
+    points = request.click or ()
+    require_inside(request.image.size, points)
+    box = None if request.box is None else box_mask(request.image.size, request.box).getbbox()
+    if request.mask is not None and not points:
+        require_mask_size(request.mask, request.image)
+        scribble = of_scribble(request.mask)
+        points, box = scribble.points, box or scribble.box
+    return Prompt(points, box)
+
+
+def of_scribble(mask: Image) -> Prompt:
+    """Points spread over a drawn mask, off its rim, and the box around it; an empty mask asks for nothing."""
+    drawn_HW = np.asarray(mask.convert("L")) > 0
+    if not drawn_HW.any():
+        return Prompt()
+    depth_HW = _depth(drawn_HW)
+    # Points on a stroke's middle line say more than those on its rim, which may already lie beside the thing.
+    rows, columns = np.nonzero(depth_HW >= min(2, depth_HW.max()))
+    points = [_deepest(drawn_HW)]
+    apart = np.full(len(rows), np.inf)
+    for _ in range(SCRIBBLE_POINTS - 1):
+        apart = np.minimum(apart, np.hypot(columns - points[-1][0], rows - points[-1][1]))
+        if not apart.max() > 0:
+            break
+        farthest = int(apart.argmax())
+        points.append((int(columns[farthest]), int(rows[farthest])))
+    return Prompt(tuple(points), mask.getbbox())
+
+
+def of_region(mask_HW: np.ndarray, probability_HW: np.ndarray) -> Prompt:
+    """A region's peak, its most probable pixel, and the box around it; an empty region asks for nothing.
+
+    Of many pixels that are equally probable the one deepest inside them is the peak.
+    """
+    inside_HW = mask_HW > 0
+    if not inside_HW.any():
+        return Prompt()
+    rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
+    peak_HW = inside_HW & (probability_HW >= probability_HW[inside_HW].max())
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return Prompt((_deepest(peak_HW),), box)
+
+
+def _deepest(mask_HW: np.ndarray) -> tuple[int, int]:
+    row, column = np.unravel_index(int(_depth(mask_HW).argmax()), mask_HW.shape)
+    return int(column), int(row)
+
+
+def _depth(mask_HW: np.ndarray) -> np.ndarray:
+    """How far each pixel lies inside the mask; the picture's border is an edge too."""
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1]

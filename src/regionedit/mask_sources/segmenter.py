@@ -1,0 +1,110 @@
+"""Segment Anything (Kirillov et al. 2023) and SAM 2, frozen, as transformers runs them: one picture, many prompts.
+
+Shape letters: H W pixels of the picture as it came, h w of SAM's own masks.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from regionedit.images import digest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from regionedit.mask_sources.prompts import Prompt
+
+PICKLES = (".pth", ".pt", ".ckpt", ".bin")
+VERSIONS = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
+"""`model_type` of a folder's config.json -> transformers' classes; SAM 2 is published with the one for videos."""
+
+
+class Segmenter:
+    """A frozen SAM. The last picture's embedding is kept: encoding takes seconds, a prompt milliseconds.
+
+    Args:
+        model: SamModel or Sam2Model.
+        processor: the one that belongs to it.
+    """
+
+    def __init__(self, model, processor):
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self._encoded: tuple[str, dict, object] | None = None
+
+    def to(self, device: str | torch.device) -> Segmenter:
+        """Move the frozen weights."""
+        self.model.to(device)
+        self._encoded = None
+        return self
+
+    @torch.no_grad()
+    def segment(self, picture: Image, prompt: Prompt) -> Tensor:
+        """How surely each pixel belongs to the thing that is prompted for: [H, W] in [0, 1] on the CPU, cut at 1/2.
+
+        Of SAM's masks (part, thing, whole) the one that it expects to overlap the truth best.
+
+        Args:
+            picture: RGB, any size; SAM sees it at its own.
+            prompt: in pixels of the picture; not empty.
+        """
+        read, embedding = self._encode(picture)
+        frame = {name: read[name] for name in ("original_sizes", "reshaped_input_sizes") if name in read}
+        # Prompts are scaled here and not by the processor, which would scale the whole picture again for each.
+        seen = read.get("reshaped_input_sizes", torch.tensor([read["pixel_values"].shape[-2:]]))
+        height, width = (seen[0] / read["original_sizes"][0]).tolist()
+        asked = {}
+        if prompt.points:
+            points = [[x * width, y * height] for x, y in prompt.points]
+            asked["input_points"] = torch.tensor([[points]], device=self.model.device, dtype=torch.float32)
+        if prompt.box:
+            x0, y0, x1, y1 = prompt.box
+            box = [x0 * width, y0 * height, x1 * width, y1 * height]
+            asked["input_boxes"] = torch.tensor([[box]], device=self.model.device, dtype=torch.float32)
+        answer = self.model(image_embeddings=embedding, **asked, multimask_output=True)
+        best = int(answer.iou_scores[0, 0].argmax())
+        logits_11hw = answer.pred_masks[0, :, best : best + 1].float().cpu()
+        (logits_11HW,) = self.processor.post_process_masks([logits_11hw], **frame, binarize=False)
+        return logits_11HW[0, 0].sigmoid()
+
+    def _encode(self, picture: Image) -> tuple[dict, object]:
+        """What the processor made of the picture, and the embedding: the last one if it is the same picture."""
+        key = digest(picture)
+        if self._encoded is None or self._encoded[0] != key:
+            read = self.processor(images=picture, return_tensors="pt")
+            embedding = self.model.get_image_embeddings(read["pixel_values"].to(self.model.device, self.model.dtype))
+            self._encoded = key, dict(read), embedding
+        return self._encoded[1:]
+
+
+@lru_cache(maxsize=1)  # the mask source `sam` and the refining of others use one and the same
+def load_segmenter(path: str) -> Segmenter:
+    """Read a SAM or SAM 2 from a folder or hub name, onto the CPU.
+
+    Raises:
+        ValueError: a pickle, another model, or nothing loadable there; says how to get there.
+    """
+    import transformers
+
+    if path.endswith(PICKLES):
+        raise ValueError(
+            f"region.sam: {path} is a pickle, which can run code while it is read; convert it once with transformers' "
+            "own src/transformers/models/sam/convert_sam_to_hf.py and give the folder, or give facebook/sam-vit-huge, "
+            "which holds the weights of sam_vit_h_4b8939.pth as safetensors"
+        )
+    try:
+        kind = transformers.AutoConfig.from_pretrained(path).model_type
+        if kind in VERSIONS:
+            model = getattr(transformers, f"{VERSIONS[kind]}Model").from_pretrained(path, use_safetensors=True)
+            return Segmenter(model, getattr(transformers, f"{VERSIONS[kind]}Processor").from_pretrained(path))
+    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
+        raise ValueError(
+            f"region.sam: no SAM could be loaded from {path!r}: give a folder in transformers' own layout, with "
+            "model.safetensors in it (`hf download facebook/sam-vit-huge --local-dir FOLDER`), or a hub name where "
+            f"there is a network: {' '.join(str(error).split())[:200]}"
+        ) from error
+    raise ValueError(f"region.sam: {path!r} holds a model of type {kind!r}; {' and '.join(sorted(VERSIONS))} are known")

@@ -1,0 +1,112 @@
+"""What an edit leaves behind: the composed picture, its region's maps, and several edits of one picture as one.
+
+Shape letters: B pictures, C channels, H W their pixels, K instructions, N patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import ImageChops
+
+from regionedit.images import to_pictures, to_tensor
+from regionedit.masks import composite
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from regionedit.records import EditRequest, EditResult, Region
+
+
+def compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:
+    """The one composite of an edit, at the original size; what lies outside the mask's box is not even read.
+
+    Args:
+        picture: the source, RGB.
+        proposal_CHW: the generator's picture at the same size, [0, 1].
+        mask: mode "L", not empty.
+    """
+    box = mask.getbbox()
+    inside = (..., slice(box[1], box[3]), slice(box[0], box[2]))
+    source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
+    result = picture.copy()
+    result.paste(to_pictures(composite(proposal_CHW[None][inside], source_BCHW, mask_B1HW))[0], box[:2])
+    return result
+
+
+def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+    """Per picture what `EditResult` holds of its region: probability, patches, parts and note."""
+    found = []
+    for b, request in enumerate(requests):
+        patches_NN = parts_KHW = None
+        if region.patches_BN is not None:
+            side = round(region.patches_BN.shape[1] ** 0.5)
+            patches_NN = region.patches_BN[b].view(side, side).numpy()
+        count = len(request.instructions)
+        if region.per_instruction_BKHW is not None and count > 1:
+            parts_KHW = region.per_instruction_BKHW[b, :count]
+        found.append(
+            {
+                "probability": region.probability_B1HW[b, 0].numpy(),
+                "patches": patches_NN,
+                "parts": () if parts_KHW is None else tuple(to_pictures(parts_KHW[:, None])),
+                "note": region.notes[b] if region.notes else "",
+            }
+        )
+    return found
+
+
+def next_step(request: EditRequest, done: Sequence[EditResult]) -> EditRequest:
+    """One instruction after another: the request for the next one, on the picture that the ones before left.
+
+    Given captions speak of the whole edit, so each step is described anew. Seed, id and marks are the request's own: a
+    step is what the same instruction would do alone to that picture.
+    """
+    image = done[-1].image if done else request.image
+    return replace(request, image=image, instructions=request.instructions[len(done) : len(done) + 1], captions=None)
+
+
+def as_one(request: EditRequest, done: Sequence[EditResult], record: dict[str, Any]) -> EditResult:
+    """The steps of one request as one result: the last picture, all that was masked, the highest probability.
+
+    Args:
+        request: with all its instructions.
+        done: one result for each of them, in order.
+        record: of the whole request, as `provenance.run_record` makes it; each step's share of it is added.
+    """
+    mask = done[0].mask
+    for step in done[1:]:
+        mask = ImageChops.lighter(mask, step.mask)
+    patches = [step.patches for step in done]
+    notes = [f"step {number}: {step.note}" for number, step in enumerate(done, start=1) if step.note]
+    stages = dict.fromkeys(stage for step in done for stage in step.timings)
+    timings = {stage: sum(step.timings.get(stage, 0.0) for step in done) for stage in stages}
+    whole = replace(
+        done[-1],
+        mask=mask,
+        record=record,
+        probability=np.max([step.probability for step in done], axis=0),
+        patches=None if any(p is None for p in patches) else np.max(patches, axis=0),
+        captions=request.captions,
+        timings=timings,
+        note="; ".join(notes),
+        source=done[0].source,
+        parts=tuple(step.mask for step in done),
+    )
+    told = ("captions", "edited_share", "note", "seconds")
+    whole.record.update(
+        captions=None,
+        edited_share=round(whole.share, 6),
+        note=whole.note,
+        device=done[-1].record["device"],
+        seconds={stage: round(seconds, 4) for stage, seconds in timings.items()},
+        steps=[
+            {"instruction": step.record["instructions"][0]["text"]} | {name: step.record[name] for name in told}
+            for step in done
+        ],
+    )
+    return whole

@@ -1,0 +1,224 @@
+"""Several instructions of one request: in one edit or one after another, each with its part of the region."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infer
+from regionedit import display
+from regionedit.editor import Editor
+from regionedit.images import open_picture
+from regionedit.masks import divide
+from regionedit.records import Captions, EditFailure, EditRequest, Instruction
+from regionedit.request_files import parse_click, split_instructions
+
+FIRST, SECOND = "make the red circle blue", "remove the green square"
+
+
+def photo(width: int = 40, height: int = 32, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def same(first: Image.Image, second: Image.Image) -> bool:
+    return np.array_equal(np.asarray(first), np.asarray(second))
+
+
+@pytest.fixture(scope="module")
+def editor(tiny_edit_config) -> Editor:
+    region = replace(tiny_edit_config.region, threshold=0.5)
+    return Editor.from_config(replace(tiny_edit_config, region=region))
+
+
+@pytest.fixture(scope="module")
+def in_turn(editor) -> Editor:
+    return Editor(replace(editor.config, joint=False), editor.models)
+
+
+def test_each_pixel_belongs_to_the_highest_claim():
+    mask_B1HW = torch.tensor([[[[1.0, 1, 0, 0.5, 1, 1]]]])
+    claims_BKHW = torch.tensor([[[[0.9, 0.2, 0.9, 0, 0, 0]], [[0.1, 0.3, 0, 0, 0, 0.6]]]])
+    parts_BKHW = divide(mask_B1HW, claims_BKHW)
+    assert parts_BKHW[0, :, 0].tolist() == [[1, 0, 0, 0.5, 0, 0], [0, 1, 0, 0, 1, 1]]
+    assert torch.equal(divide(mask_B1HW, torch.zeros(1, 2, 1, 6))[:, :1], mask_B1HW)
+
+
+def test_the_parts_of_one_edit(editor):
+    result = editor.edit(EditRequest(photo(), (FIRST, SECOND), captions=Captions("", "a blue circle")))
+    assert len(result.parts) == 2 and result.share > 0
+    first, second = (np.asarray(part) for part in result.parts)
+    assert np.array_equal(np.maximum(first, second), np.asarray(result.mask)) and not ((first > 0) & (second > 0)).any()
+    alone = editor.edit(EditRequest(photo(), FIRST, captions=Captions("", "a blue circle")))
+    assert alone.parts == () and same(
+        editor.edit(EditRequest(photo(), (FIRST,), captions=alone.captions)).image, alone.image
+    )
+
+
+def test_one_after_another_is_what_two_edits_give(editor, in_turn):
+    picture = photo()
+    whole = in_turn.edit(EditRequest(picture, (FIRST, SECOND), seed=3, id="a", captions=Captions("x", "y")))
+    first = editor.edit(EditRequest(picture, FIRST, seed=3, id="a"))
+    second = editor.edit(EditRequest(first.image, SECOND, seed=3, id="a"))
+    assert same(whole.image, second.image) and whole.source.tobytes() == picture.tobytes()
+    assert same(whole.mask, Image.fromarray(np.maximum(np.asarray(first.mask), np.asarray(second.mask))))
+    outside = np.asarray(whole.mask) == 0
+    assert np.array_equal(np.asarray(whole.image)[outside], np.asarray(picture)[outside])
+    assert [same(part, step.mask) for part, step in zip(whole.parts, (first, second), strict=True)] == [True, True]
+    steps = whole.record["steps"]
+    assert [step["instruction"] for step in steps] == [FIRST, SECOND]
+    assert steps[0]["captions"]["target"] == first.captions.target != steps[1]["captions"]["target"]
+    assert len(whole.record["instructions"]) == 2 and whole.record["settings"]["joint"] is False
+    assert set(whole.timings) == {"captions", "region", "generate", "composite"} and json.dumps(whole.record)
+    assert whole.record["digest"] == in_turn.digest(
+        EditRequest(picture, (FIRST, SECOND), seed=3, id="a", captions=Captions("x", "y"))
+    )
+
+
+def test_one_after_another_in_a_batch(editor, in_turn):
+    requests = [
+        EditRequest(photo(seed=1), (FIRST, SECOND), id="two"),
+        EditRequest(photo(seed=2), SECOND, id="one"),
+        EditRequest(photo(seed=3), (FIRST, "make it pretty"), id="half"),
+        EditRequest(photo(seed=4), ("make it pretty", FIRST), id="none"),
+    ]
+    two, one, half, none = in_turn.edit_batch(requests)
+    alone = in_turn.edit(requests[0])
+    assert np.abs(np.asarray(two.image).astype(int) - np.asarray(alone.image)).max() <= 1
+    assert "steps" not in one.record and one.record["instructions"][0]["text"] == SECOND
+    assert isinstance(half, EditFailure) and half.reason.startswith("step 2: ") and "grammar" in half.reason
+    assert isinstance(none, EditFailure) and "grammar" in none.reason and none.id == "none"
+
+
+def test_regions_are_shown_in_colours_of_their_own():
+    picture, masks = Image.new("RGB", (40, 30), "white"), []
+    for left in (4, 24):
+        masks.append(Image.new("L", (40, 30)))
+        masks[-1].paste(255, (left, 5, left + 10, 25))
+    shown = display.overlay(picture, *masks)
+    assert shown.getpixel((4, 10)) == display.TINTS[0] and shown.getpixel((24, 10)) == display.TINTS[1]
+    assert shown.getpixel((20, 10)) == (255, 255, 255)
+
+
+# ---------------------------------------------------------------- files and command lines
+
+
+@pytest.fixture
+def call(config_file, tmp_path):
+    photo().save(tmp_path / "in.png")
+    begin = ["--config", config_file, "--image", tmp_path / "in.png", "--out", tmp_path / "out"]
+    return lambda *arguments: infer.main([str(word) for word in [*begin, *arguments]])
+
+
+def record(tmp_path) -> dict:
+    return json.loads((tmp_path / "out" / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "words", [("--instruction", f"{FIRST}; {SECOND};"), ("--instruction", FIRST, f"--instruction={SECOND}")]
+)
+def test_several_instructions_on_a_command_line(words, call, tmp_path):
+    assert call(*words, "--joint", "false") == 0
+    assert [i["text"] for i in record(tmp_path)["instructions"]] == [FIRST, SECOND]
+    assert len(record(tmp_path)["steps"]) == 2
+
+
+def test_one_instruction_stays_one(call, tmp_path):
+    assert call("--instruction", FIRST, "--mask_source", "centre_box") == 0
+    assert [i["text"] for i in record(tmp_path)["instructions"]] == [FIRST] and "steps" not in record(tmp_path)
+    assert split_instructions("  ") == ["  "] and split_instructions(";") == [";"]
+    assert infer.one_instruction(["--seed", "1"]) == ["--seed", "1"]
+
+
+def test_a_click_on_a_command_line(call, tmp_path):
+    assert call("--instruction", "x", "--target_caption", "a circle", "--click", "3,4; 5,6") == 0
+    assert record(tmp_path)["click"] == [[3, 4], [5, 6]] and record(tmp_path)["mask_source"] == "sam"
+
+
+def test_an_expression_on_a_command_line(call, tmp_path):
+    words = ("--instruction", FIRST, "--mask_source", "everything - drawn", "--box", "0,0,40,16")
+    assert call(*words, "--region.grow", "-1") == 0
+    assert record(tmp_path)["mask_source"] == "everything - drawn"
+    mask = np.asarray(open_picture(tmp_path / "out" / "mask.png"))
+    assert not mask[:17].any() and mask[17:].all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--click", "3"], "click: '3' is not x,y"),
+        (["--click", "3,4;5"], "click: '3,4;5' is not x,y"),
+        (["--click", "40,4"], "click: 40,4 lies outside the 40x32 picture"),
+        (["--mask_source", "learned + + sam"], "at character 11"),
+        (["--mask_source", "learned - dawn"], "no mask source 'dawn'"),
+        (["--region.refine", "most"], "region.refine"),
+        (["--region.grow", "1.5"], "region.grow"),
+        (["--region.jitter", "-2"], "region.jitter: -2"),
+        (["--click", "3,4", "--region.sam", "nobody/no-sam"], "region.sam: no SAM could be loaded"),
+        (["--click", "3,4", "--region.sam", "sam_vit_b.pth"], "region.sam: sam_vit_b.pth is a pickle"),
+        (["--mask_source", "sam"], "needs a click"),
+    ],
+)
+def test_bad_arguments(arguments, says, call, tmp_path, capsys):
+    words = ["--instruction", FIRST, "--target_caption", "a circle", *arguments]
+    try:
+        code = call(*words)
+    except SystemExit as stop:
+        code = stop.code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    wanted = 1 if "needs a click" in says else 2  # that one is a failed edit: other requests may bring their clicks
+    assert code == wanted and len(lines) == 1 and says in lines[0] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"click": [3]}, "click: [3] is not [x, y]"),
+        ({"click": [[3, 4], [5]]}, "click: "),
+        ({"click": [3.5, 4]}, "click: "),
+        ({"click": "3;4"}, "click: '3;4'"),
+        ({"instructions": [{"text": FIRST, "strength": "2"}]}, "instructions: "),
+        ({"instructions": [{"text": FIRST, "keyword": 3}]}, "instructions: "),
+        ({"instructions": []}, "instructions: at least one"),
+    ],
+)
+def test_bad_requests(row, says, config_file, tmp_path, capsys):
+    photo().save(tmp_path / "in.png")
+    base = {"image": "in.png"} | ({} if "instructions" in row else {"instruction": FIRST})
+    (tmp_path / "r.jsonl").write_text(json.dumps(base | row))
+    words = ["--config", config_file, "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out"]
+    assert infer.main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "line 1: " in line and says in line
+
+
+def test_clicks_and_instructions_in_requests(config_file, tmp_path):
+    photo().save(tmp_path / "in.png")
+    rows = [
+        {"image": "in.png", "instruction": "a; b", "click": [3, 4], "target_caption": "t", "id": "one"},
+        {"image": "in.png", "instruction": "a", "click": [[3, 4], [7, 8]], "target_caption": "t", "id": "two"},
+        {
+            "image": "in.png",
+            "instructions": [{"text": FIRST, "strength": 2, "keyword": "circle"}, SECOND],
+            "target_caption": "t",
+            "id": "three",
+        },
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["--config", config_file, "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out"]
+    assert infer.main([str(word) for word in words]) == 0
+    one, two, three = (
+        json.loads((tmp_path / "out" / name / "run.json").read_text()) for name in ("one", "two", "three")
+    )
+    assert one["click"] == [[3, 4]] and [i["text"] for i in one["instructions"]] == ["a; b"]
+    assert two["click"] == [[3, 4], [7, 8]] and three["click"] is None
+    assert three["instructions"][0] == {"text": FIRST, "strength": 2, "keyword": "circle"}
+
+
+def test_points_and_parts_of_a_text():
+    assert parse_click("3,4") == ((3, 4),) and parse_click(" 3, 4;5,6") == ((3, 4), (5, 6))
+    assert Instruction(FIRST) == EditRequest(photo(), FIRST).instructions[0]
