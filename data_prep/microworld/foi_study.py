@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from known_edits import KnownEdits, chunks, known_edits
+from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, successes
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,7 +32,6 @@ from regionedit.editor import Editor
 from regionedit.files import write_atomic
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.images import to_pictures
-from regionedit.microworld.pixel_check import check
 from regionedit.records import EditRequest, Region
 from regionedit.training.scores import LOCAL_OPERATIONS
 
@@ -84,20 +82,16 @@ def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: s
         requests = [asked.requests[i] for i in b]
         seeds = [noise_seed(request.seed, request.id) for request in requests]
         region = Region(mask_B1HW[list(b)], mask_B1HW[list(b)])
-        made.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, seeds))
+        made.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
     return torch.cat(made)
 
 
 def scores(edited_BCHW: Tensor, known: KnownEdits) -> dict[str, float]:
     """Success, also by operation, and the mean absolute change where the truth does not reach."""
-    success = np.array(
-        [check(np.asarray(p), edit) for p, edit in zip(to_pictures(edited_BCHW), known.edits, strict=True)]
-    )
-    kept_B1HW = (known.truth_B1HW == 0).float()
-    outside = ((edited_BCHW - known.source_BCHW).abs() * kept_B1HW).sum() / (3 * kept_B1HW.sum())
-    named = np.array([edit.operation for edit in known.edits])
-    by = {f"success/{operation}": float(success[named == operation].mean()) for operation in sorted(set(named))}
-    return {"success": float(success.mean()), "change_outside_truth": float(outside)} | by
+    success_B = successes(edited_BCHW, known)
+    outside = change_where((known.truth_B1HW == 0).float(), edited_BCHW, known)
+    by = {f"success/{operation}": share for operation, share in by_operation(success_B, known).items()}
+    return {"success": float(success_B.mean()), "change_outside_truth": outside} | by
 
 
 def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, float]:
@@ -132,7 +126,7 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
     edits = {}
     for name, changes in VARIANTS.items():
         for mask, mask_B1HW in masks_by_name.items():
-            title = name if changes == PLAIN or name.startswith("plain") else f"{name}, {mask}"
+            title = name if name.startswith("plain") else f"{name}, {mask}"
             if title not in edits:
                 edits[title] = scores(repaint(generator(changes), asked, mask_B1HW, title), asked.known)
     return {"attention": attention, "edits": edits}

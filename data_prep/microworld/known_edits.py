@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regionedit.images import to_pictures
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.grammar import OPERATIONS
+from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Scene
 from regionedit.microworld.splits import sample
@@ -64,6 +66,24 @@ def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple
 def pictures(scenes: list[Scene]) -> Tensor:
     """Rendered scenes, BCHW in [0, 1]."""
     return torch.from_numpy(render(scenes)).permute(0, 3, 1, 2).float() / 255
+
+
+def successes(edited_BCHW: Tensor, known: KnownEdits) -> np.ndarray:
+    """Whether each edit is there, bool [B], by `pixel_check`."""
+    shown = zip(to_pictures(edited_BCHW), known.edits, strict=True)
+    return np.array([check(np.asarray(picture), edit) for picture, edit in shown])
+
+
+def by_operation(success_B: np.ndarray, known: KnownEdits) -> dict[str, float]:
+    """Share of each operation's edits that succeed, by its name in alphabetical order."""
+    named_B = np.array([edit.operation for edit in known.edits])
+    return {operation: float(success_B[named_B == operation].mean()) for operation in sorted(set(named_B.tolist()))}
+
+
+def change_where(kept_B1HW: Tensor, edited_BCHW: Tensor, known: KnownEdits) -> float:
+    """Mean absolute change of the pixels that should have stayed: `kept_B1HW` is 1 there, else 0."""
+    change_BCHW = (edited_BCHW - known.source_BCHW).abs()
+    return float((change_BCHW * kept_B1HW).sum() / (3 * kept_B1HW.sum()))
 
 
 def chunks(count: int, size: int) -> list[range]:

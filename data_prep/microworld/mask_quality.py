@@ -19,11 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from dissect import probabilities
-from known_edits import KnownEdits, chunks, known_edits, pictures
+from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, pictures, successes
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,9 +33,7 @@ from regionedit.config import EvaluateConfig
 from regionedit.encoders import load_encoders
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
-from regionedit.images import to_pictures
 from regionedit.mask_sources.base import region_from_patches
-from regionedit.microworld.pixel_check import check
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
@@ -46,20 +42,10 @@ GRID = 8  # the shipped predictor's
 DILATIONS = (0.0, 0.125, 0.25, 0.375, 0.5, 1.0)  # of the learned region, in patches
 
 
-def erode(mask_B1HW: Tensor, pixels: int) -> Tensor:
-    return 1 - masks.dilate(1 - mask_B1HW, pixels)
-
-
 def shift(mask_B1HW: Tensor, pixels: int) -> Tensor:
     """Each mask moved by so many pixels, right, down, left, up in turn; what leaves the picture is lost."""
-    steps = [(0, pixels), (pixels, 0), (0, -pixels), (-pixels, 0)]
-    padded = F.pad(mask_B1HW, (pixels,) * 4)
-    height, width = mask_B1HW.shape[-2:]
-    moved = []
-    for b, mask_1HW in enumerate(padded):
-        down, right = steps[b % len(steps)]
-        top, left = pixels - down, pixels - right
-        moved.append(mask_1HW[:, top : top + height, left : left + width])
+    steps = [(pixels, 0), (0, pixels), (-pixels, 0), (0, -pixels)]
+    moved = [masks.shift(mask_1HW, *steps[b % len(steps)]) for b, mask_1HW in enumerate(mask_B1HW)]
     return torch.stack(moved)
 
 
@@ -75,8 +61,8 @@ def hard(truth_B1HW: Tensor) -> Tensor:
 
 
 ALTERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "eroded 4 px": lambda t: erode(hard(t), 4),
-    "eroded 2 px": lambda t: erode(hard(t), 2),
+    "eroded 4 px": lambda t: masks.grow(hard(t), -4),
+    "eroded 2 px": lambda t: masks.grow(hard(t), -2),
     "truth": hard,
     "dilated 2 px": lambda t: masks.dilate(hard(t), 2),
     "dilated 4 px": lambda t: masks.dilate(hard(t), 4),
@@ -112,7 +98,6 @@ def measure(
     generator: Generator, known: KnownEdits, masks_by_name: Mapping[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Scores by mask, means over all edits; `success` also for each operation."""
-    operations = sorted({edit.operation for edit in known.edits})
     target_BCHW = pictures([edit.target for edit in known.edits])
     touched_B1HW = hard(known.truth_B1HW)
     found = {}
@@ -123,18 +108,14 @@ def measure(
             asked_B1HW = (mask_B1HW[list(b)] > 0).float()  # as an edit does: the generator knows no soft masks
             proposals.append(generator.propose(part.source_BCHW, asked_B1HW, part.target_captions, b))
         edited_BCHW = masks.composite(torch.cat(proposals), known.source_BCHW, mask_B1HW)
-        change_BCHW = (edited_BCHW - known.source_BCHW).abs()
-        kept_B1HW = 1 - touched_B1HW
-        shown = zip(known.edits, to_pictures(edited_BCHW), strict=True)
-        success = np.array([check(np.asarray(picture), edit) for edit, picture in shown])
-        named = np.array([edit.operation for edit in known.edits])
+        success_B = successes(edited_BCHW, known)
         found[name] = {
             "mask_iou": float(masks.mask_iou(mask_B1HW, touched_B1HW).mean()),
             "area": float(mask_B1HW.mean()),
-            "success": float(success.mean()),
+            "success": float(success_B.mean()),
             "l1_to_target": float((edited_BCHW - target_BCHW).abs().mean()),
-            "change_outside_truth": float((change_BCHW * kept_B1HW).sum() / (3 * kept_B1HW.sum())),
-        } | {f"success/{operation}": float(success[named == operation].mean()) for operation in operations}
+            "change_outside_truth": change_where(1 - touched_B1HW, edited_BCHW, known),
+        } | {f"success/{operation}": share for operation, share in by_operation(success_B, known).items()}
     return found
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import text_tower
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
-from known_edits import chunks, known_edits
+from known_edits import by_operation, chunks, known_edits, successes
 from pretraining import Schedule, finished_folder, plain_attention, train
 from rich.progress import track
 from scene_pool import ScenePool, shape_group
@@ -32,10 +32,8 @@ from transformers import CLIPTokenizer
 
 from regionedit.config import GeneratorConfig
 from regionedit.generators.stable_diffusion import StableDiffusion
-from regionedit.images import to_pictures
 from regionedit.masks import composite, dilate, random_hard
 from regionedit.microworld.grammar import VOCABULARY
-from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE, sample_scene
 from regionedit.microworld.splits import scene_rng
@@ -62,14 +60,15 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
+def build_unet(in_channels: int = 9, finest: tuple[str, str] = ("DownBlock2D", "UpBlock2D")) -> UNet2DConditionModel:
+    """The U-Net of the tiny generators; `finest` are its blocks on the full latent, on the way down and up."""
     return UNet2DConditionModel(
         sample_size=SIZE // LATENT_FACTOR,
-        in_channels=9,
+        in_channels=in_channels,
         out_channels=4,
         block_out_channels=(64, 128),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=(finest[0], "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", finest[1]),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=2,  # diffusers reads this as the number of heads
@@ -171,11 +170,8 @@ def presence(generator: StableDiffusion, count: int, truth_dilation: int = 2) ->
     mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
     parts = ((known.rows(b), mask_B1HW[list(b)], b) for b in chunks(count, 32))
     proposal_BCHW = torch.cat([generator.propose(part.source_BCHW, m, part.target_captions, b) for part, m, b in parts])
-    told: dict[str, list[bool]] = {}
-    edited = to_pictures(composite(proposal_BCHW, known.source_BCHW, mask_B1HW))
-    for edit, picture in zip(known.edits, edited, strict=True):
-        told.setdefault(edit.operation, []).append(check(np.asarray(picture), edit))
-    return {operation: float(np.mean(told[operation])) for operation in sorted(told)}
+    edited_BCHW = composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
+    return by_operation(successes(edited_BCHW, known), known)
 
 
 @torch.no_grad()

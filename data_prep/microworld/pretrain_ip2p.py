@@ -26,10 +26,9 @@ from diffusers import (
     AutoencoderKL,
     EulerAncestralDiscreteScheduler,
     StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
 )
-from known_edits import chunks, known_edits
-from pretrain_inpaint import CONTEXT, LATENT_FACTOR, TEXT_WIDTH, arithmetic, build_scheduler, encode, signed
+from known_edits import by_operation, change_where, chunks, known_edits, successes
+from pretrain_inpaint import CONTEXT, LATENT_FACTOR, arithmetic, build_scheduler, build_unet, encode, signed
 from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
 from rich.progress import track
 from torch import Tensor, nn
@@ -37,11 +36,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from regionedit.config import GeneratorConfig
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
-from regionedit.images import to_pictures
 from regionedit.microworld.edits import Edit, sample_edit
-from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import render
-from regionedit.microworld.scene import SIZE, sample_scene
+from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 
 PAIR_SEED = 3  # of the split "pretrain"; the scene pools and the held-out pictures have 0, 1 and 2
@@ -50,21 +47,6 @@ DROP = 0.05  # share of samples without text, without picture, and without both
 CHANGED_WEIGHT = 5.0
 HIGH_NOISE_WEIGHT = 50.0
 TOGETHER = 64
-
-
-def build_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=SIZE // LATENT_FACTOR,
-        in_channels=8,
-        out_channels=4,
-        block_out_channels=(64, 128),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=2,  # diffusers reads this as the number of heads
-        norm_num_groups=8,
-    )
 
 
 def pair(seed: int, index: int) -> Edit:
@@ -111,12 +93,8 @@ def success(generator: InstructPix2Pix, count: int) -> dict[str, float]:
             for part in (known.rows(b),)
         ]
     )
-    told: dict[str, list[bool]] = {}
-    for edit, picture in zip(known.edits, to_pictures(edited_BCHW), strict=True):
-        told.setdefault(edit.operation, []).append(check(np.asarray(picture), edit))
-    kept_B1HW = (known.truth_B1HW == 0).float()
-    outside = ((edited_BCHW - known.source_BCHW).abs() * kept_B1HW).sum() / (3 * kept_B1HW.sum())
-    return {operation: float(np.mean(told[operation])) for operation in sorted(told)} | {"outside": float(outside)}
+    outside = change_where((known.truth_B1HW == 0).float(), edited_BCHW, known)
+    return by_operation(successes(edited_BCHW, known), known) | {"outside": outside}
 
 
 def main() -> None:
@@ -131,7 +109,7 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.inpaint / "tokenizer")
     learned = nn.ModuleDict(
         {
-            "unet": build_unet().to(memory_format=torch.channels_last),
+            "unet": build_unet(8, ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")).to(memory_format=torch.channels_last),
             "text_encoder": CLIPTextModel.from_pretrained(args.inpaint / "text_encoder", dtype=torch.float32),
         }
     )

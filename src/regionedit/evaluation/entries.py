@@ -81,11 +81,7 @@ def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], sha
     if config.regions_only:
         source = editor.models.mask_source(name)
         return Entry(name, name, lambda chosen: find_regions(source, chosen, as_it_is), config, edited=False)
-    folder = CaseFolder(config.out)
-    prepare = as_it_is if config.given_captions else without_captions
-    if config.stage != "score":
-        edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
-    return Entry(name, name, folder.outcomes, config, True, folder)
+    return _edited(name, editor, config, CaseFolder(config.out), cases, share)
 
 
 def system_editor(name: str, config: EvaluateConfig) -> Editor:
@@ -103,11 +99,16 @@ def system_editor(name: str, config: EvaluateConfig) -> Editor:
 
 def system(name: str, editor: Editor, config: EvaluateConfig, cases: Collection[EditCase], share: Share) -> Entry:
     """Another editor on the same cases."""
-    folder = CaseFolder(Path(config.out) / "systems" / name)
+    config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
+    return _edited(name, editor, config, CaseFolder(Path(config.out) / "systems" / name), cases, share)
+
+
+def _edited(
+    name: str, editor: Editor, config: EvaluateConfig, folder: CaseFolder, cases: Collection[EditCase], share: Share
+) -> Entry:
     prepare = as_it_is if config.given_captions else without_captions
     if config.stage != "score":
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
-    config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
     return Entry(name, name, folder.outcomes, config, True, folder)
 
 

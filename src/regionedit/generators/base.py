@@ -81,17 +81,32 @@ class Generator(ABC):
     ) -> Tensor:
         """Edited pictures, BCHW in [0, 1]; bit for bit the source where the region's mask is 0.
 
-        The generator is conditioned on the hard region (public in-painters know no soft masks); composing is soft.
-
         Args:
             captions: read only by generators that need the target caption; otherwise entries may be None.
+
+        Raises:
+            ValueError: what the region lacks for these requests.
+        """
+        repainted_BCHW = self.repaint(images_BCHW, region, requests, captions, seeds)
+        return composite(repainted_BCHW, images_BCHW, region.mask_B1HW)
+
+    def repaint(
+        self,
+        images_BCHW: Tensor,
+        region: Region,
+        requests: Sequence[EditRequest],
+        captions: Sequence[Captions | None],
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """What `edit` composes with the source: BCHW in [0, 1], no gradient.
+
+        The generator is conditioned on the hard region (public in-painters know no soft masks); composing is soft.
         """
         if self.needs == "instruction":
             texts = [request.instruction for request in requests]
         else:
             texts = [caption.target for caption in captions]
-        proposals = self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds)
-        return composite(proposals, images_BCHW, region.mask_B1HW)
+        return self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds)
 
 
 class DifferentiableGenerator(Generator):

@@ -22,7 +22,6 @@ from regionedit.device import autocast_off
 from regionedit.generators.base import Generator, fit_soft_mask
 from regionedit.generators.three_way_sampling import ThreeWaySampling
 from regionedit.images import fit, unfit
-from regionedit.masks import composite
 from regionedit.records import Instruction
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 
@@ -92,24 +91,14 @@ class InstructPix2Pix(Generator):
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         return self._paint(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
 
-    def edit(
+    @torch.no_grad()
+    def repaint(
         self,
         images_BCHW: Tensor,
         region: Region,
         requests: Sequence[EditRequest],
         captions: Sequence[Captions | None],
         seeds: Sequence[int],
-    ) -> Tensor:
-        """Edited pictures, BCHW in [0, 1]; bit for bit the source where the region's mask is 0.
-
-        Raises:
-            ValueError: fewer masks than sub-instructions.
-        """
-        return composite(self.repaint(images_BCHW, region, requests, seeds), images_BCHW, region.mask_B1HW)
-
-    @torch.no_grad()
-    def repaint(
-        self, images_BCHW: Tensor, region: Region, requests: Sequence[EditRequest], seeds: Sequence[int]
     ) -> Tensor:
         """What is painted under a region, before it is composed with the source: BCHW in [0, 1].
 

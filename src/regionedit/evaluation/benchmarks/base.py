@@ -17,6 +17,23 @@ from typing import ClassVar
 
 from regionedit.records import EditCase
 
+# What true masks allow to be measured, beside target pictures for the changed pixels.
+OF_TRUE_MASKS = (
+    "region_iou_pixel",
+    "region_precision_pixel",
+    "region_recall_pixel",
+    "region_iou_changed",
+    "region_precision_changed",
+    "region_recall_changed",
+    "change_iou",
+    "background_psnr",
+    "background_ssim",
+    "background_lpips",
+    "background_mse",
+    "outside_change",
+    "outside_truth_change",
+)
+
 
 class Benchmark(ABC):
     """Cases in an order that is always the same; pictures are opened as the iteration reaches them.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import kept_ids, require_unique
+from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, bright
 from regionedit.images import MAX_PIXELS, open_mask, open_picture
@@ -61,19 +61,7 @@ class Folder(MaskedBenchmark):
         "l2",
         "clip_image",
         "dino",
-        "region_iou_pixel",
-        "region_precision_pixel",
-        "region_recall_pixel",
-        "region_iou_changed",
-        "region_precision_changed",
-        "region_recall_changed",
-        "change_iou",
-        "background_psnr",
-        "background_ssim",
-        "background_lpips",
-        "background_mse",
-        "outside_change",
-        "outside_truth_change",
+        *OF_TRUE_MASKS,
     )
     protocol = {
         "reference": "source picture for the metrics called so, else the target picture",

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import case_ids, kept_ids
+from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, case_ids, kept_ids
 from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
 from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
 from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
@@ -48,19 +48,7 @@ class HumanEdit(MaskedBenchmark):
         "dino",
         "clip_text",
         "dinov2",
-        "region_iou_pixel",
-        "region_precision_pixel",
-        "region_recall_pixel",
-        "region_iou_changed",
-        "region_precision_changed",
-        "region_recall_changed",
-        "change_iou",
-        "background_psnr",
-        "background_ssim",
-        "background_lpips",
-        "background_mse",
-        "outside_change",
-        "outside_truth_change",
+        *OF_TRUE_MASKS,
         "clip_instruction",
     )
     protocol = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import kept_ids, require_unique
+from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
 from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
 from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
@@ -73,19 +73,7 @@ class MagicBrush(MaskedBenchmark):
         "l1_source",
         "clip_image_source",
         "dino_source",
-        "region_iou_pixel",
-        "region_precision_pixel",
-        "region_recall_pixel",
-        "region_iou_changed",
-        "region_precision_changed",
-        "region_recall_changed",
-        "change_iou",
-        "background_psnr",
-        "background_ssim",
-        "background_lpips",
-        "background_mse",
-        "outside_change",
-        "outside_truth_change",
+        *OF_TRUE_MASKS,
         "clip_instruction",
     )
     setting = "single-turn: every turn from its true source"
