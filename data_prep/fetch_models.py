@@ -1,9 +1,9 @@
-"""Download the public models of configs/*_sd15.yaml at pinned revisions, for machines without a network.
+"""Download the public models of configs/*_sd15.yaml and edit_foi.yaml at pinned revisions, for offline machines.
 
     make fetch-models            or   python data_prep/fetch_models.py --cache /shared/hub
 
 They go to the Hugging Face cache, where the configurations find them as they are; afterwards `HF_HUB_OFFLINE=1` keeps
-every run off the network. About 4.6 GB, safetensors only. An interrupted download goes on where it stopped.
+every run off the network. About 9 GB, safetensors only. An interrupted download goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ MODELS = (
             "vae/diffusion_pytorch_model.fp16.safetensors",
         ),
         "CreativeML OpenRAIL-M, whose use restrictions also bind edited pictures",
+    ),
+    Pinned(
+        "timbrooks/instruct-pix2pix",
+        "31519b5cb02a7fd89b906d88731cd4d6a7bbf88d",
+        (
+            "model_index.json", "scheduler/*.json", "tokenizer/*", "feature_extractor/*.json", "*/config.json",
+            "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.safetensors",
+        ),
+        "MIT; its weights derive from Stable Diffusion 1.5 and share that one's restrictions",
     ),
 )  # fmt: skip
 

@@ -71,6 +71,12 @@ def tiny_sam_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_ip2p_dir(tmp_path_factory) -> Path:
+    """StableDiffusionInstructPix2PixPipeline folder, 32 px."""
+    return tiny_models.write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+
+
+@pytest.fixture(scope="session")
 def tiny_region_dir(tmp_path_factory) -> Path:
     """region_predictor/ folder of an untrained predictor that fits the tiny CLIP."""
     from regionedit.region_predictor import RegionPredictor
@@ -83,13 +89,19 @@ def tiny_region_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_edit_config(tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_region_dir, tiny_sam_dir) -> EditConfig:
+def tiny_edit_config(
+    tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_region_dir, tiny_sam_dir, tiny_ip2p_dir
+) -> EditConfig:
     """An edit configuration of tiny models; change it with `dataclasses.replace`."""
     return EditConfig(
         device="cpu",
         encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
         generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=tiny_models.IMAGE_SIZE, steps=2),
-        region=RegionConfig(checkpoint=str(tiny_region_dir), sam=str(tiny_sam_dir)),
+        region=RegionConfig(
+            checkpoint=str(tiny_region_dir),
+            sam=str(tiny_sam_dir),
+            attention=GeneratorConfig("instruct_pix2pix", str(tiny_ip2p_dir), size=32, steps=2, attention_resolution=4),
+        ),
     )
 
 

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 import infer
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig
 from regionedit.images import open_picture
+from regionedit.mask_sources import with_untrained
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
 
@@ -127,10 +130,21 @@ def test_a_checkpoint_of_another_clip(good, tmp_path, refused):
 
 def test_the_public_models_without_a_trained_region(good, tmp_path, capsys):
     words = ["--config", "configs/edit_sd15.yaml", "--image", good, "--instruction", TEXT, "--out", tmp_path / "out"]
-    assert infer.main([str(word) for word in words]) == 2
+    assert infer.main([str(word) for word in [*words, "--region.untrained", "null"]]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert all(way in line for way in ("region.checkpoint", "--mask", "--box", "clip_similarity", "train.py"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_public_configuration_has_something_to_go_on_without_a_trained_region():
+    config = load_config(EditConfig, "configs/edit_sd15.yaml")
+    source, said = with_untrained(config.mask_source, config.region)
+    assert source == "ip2p_attention" and "region.checkpoint" in said and config.region.refine == "auto"
+    attention = config.region.attention
+    assert (attention.path, attention.size, attention.attention_resolution) == ("timbrooks/instruct-pix2pix", 512, 0)
+    foi = load_config(EditConfig, "configs/edit_foi.yaml").generator
+    read = ("path", "revision", "size", "steps", "start", "guidance", "image_guidance", "mask_steps", "precision")
+    assert all(getattr(attention, name) == getattr(foi, name) for name in (*read, "attention_resolution"))
 
 
 def test_out_is_a_file(good, config_file, capsys):

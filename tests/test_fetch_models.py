@@ -16,7 +16,8 @@ from regionedit.config import EditConfig, TrainConfig
 from regionedit.generators import load_generator
 from tests.tiny_models import write_inpaint
 
-CLIP, T5, INPAINT = fetch_models.MODELS
+CLIP, T5, INPAINT, IP2P = fetch_models.MODELS
+FOLLOWERS = ("foi", "mask_blend")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,12 @@ def test_the_configurations_name_what_is_fetched(config_class, path):
     assert (config.encoders.instruction, config.encoders.instruction_revision) == (T5.name, T5.revision)
     assert (config.generator.path, config.generator.revision) == (INPAINT.name, INPAINT.revision)
     assert fnmatch(f"unet/diffusion_pytorch_model.{config.generator.variant}.safetensors", INPAINT.files[-2])
+
+
+def test_instruct_pix2pix_is_fetched_for_every_configuration_that_names_it():
+    attention = load_config(EditConfig, "configs/edit_sd15.yaml").region.attention
+    for generator in (attention, *(load_config(EditConfig, f"configs/edit_{n}.yaml").generator for n in FOLLOWERS)):
+        assert (generator.path, generator.revision) == (IP2P.name, IP2P.revision)
 
 
 def test_no_file_that_could_run_code_is_fetched():

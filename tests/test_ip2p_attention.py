@@ -14,7 +14,7 @@ from regionedit.editor import Editor
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.mask_sources import load_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
-from regionedit.records import EditFailure, EditRequest, Instruction
+from regionedit.records import Captions, EditFailure, EditRequest, Instruction
 from tests.tiny_models import write_instruct_pix2pix
 
 
@@ -96,9 +96,42 @@ def test_a_flat_map_is_an_empty_region():
     assert not region.mask_B1HW.any() and not region.probability_B1HW.any()
 
 
-def test_another_generator_is_refused():
-    with pytest.raises(ValueError, match="mask_source: 'ip2p_attention' .* object has none.*instruct_pix2pix"):
-        load_mask_source("ip2p_attention", RegionConfig(), lambda: pytest.fail("loaded"), object)
+def test_only_an_instruct_pix2pix_can_be_read():
+    region = RegionConfig(attention=GeneratorConfig("stable_diffusion"))
+    with pytest.raises(ValueError, match="region.attention.name: .* 'stable_diffusion' has none.*instruct_pix2pix"):
+        load_mask_source("ip2p_attention", region, lambda: pytest.fail("loaded"), object)
+
+
+def test_it_looks_while_another_generator_edits(tiny_edit_config):
+    """The same map as when it edits itself: the seeds are the edit's own."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    request = EditRequest(picture, "make the circle blue", seed=3, captions=Captions("", "a blue circle"))
+    painted = Editor(replace(tiny_edit_config, mask_source="ip2p_attention")).edit(request)
+    looked = tiny_edit_config.region.attention
+    itself = Editor(replace(tiny_edit_config, mask_source="ip2p_attention", generator=looked)).edit(request)
+    assert np.array_equal(painted.probability, itself.probability) and painted.probability.any()
+    assert painted.record["digest"] != itself.record["digest"] and "attention" in painted.record["models"]
+
+
+def test_an_editor_without_a_trained_region_uses_it_and_says_so(tiny_edit_config):
+    region = replace(tiny_edit_config.region, checkpoint=None, untrained="ip2p_attention", refine="auto")
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    request = EditRequest(picture, "make the circle blue", captions=Captions("", "a blue circle"))
+    result = Editor(replace(tiny_edit_config, region=region)).edit(request)
+    assert "no region is trained for these models (region.checkpoint), ip2p_attention says where" in result.note
+    drawn = Editor(replace(tiny_edit_config, region=region)).edit(replace(request, box=(2, 2, 9, 9)))
+    assert "trained" not in drawn.note
+
+
+def test_auto_refines_where_the_model_is_and_says_where_it_is_not(tiny_edit_config, caplog):
+    def load(sam):
+        region = replace(tiny_edit_config.region, refine="auto", sam=sam)
+        generator = InstructPix2Pix.load(region.attention)
+        return load_mask_source("ip2p_attention", region, lambda: pytest.fail("loaded"), lambda: generator)
+
+    assert load(tiny_edit_config.region.sam).refiner is not None and not caplog.records
+    assert load("nobody/sam-that-is-not-here").refiner is None
+    assert "nobody/sam-that-is-not-here is not on this machine" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from PIL import Image
 
 from regionedit.config import EncodersConfig, GeneratorConfig, RegionConfig
 from regionedit.encoders import ImageFeatures, load_encoders
-from regionedit.generators import load_generator
-from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source
+from regionedit.generators import GENERATORS, load_generator, noise_seed
+from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source, with_untrained
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.box_search import BoxSearch, boxes
 from regionedit.mask_sources.clip_similarity import similarity
@@ -26,26 +26,24 @@ def encoders(tiny_clip_dir, tiny_t5_dir):
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_inpaint_dir):
-    made = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2))
-    return lambda: made
+def attention(tiny_ip2p_dir):
+    settings = {"size": 32, "steps": 2, "attention_resolution": 4}  # its only cross-attention is at half its latent
+    return GeneratorConfig(name="instruct_pix2pix", path=str(tiny_ip2p_dir), **settings)
 
 
 @pytest.fixture(scope="module")
-def instruction_generator(tmp_path_factory):
-    folder = tiny_models.write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
-    settings = {"size": 32, "steps": 2, "attention_resolution": 4}  # its only cross-attention is at half its latent
-    made = load_generator(GeneratorConfig(name="instruct_pix2pix", path=str(folder), **settings))
-    return lambda: made
+def generators(tiny_inpaint_dir, attention):
+    painter = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2))
+    follower = load_generator(attention)
+    return {"stable_diffusion": lambda: painter, "instruct_pix2pix": lambda: follower}
 
 
 @pytest.fixture
-def source(encoders, generator, instruction_generator, tiny_region_dir, tiny_sam_dir):
-    paths = {"checkpoint": str(tiny_region_dir), "sam": str(tiny_sam_dir)}
+def source(encoders, generators, attention, tiny_region_dir, tiny_sam_dir):
+    models = {"checkpoint": str(tiny_region_dir), "sam": str(tiny_sam_dir), "attention": attention}
 
-    def load(name, **config):
-        loaded = instruction_generator if name == "ip2p_attention" else generator
-        return load_mask_source(name, RegionConfig(**paths, **config), encoders, loaded)
+    def load(name, generator="stable_diffusion", **config):
+        return load_mask_source(name, RegionConfig(**models, **config), encoders, generators[generator])
 
     return load
 
@@ -69,9 +67,10 @@ CAPTIONS = [Captions("a red circle", "a blue circle"), Captions("a green square 
 
 
 @pytest.mark.parametrize("size", [(32, 32), (51, 38), (1, 1), (7, 90)])
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("name", MASK_SOURCES)
-def test_contract(name, size, source):
-    region = source(name).find(pictures(*size), requests(*size), CAPTIONS)
+def test_contract(name, generator, size, source):
+    region = source(name, generator).find(pictures(*size), requests(*size), CAPTIONS)
     for map_B1HW in (region.mask_B1HW, region.probability_B1HW):
         assert map_B1HW.shape == (2, 1, size[1], size[0])
         assert map_B1HW.dtype == torch.float32 and map_B1HW.device.type == "cpu" and not map_B1HW.requires_grad
@@ -80,12 +79,13 @@ def test_contract(name, size, source):
         assert region.patches_BN.shape == (2, tiny_models.GRID**2)
 
 
+@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("name", MASK_SOURCES)
-def test_batch_changes_nothing(name, source):
+def test_batch_changes_nothing(name, generator, source):
     images_BCHW, asked = pictures(40, 30, 2), requests(40, 30, 2)
-    together = source(name).find(images_BCHW, asked, CAPTIONS)
+    together = source(name, generator).find(images_BCHW, asked, CAPTIONS)
     for b in range(2):
-        alone = source(name).find(images_BCHW[b : b + 1], asked[b : b + 1], CAPTIONS[b : b + 1])
+        alone = source(name, generator).find(images_BCHW[b : b + 1], asked[b : b + 1], CAPTIONS[b : b + 1])
         assert torch.allclose(alone.probability_B1HW[0], together.probability_B1HW[b], atol=1e-5)
 
 
@@ -184,12 +184,46 @@ def test_boxes_stand_at_every_eighth_and_are_never_empty():
     assert (boxes((1, 3)).flatten(1).sum(1) > 0).all()
 
 
-def test_box_search_needs_a_generator_that_paints_captions(encoders):
-    class Follower:
-        needs = "instruction"
+def test_a_generator_that_follows_instructions_is_asked_with_and_without_it(source, generators):
+    """No captions are read; between a text and itself nothing differs."""
+    images_BCHW, none = pictures(32, 32), [None, None]
+    found = source("difference", "instruct_pix2pix").find(images_BCHW, requests(32, 32), none).probability_B1HW
+    assert found.max() > 0.3 and found.std() > 0
+    assert not generators["instruct_pix2pix"]().compare_texts(images_BCHW, ["x", ""], ["x", ""], [0, 1]).any()
 
-    with pytest.raises(ValueError, match="mask_source: 'box_search' .* Follower follows.*stable_diffusion"):
-        load_mask_source("box_search", RegionConfig(), encoders, Follower)
+
+def test_the_generators_opinion_is_the_mean_difference_of_its_predictions(generators):
+    """By hand: at half of the schedule, eight noises of the sample's own, clipped at three times the picture's mean."""
+    generator = generators["instruct_pix2pix"]()
+    pipeline, image_BCHW = generator.pipeline, pictures(32, 32, 1)
+    latent = pipeline.vae.encode(image_BCHW * 2 - 1).latent_dist.mode()
+    alpha = pipeline.scheduler.alphas_cumprod[500]
+    ids = pipeline.tokenizer(["", "add a star"], padding="max_length", return_tensors="pt").input_ids
+    context = pipeline.text_encoder(ids)[0]
+    differences = 0
+    for draw in range(8):
+        noise = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(noise_seed(5, draw)))
+        seen = alpha.sqrt() * latent * pipeline.vae.config.scaling_factor + (1 - alpha).sqrt() * noise
+        seen = torch.cat([seen, latent], 1)
+        one, other = (pipeline.unet(seen, 500, encoder_hidden_states=c[None]).sample for c in context)
+        differences = differences + (one - other).abs().mean(1)
+    expected = (differences / (3 * differences.mean())).clamp(max=1)
+    found = generator.compare_texts(image_BCHW, [""], ["add a star"], [5])
+    expected = torch.nn.functional.interpolate(expected[None], (32, 32), mode="bilinear")
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_another_source_stands_in_while_nothing_is_trained():
+    region = RegionConfig(checkpoint=None, untrained="ip2p_attention + sam")
+    said = "no region is trained for these models (region.checkpoint), ip2p_attention + sam says where"
+    assert with_untrained("learned", region) == ("ip2p_attention + sam", said)
+    assert with_untrained("drawn & learned", region) == ("drawn & (ip2p_attention + sam)", said)
+    for text, other in (
+        ("drawn", region),
+        ("learned", RegionConfig(checkpoint="x", untrained="sam")),
+        ("learned", RegionConfig(checkpoint=None)),
+    ):
+        assert with_untrained(text, other) == (text, "")
 
 
 def test_an_untrained_configuration_says_what_works_and_how_to_train():

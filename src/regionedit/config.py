@@ -261,12 +261,27 @@ class TrainConfig:
     trainer: dict[str, Any] = field(default_factory=dict)
 
 
+def _attention() -> GeneratorConfig:
+    """FoI's settings for the microworld's InstructPix2Pix; its whole latent is read, a quarter would be four cells."""
+    return GeneratorConfig(
+        name="instruct_pix2pix",
+        path=f"{MICROWORLD}/ip2p",
+        steps=10,
+        start=0.8,
+        guidance=7.5,
+        attention_resolution=16,
+    )
+
+
 @dataclass
 class RegionConfig:
     """How a probability map becomes the mask of an edit.
 
     Args:
         checkpoint: region_predictor/ folder or hub name, for the mask source `learned`; None: not trained yet.
+        untrained: mask source, or expression of several, that takes the place of `learned` while there is no
+            checkpoint; each result says so. None: asking for `learned` fails, and says what to do.
+        attention: the InstructPix2Pix that `ip2p_attention` reads where the generator is another one.
         threshold: P above it is edited.
         dilate: grows the mask, in patches of the predictor's grid, fractions allowed; learned masks are core-tight.
         feather: softens the mask's edge, in pixels of the original picture, inwards only.
@@ -274,19 +289,22 @@ class RegionConfig:
         sam: Segment Anything, of the mask source `sam` and of `refine`: folder or hub name of a SAM or SAM 2 in
             transformers' layout.
         refine: `sam` makes every region that was found object-tight: SAM is asked for the thing at the region's peak,
-            within its box. Regions that a person drew, and those that look at nothing, stay as they are.
+            within its box. Regions that a person drew, and those that look at nothing, stay as they are. `auto` does
+            so where the model is on this machine, and says so where it is not.
         grow: grows the mask, in pixels of the original picture; negative shrinks it. For any mask source.
         jitter: moves the mask by up to so many pixels in each direction, at random by the request's seed: a study
             option, to see what an inexact mask costs.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
+    untrained: str | None = None
+    attention: GeneratorConfig = field(default_factory=_attention)
     threshold: float = 0.5
     dilate: float = 0.0
     feather: float = 0.0
     upsample: Literal["nearest", "bilinear"] = "bilinear"
-    sam: str = "facebook/sam-vit-huge"
-    refine: Literal["none", "sam"] = "none"
+    sam: str = f"{MICROWORLD}/sam"
+    refine: Literal["none", "sam", "auto"] = "none"
     grow: int = 0
     jitter: int = 0
 

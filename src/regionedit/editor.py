@@ -22,7 +22,7 @@ from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator, noise_seed, require_generator
 from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
-from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source
+from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import Captions, EditFailure, EditRequest, EditResult, Region
 from regionedit.results import as_one, compose, maps, next_step
@@ -88,10 +88,11 @@ class Editor:
     """
 
     def __init__(self, config: EditConfig, models: Models | None = None):
-        require_mask_source(config.mask_source)
+        mask_source, self.untrained = with_untrained(config.mask_source, config.region)
+        require_mask_source(mask_source)
         require_generator(config.generator.name)
         require_describer(config.describe.name)
-        self.config = config
+        self.config = config = replace(config, mask_source=mask_source)
         self.models = models or Models(config)
 
     @classmethod
@@ -223,8 +224,8 @@ class Editor:
         for draft in drafts:
             draft.captions, draft.captions_from = draft.request.captions, "given" if draft.request.captions else None
         found_by, generator = require_mask_source(drafts[0].mask_source), require_generator(self.config.generator.name)
-        source = found_by.needs_source_caption
-        target = found_by.needs_target_caption or generator.needs == "target_caption"
+        read = found_by.captions_with(generator)
+        source, target = "source" in read, "target" in read or generator.needs == "target_caption"
         given = [draft.captions or Captions("", "") for draft in drafts]
         lacking = [(target and not c.target.strip()) or (source and not c.source.strip()) for c in given]
         missing = [place for place, lacks in enumerate(lacking) if lacks]
@@ -263,7 +264,8 @@ class Editor:
     def _result(self, draft: Draft, picture: Image, mask: Image, found: dict) -> EditResult:
         request = draft.request
         nothing = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
-        note = "; ".join(filter(None, [nothing, found["note"], *request.image.info["notes"]]))
+        untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
+        note = "; ".join(filter(None, [nothing, untrained, found["note"], *request.image.info["notes"]]))
         result = EditResult(
             id=request.id,
             image=picture,

@@ -84,8 +84,10 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     sources = set(re.findall(r"\w+", mask_source))  # of an expression each name
     if sources & {"learned", "clip_similarity"}:
         used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
-    if "sam" in sources or config.region.refine == "sam":
+    if "sam" in sources or config.region.refine != "none":
         used["sam"] = identify(config.region.sam)
+    if "ip2p_attention" in sources and config.generator.name != "instruct_pix2pix":
+        used["attention"] = identify(config.region.attention.path, config.region.attention.revision)
     if "learned" in sources:
         used["instruction"] = identify(encoders.instruction, encoders.instruction_revision)
         used["region"] = config.region.checkpoint and identify(config.region.checkpoint)

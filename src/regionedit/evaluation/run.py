@@ -130,7 +130,7 @@ def _finished(config: EvaluateConfig) -> list[Entry]:
 def _run(config: EvaluateConfig, cases: Benchmark, share: Share) -> list[Entry]:
     """The editor's own entry and its rivals'; what the configuration lacks shows before anything is edited."""
     editor = Editor.from_config(config)
-    config = replace(config, grid=config.grid or editor.models.encoders[0].grid)
+    config = replace(config, grid=config.grid or editor.models.encoders[0].grid, mask_source=editor.config.mask_source)
     editor.models.mask_source(config.mask_source)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]

@@ -1,6 +1,7 @@
 """What every frozen generator promises.
 
-Shape letters: B batch, C channels, H W pixels. Images are [0, 1]; masks are [0, 1] and 1 means edit.
+Shape letters: B batch, C channels, H W pixels, h w pixels of fitted pictures, y x latent cells. Images are [0, 1];
+masks are [0, 1] and 1 means edit.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from regionedit.config import GeneratorConfig
     from regionedit.images import Fit
     from regionedit.records import Captions, EditRequest, Region
+
+COMPARED_DRAWS = 8
+"""Noise draws over which two texts are compared; DiffEdit takes 10."""
+
+OUTLIERS = 3.0
+"""Differences count as far as this many times a picture's mean, as in diffusers' DiffEdit."""
 
 
 class Generator(ABC):
@@ -163,6 +170,18 @@ class TextComparer(ABC):
         The absolute difference, averaged over several noise draws, relative to the picture's own mean; DiffEdit
         (Couairon et al. 2022).
         """
+
+
+def relative_difference(differences_B1yx: Tensor, fitted_BChw: Tensor) -> Tensor:
+    """Summed differences of latent cells as `compare_texts` gives them, [B, 1, h, w] of the fitted pictures."""
+    most_B111 = OUTLIERS * differences_B1yx.mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return F.interpolate((differences_B1yx / most_B111).clamp(max=1), fitted_BChw.shape[-2:], mode="bilinear")
+
+
+def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:
+    """Normal noise drawn on the CPU for each sample alone, so that neither device nor batch changes it."""
+    drawn = [torch.randn(like_BCyx.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(drawn).to(like_BCyx)
 
 
 def noise_seed(seed: int, *identity: str | int) -> int:

@@ -19,8 +19,16 @@ import torch.nn.functional as F
 
 from regionedit.attention import NO_SUB_INSTRUCTION, Modulation, Recorder, attached
 from regionedit.device import autocast_off
-from regionedit.generators.base import Generator, fit_soft_mask
-from regionedit.generators.three_way_sampling import ThreeWaySampling
+from regionedit.generators.base import (
+    COMPARED_DRAWS,
+    Generator,
+    TextComparer,
+    fit_soft_mask,
+    noise_seed,
+    own_noise,
+    relative_difference,
+)
+from regionedit.generators.three_way_sampling import ThreeWaySampling, embed
 from regionedit.images import fit, unfit
 from regionedit.records import Instruction
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
     from regionedit.records import Captions, EditRequest, Region
 
 
-class InstructPix2Pix(Generator):
+class InstructPix2Pix(Generator, TextComparer):
     """A frozen eight-channel U-Net that sees the source picture and reads the instruction.
 
     Args:
@@ -145,6 +153,30 @@ class InstructPix2Pix(Generator):
             for k, keyword in enumerate(keywords):
                 maps_BKrc[b, k] = attention_BNrc[b, keyword.start : keyword.stop].mean(0)
         return maps_BKrc
+
+    @torch.no_grad()
+    def compare_texts(
+        self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
+    ) -> Tensor:
+        """With the source in sight, at half of the noise schedule; against the empty text this is the relevance map of
+        Watch Your Steps (Mirzaei et al. 2023)."""
+        pipeline = self.pipeline
+        fitted_BChw, placed = fit(images_BCHW.to(pipeline.device), self.size, self.multiple)
+        timestep = pipeline.scheduler.config.num_train_timesteps // 2
+        alpha = pipeline.scheduler.alphas_cumprod[timestep].item()
+        with autocast_off(images_BCHW.device):
+            source_BCyx = pipeline.vae.encode((fitted_BChw * 2 - 1).to(pipeline.vae.dtype)).latent_dist.mode()
+            context_SND = embed(pipeline, [*first, *second])
+            source_BCyx = source_BCyx.to(context_SND)
+            total_B1yx = torch.zeros_like(source_BCyx[:, :1], dtype=torch.float32)
+            for draw in range(COMPARED_DRAWS):
+                noise_BCyx = own_noise([noise_seed(seed, draw) for seed in seeds], source_BCyx)
+                clean_BCyx = source_BCyx * pipeline.vae.config.scaling_factor
+                noised_BCyx = alpha**0.5 * clean_BCyx + (1 - alpha) ** 0.5 * noise_BCyx
+                unet_input = torch.cat([noised_BCyx, source_BCyx], 1).repeat(2, 1, 1, 1)
+                one, other = pipeline.unet(unet_input, timestep, encoder_hidden_states=context_SND).sample.chunk(2)
+                total_B1yx += (one - other).abs().mean(1, keepdim=True)
+        return unfit(relative_difference(total_B1yx, fitted_BChw), placed).to(images_BCHW)
 
     def _read_attention(self, images_BChw: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """[B, N, r, c] of the first steps."""

@@ -16,19 +16,20 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.device import autocast_off
-from regionedit.generators.base import DifferentiableGenerator, TextComparer, noise_seed
+from regionedit.generators.base import (
+    COMPARED_DRAWS,
+    DifferentiableGenerator,
+    TextComparer,
+    noise_seed,
+    own_noise,
+    relative_difference,
+)
 from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from regionedit.config import GeneratorConfig
-
-COMPARED_DRAWS = 8
-"""Noise draws over which two texts are compared; DiffEdit takes 10."""
-
-OUTLIERS = 3.0
-"""Differences count as far as this many times a picture's mean, as in diffusers' DiffEdit."""
 
 
 class StableDiffusion(DifferentiableGenerator, TextComparer):
@@ -135,13 +136,11 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             timestep, alpha = self.half_way
             total = torch.zeros_like(latent_mask)
             for draw in range(COMPARED_DRAWS):
-                noise_BChw = self._noise([noise_seed(seed, draw) for seed in seeds], clean_BChw)
+                noise_BChw = own_noise([noise_seed(seed, draw) for seed in seeds], clean_BChw)
                 noised_BChw = alpha**0.5 * clean_BChw + (1 - alpha) ** 0.5 * noise_BChw
                 one, other = self._unet_output(noised_BChw, condition, timestep, context_BLD).chunk(2)
-                total += (one - other).abs().mean(1, keepdim=True) / COMPARED_DRAWS
-        most = OUTLIERS * total.mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
-        spread = F.interpolate((total / most).clamp(max=1), fitted_BChw.shape[-2:], mode="bilinear")
-        return unfit(spread, placed).to(images_BCHW)
+                total += (one - other).abs().mean(1, keepdim=True)
+        return unfit(relative_difference(total, fitted_BChw), placed).to(images_BCHW)
 
     def _sample(
         self,
@@ -156,7 +155,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         with torch.no_grad():
             source_BChw = self._encode(images_BCHW)
             context_BLD = self._embed(texts)
-            noise_BChw = self._noise(seeds, source_BChw)
+            noise_BChw = own_noise(seeds, source_BChw)
         with torch.set_grad_enabled(gradient_steps > 0):
             mask_B1hw = self._latent_mask(mask_B1HW)
             masked_BChw = self._masked_source(images_BCHW, source_BChw, mask_B1HW, mask_B1hw)
@@ -212,11 +211,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
-
-    def _noise(self, seeds: Sequence[int], like_BChw: Tensor) -> Tensor:
-        """z_T, drawn on the CPU for each sample alone, so that neither device nor batch changes it."""
-        drawn = [torch.randn(like_BChw.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(drawn).to(like_BChw)
 
     # ------------------------------------------------------------ eq. 17-19: classifier-free guidance in one call
 

@@ -42,7 +42,7 @@ class ThreeWaySampling:
     ):
         self.unet, self.vae, self.scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
         self.config = config
-        self.context_SND = self._embed(pipeline, texts)
+        self.context_SND = self._contexts(pipeline, texts)
         device, dtype = self.unet.device, self.context_SND.dtype
         encoded_BCyx = self.vae.encode((images_BCHW * 2 - 1).to(device, self.vae.dtype)).latent_dist.mode().to(dtype)
         self.source_BCyx = encoded_BCyx * self.vae.config.scaling_factor
@@ -108,17 +108,22 @@ class ThreeWaySampling:
         latent_BCyx = (self.latent_BCyx / self.vae.config.scaling_factor).to(self.vae.dtype)
         return (self.vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1)
 
-    def _embed(self, pipeline, texts: Sequence[str]) -> Tensor:
+    def _contexts(self, pipeline, texts: Sequence[str]) -> Tensor:
         """[S, N, D]: the texts, then twice the empty one for every text."""
-        tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-        tokens = tokenizer(
-            [*texts, ""],
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        embedded = encoder(tokens.input_ids.to(encoder.device))[0].to(self.unet.dtype)
+        embedded = embed(pipeline, [*texts, ""])
         if not self.guided:
             return embedded[:-1]
         return torch.cat([embedded[:-1], embedded[-1:].expand(2 * len(texts), -1, -1)])
+
+
+def embed(pipeline, texts: Sequence[str]) -> Tensor:
+    """What the U-Net reads of these texts, [B, N, D]."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return encoder(tokens.input_ids.to(encoder.device))[0].to(pipeline.unet.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from regionedit.mask_sources.algebra import parse
@@ -32,7 +33,15 @@ MASK_SOURCES: dict[str, type[MaskSource]] = {
     "centre_box": CentreBox,
 }
 
-__all__ = ["MASK_SOURCES", "Finder", "MaskSource", "load_mask_source", "require_mask_source", "wanted_mask_source"]
+__all__ = [
+    "MASK_SOURCES",
+    "Finder",
+    "MaskSource",
+    "load_mask_source",
+    "require_mask_source",
+    "wanted_mask_source",
+    "with_untrained",
+]
 
 
 def require_mask_source(text: str) -> Plan:
@@ -46,6 +55,21 @@ def require_mask_source(text: str) -> Plan:
         if name not in MASK_SOURCES:
             raise ValueError(f"mask_source: no mask source {name!r}; there are: {', '.join(sorted(MASK_SOURCES))}")
     return Plan(expression, {name: MASK_SOURCES[name] for name in expression.names})
+
+
+def with_untrained(text: str, region: RegionConfig) -> tuple[str, str]:
+    """The mask source that can be used now, and what its results have to say.
+
+    While no region is trained `region.untrained` takes the place of `learned`; without it `learned` stays, and says
+    when it is loaded what to do.
+    """
+    if region.checkpoint is not None or region.untrained is None or "learned" not in require_mask_source(text).kinds:
+        return text, ""
+    stand_in = region.untrained if text.strip() == "learned" else f"({region.untrained})"
+    return (
+        re.sub(r"\blearned\b", stand_in, text),
+        f"no region is trained for these models (region.checkpoint), {region.untrained} says where",
+    )
 
 
 def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:

@@ -29,17 +29,20 @@ class MaskSource(ABC):
     """Says where to edit.
 
     Attributes:
-        needs_source_caption: `find` reads the captions of the pictures as they are.
-        needs_target_caption: `find` reads the captions of the edited pictures.
+        captions: which captions `find` reads: `source`, of the pictures as they are; `target`, of the edited ones.
         reads: which of a request's marks (mask, box, click) `find` looks at.
         refinable: its regions are found, more or less well, on a thing, which `region.refine` can make tight; false
             where a person said what is meant, and where nothing was looked at.
     """
 
-    needs_source_caption: ClassVar[bool] = False
-    needs_target_caption: ClassVar[bool] = False
+    captions: ClassVar[frozenset[str]] = frozenset()
     reads: ClassVar[frozenset[str]] = frozenset()
     refinable: ClassVar[bool] = True
+
+    @classmethod
+    def captions_with(cls, generator: type[Generator]) -> frozenset[str]:
+        """The captions that `find` reads when this generator edits; loads nothing."""
+        return cls.captions
 
     @classmethod
     @abstractmethod

@@ -27,14 +27,14 @@ SIDES = (2, 3, 4)
 
 
 class BoxSearch(MaskSource):
-    """Per picture, with no training: the generator paints the target caption everywhere once, every box composes source
-    and proposal, and the box with the lowest CLIP loss (eq. 7 and 8 with weight 1) is the region.
+    """Per picture, with no training: the generator paints the target caption, or follows the instruction, everywhere
+    once, every box composes source and proposal, and the box with the lowest CLIP loss (eq. 7 and 8 with weight 1) is
+    the region.
 
     After LearnRegion (Lin et al. 2023), whose boxes grow around anchors of DINO and are chosen by CLIP losses.
     """
 
-    needs_source_caption: ClassVar[bool] = True
-    needs_target_caption: ClassVar[bool] = True
+    captions: ClassVar[frozenset[str]] = frozenset({"source", "target"})
 
     def __init__(self, clip: FrozenCLIP, generator: Generator):
         self.clip = clip
@@ -42,19 +42,14 @@ class BoxSearch(MaskSource):
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        loaded = generator()
-        if loaded.needs != "target_caption":
-            raise ValueError(
-                f"mask_source: 'box_search' needs a generator that paints a caption, {type(loaded).__name__} follows "
-                "an instruction; use generator.name stable_diffusion, or another mask source"
-            )
-        return cls(encoders()[0], loaded)
+        return cls(encoders()[0], generator())
 
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         seeds = [noise_seed(request.seed, request.id) for request in requests]
-        targets = [caption.target for caption in captions]
-        proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), targets, seeds)
+        followed = self.generator.needs == "instruction"
+        texts = [request.instruction for request in requests] if followed else [c.target for c in captions]
+        proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), texts, seeds)
         chosen = [
             self._best(image_CHW, proposal_CHW.to(image_CHW), caption)
             for image_CHW, proposal_CHW, caption in zip(images_BCHW, proposals_BCHW, captions, strict=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ClipSimilarity(MaskSource):
     """Cosine of the source caption T_o and every projected patch, stretched to [0, 1] in each picture."""
 
-    needs_source_caption: ClassVar[bool] = True
+    captions: ClassVar[frozenset[str]] = frozenset({"source"})
 
     def __init__(self, clip: FrozenCLIP, config: RegionConfig):
         self.clip = clip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from regionedit import masks
-from regionedit.generators import TextComparer, noise_seed
+from regionedit.generators import GENERATORS, Generator, TextComparer, noise_seed
 from regionedit.mask_sources.base import MaskSource
 from regionedit.records import Region
 
@@ -21,27 +21,36 @@ if TYPE_CHECKING:
 
 class Difference(MaskSource):
     """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, cut at the
-    threshold. Needs no training; without a grid of patches `region.grow` widens it, not `region.dilate`."""
+    threshold. A generator that follows instructions is asked with the instruction and without (as Watch Your Steps,
+    Mirzaei et al. 2023), and no captions are needed. Needs no training; without a grid of patches `region.grow` widens
+    it, not `region.dilate`."""
 
-    needs_source_caption: ClassVar[bool] = True
-    needs_target_caption: ClassVar[bool] = True
+    captions: ClassVar[frozenset[str]] = frozenset({"source", "target"})
 
     def __init__(self, generator: TextComparer, config: RegionConfig):
         self.generator = generator
         self.config = config
 
     @classmethod
+    def captions_with(cls, generator: type[Generator]) -> frozenset[str]:
+        return frozenset() if generator.needs == "instruction" else cls.captions
+
+    @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         loaded = generator()
         if not isinstance(loaded, TextComparer):
+            able = sorted(name for name, kind in GENERATORS.items() if issubclass(kind, TextComparer))
             raise ValueError(
                 f"mask_source: 'difference' needs a generator that can compare two texts, {type(loaded).__name__} "
-                "cannot; use generator.name stable_diffusion, or another mask source"
+                f"cannot; use generator.name {' or '.join(able)}, or another mask source"
             )
         return cls(loaded, config)
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         seeds = [noise_seed(request.seed, request.id) for request in requests]
-        source, target = ([getattr(c, which) for c in captions] for which in ("source", "target"))
+        if self.generator.needs == "instruction":
+            source, target = [""] * len(requests), [request.instruction for request in requests]
+        else:
+            source, target = ([getattr(c, which) for c in captions] for which in ("source", "target"))
         probability_B1HW = self.generator.compare_texts(images_BCHW, source, target, seeds).float().cpu()
         return Region(masks.binarize(probability_B1HW, self.config.threshold), probability_B1HW)

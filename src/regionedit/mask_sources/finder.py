@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from regionedit.mask_sources.algebra import Expression, Name
 from regionedit.mask_sources.finish import finish
 from regionedit.mask_sources.refine import Refiner
-from regionedit.mask_sources.segmenter import load_segmenter
+from regionedit.mask_sources.segmenter import is_here, load_segmenter
 from regionedit.masks import divide
 from regionedit.records import Region
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import RegionConfig
+    from regionedit.generators import Generator
     from regionedit.mask_sources.base import Encoders, LoadGenerator, MaskSource
     from regionedit.records import Captions, EditRequest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,9 @@ class Plan:
     expression: Expression
     kinds: Mapping[str, type[MaskSource]]
 
-    @property
-    def needs_source_caption(self) -> bool:
-        return any(kind.needs_source_caption for kind in self.kinds.values())
-
-    @property
-    def needs_target_caption(self) -> bool:
-        return any(kind.needs_target_caption for kind in self.kinds.values())
+    def captions_with(self, generator: type[Generator]) -> frozenset[str]:
+        """The captions, `source` and `target`, that any of the parts reads when this generator edits."""
+        return frozenset().union(*(kind.captions_with(generator) for kind in self.kinds.values()))
 
     @property
     def reads(self) -> frozenset[str]:
@@ -55,8 +55,11 @@ class Plan:
         if config.jitter < 0:
             raise ValueError(f"region.jitter: {config.jitter} pixels; 0 keeps the mask where it is, more moves it")
         parts = {name: kind.load(config, encoders, generator) for name, kind in self.kinds.items()}
-        refines = config.refine == "sam" and any(kind.refinable for kind in self.kinds.values())
-        refiner = Refiner(load_segmenter(config.sam)) if refines else None
+        wanted = config.refine != "none" and any(kind.refinable for kind in self.kinds.values())
+        if wanted and config.refine == "auto" and not is_here(config.sam):
+            log.warning("region.refine auto: %s is not on this machine; regions stay as they were found", config.sam)
+            wanted = False
+        refiner = Refiner(load_segmenter(config.sam)) if wanted else None
         return Finder(self.expression, parts, refiner, config)
 
 

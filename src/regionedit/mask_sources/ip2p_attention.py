@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from regionedit import masks
 from regionedit.attention import keyword_map
-from regionedit.generators import InstructPix2Pix, noise_seed
+from regionedit.generators import InstructPix2Pix, noise_seed, require_generator
 from regionedit.images import fit, unfit
 from regionedit.mask_sources.base import MaskSource, cut_masks
 from regionedit.records import Region
@@ -17,6 +17,7 @@ from regionedit.records import Region
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from torch import Tensor
 
     from regionedit.config import RegionConfig
@@ -29,7 +30,8 @@ class Ip2pAttention(MaskSource):
     step to each sub-instruction's keyword, sharpened by eq. 2 and cut at the threshold.
 
     Needs no training. The paper draws the threshold from 0.4 to 0.7 and enlarges by whole cells, which is
-    `region.upsample: nearest`. The seeds are the edit's own, so that what is read are its own first steps.
+    `region.upsample: nearest`. The seeds are the edit's own: where InstructPix2Pix edits, what is read are its own
+    first steps. Where another generator does, `region.attention` is the InstructPix2Pix that only looks.
     """
 
     def __init__(self, generator: InstructPix2Pix, config: RegionConfig):
@@ -39,12 +41,21 @@ class Ip2pAttention(MaskSource):
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         loaded = generator()
-        if not isinstance(loaded, InstructPix2Pix):
+        if isinstance(loaded, InstructPix2Pix):
+            return cls(loaded, config)
+        if require_generator(config.attention.name) is not InstructPix2Pix:
             raise ValueError(
-                f"mask_source: 'ip2p_attention' reads InstructPix2Pix's attention, {type(loaded).__name__} has none of "
-                "it; use generator.name instruct_pix2pix, or another mask source"
+                f"region.attention.name: 'ip2p_attention' reads InstructPix2Pix's attention, {config.attention.name!r} "
+                "has none of it; use instruct_pix2pix"
             )
-        return cls(loaded, config)
+        try:
+            return cls(InstructPix2Pix.load(config.attention), config)
+        except ValueError as error:
+            raise ValueError(f"region.attention, which ip2p_attention reads: {error}") from None
+
+    def to(self, device: str | torch.device) -> Self:
+        self.generator.to(device)
+        return self
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         fitted_BChw, placed = fit(images_BCHW, self.generator.size, self.generator.multiple)

@@ -6,6 +6,7 @@ Shape letters: H W pixels of the picture as it came, h w of SAM's own masks.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,6 +80,15 @@ class Segmenter:
             embedding = self.model.get_image_embeddings(read["pixel_values"].to(self.model.device, self.model.dtype))
             self._encoded = key, dict(read), embedding
         return self._encoded[1:]
+
+
+def is_here(path: str) -> bool:
+    """Whether a folder or hub name can be read without a download."""
+    if Path(path).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return path.count("/") == 1 and isinstance(try_to_load_from_cache(path, "config.json"), str)
 
 
 @lru_cache(maxsize=1)  # the mask source `sam` and the refining of others use one and the same
