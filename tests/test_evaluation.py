@@ -18,7 +18,12 @@ from data_prep.microworld.pack import pack
 from regionedit.config import EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
-from regionedit.evaluation.baselines import BASELINES, best_validation_threshold, with_chance_box
+from regionedit.evaluation.baselines import (
+    BASELINES,
+    best_validation_threshold,
+    marked_by_truth,
+    with_chance_box,
+)
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import RegionIoUBest
 from regionedit.evaluation.run import evaluate, make_metrics
@@ -59,7 +64,7 @@ def make_case(edit: Edit) -> EditCase:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir):
+def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir):
     from regionedit.region_predictor import RegionPredictor
 
     folder = tmp_path_factory.mktemp("evaluation")
@@ -72,7 +77,7 @@ def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_in
         device="cpu",
         encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
         generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1, guidance=1.0),
-        region=RegionConfig(checkpoint=str(folder / "region_predictor")),
+        region=RegionConfig(checkpoint=str(folder / "region_predictor"), sam=str(tiny_sam_dir)),
         validation=str(write_shards(folder / "validation", (6,), truth=True)),
         judge=f"local-dir:{tiny_judge_dir}",
         dino=str(tiny_dino_dir),
@@ -413,6 +418,25 @@ def test_metrics_of_pictures_are_made_only_for_pictures(config):
     assert all(METRICS[name].of_region for name in make_metrics(tuple(METRICS), config, edited=False))
 
 
+def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
+    """A click on the named thing, not where only its successor will be; a drawn region for `drawn`; else nothing."""
+    cases = list(BENCHMARKS["microworld"](config.data, 0, None))
+    assert all(case.thing_mask for case in cases)
+    for case in [*cases, replace(cases[0], thing_mask=None)]:
+        clicked = marked_by_truth("sam", case, case.request)
+        ((x, y),) = clicked.click
+        assert np.asarray(case.thing_mask or case.truth_mask)[y, x] > 127 and clicked.mask is None
+        assert marked_by_truth("learned + sam - drawn", case, case.request) == clicked
+        drawn = marked_by_truth("drawn", case, case.request)
+        assert drawn.click is None and np.array_equal(np.asarray(drawn.mask) > 0, np.asarray(case.truth_mask) > 0)
+        assert marked_by_truth("learned", case, case.request) == case.request
+        own = replace(case.request, box=(0, 0, 9, 9))
+        assert marked_by_truth("sam", case, own) == own
+    for case in cases:
+        thing = coverage(case.truth.source)[case.truth.named] > 0.5
+        assert np.array_equal(np.asarray(case.thing_mask) > 0, thing)
+
+
 def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):
     alone = replace(config, baselines=[], edited_baselines=[], validation=None, limit=4, out=str(tmp_path / "out"))
     both = evaluate(replace(alone, systems={"theirs": str(config_file)}), Console(quiet=True))
@@ -424,6 +448,10 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
     saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
     again = np.asarray(made.edit(case.request).image, int)
     assert np.abs(np.asarray(saved, int) - again).max() <= 1  # another batch
+    rows = pd.read_parquet(tmp_path / "out" / "baselines" / "theirs" / "cases.parquet")
+    assert rows["seconds"].mean() == pytest.approx(theirs["seconds"]) and (rows["seconds"] > 0).all()
+    assert "theirs: edited" in (tmp_path / "out" / "report.html").read_text()
+    assert 'alt="theirs"' in (tmp_path / "out" / "gallery.html").read_text()
     with pytest.raises(ValueError, match=r"^systems\.theirs: .*nowhere\.yaml"):
         evaluate(replace(alone, systems={"theirs": "nowhere.yaml"}), Console(quiet=True))
     with pytest.raises(ValueError, match=r"^systems\.learned: this row has the name already"):

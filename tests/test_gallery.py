@@ -51,6 +51,23 @@ def test_every_case_is_there_with_its_scores(tmp_path):
     assert '<option value="l1">L1</option>' in text and "dino" not in text  # nothing to sort by
 
 
+def test_other_systems_pictures_stand_beside_the_own(tmp_path):
+    first, second = case(0), case(1)
+    rows = pd.DataFrame({"id": [first.id, second.id], "operation": "edit", "l1": 0.5})
+
+    def outcomes(chosen):
+        return (Outcome(c, c.request.image) for c in chosen)
+
+    def some_failed(chosen):
+        return (Outcome(c, None, failed="x") if c is first else Outcome(c, c.request.image) for c in chosen)
+
+    own = Entry("x", "x", outcomes, EvaluateConfig(), True, rows=rows)
+    other = Entry("y", "baseline", some_failed, EvaluateConfig(), True, rows=rows)
+    gallery.write_gallery(tmp_path / "gallery.html", [first, second], own, [other])
+    one, two = (tmp_path / "gallery.html").read_text().split('<section class="case"')[1:]
+    assert 'alt="baseline"' not in one and two.count('alt="baseline"') == 1
+
+
 def test_words_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path):
     text = page([case(0)], tmp_path)
     assert "make &lt;it&gt; a dog" in text and "a &lt;b&gt;cat" in text and "<b>cat" not in text

@@ -129,7 +129,8 @@ def cases() -> list[Outcome]:
         made = case(source, paint(source, (10, 10, 38, 44), 200), truth_mask, captions, f"add a {words[i]}")
         probability = np.random.default_rng(10 + i).random((height, width)).astype(np.float32)
         picture = paint(source, (0, 0, 20 + i, 30), 40 * i)
-        outcomes.append(Outcome(made, picture, (probability > 0.5).astype(np.float32), probability))
+        found = (probability > 0.5).astype(np.float32)
+        outcomes.append(Outcome(made, picture, found, probability, focus=found))
     outcomes[1] = replace(outcomes[1], failed="no luck")  # though a picture of an earlier run is there
     outcomes[2] = replace(outcomes[2], picture=outcomes[2].picture.resize((50, 44)))  # another size than its source
     outcomes[4] = replace(outcomes[4], picture=flat(0, 64))  # black, as a safety checker leaves it
@@ -144,7 +145,14 @@ def test_every_metric_is_tested_by_hand():
     here = {
         *("l2", "l1_source", "l2_source", "clip_image_source", "clip_instruction", "clip_instruction_rank"),
         *("clip_direction_raw", "clip_whole", "clip_edited", "dino_source", "dinov2", "dinov2_source", "pick_score"),
-        *("region_precision_pixel", "region_recall_pixel", "change_iou", "structure_distance", *BACKGROUND),
+        *(
+            "region_precision_pixel",
+            "region_recall_pixel",
+            "change_iou",
+            "change_iou_focus",
+            "structure_distance",
+            *BACKGROUND,
+        ),
         *(f"region_{name}_changed" for name in ("iou", "precision", "recall")),
     }
     assert set(MICROWORLD) | here == set(METRICS)
@@ -179,7 +187,7 @@ def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, con
 @pytest.mark.parametrize("name", METRICS)
 def test_a_case_that_lacks_something_is_nan_and_the_metric_says_what(name, config, cases):
     metric = METRICS[name].from_config(config)
-    bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None)
+    bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None, focus=None)
     metric.update([bare, bare, replace(bare, picture=None, failed="no luck")])
     if metric.needs:
         assert metric.values().isnan().all()
@@ -531,3 +539,7 @@ def test_change_iou_compares_what_was_really_changed_with_the_mask():
     assert value(plain("change_iou"), outcome) == pytest.approx(12 / 28)
     assert value(ChangeIoU(tau=0.04), outcome) == pytest.approx(24 / 64)
     assert value(ChangeIoU(tau=0.3), outcome) == 0
+    focus = np.zeros((8, 8), np.float32)
+    focus[:, :3] = 1  # 8 x 3, of which 4 x 3 were changed
+    assert value(plain("change_iou_focus"), replace(outcome, focus=focus)) == pytest.approx(12 / 28)
+    assert np.isnan(value(plain("change_iou_focus"), outcome))

@@ -16,9 +16,9 @@ from regionedit.config import EvaluateConfig
 from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.charts import draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
-from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.report import choose_cases, thumbnail, write_report
-from regionedit.evaluation.tables import comparison, print_tables, share_of_ceiling
+from regionedit.evaluation.tables import comparison, evaluation_tables, few_cases, print_tables, share_of_ceiling
 
 
 def score(mean: float) -> dict:
@@ -69,8 +69,12 @@ def html(tmp_path_factory) -> str:
     )
     log = folder / "metrics.csv"
     log.write_text("step,name,value\n10,train/seconds,6\n20,validation/iou/local,0.3\n40,validation/iou/local,0.5\n")
-    own = Entry("learned", "learned", outcomes, EvaluateConfig(), True, rows=rows)
-    write_report(folder / "report.html", replace(EvaluateConfig(), training_log=str(log)), cases, own, SUMMARY)
+    own = Entry("learned", "learned", outcomes, EvaluateConfig(), True, CaseFolder(folder), rows=rows)
+    other = Entry(
+        "everything", "in-painter, everywhere", outcomes, EvaluateConfig(), True, CaseFolder(folder), rows=rows
+    )
+    config, tables = replace(EvaluateConfig(), training_log=str(log)), evaluation_tables(SUMMARY)
+    write_report(folder / "report.html", config, cases, [own, other], SUMMARY, tables)
     return (folder / "report.html").read_text()
 
 
@@ -79,6 +83,29 @@ def test_nothing_is_loaded_from_elsewhere(html):
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http://" not in html and "https://" not in html
     assert "<script" not in html
+
+
+def test_every_system_has_a_row_of_pictures(html):
+    sheet = html[html.index("Side by side") : html.index("<h2>Learning</h2>")]
+    heads = re.findall(r"<th>(.+?)</th>", sheet)
+    assert re.findall(r"<tr><td>(.+?)</td>", sheet) == ["source, truth", "learned", "in-painter, everywhere"]
+    assert 0 < len(heads) <= 5 and sheet.count('alt="learned: edited"') == len(heads)
+    assert sheet.count('alt="in-painter, everywhere: region"') == sheet.count('alt="source, truth: true edit"')
+
+
+def test_few_cases_are_told_one_by_one():
+    rows = pd.DataFrame({"id": ["a", "b"], "region_iou": [0.25, np.nan], "seconds": [1.5, np.nan]})
+    own = Entry("learned", "learned", None, EvaluateConfig(), True, rows=rows)
+    other = Entry("blend", "blend", None, EvaluateConfig(), True, rows=rows.assign(region_iou=0.5))
+    (table,) = few_cases(SUMMARY, [own, other, Entry("chance", "chance", None, EvaluateConfig(), False, rows=rows)])
+    assert table.heads == ("case", "IoU", "s/edit") and table.rules == {2}
+    assert table.rows == (
+        ("a: learned", "0.250", "1.50"),
+        ("a: blend", "0.500", "1.50"),
+        ("b: learned", "", ""),
+        ("b: blend", "0.500", ""),
+    )
+    assert few_cases(SUMMARY | {"n": 13}, [own]) == []
 
 
 def test_pictures_scores_failures_and_curves_are_there(html):

@@ -255,6 +255,7 @@ class EditCase:
         operation: replace, recolour, resize, remove, add, background, or the benchmark's own word.
         groups: what to report apart, for example {"seen": "unseen", "objects": "3"}.
         truth_mask: mode "L", 255 = edit, or None.
+        thing_mask: likewise, of the thing that the instruction names as it stands in the source, or None.
         truth_image: the truly edited picture, or None.
         truth: what only metrics may read (in the microworld the `Edit` with both scenes), or None.
         continues: id of the case whose edited picture is edited here, in a chain of turns; `request.image` is then the
@@ -267,6 +268,7 @@ class EditCase:
     operation: str
     groups: dict[str, str] = field(default_factory=dict)
     truth_mask: Image | None = None
+    thing_mask: Image | None = None
     truth_image: Image | None = None
     truth: Any = None
     continues: str | None = None

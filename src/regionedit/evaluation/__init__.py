@@ -32,6 +32,7 @@ METRICS: dict[str, type[metrics.CaseMetric]] = {
     "region_precision_changed": region_metrics.RegionPrecisionChanged,
     "region_recall_changed": region_metrics.RegionRecallChanged,
     "change_iou": region_metrics.ChangeIoU,
+    "change_iou_focus": region_metrics.ChangeIoUFocus,
     "pointing": microworld_scores.Pointing,
     "pointing_chance": microworld_scores.PointingChance,
     "add_inside": microworld_scores.AddInside,

@@ -1,6 +1,7 @@
 """Honest rivals of a mask source, scored on the same cases: regions that look at nothing, CLIP alone, and the truth.
 
-Each is a mask source and a way to turn a case into a request. Only `truth` reads the truth, and says so in its name.
+Each is a mask source and a way to turn a case into a request. Only `truth` and `click`, which points at the true
+thing, read the truth, and say so in their names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from regionedit.evaluation.outcomes import Outcome, cell_means
 from regionedit.evaluation.region_metrics import THRESHOLDS, TRUTH_CELL, iou_curve
 from regionedit.generators import noise_seed
 from regionedit.images import box_mask, to_pictures
-from regionedit.mask_sources import MaskSource
+from regionedit.mask_sources import MaskSource, require_mask_source
+from regionedit.mask_sources.prompts import deepest
 from regionedit.masks import downsample
 from regionedit.records import Captions, EditCase, EditRequest
 
@@ -47,11 +49,6 @@ def as_it_is(case: EditCase) -> EditRequest:
     return case.request
 
 
-def without_captions(case: EditCase) -> EditRequest:
-    """The request without the benchmark's captions: the describer has to write them."""
-    return replace(case.request, captions=None)
-
-
 def with_chance_box(case: EditCase) -> EditRequest:
     """A square with a ninth of the picture's area at a random place, the same every time."""
     width, height = case.request.image.size
@@ -66,6 +63,22 @@ def with_truth(case: EditCase) -> EditRequest:
     return replace(case.request, mask=case.truth_mask.convert("L").point(lambda value: 255 if value else 0))
 
 
+def with_click(case: EditCase) -> EditRequest:
+    """A click where a person would click: on the true thing, as far from its rim as can be; where nothing is there yet
+    (add) or all around is meant (background), in the middle of the true region."""
+    thing = case.thing_mask or case.truth_mask
+    return replace(case.request, click=(deepest(np.asarray(thing.convert("L")) > 127),))
+
+
+def marked_by_truth(mask_source: str, case: EditCase, request: EditRequest) -> EditRequest:
+    """The request, for a mask source that reads what a person marks: with the mark that one who knows would make."""
+    reads = require_mask_source(mask_source).reads
+    if not reads or request.marks or case.truth_mask is None:
+        return request
+    marked = (with_click if "click" in reads else with_truth)(case)
+    return replace(request, click=marked.click, mask=marked.mask)
+
+
 IDENTITY = "identity"  # the source, not edited: what preservation alone scores
 
 BASELINES: dict[str, Baseline] = {
@@ -75,6 +88,7 @@ BASELINES: dict[str, Baseline] = {
     "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity", tuned=True),
     "difference": Baseline("difference", as_it_is, "difference (DiffEdit)", tuned=True),
     "box_search": Baseline("box_search", as_it_is, "best box by CLIP"),
+    "click": Baseline("sam", with_click, "SAM, a click on the true thing"),
     "truth": Baseline("drawn", with_truth, "true region (oracle)"),
 }
 

@@ -15,11 +15,10 @@ from regionedit.editor import Editor
 from regionedit.evaluation.baselines import (
     BASELINES,
     IDENTITY,
-    as_it_is,
     best_validation_threshold,
+    marked_by_truth,
     true_regions,
     unchanged,
-    without_captions,
 )
 from regionedit.evaluation.editing import Share, edit_cases, find_regions
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
@@ -79,8 +78,8 @@ def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], sha
     """The configured editor; it only finds regions where the configuration says so."""
     name = config.mask_source
     if config.regions_only:
-        source = editor.models.mask_source(name)
-        return Entry(name, name, lambda chosen: find_regions(source, chosen, as_it_is), config, edited=False)
+        source, prepare = editor.models.mask_source(name), _asked(config)
+        return Entry(name, name, lambda chosen: find_regions(source, chosen, prepare), config, edited=False)
     return _edited(name, editor, config, CaseFolder(config.out), cases, share)
 
 
@@ -100,16 +99,30 @@ def system_editor(name: str, config: EvaluateConfig) -> Editor:
 def system(name: str, editor: Editor, config: EvaluateConfig, cases: Collection[EditCase], share: Share) -> Entry:
     """Another editor on the same cases."""
     config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
-    return _edited(name, editor, config, CaseFolder(Path(config.out) / "systems" / name), cases, share)
+    folder = CaseFolder(Path(config.out) / "systems" / name, focus=config.out)
+    return _edited(name, editor, config, folder, cases, share)
 
 
 def _edited(
     name: str, editor: Editor, config: EvaluateConfig, folder: CaseFolder, cases: Collection[EditCase], share: Share
 ) -> Entry:
-    prepare = as_it_is if config.given_captions else without_captions
+    prepare = _asked(config)
     if config.stage != "score":
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
-    return Entry(name, name, folder.outcomes, config, True, folder)
+    first = next(iter(cases))
+    told = prepare(first).marks - first.request.marks
+    note = f"the {' and '.join(sorted(told))} that {config.mask_source} reads comes from the truth" if told else ""
+    return Entry(name, name, folder.outcomes, config, True, folder, note)
+
+
+def _asked(config: EvaluateConfig) -> Callable[[EditCase], EditRequest]:
+    """What the editor of this configuration is asked in a case; without captions the describer has to write them."""
+
+    def asked(case: EditCase) -> EditRequest:
+        request = case.request if config.given_captions else replace(case.request, captions=None)
+        return marked_by_truth(config.mask_source, case, request)
+
+    return asked
 
 
 def rival(
@@ -138,7 +151,7 @@ def rival(
     if config.regions_only or name not in config.edited_baselines:
         return Entry(name, baseline.title, regions, config, False, note=note)
 
-    folder = CaseFolder(Path(config.out) / "baselines" / name)
+    folder = CaseFolder(Path(config.out) / "baselines" / name, focus=config.out)
 
     def with_region(case: EditCase) -> EditRequest:
         (found,) = regions([replace(case, scored=True)])
@@ -147,7 +160,7 @@ def rival(
     def edits(chosen: Iterable[EditCase]) -> Iterator[Outcome]:
         chosen = list(chosen)
         for region, edit in zip(regions(chosen), folder.outcomes(chosen), strict=True):
-            yield replace(region, picture=edit.picture, failed=edit.failed, note=edit.note)
+            yield replace(region, picture=edit.picture, focus=edit.focus, failed=edit.failed, note=edit.note)
 
     if config.stage != "score":
         # The regions are finished already: what the editor's own mask source does to them would be done twice.

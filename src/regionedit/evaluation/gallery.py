@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,16 +26,23 @@ SIDE = 192  # pixels of the longer side of a picture
 SMALL = 96  # up to this side PNG is smaller than JPEG, and sharp
 
 
-def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
-    """Write the page of an editor's finished and scored cases; its failed ones are on it with their reasons."""
+def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Sequence[Entry] = ()) -> None:
+    """Write the page of an editor's finished and scored cases; its failed ones are on it with their reasons.
+
+    Args:
+        systems: others whose edited pictures of the same cases stand beside it.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     step = -(-len(own.rows) // SHOWN)
     rows = own.rows.iloc[::step].set_index("id")
     scores = [name for name in METRICS if name in rows and rows[name].notna().any()]
     cards = []
-    for outcome in own.outcomes(case for case in cases if case.id in rows.index):
+    chosen = [case for case in cases if case.id in rows.index]
+    theirs = [(system.title, system.outcomes(chosen)) for system in systems]
+    for outcome in own.outcomes(chosen):
         row = rows.loc[outcome.case.id]
+        others = {title: other.picture for title, outcomes in theirs if (other := next(outcomes)).picture}
         captions = outcome.case.request.captions
         cards.append(
             {
@@ -44,7 +51,7 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
                 "instruction": outcome.case.request.instruction,
                 "captions": "" if captions is None else f"{captions.source} \u2192 {captions.target}",
                 "failed": outcome.failed,
-                "pictures": [(name, _small(picture)) for name, picture in pictures_of(outcome).items()],
+                "pictures": [(name, _small(shown)) for name, shown in (pictures_of(outcome) | others).items()],
                 "scores": json.dumps({name: round(row[name], 4) for name in scores if pd.notna(row[name])}),
             }
         )

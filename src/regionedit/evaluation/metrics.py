@@ -28,6 +28,7 @@ NEEDS: dict[str, Callable[[Outcome], bool]] = {
     "target pictures": lambda outcome: outcome.case.truth_image is not None,
     "masks": lambda outcome: outcome.case.truth_mask is not None,
     "regions": lambda outcome: outcome.probability is not None or outcome.mask is not None,
+    "regions of the editor itself": lambda outcome: outcome.focus is not None,
     "source captions": lambda outcome: _has_text(outcome, "source"),
     "target captions": lambda outcome: _has_text(outcome, "target"),
 }

@@ -34,6 +34,7 @@ class Outcome:
         mask: [H, W], 1 = edit, or None.
         probability: [H, W], the map the mask was made from, or None.
         patches: [side, side], the same before it was enlarged, or None.
+        focus: [H, W], where the evaluation's own editor edited this case, for all rows the same; None if nowhere known.
         failed: why there is nothing to score, or None.
         note: what is unusual about the picture, or None: metrics resize one of another size as their protocols do.
     """
@@ -43,6 +44,7 @@ class Outcome:
     mask: np.ndarray | None = None
     probability: np.ndarray | None = None
     patches: np.ndarray | None = None
+    focus: np.ndarray | None = None
     failed: str | None = None
     note: str | None = None
 
@@ -65,10 +67,12 @@ class CaseFolder:
     Args:
         folder: as the module says.
         pictures: where the pictures are instead, named by case id, in any usual format.
+        focus: the folder of the evaluation's own editor, if this is another one's.
     """
 
-    def __init__(self, folder: str | Path, pictures: str | Path | None = None):
+    def __init__(self, folder: str | Path, pictures: str | Path | None = None, focus: str | Path | None = None):
         self.folder = Path(folder)
+        self.focus = Path(focus) if focus is not None else self.folder
         self.pictures = Path(pictures) if pictures is not None else self.folder / "pictures"
 
     def outcomes(self, cases: Iterable[EditCase]) -> Iterator[Outcome]:
@@ -78,9 +82,10 @@ class CaseFolder:
                 continue
             found = Outcome(
                 case,
-                mask=self._read("masks", case.id),
-                probability=self._read("probability", case.id),
-                patches=self._read("grid", case.id),
+                mask=_read(self._path("masks", case.id)),
+                probability=_read(self._path("probability", case.id)),
+                patches=_read(self._path("grid", case.id)),
+                focus=_read(self.focus / "masks" / f"{case.id}.png"),
             )
             reason = self.failure(case.id)
             yield self._with_picture(found) if reason is None else replace(found, failed=reason)
@@ -117,6 +122,7 @@ class CaseFolder:
         """Changes whenever a file that is scored changes."""
         names = [p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()]
         names += [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
+        names += [self.focus / "masks" / f"{case_id}.png"]
         files = [path.stat() for path in (*names, self._failure(case_id)) if path.is_file()]
         return " ".join(f"{file.st_mtime_ns}:{file.st_size}" for file in files)
 
@@ -130,10 +136,10 @@ class CaseFolder:
         path = self.folder / "records" / f"{case_id}.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def seconds(self, case_ids: Iterable[str]) -> float | None:
-        """Mean time of an edit, loading not included; None where nothing tells."""
-        told = [sum(times.values()) for i in case_ids if (times := self.record(i).get("seconds"))]
-        return sum(told) / len(told) if told else None
+    def seconds(self, case_id: str) -> float:
+        """Time of an edit, loading not included; NaN where nothing tells."""
+        times = self.record(case_id).get("seconds")
+        return sum(times.values()) if times else float("nan")
 
     def write_region(self, result: EditResult) -> None:
         """Save where a case was edited."""
@@ -160,12 +166,13 @@ class CaseFolder:
     def _path(self, kind: str, case_id: str) -> Path:
         return self.folder / kind / f"{case_id}.png"
 
-    def _read(self, kind: str, case_id: str) -> np.ndarray | None:
-        path = self._path(kind, case_id)
-        if not path.is_file():
-            return None
-        values = np.asarray(Image.open(path))
-        return values.astype(np.float32) / (255 if values.dtype == np.uint8 else 65535)
+
+def _read(path: Path) -> np.ndarray | None:
+    """A saved map as [H, W] in [0, 1], or None where there is none."""
+    if not path.is_file():
+        return None
+    values = np.asarray(Image.open(path))
+    return values.astype(np.float32) / (255 if values.dtype == np.uint8 else 65535)
 
 
 def cell_means(values: np.ndarray, side: int) -> np.ndarray:

@@ -258,6 +258,19 @@ class ChangeIoU(CaseMetric):
         return iou(change(outcome) > self.tau, edited_pixels(outcome))
 
 
+class ChangeIoUFocus(ChangeIoU):
+    """Intersection over union of what was really changed and the region that the evaluation's own editor edits, for
+    every row the same: how well an edit without a region stays where it belongs (Mask-Blended Inference).
+    """
+
+    title = "change IoU region"
+    headline = False
+    needs = ("regions of the editor itself",)
+
+    def score(self, outcome: Outcome) -> float:
+        return iou(change(outcome) > self.tau, outcome.focus > 0.5)
+
+
 def changed_pixels(source: Image, target: Image, tau: float = TAU, opening: int = OPENING) -> np.ndarray:
     """Bool [H, W] of the source's size: |target - source|, mean over the channels, above `tau`, then opened.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from regionedit.display import grid, overlay
 from regionedit.evaluation.charts import data_uri, draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.tables import evaluation_tables, share_of_ceiling
+from regionedit.evaluation.tables import TextTable, share_of_ceiling
 from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.records import EditCase
@@ -27,14 +27,23 @@ CELL = 128  # pixels of a picture on the sheet of examples
 EXAMPLES = "Examples"
 
 
-def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], own: Entry, summary: dict) -> None:
+def write_report(
+    path: Path,
+    config: EvaluateConfig,
+    cases: Iterable[EditCase],
+    entries: Sequence[Entry],
+    summary: dict,
+    tables: Sequence[TextTable],
+) -> None:
     """Write the report of an evaluation.
 
     Args:
         cases: of the benchmark.
-        own: the editor's own finished and scored cases.
+        entries: finished and scored; the editor's own comes first.
         summary: what summary.json holds.
+        tables: to be shown.
     """
+    own = entries[0]
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -48,7 +57,8 @@ def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], 
         title=f"{config.benchmark}: {own.title}",
         summary=summary,
         share=share_of_ceiling(summary),
-        tables=evaluation_tables(summary),
+        tables=tables,
+        sheet=side_by_side(entries, cases, chosen),
         trade_off=draw_trade_off(summary),
         curves=draw_curves(config.training_log),
         curves_note=f"On validation pictures, while training ({config.training_log}).",
@@ -59,6 +69,35 @@ def write_report(path: Path, config: EvaluateConfig, cases: Iterable[EditCase], 
         failures=list(own.rows.loc[own.rows["failed"].notna(), ["id", "failed"]].itertuples(index=False, name=None)),
     )
     write_atomic(path, html.encode())
+
+
+def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase], chosen: Sequence[tuple[str, list[str]]]) -> dict:
+    """One case of each operation a column; a row for every system that edited, with its region and its picture."""
+    edited = [entry for entry in entries if entry.edited and entry.folder]
+    wanted = _one_of_each(chosen)
+    shown = {case.id: case for case in cases if case.id in wanted}
+    rows = []
+    for entry in edited if len(edited) > 1 else ():
+        found = {outcome.case.id: outcome for outcome in entry.outcomes(shown.values())}
+        rows.append((entry.title, [_shown(found[case_id], ("region", "edited")) for case_id in wanted]))
+    return (
+        {
+            "heads": [shown[case_id].request.instruction for case_id in wanted],
+            "rows": [("source, truth", [_shown(Outcome(shown[i]), ("source", "true edit")) for i in wanted]), *rows],
+        }
+        if rows
+        else {"rows": []}
+    )
+
+
+def _shown(outcome: Outcome, names: Collection[str]) -> list[tuple[str, str]]:
+    """Those of a case's pictures that there are, as (name, data URI)."""
+    return [(n, data_uri(png(thumbnail(picture)))) for n, picture in pictures_of(outcome).items() if n in names]
+
+
+def _one_of_each(chosen: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """The case in the middle of each operation's examples."""
+    return [ids[len(ids) // 2] for title, ids in chosen if title.startswith(EXAMPLES)]
 
 
 def choose_cases(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -108,7 +147,7 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
 
 def write_examples(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
     """A sheet with one case of each operation, spread over the benchmark and not picked by hand."""
-    wanted = [ids[len(ids) // 2] for title, ids in choose_cases(own.rows) if title.startswith(EXAMPLES)]
+    wanted = _one_of_each(choose_cases(own.rows))
     outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
     rows = [[_words(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
     if rows:

@@ -26,7 +26,7 @@ from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
-from regionedit.evaluation.tables import evaluation_tables, print_tables
+from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
@@ -82,8 +82,10 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         )
         entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
-        if entry.folder and (seconds := entry.folder.seconds(entry.rows["id"])):
-            entry.summary["seconds"] = seconds
+        if entry.folder:
+            entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
+            if entry.rows["seconds"].notna().any():
+                entry.summary["seconds"] = float(entry.rows["seconds"].mean())
         missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
@@ -103,10 +105,13 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     write_tables(out, evaluation_tables(summary))
-    write_report(out / "report.html", config, cases, entries[0], summary)
-    write_gallery(out / "gallery.html", cases, entries[0])
+    tables = [*evaluation_tables(summary), *few_cases(summary, entries)]
+    write_report(out / "report.html", config, cases, entries, summary, tables)
+    write_gallery(out / "gallery.html", cases, entries[0], [e for e in entries if e.name in config.systems])
     write_examples(out / "examples.png", cases, entries[0])
     print_tables(summary, console)
+    for table in few_cases(summary, entries):
+        print_table(table, console)
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
     for line in check_expected(summary, config.expected, config.tolerance):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,6 +13,11 @@ from rich.text import Text
 
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.protocols import column_heads
+
+if TYPE_CHECKING:
+    from regionedit.evaluation.entries import Entry
+
+FEW = 12  # cases that are shown one by one in a table
 
 # The microworld's tables differ by what a row is; those of every other benchmark show its protocol's columns.
 OWN_COLUMNS = {
@@ -128,6 +134,27 @@ def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
     """All tables of an evaluation: the comparison, what it has no columns for, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
     return [t for t in (comparison(summary, intervals), also_measured(summary, intervals), *groups) if t.rows]
+
+
+def few_cases(summary: dict, entries: Sequence[Entry]) -> list[TextTable]:
+    """Every case by itself, under each system that edited it, where there are few enough to be read; else nothing."""
+    edited = [entry for entry in entries if entry.edited]
+    if not edited or not 0 < summary["n"] <= FEW:
+        return []
+    columns = columns_of(summary, "comparison")
+    shown = {t: c for t, c in columns.items() if any(c in e.rows and e.rows[c].notna().any() for e in edited)}
+    rows, rules = [], set()
+    for place, name in enumerate(edited[0].rows["id"]):
+        rules.add(len(rows))
+        for entry in edited:
+            row = entry.rows.iloc[place]
+            cells = [_number(row.get(column)) for column in shown.values()]
+            rows.append((f"{name}: {entry.title}", *cells, _number(row.get("seconds"), 2)))
+    return [TextTable("Cases", "", ("case", *shown, "s/edit"), tuple(rows), rules=frozenset(rules - {0}))]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def share_of_ceiling(summary: dict) -> str:

@@ -64,7 +64,7 @@ def of_scribble(mask: Image) -> Prompt:
     depth_HW = _depth(drawn_HW)
     # Points on a stroke's middle line say more than those on its rim, which may already lie beside the thing.
     rows, columns = np.nonzero(depth_HW >= min(2, depth_HW.max()))
-    points = [_deepest(drawn_HW)]
+    points = [deepest(drawn_HW)]
     apart = np.full(len(rows), np.inf)
     for _ in range(SCRIBBLE_POINTS - 1):
         apart = np.minimum(apart, np.hypot(columns - points[-1][0], rows - points[-1][1]))
@@ -86,10 +86,11 @@ def of_region(mask_HW: np.ndarray, probability_HW: np.ndarray) -> Prompt:
     rows, columns = np.flatnonzero(inside_HW.any(1)), np.flatnonzero(inside_HW.any(0))
     peak_HW = inside_HW & (probability_HW >= probability_HW[inside_HW].max())
     box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    return Prompt((_deepest(peak_HW),), box)
+    return Prompt((deepest(peak_HW),), box)
 
 
-def _deepest(mask_HW: np.ndarray) -> tuple[int, int]:
+def deepest(mask_HW: np.ndarray) -> tuple[int, int]:
+    """(x, y) of the pixel that lies farthest inside a mask that is not empty."""
     row, column = np.unravel_index(int(_depth(mask_HW).argmax()), mask_HW.shape)
     return int(column), int(row)
 

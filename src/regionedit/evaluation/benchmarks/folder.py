@@ -61,6 +61,7 @@ class Folder(MaskedBenchmark):
         "l2",
         "clip_image",
         "dino",
+        "change_iou_focus",
         *OF_TRUE_MASKS,
     )
     protocol = {

@@ -10,6 +10,7 @@ from PIL import Image
 
 from regionedit.evaluation.benchmarks.base import Benchmark, read_ids
 from regionedit.microworld.edits import Edit
+from regionedit.microworld.truth import object_map
 from regionedit.records import Captions, EditCase, EditRequest
 
 
@@ -91,12 +92,15 @@ class Microworld(Benchmark):
             captions=Captions(row["source_caption"], row["target_caption"]),
             id=row["id"],
         )
+        edit = Edit.from_json({key: row[key] for key in Edit.__dataclass_fields__})
+        named = object_map(edit) == 1
         return EditCase(
             id=row["id"],
             request=request,
             operation=row["operation"],
             groups=row["groups"],
             truth_mask=Image.open(self.folder / "masks" / name).convert("L"),
+            thing_mask=Image.fromarray(named.astype("uint8") * 255) if named.any() else None,
             truth_image=Image.open(self.folder / "truth" / name).convert("RGB"),
-            truth=Edit.from_json({key: row[key] for key in Edit.__dataclass_fields__}),
+            truth=edit,
         )
