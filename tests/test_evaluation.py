@@ -439,16 +439,21 @@ def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
 
 def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):
     alone = replace(config, baselines=[], edited_baselines=[], validation=None, limit=4, out=str(tmp_path / "out"))
-    both = evaluate(replace(alone, systems={"theirs": str(config_file)}), Console(quiet=True))
-    theirs = both["baselines"]["theirs"]
-    assert theirs["n"] == 4 and theirs["failed"] == 0 and theirs["seconds"] > 0
-    assert theirs["metrics"]["l1"]["mean"] != both["metrics"]["l1"]["mean"]
+    asked = replace(alone, systems={"theirs": str(config_file)}, systems_limit=3)
+    both = evaluate(asked, Console(quiet=True))
+    own, theirs = both["systems"]["learned"], both["systems"]["theirs"]
+    assert theirs["n"] == own["n"] == 3 and both["n"] == 4 and theirs["failed"] == 0 and theirs["seconds"] > 0
+    assert theirs["metrics"]["l1"]["mean"] != own["metrics"]["l1"]["mean"]
+    few = evaluate(replace(alone, limit=3, out=str(tmp_path / "few")), Console(quiet=True))
+    assert few["systems"] == {}
+    for name, score in few["metrics"].items():
+        assert own["metrics"][name]["mean"] == pytest.approx(score["mean"], rel=1e-4, abs=1e-6)
     made = Editor.from_config(str(config_file))
     (case,) = BENCHMARKS["microworld"](alone.data, 1, None)
     saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
     again = np.asarray(made.edit(case.request).image, int)
     assert np.abs(np.asarray(saved, int) - again).max() <= 1  # another batch
-    rows = pd.read_parquet(tmp_path / "out" / "baselines" / "theirs" / "cases.parquet")
+    rows = pd.read_parquet(tmp_path / "out" / "systems" / "theirs" / "cases.parquet")
     assert rows["seconds"].mean() == pytest.approx(theirs["seconds"]) and (rows["seconds"] > 0).all()
     assert "theirs: edited" in (tmp_path / "out" / "report.html").read_text()
     assert 'alt="theirs"' in (tmp_path / "out" / "gallery.html").read_text()

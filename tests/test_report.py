@@ -39,6 +39,7 @@ SUMMARY = {
         "clip_similarity": block(0.4, title="CLIP similarity", note="threshold 0.61, chosen on validation"),
         "truth": block(1.0, title="true region (oracle)", note=""),
     },
+    "systems": {},
     "ceiling": block(0.8),
 }
 SUMMARY["metrics"]["pointing_chance"] = score(0.4)
@@ -74,7 +75,7 @@ def html(tmp_path_factory) -> str:
         "everything", "in-painter, everywhere", outcomes, EvaluateConfig(), True, CaseFolder(folder), rows=rows
     )
     config, tables = replace(EvaluateConfig(), training_log=str(log)), evaluation_tables(SUMMARY)
-    write_report(folder / "report.html", config, cases, [own, other], SUMMARY, tables)
+    write_report(folder / "report.html", config, cases, [own], [other], SUMMARY, tables)
     return (folder / "report.html").read_text()
 
 
@@ -95,9 +96,10 @@ def test_every_system_has_a_row_of_pictures(html):
 
 def test_few_cases_are_told_one_by_one():
     rows = pd.DataFrame({"id": ["a", "b"], "region_iou": [0.25, np.nan], "seconds": [1.5, np.nan]})
+    summary = SUMMARY | {"n": 2}
     own = Entry("learned", "learned", None, EvaluateConfig(), True, rows=rows)
     other = Entry("blend", "blend", None, EvaluateConfig(), True, rows=rows.assign(region_iou=0.5))
-    (table,) = few_cases(SUMMARY, [own, other, Entry("chance", "chance", None, EvaluateConfig(), False, rows=rows)])
+    (table,) = few_cases(summary, [own, other, Entry("chance", "chance", None, EvaluateConfig(), False, rows=rows)])
     assert table.heads == ("case", "IoU", "s/edit") and table.rules == {2}
     assert table.rows == (
         ("a: learned", "0.250", "1.50"),
@@ -105,7 +107,8 @@ def test_few_cases_are_told_one_by_one():
         ("b: learned", "", ""),
         ("b: blend", "0.500", ""),
     )
-    assert few_cases(SUMMARY | {"n": 13}, [own]) == []
+    many = pd.concat([rows] * 7)
+    assert few_cases(SUMMARY | {"n": 14}, [Entry("x", "x", None, EvaluateConfig(), True, rows=many)]) == []
 
 
 def test_pictures_scores_failures_and_curves_are_there(html):

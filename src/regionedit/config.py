@@ -370,6 +370,7 @@ class EvaluateConfig(EditConfig):
         baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
         edited_baselines: those of them that also edit, with the same generator.
         systems: name -> an infer.py configuration that edits the same cases, in a row of its own.
+        systems_limit: the first cases only for them, 0 for all; their table shows this run over the same cases.
         validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
         validation_samples: how many of them.
         ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
@@ -399,6 +400,7 @@ class EvaluateConfig(EditConfig):
     baselines: list[str] = field(default_factory=list)
     edited_baselines: list[str] = field(default_factory=list)
     systems: dict[str, str] = field(default_factory=dict)
+    systems_limit: int = 0
     validation: str | None = None
     validation_samples: int = 512
     ceiling: str | None = None

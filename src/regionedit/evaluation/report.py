@@ -32,6 +32,7 @@ def write_report(
     config: EvaluateConfig,
     cases: Iterable[EditCase],
     entries: Sequence[Entry],
+    systems: Sequence[Entry],
     summary: dict,
     tables: Sequence[TextTable],
 ) -> None:
@@ -40,6 +41,7 @@ def write_report(
     Args:
         cases: of the benchmark.
         entries: finished and scored; the editor's own comes first.
+        systems: other editors that had the same cases, or the first of them.
         summary: what summary.json holds.
         tables: to be shown.
     """
@@ -58,7 +60,7 @@ def write_report(
         summary=summary,
         share=share_of_ceiling(summary),
         tables=tables,
-        sheet=side_by_side(entries, cases, chosen),
+        sheet=side_by_side([*entries, *systems], cases),
         trade_off=draw_trade_off(summary),
         curves=draw_curves(config.training_log),
         curves_note=f"On validation pictures, while training ({config.training_log}).",
@@ -71,10 +73,11 @@ def write_report(
     write_atomic(path, html.encode())
 
 
-def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase], chosen: Sequence[tuple[str, list[str]]]) -> dict:
+def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
     """One case of each operation a column; a row for every system that edited, with its region and its picture."""
     edited = [entry for entry in entries if entry.edited and entry.folder]
-    wanted = _one_of_each(chosen)
+    everywhere = min((entry.rows for entry in edited), key=len, default=entries[0].rows)
+    wanted = _one_of_each(choose_cases(everywhere))
     shown = {case.id: case for case in cases if case.id in wanted}
     rows = []
     for entry in edited if len(edited) > 1 else ():

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from pandas import DataFrame
 from rich.console import Console
 
 from regionedit.command_line import save_config
@@ -64,7 +65,11 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     for line in check_data(config, cases) if config.stage != "edit" else ():
         console.print(line, markup=False)
-    entries = _finished(config) if config.pictures is not None else _run(config, cases, share)
+    some = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
+    if config.pictures is not None:
+        entries, systems = _finished(config), []
+    else:
+        entries, systems = _run(config, cases, some, share)
     if config.stage == "edit":
         ids = [case.id for case in share.pick(cases)]
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
@@ -73,19 +78,19 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     depends = {key: value for key, value in protocol.block(config, cases).items() if key not in COUNTED}
     missing: list[str] = []
     torch.backends.cudnn.allow_tf32 = False  # embeddings in full float32, on every GPU
-    for entry in entries:
+    for entry in (*entries, *systems):
+        edited = some if entry in systems else cases
         metrics = make_metrics(cases.metrics, entry.config, entry.edited)
         log = entry.folder and ScoreLog(
             Path(config.out) / "scores" / f"{entry.name}.jsonl",
             depends | {"region": asdict(entry.config.region), "metrics": list(metrics), "packages": packages()},
             entry.folder.stamp,
         )
-        entry.rows = score_cases(entry.outcomes, cases, metrics, f"scoring: {entry.title}", len(cases), log)
+        entry.rows = score_cases(entry.outcomes, edited, metrics, f"scoring: {entry.title}", len(edited), log)
         entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
         if entry.folder:
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
-            if entry.rows["seconds"].notna().any():
-                entry.summary["seconds"] = float(entry.rows["seconds"].mean())
+            entry.summary["seconds"] = _seconds(entry.rows)
         missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
@@ -96,6 +101,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         "name": entries[0].name,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
+        "systems": _systems(entries, systems, cases.headline),
         "ceiling": ceiling,
     }
     out = Path(config.out)
@@ -103,14 +109,16 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     _write_rows(entries[0], out / "cases.parquet")
     for entry in entries[1:]:
         _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
+    for entry in systems:
+        _write_rows(entry, out / "systems" / entry.name / "cases.parquet")
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     write_tables(out, evaluation_tables(summary))
-    tables = [*evaluation_tables(summary), *few_cases(summary, entries)]
-    write_report(out / "report.html", config, cases, entries, summary, tables)
-    write_gallery(out / "gallery.html", cases, entries[0], [e for e in entries if e.name in config.systems])
+    tables = [*evaluation_tables(summary), *few_cases(summary, [entries[0], *systems])]
+    write_report(out / "report.html", config, cases, entries, systems, summary, tables)
+    write_gallery(out / "gallery.html", cases, entries[0], systems)
     write_examples(out / "examples.png", cases, entries[0])
     print_tables(summary, console)
-    for table in few_cases(summary, entries):
+    for table in few_cases(summary, [entries[0], *systems]):
         print_table(table, console)
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
@@ -132,15 +140,39 @@ def _finished(config: EvaluateConfig) -> list[Entry]:
     return [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
 
 
-def _run(config: EvaluateConfig, cases: Benchmark, share: Share) -> list[Entry]:
-    """The editor's own entry and its rivals'; what the configuration lacks shows before anything is edited."""
+def _run(config: EvaluateConfig, cases: Benchmark, some: Benchmark, share: Share) -> tuple[list[Entry], list[Entry]]:
+    """The editor's own entry and its rivals', and the other systems'; what is lacking shows before anything is edited.
+
+    Args:
+        some: the cases that the systems edit.
+    """
     editor = Editor.from_config(config)
     config = replace(config, grid=config.grid or editor.models.encoders[0].grid, mask_source=editor.config.mask_source)
     editor.models.mask_source(config.mask_source)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
-    others = [system(name, theirs, config, cases, share) for name, theirs in editors.items()]
-    return [own(config, editor, cases, share), *rivals, *others]
+    entries = [own(config, editor, cases, share), *rivals]
+    return entries, [system(name, theirs, config, some, share) for name, theirs in editors.items()]
+
+
+def _systems(entries: list[Entry], systems: list[Entry], headline: tuple) -> dict:
+    """The systems' scores, and those of whatever else edited, over the systems' cases alone; {} without systems."""
+    if not systems:
+        return {}
+    ids = systems[0].rows["id"]
+    found = {}
+    for place, entry in enumerate([*entries, *systems]):
+        if entry.edited and entry.folder:
+            rows = entry.rows[entry.rows["id"].isin(ids)]
+            block = summarise(rows, {n: METRICS[n] for n in rows if n in METRICS}, [], headline)
+            told = {"title": entry.title if place else f"{entry.title} (this run)", "note": entry.note}
+            found[entry.name] = block | told | {"seconds": _seconds(rows)}
+    return found
+
+
+def _seconds(rows: DataFrame) -> float | None:
+    """Mean time of an edit, None where nothing tells."""
+    return float(rows["seconds"].mean()) if rows["seconds"].notna().any() else None
 
 
 def _read_ceiling(path: str | None) -> dict | None:

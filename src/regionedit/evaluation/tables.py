@@ -92,7 +92,7 @@ def columns_of(summary: dict, table: str) -> dict[str, str]:
 def comparison(summary: dict, intervals: bool = True) -> TextTable:
     """The editor between its rivals, from a summary; `chance` tells what pointing at random would score."""
     rivals = {name: block for name, block in summary["baselines"].items() if name != "truth"}
-    blocks = [(block["title"], block) for block in rivals.values()]
+    blocks = [(block["title"], block) for block in rivals.values()]  # of all cases; `systems` may have had fewer
     blocks.append((f"{summary['name']} (this run)", summary))
     if summary["ceiling"]:
         blocks.append(("trained with masks (ceiling)", summary["ceiling"]))
@@ -108,6 +108,16 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
     of_regions = any(name in METRICS and METRICS[name].of_region for name in columns.values())
     title, head = ("Regions and edits", "region") if of_regions else ("Edits", "system")
     return _with_seconds(_table(title, "; ".join(notes), head, columns, blocks, intervals), blocks)
+
+
+def systems(summary: dict, intervals: bool = True) -> TextTable:
+    """Other editors over the cases that they had, and this run over the same."""
+    blocks = [(block["title"], block) for block in summary.get("systems", {}).values()]
+    notes = [f"{block['title']}: {block['note']}" for _, block in blocks if block["note"]]
+    count = f"the first {blocks[0][1]['n']} cases" if blocks else ""
+    columns = columns_of(summary, "comparison")
+    table = _table("Other systems", "; ".join([count, *notes]), "system", columns, blocks, intervals)
+    return _with_seconds(table, blocks)
 
 
 def by_group(summary: dict, group: str, intervals: bool = True) -> TextTable:
@@ -131,14 +141,15 @@ def also_measured(summary: dict, intervals: bool = True) -> TextTable:
 
 
 def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
-    """All tables of an evaluation: the comparison, what it has no columns for, and every group."""
+    """All tables of an evaluation: the comparison, other systems, what neither has columns for, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
-    return [t for t in (comparison(summary, intervals), also_measured(summary, intervals), *groups) if t.rows]
+    tables = (comparison(summary, intervals), systems(summary, intervals), also_measured(summary, intervals), *groups)
+    return [table for table in tables if table.rows]
 
 
 def few_cases(summary: dict, entries: Sequence[Entry]) -> list[TextTable]:
-    """Every case by itself, under each system that edited it, where there are few enough to be read; else nothing."""
-    edited = [entry for entry in entries if entry.edited]
+    """Every case by itself, under each system that edited all of them, where they are few enough to be read."""
+    edited = [entry for entry in entries if entry.edited and len(entry.rows) == summary["n"]]
     if not edited or not 0 < summary["n"] <= FEW:
         return []
     columns = columns_of(summary, "comparison")
@@ -223,9 +234,9 @@ def _table(
 
 def _with_seconds(table: TextTable, blocks: Sequence[tuple[str, dict]]) -> TextTable:
     """With one more column: the mean time of an edit, where edits were made."""
-    if not any("seconds" in block for _, block in blocks):
+    if not any(block.get("seconds") for _, block in blocks):
         return table
-    told = [f"{block['seconds']:.2f}" if "seconds" in block else "" for _, block in blocks]
+    told = [_number(block.get("seconds"), 2) for _, block in blocks]
     rows = tuple((*row, cell) for row, cell in zip(table.rows, told, strict=True))
     return replace(table, heads=(*table.heads, "s/edit"), rows=rows)
 

@@ -1,0 +1,74 @@
+"""Cases with a click, as a person would write them, from the packed test benchmark: what mask-blended inference edits.
+
+    python data_prep/microworld/click_cases.py --data data/microworld/test --each 4 --out data/microworld/clicks
+
+The folder holds `pictures/`, `masks/` (the true region, for scores alone), `targets/` and `cases.jsonl`, as the
+benchmark `folder` reads them. The kinds are those that a click can name: a thing recoloured, turned into another, and
+taken away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from regionedit.evaluation.benchmarks.microworld import Microworld
+from regionedit.files import write_atomic
+from regionedit.images import png
+from regionedit.mask_sources.prompts import deepest
+
+KINDS = ("recolour", "replace", "remove")
+
+
+def write_cases(data: Path, each: int, out: Path) -> int:
+    """Write the first `each` cases of every kind; returns how many there are.
+
+    Raises:
+        ValueError: no packed benchmark at `data`.
+    """
+    found: Counter[str] = Counter()
+    lines = []
+    for case in Microworld(data):
+        if case.operation not in KINDS or found[case.operation] == each:
+            continue
+        found[case.operation] += 1
+        pictures = {"pictures": case.request.image, "masks": case.truth_mask, "targets": case.truth_image}
+        for folder, picture in pictures.items():
+            write_atomic(out / folder / f"{case.id}.png", png(picture))
+        row = {
+            "id": case.id,
+            "image": f"pictures/{case.id}.png",
+            "instruction": case.request.instruction,
+            "source_caption": case.request.captions.source,
+            "target_caption": case.request.captions.target,
+            "click": deepest(np.asarray(case.thing_mask) > 0),
+            "mask": f"masks/{case.id}.png",
+            "target": f"targets/{case.id}.png",
+            "operation": case.operation,
+        }
+        lines.append(json.dumps(row) + "\n")
+    write_atomic(out / "cases.jsonl", "".join(lines).encode())
+    return len(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/microworld/test"), help="the packed test benchmark")
+    parser.add_argument("--each", type=int, default=4, help="cases of every kind")
+    parser.add_argument("--out", type=Path, default=Path("data/microworld/clicks"), help="folder to write")
+    args = parser.parse_args(argv)
+    try:
+        print(f"{args.out / 'cases.jsonl'}: {write_cases(args.data, args.each, args.out)} cases")
+    except (ValueError, OSError) as error:
+        print(f"click_cases.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,214 @@
+"""Pre-trains a tiny Segment Anything on rendered scenes: a click or a box in, the thing's mask out.
+
+    python data_prep/microworld/pretrain_sam.py --out checkpoints/microworld/sam --minutes 12 --threads 1
+
+It is transformers' SamModel, as the public one is, small. Like the public one it is trained on masks of things, which
+no model of this world that teaches a region has seen; it serves the mask source `sam` and `region.refine`, never a
+training. A click means one thing here, so that all three masks of an answer learn the same (cross-entropy and Dice
+loss); and it learns how good each of them is (IoU).
+
+Shape letters: B pictures, C channels, H W pixels, Q prompts for a picture, P points of a prompt, M masks of an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from scene_pool import GROUP, HELD_OUT_SEED, ScenePool, scene_group
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
+
+from regionedit.microworld.renderer import coverage, render
+from regionedit.microworld.scene import SIZE, Scene
+
+WIDTH, PATCH = 64, 4
+MEAN, STD = 0.5, 0.25
+PICTURES, PROMPTS = 16, 3  # of a batch, of each of its pictures
+NOWHERE = 0.15  # share of clicks that lie on no thing, and find nothing
+LOOSE = 8.0  # pixels by which a box may miss each side of the thing: a cell of the region predictor's grid
+HELD_OUT = 200
+
+
+def configuration() -> SamConfig:
+    return SamConfig(
+        vision_config={
+            "hidden_size": WIDTH,
+            "output_channels": WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": SIZE,
+            "patch_size": PATCH,
+            "mlp_dim": 2 * WIDTH,
+            "num_pos_feats": WIDTH // 2,
+            "global_attn_indexes": [1, 3],
+            "window_size": 8,
+            "initializer_range": 0.02,
+        },
+        prompt_encoder_config={"hidden_size": WIDTH, "image_size": SIZE, "patch_size": PATCH},
+        mask_decoder_config={
+            "hidden_size": WIDTH,
+            "mlp_dim": 2 * WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": WIDTH,
+            "attention_downsample_rate": 1,
+        },
+    )
+
+
+def build() -> SamModel:
+    """An untrained model. The random frequencies of its positions stay as they are drawn, with deviation 1 as in the
+    original; transformers draws them half a width as high, since it expects trained weights, and then places that lie
+    beside each other have nothing in common."""
+    model = SamModel(configuration())
+    with torch.no_grad():
+        model.shared_image_embedding.positional_embedding.normal_().requires_grad_(False)
+    return model
+
+
+class Asked(NamedTuple):
+    """Prompts, and the masks that answer them.
+
+    Args:
+        points: float BQP2, x and y in pixels.
+        boxes: float BQ4, x0 y0 x1 y1, or None: clicks alone.
+        masks: float BQHW, 1 = the thing; nothing for a click on no thing.
+    """
+
+    points: Tensor
+    boxes: Tensor | None
+    masks: Tensor
+
+
+def ask(scenes: list[Scene], rng: np.random.Generator, boxed: bool) -> Asked:
+    """Random prompts for things of these scenes: a click on each, or a loose box with a click in it."""
+    points = np.zeros((len(scenes), PROMPTS, 1, 2), np.float32)
+    boxes = np.zeros((len(scenes), PROMPTS, 4), np.float32)
+    masks = np.zeros((len(scenes), PROMPTS, SIZE, SIZE), np.float32)
+    for b, scene in enumerate(scenes):
+        things_KHW = coverage(scene) > 0.5
+        for q in range(PROMPTS):
+            thing_HW = things_KHW[rng.integers(len(things_KHW))]
+            if not boxed and rng.random() < NOWHERE:
+                points[b, q, 0] = _pixel(~things_KHW.any(0), rng)
+                continue
+            masks[b, q] = thing_HW
+            points[b, q, 0] = _pixel(thing_HW, rng)
+            rows, columns = np.flatnonzero(thing_HW.any(1)), np.flatnonzero(thing_HW.any(0))
+            tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            loose = tight + rng.uniform(-LOOSE, LOOSE, 4) * rng.random()
+            boxes[b, q] = np.clip(loose, 0, SIZE)
+    return Asked(torch.from_numpy(points), torch.from_numpy(boxes) if boxed else None, torch.from_numpy(masks))
+
+
+def _pixel(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """The middle of a random pixel of a mask, (x, y)."""
+    rows, columns = np.nonzero(mask_HW)
+    place = rng.integers(len(rows))
+    return columns[place] + 0.5, rows[place] + 0.5
+
+
+def to_input(pictures_BHWC: np.ndarray) -> Tensor:
+    """uint8 BHWC -> normalised float BCHW."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - MEAN) / STD
+
+
+def answer(model: SamModel, pictures_BCHW: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
+    """Logits BQMHW of three masks for each prompt, and the IoU BQM that each is expected to have."""
+    labels_BQP = torch.ones(asked.points.shape[:3], dtype=torch.long)
+    made = model(
+        pixel_values=pictures_BCHW,
+        input_points=asked.points,
+        input_labels=labels_BQP,
+        input_boxes=asked.boxes,
+        multimask_output=True,
+    )
+    return made.pred_masks.float(), made.iou_scores.float()
+
+
+def iou(logits_BQMHW: Tensor, masks_BQHW: Tensor) -> Tensor:
+    """BQM; 1 where both are empty."""
+    found, truth = logits_BQMHW > 0, masks_BQHW[:, :, None] > 0.5
+    union = (found | truth).sum((-2, -1))
+    return torch.where(union > 0, (found & truth).sum((-2, -1)) / union.clamp(min=1), 1.0)
+
+
+def loss(logits_BQMHW: Tensor, expected_BQM: Tensor, masks_BQHW: Tensor) -> Tensor:
+    """Cross-entropy and Dice loss of every mask, and the error of every expected IoU."""
+    truth = masks_BQHW[:, :, None].expand_as(logits_BQMHW)
+    found = logits_BQMHW.sigmoid()
+    dice_BQM = 1 - (2 * (found * truth).sum((-2, -1)) + 1) / (found.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
+    error = F.binary_cross_entropy_with_logits(logits_BQMHW, truth)
+    return 3 * error + dice_BQM.mean() + F.mse_loss(expected_BQM, iou(logits_BQMHW.detach(), masks_BQHW))
+
+
+def scores_of(model: SamModel, scenes: list[Scene], pictures_BHWC: np.ndarray) -> dict[str, float]:
+    """Mean IoU of the mask that SAM itself would choose: for a click on a thing, for one with a loose box; and the
+    share of clicks on no thing that find less than 18 pixels, the smallest thing."""
+    scores = {}
+    for name, boxed in (("click_iou", False), ("box_iou", True)):
+        found, nothing = [], []
+        rng = np.random.default_rng(0)
+        for start in range(0, len(scenes), 50):
+            asked = ask(scenes[start : start + 50], rng, boxed)
+            with torch.inference_mode():
+                logits, expected = answer(model, to_input(pictures_BHWC[start : start + 50]), asked)
+            chosen = logits.gather(2, expected.argmax(-1)[:, :, None, None, None].expand(-1, -1, 1, SIZE, SIZE))
+            real = asked.masks.sum((-2, -1)) > 0
+            found.append(iou(chosen, asked.masks)[:, :, 0][real])
+            nothing.append((chosen[:, :, 0] > 0).sum((-2, -1))[~real] < 18)
+        scores[name] = torch.cat(found).mean().item()
+        if not boxed:
+            scores["nothing_found"] = torch.cat(nothing).float().mean().item()
+    return scores
+
+
+def save(model: SamModel, scores: dict[str, float], out: Path) -> None:
+    """The folder that SamModel and SamProcessor load; weights in half precision."""
+    with finished_folder(out) as folder:
+        model.half().save_pretrained(folder)
+        path = folder / "config.json"
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        path.write_text(json.dumps(config, indent=2) + "\n")
+        sides = {"height": SIZE, "width": SIZE}
+        processor = SamImageProcessor(
+            size={"longest_edge": SIZE}, pad_size=sides, image_mean=[MEAN] * 3, image_std=[STD] * 3
+        )
+        SamProcessor(processor).save_pretrained(folder)
+        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = arguments(__doc__, minutes=12.0, learning_rate=1e-3)
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    args, state = begin(parser)
+
+    model = build()
+    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    scenes = [scene_group(HELD_OUT_SEED, index)[0] for index in range(HELD_OUT)]
+    pictures = render(scenes)
+
+    def loss_of(step: int, share: float) -> Tensor:
+        rng = np.random.default_rng([args.seed, 11, step])
+        batch = pool.batch(args.seed, step, PICTURES // GROUP)
+        shown = [pool.groups[row // GROUP][row % GROUP] for row in batch.rows]
+        kept = [place for place, scene in enumerate(shown) if scene.things]
+        asked = ask([shown[place] for place in kept], rng, boxed=bool(step % 2))
+        with torch.autocast("cpu", torch.bfloat16), plain_attention():
+            logits, expected = answer(model, to_input(batch.pictures[kept]), asked)
+        return loss(logits, expected, asked.masks)
+
+    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=60)
+    final = train(model, loss_of, schedule, state, args.seed, lambda: scores_of(model, scenes, pictures))
+    save(model, final | {"threads": args.threads}, args.out)
+
+
+if __name__ == "__main__":
+    main()
