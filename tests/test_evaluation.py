@@ -15,7 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from data_prep.microworld.pack import pack
-from regionedit.config import EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import (
@@ -439,7 +440,7 @@ def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
 
 def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):
     alone = replace(config, baselines=[], edited_baselines=[], validation=None, limit=4, out=str(tmp_path / "out"))
-    asked = replace(alone, systems={"theirs": str(config_file)}, systems_limit=3)
+    asked = replace(alone, systems={"theirs": f"{config_file} --generator.guidance 2"}, systems_limit=3)
     both = evaluate(asked, Console(quiet=True))
     own, theirs = both["systems"]["learned"], both["systems"]["theirs"]
     assert theirs["n"] == own["n"] == 3 and both["n"] == 4 and theirs["failed"] == 0 and theirs["seconds"] > 0
@@ -448,7 +449,7 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
     assert few["systems"] == {}
     for name, score in few["metrics"].items():
         assert own["metrics"][name]["mean"] == pytest.approx(score["mean"], rel=1e-4, abs=1e-6)
-    made = Editor.from_config(str(config_file))
+    made = Editor.from_config(load_config(EditConfig, config_file, ["--generator.guidance", "2"]))
     (case,) = BENCHMARKS["microworld"](alone.data, 1, None)
     saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
     again = np.asarray(made.edit(case.request).image, int)
@@ -459,5 +460,7 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
     assert 'alt="theirs"' in (tmp_path / "out" / "gallery.html").read_text()
     with pytest.raises(ValueError, match=r"^systems\.theirs: .*nowhere\.yaml"):
         evaluate(replace(alone, systems={"theirs": "nowhere.yaml"}), Console(quiet=True))
+    with pytest.raises(ValueError, match=r"^systems\.theirs: .*gidance"):
+        evaluate(replace(alone, systems={"theirs": f"{config_file} --generator.gidance 2"}), Console(quiet=True))
     with pytest.raises(ValueError, match=r"^systems\.learned: this row has the name already"):
         evaluate(replace(alone, systems={"learned": str(config_file)}), Console(quiet=True))

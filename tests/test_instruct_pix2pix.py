@@ -120,6 +120,15 @@ def test_start_leaves_out_steps_and_noises_the_source(make):
 # ---------------------------------------------------------------- eq. 8, 9
 
 
+def test_equation_8_by_hand(make):
+    """A latent cell lies inside where any of its 4 x 4 pixels does, so that thin strokes stay."""
+    mask_B1hw = torch.zeros(1, 1, 32, 32)
+    mask_B1hw[..., 5, 9] = mask_B1hw[..., 31, :] = 1
+    expected = torch.zeros(1, 1, 8, 8)
+    expected[..., 1, 2] = expected[..., 7, :] = 1
+    assert torch.equal(make()._latent_masks(mask_B1hw), expected)
+
+
 def test_disentangling_by_a_mask_of_ones_changes_no_bit(make):
     plain = make().propose(pictures(), ones(), TEXTS, SEEDS)
     every = make(disentangle=True, disentangle_until=1.0).propose(pictures(), ones(), TEXTS, SEEDS)

@@ -369,7 +369,8 @@ class EvaluateConfig(EditConfig):
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
         baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
         edited_baselines: those of them that also edit, with the same generator.
-        systems: name -> an infer.py configuration that edits the same cases, in a row of its own.
+        systems: name -> an infer.py configuration that edits the same cases, in a row of its own; arguments may follow
+            the file's name, such as `configs/edit_microworld.yaml --mask_source sam`.
         systems_limit: the first cases only for them, 0 for all; their table shows this run over the same cases.
         validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
         validation_samples: how many of them.

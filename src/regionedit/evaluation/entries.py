@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -87,10 +88,11 @@ def system_editor(name: str, config: EvaluateConfig) -> Editor:
     """The editor of the infer.py configuration that `systems` names; nothing is loaded yet.
 
     Raises:
-        ValueError: its file is missing or wrong.
+        ValueError: its file is missing or wrong, or an argument behind it.
     """
     try:
-        theirs = load_config(EditConfig, config.systems[name])
+        path, *changes = shlex.split(config.systems[name])
+        theirs = load_config(EditConfig, path, changes)
         return Editor.from_config(replace(theirs, device=config.device, batch=config.batch))
     except ValueError as error:
         raise ValueError(f"systems.{name}: {error}") from None
