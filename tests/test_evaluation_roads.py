@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
+from data_prep.microworld import click_cases
+from data_prep.microworld.pack import pack
 from regionedit.config import EvaluateConfig
-from regionedit.evaluation import compare
+from regionedit.evaluation import BENCHMARKS, compare
 from regionedit.evaluation.run import evaluate
 from regionedit.evaluation.tables import TextTable, print_table
 from tests.benchmark_fixtures import flawed_emu_rows, write_emu_edit, write_magicbrush
@@ -116,3 +120,37 @@ def test_a_table_wider_than_the_console_is_printed_in_parts():
     text = console.export_text()
     assert all(head in text for head in heads[1:]) and "…" not in text
     assert text.count("a system") > 1 and all(len(line) <= 60 for line in text.splitlines())
+
+
+def test_mask_blended_inference_beside_what_it_blends(config, tiny_edit_config, tmp_path):
+    """A click makes the mask; inside it the blended picture is the baseline's, outside the source's."""
+    pack("test", 30, tmp_path / "test", workers=1, seed=0, shard_size=100)
+    assert click_cases.write_cases(tmp_path / "test", 1, tmp_path / "clicks") == 3
+    follower = replace(tiny_edit_config.region.attention, guidance=2.0, size=64)
+    plain = replace(tiny_edit_config, mask_source="everything", generator=follower)
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(asdict(plain)))
+    blend = replace(
+        config,
+        benchmark="folder",
+        data=str(tmp_path / "clicks"),
+        mask_source="sam",
+        generator=follower,
+        systems={"baseline": str(tmp_path / "plain.yaml")},
+    )
+    summary = evaluate(blend, QUIET)
+    assert summary["failed"] == 0 and summary["systems"]["baseline"]["n"] == 3
+    out = tmp_path / "out"
+    rows = pd.read_parquet(out / "systems" / "baseline" / "cases.parquet").set_index("id")
+    for case in BENCHMARKS["folder"](tmp_path / "clicks"):
+        blended, baseline, mask, everywhere = (
+            np.asarray(Image.open(out / place / f"{case.id}.png"), int)
+            for place in ("pictures", "systems/baseline/pictures", "masks", "systems/baseline/masks")
+        )
+        source = np.asarray(case.request.image, int)
+        assert (everywhere == 255).all() and 0 < (mask > 0).mean() < 1
+        assert np.array_equal(blended[mask == 0], source[mask == 0])
+        assert np.abs(blended - baseline)[mask == 255].max() <= 1
+        changed = np.abs(baseline - source).mean(-1) / 255 > 0.1
+        expected = (changed & (mask > 127)).sum() / (changed | (mask > 127)).sum()
+        assert rows.loc[case.id, "change_iou_focus"] == pytest.approx(expected, abs=1e-3)
+        assert rows.loc[case.id, "seconds"] > 0

@@ -21,9 +21,9 @@ from regionedit.evaluation.baselines import (
     true_regions,
     unchanged,
 )
-from regionedit.evaluation.editing import Share, edit_cases, find_regions
+from regionedit.evaluation.editing import Prepare, Share, edit_cases, find_regions
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
-from regionedit.mask_sources import MaskSource, load_mask_source
+from regionedit.mask_sources import MaskSource, load_mask_source, require_mask_source
 from regionedit.records import EditCase, EditRequest
 
 UNKNOWN_GRID = 16  # on which regions are scored whose source had no grid: that of ViT-L/14
@@ -81,7 +81,7 @@ def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], sha
     if config.regions_only:
         source, prepare = editor.models.mask_source(name), _asked(config)
         return Entry(name, name, lambda chosen: find_regions(source, chosen, prepare), config, edited=False)
-    return _edited(name, editor, config, CaseFolder(config.out), cases, share)
+    return _edited(name, editor, config, CaseFolder(config.out), cases, share, _asked(config))
 
 
 def system_editor(name: str, config: EvaluateConfig) -> Editor:
@@ -99,16 +99,21 @@ def system_editor(name: str, config: EvaluateConfig) -> Editor:
 
 
 def system(name: str, editor: Editor, config: EvaluateConfig, cases: Collection[EditCase], share: Share) -> Entry:
-    """Another editor on the same cases."""
+    """Another editor on the same cases; marks of theirs that its mask source does not read were not made for it."""
     config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
     folder = CaseFolder(Path(config.out) / "systems" / name, focus=config.out)
-    return _edited(name, editor, config, folder, cases, share)
+    return _edited(name, editor, config, folder, cases, share, _asked(config, marked=False))
 
 
 def _edited(
-    name: str, editor: Editor, config: EvaluateConfig, folder: CaseFolder, cases: Collection[EditCase], share: Share
+    name: str,
+    editor: Editor,
+    config: EvaluateConfig,
+    folder: CaseFolder,
+    cases: Collection[EditCase],
+    share: Share,
+    prepare: Prepare,
 ) -> Entry:
-    prepare = _asked(config)
     if config.stage != "score":
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
     first = next(iter(cases))
@@ -117,12 +122,18 @@ def _edited(
     return Entry(name, name, folder.outcomes, config, True, folder, note)
 
 
-def _asked(config: EvaluateConfig) -> Callable[[EditCase], EditRequest]:
-    """What the editor of this configuration is asked in a case; without captions the describer has to write them."""
+def _asked(config: EvaluateConfig, marked: bool = True) -> Prepare:
+    """What the editor of this configuration is asked in a case; without captions the describer has to write them.
+
+    Args:
+        marked: marks of a case are meant for this editor, whatever it reads; else it gets those that it reads alone.
+    """
+    reads = require_mask_source(config.mask_source).reads
 
     def asked(case: EditCase) -> EditRequest:
         request = case.request if config.given_captions else replace(case.request, captions=None)
-        return marked_by_truth(config.mask_source, case, request)
+        unread = () if marked else ({"mask", "box", "click"} - reads)
+        return marked_by_truth(config.mask_source, case, replace(request, **dict.fromkeys(unread)))
 
     return asked
 

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from regionedit.evaluation.entries import Entry
 
 FEW = 12  # cases that are shown one by one in a table
+OF_A_CASE = (  # what the table of few cases shows
+    "region_iou",
+    "region_iou_pixel",
+    "change_iou_focus",
+    "change_iou",
+    "edit_success",
+    "clip_instruction",
+    "clip_direction",
+    "outside_truth_change",
+    "l1",
+)
 
 # The microworld's tables differ by what a row is; those of every other benchmark show its protocol's columns.
 OWN_COLUMNS = {
@@ -152,8 +163,8 @@ def few_cases(summary: dict, entries: Sequence[Entry]) -> list[TextTable]:
     edited = [entry for entry in entries if entry.edited and len(entry.rows) == summary["n"]]
     if not edited or not 0 < summary["n"] <= FEW:
         return []
-    columns = columns_of(summary, "comparison")
-    shown = {t: c for t, c in columns.items() if any(c in e.rows and e.rows[c].notna().any() for e in edited)}
+    told = [name for name in OF_A_CASE if any(name in e.rows and e.rows[name].notna().any() for e in edited)]
+    shown = column_heads(told)
     rows, rules = [], set()
     for place, name in enumerate(edited[0].rows["id"]):
         rules.add(len(rows))
