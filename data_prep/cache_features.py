@@ -4,10 +4,12 @@
     python train.py                    --config configs/train_sd15.yaml --data.features data/features
 
 `{shard}.text_features.safetensors`: CLIP's embeddings of both captions; a step then encodes no text.
-`{shard}.latents.safetensors`: the source's latent; a step then encodes the source once less. With `generator.masked_image: latent` no
-encoding is left; with `pixel`, the default, the masked picture is another one at every step and is still encoded. With
-stored proposals (`data.proposals`) no step needs latents. Another model, revision, precision, size, caption or picture is
-refused by train.py. A shard is written whole or not at all; run again to go on.
+`{shard}.latents.safetensors`: the source's latent; a step then encodes the source once less. With
+`generator.masked_image: latent` no encoding is left; with `pixel`, the default, the masked picture is another one at
+every step and is still encoded. With stored proposals (`data.proposals`) no step needs latents.
+
+Another model, revision, precision, size, caption or picture is refused by train.py. A shard is written whole or not at
+all; run again to go on.
 
 Shape letters: B batch, D CLIP's width, C h w of a latent.
 """

@@ -1,9 +1,9 @@
 """Rules about a caption alone: its length, its script and language, boilerplate.
 
 The language is guessed without a model. A caption is held to be foreign when too many of its letters are not Latin, or
-too many of its words are function words of another European language. Words that English has too (met, pour, des), or that stand in many names
-(de, la, los, van), are in no list: "Los Angeles" is no Spanish. So a foreign caption without function words ("Rotes Sofa
-Wohnzimmer") passes; an English one is hardly ever marked.
+too many of its words are function words of another European language. Words that English has too (met, pour, des), or
+that stand in many names (de, la, los, van), are in no list: "Los Angeles" is no Spanish. So a foreign caption without
+function words ("Rotes Sofa Wohnzimmer") passes; an English one is hardly ever marked.
 """
 
 from __future__ import annotations

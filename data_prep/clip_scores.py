@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from filter_config import FilterConfig
-from measurements import Measurements, read_part
+from measurements import CHANGED, Measurements, ShardChanged, read_part
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -51,6 +51,9 @@ class ClipScores:
         Args:
             digest: of its measurements, which change with the tar.
             found: its measurements.
+
+        Raises:
+            ShardChanged: the tar is no longer the one that was measured.
         """
         written = read_instructions(folder, shard).entries
         keys = [key.decode(errors="surrogateescape") for key in found.keys.tolist()]
@@ -61,20 +64,25 @@ class ClipScores:
         if (kept := _kept(path, stamp)) is not None:
             return kept
         scores = {name: np.full(len(found), np.nan, np.float32) for name in SCORES}
-        members, captions = index_tar(folder / f"{shard}.tar"), found.captions()
+        tar = folder / f"{shard}.tar"
+        members, captions = index_tar(tar), found.captions()
+        if list(members) != keys:
+            raise ShardChanged(f"{tar}: {CHANGED}")
         sound = np.flatnonzero(found.flaws == 0).tolist()
-        handle = os.open(folder / f"{shard}.tar", os.O_RDONLY)
+        handle = os.open(tar, os.O_RDONLY)
         try:
             for start in range(0, len(sound), self.config.batch):
                 places = sound[start : start + self.config.batch]
-                pictures = [self._picture(handle, members[keys[place]]) for place in places]
+                pictures = [self._picture(tar, handle, members[keys[place]]) for place in places]
                 texts_BD = self._texts([captions[place] for place in places])
                 images_BD = F.normalize(self.clip.encode_image(to_tensor(pictures)).global_BD, dim=1)
                 scores["text_image"][places] = (texts_BD * images_BD).sum(1).cpu().numpy()
                 aimed = [i for i, place in enumerate(places) if targets[place]]
                 if aimed:
                     targets_BD = self._texts([targets[places[i]] for i in aimed])
-                    scores["text_text"][[places[i] for i in aimed]] = (texts_BD[aimed] * targets_BD).sum(1).cpu().numpy()
+                    scores["text_text"][[places[i] for i in aimed]] = (
+                        (texts_BD[aimed] * targets_BD).sum(1).cpu().numpy()
+                    )
         finally:
             os.close(handle)
         write_atomic(path, save(scores, {"stamp": stamp}))
@@ -91,9 +99,9 @@ class ClipScores:
     def _texts(self, texts: list[str]) -> torch.Tensor:
         return F.normalize(self.clip.encode_text(texts), dim=1)
 
-    def _picture(self, handle: int, parts: dict[str, tuple[int, int]]) -> Image.Image:
+    def _picture(self, tar: Path, handle: int, parts: dict[str, tuple[int, int]]) -> Image.Image:
         place = next(parts[suffix] for suffix in PICTURES if suffix in parts)
-        picture = upright_rgb(Image.open(io.BytesIO(read_part(handle, place))))
+        picture = upright_rgb(Image.open(io.BytesIO(read_part(tar, handle, place))))
         return picture.resize((self.clip.image_size,) * 2, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 

@@ -5,9 +5,9 @@
     python data_prep/filter.py --config configs/filter.yaml --data data/crawl                      # once, to decide
 
 Every shard is measured once (`{shard}.measured.safetensors`); deciding reads only that, so that other rules take
-seconds. `{shard}.marks.jsonl` then names what is left out and why, `filter.json` counts the reasons, and training leaves
-marked samples out (`data.marks`). Delete the .marks.jsonl files to have everything back. Run again to go on; shards that
-did not change are skipped.
+seconds. `{shard}.marks.jsonl` then names what is left out and why, `filter.json` counts the reasons, and training
+leaves marked samples out (`data.marks`). Delete the .marks.jsonl files to have everything back. Run again to go on;
+shards that did not change are skipped.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Outcome:
     """What filtering a folder came to.
 
     Args:
-        shards: how many were decided; 0 where only a part was measured.
+        shards: how many could be read.
         written: how many of them got new marks.
-        samples: in these shards.
+        samples: that were decided; none where only a part of the shards was measured.
         marked: samples with any mark.
         reasons: samples by reason; one sample may have several.
         broken: why shards could not be read, by name.
@@ -61,7 +61,9 @@ class Outcome:
         """Why the run must not pass for a good one, or None."""
         shards = self.shards + len(self.broken)
         if len(self.broken) > limit * shards:
-            return f"{len(self.broken)} of {shards} shards cannot be read, the first: {next(iter(self.broken.values()))}"
+            return (
+                f"{len(self.broken)} of {shards} shards cannot be read, the first: {next(iter(self.broken.values()))}"
+            )
         useless = sum(self.reasons.get(flaw, 0) for flaw in FLAWS)
         if useless > limit * self.samples:
             return f"{useless} of {self.samples} samples cannot be used under any rules, see {COUNTS}"
@@ -80,22 +82,40 @@ def filter_shards(config: FilterConfig) -> Outcome:
     shards = find_shards(folder)[config.part :: config.parts]
     with ProcessPoolExecutor(config.workers) as pool:
         digests = _measure_all(pool, folder, shards, config, outcome)
+        outcome.shards = len(digests)
         if config.parts > 1:
             return outcome
         scores = _clip_scores(folder, digests, config)
         jobs = {shard: (folder, shard, config, scores.get(shard, {})) for shard in digests}
         seen = dict(_each(pool, _look, jobs, "applying the rules"))
-    seen = {shard: seen[shard] for shard in digests}
     tests = {name: benchmark_hashes(name, Path(path)) for name, path in config.decontaminate.items()}
-    ends = np.cumsum([len(found.keys) for _, found in seen.values()])
-    crowd = _together([found for _, found in seen.values()])
-    shared = {reason: np.split(marked, ends[:-1]) for reason, marked in shared_reasons(crowd, config, tests).items()}
-    for place, (shard, (reasons, found)) in enumerate(seen.items()):
-        reasons |= {reason: parts[place] for reason, parts in shared.items()}
-        _mark(folder, shard, found.keys, reasons, config, digests[shard], outcome)
-    counts = {"samples": outcome.samples, "marked": outcome.marked, "reasons": outcome.reasons, "broken": outcome.broken}
+    if digests:
+        _decide(folder, {shard: seen[shard] for shard in digests}, digests, config, tests, outcome)
+    counts = {
+        "samples": outcome.samples,
+        "marked": outcome.marked,
+        "reasons": outcome.reasons,
+        "broken": outcome.broken,
+    }
     write_atomic(folder / COUNTS, json.dumps(counts | {"rules": config.rules()}, indent=2).encode())
     return outcome
+
+
+def _decide(
+    folder: Path,
+    seen: dict[str, tuple[dict[str, np.ndarray], Crowd]],
+    digests: dict[str, str],
+    config: FilterConfig,
+    tests: dict[str, np.ndarray],
+    outcome: Outcome,
+) -> None:
+    """Compare all samples with each other and with the test pictures, and write every shard's marks."""
+    ends = np.cumsum([len(found.keys) for _, found in seen.values()])
+    shared = shared_reasons(_together([found for _, found in seen.values()]), config, tests)
+    parts = {reason: np.split(marked, ends[:-1]) for reason, marked in shared.items()}
+    for place, (shard, (reasons, found)) in enumerate(seen.items()):
+        everything = reasons | {reason: marked[place] for reason, marked in parts.items()}
+        _mark(folder, shard, found.keys, everything, config, digests[shard], outcome)
 
 
 def _check(config: FilterConfig) -> None:
@@ -104,7 +124,9 @@ def _check(config: FilterConfig) -> None:
     if config.workers < 1:
         raise ValueError(f"workers: {config.workers}, must be at least 1")
     if config.near_duplicates is not None and not 0 <= config.near_duplicates <= 15:
-        raise ValueError(f"near_duplicates: {config.near_duplicates} bits; 0 to 15, beyond which pictures are not alike")
+        raise ValueError(
+            f"near_duplicates: {config.near_duplicates} bits; 0 to 15, beyond which pictures are not alike"
+        )
     if config.max_text_text is not None and config.min_text_text is not None:
         if config.max_text_text <= config.min_text_text:
             raise ValueError(f"max_text_text: {config.max_text_text} leaves nothing above {config.min_text_text}")
@@ -172,7 +194,6 @@ def _mark(
     if read_header(path).get("hash") != identity:
         write_marks(path, config.rules(), identity, marks)
         outcome.written += 1
-    outcome.shards += 1
     outcome.samples += len(keys)
     outcome.marked += len(marked)
     for name, row in zip(reasons, table, strict=True):

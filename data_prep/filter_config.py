@@ -28,8 +28,9 @@ class FilterConfig:
         part: which share of the shards this process measures, from 0.
         parts: into how many shares the shards are divided, for several machines; each then only measures its share, and
             a last run without parts decides.
-        max_bad_fraction: share of samples that cannot be used at all (unpaired, unreadable, caption not UTF-8 or empty),
-            and of shards that cannot be read, above which the run ends with an error, after everything is written.
+        max_bad_fraction: share of samples that cannot be used at all (unpaired, unreadable, caption not UTF-8 or
+            empty), and of shards that cannot be read, above which the run ends with an error, after everything is
+            written.
         min_side: fewest pixels of the shorter side.
         max_aspect: largest ratio of the longer side to the shorter.
         min_words: of the caption.
@@ -48,8 +49,8 @@ class FilterConfig:
             -> its folder. A folder of any other name is searched for pictures.
         decontaminate_distance: bits of the perceptual hash, of 63, up to which a picture is taken for a test picture.
         duplicates: of pictures that are equal byte for byte only the first, in the order of keys, stays.
-        near_duplicates: bits of the perceptual hash, of 63, up to which pictures are taken for copies of each other; the
-            first stays.
+        near_duplicates: bits of the perceptual hash, of 63, up to which pictures are taken for copies of each other;
+            the first stays.
         encoders: the CLIP of the three rules above; loaded only where one of them is set.
         device: of that CLIP: cpu, cuda, cuda:1, mps; auto takes what is there.
         batch: pictures that CLIP sees together.

@@ -2,9 +2,8 @@
 
     python data_prep/index.py --data data/crawl        # writes data/crawl/index.json
 
-With the hashes two copies of a data set can be compared, and a list of keys and hashes can be published where pictures
-must not be. A file is hashed again only when it has changed. Broken shards are listed with their reason; the command then
-ends with 1.
+By the hashes two copies of a data set can be compared. A file is hashed again only when it has changed. Broken shards
+are listed with their reason; the command then ends with 1.
 """
 
 from __future__ import annotations
@@ -93,7 +92,9 @@ def _contents(folder: Path, shard: str) -> dict[str, Any]:
     written, out = read_instructions(folder, shard), left_out(folder, shard)
     counts: dict[str, Counter] = {name: Counter() for name in COUNTERS}
     counts["dropped"].update(written.dropped.values())
-    counts["marks"].update(reason for path in mark_files(folder, shard) for why in read_marks(path).values() for reason in why)
+    counts["marks"].update(
+        reason for path in mark_files(folder, shard) for why in read_marks(path).values() for reason in why
+    )
     handle = os.open(folder / f"{shard}.tar", os.O_RDONLY)
     try:
         for key, parts in members.items():

@@ -29,6 +29,7 @@ from regionedit.images import MAX_PIXELS, upright_rgb
 LAYOUT = "regionedit-measured-1"
 FLAWS = ("", "unpaired", "unreadable", "caption_not_utf8", "caption_empty")
 """What makes a sample useless under any rules."""
+CHANGED = "changes while it is read; filter again when it is complete"
 
 
 class ShardChanged(ValueError):
@@ -89,7 +90,7 @@ def measure(folder: Path, shard: str, columns: Sequence[str]) -> str:
         if _stamp(tar, columns) == stamp:
             break
     else:
-        raise ShardChanged(f"{tar}: changes while it is read; filter again when it is complete")
+        raise ShardChanged(f"{tar}: {CHANGED}")
     tensors = {f.name: np.ascontiguousarray(getattr(found, f.name)) for f in fields(found)}
     tensors["keys"] = found.keys.view(np.uint8).reshape(len(found), -1 if len(found) else 1)
     total = hashlib.sha256()
@@ -126,8 +127,8 @@ def open_sound(data: bytes) -> tuple[tuple[int, int], Image.Image]:
         raise ValueError(str(error)) from None
 
 
-def read_part(handle: int, place: tuple[int, int]) -> bytes:
-    """One member of a tar.
+def read_part(tar: Path, handle: int, place: tuple[int, int]) -> bytes:
+    """One member of a tar that is open as `handle`.
 
     Raises:
         ShardChanged: the file has become shorter.
@@ -135,7 +136,7 @@ def read_part(handle: int, place: tuple[int, int]) -> bytes:
     offset, length = place
     data = os.pread(handle, length, offset)
     if len(data) < length:
-        raise ShardChanged("shorter than its index")
+        raise ShardChanged(f"{tar}: {CHANGED}")
     return data
 
 
@@ -172,11 +173,11 @@ def _read(tar: Path, columns: Sequence[str]) -> Measurements:
     try:
         for place, parts in enumerate(members.values()):
             pictures = [parts[suffix] for suffix in PICTURES if suffix in parts]
-            caption = read_part(handle, parts["txt"]) if "txt" in parts else b""
+            caption = read_part(tar, handle, parts["txt"]) if "txt" in parts else b""
             captions.append(caption)
             flaw = "unpaired" if len(pictures) != 1 or "txt" not in parts else _caption_flaw(caption)
             if len(pictures) == 1:
-                data = read_part(handle, pictures[0])
+                data = read_part(tar, handle, pictures[0])
                 sha256[place] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
                 try:
                     sizes[place], picture = open_sound(data)
@@ -184,7 +185,7 @@ def _read(tar: Path, columns: Sequence[str]) -> Measurements:
                 except ValueError:
                     flaw = flaw if flaw == "unpaired" else "unreadable"
             if "json" in parts:
-                values[place] = _numbers(read_part(handle, parts["json"]), columns)
+                values[place] = _numbers(read_part(tar, handle, parts["json"]), columns)
             flaws[place] = FLAWS.index(flaw)
     finally:
         os.close(handle)

@@ -18,7 +18,7 @@ import yaml
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
 from tests import tiny_models
 
-SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
+SCRIPTS = Path(__file__).parents[1] / "data_prep"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,8 +29,9 @@ def one_thread():
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a module of data_prep/microworld as the scripts there see each other."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    """Imports a module of data_prep or data_prep/microworld as the scripts there see each other."""
+    for folder in (SCRIPTS, SCRIPTS / "microworld"):
+        monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
 
 

@@ -89,7 +89,9 @@ def test_half_precision_is_close(settings):
 
 def test_text_alone_serves_stored_proposals_too(settings, tmp_path):
     assert cache_features(cached(settings, "--latents=false")) == 2
-    assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [FILES["text"].format(f"0000{n}") for n in (0, 1)]
+    assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [
+        FILES["text"].format(f"0000{n}") for n in (0, 1)
+    ]
     check(training(settings))
     batch = next(iter(PairsDataModule(training(settings).data, 0, 1).train_dataloader()))
     assert batch.source_text_BD.shape == (4, tiny_models.WIDTH) and batch.latents_BChw is None

@@ -192,8 +192,8 @@ class DataConfig:
         proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
         marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` names, where there are
             such files.
-        features: folder of cached features `{shard:05d}.text_features.safetensors` and `{shard:05d}.latents.safetensors`
-            of these shards, or None: each step computes them. Features made otherwise are refused.
+        features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
+            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features made otherwise are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         image_size: pictures are resized to this square.
         workers: loader processes per rank.

@@ -1,6 +1,7 @@
 """What travels along the two roads: frozen records with shapes and ranges, no behaviour beyond saving.
 
-Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K instructions of one request.
+Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K instructions of one
+request.
 Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit.
 """
 

@@ -135,9 +135,7 @@ def _build(
     )
 
 
-def _stamps(
-    folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str], marks: bool
-) -> list:
+def _stamps(folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str], marks: bool) -> list:
     """[name, bytes, time] of every file that the manifest speaks of; by it a kept manifest is believed."""
     stamps = []
     for shard in shards:

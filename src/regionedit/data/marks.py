@@ -72,9 +72,7 @@ def read_marks(path: Path) -> dict[str, tuple[str, ...]]:
                 if not isinstance(key, str) or not all(isinstance(reason, str) for reason in reasons):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{path}, line {number}: not a mark; delete the file and mark again"
-                ) from None
+                raise ValueError(f"{path}, line {number}: not a mark; delete the file and mark again") from None
             marks[key] = reasons
     return marks
 

@@ -85,8 +85,8 @@ class ShardReader:
 
         Raises:
             BadSample: its picture or caption cannot be used; another sample may take its place.
-            ValueError: its shard is gone or has become shorter since it was indexed, or its cached features are of other
-                captions or another picture; the run must stop.
+            ValueError: its shard is gone or has become shorter since it was indexed, or its cached features are of
+                other captions or another picture; the run must stop.
         """
         columns = self.manifest.columns
         stored = self.stored("picture", sample)
