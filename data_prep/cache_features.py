@@ -81,19 +81,17 @@ def cache_features(config: FeaturesConfig) -> int:
     folder = Path(config.data.features)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     reader = ShardReader(manifest, config.data.image_size)
-    wanted = {
-        "text": text_settings(config.encoders) if config.text else None,
-        "latents": latent_settings(config.generator, config.data.image_size) if config.latents else None,
-    }
+    wanted = _settings(config)
     jobs = []
     for shard, samples in list(_shards(manifest))[config.part :: config.parts]:
         for kind, settings in wanted.items():
             path, stamp = folder / FILES[kind].format(shard), _stamp(manifest, shard, config.storage)
-            if settings is not None and made_with(path) != (settings, stamp):
+            if made_with(path) != (settings, stamp):
                 jobs.append((kind, path, stamp, samples))
     if not jobs:
         return 0
     encode = _Encoders(config, {kind for kind, *_ in jobs})
+    wanted = _settings(config)  # a model that had to be fetched has a commit only now
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=sum(len(samples) for *_, samples in jobs))
@@ -120,6 +118,16 @@ def _check(config: FeaturesConfig) -> None:
         raise ValueError("text, latents: both are false, so there is nothing to cache")
     if config.latents and not issubclass(require_generator(config.generator.name), StableDiffusion):
         raise ValueError(f"latents: generator {config.generator.name!r} can use none; set --latents false")
+
+
+def _settings(config: FeaturesConfig) -> dict[str, dict]:
+    """By kind, what the features are made with."""
+    settings = {}
+    if config.text:
+        settings["text"] = text_settings(config.encoders)
+    if config.latents:
+        settings["latents"] = latent_settings(config.generator, config.data.image_size)
+    return settings
 
 
 def _shards(manifest: Manifest) -> Iterator[tuple[str, range]]:

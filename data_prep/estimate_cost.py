@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results.json"
-OURS = "our own assumption"
+OURS = "ours"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ RATES = {
     "measured_bytes": Rate(180, "bytes a sample", f"{OURS}: hashes, sizes and caption that the filter keeps"),
     "text_bytes": Rate(3072, "bytes a sample", "two captions, 768 numbers each, float16", "counted"),
     "latent_bytes": Rate(32768, "bytes a sample", "4 x 64 x 64 numbers, float16, at 512 px", "counted"),
+    "proposal_kb": Rate(450, "kB a proposal", f"{OURS}: PNG of 512 px with its mask"),
     "output_tokens": Rate(60, "tokens a caption", OURS),
     "llm_rate": Rate(
         5500, "output tokens/s a GPU", "github.com/NVIDIA/TensorRT-LLM/issues/2648: a user's A100 80 GB, Llama 3 8B"
@@ -107,7 +108,7 @@ def known_rates(results: Path, given: Mapping[str, float]) -> dict[str, Rate]:
     rates = {}
     for name, rate in RATES.items():
         if name in given:
-            rate = replace(rate, value=given[name], source="given", kind="given")
+            rate = replace(rate, value=given[name], source="an argument", kind="given")
         elif rate.benchmark and rate.benchmark[0] in measured:
             benchmark, field = rate.benchmark
             found = measured[benchmark]
@@ -160,6 +161,9 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
     tell("cache", "disk, captions", lambda: samples * r["text_bytes"], _disk)
     tell("cache", "disk, latents", lambda: samples * r["latent_bytes"], _disk)
     tell("cache", "hours", lambda: on_nodes(gpu_hours(r["step_tflop"] - r["cached_tflop"])), _hours)
+    tell("proposals", "disk", lambda: samples * r["proposal_kb"] * 1e3, _disk)
+    tell("proposals", "GPU-hours", lambda: gpu_hours(r["step_tflop"] - r["stored_tflop"]), _hours)
+    tell("proposals", "hours", lambda: on_nodes(gpu_hours(r["step_tflop"] - r["stored_tflop"])), _hours)
     for how in ("step", "cached", "stored"):
         what = {"step": "as it is", "cached": "cached features", "stored": "stored proposals"}[how]
         name = f"{how}_tflop"
@@ -198,7 +202,7 @@ def _print(plans: Mapping[int, list[Line]], rates: Mapping[str, Rate]) -> None:
             print(f"  {line.stage:<13}{line.what:<39}{line.amount:>16}   {'; '.join(by_kind)}")
     print("\nWhat it rests on; every name is an argument\n")
     for name, rate in rates.items():
-        print(f"  {name:<15}{rate.value:>10,.4g} {rate.unit:<22}{rate.kind}: {rate.source}")
+        print(f"  {name:<15}{rate.value:>10,.5g} {rate.unit:<22}{rate.kind}: {rate.source}")
 
 
 def main(argv: list[str] | None = None) -> None:

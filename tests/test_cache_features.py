@@ -48,7 +48,7 @@ def losses(config: TrainConfig) -> dict[str, float]:
     from regionedit.losses import total
 
     loss, terms = total(outputs, config.loss)
-    return {"loss": float(loss)} | {name: float(value.mean()) for name, value in terms.items()}
+    return {"loss": loss.item()} | {name: value.mean().item() for name, value in terms.items()}
 
 
 def check(config: TrainConfig) -> None:

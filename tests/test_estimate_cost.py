@@ -13,7 +13,7 @@ ROUND = {
     "measured_bytes": 200, "text_bytes": 4000, "latent_bytes": 10000, "output_tokens": 36, "llm_rate": 1000,
     "llm_share": 0.5, "filter_rate": 500, "filter_scale": 4, "loader_rate": 100, "cores": 20, "gpus": 10, "nodes": 2,
     "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "step_tflop": 36, "cached_tflop": 18,
-    "stored_tflop": 1.8, "epochs": 3,
+    "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 250,
 }  # fmt: skip
 MILLION = {
     ("download", "links"): "2,000,000",
@@ -29,6 +29,9 @@ MILLION = {
     ("cache", "disk, captions"): "4.0 GB",
     ("cache", "disk, latents"): "10.0 GB",
     ("cache", "hours"): "5.00 h",  # 18e6 / 50 / 20
+    ("proposals", "disk"): "250.0 GB",
+    ("proposals", "GPU-hours"): "190 h",  # 34.2e6 / 50
+    ("proposals", "hours"): "9.50 h",
     ("train", "GPU-hours, as it is"): "600 h",
     ("train", "hours, as it is"): "30.00 h",
     ("train", "GPU-hours, cached features"): "300 h",

@@ -52,7 +52,7 @@ BORDERLINE = {  # passes, by a hair
     "words": sample(23, "old brown dog"),
     "columns": sample(24, punsafe=0.5, pwatermark=0.8),
     "no_numbers": sample(25, punsafe="high", pwatermark=None),
-    "latin": sample(26, "the word собака means dog in the Russian language of today, they say"),
+    "latin": sample(26, "the word собака means dog in the Russian language of today, or so they say in the book"),
     "names": sample(27, "a tram in Rio de Janeiro near Le Corbusier's house"),
 }
 
