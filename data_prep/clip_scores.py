@@ -50,22 +50,22 @@ class ClipScores:
 
         Args:
             digest: of its measurements, which change with the tar.
-            found: its measurements.
+            found: its measurements, with the captions that count.
 
         Raises:
             ShardChanged: the tar is no longer the one that was measured.
         """
         written = read_instructions(folder, shard).entries
-        keys = [key.decode(errors="surrogateescape") for key in found.keys.tolist()]
+        keys, captions = found.names(), found.captions()
         targets = [written.get(key, {}).get("target_caption") for key in keys]
-        decides = json.dumps([self._model, digest, targets], sort_keys=True)
+        decides = json.dumps([self._model, digest, captions, targets], sort_keys=True)
         stamp = hashlib.sha256(decides.encode()).hexdigest()
         path = folder / f"{shard}.clip_scores.safetensors"
         if (kept := _kept(path, stamp)) is not None:
             return kept
         scores = {name: np.full(len(found), np.nan, np.float32) for name in SCORES}
         tar = folder / f"{shard}.tar"
-        members, captions = index_tar(tar), found.captions()
+        members = index_tar(tar)
         if list(members) != keys:
             raise ShardChanged(f"{tar}: {CHANGED}")
         sound = np.flatnonzero(found.flaws == 0).tolist()

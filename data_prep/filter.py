@@ -28,10 +28,11 @@ from filter_rules import Crowd, own_reasons, shared_reasons
 from measurements import FLAWS, Measurements, load, measure
 from rich.console import Console
 from rich.progress import track
+from sidecars import read_instructions
 
 from regionedit.command_line import parse_command
 from regionedit.data.index import find_shards
-from regionedit.data.marks import MARKS, read_header, write_marks
+from regionedit.data.marks import MARKS, SUBSET, read_header, read_marks, write_marks
 from regionedit.files import write_atomic
 
 COUNTS = "filter.json"
@@ -139,13 +140,21 @@ def _measure_all(
     """Digests of the measurements of the shards that can be read, in their order."""
     jobs = {shard: (folder, shard, config.columns) for shard in shards}
     digests = {}
-    for shard, digest in _each(pool, measure, jobs, "measuring"):
-        if isinstance(digest, ValueError):
-            outcome.broken[shard] = str(digest)
+    for shard, (digest, problem) in _each(pool, _measure, jobs, "measuring"):
+        if problem:
+            outcome.broken[shard] = problem
         else:
             digests[shard] = digest
     outcome.broken = dict(sorted(outcome.broken.items()))
     return {shard: digests[shard] for shard in shards if shard in digests}
+
+
+def _measure(folder: Path, shard: str, columns: tuple[str, ...]) -> tuple[str, str]:
+    """The digest of a shard's measurements, or what is wrong with the shard."""
+    try:
+        return measure(folder, shard, columns), ""
+    except ValueError as error:
+        return "", str(error)
 
 
 def _clip_scores(folder: Path, digests: dict[str, str], config: FilterConfig) -> dict[str, dict[str, np.ndarray]]:
@@ -155,22 +164,30 @@ def _clip_scores(folder: Path, digests: dict[str, str], config: FilterConfig) ->
 
     clip = ClipScores(config)
     shards = track(digests.items(), "asking CLIP", console=Console(stderr=True))
-    return {shard: clip.measure(folder, shard, digest, load(folder, shard)) for shard, digest in shards}
+    return {shard: clip.measure(folder, shard, digest, _load(folder, shard)) for shard, digest in shards}
+
+
+def _load(folder: Path, shard: str) -> Measurements:
+    """Measurements with the captions that training will read."""
+    return load(folder, shard).with_captions(read_instructions(folder, shard).captions())
 
 
 def _look(
     folder: Path, shard: str, config: FilterConfig, scores: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], Crowd]:
     """The rules that look at a sample alone, and what the others need of this shard."""
-    found: Measurements = load(folder, shard)
+    found = _load(folder, shard)
     reasons = own_reasons(found, config, scores)
     half = np.ascontiguousarray(found.sha256[:, :16])
-    marked = np.any(list(reasons.values()), axis=0)
-    return reasons, Crowd(found.keys, half.view("V16")[:, 0], found.hashes, found.has_hash, marked)
+    subset = folder / SUBSET.format(shard)
+    not_chosen = read_marks(subset) if subset.is_file() else {}
+    out = np.array([key in not_chosen for key in found.names()], bool)
+    out |= np.any(list(reasons.values()), axis=0)
+    return reasons, Crowd(found.keys, half.view("V16")[:, 0], found.hashes, found.has_hash, out)
 
 
 def _together(parts: list[Crowd]) -> Crowd:
-    fields = ("keys", "sha256", "hashes", "has_hash", "marked")
+    fields = ("keys", "sha256", "hashes", "has_hash", "out")
     return Crowd(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
@@ -201,15 +218,12 @@ def _mark(
 
 
 def _each(pool: Executor, work: Callable, jobs: dict[str, tuple], what: str) -> Iterator[tuple[str, object]]:
-    """Results of the jobs as they come, each with its name; a ValueError is a result."""
+    """Results of the jobs as they come, each with its name."""
     running = {pool.submit(work, *job): name for name, job in jobs.items()}
     try:
         for future in track(as_completed(running), what, len(running), console=Console(stderr=True)):
-            error = future.exception()
-            if error is not None and not isinstance(error, ValueError):
-                raise error
-            yield running[future], error or future.result()
-    except BaseException:
+            yield running[future], future.result()
+    except BaseException:  # do not finish thousands of shards before the error is told
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 

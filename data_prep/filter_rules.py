@@ -77,20 +77,20 @@ class Crowd:
         sha256: 16 bytes each [T], the first half of the digest.
         hashes: uint64 [T].
         has_hash: bool [T].
-        marked: bool [T], by a rule that looks at a sample alone.
+        out: bool [T], marked by a rule that looks at a sample alone, or left out by a subset.
     """
 
     keys: np.ndarray
     sha256: np.ndarray
     hashes: np.ndarray
     has_hash: np.ndarray
-    marked: np.ndarray
+    out: np.ndarray
 
 
 def shared_reasons(crowd: Crowd, config: FilterConfig, tests: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The samples that are test pictures, or copies of one that stays.
 
-    A copy of a marked sample is not marked for it: of every picture, one good sample stays if there is one.
+    A copy of a sample that is out is not marked for it: of every picture, one good sample stays if there is one.
 
     Args:
         tests: perceptual hashes of each benchmark's pictures, by its name.
@@ -99,18 +99,18 @@ def shared_reasons(crowd: Crowd, config: FilterConfig, tests: Mapping[str, np.nd
         By reason, bool [T]; the same whatever the order and number of shards.
     """
     reasons = {}
-    marked = crowd.marked.copy()
+    out = crowd.out.copy()
     for name, hashes in tests.items():
         known = crowd.has_hash & near_any(crowd.hashes, hashes, config.decontaminate_distance)
         reasons[f"decontaminate: {name}"] = known
-        marked |= known
+        out |= known
     if config.duplicates:
-        reasons["duplicates"] = _copies(crowd.keys, ~marked, lambda order: _repeated(crowd.sha256[order]))
-        marked |= reasons["duplicates"]
+        reasons["duplicates"] = _copies(crowd.keys, ~out, lambda order: _repeated(crowd.sha256[order]))
+        out |= reasons["duplicates"]
     if config.near_duplicates is not None:
         reasons["near_duplicates"] = _copies(
             crowd.keys,
-            ~marked & crowd.has_hash,
+            ~out & crowd.has_hash,
             lambda order: later_copies(crowd.hashes[order], config.near_duplicates),
         )
     return reasons

@@ -101,10 +101,12 @@ def _contents(folder: Path, shard: str) -> dict[str, Any]:
             counts["formats"].update(suffix for suffix in parts if suffix in PICTURES)
             if key in out:
                 continue
+            entry = written.entries.get(key, {})
             if "txt" in parts:
                 offset, length = parts["txt"]
-                counts["caption_words"][_words(os.pread(handle, length, offset).decode(errors="replace"))] += 1
-            if entry := written.entries.get(key):
+                caption = entry.get("source_caption") or os.pread(handle, length, offset).decode(errors="replace")
+                counts["caption_words"][_words(caption)] += 1
+            if entry:
                 counts["instruction_words"][_words(entry.get("instruction", ""))] += 1
                 counts["target_words"][_words(entry.get("target_caption", ""))] += 1
                 counts["operations"][entry.get("operation") or "not told"] += 1

@@ -12,8 +12,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,22 @@ class Measurements:
         """As UTF-8; what is not is replaced, and flawed anyway."""
         everything, starts = self.letters.tobytes(), [0, *self.ends.tolist()]
         return [everything[a:b].decode(errors="replace").strip() for a, b in zip(starts, starts[1:], strict=False)]
+
+    def names(self) -> list[str]:
+        """The keys as text, as `index_tar` gives them."""
+        return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
+
+    def with_captions(self, written: Mapping[str, str]) -> Measurements:
+        """The same with other captions for some keys: what is wrong with their own does not matter any more."""
+        if not written:
+            return self
+        flaws, encoded = self.flaws.copy(), []
+        for place, (key, caption) in enumerate(zip(self.names(), self.captions(), strict=True)):
+            if key in written and FLAWS[flaws[place]].startswith("caption"):
+                flaws[place] = 0
+            encoded.append(written.get(key, caption).encode())
+        ends = np.cumsum([len(caption) for caption in encoded], dtype=np.int64)
+        return replace(self, flaws=flaws, letters=np.frombuffer(b"".join(encoded), np.uint8), ends=ends)
 
 
 def measure(folder: Path, shard: str, columns: Sequence[str]) -> str:

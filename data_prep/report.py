@@ -111,10 +111,11 @@ def _card(file: io.BufferedReader, key: str, parts: Mapping[str, tuple[int, int]
         return file.read(length)
 
     suffix = next((suffix for suffix in PICTURES if suffix in parts), None)
+    caption = stored("txt").decode(errors="replace").strip() if "txt" in parts else ""
     return {
         "key": key,
         "picture": _thumbnail(stored(suffix)) if suffix else "",
-        "caption": stored("txt").decode(errors="replace").strip() if "txt" in parts else "",
+        "caption": entry.get("source_caption") or caption,
         "instruction": entry.get("instruction", ""),
         "target": entry.get("target_caption", ""),
         "operation": entry.get("operation", ""),

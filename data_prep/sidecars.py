@@ -24,6 +24,10 @@ class Instructions:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
+    def captions(self) -> dict[str, str]:
+        """Captions of the sources that were written anew, by key; they stand in for those of the tar."""
+        return {key: entry["source_caption"] for key, entry in self.entries.items() if entry.get("source_caption")}
+
 
 def read_instructions(folder: Path, shard: str) -> Instructions:
     """The instructions of a shard; none where none are written yet.

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-from regionedit.command_line import load_config
 from regionedit.data.manifest import Manifest
+from regionedit.data.marks import write_marks
 from tests.benchmark_fixtures import emu_row, write_emu_edit
 from tests.crawls import jpeg, photograph, read_reasons, sample, write_crawl
+from tests.shards import write_instructions
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def run(script):
-    """Filters a folder with the shipped rules and changes to them."""
-    config_class, module = script("filter_config").FilterConfig, script("filter")
-
-    def run(folder: Path, *changes: str):
-        overrides = [f"--data={folder}", "--workers=1", *changes]
-        return module.filter_shards(load_config(config_class, ROOT / "configs/filter.yaml", overrides))
-
-    return run
 
 
 FLAWED = {  # the reason, and a sample that has this one alone
@@ -57,11 +40,11 @@ BORDERLINE = {  # passes, by a hair
 }
 
 
-def test_every_rule_finds_its_sample_and_no_other(tmp_path, run):
+def test_every_rule_finds_its_sample_and_no_other(tmp_path, run_filter):
     good = {f"good_{name}": parts for name, parts in BORDERLINE.items()}
     folder = write_crawl(tmp_path, [FLAWED, good])
     tars = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
-    outcome = run(folder, "--max_bad_fraction=1")
+    outcome = run_filter(folder, "--max_bad_fraction=1")
     assert read_reasons(folder) == {reason: [reason] for reason in FLAWED}
     assert {reason: count for reason, count in outcome.reasons.items() if count} == dict.fromkeys(FLAWED, 1)
     assert (outcome.samples, outcome.marked) == (len(FLAWED) + len(BORDERLINE), len(FLAWED))
@@ -69,7 +52,7 @@ def test_every_rule_finds_its_sample_and_no_other(tmp_path, run):
     assert {path.name: path.read_bytes() for path in folder.glob("*.tar")} == tars
 
 
-def test_a_rule_that_is_off_marks_nothing(tmp_path, run):
+def test_a_rule_that_is_off_marks_nothing(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [FLAWED])
     rules = (
         "min_side",
@@ -82,19 +65,19 @@ def test_a_rule_that_is_off_marks_nothing(tmp_path, run):
         "max_watermark",
     )
     off = [f"--{rule}=null" for rule in rules] + ["--boilerplate=[]"]
-    outcome = run(folder, "--max_bad_fraction=1", *off)
+    outcome = run_filter(folder, "--max_bad_fraction=1", *off)
     always = {"unpaired", "unreadable", "caption_not_utf8", "caption_empty"}
     assert set(read_reasons(folder)) == always
     assert set(outcome.reasons) == always | {"duplicates", "near_duplicates"}
 
 
-def test_training_leaves_marked_samples_out(tmp_path, run):
+def test_training_leaves_marked_samples_out(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "no")}, {"c": sample(3)}], instructions=True)
-    run(folder)
+    run_filter(folder)
     assert Manifest.open(folder).keys.tolist() == [b"a", b"c"]
 
 
-def test_copies_are_found_across_shards_and_the_first_key_stays(tmp_path, run):
+def test_copies_are_found_across_shards_and_the_first_key_stays(tmp_path, run_filter):
     scaled = photograph(1, (300, 260)).resize((600, 520))
     shards = [
         {"c": sample(1), "d": sample(2)},
@@ -102,36 +85,52 @@ def test_copies_are_found_across_shards_and_the_first_key_stays(tmp_path, run):
         {"b": sample(1) | {"jpg": jpeg(scaled)}, "f": sample(3)},
     ]
     expected = {"c": ["duplicates"], "e": ["near_duplicates"], "b": ["near_duplicates"]}
-    run(write_crawl(tmp_path / "one", shards))
+    run_filter(write_crawl(tmp_path / "one", shards))
     assert read_reasons(tmp_path / "one") == expected
-    run(write_crawl(tmp_path / "other", shards[::-1]), "--workers=2")
+    run_filter(write_crawl(tmp_path / "other", shards[::-1]), "--workers=2")
     assert read_reasons(tmp_path / "other") == expected
 
 
-def test_a_copy_of_a_marked_sample_stays(tmp_path, run):
-    run(write_crawl(tmp_path, [{"a": sample(1, "dog"), "b": sample(1)}]))
+def test_a_copy_of_a_marked_sample_stays(tmp_path, run_filter):
+    run_filter(write_crawl(tmp_path, [{"a": sample(1, "dog"), "b": sample(1)}]))
     assert read_reasons(tmp_path) == {"a": ["min_words"]}
 
 
-def test_flat_pictures_are_no_copies_of_each_other(tmp_path, run):
+def test_a_copy_of_a_sample_that_was_not_chosen_stays(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(1), "c": sample(1)}])
+    write_marks(folder / "00000.subset.jsonl", {}, "h", {"a": ["subset"]})
+    run_filter(folder)
+    assert read_reasons(folder) == {"c": ["duplicates"]}
+
+
+def test_a_caption_that_was_written_anew_is_the_one_that_counts(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1, " "), "b": sample(2), "c": sample(3, b"\xff")}])
+    texts = {"a": "a brown dog on a lawn", "b": "dog", "c": ""}
+    written = [{"key": k, "instruction": "x", "target_caption": "a cat", "source_caption": t} for k, t in texts.items()]
+    write_instructions(folder / "00000.instructions.jsonl", written)
+    run_filter(folder, "--max_bad_fraction=1")
+    assert read_reasons(folder) == {"b": ["min_words"], "c": ["caption_not_utf8"]}
+
+
+def test_flat_pictures_are_no_copies_of_each_other(tmp_path, run_filter):
     from PIL import Image
 
     flat = {colour: sample(1) | {"jpg": jpeg(Image.new("RGB", (300, 260), colour))} for colour in ("red", "navy")}
-    run(write_crawl(tmp_path, [flat]))
+    run_filter(write_crawl(tmp_path, [flat]))
     assert read_reasons(tmp_path) == {}
 
 
-def test_test_pictures_are_found_in_a_benchmark_and_in_any_folder(tmp_path, run):
+def test_test_pictures_are_found_in_a_benchmark_and_in_any_folder(tmp_path, run_filter):
     write_emu_edit(tmp_path / "emu", [emu_row(n, image=jpeg(photograph(n))) for n in range(3)])
     (tmp_path / "mine/deep").mkdir(parents=True)
     photograph(7).resize((200, 170)).save(tmp_path / "mine/deep/x.png")
     crawl = [{"a": sample(1) | {"jpg": jpeg(photograph(1), 50)}, "b": sample(7), "c": sample(8)}]
     folder = write_crawl(tmp_path / "crawl", crawl)
-    run(folder, f"--decontaminate.emu_edit={tmp_path / 'emu'}", f"--decontaminate.mine={tmp_path / 'mine'}")
+    run_filter(folder, f"--decontaminate.emu_edit={tmp_path / 'emu'}", f"--decontaminate.mine={tmp_path / 'mine'}")
     assert read_reasons(folder) == {"a": ["decontaminate: emu_edit"], "b": ["decontaminate: mine"]}
 
 
-def test_clip_rules(tmp_path, run, tiny_clip_dir):
+def test_clip_rules(tmp_path, run_filter, tiny_clip_dir):
     """The cosines are computed here once more, from CLIP itself."""
     import io
 
@@ -154,7 +153,7 @@ def test_clip_rules(tmp_path, run, tiny_clip_dir):
     text_text = F.cosine_similarity(texts, clip.encode_text(targets)).tolist()
     between = (sorted(text_image)[0] + sorted(text_image)[1]) / 2
     low, high = (sum(sorted(text_text)[i : i + 2]) / 2 for i in (0, 1))
-    run(
+    run_filter(
         folder, f"--encoders.clip=local-dir:{tiny_clip_dir}", "--encoders.clip_pretrained=null", "--device=cpu",
         "--batch=2", f"--min_text_image={between}", f"--min_text_text={low}", f"--max_text_text={high}",
     )  # fmt: skip
@@ -165,116 +164,29 @@ def test_clip_rules(tmp_path, run, tiny_clip_dir):
     assert read_reasons(folder) == {key: reasons for key, reasons in expected.items() if reasons}
 
 
-def test_running_again_skips_and_another_rule_reads_no_picture(tmp_path, run, monkeypatch, script):
+def test_running_again_skips_and_another_rule_reads_no_picture(tmp_path, run_filter, monkeypatch, script):
     folder = write_crawl(tmp_path, [{"a": sample(1, "old brown dog")}, {"b": sample(2)}])
-    assert run(folder).written == 2
+    assert run_filter(folder).written == 2
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")}
-    assert run(folder).written == 0
+    assert run_filter(folder).written == 0
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")} == before
     monkeypatch.setattr(script("measurements"), "_read", None)
-    assert run(folder, "--min_words=4").marked == 1
-    assert run(folder).marked == 0
+    assert run_filter(folder, "--min_words=4").marked == 1
+    assert run_filter(folder).marked == 0
 
 
-def test_a_changed_shard_is_measured_again(tmp_path, run):
+def test_a_changed_shard_is_measured_again(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(2)}])
-    run(folder)
+    run_filter(folder)
     write_crawl(tmp_path, [{"a": sample(1, "dog")}])
-    assert run(folder).written == 1
+    assert run_filter(folder).written == 1
     assert read_reasons(folder) == {"a": ["min_words"]}
 
 
-def test_parts_only_measure_and_the_last_run_decides(tmp_path, run):
+def test_parts_only_measure_and_the_last_run_decides(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(1)}])
     for part in (0, 1):
-        outcome = run(folder, "--parts=2", f"--part={part}")
+        outcome = run_filter(folder, "--parts=2", f"--part={part}")
         assert (outcome.shards, outcome.samples) == (1, 0)
     assert not list(folder.glob("*.marks.jsonl")) and len(list(folder.glob("*.measured.safetensors"))) == 2
-    assert run(folder).marked == 1
-
-
-def test_a_truncated_shard_is_told_and_the_others_are_marked(tmp_path, run):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(2, "dog")}, {}])
-    tar = folder / "00000.tar"
-    tar.write_bytes(tar.read_bytes()[:9000])
-    outcome = run(folder)
-    assert read_reasons(folder) == {"b": ["min_words"]} and not (folder / "00000.marks.jsonl").exists()
-    assert list(outcome.broken) == ["00000"] and "truncated shard" in outcome.broken["00000"]
-    assert outcome.too_bad(0.01).startswith("1 of 3 shards cannot be read") and outcome.too_bad(0.5) is None
-
-
-def test_too_many_useless_samples_are_a_failure(tmp_path, run):
-    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, " "), "c": sample(3, "dog")}])
-    outcome = run(folder)
-    assert outcome.too_bad(0.01).startswith("1 of 3 samples cannot be used") and outcome.too_bad(0.34) is None
-
-
-def test_a_shard_that_changes_while_it_is_read_is_read_again_or_told(tmp_path, run, monkeypatch, script):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}])
-    measurements = script("measurements")
-    read, changes = measurements._read, iter([True, False, True, True])
-
-    def changing(tar, columns):
-        found = read(tar, columns)
-        if next(changes):
-            os.utime(tar, ns=(0, tar.stat().st_mtime_ns + 1))
-        return found
-
-    monkeypatch.setattr(measurements, "_read", changing)
-    assert measurements.measure(folder, "00000", ()) and len(measurements.load(folder, "00000")) == 1
-    os.utime(folder / "00000.tar", ns=(0, 77))
-    with pytest.raises(ValueError, match="00000.tar: changes while it is read"):
-        measurements.measure(folder, "00000", ())
-
-
-def test_a_shard_that_cannot_be_read_at_all_is_told(tmp_path, run):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}])
-    (folder / "00000.tar").write_bytes(b"no tar" * 1000)
-    outcome = run(folder)
-    assert outcome.samples == 0 and "not an uncompressed tar" in outcome.too_bad(0.5)
-
-
-def test_a_full_disk_ends_with_one_line_and_nothing_half(tmp_path, run, monkeypatch, script):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}])
-
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "cannot write: No space left on device")
-
-    monkeypatch.setattr(script("filter"), "write_marks", full)
-    with pytest.raises(OSError, match="No space left"):
-        run(folder)
-    assert not list(folder.glob("*.marks.jsonl")) and not list(folder.glob(".*"))
-
-
-WRONG = {
-    "--boilerplate=['(']": "boilerplate: '\\(' is no regular expression",
-    "--decontaminate.mine=nowhere": "decontaminate.mine: nowhere: no such folder",
-    "--decontaminate.emu_edit=nowhere": "decontaminate.emu_edit: nowhere is neither a folder",
-    "--near_duplicates=40": "near_duplicates: 40 bits",
-    "--part=3": "part: 3 of 1",
-    "--min_text_text=0.9 --max_text_text=0.8": "max_text_text: 0.8 leaves nothing",
-}
-
-
-@pytest.mark.parametrize("change", WRONG, ids=str)
-def test_a_wrong_argument_is_told_in_one_line(tmp_path, run, change):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}])
-    with pytest.raises(ValueError, match=f"^{WRONG[change]}") as error:
-        run(folder, *change.split())
-    assert "\n" not in str(error.value)
-
-
-def test_the_command(tmp_path):
-    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "dog"), "c": sample(3) | {"jpg": b"no"}}])
-
-    def command(*arguments):
-        line = [sys.executable, "data_prep/filter.py", "--config", "configs/filter.yaml", "--data", folder, *arguments]
-        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-
-    done = command("--max_bad_fraction", "0.5")
-    assert done.returncode == 0 and "2 of 3 samples are marked" in done.stdout
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("min_words")] == ["1"]
-    bad = command()
-    assert bad.returncode == 1 and "1 of 3 samples cannot be used" in bad.stderr and "Traceback" not in bad.stderr
-    wrong = command("--min_wrods", "3")
-    assert wrong.returncode == 2 and "did you mean 'min_words'" in wrong.stderr
+    assert run_filter(folder).marked == 1

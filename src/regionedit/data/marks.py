@@ -15,8 +15,7 @@ from typing import Any
 from regionedit.files import write_atomic
 
 SCHEMA = 1
-MARKS = "{}.marks.jsonl"
-SIDECARS = (MARKS, "{}.subset.jsonl")
+MARKS, SUBSET = SIDECARS = "{}.marks.jsonl", "{}.subset.jsonl"
 
 
 def mark_files(folder: Path, shard: str) -> list[Path]:
