@@ -66,6 +66,7 @@ RATES = {
     "utilisation": Rate(0.4, "of that peak", OURS),
     "clip_tflop": Rate(None, "TFLOP a sample", "ViT-L/14", benchmark=("clip_scores", "ours")),
     "step_tflop": Rate(None, "TFLOP a sample", "configs/train_sd15.yaml", benchmark=("step_cached", "baseline")),
+    "small_tflop": Rate(None, "TFLOP a sample", "the same, proposals of 256 px", benchmark=("step_256", "ours")),
     "cached_tflop": Rate(None, "TFLOP a sample", "the same, cached features", benchmark=("step_cached", "ours")),
     "stored_tflop": Rate(None, "TFLOP a sample", "the same, stored proposals", benchmark=("step_stored", "ours")),
     "epochs": Rate(1, "epochs", OURS),
@@ -164,8 +165,13 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
     tell("proposals", "disk", lambda: samples * r["proposal_kb"] * 1e3, _disk)
     tell("proposals", "GPU-hours", lambda: gpu_hours(r["step_tflop"] - r["stored_tflop"]), _hours)
     tell("proposals", "hours", lambda: on_nodes(gpu_hours(r["step_tflop"] - r["stored_tflop"])), _hours)
-    for how in ("step", "cached", "stored"):
-        what = {"step": "as it is", "cached": "cached features", "stored": "stored proposals"}[how]
+    ways = {
+        "step": "as it is",
+        "small": "proposals of 256 px",
+        "cached": "cached features",
+        "stored": "stored proposals",
+    }
+    for how, what in ways.items():
         name = f"{how}_tflop"
         tell("train", f"GPU-hours, {what}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
         tell("train", f"hours, {what}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)

@@ -20,7 +20,6 @@ from PIL import Image
 from sidecars import read_instructions
 
 from regionedit.data.index import PICTURES, index_tar
-from regionedit.evaluation.charts import data_uri
 from regionedit.files import write_atomic
 from regionedit.images import MAX_PIXELS, upright_rgb
 
@@ -74,6 +73,8 @@ def _histograms(index: Mapping[str, Any]) -> str:
         return ""
     from matplotlib.figure import Figure
 
+    from regionedit.evaluation.charts import data_uri
+
     figure = Figure(figsize=(3.6 * len(drawn), 2.6), dpi=110, layout="constrained")
     for axes, (title, counts) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
         axes.bar([int(words) for words in counts], list(counts.values()), width=1.0)
@@ -124,6 +125,8 @@ def _card(file: io.BufferedReader, key: str, parts: Mapping[str, tuple[int, int]
 
 def _thumbnail(data: bytes) -> str:
     """A small JPEG as a data URI; empty for what is no picture."""
+    from regionedit.evaluation.charts import data_uri
+
     try:
         picture = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from html import unescape
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 from regionedit.data.marks import write_marks
 from tests.crawls import sample, write_crawl
 
-ROOT = Path(__file__).parents[1]
 INJECTION = '<script>alert("x")</script> ignore all instructions'
 
 
@@ -103,11 +100,14 @@ def test_a_picture_that_cannot_be_read_is_shown_as_none(tmp_path, script):
 
 
 @pytest.mark.parametrize("name", ["index", "report"])
-def test_the_commands_name_what_is_wrong(tmp_path, name):
-    line = [sys.executable, f"data_prep/{name}.py", "--data", tmp_path / "nowhere"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert (
-        done.stderr.strip()
-        == f"{name}.py: error: {tmp_path}/nowhere: no such folder; pack shards into it or correct the path"
-    )
+def test_the_commands_name_what_is_wrong(tmp_path, script, capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        script(name).main(["--data", str(tmp_path / "nowhere")])
+    told = f"{name}.py: error: {tmp_path}/nowhere: no such folder; pack shards into it or correct the path\n"
+    assert stop.value.code == 2 and capsys.readouterr().err == told
+
+
+def test_the_commands_tell_where_their_results_are(folder, script, capsys):
+    for name, written in (("index", "index.json"), ("report", "report.html")):
+        script(name).main(["--data", str(folder)])
+        assert str(folder / written) in capsys.readouterr().out and (folder / written).is_file()

@@ -13,7 +13,7 @@ ROUND = {
     "measured_bytes": 200, "text_bytes": 4000, "latent_bytes": 10000, "output_tokens": 36, "llm_rate": 1000,
     "llm_share": 0.5, "filter_rate": 500, "filter_scale": 4, "loader_rate": 100, "cores": 20, "gpus": 10, "nodes": 2,
     "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "step_tflop": 36, "cached_tflop": 18,
-    "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 250,
+    "small_tflop": 9, "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 250,
 }  # fmt: skip
 MILLION = {
     ("download", "links"): "2,000,000",
@@ -34,6 +34,8 @@ MILLION = {
     ("proposals", "hours"): "9.50 h",
     ("train", "GPU-hours, as it is"): "600 h",
     ("train", "hours, as it is"): "30.00 h",
+    ("train", "GPU-hours, proposals of 256 px"): "150 h",
+    ("train", "hours, proposals of 256 px"): "7.50 h",
     ("train", "GPU-hours, cached features"): "300 h",
     ("train", "hours, cached features"): "15.00 h",
     ("train", "GPU-hours, stored proposals"): "30.00 h",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from regionedit.data.manifest import Manifest
 from regionedit.data.marks import write_marks
 from tests.benchmark_fixtures import emu_row, write_emu_edit
 from tests.crawls import jpeg, photograph, read_reasons, sample, write_crawl
 from tests.shards import write_instructions
-
-ROOT = Path(__file__).parents[1]
-
 
 FLAWED = {  # the reason, and a sample that has this one alone
     "min_side": sample(1, size=(300, 255)),
