@@ -5,8 +5,8 @@
 The step of configs/train_sd15.yaml: ViT-L/14, FLAN-T5-base, a proposal by Stable Diffusion 1.5 in-painting at 512 px in
 20 guided steps, CLIP on the composed picture and back. Baseline of all figures is this step as it is. `step_256`: with
 proposals of 256 px (generator.size 256). `step_cached`: with cached features (latents, captions). `step_stored`: with
-stored proposals and cached captions. `clip_scores`: what data_prep/filter.py asks CLIP about a sample, a picture and two
-captions.
+stored proposals and cached captions. `clip_scores`: what data_prep/filter.py asks CLIP about a sample, a picture and
+two captions.
 """
 
 from __future__ import annotations

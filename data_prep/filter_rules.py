@@ -5,7 +5,7 @@ Shape letters: S samples of a shard, T samples of the whole folder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +116,7 @@ def shared_reasons(crowd: Crowd, config: FilterConfig, tests: Mapping[str, np.nd
     return reasons
 
 
-def _copies(keys: np.ndarray, looked_at: np.ndarray, find) -> np.ndarray:
+def _copies(keys: np.ndarray, looked_at: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`find` says of samples in the order of their keys which are copies of earlier ones."""
     places = np.flatnonzero(looked_at)
     order = places[np.argsort(keys[places], kind="stable")]
