@@ -56,6 +56,8 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.region_cost
 	$(PY) -m benchmarks.foi_cost
 	$(PY) -m benchmarks.scoring
+	$(PY) -m benchmarks.filters
+	$(PY) -m benchmarks.step_cost
 
 lint: install  ## style
 	$(PY) -m ruff check .

@@ -70,7 +70,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     if not 0 <= config.part < config.parts:
         raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
     out = Path(config.data.proposals)
-    manifest = Manifest.open(config.data.train)
+    manifest = Manifest.open(config.data.train, marks=config.data.marks)
     _same_settings(config, out / SETTINGS)
     ends = manifest.sizes.cumsum()
     wanted = [

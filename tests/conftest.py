@@ -15,10 +15,12 @@ import pytest
 import torch
 import yaml
 
+from regionedit.command_line import load_config
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
 from tests import tiny_models
 
-SCRIPTS = Path(__file__).parents[1] / "data_prep" / "microworld"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "data_prep"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,9 +31,22 @@ def one_thread():
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a module of data_prep/microworld as the scripts there see each other."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    """Imports a module of data_prep or data_prep/microworld as the scripts there see each other."""
+    for folder in (SCRIPTS, SCRIPTS / "microworld"):
+        monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
+
+
+@pytest.fixture
+def run_filter(script):
+    """Marks a folder of shards by the shipped rules and changes to them."""
+    config_class, module = script("filter_config").FilterConfig, script("filter")
+
+    def run(folder: Path, *changes: str):
+        overrides = [f"--data={folder}", "--workers=1", *changes]
+        return module.filter_shards(load_config(config_class, ROOT / "configs/filter.yaml", overrides))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.filter_config import FilterConfig
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig, EvaluateConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
+KINDS = {"train": TrainConfig, "edit": EditConfig, "evaluate": EvaluateConfig, "filter": FilterConfig}
 README = (ROOT / "README.md").read_text()
 
 
@@ -44,5 +46,4 @@ def test_every_make_target_exists(target):
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"configs/\w+\.yaml", README))))
 def test_every_configuration_named_can_be_read(name):
-    kind = {"train": TrainConfig, "edit": EditConfig, "evaluate": EvaluateConfig}[Path(name).stem.split("_")[0]]
-    load_config(kind, ROOT / name)
+    load_config(KINDS[Path(name).stem.split("_")[0]], ROOT / name)

@@ -190,6 +190,10 @@ class DataConfig:
         train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
         validation: the same, or None; truth sidecars are read where present.
         proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
+        marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` names, where there are
+            such files.
+        features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
+            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features made otherwise are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         image_size: pictures are resized to this square.
         workers: loader processes per rank.
@@ -201,6 +205,8 @@ class DataConfig:
     train: str = "data/microworld/train"
     validation: str | None = "data/microworld/validation"
     proposals: str | None = None
+    marks: bool = True
+    features: str | None = None
     global_batch: int = 16
     image_size: int = 64
     workers: int = 1

@@ -1,6 +1,7 @@
 """What travels along the two roads: frozen records with shapes and ranges, no behaviour beyond saving.
 
-Shape letters: B batch, C channels, H W pixels, N patches, D embedding width, K instructions of one request.
+Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K instructions of one
+request.
 Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit.
 """
 
@@ -204,6 +205,8 @@ class TrainBatch:
         keys: sample keys; key the noise and name culprits.
         images_BCHW: [0, 1].
         proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes its own.
+        source_text_BD, target_text_BD: cached CLIP embeddings of the captions, or None: the step computes them.
+        latents_BChw: cached latents of the sources in the generator's autoencoder, or None.
         truth_mask_B1HW: [0, 1] coverage of the true region, or None.
         object_masks: per sample a [K, H, W] bool tensor of every object's visible silhouette with the named one
             first, or None; only for pointing.
@@ -216,6 +219,9 @@ class TrainBatch:
     source_captions: tuple[str, ...]
     target_captions: tuple[str, ...]
     proposals_BCHW: Tensor | None = None
+    source_text_BD: Tensor | None = None
+    target_text_BD: Tensor | None = None
+    latents_BChw: Tensor | None = None
     truth_mask_B1HW: Tensor | None = None
     object_masks: tuple[Tensor, ...] | None = None
     operations: tuple[str, ...] = ()

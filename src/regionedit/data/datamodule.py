@@ -81,10 +81,11 @@ class PairsDataModule(LightningDataModule):
         return move(batch, device)
 
     def _open(self) -> tuple[Manifest, Manifest | None]:
-        train = _named("data.train", Manifest.open, self.data.train, proposals=self.data.proposals)
-        if not self.data.validation:
+        data = self.data
+        train = _named("data.train", Manifest.open, data.train, proposals=data.proposals, marks=data.marks)
+        if not data.validation:
             return train, None
-        return train, _named("data.validation", Manifest.open, self.data.validation, truth=True)
+        return train, _named("data.validation", Manifest.open, data.validation, truth=True, marks=data.marks)
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer

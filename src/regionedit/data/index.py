@@ -4,7 +4,8 @@ A folder holds standard img2dataset shards `{shard}.tar` with `{key}.jpg|.png|..
 else, and beside each a sidecar `{shard}.instructions.jsonl`: a header line `{"schema": 1, ...}`, then one line
 `{"key", "instruction", "target_caption"}` for every key of the shard, in any order. Optional sidecars:
 `{shard}.truth.tar` (`{key}.mask.png`, `{key}.objects.png`; validation only) and `{shard}.proposals.tar`
-(`{key}.png|.jpg`, in a folder of their own).
+(`{key}.png|.jpg`, in a folder of their own). Samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` names are
+left out (see marks.py), whatever is wrong with them.
 
 Shape letters: S samples.
 """
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from regionedit.data.marks import marked_keys
 
 SCHEMA = 1  # of the instructions sidecar
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -138,17 +141,22 @@ def index_instructions(path: Path) -> Iterator[tuple[str, int, int]]:
         raise ValueError(f"{path}: empty file; write the sidecar again")
 
 
-def index_shard(folder: Path, proposals: Path | None, shard: str, parts: Sequence[str]) -> ShardIndex:
+def index_shard(
+    folder: Path, proposals: Path | None, shard: str, parts: Sequence[str], marks: bool = True
+) -> ShardIndex:
     """Join a shard with its sidecars.
 
     Args:
         parts: the keys of PARTS to look for.
+        marks: leave out the samples that are marked.
 
     Raises:
         ValueError: as `index_tar` and `index_instructions`; unpaired keys; a sidecar that does not match.
     """
     tar = part_path(folder, proposals, "picture", shard)
     members = index_tar(tar)
+    left_out = _left_out(folder, shard, members) if marks else set()
+    members = _without(members, left_out)
     keys = list(members)
     columns: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
     for key, found in members.items():
@@ -165,17 +173,18 @@ def index_shard(folder: Path, proposals: Path | None, shard: str, parts: Sequenc
         if key in lines:
             raise ValueError(f"{sidecar}: duplicate key {key}; keep one line for each key")
         lines[key] = (offset, length)
+    lines = _without(lines, left_out)
     _match(sidecar, keys, lines)
     columns["instruction"] = [lines[key] for key in keys]
 
     if "mask" in parts:
-        truth = index_tar(part_path(folder, proposals, "mask", shard))
+        truth = _without(index_tar(part_path(folder, proposals, "mask", shard)), left_out)
         _match(part_path(folder, proposals, "mask", shard), keys, truth)
         for part in ("mask", "objects"):
             columns[part] = [_only(folder / f"{shard}.truth.tar", k, truth[k], (f"{part}.png",)) for k in keys]
     if "proposal" in parts:
         path = part_path(folder, proposals, "proposal", shard)
-        stored = index_tar(path)
+        stored = _without(index_tar(path), left_out)
         _match(path, keys, stored)
         columns["proposal"] = [_only(path, key, stored[key], PICTURES) for key in keys]
 
@@ -192,6 +201,21 @@ def index_shard(folder: Path, proposals: Path | None, shard: str, parts: Sequenc
 def part_path(folder: Path, proposals: Path | None, part: str, shard: str) -> Path:
     """The file in which a part of a shard's samples lies."""
     return (proposals if part == "proposal" else folder) / PARTS[part].format(shard)
+
+
+def _left_out(folder: Path, shard: str, members: dict) -> set[str]:
+    """The marked keys, all of which the shard must hold."""
+    marked = marked_keys(folder, shard)
+    if foreign := sorted(marked.keys() - members.keys()):
+        raise ValueError(
+            f"{marked[foreign[0]]}: does not match its shard: {len(foreign)} of its keys are not there ({foreign[0]}); "
+            "mark this shard again"
+        )
+    return set(marked)
+
+
+def _without(found: dict, left_out: set[str]) -> dict:
+    return {key: value for key, value in found.items() if key not in left_out} if left_out else found
 
 
 def _match(path: Path, keys: list[str], found: dict) -> None:

@@ -94,7 +94,7 @@ class TrainLoader:
             "manifest": manifest.identity,
         }
         self._rank, self._ranks = rank, ranks
-        pairs = _Pairs(ShardReader(manifest, data.image_size), plan)
+        pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan)
         self._batches = _dataloader(pairs, self._turns, data.workers)
 
     def __len__(self) -> int:
@@ -220,6 +220,9 @@ def _collate(samples: list[Sample]) -> dict:
     }
     if samples[0].proposal_HWC is not None:
         content["proposals"] = _stack([s.proposal_HWC for s in samples])
+    for name in ("text", "latent"):
+        if getattr(samples[0], name) is not None:
+            content[name] = torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
     if samples[0].mask_HW is not None:
         content["mask"] = _stack([s.mask_HW[..., None] for s in samples])
         content["objects"] = _stack([s.objects_HW[..., None] for s in samples])
@@ -238,6 +241,7 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
         raise ValueError(content["error"])
     for shard, reason in new:
         log.warning("%s.tar: %s: replaced by the next sample", shard, reason)
+    text_B2D = content.get("text")
     scaled = {name: content[name].float() / 255 for name in ("images", "proposals", "mask") if name in content}
     return TrainBatch(
         keys=tuple(content["keys"]),
@@ -246,6 +250,9 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
         source_captions=tuple(content["source_captions"]),
         target_captions=tuple(content["target_captions"]),
         proposals_BCHW=scaled.get("proposals"),
+        source_text_BD=None if text_B2D is None else text_B2D[:, 0],
+        target_text_BD=None if text_B2D is None else text_B2D[:, 1],
+        latents_BChw=content.get("latent"),
         truth_mask_B1HW=scaled.get("mask"),
         object_masks=tuple(map(_silhouettes, content["objects"])) if "objects" in content else None,
         operations=tuple(content["operations"]),

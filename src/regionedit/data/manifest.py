@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from regionedit.data.index import find_shards, index_shard, part_path
+from regionedit.data.marks import mark_files
 from regionedit.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class Manifest:
         return len(self.keys)
 
     @classmethod
-    def open(cls, folder: str | Path, truth: bool = False, proposals: str | Path | None = None) -> Manifest:
+    def open(
+        cls, folder: str | Path, truth: bool = False, proposals: str | Path | None = None, marks: bool = True
+    ) -> Manifest:
         """Load the kept manifest if it is still true, otherwise index every shard and keep the result.
 
         It is kept beside the shards (with proposals: beside those, under the folder's name, since proposals may serve
@@ -69,6 +72,7 @@ class Manifest:
             folder: of the shards.
             truth: index the truth sidecars, where there are any.
             proposals: folder of stored proposals.
+            marks: leave out the samples that are marked, where there are marks.
 
         Raises:
             ValueError: no shards; a shard missing, truncated, with duplicate or unpaired keys; a sidecar that does not
@@ -82,13 +86,13 @@ class Manifest:
         parts += ["mask", "objects"] * with_truth + ["proposal"] * (proposals is not None)
         name = "manifest.truth.safetensors" if with_truth else "manifest.safetensors"
         beside = folder / name if proposals is None else proposals / f"{folder.name}.{name}"
-        stamps = _stamps(folder, proposals, shards, parts)
+        stamps = _stamps(folder, proposals, shards, parts, marks)
         with _one_process(beside):
             for kept in (beside, _elsewhere(beside)):
                 manifest = _load(kept, folder, proposals, shards, stamps)
                 if manifest is not None:
                     return manifest
-            manifest = _build(folder, proposals, shards, parts)
+            manifest = _build(folder, proposals, shards, parts, marks)
             _keep(manifest, stamps, beside)
             return manifest
 
@@ -100,8 +104,11 @@ class Manifest:
         return part_path(self.folder, self.proposals, part, shard)
 
 
-def _build(folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str]) -> Manifest:
-    jobs = ([folder] * len(shards), [proposals] * len(shards), shards, [parts] * len(shards))
+def _build(
+    folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str], marks: bool
+) -> Manifest:
+    count = len(shards)
+    jobs = ([folder] * count, [proposals] * count, shards, [parts] * count, [marks] * count)
     if len(shards) < _MANY:
         found = [index_shard(*job) for job in zip(*jobs, strict=True)]
     else:
@@ -128,11 +135,12 @@ def _build(folder: Path, proposals: Path | None, shards: tuple[str, ...], parts:
     )
 
 
-def _stamps(folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str]) -> list:
+def _stamps(folder: Path, proposals: Path | None, shards: tuple[str, ...], parts: Sequence[str], marks: bool) -> list:
     """[name, bytes, time] of every file that the manifest speaks of; by it a kept manifest is believed."""
     stamps = []
     for shard in shards:
-        for path in dict.fromkeys(part_path(folder, proposals, part, shard) for part in parts):
+        read = dict.fromkeys(part_path(folder, proposals, part, shard) for part in parts)
+        for path in [*read, *(mark_files(folder, shard) if marks else ())]:
             try:
                 found = path.stat()
             except FileNotFoundError:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from regionedit.data.features import FeatureReader
 from regionedit.data.manifest import Manifest
 from regionedit.images import upright_rgb
 
@@ -39,6 +40,8 @@ class Sample:
         mask_HW: coverage of the true region.
         objects_HW: 0 background, 1 the named thing, 2 and up the other things.
         operation: empty unless truth is read.
+        text: cached embeddings of both captions, float32 [2, D].
+        latent: cached latent of the picture, float32 [C, h, w].
     """
 
     key: str
@@ -50,6 +53,8 @@ class Sample:
     proposal_HWC: np.ndarray | None = None
     mask_HW: np.ndarray | None = None
     objects_HW: np.ndarray | None = None
+    text: np.ndarray | None = None
+    latent: np.ndarray | None = None
 
 
 class ShardReader:
@@ -59,10 +64,15 @@ class ShardReader:
         manifest: what is where.
         size: pictures are resized to this square.
         truth: also read the operation, and the true region where the manifest has it.
+        features: folder of cached features, or None.
     """
 
-    def __init__(self, manifest: Manifest, size: int, truth: bool = False):
+    def __init__(self, manifest: Manifest, size: int, truth: bool = False, features: str | None = None):
         self.manifest, self.size, self.truth = manifest, size, truth
+        self._features: FeatureReader | None = None
+        if features is not None:  # a stored proposal was painted already: nobody asks for the source's latent
+            kinds = ("text", "latents") if manifest.proposals is None else ("text",)
+            self._features = FeatureReader(Path(features), kinds)
         self._ends = np.cumsum(manifest.sizes)
         self._files: OrderedDict[Path, int] = OrderedDict()
 
@@ -75,40 +85,50 @@ class ShardReader:
 
         Raises:
             BadSample: its picture or caption cannot be used; another sample may take its place.
-            ValueError: its shard is gone or has become shorter since it was indexed; the run must stop.
+            ValueError: its shard is gone or has become shorter since it was indexed, or its cached features are of
+                other captions or another picture; the run must stop.
         """
         columns = self.manifest.columns
-        picture = _picture(self._bytes("picture", sample), self.size)
+        stored = self.stored("picture", sample)
+        picture = _picture(stored, self.size)
         try:
-            caption = self._bytes("caption", sample).decode().strip()
+            caption = self.stored("caption", sample).decode().strip()
         except UnicodeDecodeError:
             raise BadSample("caption is not UTF-8") from None
         if not caption:
             raise BadSample("empty caption")
-        line = json.loads(self._bytes("instruction", sample))
+        line = json.loads(self.stored("instruction", sample))
         proposal = mask = objects = None
         if "proposal" in columns:
-            proposal = _picture(self._bytes("proposal", sample), self.size)
+            proposal = _picture(self.stored("proposal", sample), self.size)
         if self.truth and "mask" in columns:
-            mask = _map(self._bytes("mask", sample), self.size, Image.Resampling.BILINEAR)
-            objects = _map(self._bytes("objects", sample), self.size, Image.Resampling.NEAREST)
+            mask = _map(self.stored("mask", sample), self.size, Image.Resampling.BILINEAR)
+            objects = _map(self.stored("objects", sample), self.size, Image.Resampling.NEAREST)
+        key, target = self.manifest.key(sample), line["target_caption"]
+        text = latent = None
+        if self._features:
+            text = self._features.text(self.shard(sample), key, caption, target)
+            latent = self._features.latent(self.shard(sample), key, stored)
         return Sample(
-            key=self.manifest.key(sample),
+            key=key,
             picture_HWC=picture,
             instruction=line["instruction"],
             source_caption=caption,
-            target_caption=line["target_caption"],
+            target_caption=target,
             operation=line.get("operation", "") if self.truth else "",
             proposal_HWC=proposal,
             mask_HW=mask,
             objects_HW=objects,
+            text=text,
+            latent=latent,
         )
 
     def close(self) -> None:
         while self._files:
             os.close(self._files.popitem()[1])
 
-    def _bytes(self, part: str, sample: int) -> bytes:
+    def stored(self, part: str, sample: int) -> bytes:
+        """One part of PARTS of a sample as it lies in its file. Raises ValueError as `read`."""
         path = self.manifest.path(part, self.shard(sample))
         offset, length = (int(v) for v in self.manifest.columns[part][sample])
         try:

@@ -9,7 +9,8 @@ Shape letters: B batch, C latent channels, H W pixels, h w latent pixels, L text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -55,6 +56,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         self.tokenizer = tokenizer
         self.config = config
         self.size = config.size
+        self._known_BChw: Tensor | None = None
         self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.multiple = self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.prediction_type = scheduler.config.prediction_type
@@ -97,6 +99,22 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         for module in self.modules.values():
             module.to(device)
         return self
+
+    @torch.no_grad()
+    def source_latents(self, images_BCHW: Tensor) -> Tensor:
+        """Latents of pictures, as `propose` encodes them itself, BChw float32."""
+        fitted_BChw, _ = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
+        with autocast_off(images_BCHW.device):
+            return self._encode(fitted_BChw)
+
+    @contextmanager
+    def knowing(self, latents_BChw: Tensor | None) -> Iterator[None]:
+        """Inside, the sources' latents are these, which `source_latents` made of the same pictures; None: not known."""
+        self._known_BChw = latents_BChw
+        try:
+            yield
+        finally:
+            self._known_BChw = None
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=0)
@@ -153,7 +171,8 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         """Eq. 14-23: the denoised latent and the source's latent; the last `gradient_steps` steps carry gradient."""
         images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
         with torch.no_grad():
-            source_BChw = self._encode(images_BCHW)
+            known_BChw = self._known_BChw
+            source_BChw = self._encode(images_BCHW) if known_BChw is None else known_BChw.to(images_BCHW)
             context_BLD = self._embed(texts)
             noise_BChw = own_noise(seeds, source_BChw)
         with torch.set_grad_enabled(gradient_steps > 0):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ class RegionTraining(LightningModule):
         source_BCHW = self._at_clip_size(batch.images_BCHW)
         with torch.no_grad():
             source = clip.encode_image(source_BCHW)
-            source_text_BD, target_text_BD = clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
+            source_text_BD, target_text_BD = self._texts(batch)
         instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
         prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
         proposal_BCHW, composed_BCHW = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
@@ -145,6 +146,12 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ its parts
 
+    def _texts(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """T_o and T_e, cached or computed."""
+        if batch.source_text_BD is not None:
+            return batch.source_text_BD, batch.target_text_BD
+        return self.frozen[0].encode_text(batch.source_captions + batch.target_captions).chunk(2)
+
     def _at_clip_size(self, images_BCHW: Tensor) -> Tensor:
         size = (self.frozen[0].image_size,) * 2
         if tuple(images_BCHW.shape[-2:]) == size:
@@ -163,13 +170,14 @@ class RegionTraining(LightningModule):
             return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
         size = batch.images_BCHW.shape[-2:]
         own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
-        composed_BCHW = self.frozen[2].propose_with_gradient(
-            batch.images_BCHW,
-            masks.upsample(mask_BN, grid, size, step.upsample),
-            *self._texts_and_seeds(batch, epoch),
-            step.gradient,
-            own,
-        )
+        with self._known_latents(batch):
+            composed_BCHW = self.frozen[2].propose_with_gradient(
+                batch.images_BCHW,
+                masks.upsample(mask_BN, grid, size, step.upsample),
+                *self._texts_and_seeds(batch, epoch),
+                step.gradient,
+                own,
+            )
         composed_BCHW = self._at_clip_size(composed_BCHW)
         return composed_BCHW, composed_BCHW
 
@@ -178,7 +186,11 @@ class RegionTraining(LightningModule):
         if batch.proposals_BCHW is not None:
             return batch.proposals_BCHW
         mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
-        return self.frozen[2].propose(batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch))
+        with self._known_latents(batch):
+            return self.frozen[2].propose(batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch))
+
+    def _known_latents(self, batch: TrainBatch) -> AbstractContextManager[None]:
+        return nullcontext() if batch.latents_BChw is None else self.frozen[2].knowing(batch.latents_BChw)
 
     def _proposal_mask(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         size = tuple(batch.images_BCHW.shape[-2:])

@@ -18,15 +18,17 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from regionedit.command_line import save_config
 from regionedit.data.datamodule import PairsDataModule
+from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
 
 if TYPE_CHECKING:
     from regionedit.config import TrainConfig
+    from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "trainer",
-    "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction",
+    "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """What a resumed run may have different; everything else decides what is learnt."""
 
@@ -51,6 +53,7 @@ def train(config: TrainConfig) -> Path:
     data = PairsDataModule(config.data, config.seed, config.max_steps)
     if rank_zero_only.rank == 0:
         data.setup()  # refuses unusable data before any model is loaded
+        _check_features(config, data.train)
     module = RegionTraining(config)
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0)
     if trainer.is_global_zero:
@@ -129,6 +132,15 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
                 "restore it, or choose another out"
             )
     return saved
+
+
+def _check_features(config: TrainConfig, manifest: Manifest) -> None:
+    if config.data.features is None:
+        return
+    settings = {"text": text_settings(config.encoders)}
+    if config.data.proposals is None:
+        settings["latents"] = latent_settings(config.generator, config.data.image_size)
+    require_features(Path(config.data.features), manifest, settings)
 
 
 def _finished(config: TrainConfig, saved: dict[str, Any]) -> bool:

@@ -1,0 +1,88 @@
+"""Pictures per second of data_prep/filter.py's rules without models, beside plainly decoding the same with PIL.
+
+    python -m benchmarks.filters [--samples 3000]
+
+256 px JPEG, two processes each. Ours reads the tars, hashes every file twice (SHA-256, perceptual), reads captions and
+columns, applies every rule of configs/filter.yaml that needs no model, compares all samples and writes the marks. The
+baseline opens the same pictures, already in memory, and decodes them to RGB: what any filter that looks at pixels does
+first. Seconds are those of the processors, of all processes together and halved for two cores, so that what else runs
+on the machine does not count. The figures are medians over alternating rounds. Target: 300 pictures/s on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.loader import SHARD, write_shards
+from benchmarks.results import record
+from regionedit.command_line import load_config
+from regionedit.data.index import index_tar
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS, WORKERS, SIZE = 3, 2, 256
+OURS = ("*.measured.safetensors", "*.marks.jsonl")
+
+
+def processor_seconds() -> float:
+    """Of this process and those that it has started and ended."""
+    return sum(os.times()[:4])
+
+
+def our_rate(folder: Path, samples: int) -> float:
+    """Samples per second of a first run of the filter over a folder."""
+    sys.path.insert(0, str(ROOT / "data_prep"))  # scripts there see each other by their bare names
+    from filter import filter_shards
+    from filter_config import FilterConfig
+
+    for path in (path for pattern in OURS for path in folder.glob(pattern)):
+        path.unlink()
+    config = replace(load_config(FilterConfig, ROOT / "configs/filter.yaml"), data=str(folder), workers=WORKERS)
+    started = processor_seconds()
+    assert filter_shards(config).samples == samples
+    return WORKERS * samples / (processor_seconds() - started)
+
+
+def decode(pictures: list[bytes]) -> int:
+    return sum(len(Image.open(io.BytesIO(data)).convert("RGB").getbands()) // 3 for data in pictures)
+
+
+def pictures_of(tar: Path) -> list[bytes]:
+    stored = tar.read_bytes()
+    return [stored[a : a + n] for parts in index_tar(tar).values() for a, n in [parts["jpg"]]]
+
+
+def plain_rate(shards: list[list[bytes]]) -> float:
+    """Pictures per second of decoding them."""
+    started = processor_seconds()
+    with ProcessPoolExecutor(WORKERS) as pool:
+        count = sum(pool.map(decode, shards))
+    return WORKERS * count / (processor_seconds() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=3000, help=f"at least {SHARD}")
+    samples = parser.parse_args().samples // SHARD * SHARD
+    if not samples:
+        parser.error(f"--samples: less than one shard of {SHARD}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_shards(folder, samples, "jpg", SIZE)
+        shards = [pictures_of(tar) for tar in sorted(folder.glob("*.tar"))]
+        rounds = [(our_rate(folder, samples), plain_rate(shards)) for _ in range(ROUNDS)]
+    ours, baseline = (statistics.median(column) for column in zip(*rounds, strict=True))
+    record("filters_256", ours, baseline, "pictures/s of two cores, by CPU time")
+
+
+if __name__ == "__main__":
+    main()

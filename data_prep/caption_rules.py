@@ -1,0 +1,62 @@
+"""Rules about a caption alone: its length, its script and language, boilerplate.
+
+The language is guessed without a model. A caption is held to be foreign when too many of its letters are not Latin, or
+too many of its words are function words of another European language. Words that English has too (met, pour, des), or
+that stand in many names (de, la, los, van), are in no list: "Los Angeles" is no Spanish. So a foreign caption without
+function words ("Rotes Sofa Wohnzimmer") passes; an English one is hardly ever marked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+FOREIGN = frozenset(
+    word
+    for words in (
+        "der das dem und mit für ein eine einen einer im auf vom ist nicht zum zur bei aus auch",  # German
+        "le les une et avec dans est aux qui sont cette ces ses où",  # French
+        "una para con por como más muy esta este sus",  # Spanish
+        "il gli della delle dei di che sono nel nella dello è più",  # Italian
+        "um uma dos não em ao pela pelo são",  # Portuguese
+        "het een voor zijn niet aan naar ook",  # Dutch
+        "na nie jest dla się oraz",  # Polish
+        "och för på av är det",  # Swedish
+    )
+    for word in words.split()
+)
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ]")
+LETTER = re.compile(r"[^\W\d_]")
+
+
+def count_words(caption: str) -> int:
+    """Words by white space, numbers among them."""
+    return len(caption.split())
+
+
+def latin_share(caption: str) -> float:
+    """Share of the letters that are Latin; 1 where there are no letters."""
+    letters = LETTER.findall(caption)
+    return len(LATIN.findall(caption)) / len(letters) if letters else 1.0
+
+
+def foreign_share(caption: str) -> float:
+    """Share of the words that are function words of another language; one alone may be a name and counts 0."""
+    words = WORD.findall(caption.lower())
+    foreign = [word for word in words if word in FOREIGN]
+    return len(foreign) / len(words) if len(set(foreign)) > 1 else 0.0
+
+
+def compile_boilerplate(patterns: Sequence[str]) -> re.Pattern | None:
+    """One expression for all, or None for none.
+
+    Raises:
+        ValueError: one is no regular expression; names it.
+    """
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"boilerplate: {pattern!r} is no regular expression: {error}") from None
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None

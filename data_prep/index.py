@@ -1,0 +1,167 @@
+"""Write down what a folder of shards holds: counts, sizes, hashes, operations, lengths, what is left out and why.
+
+    python data_prep/index.py --data data/crawl        # writes data/crawl/index.json
+
+By the hashes two copies of a data set can be compared. A file is hashed again only when it has changed. Broken shards
+are listed with their reason; the command then ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from sidecars import read_instructions
+
+from regionedit.data.index import PICTURES, find_shards, index_tar
+from regionedit.data.marks import mark_files, read_marks
+from regionedit.files import write_atomic
+
+NAME = "index.json"
+SCHEMA = 1
+HASHED = ("{}.tar", "{}.instructions.jsonl", "{}.marks.jsonl", "{}.subset.jsonl", "{}.truth.tar")
+LONGEST = 100  # words; longer texts are counted as this long
+COUNTERS = ("operations", "dropped", "marks", "caption_words", "instruction_words", "target_words", "formats")
+
+
+def build_index(folder: Path, workers: int) -> dict[str, Any]:
+    """Read every shard of a folder and write index.json; returns what it holds.
+
+    Raises:
+        ValueError: no shards.
+        OSError: no room, no permission.
+    """
+    shards = find_shards(folder)
+    known = _known_hashes(folder / NAME)
+    with ThreadPoolExecutor(workers) as pool:  # hashing, most of the work, leaves other threads alone
+        jobs = pool.map(lambda shard: _index_shard(folder, shard, known), shards)
+        entries = list(track(jobs, "indexing", len(shards), console=Console(stderr=True)))
+    totals: dict[str, Any] = {"shards": len(shards), "samples": 0, "kept": 0, "bytes": 0}
+    counts: dict[str, Counter] = {name: Counter() for name in COUNTERS}
+    for entry in entries:
+        totals["samples"] += entry.get("samples", 0)
+        totals["kept"] += entry.get("kept", 0)
+        totals["bytes"] += sum(file["bytes"] for file in entry["files"].values())
+        for name, counter in entry.pop("counts", {}).items():
+            counts[name].update(counter)
+    index = {
+        "schema": SCHEMA,
+        "totals": totals,
+        **{name: dict(sorted(counter.items())) for name, counter in counts.items()},
+        "broken": {entry["shard"]: entry["broken"] for entry in entries if "broken" in entry},
+        "shards": entries,
+    }
+    write_atomic(folder / NAME, json.dumps(index, indent=1).encode())
+    return index
+
+
+def left_out(folder: Path, shard: str) -> dict[str, list[str]]:
+    """Reasons by key of the samples of a shard that training leaves out: marks, and instructions that were dropped."""
+    reasons: dict[str, list[str]] = {}
+    for path in mark_files(folder, shard):
+        for key, why in read_marks(path).items():
+            reasons.setdefault(key, []).extend(why)
+    for key, why in read_instructions(folder, shard).dropped.items():
+        reasons.setdefault(key, []).append(f"dropped: {why}")
+    return reasons
+
+
+def _index_shard(folder: Path, shard: str, known: dict[tuple, str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"shard": shard, "files": {}}
+    for path in (folder / name.format(shard) for name in HASHED):
+        if path.is_file():
+            entry["files"][path.name] = _file(path, known)
+    try:
+        return entry | _contents(folder, shard)
+    except ValueError as error:
+        return entry | {"broken": str(error)}
+
+
+def _contents(folder: Path, shard: str) -> dict[str, Any]:
+    """Counts of one shard; lengths and operations are of the samples that stay."""
+    members = index_tar(folder / f"{shard}.tar")
+    written, out = read_instructions(folder, shard), left_out(folder, shard)
+    counts: dict[str, Counter] = {name: Counter() for name in COUNTERS}
+    counts["dropped"].update(written.dropped.values())
+    counts["marks"].update(
+        reason for path in mark_files(folder, shard) for why in read_marks(path).values() for reason in why
+    )
+    handle = os.open(folder / f"{shard}.tar", os.O_RDONLY)
+    try:
+        for key, parts in members.items():
+            counts["formats"].update(suffix for suffix in parts if suffix in PICTURES)
+            if key in out:
+                continue
+            entry = written.entries.get(key, {})
+            if "txt" in parts:
+                offset, length = parts["txt"]
+                caption = entry.get("source_caption") or os.pread(handle, length, offset).decode(errors="replace")
+                counts["caption_words"][_words(caption)] += 1
+            if entry:
+                counts["instruction_words"][_words(entry.get("instruction", ""))] += 1
+                counts["target_words"][_words(entry.get("target_caption", ""))] += 1
+                counts["operations"][entry.get("operation") or "not told"] += 1
+    finally:
+        os.close(handle)
+    kept = sum(key not in out for key in members)
+    return {"samples": len(members), "kept": kept, "instructions": len(written.entries), "counts": counts}
+
+
+def _words(text: str) -> int:
+    return min(len(text.split()), LONGEST)
+
+
+def _file(path: Path, known: dict[tuple, str]) -> dict[str, Any]:
+    found = path.stat()
+    stamp = (path.name, found.st_size, found.st_mtime_ns)
+    if stamp not in known:
+        with path.open("rb") as file:
+            known[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": found.st_size, "modified_ns": found.st_mtime_ns, "sha256": known[stamp]}
+
+
+def _known_hashes(path: Path) -> dict[tuple, str]:
+    """Hashes of an earlier index, by name, size and time of the file."""
+    try:
+        shards = json.loads(path.read_text())["shards"]
+        files = [(name, file) for entry in shards for name, file in entry["files"].items()]
+        return {(name, file["bytes"], file["modified_ns"]): file["sha256"] for name, file in files}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards")
+    parser.add_argument("--workers", type=int, default=4, help="threads")
+    arguments = parser.parse_args(argv)
+    try:
+        index = build_index(arguments.data, max(1, arguments.workers))
+    except ValueError as error:
+        print(f"index.py: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"index.py: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    totals = index["totals"]
+    print(
+        f"{totals['kept']:,} of {totals['samples']:,} samples stay, in {totals['shards']:,} shards of together "
+        f"{totals['bytes'] / 1e9:.2f} GB: {arguments.data / NAME}"
+    )
+    if index["broken"]:
+        for reason in index["broken"].values():
+            print(f"index.py: {reason}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

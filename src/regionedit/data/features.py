@@ -1,0 +1,190 @@
+"""Cached features of a shard: what frozen networks make of samples that never change, so that training need not.
+
+`{shard}.text_features.safetensors` holds CLIP's pooled embeddings of both captions, `{shard}.latents.safetensors` the
+source's latent in the generator's autoencoder. Either may be there; data_prep/cache_features.py writes them. Each says
+in its metadata what it was made with, and each row which caption or picture it was made from: training that would see
+anything else is refused.
+
+Shape letters: S samples of a shard, D CLIP's width, C h w channels and size of a latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from regionedit.files import write_atomic
+from regionedit.provenance import identify
+
+if TYPE_CHECKING:
+    from regionedit.config import EncodersConfig, GeneratorConfig
+    from regionedit.data.manifest import Manifest
+
+FILES = {"text": "{}.text_features.safetensors", "latents": "{}.latents.safetensors"}
+RESIZE = "square, bicubic, reducing_gap 3"  # of data/shards.py
+_OPEN_FILES = 32
+
+
+def text_settings(encoders: EncodersConfig) -> dict[str, Any]:
+    """All that decides a caption's embedding, by the field that sets it."""
+    return {
+        "encoders.clip": identify(encoders.clip, encoders.clip_pretrained),
+        "encoders.precision": encoders.precision,
+    }
+
+
+def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, Any]:
+    """All that decides a source's latent, by the field that sets it."""
+    return {
+        "generator.path": identify(generator.path, generator.revision) | {"variant": generator.variant},
+        "generator.precision": generator.precision,
+        "generator.size": generator.size,
+        "data.image_size": image_size,
+        "resize": RESIZE,
+    }
+
+
+def caption_mark(source: str, target: str) -> int:
+    """64 bits that tell two pairs of captions apart."""
+    return int.from_bytes(hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest(), "big")
+
+
+def picture_mark(data: bytes) -> int:
+    """32 bits that tell two picture files apart."""
+    return zlib.crc32(data)
+
+
+def write_features(
+    path: Path, settings: Mapping[str, Any], stamp: str, keys: Sequence[str], marks: Sequence[int], features: np.ndarray
+) -> None:
+    """Write one file of features whole or not at all.
+
+    Args:
+        settings: `text_settings` or `latent_settings`.
+        stamp: by which the writer knows whether its work is still of these files.
+        keys: of the samples [S].
+        marks: of their captions or pictures [S].
+        features: source and target captions [S, 2, D], or latents [S, C, h, w]; float32 or float16.
+
+    Raises:
+        OSError: no room, no permission; nothing is left behind.
+    """
+    letters = np.array([key.encode() for key in keys], "S")
+    stored = {
+        "features": np.ascontiguousarray(features),
+        "keys": letters.view(np.uint8).reshape(len(letters), -1 if len(letters) else 1),
+        "marks": np.array(marks, np.uint64),
+    }
+    write_atomic(path, save(stored, {"settings": json.dumps(settings, sort_keys=True), "stamp": stamp}))
+
+
+def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
+    """Settings and stamp of a file of features, or None where there is none that can be read."""
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata["settings"]), metadata["stamp"]
+    except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse, before any model is loaded, features that were made otherwise than this run would make them.
+
+    Args:
+        settings: what this run computes with, by those kinds of FILES that are of use to it.
+
+    Raises:
+        ValueError: no features, some shards without, another model, revision, precision or size; names the fields.
+    """
+    there = {kind: [s for s in manifest.shards if (folder / FILES[kind].format(s)).is_file()] for kind in settings}
+    if not any(there.values()):
+        raise ValueError(
+            f"data.features: {folder} holds no {' or '.join(settings)} of {manifest.folder}; run cache_features.py"
+        )
+    for kind, shards in there.items():
+        if shards and len(shards) < len(manifest.shards):
+            lacking = next(shard for shard in manifest.shards if shard not in shards)
+            raise ValueError(
+                f"data.features: {folder / FILES[kind].format(lacking)} is missing, as are those of "
+                f"{len(manifest.shards) - len(shards) - 1} other shards; run cache_features.py again"
+            )
+        for shard in shards:
+            path = folder / FILES[kind].format(shard)
+            made = made_with(path)
+            if made is None:
+                raise ValueError(f"data.features: {path} cannot be read; delete it and run cache_features.py again")
+            for name, value in settings[kind].items():
+                if made[0].get(name) != value:
+                    raise ValueError(
+                        f"data.features: {path} was made with {name} {_short(made[0].get(name))}, this run has "
+                        f"{_short(value)}; run cache_features.py with this configuration, or set data.features null"
+                    )
+
+
+class FeatureReader:
+    """Rows of cached features by shard and key. Each process keeps its own few open files.
+
+    Args:
+        folder: of the features.
+        kinds: those of FILES that are of use.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str] = tuple(FILES)):
+        self.folder, self.kinds = folder, kinds
+        self._files: OrderedDict[Path, tuple[Any, dict[bytes, int], np.ndarray] | None] = OrderedDict()
+
+    def text(self, shard: str, key: str, source: str, target: str) -> np.ndarray | None:
+        """Embeddings of both captions, float32 [2, D], or None where text is not cached.
+
+        Raises:
+            ValueError: the sample is not there, or its captions have changed.
+        """
+        return self._row("text", shard, key, caption_mark(source, target), "pair of captions")
+
+    def latent(self, shard: str, key: str, picture: bytes) -> np.ndarray | None:
+        """The source's latent, float32 [C, h, w], or None where latents are not cached. Raises as `text`."""
+        return self._row("latents", shard, key, picture_mark(picture), "picture")
+
+    def _row(self, kind: str, shard: str, key: str, mark: int, what: str) -> np.ndarray | None:
+        path = self.folder / FILES[kind].format(shard)
+        if kind not in self.kinds or (opened := self._open(path)) is None:
+            return None
+        file, places, marks = opened
+        place = places.get(key.encode())
+        if place is None or int(marks[place]) != mark:
+            changed = f"does not hold {key}" if place is None else f"was made from another {what} of {key}"
+            raise ValueError(f"data.features: {path} {changed}; run cache_features.py again")
+        return file.get_slice("features")[place].astype(np.float32)
+
+    def _open(self, path: Path) -> tuple[Any, dict[bytes, int], np.ndarray] | None:
+        if path in self._files:
+            self._files.move_to_end(path)
+            return self._files[path]
+        if len(self._files) == _OPEN_FILES:
+            self._files.popitem(last=False)
+        opened = None
+        if path.is_file():
+            file = safe_open(path, "numpy")
+            letters = file.get_tensor("keys")
+            keys = np.ascontiguousarray(letters).view(f"S{letters.shape[1]}")[:, 0].tolist()
+            opened = file, {key: place for place, key in enumerate(keys)}, file.get_tensor("marks")
+        self._files[path] = opened
+        return opened
+
+
+def _short(value: Any) -> str:
+    """A setting in few words; of a model its name and what tells two versions of it apart."""
+    if not isinstance(value, dict):
+        return repr(value)
+    told = [str(value[name])[:12] for name in ("revision", "variant", "sha256", "commit") if value.get(name)]
+    return f"{value.get('name')}" + (f" ({', '.join(told)})" if told else "")

@@ -1,0 +1,208 @@
+"""Cached features: training with them learns what it would have learned without, and refuses those of anything else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from data_prep.cache_features import FeaturesConfig, cache_features
+from regionedit import generators
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
+from regionedit.data.datamodule import PairsDataModule
+from regionedit.data.features import FILES
+from regionedit.data.marks import write_marks
+from regionedit.encoders import FrozenCLIP
+from regionedit.training import RegionTraining, run
+from tests import tiny_models
+from tests.shards import write_shards
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
+    write_shards(tmp_path / "train", sizes=(5, 3))
+    return [
+        f"--data.train={tmp_path / 'train'}", "--data.validation=null", "--data.image_size=32",
+        "--data.global_batch=4", "--data.workers=0", f"--data.features={tmp_path / 'features'}",
+        f"--encoders.clip=local-dir:{tiny_clip_dir}", f"--encoders.instruction={tiny_t5_dir}",
+        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=2",
+    ]  # fmt: skip
+
+
+def cached(settings, *changes: str) -> FeaturesConfig:
+    return load_config(FeaturesConfig, overrides=[*settings, "--device=cpu", "--batch=3", *changes])
+
+
+def training(settings, *changes: str) -> TrainConfig:
+    return load_config(TrainConfig, overrides=[*settings, *changes])
+
+
+def losses(config: TrainConfig) -> dict[str, float]:
+    """Loss terms of the first step."""
+    torch.manual_seed(0)
+    module = RegionTraining(config)
+    batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
+    outputs, _ = module.step(batch, epoch=0)
+    from regionedit.losses import total
+
+    loss, terms = total(outputs, config.loss)
+    return {"loss": loss.item()} | {name: value.mean().item() for name, value in terms.items()}
+
+
+def check(config: TrainConfig) -> None:
+    """What a run does before it loads a model."""
+    data = PairsDataModule(config.data, 0, 1)
+    data.setup()
+    run._check_features(config, data.train)
+
+
+@pytest.mark.parametrize("step", [[], ["--generator.masked_image=latent"], ["--step.gradient=latent"]], ids=str)
+def test_losses_with_cached_features_equal_those_without(settings, step, monkeypatch):
+    assert cache_features(cached(settings, "--storage=float32")) == 4
+    plain = losses(training(settings, "--data.features=null", *step))
+    calls = {"text": 0, "encode": 0}
+
+    def counted(name, method):
+        def call(self, *arguments):
+            calls[name] += 1
+            return method(self, *arguments)
+
+        return call
+
+    monkeypatch.setattr(FrozenCLIP, "encode_text", counted("text", FrozenCLIP.encode_text))
+    encode = generators.StableDiffusion._encode_signed
+    monkeypatch.setattr(generators.StableDiffusion, "_encode_signed", counted("encode", encode))
+    config = training(settings, *step)
+    check(config)
+    assert losses(config) == pytest.approx(plain, rel=1e-5, abs=1e-6)
+    masked_in_pixels = "--generator.masked_image=latent" not in step
+    assert calls == {"text": 0, "encode": int(masked_in_pixels)}
+
+
+def test_half_precision_is_close(settings):
+    cache_features(cached(settings))
+    plain = losses(training(settings, "--data.features=null"))
+    assert losses(training(settings)) == pytest.approx(plain, rel=5e-3, abs=5e-3)
+
+
+def test_text_alone_serves_stored_proposals_too(settings, tmp_path):
+    assert cache_features(cached(settings, "--latents=false")) == 2
+    assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [
+        FILES["text"].format(f"0000{n}") for n in (0, 1)
+    ]
+    check(training(settings))
+    batch = next(iter(PairsDataModule(training(settings).data, 0, 1).train_dataloader()))
+    assert batch.source_text_BD.shape == (4, tiny_models.WIDTH) and batch.latents_BChw is None
+
+
+def test_running_again_writes_only_what_changed(settings, tmp_path):
+    config = cached(settings, "--part=1", "--parts=2")
+    assert cache_features(config) == 2
+    assert cache_features(cached(settings)) == 2
+    assert cache_features(cached(settings)) == 0
+    sidecar = tmp_path / "train" / "00000.instructions.jsonl"
+    sidecar.write_text(sidecar.read_text().replace("changed 3", "another 3"))
+    assert cache_features(cached(settings)) == 2
+    assert cache_features(cached(settings, "--storage=float32")) == 4
+
+
+REFUSED = {
+    "--encoders.precision=bfloat16": "encoders.precision 'float32', this run has 'bfloat16'",
+    "--generator.size=16": "generator.size 32, this run has 16",
+    "--data.image_size=16": "data.image_size 32, this run has 16",
+    "--generator.precision=bfloat16": "generator.precision 'float32', this run has 'bfloat16'",
+    "--generator.revision=abc": "generator.path .*, this run has .*abc",
+}
+
+
+@pytest.mark.parametrize("change", REFUSED, ids=str)
+def test_features_made_otherwise_are_refused(settings, change):
+    cache_features(cached(settings))
+    with pytest.raises(ValueError, match=f"^data.features: .*{REFUSED[change]}") as error:
+        check(training(settings, change))
+    assert "\n" not in str(error.value)
+
+
+def test_another_clip_is_refused_though_it_has_the_same_name(settings, tmp_path, tiny_judge_dir):
+    cache_features(cached(settings))
+    with pytest.raises(ValueError, match="^data.features: .* was made with encoders.clip local-dir"):
+        check(training(settings, f"--encoders.clip=local-dir:{tiny_judge_dir}"))
+
+
+def test_missing_and_damaged_features_are_refused(settings, tmp_path):
+    with pytest.raises(ValueError, match="^data.features: .* holds no text or latents"):
+        check(training(settings))
+    cache_features(cached(settings))
+    path = tmp_path / "features" / "00001.latents.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="00001.latents.safetensors cannot be read; delete it"):
+        check(training(settings))
+    path.unlink()
+    with pytest.raises(ValueError, match="00001.latents.safetensors is missing"):
+        check(training(settings))
+
+
+def test_another_caption_stops_training(settings, tmp_path):
+    cache_features(cached(settings))
+    for shard in ("00000", "00001"):
+        sidecar = tmp_path / "train" / f"{shard}.instructions.jsonl"
+        sidecar.write_text(sidecar.read_text().replace('"changed ', '"otherwise '))
+    with pytest.raises(ValueError, match="text_features.safetensors was made from another pair of captions of k00"):
+        losses(training(settings))
+
+
+def test_another_picture_stops_training(settings, tmp_path):
+    cache_features(cached(settings))
+
+    def other(key, parts):
+        from tests.shards import picture
+
+        return parts | {"png": picture(7 + int(key[1:]))}
+
+    write_shards(tmp_path / "train", sizes=(5, 3), change=other)
+    with pytest.raises(ValueError, match="latents.safetensors was made from another picture of k00"):
+        losses(training(settings))
+
+
+def test_samples_marked_later_do_not_matter_and_unmarked_ones_stop_training(settings, tmp_path):
+    marks = tmp_path / "train" / "00000.marks.jsonl"
+    cache_features(cached(settings))
+    write_marks(marks, {}, "h", {"k000002": ["a"]})
+    losses(training(settings))
+    cache_features(cached(settings))
+    marks.unlink()
+    with pytest.raises(ValueError, match="does not hold k000002; run cache_features.py again"):
+        for batch in PairsDataModule(training(settings).data, 0, 1).train_dataloader():
+            assert batch.keys
+
+
+def test_an_unreadable_sample_is_left_out(settings, tmp_path):
+    spoiled = {"k000001": {"png": b"no"}, "k000006": {"txt": b"\xff"}}
+    write_shards(tmp_path / "train", sizes=(5, 3), change=lambda key, parts: parts | spoiled.get(key, {}))
+    cache_features(cached(settings))
+    config = training(settings, "--data.max_bad_fraction=0.5")
+    keys = {key for batch in PairsDataModule(config.data, 0, 1).train_dataloader() for key in batch.keys}
+    assert not keys & set(spoiled)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--data.features=null", "^data.features: say where to"),
+        ("--part=1", "^part: 1 of 1"),
+        ("--generator.name=instruct_pix2pix", "^latents: generator 'instruct_pix2pix' can use none"),
+    ],
+)
+def test_a_wrong_argument_is_told(settings, change, message):
+    with pytest.raises(ValueError, match=message):
+        cache_features(cached(settings, change))
+
+
+def test_settings_are_stored_as_plain_values(settings, tmp_path):
+    from regionedit.data.features import made_with
+
+    cache_features(cached(settings))
+    made, _ = made_with(tmp_path / "features" / "00000.latents.safetensors")
+    assert json.loads(json.dumps(made)) == made and made["data.image_size"] == 32

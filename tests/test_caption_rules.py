@@ -1,0 +1,100 @@
+"""Rules about captions alone, each on texts whose answer a person can give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+SHIPPED = yaml.safe_load((Path(__file__).parents[1] / "configs/filter.yaml").read_text())
+ENGLISH = (
+    "a man and a woman are sitting at a table with a dog in the garden",
+    "Vintage Red Leather Chesterfield Sofa",
+    "View from Los Angeles to Las Vegas, Nevada",
+    "Le Corbusier's house near Rio de Janeiro by Vincent van Gogh",
+    "the sun sets over Côte d'Azur, and people met for dinner as the den was closed",
+    "Die Hard movie poster from 1988",
+    "2015 BMW 320d M Sport 4dr",
+    "Der Spiegel magazine cover",
+)
+FOREIGN = (
+    "Ein Mann sitzt mit einer Frau auf dem Balkon und trinkt Kaffee",
+    "Une femme est assise dans le jardin avec les enfants",
+    "una mujer con un vestido rojo para la fiesta",
+    "Il gatto che dorme sono nella casa della nonna",
+    "um homem não está em casa com uma mulher",
+    "een man zit aan het water voor zijn huis",
+    "kobieta na rowerze nie jest w domu",
+    "en kvinna är på väg till det röda huset och sjön",
+)
+
+
+@pytest.fixture
+def rules(script):
+    return script("caption_rules")
+
+
+@pytest.mark.parametrize("caption", ENGLISH)
+def test_english_is_not_foreign(rules, caption):
+    assert rules.foreign_share(caption) <= SHIPPED["max_foreign"]
+
+
+@pytest.mark.parametrize("caption", FOREIGN)
+def test_other_languages_are(rules, caption):
+    assert rules.foreign_share(caption) > SHIPPED["max_foreign"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "share"),
+    [
+        ("dog", 1),
+        ("собака", 0),
+        ("犬の写真", 0),
+        ("ab ди", 0.5),
+        ("1234 !?", 1),
+        ("", 1),
+        ("Äpfel, Œuvre", 1),
+        ("कुत्ता a", None),
+    ],
+)
+def test_latin_share(rules, caption, share):
+    found = rules.latin_share(caption)
+    assert 0 < found < 0.5 if share is None else found == share
+
+
+BOILERPLATE = (
+    "see www.example.com for more",
+    "http://example.com/a",
+    "IMG_2041.JPG",
+    "image 17",
+    "Untitled",
+    "DSC-0042",
+    "© 2014 all rights reserved",
+    "Click here to enlarge",
+    "Dog stock photo, royalty free",
+)
+NO_BOILERPLATE = (
+    "a picture of a dog",
+    "an image on the wall",
+    "a stock car race",
+    "dog",
+    "she clicks her fingers",
+    "jpg",
+)
+
+
+@pytest.mark.parametrize("caption", BOILERPLATE + NO_BOILERPLATE)
+def test_the_shipped_boilerplate(rules, caption):
+    found = rules.compile_boilerplate(SHIPPED["boilerplate"]).search(caption)
+    assert (found is not None) == (caption in BOILERPLATE)
+
+
+def test_alternatives_in_one_pattern_do_not_reach_into_another(rules):
+    found = rules.compile_boilerplate(["^a|b$", "^c$"])
+    assert [bool(found.search(text)) for text in ("ax", "xb", "c", "xc", "xax")] == [True, True, True, False, False]
+    assert rules.compile_boilerplate([]) is None
+
+
+def test_words_are_counted_by_white_space(rules):
+    assert [rules.count_words(text) for text in ("", " a ", "a  b\nc", "3 x-rays")] == [0, 1, 3, 2]

@@ -1,0 +1,105 @@
+"""The plan: every amount recomputed by hand from round rates, and where each rate is said to come from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from data_prep.estimate_cost import RATES, RESULTS, known_rates, main, plan
+
+ROUND = {
+    "success": 0.5, "download_rate": 1000, "shard_samples": 1000, "picture_kb": 97, "tar_kb": 3, "sidecar_bytes": 500,
+    "measured_bytes": 200, "text_bytes": 4000, "latent_bytes": 10000, "output_tokens": 36, "llm_rate": 1000,
+    "llm_share": 0.5, "filter_rate": 500, "filter_scale": 4, "loader_rate": 100, "cores": 20, "gpus": 10, "nodes": 2,
+    "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "step_tflop": 36, "cached_tflop": 18,
+    "small_tflop": 9, "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 250,
+}  # fmt: skip
+MILLION = {
+    ("download", "links"): "2,000,000",
+    ("download", "shards"): "1,000",
+    ("download", "disk"): "100.0 GB",
+    ("download", "hours"): "0.28 h",  # 2e6 / 2000 a second
+    ("filter", "disk"): "0.2 GB",
+    ("filter", "hours without models"): "0.11 h",  # 1e6 / (500 / 4 * 10 pairs of cores * 2 nodes)
+    ("filter", "hours of CLIP"): "0.05 h",  # 0.18e6 TFLOP / 50 a GPU / 20 GPUs
+    ("instructions", "disk"): "0.5 GB",
+    ("instructions", "GPU-hours"): "20.00 h",  # 36e6 tokens / 500
+    ("instructions", "hours"): "1.00 h",
+    ("cache", "disk, captions"): "4.0 GB",
+    ("cache", "disk, latents"): "10.0 GB",
+    ("cache", "hours"): "5.00 h",  # 18e6 / 50 / 20
+    ("proposals", "disk"): "250.0 GB",
+    ("proposals", "GPU-hours"): "190 h",  # 34.2e6 / 50
+    ("proposals", "hours"): "9.50 h",
+    ("train", "GPU-hours, as it is"): "600 h",
+    ("train", "hours, as it is"): "30.00 h",
+    ("train", "GPU-hours, proposals of 256 px"): "150 h",
+    ("train", "hours, proposals of 256 px"): "7.50 h",
+    ("train", "GPU-hours, cached features"): "300 h",
+    ("train", "hours, cached features"): "15.00 h",
+    ("train", "GPU-hours, stored proposals"): "30.00 h",
+    ("train", "hours, stored proposals"): "1.50 h",
+    ("train", "loader workers a GPU, stored proposals"): "1.1",  # 50 / 1.8 samples a second, 25 a worker
+}
+
+
+def test_every_amount_by_hand(tmp_path):
+    assert set(ROUND) == set(RATES)
+    lines = plan(1_000_000, known_rates(tmp_path / "none.json", ROUND))
+    assert {(line.stage, line.what): line.amount for line in lines} == MILLION
+    uses = {(line.stage, line.what): set(line.uses) for line in lines}
+    assert uses["download", "hours"] == {"success", "download_rate", "nodes"}
+    assert uses["instructions", "GPU-hours"] == {"output_tokens", "llm_rate", "llm_share"}
+
+
+def test_large_numbers_have_large_units(tmp_path):
+    lines = {(line.stage, line.what): line.amount for line in plan(400_000_000, known_rates(tmp_path / "x", ROUND))}
+    assert lines["download", "disk"] == "40.00 TB" and lines["train", "hours, as it is"] == "12,000 h"
+
+
+def test_measured_rates_win_over_assumed_ones_and_given_ones_over_both(tmp_path):
+    found = {
+        "filters_256": {"ours": 777.0, "machine": "2 cores"},
+        "clip_scores": {"ours": 0.2, "machine": "counted on"},
+    }
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(found))
+    rest = {name: value for name, value in ROUND.items() if name not in ("filter_rate", "clip_tflop", "success")}
+    rates = known_rates(path, rest)
+    assert (rates["filter_rate"].value, rates["filter_rate"].kind) == (777.0, "measured")
+    assert "2 cores" in rates["filter_rate"].source and rates["clip_tflop"].kind == "counted"
+    assert (rates["success"].kind, rates["nodes"].kind) == ("assumed", "given")
+    assert known_rates(path, ROUND)["filter_rate"].value == 500
+
+
+def test_every_assumption_names_a_source():
+    assert all(rate.source for rate in RATES.values())
+    assert all(rate.value is not None or rate.benchmark for rate in RATES.values())
+    for benchmark, field in (rate.benchmark for rate in RATES.values() if rate.benchmark):
+        assert field in json.loads(RESULTS.read_text())[benchmark], benchmark
+
+
+def test_the_command_prints_both_plans_and_what_they_rest_on(capsys):
+    main([])
+    told = capsys.readouterr().out
+    assert "5,000,000 samples" in told and "400,000,000 samples" in told
+    lines = [line for line in told.splitlines() if line.startswith("  ")]
+    assert all(any(kind in line for kind in ("measured", "counted", "assumed")) for line in lines)
+    for name in RATES:
+        assert any(line.split()[0] == name for line in lines), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--success", "0"], "success: 0, must be above 0"),
+        (["--nodes", "nan"], "nodes: nan, must be above 0"),
+        (["--samples", "0"], "--samples: 0, must be at least 1"),
+        (["--results", "nowhere.json"], "filter_rate: not measured yet; run `make bench`, or give --filter_rate"),
+    ],
+)
+def test_a_wrong_argument_exits_2_and_is_named(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err

@@ -1,0 +1,188 @@
+"""Marking a folder of shards: what each rule finds, that nothing else is touched, that it resumes."""
+
+from __future__ import annotations
+
+import json
+
+from regionedit.data.manifest import Manifest
+from regionedit.data.marks import write_marks
+from tests.benchmark_fixtures import emu_row, write_emu_edit
+from tests.crawls import jpeg, photograph, read_reasons, sample, write_crawl
+from tests.shards import write_instructions
+
+FLAWED = {  # the reason, and a sample that has this one alone
+    "min_side": sample(1, size=(300, 255)),
+    "max_aspect": sample(2, size=(900, 256)),
+    "min_words": sample(3, "brown dog"),
+    "max_words": sample(4, "very " * 60 + "old dog"),
+    "min_latin": sample(5, "коричневая собака на траве"),
+    "max_foreign": sample(6, "ein brauner Hund auf einer Wiese und der Himmel"),
+    "boilerplate": sample(7, "Royalty-free stock photo of a dog"),
+    "max_unsafe": sample(8, punsafe=0.51),
+    "max_watermark": sample(9, pwatermark=0.9),
+    "unreadable": sample(10) | {"jpg": jpeg(photograph(10))[:2000]},
+    "caption_not_utf8": sample(11, b"caf\xe9 au lait on a table"),
+    "caption_empty": sample(12, " \n"),
+    "unpaired": {"txt": b"a dog without a picture", "json": b"{}"},
+}
+BORDERLINE = {  # passes, by a hair
+    "side": sample(21, size=(256, 256)),
+    "aspect": sample(22, size=(768, 256)),
+    "words": sample(23, "old brown dog"),
+    "columns": sample(24, punsafe=0.5, pwatermark=0.8),
+    "no_numbers": sample(25, punsafe="high", pwatermark=None),
+    "latin": sample(26, "the word собака means dog in the Russian language of today, or so they say in the book"),
+    "names": sample(27, "a tram in Rio de Janeiro near Le Corbusier's house"),
+}
+
+
+def test_every_rule_finds_its_sample_and_no_other(tmp_path, run_filter):
+    good = {f"good_{name}": parts for name, parts in BORDERLINE.items()}
+    folder = write_crawl(tmp_path, [FLAWED, good])
+    tars = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    outcome = run_filter(folder, "--max_bad_fraction=1")
+    assert read_reasons(folder) == {reason: [reason] for reason in FLAWED}
+    assert {reason: count for reason, count in outcome.reasons.items() if count} == dict.fromkeys(FLAWED, 1)
+    assert (outcome.samples, outcome.marked) == (len(FLAWED) + len(BORDERLINE), len(FLAWED))
+    assert json.loads((folder / "filter.json").read_text())["reasons"] == outcome.reasons
+    assert {path.name: path.read_bytes() for path in folder.glob("*.tar")} == tars
+
+
+def test_a_rule_that_is_off_marks_nothing(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [FLAWED])
+    rules = (
+        "min_side",
+        "max_aspect",
+        "min_words",
+        "max_words",
+        "min_latin",
+        "max_foreign",
+        "max_unsafe",
+        "max_watermark",
+    )
+    off = [f"--{rule}=null" for rule in rules] + ["--boilerplate=[]"]
+    outcome = run_filter(folder, "--max_bad_fraction=1", *off)
+    always = {"unpaired", "unreadable", "caption_not_utf8", "caption_empty"}
+    assert set(read_reasons(folder)) == always
+    assert set(outcome.reasons) == always | {"duplicates", "near_duplicates"}
+
+
+def test_training_leaves_marked_samples_out(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "no")}, {"c": sample(3)}], instructions=True)
+    run_filter(folder)
+    assert Manifest.open(folder).keys.tolist() == [b"a", b"c"]
+
+
+def test_copies_are_found_across_shards_and_the_first_key_stays(tmp_path, run_filter):
+    scaled = photograph(1, (300, 260)).resize((600, 520))
+    shards = [
+        {"c": sample(1), "d": sample(2)},
+        {"a": sample(1), "e": sample(1) | {"jpg": jpeg(photograph(1), quality=60)}},
+        {"b": sample(1) | {"jpg": jpeg(scaled)}, "f": sample(3)},
+    ]
+    expected = {"c": ["duplicates"], "e": ["near_duplicates"], "b": ["near_duplicates"]}
+    run_filter(write_crawl(tmp_path / "one", shards))
+    assert read_reasons(tmp_path / "one") == expected
+    run_filter(write_crawl(tmp_path / "other", shards[::-1]), "--workers=2")
+    assert read_reasons(tmp_path / "other") == expected
+
+
+def test_a_copy_of_a_marked_sample_stays(tmp_path, run_filter):
+    run_filter(write_crawl(tmp_path, [{"a": sample(1, "dog"), "b": sample(1)}]))
+    assert read_reasons(tmp_path) == {"a": ["min_words"]}
+
+
+def test_a_copy_of_a_sample_that_was_not_chosen_stays(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(1), "c": sample(1)}])
+    write_marks(folder / "00000.subset.jsonl", {}, "h", {"a": ["subset"]})
+    run_filter(folder)
+    assert read_reasons(folder) == {"c": ["duplicates"]}
+
+
+def test_a_caption_that_was_written_anew_is_the_one_that_counts(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1, " "), "b": sample(2), "c": sample(3, b"\xff")}])
+    texts = {"a": "a brown dog on a lawn", "b": "dog", "c": ""}
+    written = [{"key": k, "instruction": "x", "target_caption": "a cat", "source_caption": t} for k, t in texts.items()]
+    write_instructions(folder / "00000.instructions.jsonl", written)
+    run_filter(folder, "--max_bad_fraction=1")
+    assert read_reasons(folder) == {"b": ["min_words"], "c": ["caption_not_utf8"]}
+
+
+def test_flat_pictures_are_no_copies_of_each_other(tmp_path, run_filter):
+    from PIL import Image
+
+    flat = {colour: sample(1) | {"jpg": jpeg(Image.new("RGB", (300, 260), colour))} for colour in ("red", "navy")}
+    run_filter(write_crawl(tmp_path, [flat]))
+    assert read_reasons(tmp_path) == {}
+
+
+def test_test_pictures_are_found_in_a_benchmark_and_in_any_folder(tmp_path, run_filter):
+    write_emu_edit(tmp_path / "emu", [emu_row(n, image=jpeg(photograph(n))) for n in range(3)])
+    (tmp_path / "mine/deep").mkdir(parents=True)
+    photograph(7).resize((200, 170)).save(tmp_path / "mine/deep/x.png")
+    crawl = [{"a": sample(1) | {"jpg": jpeg(photograph(1), 50)}, "b": sample(7), "c": sample(8)}]
+    folder = write_crawl(tmp_path / "crawl", crawl)
+    run_filter(folder, f"--decontaminate.emu_edit={tmp_path / 'emu'}", f"--decontaminate.mine={tmp_path / 'mine'}")
+    assert read_reasons(folder) == {"a": ["decontaminate: emu_edit"], "b": ["decontaminate: mine"]}
+
+
+def test_clip_rules(tmp_path, run_filter, tiny_clip_dir):
+    """The cosines are computed here once more, from CLIP itself."""
+    import io
+
+    import torch.nn.functional as F
+    from PIL import Image
+
+    from regionedit.encoders import FrozenCLIP
+    from regionedit.images import to_tensor
+
+    captions = {"a": "a red circle", "b": "a blue square left of a red ring", "c": "a star at the top"}
+    samples = {key: sample(number, text) for number, (key, text) in enumerate(captions.items())}
+    folder = write_crawl(tmp_path, [samples], instructions=True)
+    clip = FrozenCLIP.load(f"local-dir:{tiny_clip_dir}")
+    pictures = [
+        Image.open(io.BytesIO(parts["jpg"])).resize((32, 32), Image.Resampling.BICUBIC) for parts in samples.values()
+    ]
+    texts = clip.encode_text(list(captions.values()))
+    text_image = F.cosine_similarity(texts, clip.encode_image(to_tensor(pictures)).global_BD).tolist()
+    targets = [f"a cat instead of {key}" for key in captions]
+    text_text = F.cosine_similarity(texts, clip.encode_text(targets)).tolist()
+    between = (sorted(text_image)[0] + sorted(text_image)[1]) / 2
+    low, high = (sum(sorted(text_text)[i : i + 2]) / 2 for i in (0, 1))
+    run_filter(
+        folder, f"--encoders.clip=local-dir:{tiny_clip_dir}", "--encoders.clip_pretrained=null", "--device=cpu",
+        "--batch=2", f"--min_text_image={between}", f"--min_text_text={low}", f"--max_text_text={high}",
+    )  # fmt: skip
+    expected: dict[str, list[str]] = {key: [] for key in captions}
+    for key, seen, told in zip(captions, text_image, text_text, strict=True):
+        expected[key] += ["min_text_image"] * (seen < between)
+        expected[key] += ["min_text_text"] * (told < low) + ["max_text_text"] * (told > high)
+    assert read_reasons(folder) == {key: reasons for key, reasons in expected.items() if reasons}
+
+
+def test_running_again_skips_and_another_rule_reads_no_picture(tmp_path, run_filter, monkeypatch, script):
+    folder = write_crawl(tmp_path, [{"a": sample(1, "old brown dog")}, {"b": sample(2)}])
+    assert run_filter(folder).written == 2
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")}
+    assert run_filter(folder).written == 0
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")} == before
+    monkeypatch.setattr(script("measurements"), "_read", None)
+    assert run_filter(folder, "--min_words=4").marked == 1
+    assert run_filter(folder).marked == 0
+
+
+def test_a_changed_shard_is_measured_again(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(2)}])
+    run_filter(folder)
+    write_crawl(tmp_path, [{"a": sample(1, "dog")}])
+    assert run_filter(folder).written == 1
+    assert read_reasons(folder) == {"a": ["min_words"]}
+
+
+def test_parts_only_measure_and_the_last_run_decides(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(1)}])
+    for part in (0, 1):
+        outcome = run_filter(folder, "--parts=2", f"--part={part}")
+        assert (outcome.shards, outcome.samples) == (1, 0)
+    assert not list(folder.glob("*.marks.jsonl")) and len(list(folder.glob("*.measured.safetensors"))) == 2
+    assert run_filter(folder).marked == 1

@@ -1,0 +1,111 @@
+"""What the filter makes of damaged data, changing files, a full disk and wrong arguments."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crawls import read_reasons, sample, write_crawl
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_truncated_shard_is_told_and_the_others_are_marked(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(2, "dog")}, {}])
+    tar = folder / "00000.tar"
+    tar.write_bytes(tar.read_bytes()[:9000])
+    outcome = run_filter(folder)
+    assert read_reasons(folder) == {"b": ["min_words"]} and not (folder / "00000.marks.jsonl").exists()
+    assert list(outcome.broken) == ["00000"] and "truncated shard" in outcome.broken["00000"]
+    assert outcome.too_bad(0.01).startswith("1 of 3 shards cannot be read") and outcome.too_bad(0.5) is None
+
+
+@pytest.mark.parametrize("name", ["instructions", "subset", "marks"])
+def test_a_broken_sidecar_is_told_in_one_line(tmp_path, run_filter, name):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}])
+    (folder / f"00000.{name}.jsonl").write_text("no JSON\n")
+    with pytest.raises(ValueError, match=f"00000.{name}.jsonl.*header") as error:
+        run_filter(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_too_many_useless_samples_are_a_failure(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, " "), "c": sample(3, "dog")}])
+    outcome = run_filter(folder)
+    assert outcome.too_bad(0.01).startswith("1 of 3 samples cannot be used") and outcome.too_bad(0.34) is None
+
+
+def test_a_shard_that_changes_while_it_is_read_is_read_again_or_told(tmp_path, run_filter, monkeypatch, script):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}])
+    measurements = script("measurements")
+    read, changes = measurements._read, iter([True, False, True, True])
+
+    def changing(tar, columns):
+        found = read(tar, columns)
+        if next(changes):
+            os.utime(tar, ns=(0, tar.stat().st_mtime_ns + 1))
+        return found
+
+    monkeypatch.setattr(measurements, "_read", changing)
+    assert measurements.measure(folder, "00000", ()) and len(measurements.load(folder, "00000")) == 1
+    os.utime(folder / "00000.tar", ns=(0, 77))
+    with pytest.raises(ValueError, match="00000.tar: changes while it is read"):
+        measurements.measure(folder, "00000", ())
+
+
+def test_a_shard_that_cannot_be_read_at_all_is_told(tmp_path, run_filter):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}])
+    (folder / "00000.tar").write_bytes(b"no tar" * 1000)
+    outcome = run_filter(folder)
+    assert outcome.samples == 0 and "not an uncompressed tar" in outcome.too_bad(0.5)
+
+
+def test_a_full_disk_ends_with_one_line_and_nothing_half(tmp_path, run_filter, monkeypatch, script):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}])
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "cannot write: No space left on device")
+
+    monkeypatch.setattr(script("filter"), "write_marks", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_filter(folder)
+    assert not list(folder.glob("*.marks.jsonl")) and not list(folder.glob(".*"))
+
+
+WRONG = {
+    "--boilerplate=['(']": "boilerplate: '\\(' is no regular expression",
+    "--decontaminate.mine=nowhere": "decontaminate.mine: nowhere: no such folder",
+    "--decontaminate.emu_edit=nowhere": "decontaminate.emu_edit: nowhere is neither a folder",
+    "--near_duplicates=40": "near_duplicates: 40 bits",
+    "--part=3": "part: 3 of 1",
+    "--min_text_text=0.9 --max_text_text=0.8": "max_text_text: 0.8 leaves nothing",
+}
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_a_wrong_argument_is_told_in_one_line(tmp_path, run_filter, change):
+    folder = write_crawl(tmp_path, [{"a": sample(1)}])
+    with pytest.raises(ValueError, match=f"^{WRONG[change]}") as error:
+        run_filter(folder, *change.split())
+    assert "\n" not in str(error.value)
+
+
+def test_the_command(tmp_path):
+    folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "dog"), "c": sample(3) | {"jpg": b"no"}}])
+
+    def command(*arguments):
+        line = [sys.executable, "data_prep/filter.py", "--config", "configs/filter.yaml", "--data", folder, *arguments]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+    done = command("--max_bad_fraction", "0.5")
+    assert done.returncode == 0 and "2 of 3 samples are marked" in done.stdout
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("min_words")] == ["1"]
+    bad = command()
+    assert bad.returncode == 1 and "1 of 3 samples cannot be used" in bad.stderr and "Traceback" not in bad.stderr
+    wrong = command("--min_wrods", "3")
+    assert wrong.returncode == 2 and "did you mean 'min_words'" in wrong.stderr
