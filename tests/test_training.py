@@ -341,6 +341,13 @@ def test_a_finished_run_can_be_repeated_and_extended(make):
     assert sorted(logged(config)) == [1, 2, 3, 4]
 
 
+def test_a_run_too_short_to_log_anything_is_exported(make):
+    config = make("--max_steps=1", "--log.every_steps=50")
+    train(config)
+    assert not (Path(config.out) / "metrics.csv").exists()
+    assert "Not recorded." in (Path(config.out) / "region_predictor" / "README.md").read_text()
+
+
 def test_resuming_with_another_configuration_is_refused(make):
     train(make())
     with pytest.raises(ValueError, match="loss.area: is 0.7, but the run .* 0.5"):

@@ -179,7 +179,9 @@ def _at(revision: str | None) -> str:
 
 
 def _measured(metrics: Path, step: int) -> str:
-    """What validation said of the exported weights."""
+    """What validation said of the exported weights; empty for a run too short to have logged anything."""
+    if not metrics.is_file():
+        return ""
     with metrics.open(newline="") as file:
         rows = [row for row in csv.reader(file) if row[0] == str(step) and row[1].startswith("validation/")]
     return ", ".join(f"{name} {float(value):.3f}" for _, name, value in sorted(rows))
