@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-region microworld-models \
-	microworld-ip2p fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -86,8 +86,11 @@ inpaint-lane:
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
 	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 62 --threads 1 --batch 16
 
-microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: 45 minutes of one core
-	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 42 --threads 1
+microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: 76 minutes of one core
+	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 72 --threads 1
+
+microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
+	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)
@@ -97,7 +100,7 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
 	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
-	for m in landscape mask_quality dissect patch_probe; do $(PY) $(WORLD)/$$m.py || exit 1; done
+	for m in landscape mask_quality dissect patch_probe foi_study; do $(PY) $(WORLD)/$$m.py || exit 1; done
 	$(PY) $(WORLD)/train_ceiling.py --out outputs/ceiling
 	$(PY) $(WORLD)/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
 	$(MAKE) study-report

@@ -274,7 +274,7 @@ def _attention() -> GeneratorConfig:
         path=f"{MICROWORLD}/ip2p",
         steps=10,
         start=0.8,
-        guidance=7.5,
+        guidance=4.0,
         attention_resolution=16,
     )
 
