@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from regionedit.data.tar_headers import tar_members
+
 SCHEMA = 1  # of the instructions sidecar
 PICTURES = ("jpg", "jpeg", "png", "webp")
 PARTS = {  # part of a sample -> the file it lies in
@@ -84,20 +86,12 @@ def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     """
     members: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isreg():
-                    continue
-                key, suffix = _split(member.name)
-                parts = members.setdefault(key, {})
-                if suffix in parts:
-                    raise ValueError(f"{path}: duplicate key: {member.name} is there twice; pack the shard again")
-                parts[suffix] = (member.offset_data, member.size)
-            end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(1024) != bytes(1024):  # tarfile takes any end for the end
-                raise tarfile.ReadError("no end-of-archive mark")
+        for name, offset, length in tar_members(path):
+            key, suffix = _split(name)
+            parts = members.setdefault(key, {})
+            if suffix in parts:
+                raise ValueError(f"{path}: duplicate key: {name} is there twice; pack the shard again")
+            parts[suffix] = (offset, length)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; restore it") from None
     except tarfile.TarError as error:
