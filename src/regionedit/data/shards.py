@@ -79,13 +79,8 @@ class ShardReader:
         """
         columns = self.manifest.columns
         picture = _picture(self._bytes("picture", sample), self.size)
-        try:
-            caption = self._bytes("caption", sample).decode().strip()
-        except UnicodeDecodeError:
-            raise BadSample("caption is not UTF-8") from None
-        if not caption:
-            raise BadSample("empty caption")
         line = json.loads(self._bytes("instruction", sample))
+        caption = line.get("source_caption") or self._caption(sample)
         proposal = mask = objects = None
         if "proposal" in columns:
             proposal = _picture(self._bytes("proposal", sample), self.size)
@@ -103,6 +98,16 @@ class ShardReader:
             mask_HW=mask,
             objects_HW=objects,
         )
+
+    def _caption(self, sample: int) -> str:
+        """What the tar says that the picture shows."""
+        try:
+            caption = self._bytes("caption", sample).decode().strip()
+        except UnicodeDecodeError:
+            raise BadSample("caption is not UTF-8") from None
+        if not caption:
+            raise BadSample("empty caption")
+        return caption
 
     def close(self) -> None:
         while self._files:
