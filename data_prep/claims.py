@@ -1,9 +1,9 @@
 """Claims: which worker has which shard, for any number of workers that share a folder and nothing else.
 
 A claim is a file `.claims/{shard}.{generation}`, made with O_EXCL, so that one worker makes it. The highest generation
-holds the shard; to take a shard over from a worker that died is to make the next generation, which again one worker can.
-The holder adds a byte to its file now and then. A worker is dead when its file has not grown for `stale_seconds` *of
-the observer's own clock*: no two machines' clocks, nor any file's time, are ever compared. A dead process of this very
+holds the shard; to take one over from a dead worker is to make the next generation, which again one worker can. The
+holder adds a byte to its file now and then. A worker is dead when its file has not grown for `stale_seconds` *of the
+observer's own clock*: no two machines' clocks, nor any file's time, are ever compared. A dead process of this very
 machine is known at once.
 
 A holder that was only stopped (a suspended machine, a stalled file system) finds the higher generation before it writes

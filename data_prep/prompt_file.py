@@ -1,9 +1,9 @@
 """Prompts as text files: the words that a writer's model is given, versioned by the hash of the file.
 
-A file has the sections `[system]` (what never changes, so that an engine computes it once), `[user]` (one ask) and, if it
-wants several, `[wordings]` (hints for varied phrasing, one a line). In `[user]`, `{operation}`, `{wording}`, `{caption}`
-and `{instruction}` stand for the ask's values. They are put in as JSON strings: whatever quotes, line breaks or orders a
-caption holds, it stays one string of data.
+A file has the sections `[system]` (what never changes, so that an engine computes it once), `[user]` (one ask) and, if
+it wants several, `[wordings]` (hints for varied phrasing, one a line). In `[user]`, `{operation}`, `{wording}`,
+`{caption}` and `{instruction}` stand for the ask's values. They are put in as JSON strings: whatever quotes, line breaks
+or orders a caption holds, it stays one string of data.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def load_prompt(name: str) -> Prompt:
         raise ValueError(f"prompt: {path} cannot be read ({error}); there are {known}, or give a file") from None
     sections = dict(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True))
     if parts[0].strip() or "{caption}" not in sections.get("user", ""):
-        raise ValueError(f"prompt: {path} needs a [user] section with {{caption}}, and nothing before the first section")
+        raise ValueError(f"prompt: {path} needs a [user] section with {{caption}}, and nothing before its sections")
     wordings = tuple(line.strip() for line in sections.get("wordings", "").splitlines() if line.strip())
     return Prompt(
         name=path.name,

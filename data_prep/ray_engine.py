@@ -1,4 +1,4 @@
-"""The same work as a Ray Data job, on this machine or on a cluster that shares the folder: pip install "regionedit[scale]".
+"""The same work as a Ray Data job, on this machine or a cluster that shares the folder: pip install "regionedit[scale]".
 
 A row is a shard, an actor is a worker with its own writer; the folder's claims still decide who writes what, so that
 Ray jobs, SLURM arrays and plain commands may even run side by side.
@@ -45,8 +45,7 @@ class RayEngine:
         self._config = config
         self._started = not ray.is_initialized()
         if self._started:
-            local = {"num_cpus": config.workers} if config.ray_address is None and not _cluster() else {}
-            ray.init(address=config.ray_address, log_to_driver=False, **local)
+            ray.init(address=config.ray_address, log_to_driver=False)
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[ShardResult]:
         import ray.data
@@ -67,10 +66,3 @@ class RayEngine:
 
         if self._started:
             ray.shutdown()
-
-
-def _cluster() -> bool:
-    """Does the environment name a cluster to join?"""
-    import os
-
-    return bool(os.environ.get("RAY_ADDRESS"))

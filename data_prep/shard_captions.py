@@ -55,15 +55,14 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
     Raises:
         ValueError: not a sound tar, or one key twice; one line that begins with the path.
     """
-    digest = hashlib.sha256()
-    samples = []
+    digest, samples, wanted = hashlib.sha256(), [], _members(config)
     members = index_tar(tar)
     handle = os.open(tar, os.O_RDONLY)
     try:
         for key, found in members.items():
-            texts = {name: _read(handle, found[name]) for name in ("txt", "json") if name in found and _wanted(name, config)}
+            texts = {name: _read(handle, found[name]) for name in wanted if name in found}
             pictures = [found[suffix] for suffix in found if suffix in PICTURES]
-            digest.update(repr((key, pictures, [(name, found[name][1]) for name in texts])).encode(errors="surrogateescape"))
+            digest.update(repr((key, pictures, [(name, found[name][1]) for name in texts])).encode(errors="replace"))
             for text in texts.values():
                 digest.update(text or b"")
             samples.append(_sample(key, pictures, texts, config))
@@ -72,11 +71,10 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
     return ShardCaptions(tuple(samples), digest.hexdigest())
 
 
-def _wanted(name: str, config: WriteConfig) -> bool:
-    if config.source == "captions":
-        return name == "txt"
-    columns = (config.instruction_column, config.caption_column)
-    return "txt" in columns if name == "txt" else any(column not in ("txt", None) for column in columns)
+def _members(config: WriteConfig) -> list[str]:
+    """Suffixes of the members that hold what the configuration asks for."""
+    columns = ("txt",) if config.source == "captions" else (config.instruction_column, config.caption_column)
+    return sorted({"txt" if column == "txt" else "json" for column in columns if column is not None})
 
 
 def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], config: WriteConfig) -> CaptionedSample:

@@ -83,7 +83,7 @@ class Writer(ABC):
             WriterError: no ask can be answered.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027: most took nothing
         """Give back what `load` took."""
 
 

@@ -125,10 +125,11 @@ def index_instructions(path: Path) -> Iterator[tuple[str, int, int, bool]]:
         else:
             entry = entry if isinstance(entry, dict) else {}
             dropped = "dropped" in entry
-            needed = ("key", "dropped") if dropped else ("key", "instruction", "target_caption")
-            needed += ("source_caption",) if "source_caption" in entry else ()
+            needed = ["key"] + (["dropped"] if dropped else ["instruction", "target_caption"])
+            needed += ["source_caption"] * ("source_caption" in entry)
             if not all(isinstance(entry.get(name), str) and entry[name].strip() for name in needed):
-                raise ValueError(f"{path}, line {number + 1}: needs {', '.join(needed[:-1])} and {needed[-1]}, none empty")
+                told = f"{', '.join(needed[:-1])} and {needed[-1]}"
+                raise ValueError(f"{path}, line {number + 1}: needs {told}, none empty")
             yield entry["key"], offset, len(line), dropped
         offset += len(line)
     if offset == 0:
