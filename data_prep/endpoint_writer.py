@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint as a writer: many requests at once, sent again with patience, none waited for forever."""
+"""An OpenAI-compatible endpoint as a writer: many requests at once, sent again with patience, all with an end."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ class ShardWriter:
                     after = _stamp(tar)
                     if after == before:
                         claim.check()
-                        write_atomic(self._sidecar(shard), _jsonl([self._head(shard, captions), *lines]))
+                        write_atomic(self._sidecar(shard), _jsonl([self._head(captions), *lines]))
                         return _result(shard, "written", lines, new)
                     before, captions = after, read_captions(tar, self._config)
             raise ValueError(f"{tar}: changed while it was read; run again when nobody writes to it")
@@ -103,9 +102,7 @@ class ShardWriter:
 
     def _write(self, shard: str, tar: Path, captions: ShardCaptions) -> tuple[list[dict], int]:
         """A line for every key, in the tar's order, and how many are new."""
-        lines = self._known(shard, captions) or {}
-        left_out = self._left_out(shard)
-        lines |= {key: dropped(key, LEFT_OUT) for key in left_out}
+        lines = {key: dropped(key, LEFT_OUT) for key in self._left_out(shard)} | (self._known(shard, captions) or {})
         new = self._lines.write(tar, [sample for sample in captions.samples if sample.key not in lines])
         return [new.get(sample.key) or lines[sample.key] for sample in captions.samples], len(new)
 
@@ -117,35 +114,35 @@ class ShardWriter:
         return _result(shard, "complete", [known[sample.key] for sample in captions.samples], 0)
 
     def _known(self, shard: str, captions: ShardCaptions) -> dict[str, dict] | None:
-        """Lines that are there already and would be written alike, or None; a hiccup of the endpoint is asked anew."""
+        """Lines that need not be written again, or None; not those of an endpoint's hiccup, or of another subset."""
+        left_out = self._left_out(shard)
         try:
             header, *lines = (json.loads(line) for line in self._sidecar(shard).read_bytes().splitlines())
-            if header != self._head(shard, captions):
+            if header != self._head(captions):
                 return None
-            return {line["key"]: line for line in lines if not line.get("dropped", "").startswith(TRANSIENT)}
+            reasons = {line["key"]: line.get("dropped", "") for line in lines}
+            again = {key for key, reason in reasons.items() if reason.startswith(TRANSIENT)}
+            again |= {key for key, reason in reasons.items() if reason == LEFT_OUT and key not in left_out}
+            return {line["key"]: line for line in lines if line["key"] not in again}
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _head(self, shard: str, captions: ShardCaptions) -> dict[str, Any]:
-        """The header of this shard's sidecar: all that decides its lines."""
-        subset = self._subset(shard)
-        chosen = hashlib.sha256(subset.read_bytes()).hexdigest() if subset.exists() else None
-        return self._header | {"shard": captions.digest, "subset": chosen}
+    def _head(self, captions: ShardCaptions) -> dict[str, Any]:
+        """The header of this shard's sidecar: all that decides what is written for a caption."""
+        return self._header | {"shard": captions.digest}
 
-    def _left_out(self, shard: str) -> list[str]:
+    def _left_out(self, shard: str) -> frozenset[str]:
         """Keys that subset.py leaves out: nobody is asked about them."""
+        path = self._data / f"{shard}.subset.jsonl"
         try:
-            return [json.loads(line)["key"] for line in self._subset(shard).read_bytes().splitlines()[1:]]
+            return frozenset(json.loads(line)["key"] for line in path.read_bytes().splitlines()[1:])
         except FileNotFoundError:
-            return []
+            return frozenset()
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self._subset(shard)}: cannot be read; run subset.py again") from None
+            raise ValueError(f"{path}: cannot be read; run subset.py again") from None
 
     def _sidecar(self, shard: str) -> Path:
         return self._data / f"{shard}.instructions.jsonl"
-
-    def _subset(self, shard: str) -> Path:
-        return self._data / f"{shard}.subset.jsonl"
 
 
 def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A file has the sections `[system]` (what never changes, so that an engine computes it once), `[user]` (one ask) and, if
 it wants several, `[wordings]` (hints for varied phrasing, one a line). In `[user]`, `{operation}`, `{wording}`,
-`{caption}` and `{instruction}` stand for the ask's values. They are put in as JSON strings: whatever quotes, line breaks
-or orders a caption holds, it stays one string of data.
+`{caption}` and `{instruction}` stand for the ask's values. They are put in as JSON strings: whatever quotes, line
+breaks or orders a caption holds, it stays one string of data.
 """
 
 from __future__ import annotations

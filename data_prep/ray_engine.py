@@ -1,4 +1,4 @@
-"""The same work as a Ray Data job, on this machine or a cluster that shares the folder: pip install "regionedit[scale]".
+"""The same work as a Ray Data job, on this machine or a cluster that shares the folder (extra `scale`).
 
 A row is a shard, an actor is a worker with its own writer; the folder's claims still decide who writes what, so that
 Ray jobs, SLURM arrays and plain commands may even run side by side.

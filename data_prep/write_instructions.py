@@ -5,9 +5,9 @@
     python data_prep/write_instructions.py --data data/crawl --source instructions --writer transformers --model FOLDER
 
 `data` holds shards as img2dataset writes them. Every `{shard}.tar` gets `{shard}.instructions.jsonl`: a header that
-says what made it, then a line for every key. Samples for which two attempts gave nothing get a line with the reason, and
-training leaves them out. Run again to go on; start it several times, on several machines or as a SLURM array, and the
-workers share the shards. `--engine ray` does the same as a Ray Data job.
+says what made it, then a line for every key. Samples for which two attempts gave nothing get a line with the reason,
+and training leaves them out. Run again to go on; start it several times, on several machines or as a SLURM array, and
+the workers share the shards. `--engine ray` does the same as a Ray Data job.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class Writer(ABC):
             WriterError: no ask can be answered.
         """
 
-    def close(self) -> None:  # noqa: B027: most took nothing
-        """Give back what `load` took."""
+    def close(self) -> None:  # noqa: B027
+        """Give back what `load` took; most took nothing."""
 
 
 def fraction(*parts: object) -> float:
