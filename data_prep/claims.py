@@ -160,10 +160,10 @@ def _is_dead(path: Path) -> bool:
     """Is the claim's process one of this machine that no longer runs? False where that cannot be known."""
     try:
         about = json.loads(path.read_bytes().partition(b"\n")[0])
-    except (OSError, ValueError):
-        return False
-    mine = _this_process()
-    if "started" not in mine or any(about.get(name) != mine[name] for name in ("host", "boot", "namespace")):
+        mine = _this_process()
+        if "started" not in mine or any(about[name] != mine[name] for name in ("host", "boot", "namespace")):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     try:
         state, started = _started(about["pid"])
