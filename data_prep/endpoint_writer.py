@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from instruction_schema import LONGEST_ANSWER, Edit, Target
 from write_config import SamplingConfig, WriteConfig
-from writer import TRANSIENT, Answer, Ask, Writer, WriterError
+from writer import CUT_OFF, TRANSIENT, Answer, Ask, Writer, WriterError
 
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _HOPELESS = {
@@ -152,9 +152,7 @@ def _text(body: Any) -> Answer:
         return Answer(failure=f"{TRANSIENT}not a chat completion")
     if not isinstance(text, str):
         return Answer(failure="answer: none")
-    if choice.get("finish_reason") == "length":
-        return Answer(failure="answer: cut off at sampling.max_tokens")
-    return Answer(text[: LONGEST_ANSWER + 1])
+    return Answer(text[: LONGEST_ANSWER + 1], CUT_OFF if choice.get("finish_reason") == "length" else "")
 
 
 def _wait(headers: Any) -> float:

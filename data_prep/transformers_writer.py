@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from write_config import WriteConfig
-from writer import Answer, Ask, Writer
+from writer import CUT_OFF, Answer, Ask, Writer
 
 from regionedit.device import pick_device
 from regionedit.provenance import identify
@@ -86,8 +86,7 @@ class TransformersWriter(Writer):
         ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=new.device)
         ended = torch.isin(new, ends).any(1) if new.shape[1] == sampling.max_tokens else [True] * len(asks)
         texts = self._tokenizer.batch_decode(new, skip_special_tokens=True)
-        cut = Answer(failure="answer: cut off at sampling.max_tokens")
-        return [Answer(text) if end else cut for text, end in zip(texts, ended, strict=True)]
+        return [Answer(text, "" if end else CUT_OFF) for text, end in zip(texts, ended, strict=True)]
 
 
 def _sampling(temperature: float, top_p: float, seeds: list[int], device: torch.device) -> Any:

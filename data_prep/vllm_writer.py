@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from instruction_schema import Edit, Target
 from write_config import WriteConfig
-from writer import Answer, Ask, Writer
+from writer import CUT_OFF, Answer, Ask, Writer
 
 
 class VllmWriter(Writer):
@@ -62,10 +62,5 @@ class VllmWriter(Writer):
             for ask in asks
         ]
         made = self._engine.chat([ask.messages for ask in asks], parameters, use_tqdm=False)
-        return [_answer(output.outputs[0]) for output in made]
-
-
-def _answer(output: Any) -> Answer:
-    if output.finish_reason == "length":
-        return Answer(failure="answer: cut off at sampling.max_tokens")
-    return Answer(output.text)
+        first = (output.outputs[0] for output in made)
+        return [Answer(one.text, CUT_OFF if one.finish_reason == "length" else "") for one in first]

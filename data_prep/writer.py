@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TRANSIENT = "endpoint: "  # how the reasons begin that say nothing about the sample: run again to ask again
 
+CUT_OFF = "answer: cut off at sampling.max_tokens"
+
 
 class WriterError(RuntimeError):
     """The writer cannot go on at all; one line that says what to do."""
@@ -45,7 +47,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a text, or the reason why there is none."""
+    """What came back: a text, or the reason why it is of no use."""
 
     text: str = ""
     failure: str = ""

@@ -90,7 +90,9 @@ def test_a_changed_shard_is_redone_whatever_its_time_and_the_others_are_not(tmp_
     assert summary.shards == {"written": 1, "complete": 2}
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: data + b"x", lambda data: b"", lambda data: b"[]\n"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-30], lambda data: data + b"x", lambda data: b"", lambda data: b"[]\n"]
+)
 def test_a_damaged_sidecar_is_written_again(tmp_path, damage):
     folder = crawl(tmp_path, shards=1)
     run(config(folder))
