@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import claims
 import pytest
@@ -116,10 +117,8 @@ def test_clocks_are_not_compared(tmp_path, alien, monkeypatch, skew):
 
 
 def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
-    program = (
-        "import sys; sys.path.insert(0, 'data_prep'); from claims import *; Claims(Path(sys.argv[1]), 9).take('0')"
-    )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    program = "import sys; from claims import *; Claims(Path(sys.argv[1]), 9).take('0')"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=Path(claims.__file__).parent, check=True)
     other = Claims(tmp_path, 1e6)
     assert names(tmp_path) == ["0.0"] and other.stale("0") == 0
     with other.take("0"):

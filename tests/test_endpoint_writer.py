@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from endpoint_writer import EndpointWriter
 from prompt_file import load_prompt
-from writer import Ask, WriterError
+from writer import CUT_OFF, Ask, WriterError
 
 from tests.instruction_fixtures import config
 
@@ -161,17 +161,22 @@ def test_a_lost_connection_is_tried_again(serve):
     [
         ({"choices": []}, "endpoint: not a chat completion"),
         ({"choices": [{"message": {"content": None}}]}, "answer: none"),
-        ({"choices": [{"message": {"content": '{"a'}, "finish_reason": "length"}]}, "answer: cut off at sampling.max_tokens"),
+        ({"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]}, CUT_OFF),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_answer_has_a_reason(serve, response, failure):
     assert serve(lambda body, before: response)[0][0].failure == failure
 
 
 @pytest.mark.parametrize(
     ("text", "failure"),
-    [("<html>busy</html>", "endpoint: not JSON"), ('{"choices": [', "endpoint: not JSON"), ("[" * 2_000_000, "answer: too long")],
-)  # fmt: skip
+    [
+        ("<html>busy</html>", "endpoint: not JSON"),
+        ('{"choices": [', "endpoint: not JSON"),
+        ("[" * 2_000_000, "answer: too long"),
+    ],
+    ids=["html", "half", "long"],
+)
 def test_a_body_that_is_no_completion_has_a_reason(serve, text, failure):
     assert serve(lambda body, before: web.Response(text=text))[0][0].failure == failure
 

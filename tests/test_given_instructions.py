@@ -26,10 +26,10 @@ def given(folder, **changes):
 
 
 def test_captions_of_a_json_column_and_instructions_of_the_text(tmp_path):
-    members = [
-        (f"k{n}", {"png": picture(n), "txt": e.instruction.encode(), "json": json.dumps({"alt": e.source_caption}).encode()})
-        for n, e in enumerate(EDITS)
-    ]  # fmt: skip
+    members = []
+    for n, edit in enumerate(EDITS):
+        about = json.dumps({"alt": edit.source_caption}).encode()
+        members.append((f"k{n}", {"png": picture(n), "txt": edit.instruction.encode(), "json": about}))
     write_tar(tmp_path / "00000.tar", members)
     summary = run(given(tmp_path, caption_column="alt"))
     assert summary.written == 4

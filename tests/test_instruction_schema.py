@@ -68,9 +68,9 @@ def test_one_object_is_found_in_whatever_is_around_it(text):
         (answer(instruction="swap the dog\u202e for a cat"), "instruction: not printable"),
         (answer(object="d\u0000g"), "object: not printable"),
         (answer(object=""), "object: missing"),
-        ('{"operation": "replace", "instruction": "make \\ud800 it", "target_caption": "abc"}', "instruction: string unicode"),
+        (answer(instruction="make it \ud800"), "instruction: string unicode"),
     ],
-)  # fmt: skip
+)
 def test_every_other_answer_has_a_reason(text, expected):
     assert reason(text) == expected
 

@@ -1,4 +1,4 @@
-"""Workers that are killed, that share a folder, or that Ray carries: every shard once, the same bytes as undisturbed."""
+"""Workers that are killed, that share a folder, or that Ray carries: each shard once, the bytes as if undisturbed."""
 
 from __future__ import annotations
 

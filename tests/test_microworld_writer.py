@@ -39,7 +39,9 @@ def test_captions_are_taken_apart_and_put_together_again():
     assert str(CaptionParts.read("an empty background")) == "an empty background"
 
 
-@pytest.mark.parametrize("caption", ["", "a dog", "a red circle", "a red circle on a gray background", "a red dog on a background"])  # fmt: skip
+@pytest.mark.parametrize(
+    "caption", ["", "a dog", "a red circle", "a red circle on a gray background", "a red dog on a background"]
+)
 def test_other_captions_are_refused(caption):
     with pytest.raises(ValueError, match="not a caption of the microworld"):
         CaptionParts.read(caption)
@@ -88,7 +90,7 @@ def test_what_is_invented_means_what_the_target_caption_says(operation):
             assert new - old == {command.new} and old < new
             assert after.things[-1].relations[0][0] == command.relation
         else:
-            gone = next(t.pair for t in before.things if t.pair[1] == command.named[1] and command.named[0] in (None, t.pair[0]))  # fmt: skip
+            gone = before.find(command.named).pair
             came = {"replace": {command.new}, "recolour": {(command.color, gone[1])}, "remove": set()}[operation]
             assert old - new == {gone} and new - old == came
             assert not any(gone == other for thing in after.things for _, other in thing.relations)

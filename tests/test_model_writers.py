@@ -100,8 +100,8 @@ def vllm(monkeypatch):
 
         def chat(self, messages, parameters, use_tqdm):
             seen.chats.append((messages, parameters))
-            output = [SimpleNamespace(text=f"answer {p.seed}", finish_reason="length" if p.seed == 4 else "stop") for p in parameters]  # fmt: skip
-            return [SimpleNamespace(outputs=[one]) for one in output]
+            made = ((f"answer {p.seed}", "length" if p.seed == 4 else "stop") for p in parameters)
+            return [SimpleNamespace(outputs=[SimpleNamespace(text=t, finish_reason=why)]) for t, why in made]
 
     module, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
     module.LLM, module.SamplingParams = LLM, lambda **named: SimpleNamespace(**named)

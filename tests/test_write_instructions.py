@@ -149,7 +149,8 @@ def test_a_second_attempt_is_made_with_another_seed_and_then_the_reason_is_kept(
 
 def test_an_endpoints_hiccup_is_asked_about_again_by_the_next_run_and_nothing_else_is(tmp_path, monkeypatch):
     folder, asked = crawl(tmp_path), []
-    answers(monkeypatch, lambda w, ask: Answer(failure="endpoint: status 500") if ask.key == "000010003" else Answer(w.answer(ask)))  # fmt: skip
+    hiccup = Answer(failure="endpoint: status 500")
+    answers(monkeypatch, lambda w, ask: hiccup if ask.key == "000010003" else Answer(w.answer(ask)))
     assert run(config(folder)).dropped == {"endpoint: status 500": 1}
     answers(monkeypatch, lambda w, ask: asked.append(ask.key) or Answer(w.answer(ask)))
     summary = run(config(folder))
@@ -279,12 +280,20 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [(["--writer", "none"], "writer:"), (["--mix", '{"fly": 1}'], "mix:"), (["--workers", "0"], "workers:"),
-     (["--prompt", "none"], "prompt:"), (["--wrtier", "x"], "did you mean 'writer'"), (["--stale_seconds", "0"], "stale_"),
-     (["--writer", "microworld", "--mix", '{"style": 1}'], "mix: the writer microworld cannot write 'style'"),
-     (["--mix", '{"add": 0}'], "mix:"), (["--max_bad_fraction", "2"], "max_bad_fraction:"), (["--data", "/none"], "/none"),
-     (["--engine", "ray"], "engine:")],
-)  # fmt: skip
+    [
+        (["--writer", "none"], "writer:"),
+        (["--wrtier", "x"], "did you mean 'writer'"),
+        (["--mix", '{"fly": 1}'], "mix:"),
+        (["--mix", '{"add": 0}'], "mix:"),
+        (["--writer", "microworld", "--mix", '{"style": 1}'], "mix: the writer microworld cannot write 'style'"),
+        (["--prompt", "none"], "prompt:"),
+        (["--workers", "0"], "workers:"),
+        (["--stale_seconds", "0"], "stale_seconds:"),
+        (["--max_bad_fraction", "2"], "max_bad_fraction:"),
+        (["--data", "/none"], "/none"),
+        (["--engine", "ray"], "engine:"),
+    ],
+)
 def test_a_mistake_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, arguments, field):
     monkeypatch.setitem(sys.modules, "ray", None)
     crawl(tmp_path, shards=1)
