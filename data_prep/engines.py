@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Protocol
 
 from instruction_shard import ShardResult, ShardWriter
 from write_config import WriteConfig
+from writer import WriterError
 
 Job = tuple[str, int | None]  # shard, dead claim of it that may be taken over
 
@@ -66,7 +68,10 @@ class ManyProcesses:
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             running |= {self._pool.submit(_work, job) for job in islice(left, len(finished))}
-            yield from (future.result() for future in finished)
+            try:
+                yield from (future.result() for future in finished)
+            except BrokenProcessPool:
+                raise WriterError("a worker process was killed, perhaps for want of memory; run again") from None
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -14,6 +14,7 @@ from typing import Any
 from engines import Job
 from instruction_shard import ShardResult, ShardWriter
 from write_config import WriteConfig
+from writer import WriterError
 
 
 class ShardActor:
@@ -48,6 +49,7 @@ class RayEngine:
             ray.init(address=config.ray_address, log_to_driver=False)
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[ShardResult]:
+        import ray
         import ray.data
 
         rows = [{"shard": shard, "over": -1 if over is None else over} for shard, over in jobs]
@@ -58,8 +60,12 @@ class RayEngine:
             num_cpus=1,
             num_gpus=self._config.gpus or None,
         )
-        for row in made.iter_rows():
-            yield ShardResult(**json.loads(row["result"]))
+        try:
+            for row in made.iter_rows():
+                yield ShardResult(**json.loads(row["result"]))
+        except ray.exceptions.RayError as error:
+            told = [line for line in str(error).splitlines() if line.strip()]
+            raise WriterError(f"ray: {told[-1].strip() if told else type(error).__name__}") from None
 
     def close(self) -> None:
         import ray
