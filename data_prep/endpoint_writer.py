@@ -21,7 +21,9 @@ _HOPELESS = {
     404: "correct endpoint.url or model",
     405: "correct endpoint.url",
 }
+_REFUSED = "refused by the endpoint"
 _LARGEST = 1_000_000  # bytes of a response
+_FEW = 8  # requests that may all fail without the endpoint being to blame
 
 
 class EndpointWriter(Writer):
@@ -56,9 +58,9 @@ class EndpointWriter(Writer):
             answers = self._runner.run(self._write(asks))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        failures = [answer.failure for answer in answers]
-        if len(asks) >= 8 and all(failures):
-            raise WriterError(f"{self._endpoint.url}: none of {len(asks)} requests succeeded ({failures[0]})")
+        unheard = [answer.failure for answer in answers if answer.failure.startswith((TRANSIENT, _REFUSED))]
+        if len(asks) == len(unheard) >= _FEW and not asks[0].attempt:
+            raise WriterError(f"{self._endpoint.url}: none of {len(asks)} requests succeeded ({unheard[0]})")
         return answers
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ class EndpointWriter(Writer):
                 if response.status in _AGAIN:
                     return Answer(failure=f"{TRANSIENT}status {response.status}"), _wait(response.headers)
                 if response.status != 200:
-                    return Answer(failure=f"refused by the endpoint (status {response.status})"), 0.0
+                    return Answer(failure=f"{_REFUSED} (status {response.status})"), 0.0
                 data = bytearray()
                 async for chunk in response.content.iter_chunked(2**16):
                     data += chunk

@@ -13,7 +13,7 @@ from instruction_schema import BadAnswer, read_answer
 from prompt_file import Prompt
 from shard_captions import CaptionedSample
 from write_config import WriteConfig
-from writer import Ask, Writer, fraction, seed_of
+from writer import Ask, Writer, WriterSettingError, fraction, seed_of
 from writers import require_writer
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class InstructionLines:
             tar: where their pictures are, for those without a caption.
 
         Raises:
-            ValueError: the writer or the describer cannot be loaded.
-            WriterError: the writer cannot go on.
+            WriterError: the writer cannot go on; WriterSettingError where it, or the describer, cannot even be loaded.
         """
         lines = {sample.key: dropped(sample.key, sample.problem) for sample in samples if sample.problem}
         todo = [sample for sample in samples if not sample.problem]
@@ -64,7 +63,7 @@ class InstructionLines:
         if not samples:
             return []
         if self._writer is None:
-            self._writer = require_writer(self._config.writer).load(self._config)
+            self._writer = _loaded(require_writer(self._config.writer), self._config)
         asks = [self._ask_of(sample, attempt) for sample in samples]
         bad = []
         for sample, ask, answer in zip(samples, asks, self._writer.write(asks), strict=True):
@@ -127,11 +126,19 @@ class InstructionLines:
         if self._describer is None:
             from regionedit.describe import require_describer
 
-            self._describer = require_describer(self._config.describe.name).load(self._config.describe)
+            self._describer = _loaded(require_describer(self._config.describe.name), self._config.describe)
         try:
             return self._describer.describe([picture for _, picture in seen], [s.instruction for s, _ in seen])
         except ValueError:  # one of them; which, it does not say
             return [None] if len(seen) == 1 else [self._captions([one])[0] for one in seen]
+
+
+def _loaded(kind: Any, config: Any) -> Any:
+    """A writer or a describer; a shard's own errors are ValueErrors, too, and these must not be taken for one."""
+    try:
+        return kind.load(config)
+    except ValueError as error:
+        raise WriterSettingError(str(error)) from None
 
 
 def dropped(key: str, reason: str) -> dict:

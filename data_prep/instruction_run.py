@@ -72,7 +72,7 @@ def run(config: WriteConfig) -> Summary:
     """Write what is missing. When it returns, every shard of the folder is complete or has failed.
 
     Raises:
-        ValueError: no shards, or a setting that cannot be used.
+        ValueError: no shards, or a setting that cannot be used (WriterSettingError where that shows late).
         OSError: no room, no permission.
         WriterError: the writer cannot go on.
     """

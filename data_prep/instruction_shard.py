@@ -14,7 +14,7 @@ from instruction_lines import InstructionLines, dropped
 from prompt_file import load_prompt
 from shard_captions import ShardCaptions, read_captions
 from write_config import WriteConfig
-from writer import TRANSIENT
+from writer import TRANSIENT, WriterError
 from writers import operation_mix, require_writer
 
 from regionedit.data.index import SCHEMA
@@ -97,6 +97,8 @@ class ShardWriter:
             raise ValueError(f"{tar}: changed while it was read; run again when nobody writes to it")
         except ClaimLost:
             return ShardResult(shard, "held")
+        except WriterError:
+            raise
         except ValueError as error:
             return ShardResult(shard, "failed", problem=str(error))
 

@@ -16,6 +16,8 @@ from instruction_shard import ShardResult, ShardWriter
 from write_config import WriteConfig
 from writer import WriterError
 
+_BLOCKS = 100  # rows travel in blocks, so many to each worker: few enough for Ray, many enough to even out
+
 
 class ShardActor:
     """One row in, one row out; results travel as JSON, since Ray Data wants columns of one type."""
@@ -53,7 +55,8 @@ class RayEngine:
         import ray.data
 
         rows = [{"shard": shard, "over": -1 if over is None else over} for shard, over in jobs]
-        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        blocks = min(len(rows), _BLOCKS * self._config.workers)
+        made = ray.data.from_items(rows, override_num_blocks=blocks).map(
             ShardActor,
             fn_constructor_args=(self._config,),
             compute=ray.data.ActorPoolStrategy(size=self._config.workers),

@@ -53,16 +53,18 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
     """Read one shard's texts.
 
     Raises:
-        ValueError: not a sound tar, or one key twice; one line that begins with the path.
+        ValueError: not a sound tar, one key twice, or a name that is not UTF-8; one line that begins with the path.
     """
     digest, samples, wanted = hashlib.sha256(), [], _members(config)
     members = index_tar(tar)
     handle = os.open(tar, os.O_RDONLY)
     try:
         for key, found in members.items():
+            if not (key.isascii() or _is_utf8(key)):
+                raise ValueError(f"{tar}: the name of {key!r} is not UTF-8; pack the shard again")
             texts = {name: _read(handle, found[name]) for name in wanted if name in found}
             pictures = [found[suffix] for suffix in found if suffix in PICTURES]
-            digest.update(repr((key, pictures, [(name, found[name][1]) for name in texts])).encode(errors="replace"))
+            digest.update(repr((key, pictures, [(name, found[name][1]) for name in texts])).encode())
             for text in texts.values():
                 digest.update(text or b"")
             samples.append(_sample(key, pictures, texts, config))
@@ -75,6 +77,14 @@ def _members(config: WriteConfig) -> list[str]:
     """Suffixes of the members that hold what the configuration asks for."""
     columns = ("txt",) if config.source == "captions" else (config.instruction_column, config.caption_column)
     return sorted({"txt" if column == "txt" else "json" for column in columns if column is not None})
+
+
+def _is_utf8(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], config: WriteConfig) -> CaptionedSample:

@@ -22,6 +22,10 @@ class WriterError(RuntimeError):
     """The writer cannot go on at all; one line that says what to do."""
 
 
+class WriterSettingError(WriterError, ValueError):
+    """The writer, or the describer, cannot begin with these settings; one line that names the field."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """One caption to write for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tarfile
 
 import instruction_shard
 import pytest
@@ -32,6 +33,12 @@ def test_unpaired_samples_are_dropped_and_training_accepts_the_rest(tmp_path):
     assert summary.dropped == {"unpaired: no picture": 1, "unpaired: two pictures": 1, "unpaired: no caption (.txt)": 1}
     manifest = Manifest.open(tmp_path)
     assert [manifest.key(sample) for sample in range(len(manifest))] == ["a"]
+
+
+def test_a_name_that_is_not_utf8_fails_its_shard(tmp_path):
+    with tarfile.open(tmp_path / "00000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("caf\udce9.txt"))
+    assert "00000.tar: the name of 'caf\\udce9' is not UTF-8" in run(config(tmp_path)).failed["00000"]
 
 
 def test_a_truncated_shard_fails_alone(tmp_path):

@@ -195,6 +195,8 @@ def test_a_hopeless_endpoint_stops_the_run(serve, status, way_out):
 def test_an_endpoint_that_answers_nobody_stops_the_run(serve, tmp_path):
     with pytest.raises(WriterError, match=r"none of 8 requests succeeded \(endpoint: status 503\)"):
         serve(lambda body, before: web.Response(status=503), asks=8)
+    answers, _ = serve(lambda body, before: {"choices": [{"message": {"content": None}}]}, asks=8)  # heard, at least
+    assert {answer.failure for answer in answers} == {"answer: none"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

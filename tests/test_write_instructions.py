@@ -203,10 +203,14 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["--max_bad_fraction", "2"], "max_bad_fraction:"),
         (["--data", "/none"], "/none"),
         (["--engine", "ray"], "engine:"),
+        (["--writer", "vllm"], "writer: vllm is not installed"),
+        (["--writer", "openai", "--endpoint.url", "localhost"], "endpoint.url:"),
+        (["--writer", "transformers", "--model", "none"], "model: none cannot be loaded"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, arguments, field):
-    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in ("ray", "vllm"):
+        monkeypatch.setitem(sys.modules, name, None)
     crawl(tmp_path, shards=1)
     code, _, err = command(monkeypatch, capsys, "--data", str(tmp_path), "--writer", "stand_in", *arguments)
     assert code == 2 and field in err and len(err.strip().splitlines()) == 1
