@@ -205,7 +205,6 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["--engine", "ray"], "engine:"),
         (["--writer", "vllm"], "writer: vllm is not installed"),
         (["--writer", "openai", "--endpoint.url", "localhost"], "endpoint.url:"),
-        (["--writer", "transformers", "--model", "none"], "model: none cannot be loaded"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, arguments, field):
