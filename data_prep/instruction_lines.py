@@ -98,8 +98,9 @@ class InstructionLines:
     def _line(self, sample: CaptionedSample, ask: Ask, answer: str) -> dict:
         edit = read_answer(answer, ask.caption, ask.operation, ask.instruction, self._config.language)
         line = {"key": sample.key, "instruction": edit.instruction, "target_caption": edit.target_caption}
-        given = {"source_caption": sample.caption} if sample.instruction is not None else {}
-        return line | given | {"operation": edit.operation, "object": edit.object}
+        if sample.instruction is not None:
+            line["source_caption"] = sample.caption
+        return line | {"operation": edit.operation, "object": edit.object}
 
     def _described(
         self, tar: Path, samples: Sequence[CaptionedSample], lines: dict[str, dict]

@@ -15,6 +15,7 @@ Operation = Literal["replace", "recolour", "add", "remove", "background", "style
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 _NAME_THEIR_OBJECT = ("replace", "recolour", "add", "remove")
 LONGEST_ANSWER = 8000  # characters of which an answer is looked for
+_DECODER = json.JSONDecoder()
 
 # Words that an English request can hardly do without, and those by which a few other Latin languages give themselves
 # away. Whole-text detection is of no use on sentences of five words.
@@ -65,7 +66,7 @@ def read_answer(
     """The edit that a model's answer holds: one JSON object, alone or within prose or a code fence.
 
     Args:
-        caption: of the picture, in one line.
+        caption: of the picture, in one line, words one space apart.
         operation: which was asked for; None where the model had to find it from a given instruction.
         instruction: the given one, or None where it was asked for.
         language: `en` refuses instructions that are not English; `any` takes all.
@@ -82,10 +83,12 @@ def read_answer(
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise BadAnswer(f"{'.'.join(map(str, first['loc']))}: {first['type'].replace('_', ' ')}") from None
     for name in ("instruction", "target_caption", "object"):
-        line = " ".join(getattr(edit, name).split())
-        if not line.isprintable():
-            raise BadAnswer(f"{name}: not printable")
-        setattr(edit, name, line)
+        text = getattr(edit, name)
+        if "  " in text or not text.isprintable():
+            text = " ".join(text.split())
+            if not text.isprintable():
+                raise BadAnswer(f"{name}: not printable")
+            setattr(edit, name, text)
     if operation is not None and edit.operation != operation:
         raise BadAnswer("operation: not the one asked for")
     if edit.operation in _NAME_THEIR_OBJECT and not edit.object:
@@ -114,10 +117,10 @@ def _object(text: str) -> dict:
     """The one JSON object in an answer."""
     if len(text) > LONGEST_ANSWER:
         raise BadAnswer("answer: too long")
-    decoder, found, place = json.JSONDecoder(), [], text.find("{")
+    found, place = [], text.find("{")
     while place >= 0:
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             end = place + 1
         else:
@@ -144,5 +147,5 @@ def _same_script(caption: str, target: str) -> bool:
 
 
 def _bare(caption: str) -> str:
-    """What two captions must differ in: case, spaces and the last full stop do not count."""
-    return " ".join(caption.casefold().split()).rstrip(" .")
+    """What two captions of one line must differ in: case and the last full stop do not count."""
+    return caption.casefold().rstrip(" .")

@@ -182,4 +182,5 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _jsonl(lines: Sequence[dict]) -> bytes:
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    return "".join(f"{encode(line)}\n" for line in lines).encode()

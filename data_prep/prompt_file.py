@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("prompts")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once: json.dumps would make one for every string
 _PLACES = re.compile(r"\{(operation|wording|caption|instruction)\}")
 
 
@@ -41,7 +42,7 @@ class Prompt:
         Args:
             values: `operation`, `wording`, `caption`, `instruction`: what the `[user]` section names.
         """
-        user = _PLACES.sub(lambda place: json.dumps(values[place[1]], ensure_ascii=False), self.user)
+        user = _PLACES.sub(lambda place: _ENCODER.encode(values[place[1]]), self.user)
         first = [{"role": "system", "content": self.system}] if self.system else []
         return [*first, {"role": "user", "content": user}]
 

@@ -110,7 +110,7 @@ def _read(handle: int, place: Place) -> bytes | None:
 
 
 def _line(texts: Mapping[str, bytes | None], column: str, what: str, longest: int) -> str:
-    """A text as one printable line."""
+    """A text as one printable line, words one space apart."""
     member = "txt" if column == "txt" else "json"
     if member not in texts:
         raise _Problem(f"unpaired: no {what} (.{member})")

@@ -39,4 +39,4 @@ class StandInWriter(Writer):
             "target_caption": target.format(o=thing, c=ask.caption[:900]),
             "object": thing,
         }
-        return json.dumps(edit, ensure_ascii=False)
+        return json.dumps(edit)

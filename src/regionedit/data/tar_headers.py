@@ -22,19 +22,18 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
         tarfile.TarError: not an uncompressed tar, or truncated.
     """
     position = 0
-    with path.open("rb", buffering=0) as file:
-        handle = file.fileno()
-        size = os.fstat(handle).st_size
+    with path.open("rb") as file:  # its buffer often holds the headers of a picture's small companions, too
+        size = os.fstat(file.fileno()).st_size
         while True:
             start = position
-            blocks = os.pread(handle, 3 * _BLOCK, position)
+            file.seek(position)
+            blocks = file.read(3 * _BLOCK)
             if blocks[: 2 * _BLOCK] == bytes(2 * _BLOCK):
                 return
-            member = _plain(blocks, b"x")
-            if member and member[1] <= _BLOCK and _TIMES.fullmatch(blocks, _BLOCK, _BLOCK + member[1]):
+            if _tells_times_alone(blocks):
                 position += 2 * _BLOCK
                 blocks = blocks[2 * _BLOCK :]
-            member = _plain(blocks, b"0\0")
+            member = _plain(blocks)
             if member is None:
                 break
             name, length = member
@@ -47,10 +46,18 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     yield from _by_tarfile(path, start)
 
 
-def _plain(blocks: bytes, kinds: bytes) -> tuple[str, int] | None:
-    """Name and length from a header of one of these kinds with a short name; None for all else, sound or not."""
+def _tells_times_alone(blocks: bytes) -> bool:
+    """Is this an extended header that changes neither name nor length of the member behind it?"""
+    if blocks[156:157] != b"x":
+        return False
+    told = _TIMES.match(blocks, _BLOCK)
+    return told is not None and not blocks[told.end() : 2 * _BLOCK].strip(b"\0")
+
+
+def _plain(blocks: bytes) -> tuple[str, int] | None:
+    """Name and length from the header of an ordinary file with a short name; None for all else, sound or not."""
     header = blocks[:_BLOCK]
-    if len(header) < _BLOCK or header[156] not in kinds or header[257:262] != b"ustar" or header[345]:
+    if len(header) < _BLOCK or header[156] not in b"0\0" or header[257:262] != b"ustar" or header[345]:
         return None
     try:
         length, checksum = int(header[124:136].strip(b" \0"), 8), int(header[148:156].strip(b" \0"), 8)
