@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import Any, Self
 
 from instruction_schema import LONGEST_ANSWER, Edit, Target
@@ -93,7 +94,7 @@ class EndpointWriter(Writer):
     async def _patiently(self, ask: Ask) -> Answer:
         """One answer, asked for again as long as the fault lies with the endpoint."""
         clock = self._runner.get_loop().time
-        for attempt in range(self._endpoint.retries + 1):
+        for attempt in count():
             pause = self._resume - clock()
             if pause > 0:
                 await asyncio.sleep(pause + random.uniform(0, self._endpoint.backoff))
@@ -104,7 +105,6 @@ class EndpointWriter(Writer):
                 self._resume = max(self._resume, clock() + min(wait, self._endpoint.longest_wait))
             backoff = random.uniform(0, self._endpoint.backoff * 2**attempt)
             await asyncio.sleep(min(backoff, self._endpoint.longest_wait))
-        raise AssertionError("unreachable")
 
     async def _once(self, ask: Ask) -> tuple[Answer, float]:
         """(answer, seconds that the server asks to wait)."""
@@ -129,7 +129,7 @@ class EndpointWriter(Writer):
             return Answer(failure=f"{TRANSIENT}no answer within {self._endpoint.timeout:g} s"), 0.0
         except (aiohttp.ClientError, OSError):
             return Answer(failure=f"{TRANSIENT}no connection"), 0.0
-        except ValueError:
+        except (ValueError, RecursionError):
             return Answer(failure=f"{TRANSIENT}not JSON"), 0.0
 
     def _body(self, ask: Ask) -> dict[str, Any]:

@@ -173,9 +173,10 @@ def test_what_is_no_answer_has_a_reason(serve, response, failure):
     [
         ("<html>busy</html>", "endpoint: not JSON"),
         ('{"choices": [', "endpoint: not JSON"),
+        ("[" * 500_000, "endpoint: not JSON"),
         ("[" * 2_000_000, "answer: too long"),
     ],
-    ids=["html", "half", "long"],
+    ids=["html", "half", "deep", "long"],
 )
 def test_a_body_that_is_no_completion_has_a_reason(serve, text, failure):
     assert serve(lambda body, before: web.Response(text=text))[0][0].failure == failure

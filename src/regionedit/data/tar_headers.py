@@ -66,7 +66,8 @@ def _plain(blocks: bytes) -> tuple[str, int] | None:
         return None
     # a tar's checksum is the sum of the header's bytes with eight spaces for itself; adler32 begins with 1 + that sum
     summed = zlib.adler32(header[:148] + b" " * 8 + header[156:]) & 0xFFFF
-    return (name, length) if name and length >= 0 and summed == (checksum + 1) % _ADLER else None
+    sound = length >= 0 and summed == (checksum + 1) % _ADLER
+    return (name, length) if sound and name and name[-1] != "/" else None  # old tars end the names of folders so
 
 
 def _by_tarfile(path: Path, start: int) -> Iterator[tuple[str, int, int]]:
