@@ -26,8 +26,8 @@ _ENGLISH = frozenset(
 )
 _OTHER = frozenset(
     "le la les un une des du et dans en avec sur pour der die das ein eine einen und mit auf ist den dem zu el los las "
-    "una del con por para y il lo gli di che per nel het een van op met os um uma da com na är och att med på af og til "
-    "ersetze ersetzen remplace remplacer cambia cambiar sostituisci vervang substitua".split()
+    "una del con por para y il lo gli di che per nel het een van op met os um uma da com na är och att med på af og "
+    "til ersetze ersetzen remplace remplacer cambia cambiar sostituisci vervang substitua".split()
 )
 
 
