@@ -53,6 +53,7 @@ test-fullsize: install  ## the public models' sizes, random weights: one trainin
 
 bench: install  ## speed and cost beside named baselines: benchmarks/results.json
 	$(PY) -m benchmarks.loader
+	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
 	$(PY) -m benchmarks.foi_cost
 	$(PY) -m benchmarks.scoring

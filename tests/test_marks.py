@@ -61,7 +61,7 @@ def test_what_is_wrong_with_a_marked_sample_does_not_matter(tmp_path):
     folder = write_shards(tmp_path, sizes=(5,), change=spoil)
     sidecar = folder / "00000.instructions.jsonl"
     sidecar.write_text("".join(line for line in sidecar.open() if "k000002" not in line))
-    with pytest.raises(ValueError, match="unpaired key k000002"):
+    with pytest.raises(ValueError, match="k000002"):
         Manifest.open(folder)
     write_marks(folder / "00000.marks.jsonl", {}, "h", {"k000002": ["unpaired"]})
     assert keys(Manifest.open(folder)) == ["k000000", "k000001", "k000003", "k000004"]

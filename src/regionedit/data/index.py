@@ -2,7 +2,9 @@
 
 A folder holds standard img2dataset shards `{shard}.tar` with `{key}.jpg|.png|...`, `{key}.txt` (caption) and whatever
 else, and beside each a sidecar `{shard}.instructions.jsonl`: a header line `{"schema": 1, ...}`, then one line
-`{"key", "instruction", "target_caption"}` for every key of the shard, in any order. Optional sidecars:
+`{"key", "instruction", "target_caption"}` for every key of the shard, in any order. A line may also bring a
+`source_caption`, which then stands in for the one in the tar; and a line `{"key", "dropped": "why"}` takes its sample
+out, whatever the tar holds of it. Optional sidecars:
 `{shard}.truth.tar` (`{key}.mask.png`, `{key}.objects.png`; validation only) and `{shard}.proposals.tar`
 (`{key}.png|.jpg`, in a folder of their own). Samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` names are
 left out (see marks.py), whatever is wrong with them.
@@ -24,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from regionedit.data.marks import marked_keys
+from regionedit.data.tar_headers import tar_members
 
 SCHEMA = 1  # of the instructions sidecar
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -87,20 +90,12 @@ def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     """
     members: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isreg():
-                    continue
-                key, suffix = _split(member.name)
-                parts = members.setdefault(key, {})
-                if suffix in parts:
-                    raise ValueError(f"{path}: duplicate key: {member.name} is there twice; pack the shard again")
-                parts[suffix] = (member.offset_data, member.size)
-            end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(1024) != bytes(1024):  # tarfile takes any end for the end
-                raise tarfile.ReadError("no end-of-archive mark")
+        for name, offset, length in tar_members(path):
+            key, suffix = _split(name)
+            parts = members.setdefault(key, {})
+            if suffix in parts:
+                raise ValueError(f"{path}: duplicate key: {name} is there twice; pack the shard again")
+            parts[suffix] = (offset, length)
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; restore it") from None
     except tarfile.TarError as error:
@@ -110,8 +105,8 @@ def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     return members
 
 
-def index_instructions(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(key, first byte, number of bytes) of each line of an instructions sidecar, each line checked.
+def index_instructions(path: Path) -> Iterator[tuple[str, int, int, bool]]:
+    """(key, first byte, number of bytes, dropped) of each line of an instructions sidecar, each line checked.
 
     Raises:
         ValueError: missing, without a header of this schema, or a line that is no instruction.
@@ -130,12 +125,14 @@ def index_instructions(path: Path) -> Iterator[tuple[str, int, int]]:
             if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
                 raise ValueError(f'{path}: the first line must be a header {{"schema": {SCHEMA}, ...}}')
         else:
-            parts = [
-                entry.get(f) if isinstance(entry, dict) else None for f in ("key", "instruction", "target_caption")
-            ]
-            if not all(isinstance(part, str) and part.strip() for part in parts):
-                raise ValueError(f"{path}, line {number + 1}: needs key, instruction and target_caption, none empty")
-            yield parts[0], offset, len(line)
+            entry = entry if isinstance(entry, dict) else {}
+            dropped = "dropped" in entry
+            needed = ["key"] + (["dropped"] if dropped else ["instruction", "target_caption"])
+            needed += ["source_caption"] * ("source_caption" in entry)
+            if not all(isinstance(entry.get(name), str) and entry[name].strip() for name in needed):
+                told = f"{', '.join(needed[:-1])} and {needed[-1]}"
+                raise ValueError(f"{path}, line {number + 1}: needs {told}, none empty")
+            yield entry["key"], offset, len(line), dropped
         offset += len(line)
     if offset == 0:
         raise ValueError(f"{path}: empty file; write the sidecar again")
@@ -157,9 +154,22 @@ def index_shard(
     members = index_tar(tar)
     left_out = _left_out(folder, shard, members) if marks else set()
     members = _without(members, left_out)
-    keys = list(members)
+    sidecar = part_path(folder, proposals, "instruction", shard)
+    lines: dict[str, tuple[int, int]] = {}
+    dropped: set[str] = set()
+    for key, offset, length, is_dropped in index_instructions(sidecar):
+        if key in lines:
+            raise ValueError(f"{sidecar}: duplicate key {key}; keep one line for each key")
+        lines[key] = (offset, length)
+        if is_dropped:
+            dropped.add(key)
+    lines = _without(lines, left_out)
+    _match(sidecar, list(members), lines)
+
+    keys = [key for key in members if key not in dropped]
     columns: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
-    for key, found in members.items():
+    for key in keys:
+        found = members[key]
         pictures = [suffix for suffix in found if suffix in PICTURES]
         if len(pictures) != 1 or "txt" not in found:
             what = "no picture" if not pictures else "no caption (.txt)" if len(pictures) == 1 else "two pictures"
@@ -167,25 +177,17 @@ def index_shard(
         columns["picture"].append(found[pictures[0]])
         columns["caption"].append(found["txt"])
 
-    sidecar = part_path(folder, proposals, "instruction", shard)
-    lines: dict[str, tuple[int, int]] = {}
-    for key, offset, length in index_instructions(sidecar):
-        if key in lines:
-            raise ValueError(f"{sidecar}: duplicate key {key}; keep one line for each key")
-        lines[key] = (offset, length)
-    lines = _without(lines, left_out)
-    _match(sidecar, keys, lines)
     columns["instruction"] = [lines[key] for key in keys]
 
     if "mask" in parts:
         truth = _without(index_tar(part_path(folder, proposals, "mask", shard)), left_out)
-        _match(part_path(folder, proposals, "mask", shard), keys, truth)
+        _match(part_path(folder, proposals, "mask", shard), keys, truth, dropped)
         for part in ("mask", "objects"):
             columns[part] = [_only(folder / f"{shard}.truth.tar", k, truth[k], (f"{part}.png",)) for k in keys]
     if "proposal" in parts:
         path = part_path(folder, proposals, "proposal", shard)
         stored = _without(index_tar(path), left_out)
-        _match(path, keys, stored)
+        _match(path, keys, stored, dropped)
         columns["proposal"] = [_only(path, key, stored[key], PICTURES) for key in keys]
 
     arrays = {part: np.array(values, np.int64).reshape(-1, 2) for part, values in columns.items()}
@@ -218,10 +220,10 @@ def _without(found: dict, left_out: set[str]) -> dict:
     return {key: value for key, value in found.items() if key not in left_out} if left_out else found
 
 
-def _match(path: Path, keys: list[str], found: dict) -> None:
-    """The sidecar at `path` must speak of the shard's keys, of all of them and of no other."""
+def _match(path: Path, keys: list[str], found: dict, dropped: set[str] = frozenset()) -> None:
+    """The sidecar at `path` must speak of these keys, of all of them and of no other but the dropped."""
     lacking = [key for key in keys if key not in found]
-    foreign = set(found).difference(keys) if len(found) > len(keys) - len(lacking) else set()
+    foreign = set(found).difference(keys, dropped) if len(found) > len(keys) - len(lacking) else set()
     if lacking or foreign:
         example = f"{lacking[0]} is not in it" if lacking else f"its {min(foreign)} is not in the shard"
         raise ValueError(

@@ -91,13 +91,8 @@ class ShardReader:
         columns = self.manifest.columns
         stored = self.stored("picture", sample)
         picture = _picture(stored, self.size)
-        try:
-            caption = self.stored("caption", sample).decode().strip()
-        except UnicodeDecodeError:
-            raise BadSample("caption is not UTF-8") from None
-        if not caption:
-            raise BadSample("empty caption")
         line = json.loads(self.stored("instruction", sample))
+        caption = line.get("source_caption") or self._caption(sample)
         proposal = mask = objects = None
         if "proposal" in columns:
             proposal = _picture(self.stored("proposal", sample), self.size)
@@ -122,6 +117,16 @@ class ShardReader:
             text=text,
             latent=latent,
         )
+
+    def _caption(self, sample: int) -> str:
+        """What the tar says that the picture shows."""
+        try:
+            caption = self.stored("caption", sample).decode().strip()
+        except UnicodeDecodeError:
+            raise BadSample("caption is not UTF-8") from None
+        if not caption:
+            raise BadSample("empty caption")
+        return caption
 
     def close(self) -> None:
         while self._files:

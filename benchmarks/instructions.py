@@ -1,0 +1,183 @@
+"""Captions per second of all that is not the language model, and what a million of them take of memory.
+
+    python -m benchmarks.instructions [--captions 200000] [--requests 20000] [--memory 1000000]
+
+- `instructions_write`: reading, prompts, judging and writing on two processes with the writer that answers at once,
+  beside a plain loop on two processes: tarfile, the same answers, json in and out; no schema, no resuming, no fsync.
+- `instructions_http`: the endpoint writer over loopback HTTP with `data_prep/serve_writer.py` in a process of its own,
+  beside a plain aiohttp loop that posts the same bodies, as many at once, and judges and writes nothing.
+- `instructions_memory`: peak memory over all those captions beside that over a tenth of them.
+
+Shards hold a thousand captions each; they are links to one tar, since only their number matters here. The time to start
+the processes counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import multiprocessing
+import os
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from benchmarks.results import record
+
+PREPARATION = Path(__file__).parents[1] / "data_prep"
+sys.path.insert(0, str(PREPARATION))  # its modules see each other as siblings
+
+SHARD, PROCESSES, CONCURRENCY = 1000, 2, 64
+
+
+def write_shards(folder: Path, captions: int) -> Path:
+    """As img2dataset writes them: jpg, json and txt of each key, fractions of seconds in the headers."""
+    folder.mkdir()
+    first = folder / "00000.tar"
+    with tarfile.open(first, "w") as tar:
+        for place in range(SHARD):
+            caption = f"a photograph of a brown dog asleep on a grey sofa beside window number {place}"
+            about = json.dumps({"caption": caption, "url": "https://example.org/picture.jpg", "status": "success"})
+            for suffix, data in (("jpg", b"not read"), ("json", about.encode()), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{place:09d}.{suffix}")
+                member.size, member.mtime = len(data), time.time()
+                tar.addfile(member, io.BytesIO(data))
+    for shard in range(1, captions // SHARD):
+        os.link(first, folder / f"{shard:05d}.tar")
+    return folder
+
+
+def ours(folder: Path, **settings) -> float:
+    """Captions per second of a run over a folder."""
+    from instruction_run import run
+    from write_config import EndpointConfig, WriteConfig
+
+    if "url" in settings:
+        settings["endpoint"] = EndpointConfig(url=settings.pop("url"), concurrency=CONCURRENCY)
+    summary = run(WriteConfig(data=str(folder), **settings))
+    assert summary.written == summary.new == summary.samples
+    return summary.new / summary.seconds
+
+
+def plain_shard(tar: Path) -> int:
+    """What a short script would do for one shard."""
+    from stand_in_writer import StandInWriter
+    from writer import Ask
+
+    writer, count = StandInWriter(), 0
+    with tarfile.open(tar) as file, tar.with_suffix(".jsonl").open("w") as out:
+        for member in file:
+            if member.name.endswith(".txt"):
+                caption, key = file.extractfile(member).read().decode(), member.name[:-4]
+                prompt = f"Write an edit of the picture with this caption as JSON: {caption}"
+                ask = Ask(key, caption, "replace", None, [{"role": "user", "content": prompt}], 0, 0)
+                edit = json.loads(writer.answer(ask))
+                out.write(json.dumps({"key": key, **edit}) + "\n")
+                count += 1
+    return count
+
+
+def plain_loop(folder: Path) -> float:
+    started = time.perf_counter()
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        count = sum(pool.map(plain_shard, sorted(folder.glob("*.tar"))))
+    return count / (time.perf_counter() - started)
+
+
+async def plain_requests(url: str, bodies: list[dict]) -> float:
+    import aiohttp
+
+    started, todo = time.perf_counter(), iter(bodies)
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        for body in todo:
+            async with session.post(f"{url}/chat/completions", json=body) as response:
+                json.loads((await response.json())["choices"][0]["message"]["content"])
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:
+        await asyncio.gather(*(work(session) for _ in range(CONCURRENCY)))
+    return len(bodies) / (time.perf_counter() - started)
+
+
+def bodies(count: int) -> list[dict]:
+    from endpoint_writer import EndpointWriter
+    from prompt_file import load_prompt
+    from write_config import WriteConfig
+    from writer import Ask
+
+    writer, prompt = EndpointWriter.load(WriteConfig(writer="openai")), load_prompt("instructions")
+    made = []
+    for number in range(count):
+        caption = f"a photograph of a brown dog asleep on a grey sofa beside window number {number}"
+        messages = prompt.messages(operation="replace", wording="plain", caption=caption)
+        made.append(writer._body(Ask("", caption, "replace", None, messages, number, 0)))
+    writer.close()
+    return made
+
+
+def served() -> tuple[subprocess.Popen, str]:
+    """The stand-in endpoint and its address, once it listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, str(PREPARATION / "serve_writer.py"), "--port", str(port)])
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server, f"http://127.0.0.1:{port}/v1"
+        time.sleep(0.05)
+    raise RuntimeError("the stand-in endpoint did not start")
+
+
+def peak_memory(folder: Path) -> float:
+    """MiB that one worker needs at most, in a process that does nothing else."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(_peak, folder).result()
+
+
+def _peak(folder: Path) -> float:
+    """By Linux's own count for this program alone: getrusage would remember the process that started it."""
+    ours(folder, writer="stand_in")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=200_000)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--memory", type=int, default=1_000_000)
+    args = parser.parse_args()
+    for name in ("captions", "requests", "memory"):
+        if getattr(args, name) < 10 * SHARD:
+            parser.error(f"--{name}: {getattr(args, name)} is less than ten shards of {SHARD}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        many = write_shards(folder / "many", args.captions)
+        baseline = plain_loop(many)
+        record("instructions_write", ours(many, writer="stand_in", workers=PROCESSES), baseline, "captions/s")
+        server, url = served()
+        try:
+            asked = bodies(args.requests)
+            baseline = asyncio.run(plain_requests(url, asked))
+            requests = write_shards(folder / "requests", args.requests)
+            record("instructions_http", ours(requests, writer="openai", url=url), baseline, "requests/s")
+        finally:
+            server.terminate()
+            server.wait()
+        few, all_of_them = (write_shards(folder / str(n), n) for n in (args.memory // 10, args.memory))
+        baseline = peak_memory(few)
+        record("instructions_memory", peak_memory(all_of_them), baseline, "MiB")
+
+
+if __name__ == "__main__":
+    main()

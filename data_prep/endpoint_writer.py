@@ -1,0 +1,170 @@
+"""An OpenAI-compatible endpoint as a writer: many requests at once, sent again with patience, all with an end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import Any, Self
+
+from instruction_schema import LONGEST_ANSWER, Edit, Target
+from write_config import SamplingConfig, WriteConfig
+from writer import CUT_OFF, TRANSIENT, Answer, Ask, Writer, WriterError
+
+_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_HOPELESS = {
+    401: "set OPENAI_API_KEY",
+    403: "set OPENAI_API_KEY",
+    404: "correct endpoint.url or model",
+    405: "correct endpoint.url",
+}
+_REFUSED = "refused by the endpoint"
+_LARGEST = 1_000_000  # bytes of a response
+_FEW = 8  # requests that may all fail without the endpoint being to blame
+
+
+class EndpointWriter(Writer):
+    """Posts to `{url}/chat/completions`."""
+
+    @classmethod
+    def load(cls, config: WriteConfig) -> Self:
+        if not config.endpoint.url.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint.url: {config.endpoint.url!r} is no address; try http://127.0.0.1:8000/v1")
+        if config.endpoint.concurrency < 1 or config.endpoint.timeout <= 0 or config.endpoint.retries < 0:
+            raise ValueError("endpoint: concurrency must be at least 1, timeout above 0, retries not negative")
+        return cls(config)
+
+    @classmethod
+    def identity(cls, config: WriteConfig) -> dict[str, Any]:
+        return {"model": config.model, "revision": config.revision, "response_format": config.endpoint.response_format}
+
+    def __init__(self, config: WriteConfig):
+        self._config, self._endpoint = config, config.endpoint
+        self._runner = asyncio.Runner()
+        self._session = None
+        self._resume = 0.0  # of the loop's time: nobody sends before it, since the server asked for a pause
+        schema = (Edit if config.source == "captions" else Target).model_json_schema()
+        self._format = {
+            "json_schema": {"type": "json_schema", "json_schema": {"name": "edit", "schema": schema}},
+            "json_object": {"type": "json_object"},
+            "none": None,
+        }[config.endpoint.response_format]
+
+    def write(self, asks: Sequence[Ask]) -> list[Answer]:
+        try:
+            answers = self._runner.run(self._write(asks))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        unheard = [answer.failure for answer in answers if answer.failure.startswith((TRANSIENT, _REFUSED))]
+        if len(asks) == len(unheard) >= _FEW and not asks[0].attempt:
+            raise WriterError(f"{self._endpoint.url}: none of {len(asks)} requests succeeded ({unheard[0]})")
+        return answers
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._runner.run(self._session.close())
+        self._runner.close()
+
+    async def _write(self, asks: Sequence[Ask]) -> list[Answer]:
+        import aiohttp
+
+        if self._session is None:
+            key = os.environ.get("OPENAI_API_KEY")
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout),
+                connector=aiohttp.TCPConnector(limit=self._endpoint.concurrency),
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+            )
+        answers: list[Answer] = [Answer()] * len(asks)
+        todo = iter(enumerate(asks))
+
+        async def work() -> None:
+            for place, ask in todo:
+                answers[place] = await self._patiently(ask)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._endpoint.concurrency, len(asks))):
+                group.create_task(work())
+        return answers
+
+    async def _patiently(self, ask: Ask) -> Answer:
+        """One answer, asked for again as long as the fault lies with the endpoint."""
+        clock = self._runner.get_loop().time
+        for attempt in count():
+            pause = self._resume - clock()
+            if pause > 0:
+                await asyncio.sleep(pause + random.uniform(0, self._endpoint.backoff))
+            answer, wait = await self._once(ask)
+            if not answer.failure.startswith(TRANSIENT) or attempt == self._endpoint.retries:
+                return answer
+            if wait:
+                self._resume = max(self._resume, clock() + min(wait, self._endpoint.longest_wait))
+            backoff = random.uniform(0, self._endpoint.backoff * 2**attempt)
+            await asyncio.sleep(min(backoff, self._endpoint.longest_wait))
+
+    async def _once(self, ask: Ask) -> tuple[Answer, float]:
+        """(answer, seconds that the server asks to wait)."""
+        import aiohttp
+
+        try:
+            url = f"{self._endpoint.url.rstrip('/')}/chat/completions"
+            async with self._session.post(url, json=self._body(ask)) as response:
+                if response.status in _HOPELESS:
+                    raise WriterError(f"{url}: {response.status} {response.reason}; {_HOPELESS[response.status]}")
+                if response.status in _AGAIN:
+                    return Answer(failure=f"{TRANSIENT}status {response.status}"), _wait(response.headers)
+                if response.status != 200:
+                    return Answer(failure=f"{_REFUSED} (status {response.status})"), 0.0
+                data = bytearray()
+                async for chunk in response.content.iter_chunked(2**16):
+                    data += chunk
+                    if len(data) > _LARGEST:
+                        return Answer(failure="answer: too long"), 0.0
+                return _text(json.loads(data)), 0.0
+        except TimeoutError:
+            return Answer(failure=f"{TRANSIENT}no answer within {self._endpoint.timeout:g} s"), 0.0
+        except (aiohttp.ClientError, OSError):
+            return Answer(failure=f"{TRANSIENT}no connection"), 0.0
+        except (ValueError, RecursionError):
+            return Answer(failure=f"{TRANSIENT}not JSON"), 0.0
+
+    def _body(self, ask: Ask) -> dict[str, Any]:
+        sampling: SamplingConfig = self._config.sampling
+        body = {
+            "model": self._config.model,
+            "messages": ask.messages,
+            "temperature": sampling.retry_temperature if ask.attempt else sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": ask.seed,
+        }
+        return body | ({"response_format": self._format} if self._format else {})
+
+
+def _text(body: Any) -> Answer:
+    """The first choice of a chat completion."""
+    try:
+        choice = body["choices"][0]
+        text = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return Answer(failure=f"{TRANSIENT}not a chat completion")
+    if not isinstance(text, str):
+        return Answer(failure="answer: none")
+    return Answer(text[: LONGEST_ANSWER + 1], CUT_OFF if choice.get("finish_reason") == "length" else "")
+
+
+def _wait(headers: Any) -> float:
+    """Seconds of a Retry-After; one that is a time of day is read by the server's own clock."""
+    told = headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(told) - parsedate_to_datetime(headers["Date"])).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return 0.0

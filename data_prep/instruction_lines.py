@@ -1,0 +1,176 @@
+"""From captions to a sidecar's lines: asks are made, put to the writer, and what comes back is judged."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instruction_schema import BadAnswer, read_answer
+from prompt_file import Prompt
+from shard_captions import CaptionedSample
+from write_config import WriteConfig
+from writer import Ask, Writer, WriterSettingError, fraction, seed_of
+from writers import require_writer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from regionedit.records import Captions
+
+_TOGETHER = 64  # pictures that a describer is shown at once
+
+
+class InstructionLines:
+    """Writes the lines of one sample each. The models are loaded when something is asked of them.
+
+    Args:
+        config: of the run.
+        prompt: the words of an ask.
+        mix: operation -> share.
+    """
+
+    def __init__(self, config: WriteConfig, prompt: Prompt, mix: dict[str, float]):
+        self._config, self._prompt, self._mix = config, prompt, mix
+        self._writer: Writer | None = None
+        self._describer: Any = None
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, tar: Path, samples: Sequence[CaptionedSample]) -> dict[str, dict]:
+        """Key -> line of every sample; where two attempts gave nothing, a line that says why.
+
+        Args:
+            tar: where their pictures are, for those without a caption.
+
+        Raises:
+            WriterError: the writer cannot go on; WriterSettingError where it, or the describer, cannot even be loaded.
+        """
+        lines = {sample.key: dropped(sample.key, sample.problem) for sample in samples if sample.problem}
+        todo = [sample for sample in samples if not sample.problem]
+        todo = self._described(tar, todo, lines)
+        for attempt in (0, 1):
+            todo = self._ask(todo, attempt, lines)
+        return lines
+
+    def _ask(self, samples: Sequence[CaptionedSample], attempt: int, lines: dict[str, dict]) -> list[CaptionedSample]:
+        """Put a line for each of these; returns the samples whose answers were no good."""
+        if not samples:
+            return []
+        if self._writer is None:
+            self._writer = _loaded(require_writer(self._config.writer), self._config)
+        asks = [self._ask_of(sample, attempt) for sample in samples]
+        bad = []
+        for sample, ask, answer in zip(samples, asks, self._writer.write(asks), strict=True):
+            try:
+                if answer.failure:
+                    raise BadAnswer(answer.failure)
+                lines[sample.key] = self._line(sample, ask, answer.text)
+            except BadAnswer as error:
+                lines[sample.key] = dropped(sample.key, error.reason)
+                bad.append(sample)
+        return bad
+
+    def _ask_of(self, sample: CaptionedSample, attempt: int) -> Ask:
+        seed, key = self._config.seed, sample.key
+        operation, wording = None, ""
+        if sample.instruction is None:
+            operation = _fall(fraction(seed, key, "operation"), self._mix)
+            wordings = self._prompt.wordings
+            wording = wordings[int(fraction(seed, key, "wording") * len(wordings))]
+        return Ask(
+            key=key,
+            caption=sample.caption,
+            operation=operation,
+            instruction=sample.instruction,
+            messages=self._prompt.messages(
+                operation=operation or "", wording=wording, caption=sample.caption, instruction=sample.instruction or ""
+            ),
+            seed=seed_of(seed, key, "sampling", attempt),
+            attempt=attempt,
+        )
+
+    def _line(self, sample: CaptionedSample, ask: Ask, answer: str) -> dict:
+        edit = read_answer(answer, ask.caption, ask.operation, ask.instruction, self._config.language)
+        line = {"key": sample.key, "instruction": edit.instruction, "target_caption": edit.target_caption}
+        if sample.instruction is not None:
+            line["source_caption"] = sample.caption
+        return line | {"operation": edit.operation, "object": edit.object}
+
+    def _described(
+        self, tar: Path, samples: Sequence[CaptionedSample], lines: dict[str, dict]
+    ) -> list[CaptionedSample]:
+        """The samples with a caption each: where the shard brings none, the describer looks at the picture."""
+        ready = [sample for sample in samples if sample.caption is not None]
+        blind = [sample for sample in samples if sample.caption is None]
+        for start in range(0, len(blind), _TOGETHER):
+            seen = []
+            for sample in blind[start : start + _TOGETHER]:
+                try:
+                    seen.append((sample, _picture(tar, sample)))
+                except BadAnswer as error:
+                    lines[sample.key] = dropped(sample.key, error.reason)
+            for (sample, _), captions in zip(seen, self._captions(seen), strict=True):
+                if captions is None:
+                    lines[sample.key] = dropped(sample.key, "picture: cannot be described")
+                else:
+                    ready.append(replace(sample, caption=" ".join(captions.source.split())))
+        return ready
+
+    def _captions(self, seen: Sequence[tuple[CaptionedSample, Image.Image]]) -> list[Captions | None]:
+        """The describer's words for each picture, or None where it has none."""
+        if self._describer is None:
+            from regionedit.describe import require_describer
+
+            self._describer = _loaded(require_describer(self._config.describe.name), self._config.describe)
+        try:
+            return self._describer.describe([picture for _, picture in seen], [s.instruction for s, _ in seen])
+        except ValueError:  # one of them; which, it does not say
+            return [None] if len(seen) == 1 else [self._captions([one])[0] for one in seen]
+
+
+def _loaded(kind: Any, config: Any) -> Any:
+    """A writer or a describer; a shard's own errors are ValueErrors, too, and these must not be taken for one."""
+    try:
+        return kind.load(config)
+    except ValueError as error:
+        raise WriterSettingError(str(error)) from None
+
+
+def dropped(key: str, reason: str) -> dict:
+    """The line of a sample for which there is no instruction."""
+    return {"key": key, "dropped": reason}
+
+
+def _fall(place: float, mix: dict[str, float]) -> str:
+    """Which operation a number in [0, 1) falls on."""
+    for name, share in mix.items():
+        place -= share
+        if place < 0:
+            return name
+    return name
+
+
+def _picture(tar: Path, sample: CaptionedSample) -> Image.Image:
+    """The sample's picture, upright RGB, of bounded size."""
+    from PIL import Image
+
+    from regionedit.images import MAX_PIXELS, upright_rgb
+
+    offset, length = sample.picture
+    with tar.open("rb") as file:
+        data = os.pread(file.fileno(), length, offset)
+    try:
+        picture = Image.open(io.BytesIO(data))
+        small = picture.width * picture.height <= MAX_PIXELS
+        picture = upright_rgb(picture) if small else None
+    except Exception:  # a damaged file raises whatever its decoder stumbles over
+        raise BadAnswer("picture: damaged") from None
+    if picture is None:
+        raise BadAnswer("picture: too large")
+    return picture

@@ -1,0 +1,186 @@
+"""One shard: claimed, read, its instructions written, its sidecar put in place whole."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from claims import ClaimLost, Claims
+from instruction_lines import InstructionLines, dropped
+from prompt_file import load_prompt
+from shard_captions import ShardCaptions, read_captions
+from write_config import WriteConfig
+from writer import TRANSIENT, WriterError
+from writers import operation_mix, require_writer
+
+from regionedit.data.index import SCHEMA
+from regionedit.files import write_atomic
+
+LEFT_OUT = "left out: subset"  # the reason that is somebody's wish, and nothing bad
+_PROMPTS = {"captions": "instructions", "instructions": "target_captions"}
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of one shard.
+
+    Args:
+        state: `written` now, `complete` already, `held` by another worker, or `failed`.
+        samples: keys in its tar.
+        written: of them with an instruction.
+        dropped: of the others, reason -> count.
+        new: samples that were worked on now.
+        problem: of a failed one, in one line.
+    """
+
+    shard: str
+    state: str
+    samples: int = 0
+    written: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    new: int = 0
+    problem: str = ""
+
+
+class ShardWriter:
+    """Writes sidecars; every worker process has one.
+
+    Raises:
+        ValueError: a setting that cannot be used, named.
+    """
+
+    def __init__(self, config: WriteConfig):
+        prompt, mix = load_prompt(config.prompt or _PROMPTS[config.source]), operation_mix(config)
+        self._config, self._data = config, Path(config.data)
+        self._lines = InstructionLines(config, prompt, mix)
+        self._claims = Claims(self._data, config.stale_seconds)
+        self._header = _header(config, prompt.digest, mix)
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def __call__(self, shard: str, over: int | None = None) -> ShardResult:
+        """Write one shard's sidecar, unless it is complete or another worker has it.
+
+        Args:
+            over: a dead claim that may be taken over.
+
+        Raises:
+            OSError: no room, no permission.
+            WriterError: the writer cannot go on.
+        """
+        tar = self._data / f"{shard}.tar"
+        try:
+            before, captions = _stamp(tar), read_captions(tar, self._config)
+            result = self._complete(shard, captions)
+            if result is not None:
+                return result
+            claim = self._claims.take(shard, over)
+            if claim is None:
+                return ShardResult(shard, "held")
+            with claim:
+                result = self._complete(shard, captions)  # another may have finished it just now
+                if result is not None:
+                    return result
+                for _ in range(2):
+                    lines, new = self._write(shard, tar, captions)
+                    after = _stamp(tar)
+                    if after == before:
+                        claim.check()
+                        write_atomic(self._sidecar(shard), _jsonl([self._head(captions), *lines]))
+                        return _result(shard, "written", lines, new)
+                    before, captions = after, read_captions(tar, self._config)
+            raise ValueError(f"{tar}: changed while it was read; run again when nobody writes to it")
+        except ClaimLost:
+            return ShardResult(shard, "held")
+        except WriterError:
+            raise
+        except ValueError as error:
+            return ShardResult(shard, "failed", problem=str(error))
+
+    def _write(self, shard: str, tar: Path, captions: ShardCaptions) -> tuple[list[dict], int]:
+        """A line for every key, in the tar's order, and how many are new."""
+        lines = {key: dropped(key, LEFT_OUT) for key in self._left_out(shard)} | (self._known(shard, captions) or {})
+        new = self._lines.write(tar, [sample for sample in captions.samples if sample.key not in lines])
+        return [new.get(sample.key) or lines[sample.key] for sample in captions.samples], len(new)
+
+    def _complete(self, shard: str, captions: ShardCaptions) -> ShardResult | None:
+        """What a sidecar that needs nothing more holds, or None."""
+        known = self._known(shard, captions)
+        if known is None or any(sample.key not in known for sample in captions.samples):
+            return None
+        return _result(shard, "complete", [known[sample.key] for sample in captions.samples], 0)
+
+    def _known(self, shard: str, captions: ShardCaptions) -> dict[str, dict] | None:
+        """Lines that need not be written again, or None; not those of an endpoint's hiccup, or of another subset."""
+        left_out = self._left_out(shard)
+        try:
+            header, *lines = (json.loads(line) for line in self._sidecar(shard).read_bytes().splitlines())
+            if header != self._head(captions):
+                return None
+            reasons = {line["key"]: line.get("dropped", "") for line in lines}
+            again = {key for key, reason in reasons.items() if reason.startswith(TRANSIENT)}
+            again |= {key for key, reason in reasons.items() if reason == LEFT_OUT and key not in left_out}
+            return {line["key"]: line for line in lines if line["key"] not in again}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _head(self, captions: ShardCaptions) -> dict[str, Any]:
+        """The header of this shard's sidecar: all that decides what is written for a caption."""
+        return self._header | {"shard": captions.digest}
+
+    def _left_out(self, shard: str) -> frozenset[str]:
+        """Keys that subset.py leaves out: nobody is asked about them."""
+        path = self._data / f"{shard}.subset.jsonl"
+        try:
+            return frozenset(json.loads(line)["key"] for line in path.read_bytes().splitlines()[1:])
+        except FileNotFoundError:
+            return frozenset()
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path}: cannot be read; run subset.py again") from None
+
+    def _sidecar(self, shard: str) -> Path:
+        return self._data / f"{shard}.instructions.jsonl"
+
+
+def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str, Any]:
+    """What decides the lines of every shard; nothing of when, where or by how many processes they are written."""
+    given: dict[str, Any] = {"mix": mix}
+    if config.source == "instructions":
+        given = {"instruction_column": config.instruction_column, "caption_column": config.caption_column}
+        given |= {"describe": asdict(config.describe)} if config.caption_column is None else {}
+    return {
+        "schema": SCHEMA,
+        "writer": config.writer,
+        **require_writer(config.writer).identity(config),
+        "prompt": prompt,
+        "sampling": asdict(config.sampling),
+        "seed": config.seed,
+        "source": config.source,
+        **given,
+        "language": config.language,
+        "longest_caption": config.longest_caption,
+    }
+
+
+def _result(shard: str, state: str, lines: Sequence[dict], new: int) -> ShardResult:
+    reasons = Counter(line["dropped"] for line in lines if "dropped" in line)
+    return ShardResult(shard, state, len(lines), len(lines) - reasons.total(), dict(reasons), new)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; restore it") from None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _jsonl(lines: Sequence[dict]) -> bytes:
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    return "".join(f"{encode(line)}\n" for line in lines).encode()

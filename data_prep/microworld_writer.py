@@ -1,0 +1,191 @@
+"""The microworld's grammar as a writer: reads a caption of that grammar and words an edit of it, without any model."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from write_config import WriteConfig
+from writer import Answer, Ask, Writer
+
+from regionedit.microworld.commands import Command, parse
+from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS
+from regionedit.microworld.scene import COLORS, SHAPES, TEXTURES, TONES, all_pairs
+
+Pair = tuple[str, str]  # colour, shape
+
+_PAIR = rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
+_RELATION = rf" ({'|'.join(RELATIONS)}) the {_PAIR}"
+_THING = re.compile(rf"a (?:(small|large) )?{_PAIR}((?:{_RELATION})*)")
+_GROUND = rf"a (?:(?P<texture>{'|'.join(TEXTURES)}) (?P<tone>{'|'.join(TONES)}) )?background"
+_TEMPLATES = [re.compile(template.format(things="(?P<things>.+)", ground=_GROUND)) for template in CAPTIONS]
+_EMPTY = re.compile(_GROUND.replace("a ", "an empty ", 1))
+_OPERATIONS = {"enlarge": "recolour", "shrink": "recolour"}  # of commands that are no operation: another attribute
+
+
+@dataclass(frozen=True)
+class Told:
+    """One thing of a caption, with what is said of its place."""
+
+    pair: Pair
+    size: str = ""
+    relations: tuple[tuple[str, Pair], ...] = ()
+
+    def __str__(self) -> str:
+        size = f"{self.size} " * bool(self.size)
+        places = "".join(f" {relation} the {' '.join(other)}" for relation, other in self.relations)
+        return f"a {size}{' '.join(self.pair)}{places}"
+
+
+@dataclass(frozen=True)
+class CaptionParts:
+    """A caption taken apart; ground is (texture, tone), or None where the caption does not tell it."""
+
+    things: tuple[Told, ...]
+    ground: tuple[str, str] | None
+    template: int = 0
+
+    @classmethod
+    def read(cls, caption: str) -> Self:
+        """Take a caption apart.
+
+        Raises:
+            ValueError: not a caption of the microworld.
+        """
+        empty = _EMPTY.fullmatch(caption)
+        if empty:
+            return cls((), empty["tone"] and (empty["texture"], empty["tone"]))
+        for number, template in enumerate(_TEMPLATES):
+            found = template.fullmatch(caption)
+            things = [_THING.fullmatch(part) for part in re.split(", | and ", found["things"])] if found else [None]
+            if all(things):
+                told = [
+                    Told((t[2], t[3]), t[1] or "", tuple((r, (c, s)) for r, c, s in re.findall(_RELATION, t[4])))
+                    for t in things
+                ]
+                return cls(tuple(told), found["tone"] and (found["texture"], found["tone"]), number)
+        raise ValueError("not a caption of the microworld")
+
+    def __str__(self) -> str:
+        ground = f"{' '.join(self.ground)} background" if self.ground else "background"
+        if not self.things:
+            return f"an empty {ground}"
+        *first, last = map(str, self.things)
+        things = f"{', '.join(first)} and {last}" if first else last
+        return CAPTIONS[self.template].format(things=things, ground=f"a {ground}")
+
+    def find(self, named: tuple[str | None, str]) -> Told:
+        """The thing of this colour (None: any) and shape.
+
+        Raises:
+            ValueError: the caption tells of none.
+        """
+        for thing in self.things:
+            if thing.pair[1] == named[1] and named[0] in (None, thing.pair[0]):
+                return thing
+        raise ValueError("the caption does not name it")
+
+    def renamed(self, old: Pair, new: Pair) -> CaptionParts:
+        """Another thing, or another colour, wherever the caption speaks of the old one."""
+        return replace(
+            self,
+            things=tuple(
+                replace(
+                    thing,
+                    pair=new if thing.pair == old else thing.pair,
+                    relations=tuple((r, new if other == old else other) for r, other in thing.relations),
+                )
+                for thing in self.things
+            ),
+        )
+
+    def without(self, pair: Pair) -> CaptionParts:
+        left = (thing for thing in self.things if thing.pair != pair)
+        return replace(
+            self,
+            things=tuple(replace(t, relations=tuple(r for r in t.relations if r[1] != pair)) for t in left),
+        )
+
+    def after(self, command: Command) -> CaptionParts:
+        """The caption of the edited picture.
+
+        Raises:
+            ValueError: the command names a thing of which the caption does not tell.
+        """
+        if command.kind == "background":
+            return replace(self, ground=command.ground)
+        if command.kind == "add":
+            anchor = self.find(command.anchor).pair
+            return replace(self, things=(*self.things, Told(command.new, "", ((command.relation, anchor),))))
+        named = self.find(command.named)
+        if command.kind == "remove":
+            return self.without(named.pair)
+        if command.kind in ("enlarge", "shrink"):
+            resized = replace(named, size="large" if command.kind == "enlarge" else "small")
+            return replace(self, things=tuple(resized if thing == named else thing for thing in self.things))
+        return self.renamed(named.pair, command.new or (command.color, named.pair[1]))
+
+
+def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[str, Command]:
+    """An instruction of this operation for this caption, and its meaning.
+
+    Raises:
+        ValueError: there is nothing to do it with.
+    """
+    if not parts.things and operation != "background":
+        raise ValueError(f"nothing to {operation}")
+    words: dict[str, str] = {}
+    if parts.things:
+        thing = dice.choice(parts.things)
+        alone = sum(t.pair[1] == thing.pair[1] for t in parts.things) == 1
+        name = thing.pair[1] if alone and dice.random() < 0.12 else " ".join(thing.pair)
+        words = {"a": name, "o": name}
+    taken = {thing.pair for thing in parts.things}
+    free = [pair for pair in all_pairs(allow_unseen=False) if pair not in taken]
+    if operation == "replace":
+        words["b"] = " ".join(dice.choice([pair for pair in free if pair[1] != thing.pair[1]]))
+    elif operation == "recolour":
+        words["c"] = dice.choice([pair[0] for pair in free if pair[1] == thing.pair[1]])
+    elif operation == "add":
+        words |= {"b": " ".join(dice.choice(free)), "r": dice.choice(list(RELATIONS))}
+    elif operation == "background":
+        grounds = [(texture, tone) for texture in TEXTURES for tone in TONES]
+        words["g"] = " ".join(dice.choice([ground for ground in grounds if ground != parts.ground]))
+    instruction = dice.choice(PHRASINGS[operation][0]).format(**words)
+    return instruction, parse(instruction)
+
+
+class MicroworldWriter(Writer):
+    """Writes, and reads given, instructions of the microworld's grammar; deterministic."""
+
+    operations = ("replace", "recolour", "add", "remove", "background")
+
+    @classmethod
+    def load(cls, config: WriteConfig) -> Self:
+        return cls()
+
+    def write(self, asks: Sequence[Ask]) -> list[Answer]:
+        return [self._answer(ask) for ask in asks]
+
+    def _answer(self, ask: Ask) -> Answer:
+        try:
+            parts = CaptionParts.read(ask.caption)
+            if ask.instruction is None:
+                instruction, command = invent(parts, ask.operation, random.Random(ask.seed))
+            else:
+                instruction, command = ask.instruction, parse(ask.instruction)
+            thing = command.new if command.kind == "add" else command.named
+            edit = {
+                "operation": _OPERATIONS.get(command.kind, command.kind),
+                "instruction": instruction,
+                "target_caption": str(parts.after(command)),
+                "object": " ".join(word for word in thing if word) if thing else "background",
+            }
+        except ValueError as error:
+            reason = "not its grammar" if "grammar" in str(error) else str(error)
+            return Answer(failure=f"microworld: {reason}")
+        return Answer(json.dumps(edit))

@@ -1,0 +1,85 @@
+"""A random part of a folder of shards, by the hash of each key: the same samples on every machine, nothing is copied.
+
+    python data_prep/subset.py --data data/crawl --n 5000000 --seed 0
+
+Beside every shard stands then `{shard}.subset.jsonl`: a header line, then a line `{"key", "reasons": ["subset"]}` for
+each sample that is left out. write_instructions.py asks nobody about those, and training leaves them out. With another
+`--n` or `--seed` the files are written anew; a smaller n of the same seed chooses from among the samples of a larger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from regionedit.data.index import find_shards, index_tar
+from regionedit.files import write_atomic
+
+
+def key_hashes(keys: list[str], seed: int) -> np.ndarray:
+    """uint64 [keys], even over all values, a pure function of seed and key."""
+    salt = f"subset\0{seed}\0".encode()
+    digests = b"".join(hashlib.sha256(salt + key.encode(errors="surrogateescape")).digest()[:8] for key in keys)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
+    """Write the files of every shard; returns how many samples were kept, of how many.
+
+    Memory grows with n alone, by some twenty bytes, whatever the folder holds.
+
+    Raises:
+        ValueError: no shards, a damaged one, fewer than n samples.
+        OSError: no room, no permission.
+    """
+    if n < 1:
+        raise ValueError(f"--n: {n}; at least 1")
+    shards = find_shards(data)
+    smallest, total = np.empty(0, np.uint64), 0
+    for shard in track(shards, "hashing keys"):
+        hashes = key_hashes([*index_tar(data / f"{shard}.tar")], seed)
+        total += len(hashes)
+        smallest = np.concatenate([smallest, hashes])
+        if len(smallest) > 2 * n:
+            smallest = np.partition(smallest, n - 1)[:n]
+    if total < n:
+        raise ValueError(f"--n: {n}, but {data} holds {total} samples; ask for fewer or download more")
+    limit, kept = np.partition(smallest, n - 1)[n - 1], 0
+    rules = {"subset": {"n": n, "seed": seed, "limit": int(limit)}}
+    digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+    header = json.dumps({"schema": 1, "rules": rules, "hash": digest})
+    for shard in track(shards, "writing marks"):
+        keys = [*index_tar(data / f"{shard}.tar")]
+        out = key_hashes(keys, seed) > limit
+        marks = [json.dumps({"key": key, "reasons": ["subset"]}) for key, left in zip(keys, out, strict=True) if left]
+        write_atomic(data / f"{shard}.subset.jsonl", "".join(f"{line}\n" for line in [header, *marks]).encode())
+        kept += len(keys) - len(marks)
+    return kept, total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards")
+    parser.add_argument("--n", type=int, required=True, help="samples to keep")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        kept, total = choose(args.data, args.n, args.seed)
+    except ValueError as error:
+        print(f"subset.py: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"subset.py: {error}", file=sys.stderr)
+        return 1
+    print(f"{kept} of {total} samples are kept")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

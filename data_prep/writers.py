@@ -1,0 +1,50 @@
+"""Which writers there are; each is loaded from its own module when it is used.
+
+To add one: a module with a `Writer`, a line in `WRITERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from write_config import MIX, WriteConfig
+from writer import Writer
+
+WRITERS = {  # name -> module, class
+    "microworld": ("microworld_writer", "MicroworldWriter"),
+    "openai": ("endpoint_writer", "EndpointWriter"),
+    "stand_in": ("stand_in_writer", "StandInWriter"),
+    "transformers": ("transformers_writer", "TransformersWriter"),
+    "vllm": ("vllm_writer", "VllmWriter"),
+}
+
+
+def require_writer(name: str) -> type[Writer]:
+    """The class behind `writer`.
+
+    Raises:
+        ValueError: unknown name; lists the known ones.
+    """
+    if name not in WRITERS:
+        raise ValueError(f"writer: no writer {name!r}; there are: {', '.join(sorted(WRITERS))}")
+    module, kind = WRITERS[name]
+    return getattr(importlib.import_module(module), kind)
+
+
+def operation_mix(config: WriteConfig) -> dict[str, float]:
+    """Operation -> share, in the order of MIX, summing to 1.
+
+    Raises:
+        ValueError: an operation that is unknown or that the writer cannot write; weights that are no weights.
+    """
+    possible = require_writer(config.writer).operations
+    weights = config.mix or {name: weight for name, weight in MIX.items() if name in possible}
+    for name, weight in weights.items():
+        if name not in possible:
+            raise ValueError(f"mix: the writer {config.writer} cannot write {name!r}; it writes {', '.join(possible)}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"mix: {name}: {weight} is no weight; give 0 or more")
+    total = sum(weights.values())
+    if total <= 0:
+        raise ValueError("mix: all weights are 0; give at least one operation a weight")
+    return {name: weights[name] / total for name in MIX if weights.get(name)}

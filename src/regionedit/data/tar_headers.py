@@ -1,0 +1,84 @@
+"""The members of a tar from its headers alone, several times faster than by tarfile, which reads what is unusual."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK = 512
+_ADLER = 65521  # modulus of zlib's running sum
+_TIMES = re.compile(rb"(\d+ [amc]time=[\d.]+\n)+")  # the extended header that webdataset gives to every file
+
+
+def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, first byte, number of bytes) of each regular file of an uncompressed tar, in its order.
+
+    Raises:
+        FileNotFoundError: there is none.
+        tarfile.TarError: not an uncompressed tar, or truncated.
+    """
+    position = 0
+    with path.open("rb") as file:  # its buffer often holds the headers of a picture's small companions, too
+        size = os.fstat(file.fileno()).st_size
+        while True:
+            start = position
+            file.seek(position)
+            blocks = file.read(3 * _BLOCK)
+            if blocks[: 2 * _BLOCK] == bytes(2 * _BLOCK):
+                return
+            if _tells_times_alone(blocks):
+                position += 2 * _BLOCK
+                blocks = blocks[2 * _BLOCK :]
+            member = _plain(blocks)
+            if member is None:
+                break
+            name, length = member
+            position += _BLOCK
+            after = position - -length // _BLOCK * _BLOCK
+            if after > size:
+                break
+            yield name, position, length
+            position = after
+    yield from _by_tarfile(path, start)
+
+
+def _tells_times_alone(blocks: bytes) -> bool:
+    """Is this an extended header that changes neither name nor length of the member behind it?"""
+    if blocks[156:157] != b"x":
+        return False
+    told = _TIMES.match(blocks, _BLOCK)
+    return told is not None and not blocks[told.end() : 2 * _BLOCK].strip(b"\0")
+
+
+def _plain(blocks: bytes) -> tuple[str, int] | None:
+    """Name and length from the header of an ordinary file with a short name; None for all else, sound or not."""
+    header = blocks[:_BLOCK]
+    if len(header) < _BLOCK or header[156] not in b"0\0" or header[257:262] != b"ustar" or header[345]:
+        return None
+    try:
+        length, checksum = int(header[124:136].strip(b" \0"), 8), int(header[148:156].strip(b" \0"), 8)
+        name = header[:100].partition(b"\0")[0].decode()
+    except ValueError:
+        return None
+    # a tar's checksum is the sum of the header's bytes with eight spaces for itself; adler32 begins with 1 + that sum
+    summed = zlib.adler32(header[:148] + b" " * 8 + header[156:]) & 0xFFFF
+    sound = length >= 0 and summed == (checksum + 1) % _ADLER
+    return (name, length) if sound and name and name[-1] != "/" else None  # old tars end the names of folders so
+
+
+def _by_tarfile(path: Path, start: int) -> Iterator[tuple[str, int, int]]:
+    """The same from a byte on: long names, links, folders, damage."""
+    with path.open("rb") as file:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    yield member.name, member.offset_data, member.size
+            end = tar.offset
+        file.seek(end)
+        if file.read(2 * _BLOCK) != bytes(2 * _BLOCK):  # tarfile takes any end for the end
+            raise tarfile.ReadError("no end-of-archive mark")

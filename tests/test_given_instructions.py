@@ -1,0 +1,105 @@
+"""Pictures and instructions alone: captions from a column or from the describer, target captions from the writer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from instruction_run import run
+from PIL import Image
+
+from regionedit import describe
+from regionedit.data.manifest import Manifest
+from regionedit.data.shards import ShardReader
+from regionedit.images import png
+from regionedit.microworld.renderer import render
+from regionedit.microworld.splits import sample
+from tests.instruction_fixtures import config, sidecar
+from tests.shards import picture, write_tar
+
+EDITS = [edit for edit in (sample("train", 0, index) for index in range(80)) if edit.operation == "recolour"][:4]
+
+
+def given(folder, **changes):
+    return config(folder, source="instructions", writer="microworld", **changes)
+
+
+def test_captions_of_a_json_column_and_instructions_of_the_text(tmp_path):
+    members = []
+    for n, edit in enumerate(EDITS):
+        about = json.dumps({"alt": edit.source_caption}).encode()
+        members.append((f"k{n}", {"png": picture(n), "txt": edit.instruction.encode(), "json": about}))
+    write_tar(tmp_path / "00000.tar", members)
+    summary = run(given(tmp_path, caption_column="alt"))
+    assert summary.written == 4
+    header, lines = sidecar(tmp_path)
+    assert header["source"] == "instructions" and header["caption_column"] == "alt" and "mix" not in header
+    for n, edit in enumerate(EDITS):
+        assert lines[f"k{n}"]["instruction"] == edit.instruction
+        assert lines[f"k{n}"]["source_caption"] == edit.source_caption
+        assert lines[f"k{n}"]["target_caption"] == edit.target_caption
+        assert lines[f"k{n}"]["operation"] == "recolour"
+    reader = ShardReader(Manifest.open(tmp_path), size=8)
+    assert reader.read(0).source_caption == EDITS[0].source_caption
+    assert reader.read(0).instruction == EDITS[0].instruction
+    reader.close()
+
+
+def test_the_describer_looks_where_no_caption_is(tmp_path):
+    pictures = render([edit.source for edit in EDITS])
+    members = [
+        (f"k{n}", {"png": png(Image.fromarray(shown)), "txt": edit.source_caption.encode(),
+                   "json": json.dumps({"instruction": edit.instruction}).encode()})
+        for n, (edit, shown) in enumerate(zip(EDITS, pictures, strict=True))
+    ]  # fmt: skip
+    members += [("bad", {"png": b"no picture", "txt": b"", "json": b'{"instruction": "remove the red ring"}'})]
+    blank = png(Image.fromarray(np.full((64, 64, 3), 255, np.uint8)))
+    members += [("blank", {"png": blank, "txt": b"", "json": b'{"instruction": "enlarge the ring"}'})]
+    write_tar(tmp_path / "00000.tar", members)
+    summary = run(given(tmp_path, instruction_column="instruction"))
+    header, lines = sidecar(tmp_path)
+    assert header["describe"]["name"] == "microworld"
+    assert summary.dropped == {"picture: damaged": 1, "picture: cannot be described": 1} and summary.written == 4
+    for n, edit in enumerate(EDITS):
+        told = lines[f"k{n}"]["source_caption"]
+        assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
+        assert f"{edit.changed.color} {edit.changed.shape}" in lines[f"k{n}"]["target_caption"]
+
+
+def test_the_describer_is_shown_many_pictures_at_once(tmp_path, monkeypatch):
+    shown = []
+    real = describe.Microworld.describe
+
+    def watch(self, pictures, instructions):
+        shown.append(len(pictures))
+        return real(self, pictures, instructions)
+
+    monkeypatch.setattr(describe.Microworld, "describe", watch)
+    pictures = render([edit.source for edit in EDITS])
+    members = [
+        (f"k{n}", {"png": png(Image.fromarray(p)), "txt": e.instruction.encode()})
+        for n, (e, p) in enumerate(zip(EDITS, pictures, strict=True))
+    ]
+    write_tar(tmp_path / "00000.tar", members)
+    run(given(tmp_path))
+    assert shown == [4]
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        (b"{}", "instruction: no what in the json"),
+        (b"[]", "instruction: no what in the json"),
+        (b'{"what": 7}', "instruction: no text in the json's what"),
+        (b'{"what": "  "}', "instruction: empty"),
+        (b'{"what": "\xff"}', "instruction: not UTF-8"),
+        (b'{"what": "' + b"x" * 400 + b'"}', "instruction: too long"),
+        (b'{"wh', "instruction: no what in the json"),
+        (None, "unpaired: no instruction (.json)"),
+    ],
+)
+def test_bad_columns_are_dropped_and_counted(tmp_path, about, reason):
+    parts = {"png": picture(0), "txt": b"a dog"} | ({"json": about} if about is not None else {})
+    write_tar(tmp_path / "00000.tar", [("k0", parts)])
+    assert run(given(tmp_path, instruction_column="what", caption_column="txt")).dropped == {reason: 1}
