@@ -31,6 +31,7 @@ class MaskSource(ABC):
     Attributes:
         needs_source_caption: `find` reads the captions of the pictures as they are.
         needs_target_caption: `find` reads the captions of the edited pictures.
+        needs_keywords: `find` reads which word of each instruction names the thing.
         reads: which of a request's marks (mask, box, click) `find` looks at.
         refinable: its regions are found, more or less well, on a thing, which `region.refine` can make tight; false
             where a person said what is meant, and where nothing was looked at.
@@ -38,6 +39,7 @@ class MaskSource(ABC):
 
     needs_source_caption: ClassVar[bool] = False
     needs_target_caption: ClassVar[bool] = False
+    needs_keywords: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
     refinable: ClassVar[bool] = True
 

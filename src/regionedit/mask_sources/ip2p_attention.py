@@ -32,6 +32,8 @@ class Ip2pAttention(MaskSource):
     `region.upsample: nearest`. The seeds are the edit's own, so that what is read are its own first steps.
     """
 
+    needs_keywords = True
+
     def __init__(self, generator: InstructPix2Pix, config: RegionConfig):
         self.generator = generator
         self.config = config
