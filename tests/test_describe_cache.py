@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -49,32 +50,32 @@ def test_a_damaged_file_is_no_answer_and_is_replaced(tmp_path, content):
 
 
 def test_the_oldest_make_room(tmp_path):
-    cache = AnswerCache(tmp_path, FOLDERS * 2)  # two in each folder
-    for number in range(1500):
-        cache.put([number], {"a": "b"})
-    left = files(tmp_path)
-    assert len(left) <= FOLDERS * 2 and cache.get([1499]) == {"a": "b"}
-    assert sum(cache.get([number]) is not None for number in range(200)) < 20
-    half = left[0].with_name(".killed.123.part")  # what a killed process left behind grows old as well
+    cache = AnswerCache(tmp_path, FOLDERS * 2 - 5)  # two in each folder, rounded up
+    numbers = [number for number in range(3000) if cache._path([number]).parent.name == "00"][:5]
+    cache.put(["elsewhere"], {"a": "b"})
+    half = tmp_path / "00" / ".killed.123.part"  # what a killed process left behind grows old as well
+    half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"x")
-    for number in range(1500, 4000):
+    os.utime(half, (0, 0))
+    for number in numbers:
         cache.put([number], {"a": "b"})
-    assert not half.exists()
+    assert [cache.get([number]) is not None for number in numbers] == [False, False, False, True, True]
+    assert cache.get(["elsewhere"]) and not half.exists()
 
 
 def test_processes_share_a_folder(tmp_path):
     program = (
         "import sys; from regionedit.describe.cache import AnswerCache\n"
         "cache = AnswerCache(sys.argv[1], 100000)\n"
-        "for n in range(150):\n"
+        "for n in range(50):\n"
         "    cache.put([n], {'a': str(n)})\n"
         "    assert cache.get([n]) == {'a': str(n)}"
     )
     both = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     cache = AnswerCache(tmp_path, 100_000)
-    assert [cache.get([n]) for n in range(150)] == [{"a": str(n)} for n in range(150)]
-    assert len(files(tmp_path)) == 150
+    assert [cache.get([n]) for n in range(50)] == [{"a": str(n)} for n in range(50)]
+    assert len(files(tmp_path)) == 50
 
 
 def test_a_model_is_asked_once_for_a_picture_and_its_instructions(tmp_path):
@@ -87,7 +88,7 @@ def test_a_model_is_asked_once_for_a_picture_and_its_instructions(tmp_path):
     other = Scripted({question: [BOTH]})
     other.identity = {"name": "another"}
     OneCall(other, cache).describe([PICTURE], [("make it blue", "remove x")])
-    OneCall(Scripted({question: [BOTH]}), cache).describe([PICTURE.rotate(1)], [("make it blue", "remove x")])
+    OneCall(Scripted({question: [BOTH]}), cache).describe([PICTURE.resize((9, 9))], [("make it blue", "remove x")])
     assert len(first.asked) == len(other.asked) == 1 and not second.asked and len(files(tmp_path)) == 3
 
 
