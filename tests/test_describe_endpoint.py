@@ -143,8 +143,8 @@ def test_what_waiting_does_not_change_is_told_at_once(status):
 
 
 NO_COMPLETIONS = (
-    b"", b"<html>", b"{}", b"\xff\xfe", b"{" * 3_000_000, b'{"choices": []}', b'{"choices": [{"message": {}}]}',
-    b'{"choices": [{"message": {"content": [1]}}]}',
+    b"", b"<html>", b"{}", b"\xff\xfe", b"{" * 3_000_000, b"[" * 900_000, b'{"choices": []}',
+    b'{"choices": [{"message": {}}]}', b'{"choices": [{"message": {"content": [1]}}]}',
 )  # fmt: skip
 
 

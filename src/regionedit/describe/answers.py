@@ -82,7 +82,7 @@ def ask(model: ChatModel, chats: Sequence[Chat], kind: type[Kind]) -> list[Kind 
                 outcomes[place] = read_answer(text, kind)
             except ValueError as error:
                 wanted = ", ".join(kind.model_fields)
-                outcomes[place] = ValueError(f"captions: {model.identity['name']} gave no {wanted}: {error}")
+                outcomes[place] = ValueError(f"describe: {model.identity['name']} gave no {wanted}: {error}")
                 unread.append(place)
         waiting = unread
         if not waiting:

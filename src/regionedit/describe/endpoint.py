@@ -144,7 +144,7 @@ def _content(reply: bytes) -> str:
     """The text of a chat completion. What is no chat completion is read as an empty answer, which is asked again."""
     try:
         content = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return ""
     return content if isinstance(content, str) else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -67,6 +68,8 @@ class ModelDescriber(Describer):
             if known is None:
                 (answer,) = ask(self.language, [prompt("keyword").chat(instruction=instruction)], Keyword)
                 known = answer.model_dump() if isinstance(answer, Keyword) else {}
+                if isinstance(answer, ValueError):
+                    warnings.warn(f"keyword: the rule has to find it; {answer}", stacklevel=2)
                 if self.cache and known:
                     self.cache.put(key, known)
             self._keywords[instruction] = _word_of(instruction, known.get("keyword", ""))
