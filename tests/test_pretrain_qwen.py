@@ -93,8 +93,8 @@ def test_any_text_comes_back_from_its_tokens(tokenizer, text):
 
 
 def test_words_of_the_world_are_single_tokens(tokenizer):
-    ids = tokenizer("a red circle and a large cyan triangle on a striped brown background").input_ids
-    assert len(ids) == 12
+    text = "a red circle and a large cyan triangle on a striped brown background"
+    assert len(tokenizer(text).input_ids) == len(text.split())
 
 
 def test_only_answers_are_learned_and_the_template_passes_on_the_last_question_alone(qwen, lessons, tokenizer):
@@ -104,9 +104,9 @@ def test_only_answers_are_learned_and_the_template_passes_on_the_last_question_a
         told = [i for i in labels_BT[row].tolist() if i >= 0]
         assert tokenizer.decode(told) == chat.answer + qwen.END
         whole = tokenizer.decode([i for i in ids_BT[row].tolist() if i != tokenizer.pad_token_id])
-        messages = [{"role": "system", "content": "long"}, {"role": "user", "content": chat.question}]
+        messages = [{"role": "system", "content": "the task"}, {"role": "user", "content": chat.question}]
         asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert whole == asked + chat.answer + qwen.END and "long" not in whole
+        assert whole == asked + chat.answer + qwen.END and "task" not in whole
     assert torch.equal(ids_BT[labels_BT >= 0], labels_BT[labels_BT >= 0])
 
 
