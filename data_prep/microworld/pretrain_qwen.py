@@ -93,7 +93,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
-    """Qwen2's layout (grouped queries, rotary positions, SwiGLU, tied embeddings) at toy size."""
+    """Qwen2's layout (grouped queries, rotary positions, SwiGLU, tied embeddings) at toy size.
+
+    The usual start, a spread of 0.02, suits widths of thousands. Here attention would see next to nothing of the words
+    at first: after 300 steps of 16 chats the loss on held-out target captions was .66, from this start .43, and it is
+    copying words from the question that is learned late.
+    """
     return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -102,6 +107,7 @@ def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
+        initializer_range=WIDTH**-0.5,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
