@@ -61,7 +61,7 @@ def test_descriptions_are_remembered_by_content(picture, monkeypatch):
     original = describer._write
     monkeypatch.setattr(describer, "_write", lambda asked, p: calls.append(len(p)) or original(asked, p))
     texts = ("remove the red circle",)
-    first = describer.describe([picture, picture], [texts, texts])
+    first = describer.describe([picture, picture], [texts, texts[0]])
     again = describer.describe([Image.fromarray(np.asarray(picture))], [texts])
     assert calls == [1] and first[0] == first[1] == again[0]
 

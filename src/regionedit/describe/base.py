@@ -43,18 +43,19 @@ class Describer(ABC):
         cls.check(config)
         return cls()
 
-    def describe(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions]:
+    def describe(self, pictures: Sequence[Image], instructions: Sequence[str | Sequence[str]]) -> list[Captions]:
         """Captions of RGB pictures; remembered by the picture's content.
 
         Args:
-            instructions: for each picture all that is asked of it, in its order; the target caption tells the picture
-                after the last.
+            instructions: for each picture its instruction, or all of them in their order; the target caption tells the
+                picture after the last.
 
         Raises:
             ValueError: a picture or instruction that this describer cannot put into words, and what to do. What was
                 written for the others is remembered.
         """
-        asked = [(digest(picture), tuple(texts)) for picture, texts in zip(pictures, instructions, strict=True)]
+        several = [(texts,) if isinstance(texts, str) else tuple(texts) for texts in instructions]
+        asked = [(digest(picture), texts) for picture, texts in zip(pictures, several, strict=True)]
         new = {key: place for place, key in enumerate(asked) if key not in self._known}
         if new:
             written = self._write(list(new), [pictures[place] for place in new.values()])
