@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from regionedit.config import DescribeConfig
-from regionedit.describe import DESCRIBERS, Microworld, require_describer
+from regionedit.describe import DESCRIBERS, require_describer
+from regionedit.describe.microworld import Microworld
+from regionedit.editor import Editor
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Background, Scene, Thing
 
@@ -30,44 +35,123 @@ def picture() -> Image.Image:
     ],
 )
 def test_the_target_caption_tells_what_the_instruction_asks(picture, instruction, gone, there):
-    (captions,) = Microworld().describe([picture], [instruction])
+    (captions,) = Microworld().describe([picture], [(instruction,)])
     assert "red circle" in captions.source and "blue square" in captions.source
     assert there in captions.target and (not gone or gone not in captions.target)
 
 
 def test_what_the_pixels_do_not_show_is_believed(picture):
-    (captions,) = Microworld().describe([picture], ["make the cyan ring red"])
+    (captions,) = Microworld().describe([picture], [("make the cyan ring red",)])
     assert "cyan ring" in captions.source and "red ring" in captions.target
 
 
 def test_any_size_is_read(picture):
     large = picture.resize((517, 389))
-    (captions,) = Microworld().describe([large], ["remove the blue square"])
+    (captions,) = Microworld().describe([large], [("remove the blue square",)])
     assert "blue square" not in captions.target
 
 
 def test_a_sentence_outside_the_grammar_is_refused(picture):
     with pytest.raises(ValueError, match="grammar"):
-        Microworld().describe([picture], ["make it pretty"])
+        Microworld().describe([picture], [("make it pretty",)])
 
 
 def test_descriptions_are_remembered_by_content(picture, monkeypatch):
     describer, calls = Microworld(), []
-    original = describer._describe
-    monkeypatch.setattr(describer, "_describe", lambda p, i: calls.append(len(p)) or original(p, i))
-    text = "remove the red circle"
-    first = describer.describe([picture, picture], [text, text])
-    again = describer.describe([Image.fromarray(np.asarray(picture))], [text])
+    original = describer._write
+    monkeypatch.setattr(describer, "_write", lambda asked, p: calls.append(len(p)) or original(asked, p))
+    texts = ("remove the red circle",)
+    first = describer.describe([picture, picture], [texts, texts[0]])
+    again = describer.describe([Image.fromarray(np.asarray(picture))], [texts])
     assert calls == [1] and first[0] == first[1] == again[0]
+
+
+def test_what_fails_does_not_undo_the_others(picture, monkeypatch):
+    describer = Microworld()
+    asked = [("remove the red circle",), ("make it pretty",)]
+    with pytest.raises(ValueError, match="grammar"):
+        describer.describe([picture, picture], asked)
+    monkeypatch.setattr(describer, "_write", lambda *_: pytest.fail("asked again"))
+    assert "red" not in describer.describe([picture], asked[:1])[0].target
+
+
+# ---------------------------------------------------------------- several instructions
+
+
+@pytest.mark.parametrize(
+    ("instructions", "target"),
+    [
+        (("make the square green", "remove the circle"), "a green square on a plain gray background"),
+        (("remove the circle", "make the square green"), "a green square on a plain gray background"),
+        (
+            ("make the square red", "make the red square bigger"),
+            "a red circle and a large red square on a plain gray background",
+        ),
+        (
+            ("add a pink cross left of the circle", "replace the pink cross with a cyan ring"),
+            "a red circle, a blue square and a cyan ring left of the red circle on a plain gray background",
+        ),
+        (
+            ("add a pink cross above the square", "add a cyan ring below the circle", "make the circle yellow"),
+            "a yellow circle, a blue square, a pink cross above the blue square and a cyan ring below the yellow circle"
+            " on a plain gray background",
+        ),
+        (("change the background to striped white", "remove the square"), "a red circle on a striped white background"),
+    ],
+)
+def test_several_instructions_are_carried_out_in_turn(picture, instructions, target):
+    (captions,) = Microworld().describe([picture], [instructions])
+    assert captions.target == target
+    assert "pink" not in captions.source and "cyan" not in captions.source
+
+
+def test_a_thing_that_was_removed_is_not_there_any_more(picture):
+    with pytest.raises(ValueError, match="shows no red circle"):
+        Microworld().describe([picture], [("remove the red circle", "make the red circle green")])
+
+
+def test_what_a_later_instruction_names_is_believed_from_the_start(picture):
+    (captions,) = Microworld().describe([picture], [("make the circle green", "remove the cyan ring")])
+    assert "cyan ring" in captions.source and "cyan" not in captions.target and "green circle" in captions.target
+
+
+# ---------------------------------------------------------------- the registry
 
 
 def test_given_fails_with_the_way_out(picture):
     describer = require_describer("given").load(DescribeConfig(name="given"))
     with pytest.raises(ValueError, match="--target_caption.*microworld"):
-        describer.describe([picture], ["x"])
+        describer.describe([picture], [("x",)])
 
 
 def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="describe.name.*microworld"):
         require_describer("qwen")
-    assert all(require_describer(name).load(DescribeConfig(name=name)) for name in DESCRIBERS)
+
+
+@pytest.mark.parametrize("name", DESCRIBERS)
+def test_every_describer_loads_or_says_in_one_line_what_it_lacks(name, tmp_path):
+    nothing = DescribeConfig(name=name, vision=str(tmp_path), language=str(tmp_path), cache=None)
+    try:
+        describer = require_describer(name).load(nothing)
+    except ValueError as error:
+        assert "describe." in str(error) and "\n" not in str(error)
+    else:
+        assert describer.keyword("make the ring blue") is None and not describer.names_keywords
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (DescribeConfig("vlm"), "describe.vision: `vlm` asks a vision-language model"),
+        (DescribeConfig("endpoint"), "describe.endpoint: '' is no address"),
+        (DescribeConfig("endpoint", endpoint="http://127.0.0.1:1/v1"), "describe.endpoint_model"),
+        (
+            DescribeConfig("endpoint", endpoint="http://x/v1", endpoint_model="m", api_key_variable="NO_SUCH_KEY"),
+            "describe.api_key_variable: the environment has no NO_SUCH_KEY",
+        ),
+    ],
+)
+def test_what_a_configuration_lacks_is_told_before_anything_is_loaded(config, says, tiny_edit_config):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Editor.from_config(replace(tiny_edit_config, describe=config))

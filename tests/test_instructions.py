@@ -15,6 +15,8 @@ from regionedit import display
 from regionedit.editor import Editor
 from regionedit.images import open_picture
 from regionedit.masks import divide
+from regionedit.microworld.renderer import render
+from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
 from regionedit.request_files import parse_click, split_instructions
 
@@ -125,6 +127,17 @@ def test_several_instructions_on_a_command_line(words, call, tmp_path):
     assert call(*words, "--joint", "false") == 0
     assert [i["text"] for i in record(tmp_path)["instructions"]] == [FIRST, SECOND]
     assert len(record(tmp_path)["steps"]) == 2
+
+
+def test_several_instructions_in_one_edit_are_described_together(call, tmp_path):
+    scene = Scene(
+        Background("gray", "plain"), (Thing("circle", "red", 20, 20, 10), Thing("square", "green", 44, 44, 9))
+    )
+    Image.fromarray(render([scene])[0]).save(tmp_path / "in.png")
+    assert call("--instruction", f"{FIRST}; {SECOND}", "--mask_source", "centre_box") == 0
+    told = record(tmp_path)["captions"]
+    assert told["target"] == "a blue circle on a plain gray background" and told["from"] == "microworld"
+    assert "red circle" in told["source"] and "green square" in told["source"]
 
 
 def test_one_instruction_stays_one(call, tmp_path):

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
+from regionedit.describe import DESCRIBERS, Describer
 from regionedit.editor import Editor
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.mask_sources import load_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
+from regionedit.token_spans import keyword_spans
 from tests.tiny_models import write_instruct_pix2pix
 
 
@@ -160,3 +162,49 @@ def test_one_edit_of_two_instructions_from_end_to_end(editor):
     alone = editor.edit(both)
     assert np.array_equal(np.asarray(alone.mask), np.asarray(results[0].mask))
     assert np.abs(np.asarray(alone.image).astype(int) - np.asarray(results[0].image)).max() <= 1
+
+
+class Naming(Describer):
+    """Says what a test says, for every instruction; remembers what it was asked."""
+
+    names_keywords = True
+
+    def __init__(self, keyword):
+        super().__init__()
+        self.says, self.asked = keyword, []
+
+    def keyword(self, instruction):
+        self.asked.append(instruction)
+        return self.says
+
+    def _write(self, asked, pictures):
+        return [Captions("a", "b")] * len(asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "read"),
+    [("circle blue", None, "circle blue"), (None, None, "circle"), ("circle", "blue", "blue")],
+)
+def test_a_language_model_names_the_thing_unless_it_is_given(editor, said, given, read, monkeypatch):
+    naming, spans = Naming(said), []
+    monkeypatch.setattr(editor.models, "describer", naming)
+    monkeypatch.setitem(DESCRIBERS, "microworld", Naming)
+    attend = type(editor.models.generator).attend
+
+    def watching(self, images, requests, seeds):
+        spans.extend(keyword_spans(requests[0].instructions, self.pipeline.tokenizer))
+        return attend(self, images, requests, seeds)
+
+    monkeypatch.setattr(type(editor.models.generator), "attend", watching)
+    text = "make the circle blue"
+    request = EditRequest(Image.new("RGB", (32, 32), "red"), [Instruction(text, keyword=given)])
+    result = editor.edit(request)
+    assert naming.asked == ([] if given else [text])
+    assert spans == keyword_spans([Instruction(text, keyword=read)], editor.models.generator.pipeline.tokenizer)
+    assert result.record["instructions"][0]["keyword"] == (given or said)
+    assert result.record["digest"] == editor.digest(request)
+
+
+def test_without_a_language_model_nobody_is_asked(editor, monkeypatch):
+    monkeypatch.setattr(editor.models.describer, "keyword", lambda _: pytest.fail("asked"))
+    editor.edit(EditRequest(Image.new("RGB", (32, 32), "red"), "make the circle blue"))

@@ -1,8 +1,8 @@
-"""The training loop that every tiny frozen model is pre-trained with: a budget of minutes, resumable, without pickle.
+"""The training loop that every tiny frozen model is pre-trained with: a budget, resumable, without pickle.
 
-The budget is wall time, because the models are made to be as good as the minutes allow: the learning rate follows the
-share of the budget that is used up, whatever the machine's speed. Running the same command again goes on from the
-last state (written every two minutes) with the minutes that are left.
+The budget is wall time where a model is made to be as good as the minutes allow, and steps where it is to be the same
+on a busy machine. The learning rate follows the share of the budget that is used up. Running the same command again
+goes on from the last state (written every two minutes) with what is left.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ SAVE_EVERY = 120.0  # seconds between states on disk
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def arguments(description: str, minutes: float, learning_rate: float) -> argparse.ArgumentParser:
-    """What every pre-training script takes; the keywords are defaults."""
+def arguments(description: str, learning_rate: float, minutes: float = 0, steps: int = 0) -> argparse.ArgumentParser:
+    """What every pre-training script takes; the keywords are defaults, and its budget is the one that is not 0."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
-    parser.add_argument("--minutes", type=float, default=minutes, help="wall time of training")
+    if minutes:
+        parser.add_argument("--minutes", type=float, default=minutes, help="wall time of training")
+    if steps:
+        parser.add_argument("--steps", type=int, default=steps, help="of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--learning_rate", type=float, default=learning_rate, help="its peak")
@@ -55,8 +58,9 @@ class Schedule:
     """How long and how fast to learn.
 
     Args:
-        minutes: wall time of the whole training, evaluations included.
+        minutes: wall time of the whole training, evaluations included; 0: the steps count.
         learning_rate: its peak; a linear rise over the first `warmup` of the budget, then a cosine down to 1 %.
+        steps: of the whole training.
         warmup: share of the budget.
         weight_decay: on matrices only; AdamW.
         betas: AdamW's.
@@ -66,6 +70,7 @@ class Schedule:
 
     minutes: float
     learning_rate: float
+    steps: int = 0
     warmup: float = 0.03
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
@@ -134,7 +139,7 @@ def train(
     seed: int,
     evaluate: Callable[[], dict[str, float]],
 ) -> dict[str, float]:
-    """Trains in place until the minutes are used up.
+    """Trains in place until the budget is used up.
 
     Args:
         loss_of: (step, share of the budget used) -> scalar loss; data must depend on the step alone, so that a
@@ -149,10 +154,10 @@ def train(
     optimizer = optimizer_of(model, schedule)
     position = load_state(state, model, optimizer)
     step, before = int(position.get("step", 0)), float(position.get("seconds", 0.0))
-    budget = 60 * schedule.minutes
+    budget = schedule.steps or 60 * schedule.minutes
     console = Console()
     if step:
-        console.print(f"resuming at step {step}, {before:.0f} of {budget:.0f} s used")
+        console.print(f"resuming at step {step} after {before:.0f} s")
     start = saved = evaluated = time.monotonic()
     running = 0.0
     columns = (
@@ -162,9 +167,9 @@ def train(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("loss", total=budget, completed=before)
+        bar = progress.add_task("loss", total=budget)
         model.train()
-        while (used := before + time.monotonic() - start) < budget:
+        while (used := step if schedule.steps else before + time.monotonic() - start) < budget:
             share = used / budget
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(share)
@@ -182,15 +187,16 @@ def train(
             now = time.monotonic()
             if now - evaluated > schedule.evaluate_every:
                 model.eval()
-                console.print(f"{used:6.0f} s step {step} loss {running:.4f} {told(evaluate())}")
+                console.print(f"{before + now - start:6.0f} s step {step} loss {running:.4f} {told(evaluate())}")
                 model.train()
                 evaluated = time.monotonic()
             if now - saved > SAVE_EVERY:
                 save_state(state, model, optimizer, {"step": step, "seconds": before + time.monotonic() - start})
                 saved = time.monotonic()
-        save_state(state, model, optimizer, {"step": step, "seconds": max(used, budget)})
+        seconds = before + time.monotonic() - start
+        save_state(state, model, optimizer, {"step": step, "seconds": max(seconds, 60 * schedule.minutes)})
     model.eval()
-    scores = evaluate() | {"steps": step, "minutes": schedule.minutes, "loss": running}
+    scores = evaluate() | {"steps": step, "minutes": schedule.minutes or round(seconds / 60, 1), "loss": running}
     console.print(f"done: {told(scores)}")
     return scores
 

@@ -320,10 +320,46 @@ class DescribeConfig:
     """Where captions come from when a request gives none.
 
     Args:
-        name: key of DESCRIBERS: `given` (fail without), `microworld` (reads pixels and the instruction).
+        name: key of DESCRIBERS: `given` (fail without), `microworld` (reads pixels and the instruction), `two_stage`
+            (the paper: `vision` tells what the picture shows, `language` what it shall show), `vlm` (`vision` tells
+            both at once, in half the memory), `endpoint` (the same from a model behind HTTP).
+        vision: a vision-language model: folder or hub name of an AutoModelForImageTextToText. The paper's is
+            Qwen2.5-VL. `microworld`, for `two_stage` only: no model, a microworld picture is read from its pixels.
+        vision_revision: pinned revision of a hub name.
+        language: a language model: folder or hub name of an AutoModelForCausalLM. The paper's is Qwen2.5.
+        language_revision: pinned revision of a hub name.
+        device: of these models: cpu, cuda, cuda:1, mps; auto takes what is there.
+        precision: of their weights.
+        max_tokens: longest answer.
+        picture_size: longer side of a picture as a vision-language model is shown it, in pixels.
+        endpoint: address of an OpenAI-compatible server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
+        endpoint_model: the name that the server knows the model by.
+        api_key_variable: environment variable that holds the server's key; None where it wants none.
+        concurrency: questions that wait for the server at one time.
+        timeout: seconds for one attempt.
+        attempts: how often a question is put to a server that is busy or does not answer.
+        cache: folder where answers of models are kept for later runs, by picture, instructions, model and prompt; any
+            number of processes may share it. None keeps none.
+        cache_entries: the oldest answers make room for more than these.
     """
 
     name: str = "microworld"
+    vision: str = "microworld"
+    vision_revision: str | None = None
+    language: str = f"{MICROWORLD}/qwen"
+    language_revision: str | None = None
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_tokens: int = 256
+    picture_size: int = 768
+    endpoint: str = ""
+    endpoint_model: str = ""
+    api_key_variable: str | None = None
+    concurrency: int = 8
+    timeout: float = 60.0
+    attempts: int = 5
+    cache: str | None = "outputs/captions"
+    cache_entries: int = 100_000
 
 
 @dataclass

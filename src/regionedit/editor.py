@@ -17,19 +17,21 @@ import torch
 
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig, RegionConfig
-from regionedit.describe import Describer, require_describer
+from regionedit.describe import Describer, Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator, noise_seed, require_generator
 from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
 from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.provenance import request_digest, run_record
-from regionedit.records import Captions, EditFailure, EditRequest, EditResult, Region
+from regionedit.records import EditFailure, EditRequest, EditResult, Region
 from regionedit.results import as_one, compose, maps, next_step
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from regionedit.records import Captions
 
 PIXELS_TOGETHER = 16_000_000  # pictures of one batch have at most so many pixels together, whatever `batch` says
 
@@ -67,12 +69,13 @@ class Models:
 
 @dataclass
 class Draft:
-    """A request on its way through the stages."""
+    """A request on its way through the stages; `worded` is the same with the keywords that a model named."""
 
     request: EditRequest
     mask_source: str
     captions: Captions | None = None
     captions_from: str | None = None
+    worded: EditRequest | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -91,7 +94,7 @@ class Editor:
         mask_source, self.untrained = with_untrained(config.mask_source, config.region)
         require_mask_source(mask_source)
         require_generator(config.generator.name)
-        require_describer(config.describe.name)
+        require_describer(config.describe.name).check(config.describe)
         self.config = config = replace(config, mask_source=mask_source)
         self.models = models or Models(config)
 
@@ -178,6 +181,8 @@ class Editor:
         for name in sorted({draft.mask_source for draft in drafts}):
             self.models.mask_source(name, self.config.region)
         _ = self.models.generator
+        if not all(self._needs(draft.mask_source).met(draft.request) for draft in drafts):
+            _ = self.models.describer
 
     def _groups(self, drafts: dict[int, Draft]) -> Iterator[list[int]]:
         alike: dict[tuple, list[int]] = {}
@@ -202,7 +207,7 @@ class Editor:
         """Requests with pictures of one size and one mask source."""
         with self._stage("captions", drafts):
             self._describe(drafts)
-        requests, captions = [draft.request for draft in drafts], [draft.captions for draft in drafts]
+        requests, captions = [draft.worded for draft in drafts], [draft.captions for draft in drafts]
         images_BCHW = to_tensor([request.image for request in requests])
         with self._stage("region", drafts):
             finder = self.models.mask_source(drafts[0].mask_source, self.config.region)
@@ -219,23 +224,23 @@ class Editor:
                     pictures[place] = compose(pictures[place], proposal_CHW, masks[place])
         return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 
-    def _describe(self, drafts: list[Draft]) -> None:
-        """Fill in the captions that generator and mask source read; captions that are given are never computed."""
-        for draft in drafts:
-            draft.captions, draft.captions_from = draft.request.captions, "given" if draft.request.captions else None
-        found_by, generator = require_mask_source(drafts[0].mask_source), require_generator(self.config.generator.name)
+    def _needs(self, mask_source: str) -> Needs:
+        found_by, generator = require_mask_source(mask_source), require_generator(self.config.generator.name)
         read = found_by.captions_with(generator)
-        source, target = "source" in read, "target" in read or generator.needs == "target_caption"
-        given = [draft.captions or Captions("", "") for draft in drafts]
-        lacking = [(target and not c.target.strip()) or (source and not c.source.strip()) for c in given]
-        missing = [place for place, lacks in enumerate(lacking) if lacks]
-        if not missing:
-            return
-        pictures = [drafts[place].request.image for place in missing]
-        told = self.models.describer.describe(pictures, [drafts[place].request.instruction for place in missing])
-        for place, caption in zip(missing, told, strict=True):
-            merged = Captions(given[place].source or caption.source, given[place].target or caption.target)
-            drafts[place].captions, drafts[place].captions_from = merged, self.config.describe.name
+        return Needs(
+            source="source" in read,
+            target="target" in read or generator.needs == "target_caption",
+            keywords=found_by.needs_keywords and require_describer(self.config.describe.name).names_keywords,
+        )
+
+    def _describe(self, drafts: list[Draft]) -> None:
+        """Fill in the words that generator and mask source read; those that are given are never computed."""
+        needs = self._needs(drafts[0].mask_source)
+        told = needs.captions([draft.request for draft in drafts], lambda: self.models.describer)
+        for draft, (captions, described) in zip(drafts, told, strict=True):
+            draft.captions = captions
+            draft.captions_from = self.config.describe.name if described else captions and "given"
+            draft.worded = needs.worded(draft.request, lambda: self.models.describer)
 
     def _propose(self, images_BCHW: Tensor, region: Region, drafts: list[Draft], edited: list[int]) -> Tensor:
         """The generator's pictures for the places in `edited`, at the original size.
@@ -281,6 +286,7 @@ class Editor:
         )
         result.record.update(
             captions=draft.captions and asdict(draft.captions) | {"from": draft.captions_from},
+            instructions=[asdict(instruction) for instruction in draft.worded.instructions],
             edited_share=round(result.share, 6),
             note=note,
             device=str(self.models.device),

@@ -90,6 +90,15 @@ def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
         )
 
 
+def smaller(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with at most `side` pixels on its longer side; one that has no more is given back as it is."""
+    if max(picture.size) <= side:
+        return picture
+    copy = picture.copy()
+    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return copy
+
+
 def digest(picture: Image.Image) -> str:
     """SHA-256 of mode, size and pixels: the same for equal pictures, wherever they are stored."""
     head = f"{picture.mode} {picture.width}x{picture.height} ".encode()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
+NO_INFLUENCE_OF_DESCRIBING = (
+    "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
+)  # fmt: skip
 SCHEMA = 1
 
 
@@ -55,6 +58,7 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
 def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -> str:
     """SHA-256 over all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
+    settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
     decides = {
         "id": request.id,
         "picture": digest(request.image),
@@ -91,6 +95,11 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     if "learned" in sources:
         used["instruction"] = identify(encoders.instruction, encoders.instruction_revision)
         used["region"] = config.region.checkpoint and identify(config.region.checkpoint)
+    describe = config.describe
+    if describe.name in ("two_stage", "vlm"):
+        used["vision"] = identify(describe.vision, describe.vision_revision)
+    if describe.name == "two_stage":
+        used["language"] = identify(describe.language, describe.language_revision)
     return used
 
 

@@ -30,12 +30,14 @@ class MaskSource(ABC):
 
     Attributes:
         captions: which captions `find` reads: `source`, of the pictures as they are; `target`, of the edited ones.
+        needs_keywords: `find` reads which word of each instruction names the thing.
         reads: which of a request's marks (mask, box, click) `find` looks at.
         refinable: its regions are found, more or less well, on a thing, which `region.refine` can make tight; false
             where a person said what is meant, and where nothing was looked at.
     """
 
     captions: ClassVar[frozenset[str]] = frozenset()
+    needs_keywords: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
     refinable: ClassVar[bool] = True
 

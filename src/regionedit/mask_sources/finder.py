@@ -43,6 +43,10 @@ class Plan:
         return frozenset().union(*(kind.captions_with(generator) for kind in self.kinds.values()))
 
     @property
+    def needs_keywords(self) -> bool:
+        return any(kind.needs_keywords for kind in self.kinds.values())
+
+    @property
     def reads(self) -> frozenset[str]:
         return frozenset().union(*(kind.reads for kind in self.kinds.values()))
 

@@ -34,6 +34,8 @@ class Ip2pAttention(MaskSource):
     first steps. Where another generator does, `region.attention` is the InstructPix2Pix that only looks.
     """
 
+    needs_keywords = True
+
     def __init__(self, generator: InstructPix2Pix, config: RegionConfig):
         self.generator = generator
         self.config = config

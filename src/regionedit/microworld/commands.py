@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from regionedit.microworld.grammar import PHRASINGS, CaptionStyle, caption_in_style
@@ -82,46 +83,64 @@ def parse(instruction: str) -> Command:
     raise ValueError(f"instruction: {instruction!r} is not in the microworld's grammar; try 'make the red circle blue'")
 
 
-def _find(scene: Scene, pair: tuple[str | None, str]) -> int:
+def _find(things: Sequence[Thing], pair: tuple[str | None, str], gone: set[int]) -> int | None:
     color, shape = pair
-    for index, thing in enumerate(scene.things):
-        if thing.shape == shape and color in (None, thing.color):
+    for index, thing in enumerate(things):
+        if index not in gone and thing.shape == shape and color in (None, thing.color):
             return index
-    raise ValueError(f"instruction: the picture shows no {' '.join(w for w in pair if w)}")
+    return None
 
 
-def captions_of(scene: Scene, command: Command) -> tuple[str, str]:
-    """(source caption, target caption) of a scene as it was read from pixels, and a command.
+def captions_of(scene: Scene, *commands: Command, believe: bool = False) -> tuple[str, str]:
+    """(source caption, target caption) of a scene as it was read from pixels, and commands carried out in their order.
+
+    Args:
+        believe: a coloured thing that a command names and the scene does not show is there all the same: the person
+            who asked sees it.
 
     Raises:
-        ValueError: the command names a thing that the scene does not show.
+        ValueError: a command names a thing that is not there, or no longer.
     """
-    sized: frozenset[int] = frozenset()
-    hidden: frozenset[int] = frozenset()
-    target = scene
-    index = _find(scene, command.named) if command.named else None
-    things = list(scene.things)
-    if command.kind == "replace":
-        things[index] = replace(things[index], color=command.new[0], shape=command.new[1])
-    elif command.kind == "recolour":
-        things[index] = replace(things[index], color=command.color)
-    elif command.kind in ("enlarge", "shrink"):
-        sized = frozenset({index})
-        before, after = (SMALL, LARGE) if command.kind == "enlarge" else (LARGE, SMALL)
-        scene = replace(
-            scene, things=tuple(replace(t, radius=before) if i == index else t for i, t in enumerate(things))
-        )
-        things[index] = replace(things[index], radius=after)
-    elif command.kind == "remove":
-        hidden = frozenset({index})
-    style = CaptionStyle(sized=sized)
-    target_style = style
-    if command.kind == "add":
-        anchor = _find(scene, command.anchor)
-        things.append(Thing(command.new[1], command.new[0], 0, 0, 10))
-        target_style = replace(style, relation=(len(things) - 1, command.relation, anchor))
-    target = replace(scene, things=tuple(things))
-    if command.kind == "background":
-        ground = replace(scene.background, texture=command.ground[0], tone=command.ground[1])
-        target = replace(scene, background=ground)
-    return caption_in_style(scene, style), caption_in_style(target, target_style, hidden)
+    before, after = [*scene.things], [*scene.things]  # one thing, one place in both
+    background = scene.background
+    added: set[int] = set()
+    removed: set[int] = set()
+    sized: set[int] = set()
+    relations: list[tuple[int, str, int]] = []
+
+    def place(pair: tuple[str | None, str]) -> int:
+        index = _find(after, pair, removed)
+        if index is not None:
+            return index
+        if not (believe and pair[0]) or _find(after, pair, set()) is not None:  # there is one, and it was removed
+            raise ValueError(f"instruction: the picture shows no {' '.join(w for w in pair if w)}")
+        for things in (before, after):
+            things.append(Thing(pair[1], pair[0], 0, 0, 10))
+        return len(after) - 1
+
+    for command in commands:
+        index = place(command.named) if command.named else None
+        if command.kind == "replace":
+            after[index] = replace(after[index], color=command.new[0], shape=command.new[1])
+        elif command.kind == "recolour":
+            after[index] = replace(after[index], color=command.color)
+        elif command.kind in ("enlarge", "shrink"):
+            small, large = (SMALL, LARGE) if command.kind == "enlarge" else (LARGE, SMALL)
+            if index not in sized:  # what is resized twice was what the first command saw
+                before[index] = replace(before[index], radius=small)
+            after[index] = replace(after[index], radius=large)
+            sized.add(index)
+        elif command.kind == "remove":
+            removed.add(index)
+        elif command.kind == "add":
+            anchor = place(command.anchor)
+            for things in (before, after):
+                things.append(Thing(command.new[1], command.new[0], 0, 0, 10))
+            added.add(len(after) - 1)
+            relations.append((len(after) - 1, command.relation, anchor))
+        elif command.kind == "background":
+            background = replace(background, texture=command.ground[0], tone=command.ground[1])
+    style = CaptionStyle(sized=frozenset(sized))
+    source = caption_in_style(Scene(scene.background, tuple(before)), style, frozenset(added))
+    style = replace(style, relations=tuple(relations))
+    return source, caption_in_style(Scene(background, tuple(after)), style, frozenset(removed))

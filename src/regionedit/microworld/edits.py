@@ -134,7 +134,7 @@ def sample_edit(
         anchor, added = pick, len(scene.things)
         new = Thing(pair[1], pair[0], *spot, shade=float(rng.uniform(-1, 1)))
         target = replace(scene, things=(*scene.things, new))
-        target_style = replace(style, relation=(added, relation, anchor))
+        target_style = replace(style, relations=((added, relation, anchor),))
         words = {"b": f"{pair[0]} {pair[1]}", "r": relation, "o": _name(scene, pick, rng)}
     elif operation == "background":
         ground = sample_background(rng)

@@ -70,14 +70,14 @@ class CaptionStyle:
         order: things in the order they are told; things that are not listed follow.
         sized: things whose size is told.
         ground: tell the background's tone and texture.
-        relation: (thing, relation, other thing) told behind the first of them, or None.
+        relations: (thing, relation, other thing), each told behind the first of its two.
     """
 
     template: int = 0
     order: tuple[int, ...] = ()
     sized: frozenset[int] = frozenset()
     ground: bool = True
-    relation: tuple[int, str, int] | None = None
+    relations: tuple[tuple[int, str, int], ...] = ()
 
 
 def relation_between(a: Thing, b: Thing) -> str | None:
@@ -93,17 +93,17 @@ def relation_between(a: Thing, b: Thing) -> str | None:
 def sample_style(scene: Scene, rng: np.random.Generator, ground: bool = False) -> CaptionStyle:
     """A random wording; `ground` insists on the background being told."""
     count = len(scene.things)
-    relation = None
+    relations = ()
     if count > 1 and rng.random() < 0.25:
         a, b = (int(i) for i in rng.choice(count, 2, replace=False))
         told = relation_between(scene.things[a], scene.things[b])
-        relation = (a, told, b) if told else None
+        relations = ((a, told, b),) if told else ()
     return CaptionStyle(
         template=int(rng.integers(len(CAPTIONS))),
         order=tuple(int(i) for i in rng.permutation(count)),
         sized=frozenset(i for i in range(count) if rng.random() < 0.5),
         ground=ground or bool(rng.random() < 0.9),
-        relation=relation,
+        relations=relations,
     )
 
 
@@ -120,9 +120,9 @@ def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] =
         if i in hidden:
             continue
         text = "a " + _phrase(scene.things[i], i in style.sized)
-        if style.relation and style.relation[0] == i and style.relation[2] not in hidden:
-            _, relation, other = style.relation
-            text += f" {relation} the {scene.things[other].color} {scene.things[other].shape}"
+        for subject, relation, other in style.relations:
+            if subject == i and other not in hidden:
+                text += f" {relation} the {scene.things[other].color} {scene.things[other].shape}"
         phrases.append(text)
     background = scene.background
     ground = f"{background.texture} {background.tone} background" if style.ground else "background"

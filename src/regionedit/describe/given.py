@@ -1,0 +1,28 @@
+"""No describer at all: requests bring their captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from regionedit.describe.base import Describer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regionedit.describe.base import Asked
+    from regionedit.records import Captions
+
+
+class Given(Describer):
+    """Describes nothing: every request has to bring its captions."""
+
+    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        from regionedit.describe import DESCRIBERS
+
+        others = ", ".join(name for name in DESCRIBERS if name != "given")
+        lacking = ValueError(
+            "captions: the request brings none and describe.name is `given`; pass --target_caption (and "
+            f"--source_caption for clip_similarity), or --describe.name {others}"
+        )
+        return [lacking] * len(asked)

@@ -1,0 +1,159 @@
+"""Chat models in this process, by transformers: language models, and those that see pictures as well.
+
+Answers are the likeliest words (greedy); those of a second try are drawn with a fixed seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from regionedit.describe.chat import Chat, ChatModel, messages
+from regionedit.device import pick_device
+from regionedit.images import smaller
+from regionedit.provenance import identify
+
+if TYPE_CHECKING:
+    from regionedit.config import DescribeConfig
+
+TEMPERATURE, SEED = 0.7, 0  # of a second try
+
+
+class LanguageModel(ChatModel):
+    """Any AutoModelForCausalLM whose tokenizer has a chat template; chats are answered together.
+
+    Args:
+        model, tokenizer: loaded.
+        name, revision: what they were loaded from.
+        max_tokens: of one answer.
+    """
+
+    def __init__(self, model, tokenizer, name: str, revision: str | None, max_tokens: int):
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self._identity = identify(name, revision) | {"max_tokens": max_tokens, "precision": str(model.dtype)}
+
+    @classmethod
+    def load(cls, config: DescribeConfig) -> Self:
+        """Read `describe.language`. Raises ValueError: no such weights, or no chat template."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        name, revision = config.language, config.language_revision
+        device = pick_device(config.device)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
+            dtype = getattr(torch, config.precision)
+            model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(_not_loaded("language", name, error)) from error
+        if not tokenizer.chat_template:
+            raise ValueError(f"describe.language: {name} has no chat template; use an instruction-tuned model")
+        return cls(model.to(device), tokenizer, name, revision, config.max_tokens)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._identity
+
+    def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
+        if not chats:
+            return []
+        texts = [
+            self.tokenizer.apply_chat_template(messages(chat), tokenize=False, add_generation_prompt=True)
+            for chat in chats
+        ]
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        return _generate(self.model, inputs, self.tokenizer, self.max_tokens, again)
+
+
+class VisionLanguageModel(ChatModel):
+    """Any AutoModelForImageTextToText; chats are answered one by one, since pictures take most of the memory.
+
+    Args:
+        model, processor: loaded.
+        name, revision: what they were loaded from.
+        max_tokens: of one answer.
+        picture_size: longer side of a picture as the model is shown it, in pixels.
+    """
+
+    def __init__(self, model, processor, name: str, revision: str | None, max_tokens: int, picture_size: int):
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.max_tokens = max_tokens
+        self.picture_size = picture_size
+        self._identity = identify(name, revision) | {
+            "max_tokens": max_tokens,
+            "precision": str(model.dtype),
+            "picture_size": picture_size,
+        }
+
+    @classmethod
+    def load(cls, config: DescribeConfig) -> Self:
+        """Read `describe.vision`. Raises ValueError: no such weights."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        name, revision = config.vision, config.vision_revision
+        device = pick_device(config.device)
+        try:
+            processor = AutoProcessor.from_pretrained(name, revision=revision)
+            dtype = getattr(torch, config.precision)
+            model = AutoModelForImageTextToText.from_pretrained(
+                name, revision=revision, dtype=dtype, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(_not_loaded("vision", name, error)) from error
+        return cls(model.to(device), processor, name, revision, config.max_tokens, config.picture_size)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._identity
+
+    def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
+        return [self._answer(chat, again) for chat in chats]
+
+    def _answer(self, chat: Chat, again: bool) -> str:
+        shown = None
+        if chat.picture is not None:
+            shown = {"type": "image", "image": smaller(chat.picture, self.picture_size)}
+        inputs = self.processor.apply_chat_template(
+            _in_parts(messages(chat, shown)),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        inputs = inputs.to(self.model.dtype)  # of the pixels; token ids stay whole numbers
+        return _generate(self.model, inputs, self.processor.tokenizer, self.max_tokens, again)[0]
+
+
+def _in_parts(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose every content is a list of parts, as templates of vision-language models read them."""
+    parts = {m["role"]: m["content"] for m in told}
+    return [
+        {"role": role, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
+        for role, content in parts.items()
+    ]
+
+
+@torch.inference_mode()
+def _generate(model, inputs, tokenizer, max_tokens: int, again: bool) -> list[str]:
+    """What the model says after each of the inputs, whose ends stand in one column."""
+    inputs = inputs.to(model.device)
+    options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if again:
+        options = {"do_sample": True, "temperature": TEMPERATURE}
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(SEED)
+        ids = model.generate(**inputs, max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id, **options)
+    return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _not_loaded(field: str, name: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return (
+        f"describe.{field}: no model could be loaded from {name!r}: {reason}; name a folder with its weights, or give "
+        "--target_caption"
+    )

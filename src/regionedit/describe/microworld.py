@@ -1,0 +1,48 @@
+"""Captions of microworld pictures, read from their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from regionedit.describe.base import Describer
+from regionedit.records import Captions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regionedit.describe.base import Asked
+    from regionedit.microworld.scene import Scene
+
+
+class Microworld(Describer):
+    """Reads a microworld picture's pixels and carries out on what it read one instruction after another, in words."""
+
+    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        from regionedit.microworld import commands
+
+        written: list[Captions | ValueError] = []
+        for (_, texts), picture in zip(asked, pictures, strict=True):
+            try:
+                meant = [commands.parse(text) for text in texts]
+                written.append(Captions(*commands.captions_of(read(picture), *meant, believe=True)))
+            except ValueError as error:
+                written.append(error)
+        return written
+
+
+def read(picture: Image) -> Scene:
+    """The scene that a picture of any size shows."""
+    from regionedit.microworld import pixel_check
+    from regionedit.microworld.scene import SIZE
+
+    return pixel_check.read_scene(np.asarray(picture.convert("RGB").resize((SIZE, SIZE))))
+
+
+def caption(picture: Image) -> str:
+    """What a picture shows, whatever will be asked of it."""
+    from regionedit.microworld.grammar import CaptionStyle, caption_in_style
+
+    return caption_in_style(read(picture), CaptionStyle())

@@ -1,0 +1,80 @@
+"""Both captions from one question to one model that sees the picture: half the memory of two models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+from regionedit.describe.answers import BothCaptions, ask
+from regionedit.describe.model_describer import ModelDescriber, open_cache
+from regionedit.describe.prompts import JOINED, prompt
+from regionedit.describe.two_stage import PIXELS
+from regionedit.records import Captions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regionedit.config import DescribeConfig
+    from regionedit.describe.cache import AnswerCache
+    from regionedit.describe.chat import ChatModel
+
+
+class OneCall(ModelDescriber):
+    """Both captions of a picture in one answer.
+
+    Args:
+        model: sees the picture and reads the instructions.
+        cache: where answers outlive the process, or None.
+    """
+
+    def __init__(self, model: ChatModel, cache: AnswerCache | None = None):
+        super().__init__(model, {"model": model.identity, "prompts": [prompt("both_captions").sha256]}, cache)
+
+    def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
+        question = prompt("both_captions")
+        pairs = zip(pictures, instructions, strict=True)
+        chats = [question.chat(picture, instruction=JOINED.join(texts)) for picture, texts in pairs]
+        answers = ask(self.language, chats, BothCaptions)
+        return [Captions(a.source_caption, a.target_caption) if isinstance(a, BothCaptions) else a for a in answers]
+
+
+class Vlm(OneCall):
+    """A vision-language model in this process."""
+
+    @classmethod
+    def check(cls, config: DescribeConfig) -> None:
+        if config.vision == PIXELS:
+            raise ValueError(
+                "describe.vision: `vlm` asks a vision-language model; name one, for example "
+                "Qwen/Qwen2.5-VL-7B-Instruct, or use --describe.name microworld"
+            )
+
+    @classmethod
+    def load(cls, config: DescribeConfig) -> Self:
+        from regionedit.describe.local_models import VisionLanguageModel
+
+        cls.check(config)
+        return cls(VisionLanguageModel.load(config), open_cache(config))
+
+
+class Endpoint(OneCall):
+    """A vision-language model behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp or a hosted service."""
+
+    @classmethod
+    def check(cls, config: DescribeConfig) -> None:
+        if not config.endpoint.startswith(("http://", "https://")):
+            raise ValueError(
+                f"describe.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
+            )
+        if not config.endpoint_model:
+            raise ValueError("describe.endpoint_model: say which of the endpoint's models to ask")
+        if config.api_key_variable and not os.environ.get(config.api_key_variable):
+            raise ValueError(f"describe.api_key_variable: the environment has no {config.api_key_variable}; export it")
+
+    @classmethod
+    def load(cls, config: DescribeConfig) -> Self:
+        from regionedit.describe.endpoint import ChatEndpoint
+
+        cls.check(config)
+        return cls(ChatEndpoint.load(config), open_cache(config))

@@ -1,0 +1,137 @@
+"""What models answer: read strictly, asked once more, given up in one line; prompts and their versions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regionedit.describe.answers import BothCaptions, Keyword, SourceCaption, TargetCaption, ask, read_answer
+from regionedit.describe.chat import Chat, ChatModel, messages
+from regionedit.describe.prompts import FOLDER, prompt
+
+CHAT = Chat("system", "user")
+
+
+class Scripted(ChatModel):
+    """Answers from a list for each chat's question; remembers what it was asked, and which time it was."""
+
+    identity = {"name": "scripted"}
+
+    def __init__(self, script):
+        self.script = {question: iter(told) for question, told in script.items()}
+        self.asked = []
+
+    def answer(self, chats, again=False):
+        self.asked += [(chat.user, again) for chat in chats]
+        return [next(self.script[chat.user]) for chat in chats]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"target_caption": "a cat"}',
+        ' \n{"target_caption":" a cat "}\n',
+        '```json\n{"target_caption": "a cat"}\n```',
+        '```\n{"target_caption": "a cat"}```',
+    ],
+)
+def test_one_object_is_read(text):
+    assert read_answer(text, TargetCaption) == TargetCaption(target_caption="a cat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a cat",
+        'Sure! {"target_caption": "a cat"}',
+        '{"target_caption": "a cat"} I kept the rest.',
+        '{"target_caption": "a ca',
+        '{"target_caption": ""}',
+        '{"target_caption": "  "}',
+        '{"target_caption": null}',
+        '{"target_caption": ["a cat"]}',
+        '{"target_caption": 3}',
+        '{"target_caption": "a cat", "mood": "happy"}',
+        '{"caption": "a cat"}',
+        '[{"target_caption": "a cat"}]',
+        '{"target_caption": "a cat\\nand a dog"}',
+        json.dumps({"target_caption": "a" * 1001}),
+        json.dumps({"target_caption": "a"}) + " " * 20_000 + "x",
+        "```json\n```",
+    ],
+)
+def test_anything_else_is_refused_in_one_line(text):
+    with pytest.raises(ValueError) as error:
+        read_answer(text, TargetCaption)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60) | st.builds(json.dumps, st.recursive(st.none() | st.text(), st.lists, max_leaves=4)))
+def test_no_text_breaks_the_reader(text):
+    try:
+        told = read_answer(text, Keyword)
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert told.keyword and json.loads(text.strip().strip("`").removeprefix("json"))["keyword"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(min_codepoint=32), min_size=1, max_size=40).filter(str.strip))
+def test_any_line_comes_back(caption):
+    assert read_answer(json.dumps({"keyword": caption}), Keyword).keyword == caption.strip()
+
+
+def test_what_cannot_be_read_is_asked_once_more():
+    good, bad, late = '{"keyword": "ring"}', "a ring", '{"keyword": "late"}'
+    model = Scripted({"one": [good], "two": [bad, late], "three": [bad, bad]})
+    one, two, three = ask(model, [Chat("", name) for name in ("one", "two", "three")], Keyword)
+    assert one.keyword == "ring" and two.keyword == "late"
+    assert isinstance(three, ValueError) and "scripted gave no keyword" in str(three) and "'a ring'" in str(three)
+    assert model.asked == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
+
+
+def test_no_answer_at_all_is_not_asked_again():
+    gone = ValueError("describe.endpoint: given up")
+    model = Scripted({"user": [gone]})
+    assert ask(model, [CHAT], Keyword) == [gone]
+    assert ask(Scripted({}), [], Keyword) == []
+
+
+FIELDS = {
+    "source_caption": (SourceCaption, {}),
+    "target_caption": (TargetCaption, {"caption": "a cat", "instruction": "x"}),
+    "both_captions": (BothCaptions, {"instruction": "x"}),
+    "keyword": (Keyword, {"instruction": "x"}),
+}
+
+
+def test_there_is_a_test_for_every_prompt():
+    assert {path.stem for path in FOLDER.glob("*.txt")} == set(FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_prompt_asks_for_the_fields_that_are_read(name):
+    kind, words = FIELDS[name]
+    chat = prompt(name).chat(**words)
+    assert all(f'"{field}": "..."' in chat.system for field in kind.model_fields)
+    assert all(word in chat.user for word in words.values()) and "$" not in chat.user
+    assert len(prompt(name).sha256) == 64
+
+
+def test_words_are_filled_in_once():
+    chat = prompt("target_caption").chat(caption="$instruction {x} $$", instruction="say $caption")
+    assert chat.user == "Caption: $instruction {x} $$\nInstruction: say $caption"
+
+
+def test_messages():
+    assert messages(CHAT)[1] == {"role": "user", "content": "user"}
+    part = {"type": "image"}
+    told = messages(Chat("s", "u", Image.new("RGB", (1, 1))), part)
+    assert told[1]["content"] == [part, {"type": "text", "text": "u"}] and told[0]["content"] == "s"

@@ -1,0 +1,154 @@
+"""Answers on disk: found again by what was asked of whom, bounded, safe from half-written files and other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from regionedit.describe.cache import FOLDERS, AnswerCache
+from regionedit.describe.one_call import OneCall
+from regionedit.describe.two_stage import TwoStage
+from tests.test_answers import Scripted
+
+PICTURE = Image.new("RGB", (8, 8), "red")
+BOTH = json.dumps({"source_caption": "a red wall", "target_caption": "a blue wall"})
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_an_answer_is_found_by_all_that_was_asked(tmp_path):
+    cache = AnswerCache(tmp_path / "new", 1000)
+    assert cache.get(["picture", ["x"]]) is None and not (tmp_path / "new").exists()
+    cache.put(["picture", ["x"]], {"source": "é", "target": "b"})
+    assert cache.get(("picture", ("x",))) == {"source": "é", "target": "b"}
+    assert cache.get(["picture", ["y"]]) is None and cache.get(["picture", ["x"], "z"]) is None
+    assert len(files(tmp_path)) == 1
+
+
+DAMAGED = (
+    b"", b"[]", b"\xff", b'{"asked": ["k"], "answ', b'{"asked": ["k"], "answer": 3}',
+    b'{"asked": ["k"], "answer": {"a": 1}}', b'{"asked": ["j"], "answer": {"a": "b"}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_is_no_answer_and_is_replaced(tmp_path, content):
+    cache = AnswerCache(tmp_path, 1000)
+    cache.put(["k"], {"a": "b"})
+    (file,) = files(tmp_path)
+    file.write_bytes(content)
+    assert cache.get(["k"]) is None
+    cache.put(["k"], {"a": "c"})
+    assert cache.get(["k"]) == {"a": "c"}
+
+
+def test_the_oldest_make_room(tmp_path):
+    cache = AnswerCache(tmp_path, FOLDERS * 2 - 5)  # two in each folder, rounded up
+    numbers = [number for number in range(3000) if cache._path([number]).parent.name == "00"][:5]
+    cache.put(["elsewhere"], {"a": "b"})
+    half = tmp_path / "00" / ".killed.123.part"  # what a killed process left behind grows old as well
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"x")
+    os.utime(half, (0, 0))
+    for number in numbers:
+        cache.put([number], {"a": "b"})
+    assert [cache.get([number]) is not None for number in numbers] == [False, False, False, True, True]
+    assert cache.get(["elsewhere"]) and not half.exists()
+
+
+def test_processes_share_a_folder(tmp_path):
+    program = (
+        "import sys; from regionedit.describe.cache import AnswerCache\n"
+        "cache = AnswerCache(sys.argv[1], 100000)\n"
+        "for n in range(50):\n"
+        "    cache.put([n], {'a': str(n)})\n"
+        "    assert cache.get([n]) == {'a': str(n)}"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    cache = AnswerCache(tmp_path, 100_000)
+    assert [cache.get([n]) for n in range(50)] == [{"a": str(n)} for n in range(50)]
+    assert len(files(tmp_path)) == 50
+
+
+def test_a_model_is_asked_once_for_a_picture_and_its_instructions(tmp_path):
+    cache = AnswerCache(tmp_path, 1000)
+    question = "Instruction: make it blue; remove x"
+    first, second = Scripted({question: [BOTH]}), Scripted({})
+    for model in (first, second):
+        (told,) = OneCall(model, cache).describe([PICTURE], [("make it blue", "remove x")])
+        assert (told.source, told.target) == ("a red wall", "a blue wall")
+    other = Scripted({question: [BOTH]})
+    other.identity = {"name": "another"}
+    OneCall(other, cache).describe([PICTURE], [("make it blue", "remove x")])
+    OneCall(Scripted({question: [BOTH]}), cache).describe([PICTURE.resize((9, 9))], [("make it blue", "remove x")])
+    assert len(first.asked) == len(other.asked) == 1 and not second.asked and len(files(tmp_path)) == 3
+
+
+def test_a_changed_prompt_is_another_question(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from regionedit.describe import one_call
+
+    cache = AnswerCache(tmp_path, 1000)
+    OneCall(Scripted({"Instruction: x": [BOTH]}), cache).describe([PICTURE], [("x",)])
+    original = one_call.prompt
+    monkeypatch.setattr(one_call, "prompt", lambda name: replace(original(name), sha256="another"))
+    again = Scripted({"Instruction: x": [BOTH]})
+    OneCall(again, cache).describe([PICTURE], [("x",)])
+    assert len(again.asked) == 1
+
+
+def test_failures_are_not_remembered(tmp_path):
+    cache = AnswerCache(tmp_path, 1000)
+    model = Scripted({"Instruction: x": ["no", "no", BOTH], "Instruction: y": [BOTH]})
+    describer = OneCall(model, cache)
+    with pytest.raises(ValueError, match="scripted gave no source_caption, target_caption"):
+        describer.describe([PICTURE, PICTURE], [("x",), ("y",)])
+    assert len(files(tmp_path)) == 1
+    assert describer.describe([PICTURE, PICTURE], [("x",), ("y",)])[0].target == "a blue wall"
+
+
+def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
+    class Seeing(Scripted):
+        def answer(self, chats, again=False):
+            self.sizes = [chat.picture.size for chat in chats]
+            return ['{"source_caption": "a wall"}' if w == 8 else "?" for w, _ in self.sizes]
+
+    language = Scripted({"Caption: a wall\nInstruction: x": ['{"target_caption": "a door"}']})
+    describer = TwoStage(Seeing({}), language, AnswerCache(tmp_path, 1000))
+    with pytest.raises(ValueError, match="gave no source_caption"):
+        describer.describe([PICTURE, PICTURE.resize((9, 9))], [("x",), ("x",)])
+    (told,) = describer.describe([PICTURE], [("x",)])
+    assert (told.source, told.target) == ("a wall", "a door") and len(language.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "keyword"),
+    [
+        ("black cat", "black cat"),
+        ("Cat", "cat"),
+        ("dog house", None),
+        ("ca", None),
+        ("  cat ", "cat"),
+    ],
+)
+def test_keywords_are_words_of_the_instruction(answer, keyword, tmp_path):
+    text = "replace the black cat with a dog"
+    model = Scripted({f"Instruction: {text}": [json.dumps({"keyword": answer})]})
+    describer = OneCall(model, AnswerCache(tmp_path, 1000))
+    assert [describer.keyword(text), describer.keyword(text)] == [keyword, keyword] and len(model.asked) == 1
+    assert OneCall(Scripted({}), AnswerCache(tmp_path, 1000)).keyword(text) == keyword
+
+
+def test_a_model_without_a_keyword_leaves_it_to_the_rule():
+    model = Scripted({"Instruction: x": ["prose", "prose"]})
+    with pytest.warns(UserWarning, match="the rule has to find it; describe: scripted gave no keyword"):
+        assert OneCall(model).keyword("x") is None
