@@ -1,0 +1,64 @@
+"""A writer behind an address answers as it does without one."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from instruction_run import run
+
+from regionedit.microworld.splits import sample
+from tests.instruction_fixtures import config, sidecar, write_crawl
+
+SCRIPT = Path(__file__).parents[1] / "data_prep" / "serve_writer.py"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, str(SCRIPT), "--writer", "microworld", "--port", str(port)])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.terminate()
+    server.wait()
+
+
+def test_the_same_lines_over_http(tmp_path, address):
+    captions = [[sample("train", 0, index).source_caption for index in range(30)], ["a dog on a sofa"]]
+    here, there = write_crawl(tmp_path / "here", captions), write_crawl(tmp_path / "there", captions)
+    mix = {"replace": 1.0, "add": 1.0, "background": 1.0}
+    direct = run(config(here, writer="microworld", mix=mix))
+    made = config(there, writer="openai", mix=mix)
+    served = run(replace(made, endpoint=replace(made.endpoint, url=address)))
+    assert direct.written == served.written == 30
+    assert sidecar(here)[1] == sidecar(there)[1]
+    assert sidecar(there)[0]["writer"] == "openai"
+    assert served.dropped == {"answer: prose without JSON": 1}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'])
+def test_what_is_no_prompt_of_ours_is_refused(address, body):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{address}/chat/completions", data=body)
+    assert error.value.code == 400
+
+
+def test_a_port_in_use_is_one_line(address):
+    port = address.split(":")[2].split("/")[0]
+    done = subprocess.run([sys.executable, str(SCRIPT), "--port", port], capture_output=True, text=True)
+    assert done.returncode == 1 and f"--port: {port} cannot be used" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
