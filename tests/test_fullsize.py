@@ -24,7 +24,7 @@ from data_prep.fetch_models import MODELS
 from tests.shards import _png, write_instructions, write_tar
 from tests.tiny_models import clip_tokenizer, write_t5
 
-CLIP, T5, INPAINT = MODELS
+CLIP, T5, INPAINT, _ = MODELS
 LIMIT_GB = 20
 SIZE = 256
 
