@@ -77,6 +77,7 @@ class EndpointWriter(Writer):
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout),
                 connector=aiohttp.TCPConnector(limit=self._endpoint.concurrency),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Authorization": f"Bearer {key}"} if key else {},
             )
         answers: list[Answer] = [Answer()] * len(asks)
