@@ -8,6 +8,7 @@ A bad argument exits with 2 and one line that names it.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from regionedit.web.page import serve
     except ImportError as error:
         return _say(f"{error.name} is not installed; run: pip install 'regionedit[app]'", 2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it: the uploads are deleted
     try:
         serve(config)
     except ValueError as error:

@@ -30,7 +30,7 @@ def told(function):
         else:
             log.exception("%s failed", function.__name__, exc_info=error)
             sentence = UNEXPECTED
-        return gr.Error(html.escape(sentence), title="That did not work", print_exception=False)
+        return gr.Error(html.escape(sentence, quote=False), title="That did not work", print_exception=False)
 
     if inspect.isgeneratorfunction(function):
 

@@ -20,8 +20,11 @@ KEPT_SECONDS = 900
 """Files of the page are deleted so long after they came; what is being edited is in memory."""
 
 
-def make_page(config: AppConfig):
+def make_page(config: AppConfig, jobs: Path):
     """The Blocks, with its queue; nothing is served yet.
+
+    Args:
+        jobs: private folder for the work of batches.
 
     Raises:
         ValueError: something that the configuration names cannot be had.
@@ -29,15 +32,27 @@ def make_page(config: AppConfig):
     import gradio as gr
 
     from regionedit.web import edit_tab
+    from regionedit.web.api import api
+    from regionedit.web.batch_tab import batch_tab
+    from regionedit.web.compare_tab import compare_tab
     from regionedit.web.edit_layout import edit_layout
+    from regionedit.web.history_tab import history_tab
     from regionedit.web.studio import Studio
 
     studio = Studio(config)
     with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
         gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
-        with gr.Tabs():
-            with gr.Tab("Edit"):
-                edit_tab.connect(edit_layout(config, _examples(config)), studio)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Edit", id="edit"):
+                layout = edit_layout(config, _examples(config))
+                edit = edit_tab.connect(layout, studio)
+            with gr.Tab("Batch"):
+                batch_tab(studio, layout.form.components(), jobs)
+            with gr.Tab("Compare"):
+                compare_tab(studio, layout, edit)
+            with gr.Tab("History"):
+                history_tab(studio, layout, edit, tabs)
+        api(studio)
     page.queue(max_size=config.queue, default_concurrency_limit=4)
     threading.Thread(target=studio.warm_up, daemon=True).start()
     return page
@@ -51,11 +66,11 @@ def serve(config: AppConfig) -> None:
         OSError: the port is taken.
     """
     password = _password(config)
-    folder = tempfile.mkdtemp(prefix="regionedit-")  # readable by this user alone
-    os.environ["GRADIO_TEMP_DIR"] = folder
+    folder = Path(tempfile.mkdtemp(prefix="regionedit-"))  # readable by this user alone
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "served")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # events are remembered for a page that is not shown
     try:
-        make_page(config).launch(**launch_settings(config, password))
+        make_page(config, folder / "jobs").launch(**launch_settings(config, password))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -50,6 +50,7 @@ class Sketch:
         picture: RGB.
         found: before `grow` and `feather`, which are the sliders'; None before anything was looked for.
         instruction: that it was found for.
+        given: the region came with a file; nobody finds it again.
         touched: PNG of mode "L": ADDED, ERASED or UNTOUCHED for each pixel; the last one counts, the others are there
             to undo. Compressed, since a session keeps many.
     """
@@ -58,6 +59,7 @@ class Sketch:
     found: FoundRegion | None = None
     instruction: str = ""
     touched: tuple[bytes, ...] = ()
+    given: bool = False
 
     def is_stale(self, instruction: str) -> bool:
         """The region has to be found before this instruction is carried out; one that is only painted never has."""
@@ -65,7 +67,8 @@ class Sketch:
 
     def is_own(self, cut: Cut, config: RegionConfig) -> bool:
         """The region is the editor's own: nothing was corrected and no slider moved."""
-        return self.found is not None and not self.touched and cut == Cut.of(config)
+        untouched = not self.touched and not self.given and cut == Cut.of(config)
+        return self.found is not None and untouched
 
     def mask(self, cut: Cut, config: RegionConfig) -> Image.Image:
         """The region as mode "L", 255 = edit. Needs no model."""

@@ -99,7 +99,7 @@ class Studio:
         request = settings.request(sketch.picture)
         with self.lock:
             bare = Editor(replace(self.editor.config, region=self._bare_region), self.editor.models)
-            return replace(sketch, found=bare.find(request), instruction=settings.instruction)
+            return replace(sketch, found=bare.find(request), instruction=settings.instruction, given=False)
 
     def thing_at(self, picture: Image, point: Sequence[int]) -> Image:
         """The thing at a point (x, y), by Segment Anything, as a mask of mode "L"; empty where it finds none.

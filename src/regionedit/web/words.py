@@ -6,6 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from regionedit.batch import Item
     from regionedit.records import EditResult, FoundRegion
 
 
@@ -16,8 +19,16 @@ def line(text: str, mood: str = "") -> str:
 
 def progress(step: int, steps: int) -> str:
     """A bar for the denoising steps."""
-    text = f"step {step} of {steps}" if step else "waiting for the models"
-    return f'<p class="said" role="status"><progress max="{steps}" value="{step}"></progress> {text}</p>'
+    return _bar(step, steps, f"step {step} of {steps}" if step else "waiting for the models")
+
+
+def compared(done: int, total: int) -> str:
+    """A bar for the systems of a comparison."""
+    return _bar(done, total, f"{done} of {total} compared")
+
+
+def _bar(done: int, total: int, text: str) -> str:
+    return f'<p class="said" role="status"><progress max="{total}" value="{done}"></progress> {escape(text)}</p>'
 
 
 def region(found: FoundRegion | None, share: float) -> str:
@@ -27,6 +38,18 @@ def region(found: FoundRegion | None, share: float) -> str:
         said = said if share else ["The region is empty: lower the threshold, or paint it"]
         said.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
     return "; ".join(filter(None, [*said, found.note if found else ""])) + "."
+
+
+def batch(items: Sequence[Item], total: int) -> str:
+    """How far a batch is."""
+    failed = sum(1 for item in items if item.failure)
+    before = sum(1 for item in items if item.share is None and not item.failure)
+    said = [
+        f"{len(items)} of {total}",
+        f"{before} finished before" if before else "",
+        f"{failed} failed" if failed else "",
+    ]
+    return _bar(len(items), total, "; ".join(said))
 
 
 def result(result: EditResult, outside: int) -> str:
