@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import find_shards, index_tar
 from regionedit.files import write_atomic
 
@@ -69,14 +70,8 @@ def main() -> int:
     parser.add_argument("--n", type=int, required=True, help="samples to keep")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    try:
+    with errors_in_one_line("subset.py"):
         kept, total = choose(args.data, args.n, args.seed)
-    except ValueError as error:
-        print(f"subset.py: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"subset.py: {error}", file=sys.stderr)
-        return 1
     print(f"{kept} of {total} samples are kept")
     return 0
 
