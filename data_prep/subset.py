@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
     return kept, total
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
     parser.add_argument("--n", type=int, required=True, help="samples to keep")
@@ -73,8 +72,7 @@ def main() -> int:
     with errors_in_one_line("subset.py"):
         kept, total = choose(args.data, args.n, args.seed)
     print(f"{kept} of {total} samples are kept")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
