@@ -1,4 +1,4 @@
-"""The page about data, typed as it stands: captioned pictures, instructions by a small real language model, training."""
+"""The page about data, typed as it stands: pictures, instructions by a small real language model, training."""
 
 from __future__ import annotations
 
