@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
-    "out", "max_steps", "max_seconds", "initial_region", "log", "trainer",
+    "out", "max_steps", "max_seconds", "initial_region", "log", "savers", "trainer",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """What a resumed run may have different; everything else decides what is learnt."""
