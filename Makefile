@@ -51,7 +51,8 @@ test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory
 	$(PY) -m pytest -m slow -s tests/test_fullsize.py
 
-bench: install  ## speed and cost beside named baselines: benchmarks/results.json
+bench: export HF_HUB_OFFLINE := 1
+bench: install  ## speed and cost beside named baselines: benchmarks/results.json, RESULTS.md
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
@@ -59,6 +60,9 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.scoring
 	$(PY) -m benchmarks.filters
 	$(PY) -m benchmarks.step_cost
+	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.edit
 
 lint: install  ## style
 	$(PY) -m ruff check .

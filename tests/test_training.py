@@ -212,9 +212,9 @@ def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, vali
     names = {line.split(",")[1] for line in (out / "metrics.csv").read_text().splitlines()[1:]}
     assert {
         "train/loss", "train/clip_direction", "train/region_area", "train/region_above_threshold", "train/lr",
-        "train/images_per_second", "validation/loss", "validation/region_area", "validation/instruction_swap_iou",
-        "validation/iou", "validation/iou/local", "validation/iou/replace", "validation/iou_best",
-        "validation/pointing",
+        "train/images_per_second", "train/data_wait", "validation/loss", "validation/region_area",
+        "validation/instruction_swap_iou", "validation/iou", "validation/iou/local", "validation/iou/replace",
+        "validation/iou_best", "validation/pointing",
     } <= names  # fmt: skip
     assert set(logged(config, "validation/loss")) == {2}
     assert not any("iou_at_" in name for name in names)
@@ -358,6 +358,17 @@ def test_learning_rate_warms_up_and_decays():
     assert np.isclose(learning_rate(settings, 1000, 1.0), settings.lr * settings.final_lr)
     rates = [learning_rate(settings, 1000, i / 10) for i in range(11)]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_profile_tells_where_the_time_of_the_steps_went(make, capsys):
+    train(make("--profile=true", "--max_steps=4"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index(["stage", "ms", "a", "step", "share"])
+    assert lines[start - 1] == ["3", "steps", "of", "4", "pictures"], "the first step only warms up"
+    table = {name: (float(ms), float(share.rstrip("%"))) for name, ms, share in lines[start + 1 : start + 8]}
+    assert set(table) == {"encode", "predict", "generate", "judge", "backward", "data", "rest"}
+    assert all(ms > 0 for name, (ms, _) in table.items() if name != "data")
+    assert abs(sum(share for _, share in table.values()) - 100) < 1
 
 
 # ---------------------------------------------------------------- the command, and more than one process

@@ -165,6 +165,7 @@ class TrainConfig:
             follows time.
         max_steps: optimiser steps, the schedule's length.
         initial_region: start from this region_predictor/ folder instead of from scratch.
+        profile: time the stages of every step and print a table at the end; on a GPU this slows the steps a little.
         trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...
     """
 
@@ -182,4 +183,5 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    profile: bool = False
     trainer: dict[str, Any] = field(default_factory=dict)

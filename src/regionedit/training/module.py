@@ -69,6 +69,7 @@ class RegionTraining(LightningModule):
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
+        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # times a stage, where somebody asks
         self._seconds_before, self._started = 0.0, None
 
     # ------------------------------------------------------------ the step
@@ -79,15 +80,17 @@ class RegionTraining(LightningModule):
         Encode, predict the region (eq. 1-3), propose and compose (eq. 14-24), encode again.
         """
         clip, instruction_encoder, _ = self.frozen
-        source_BCHW = self._at_clip_size(batch.images_BCHW)
-        with torch.no_grad():
+        with self.stage("encode"), torch.no_grad():
+            source_BCHW = self._at_clip_size(batch.images_BCHW)
             source = clip.encode_image(source_BCHW)
             source_text_BD, target_text_BD = self._texts(batch)
-        instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
-        prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
-        proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
-        projected_fused_BD = self.predictor.project(prediction.fused_BND)
-        projected_patches_BD = self.predictor.project(source.patches_BND)
+            instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
+        with self.stage("predict"):
+            prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
+            projected_fused_BD = self.predictor.project(prediction.fused_BND)
+            projected_patches_BD = self.predictor.project(source.patches_BND)
+        with self.stage("generate"):
+            proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
 
         def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
             return StepOutputs(
@@ -110,7 +113,8 @@ class RegionTraining(LightningModule):
         def loss(result: ImageFeatures, rows: slice) -> Tensor:
             return losses.of_the_result(outputs(result, rows), self.config.loss)
 
-        judged = judge(begun_B, look, loss, self.config.savers.chunk)
+        with self.stage("judge"):
+            judged = judge(begun_B, look, loss, self.config.savers.chunk)
         if proposal_BCHW is None:  # where the generator itself composes
             proposal_BCHW = judged.composed_BCHW
         pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
