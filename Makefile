@@ -63,6 +63,7 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.edit
+	$(PY) -m benchmarks.resume
 
 lint: install  ## style
 	$(PY) -m ruff check .

@@ -394,7 +394,8 @@ def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
     for name in ("train/loss", "train/clip_direction", "train/region_area", "train/gradient_norm"):
         alone, together = logged(one, name), logged(two, name)
         assert sorted(alone) == sorted(together) == [1, 2, 3]
-        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=2e-4, atol=1e-6)
+        precision = 2e-4 if name == "train/gradient_norm" else 1e-5
+        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=precision, atol=1e-6)
     for name in ("validation/loss", "validation/iou", "validation/pointing"):
         np.testing.assert_allclose(logged(two, name)[3], logged(one, name)[3], rtol=1e-3)
 
