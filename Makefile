@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-fullsize bench lint microworld-data microworld-region microworld-models \
+.PHONY: help install demo test test-slow test-fullsize test-data bench lint microworld-data microworld-region microworld-models \
 	microworld-ip2p microworld-sam fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
@@ -51,6 +51,11 @@ test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory
 	$(PY) -m pytest -m slow -s tests/test_fullsize.py
 
+test-data: export HF_HUB_OFFLINE := 1
+test-data: install  ## data at scale: kill loops, Ray on this machine (installs the extra `scale`), docs/data.md's rehearsal
+	$(PY) -m uv pip install --python $(PY) --constraint requirements.lock "ray[data]>=2.40"
+	$(PY) -m pytest -m slow tests/test_killed_instructions.py tests/test_whole_way.py
+
 bench: export HF_HUB_OFFLINE := 1
 bench: install  ## speed and cost beside named baselines: benchmarks/results.json, RESULTS.md
 	$(PY) -m benchmarks.loader
@@ -85,6 +90,7 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: 90
 clip-lane:
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 72 --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
+	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 7000 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1

@@ -17,7 +17,6 @@ Shape letters: B batch, D CLIP's width, C h w of a latent.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.data.features import (
     FILES,
@@ -179,14 +178,8 @@ class _Encoders:
 
 def main() -> None:
     config = parse_command(FeaturesConfig)
-    try:
+    with errors_in_one_line("cache_features.py"):
         print(f"{cache_features(config)} files written to {config.data.features}")
-    except ValueError as error:
-        print(f"cache_features.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"cache_features.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

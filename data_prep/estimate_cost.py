@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from regionedit.command_line import errors_in_one_line
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results.json"
 OURS = "ours"
@@ -227,13 +229,11 @@ def main(argv: list[str] | None = None) -> None:
     given = {name: value for name in RATES if (value := getattr(arguments, name)) is not None}
     if few := [samples for samples in arguments.samples if samples < 1]:
         parser.error(f"--samples: {few[0]}, must be at least 1")
-    try:
+    with errors_in_one_line("estimate_cost.py"):
         rates = known_rates(arguments.results, given)
-    except ValueError as error:
-        print(f"estimate_cost.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     _print({samples: plan(samples, rates) for samples in arguments.samples}, rates)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     main()

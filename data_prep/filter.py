@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import track
 from sidecars import read_instructions
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.data.index import find_shards
 from regionedit.data.marks import MARKS, SUBSET, read_header, read_marks, write_marks
 from regionedit.files import write_atomic
@@ -248,13 +248,8 @@ def _tell(outcome: Outcome, config: FilterConfig) -> None:
 def main() -> None:
     config = parse_command(FilterConfig)
     try:
-        outcome = filter_shards(config)
-    except ValueError as error:
-        print(f"filter.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"filter.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        with errors_in_one_line("filter.py"):
+            outcome = filter_shards(config)
     except KeyboardInterrupt:
         print("filter.py: stopped; run the same command to go on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from sidecars import read_instructions
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import PICTURES, find_shards, index_tar
 from regionedit.data.marks import mark_files, read_marks
 from regionedit.files import write_atomic
@@ -144,14 +145,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
     parser.add_argument("--workers", type=int, default=4, help="threads")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_in_one_line("index.py"):
         index = build_index(arguments.data, max(1, arguments.workers))
-    except ValueError as error:
-        print(f"index.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"index.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     totals = index["totals"]
     print(
         f"{totals['kept']:,} of {totals['samples']:,} samples stay, in {totals['shards']:,} shards of together "

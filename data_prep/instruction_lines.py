@@ -19,8 +19,6 @@ from writers import require_writer
 if TYPE_CHECKING:
     from PIL import Image
 
-    from regionedit.records import Captions
-
 _TOGETHER = 64  # pictures that a describer is shown at once
 
 
@@ -98,7 +96,7 @@ class InstructionLines:
     def _line(self, sample: CaptionedSample, ask: Ask, answer: str) -> dict:
         edit = read_answer(answer, ask.caption, ask.operation, ask.instruction, self._config.language)
         line = {"key": sample.key, "instruction": edit.instruction, "target_caption": edit.target_caption}
-        if sample.instruction is not None:
+        if self._config.source != "captions":  # the shard's own text is not it
             line["source_caption"] = sample.caption
         return line | {"operation": edit.operation, "object": edit.object}
 
@@ -115,23 +113,21 @@ class InstructionLines:
                     seen.append((sample, _picture(tar, sample)))
                 except BadAnswer as error:
                     lines[sample.key] = dropped(sample.key, error.reason)
-            for (sample, _), captions in zip(seen, self._captions(seen), strict=True):
-                if captions is None:
+            told = self._told([picture for _, picture in seen])
+            for (sample, _), caption in zip(seen, told, strict=True):
+                if isinstance(caption, ValueError):
                     lines[sample.key] = dropped(sample.key, "picture: cannot be described")
                 else:
-                    ready.append(replace(sample, caption=" ".join(captions.source.split())))
+                    ready.append(replace(sample, caption=" ".join(caption.split())))
         return ready
 
-    def _captions(self, seen: Sequence[tuple[CaptionedSample, Image.Image]]) -> list[Captions | None]:
-        """The describer's words for each picture, or None where it has none."""
+    def _told(self, pictures: Sequence[Image.Image]) -> list[str | ValueError]:
+        """The describer's words for each picture, or why it has none."""
         if self._describer is None:
             from regionedit.describe import require_describer
 
             self._describer = _loaded(require_describer(self._config.describe.name), self._config.describe)
-        try:
-            return self._describer.describe([picture for _, picture in seen], [s.instruction for s, _ in seen])
-        except ValueError:  # one of them; which, it does not say
-            return [None] if len(seen) == 1 else [self._captions([one])[0] for one in seen]
+        return self._describer.tell(pictures)
 
 
 def _loaded(kind: Any, config: Any) -> Any:

@@ -21,7 +21,7 @@ from regionedit.data.index import SCHEMA
 from regionedit.files import write_atomic
 
 LEFT_OUT = "left out: subset"  # the reason that is somebody's wish, and nothing bad
-_PROMPTS = {"captions": "instructions", "instructions": "target_captions"}
+_PROMPTS = {"captions": "instructions", "pictures": "instructions", "instructions": "target_captions"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class ShardWriter:
     """
 
     def __init__(self, config: WriteConfig):
+        if _looks(config) and config.describe.name == "given":
+            raise ValueError("describe.name: `given` looks at no picture; name one that does, or a caption_column")
         prompt, mix = load_prompt(config.prompt or _PROMPTS[config.source]), operation_mix(config)
         self._config, self._data = config, Path(config.data)
         self._lines = InstructionLines(config, prompt, mix)
@@ -152,7 +154,8 @@ def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str
     given: dict[str, Any] = {"mix": mix}
     if config.source == "instructions":
         given = {"instruction_column": config.instruction_column, "caption_column": config.caption_column}
-        given |= {"describe": asdict(config.describe)} if config.caption_column is None else {}
+    if _looks(config):
+        given |= {"describe": asdict(config.describe)}
     return {
         "schema": SCHEMA,
         "writer": config.writer,
@@ -165,6 +168,11 @@ def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str
         "language": config.language,
         "longest_caption": config.longest_caption,
     }
+
+
+def _looks(config: WriteConfig) -> bool:
+    """Do the captions come from the pictures?"""
+    return config.source == "pictures" or (config.source == "instructions" and config.caption_column is None)
 
 
 def _result(shard: str, state: str, lines: Sequence[dict], new: int) -> ShardResult:

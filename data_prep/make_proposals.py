@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import BadSample, Sample, ShardReader
@@ -170,14 +169,8 @@ def _whole_tar(path: Path) -> Iterator[tarfile.TarFile]:
 
 def main() -> None:
     config = parse_command(ProposalsConfig)
-    try:
+    with errors_in_one_line("make_proposals.py"):
         print(f"{make_proposals(config)} shards written to {config.data.proposals}")
-    except ValueError as error:
-        print(f"make_proposals.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"make_proposals.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.progress import track
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.evaluation.benchmarks import BENCHMARKS, emu_edit, human_edit, magicbrush, pie_bench
 from regionedit.evaluation.benchmarks.base import Benchmark
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
@@ -179,14 +180,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--password", help="of the archive, as its authors tell it")
     arguments = parser.parse_args(argv)
     name = arguments.benchmark
-    try:
+    with errors_in_one_line("prepare_benchmarks.py"):
         benchmark = prepare(name, arguments.download, arguments.out, arguments.password)
-    except ValueError as error:
-        print(f"prepare_benchmarks.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"prepare_benchmarks.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     print(f"{arguments.out}: {', '.join(f'{what} {count:,}' for what, count in benchmark.counts.items())}")
     print(f"Licence: {PUBLISHED[name].licence}. Do not pass the folder on.")
     if lines := differences(name, benchmark.counts):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from index import LONGEST, build_index, left_out
 from PIL import Image
 from sidecars import read_instructions
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import PICTURES, index_tar
 from regionedit.files import write_atomic
 from regionedit.images import MAX_PIXELS, upright_rgb
@@ -145,14 +145,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
     parser.add_argument("--workers", type=int, default=4, help="threads")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_in_one_line("report.py"):
         index = write_report(arguments.data, max(1, arguments.workers))
-    except ValueError as error:
-        print(f"report.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     print(f"{index['totals']['samples']:,} samples: {arguments.data / NAME}")
 
 

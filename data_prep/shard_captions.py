@@ -75,7 +75,11 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
 
 def _members(config: WriteConfig) -> list[str]:
     """Suffixes of the members that hold what the configuration asks for."""
-    columns = ("txt",) if config.source == "captions" else (config.instruction_column, config.caption_column)
+    columns = {
+        "captions": ("txt",),
+        "pictures": (),
+        "instructions": (config.instruction_column, config.caption_column),
+    }[config.source]
     return sorted({"txt" if column == "txt" else "json" for column in columns if column is not None})
 
 
@@ -94,7 +98,7 @@ def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], 
     try:
         if config.source == "captions":
             caption = _line(texts, "txt", "caption", config.longest_caption)
-        else:
+        elif config.source == "instructions":
             instruction = _line(texts, config.instruction_column, "instruction", _LONGEST_INSTRUCTION)
             if config.caption_column is not None:
                 caption = _line(texts, config.caption_column, "caption", config.longest_caption)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import find_shards, index_tar
 from regionedit.files import write_atomic
 
@@ -63,23 +63,16 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
     return kept, total
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of shards")
     parser.add_argument("--n", type=int, required=True, help="samples to keep")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    try:
+    with errors_in_one_line("subset.py"):
         kept, total = choose(args.data, args.n, args.seed)
-    except ValueError as error:
-        print(f"subset.py: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"subset.py: {error}", file=sys.stderr)
-        return 1
     print(f"{kept} of {total} samples are kept")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

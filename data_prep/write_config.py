@@ -87,7 +87,8 @@ class WriteConfig:
         prompt: file of data_prep/prompts without suffix, or a path; None takes `instructions`, or `target_captions`.
         seed: of operations, wordings and sampling, each by the sample's key.
         mix: operation -> weight; empty takes MIX, as far as the writer can write it.
-        source: `captions`, or `instructions`: the shards hold instructions already, and only captions are written.
+        source: what the shards bring: `captions`; `pictures` whose alt texts are of no use, so that the describer
+            looks at each; `instructions`, so that only captions are written.
         instruction_column: where a given instruction is: `txt`, or a field of the sample's json.
         caption_column: where its picture's caption is, alike; None lets the describer look at the picture.
         language: `en` refuses instructions in other languages.
@@ -107,7 +108,7 @@ class WriteConfig:
     prompt: str | None = None
     seed: int = 0
     mix: dict[str, float] = field(default_factory=dict)
-    source: Literal["captions", "instructions"] = "captions"
+    source: Literal["captions", "pictures", "instructions"] = "captions"
     instruction_column: str = "txt"
     caption_column: str | None = None
     language: Literal["en", "any"] = "en"

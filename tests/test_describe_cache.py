@@ -130,6 +130,16 @@ def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
     assert (told.source, told.target) == ("a wall", "a door") and len(language.asked) == 1
 
 
+@pytest.mark.parametrize("kind", [OneCall, lambda model, cache: TwoStage(model, Scripted({}), cache)])
+def test_what_a_picture_shows_is_asked_once_and_without_an_instruction(kind, tmp_path):
+    cache = AnswerCache(tmp_path, 1000)
+    first, second = (Scripted({"Describe the picture.": ['{"source_caption": "a wall"}'] * 2}) for _ in range(2))
+    assert kind(first, cache).tell([PICTURE, PICTURE.resize((9, 9))]) == ["a wall", "a wall"]
+    assert kind(second, cache).tell([PICTURE]) == ["a wall"] and not second.asked
+    (lost,) = kind(Scripted({"Describe the picture.": ["no", "no"]}), None).tell([PICTURE])
+    assert isinstance(lost, ValueError) and "source_caption" in str(lost)
+
+
 @pytest.mark.parametrize(
     ("answer", "keyword"),
     [

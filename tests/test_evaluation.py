@@ -141,6 +141,7 @@ EXPECTED = {
     "region_iou": (1.0, 1.0),
     "region_iou_best": (1.0, NAN),
     "region_iou_pixel": (CIRCLE_PIXELS / 1024, ADDED_PIXELS / 1024),
+    "mask_iou": (CIRCLE_PIXELS / 1024, ADDED_PIXELS / 1024),
     "region_precision": (1.0, 1.0),
     "region_recall": (1.0, 1.0),
     "region_area": (0.25, 0.25),

@@ -10,6 +10,7 @@ from instruction_run import run
 from PIL import Image
 
 from regionedit import describe
+from regionedit.config import DescribeConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import ShardReader
 from regionedit.images import png
@@ -60,7 +61,8 @@ def test_the_describer_looks_where_no_caption_is(tmp_path):
     summary = run(given(tmp_path, instruction_column="instruction"))
     header, lines = sidecar(tmp_path)
     assert header["describe"]["name"] == "microworld"
-    assert summary.dropped == {"picture: damaged": 1, "picture: cannot be described": 1} and summary.written == 4
+    assert summary.dropped["picture: damaged"] == 1 and summary.dropped.total() == 2 and summary.written == 4
+    assert "ring" not in lines["blank"].get("source_caption", "")  # the picture is believed, not the instruction
     for n, edit in enumerate(EDITS):
         told = lines[f"k{n}"]["source_caption"]
         assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
@@ -69,13 +71,13 @@ def test_the_describer_looks_where_no_caption_is(tmp_path):
 
 def test_the_describer_is_shown_many_pictures_at_once(tmp_path, monkeypatch):
     shown = []
-    real = describe.Microworld.describe
+    real = describe.Microworld.tell
 
-    def watch(self, pictures, instructions):
+    def watch(self, pictures):
         shown.append(len(pictures))
-        return real(self, pictures, instructions)
+        return real(self, pictures)
 
-    monkeypatch.setattr(describe.Microworld, "describe", watch)
+    monkeypatch.setattr(describe.Microworld, "tell", watch)
     pictures = render([edit.source for edit in EDITS])
     members = [
         (f"k{n}", {"png": png(Image.fromarray(p)), "txt": e.instruction.encode()})
@@ -84,6 +86,32 @@ def test_the_describer_is_shown_many_pictures_at_once(tmp_path, monkeypatch):
     write_tar(tmp_path / "00000.tar", members)
     run(given(tmp_path))
     assert shown == [4]
+
+
+def test_alt_texts_of_no_use_are_replaced_by_what_the_pictures_show(tmp_path):
+    pictures = render([edit.source for edit in EDITS])
+    members = [
+        (f"k{n}", {"png": png(Image.fromarray(p)), "txt": b"IMG_0001.JPG"}) for n, p in enumerate(pictures)
+    ] + [("bad", {"png": b"no picture"})]  # fmt: skip
+    write_tar(tmp_path / "00000.tar", members)
+    summary = run(config(tmp_path, source="pictures", writer="microworld"))
+    header, lines = sidecar(tmp_path)
+    assert summary.written == 4 and summary.dropped == {"picture: damaged": 1}
+    assert header["source"] == "pictures" and header["describe"]["name"] == "microworld" and header["mix"]
+    for n, edit in enumerate(EDITS):
+        told = lines[f"k{n}"]["source_caption"]
+        assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
+        assert (lines[f"k{n}"]["target_caption"] == told) == (lines[f"k{n}"]["operation"] == "noop")
+    reader = ShardReader(Manifest.open(tmp_path), size=8)
+    assert reader.read(0).source_caption == lines["k0"]["source_caption"]
+    reader.close()
+
+
+@pytest.mark.parametrize("source", ["pictures", "instructions"])
+def test_a_describer_that_describes_nothing_is_refused_at_once(tmp_path, source):
+    write_tar(tmp_path / "00000.tar", [("k0", {"png": picture(0), "txt": b"make it red"})])
+    with pytest.raises(ValueError, match="describe.name: `given`"):
+        run(config(tmp_path, source=source, writer="microworld", describe=DescribeConfig(name="given")))
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,9 @@ class Naming(Describer):
         self.asked.append(instruction)
         return self.says
 
+    def tell(self, pictures):
+        return ["a"] * len(pictures)
+
     def _write(self, asked, pictures):
         return [Captions("a", "b")] * len(asked)
 

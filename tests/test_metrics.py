@@ -503,6 +503,9 @@ def test_a_region_against_the_human_mask_in_pixels():
     assert math.isnan(value(region_metrics.RegionPrecisionPixel(threshold=0.95), outcome))
     mask_alone = replace(outcome, probability=None, mask=region((0, 0, 4, 4), 1))
     assert value(plain("region_iou_pixel"), mask_alone) == pytest.approx(12 / 28)
+    refined = replace(outcome, mask=region((0, 1, 4, 7), 1))  # the mask is tight where the map it was made from is not
+    assert value(plain("mask_iou"), refined) == 1 and value(plain("region_iou_pixel"), refined) < 0.5
+    assert math.isnan(value(plain("mask_iou"), outcome))
 
 
 def test_a_region_against_the_pixels_that_changed():

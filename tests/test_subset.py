@@ -67,7 +67,9 @@ def test_nobody_is_asked_about_the_others_and_a_later_subset_costs_only_what_is_
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, n, message):
     folder = crawl(tmp_path)
     monkeypatch.setattr(sys, "argv", ["subset.py", "--data", str(folder), "--n", n])
-    assert subset.main() == 2
+    with pytest.raises(SystemExit) as stopped:
+        subset.main()
+    assert stopped.value.code == 2
     with pytest.raises(ValueError, match=message):
         choose(folder, int(n), 0)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -6,6 +6,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -54,6 +55,20 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
     except ValueError as error:
         print(f"{_command()}: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextmanager
+def errors_in_one_line(command: str) -> Iterator[None]:
+    """Ends a command with one line instead of a stack trace: code 2 for a ValueError, an argument or an input that can
+    be put right, code 1 for an OSError, what the machine refused."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"{command}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def save_config(config: Any, path: str | Path) -> None:

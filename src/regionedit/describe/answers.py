@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from regionedit.describe.chat import Chat, ChatModel
+from regionedit.describe.prompts import prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_ANSWER = 10_000  # characters; a longer one is not even parsed
 Line = Annotated[
@@ -88,3 +92,9 @@ def ask(model: ChatModel, chats: Sequence[Chat], kind: type[Kind]) -> list[Kind 
         if not waiting:
             break
     return [outcomes[place] for place in range(len(chats))]
+
+
+def source_captions(model: ChatModel, pictures: Sequence[Image]) -> list[str | ValueError]:
+    """What a model that sees says each picture shows, or why there is no answer."""
+    answers = ask(model, [prompt("source_caption").chat(picture) for picture in pictures], SourceCaption)
+    return [answer.source_caption if isinstance(answer, SourceCaption) else answer for answer in answers]

@@ -66,6 +66,10 @@ class Describer(ABC):
                     raise told
         return [self._known[key] for key in asked]
 
+    @abstractmethod
+    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        """What each RGB picture shows (t_o), whatever will be asked of it; or why there are no words for it."""
+
     def keyword(self, instruction: str) -> str | None:
         """The words of an instruction that name the thing it is about, by a language model.
 

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 class Given(Describer):
     """Describes nothing: every request has to bring its captions."""
 
+    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        return self._lacking(len(pictures))
+
     def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        return self._lacking(len(asked))
+
+    @staticmethod
+    def _lacking(count: int) -> list[ValueError]:
         from regionedit.describe import DESCRIBERS
 
         others = ", ".join(name for name in DESCRIBERS if name != "given")
@@ -25,4 +32,4 @@ class Given(Describer):
             "captions: the request brings none and describe.name is `given`; pass --target_caption (and "
             f"--source_caption for clip_similarity), or --describe.name {others}"
         )
-        return [lacking] * len(asked)
+        return [lacking] * count

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Microworld(Describer):
     """Reads a microworld picture's pixels and carries out on what it read one instruction after another, in words."""
 
+    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        return [caption(picture) for picture in pictures]
+
     def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
         from regionedit.microworld import commands
 

@@ -12,6 +12,7 @@ from regionedit.describe.answers import Keyword, ask
 from regionedit.describe.base import Describer
 from regionedit.describe.cache import AnswerCache
 from regionedit.describe.prompts import prompt
+from regionedit.images import digest
 from regionedit.keywords import keyword_place
 from regionedit.records import Captions
 
@@ -44,6 +45,21 @@ class ModelDescriber(Describer):
     @abstractmethod
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
         """Captions from the models, or for each picture why there are none."""
+
+    @abstractmethod
+    def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        """What the pictures show, from the models, or for each picture why there are no words."""
+
+    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        keys = [["source", digest(picture), self.identity] for picture in pictures]
+        known = [self.cache.get(key) if self.cache else None for key in keys]
+        told: list[str | ValueError | None] = [words and words.get("source") for words in known]
+        new = [place for place, words in enumerate(told) if words is None]
+        for place, words in zip(new, self._sources([pictures[place] for place in new]), strict=True):
+            told[place] = words
+            if self.cache and isinstance(words, str):
+                self.cache.put(keys[place], {"source": words})
+        return told
 
     def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
         keys = [[*key, self.identity] for key in asked]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from regionedit.describe.answers import BothCaptions, ask
+from regionedit.describe.answers import BothCaptions, ask, source_captions
 from regionedit.describe.model_describer import ModelDescriber, open_cache
 from regionedit.describe.prompts import JOINED, prompt
 from regionedit.describe.two_stage import PIXELS
@@ -29,7 +29,11 @@ class OneCall(ModelDescriber):
     """
 
     def __init__(self, model: ChatModel, cache: AnswerCache | None = None):
-        super().__init__(model, {"model": model.identity, "prompts": [prompt("both_captions").sha256]}, cache)
+        prompts = [prompt("both_captions").sha256, prompt("source_caption").sha256]
+        super().__init__(model, {"model": model.identity, "prompts": prompts}, cache)
+
+    def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        return source_captions(self.language, pictures)
 
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
         question = prompt("both_captions")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from regionedit.describe import microworld
-from regionedit.describe.answers import SourceCaption, TargetCaption, ask
+from regionedit.describe.answers import TargetCaption, ask, source_captions
 from regionedit.describe.model_describer import ModelDescriber, open_cache
 from regionedit.describe.prompts import JOINED, prompt
 from regionedit.records import Captions
@@ -57,5 +57,4 @@ class TwoStage(ModelDescriber):
     def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         if self.vision is None:
             return [microworld.caption(picture) for picture in pictures]
-        answers = ask(self.vision, [prompt("source_caption").chat(picture) for picture in pictures], SourceCaption)
-        return [a.source_caption if isinstance(a, SourceCaption) else a for a in answers]
+        return source_captions(self.vision, pictures)

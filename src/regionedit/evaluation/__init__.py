@@ -26,6 +26,7 @@ METRICS: dict[str, type[metrics.CaseMetric]] = {
     "region_recall": region_metrics.RegionRecall,
     "region_area": region_metrics.RegionArea,
     "region_iou_pixel": region_metrics.RegionIoUPixel,
+    "mask_iou": region_metrics.MaskIoU,
     "region_precision_pixel": region_metrics.RegionPrecisionPixel,
     "region_recall_pixel": region_metrics.RegionRecallPixel,
     "region_iou_changed": region_metrics.RegionIoUChanged,

@@ -190,6 +190,18 @@ class RegionIoUPixel(PixelMetric):
     compare = staticmethod(iou)
 
 
+class MaskIoU(PixelMetric):
+    """Intersection over union, in pixels, of the mask that was painted under, refined, grown or cut as the editor's
+    settings say, and what the human mask at least half covers; NaN where no mask was kept."""
+
+    title = "IoU mask"
+    compare = staticmethod(iou)
+
+    def score(self, outcome: Outcome) -> float:
+        truth = self.truth(outcome)
+        return NAN if truth is None or outcome.mask is None else self.compare(outcome.mask > 0.5, truth)
+
+
 class RegionPrecisionPixel(PixelMetric):
     """Share of the region's pixels that the human mask covers; NaN where the region is empty."""
 

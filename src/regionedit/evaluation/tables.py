@@ -37,6 +37,7 @@ OWN_COLUMNS = {
             "region_iou",
             "region_iou_best",
             "region_iou_pixel",
+            "mask_iou",
             "region_precision",
             "region_recall",
             "pointing",

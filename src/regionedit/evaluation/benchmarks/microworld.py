@@ -35,6 +35,7 @@ class Microworld(Benchmark):
         "region_recall",
         "region_iou_best",
         "region_iou_pixel",
+        "mask_iou",
         "region_area",
         "pointing",
         "pointing_chance",

@@ -1,0 +1,162 @@
+"""Two instructions about two things of one picture: in one pass, or one after the other, with and without regions.
+
+    python data_prep/microworld/several_study.py --out docs/study/several.json
+
+The microworld's InstructPix2Pix edits held-out pictures, each instruction under the true region of its thing where a
+variant reads regions. Told are raw pictures, before anything is composed: how often one of the two edits is there, how
+often both are, and how much of what neither names was changed.
+
+Shape letters: B pictures, K = 2 instructions, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from foi_study import FOI, PLAIN, show
+from known_edits import KnownEdits, change_where, chunks, pictures, successes
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig
+from regionedit.files import write_atomic
+from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
+from regionedit.images import to_pictures
+from regionedit.microworld.edits import Edit, sample_edit
+from regionedit.microworld.splits import sample, scene_rng
+from regionedit.microworld.truth import truth_mask
+from regionedit.records import EditRequest, Instruction, Region
+from regionedit.training.scores import LOCAL_OPERATIONS
+
+BATCH = 32
+BLENDED = PLAIN | {"latent_blend": True}
+VARIANTS: dict[str, tuple[dict, bool]] = {  # settings, in one pass
+    "plain, together": (PLAIN, True),
+    "plain, one after the other": (PLAIN, False),
+    "FoI, together": (FOI, True),
+    "FoI, one after the other": (FOI, False),
+    "latents blended, together": (BLENDED, True),
+    "latents blended, one after the other": (BLENDED, False),
+}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures with two edits each, of different things.
+
+    Args:
+        first, second: the edits, each from the same source, with its own truth.
+    """
+
+    first: KnownEdits
+    second: KnownEdits
+
+    @property
+    def masks_BKHW(self) -> Tensor:
+        """True regions, 0 or 1."""
+        return (torch.cat([self.first.truth_B1HW, self.second.truth_B1HW], 1) > 0).float()
+
+    def instructions(self, b: int) -> tuple[Instruction, Instruction]:
+        return Instruction(self.first.edits[b].instruction), Instruction(self.second.edits[b].instruction)
+
+
+def pairs(count: int, seed: int) -> Pairs:
+    """The first `count` validation edits of a thing that is there whose picture allows a second one."""
+    found: list[tuple[Edit, Edit]] = []
+    index = 0
+    while len(found) < count:
+        edit = sample("validation", seed, index, LOCAL_OPERATIONS)
+        other = _another(edit, scene_rng("validation", seed + 1, index))
+        found += [(edit, other)] if other else []
+        index += 1
+    return Pairs(*(_known([pair[k] for pair in found]) for k in range(2)))
+
+
+def _another(edit: Edit, rng: np.random.Generator) -> Edit | None:
+    """An edit of another thing of the same picture; neither may take the other's words away."""
+    for _ in range(8):
+        operation = LOCAL_OPERATIONS[int(rng.integers(len(LOCAL_OPERATIONS)))]
+        other = sample_edit(edit.source, rng, operation)
+        if other is None or other.named == edit.named:
+            continue
+        changed = [e.changed.pair for e in (edit, other) if e.operation != "remove"]
+        if len(set(changed)) == len(changed):
+            return other
+    return None
+
+
+def _known(edits: list[Edit]) -> KnownEdits:
+    truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
+    return KnownEdits(edits, pictures([edit.source for edit in edits]), truth_B1HW)
+
+
+def repaint(generator: InstructPix2Pix, asked: Pairs, together: bool) -> Tensor:
+    """Raw pictures, BCHW in [0, 1]."""
+    made = []
+    for b in track(chunks(len(asked.first.edits), BATCH), description="together" if together else "in turn"):
+        rows, shown_BCHW = list(b), asked.first.source_BCHW[list(b)]
+        masks_BKHW = asked.masks_BKHW[rows]
+        if together:
+            several = [asked.instructions(i) for i in rows]
+            made.append(_pass(generator, shown_BCHW, masks_BKHW, several, rows))
+            continue
+        for k in range(2):
+            one = [(asked.instructions(i)[k],) for i in rows]
+            shown_BCHW = _pass(generator, shown_BCHW, masks_BKHW[:, k : k + 1], one, rows)
+        made.append(shown_BCHW)
+    return torch.cat(made)
+
+
+def _pass(
+    generator: InstructPix2Pix,
+    shown_BCHW: Tensor,
+    masks_BKHW: Tensor,
+    instructions: Sequence[tuple[Instruction, ...]],
+    rows: Sequence[int],
+) -> Tensor:
+    images = to_pictures(shown_BCHW)
+    requests = [EditRequest(i, words, id=str(n)) for i, words, n in zip(images, instructions, rows, strict=True)]
+    mask_B1HW = masks_BKHW.amax(1, keepdim=True)
+    region = Region(mask_B1HW, mask_B1HW, per_instruction_BKHW=masks_BKHW)
+    seeds = [noise_seed(request.seed, request.id) for request in requests]
+    return generator.repaint(shown_BCHW, region, requests, [None] * len(requests), seeds)
+
+
+def scores(edited_BCHW: Tensor, asked: Pairs) -> dict[str, float]:
+    """Share of the edits that are there, of the pictures with both, and the mean change where neither truth reaches."""
+    first_B, second_B = successes(edited_BCHW, asked.first), successes(edited_BCHW, asked.second)
+    kept_B1HW = 1 - asked.masks_BKHW.amax(1, keepdim=True)
+    return {
+        "success": float((first_B.mean() + second_B.mean()) / 2),
+        "both": float((first_B & second_B).mean()),
+        "change_outside_truth": change_where(kept_B1HW, edited_BCHW, asked.first),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/edit_foi_microworld.yaml", help="whose InstructPix2Pix")
+    parser.add_argument("--samples", type=int, default=96, help="pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/several.json"))
+    args = parser.parse_args(argv)
+    config = load_config(EditConfig, args.config)
+    pipeline = load_generator(config.generator).pipeline
+    asked, found = pairs(args.samples, 13), {}
+    for name, (changes, together) in VARIANTS.items():
+        generator = InstructPix2Pix(pipeline, replace(config.generator, **changes))
+        told = scores(repaint(generator, asked, together), asked)
+        found[name] = {what: round(value, 4) for what, value in told.items()}
+    write_atomic(args.out, json.dumps(found, indent=1).encode())
+    show(found, "two instructions", Console())
+
+
+if __name__ == "__main__":
+    main()

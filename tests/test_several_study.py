@@ -1,0 +1,56 @@
+"""Two instructions on one picture: what is asked, and what counts as done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regionedit.config import GeneratorConfig
+from regionedit.generators import load_generator
+from tests.tiny_models import write_instruct_pix2pix
+
+
+@pytest.fixture
+def study(script):
+    return script("several_study")
+
+
+@pytest.fixture
+def asked(study):
+    return study.pairs(3, 0)
+
+
+def test_the_two_edits_are_of_different_things_of_one_picture(asked):
+    for first, second in zip(asked.first.edits, asked.second.edits, strict=True):
+        assert first.source == second.source and first.named != second.named
+    assert not (asked.masks_BKHW[:, 0] * asked.masks_BKHW[:, 1]).mean() > 0.02
+    assert torch.equal(asked.first.source_BCHW, asked.second.source_BCHW)
+
+
+def test_one_of_two_edits_done_is_half(study, asked, script):
+    pictures = script("known_edits").pictures
+    first_BCHW = pictures([edit.target for edit in asked.first.edits])
+    found = study.scores(first_BCHW, asked)
+    assert found["success"] == pytest.approx(0.5) and found["both"] == 0 and found["change_outside_truth"] < 1e-3
+    second_BCHW = pictures([edit.target for edit in asked.second.edits])
+    own_B1HW = asked.masks_BKHW[:, 1:]
+    found = study.scores(second_BCHW * own_B1HW + first_BCHW * (1 - own_B1HW), asked)
+    assert found["both"] == 1 and found["success"] == 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_one_small_run(study, asked, together, tmp_path):
+    config = GeneratorConfig(
+        "instruct_pix2pix",
+        str(write_instruct_pix2pix(tmp_path)),
+        size=64,
+        steps=2,
+        guidance=2.0,
+        attention_resolution=8,
+    )
+    generator = load_generator(replace(config, **study.FOI))
+    made_BCHW = study.repaint(generator, asked, together)
+    assert made_BCHW.shape == asked.first.source_BCHW.shape and torch.isfinite(made_BCHW).all()
+    assert not torch.equal(made_BCHW, study.repaint(generator, asked, not together))
