@@ -166,6 +166,21 @@ def test_stored_proposals_need_no_generator(make, pairs):
     assert len(logged(config)) == 2
 
 
+def test_a_warm_start_asks_no_generator_and_then_it_does(make, monkeypatch):
+    asked = []
+    original = RegionTraining._propose
+    monkeypatch.setattr(
+        RegionTraining, "_propose", lambda self, *a: asked.append(self.global_step) or original(self, *a)
+    )
+    config = make("--step.warm_steps=2", "--loss.region_contrast=1", "--max_steps=4")
+    train(config)
+    assert asked == [2, 3]
+    assert sorted(logged(config, "train/region_contrast")) == [1, 2]
+    assert sorted(logged(config, "train/clip_direction")) == [3, 4]
+    with pytest.raises(ValueError, match="loss.region_contrast"):
+        check_step(make("--step.warm_steps=2"))
+
+
 # ---------------------------------------------------------------- a run
 
 
