@@ -5,7 +5,7 @@
 Every system trains by train.py on data/microworld/train until validation says IoU .50 and pointing .80 (mean over
 replace, recolour and remove, 256 validation samples), or until the cap of seconds. Validation looks at truth; training
 never does. Making stored proposals (of 4,000 samples) counts. The literal baseline runs with several settings of
-regularisers and learning rate, the best of which counts; if none arrives, its time is the cap, the ratio an upper bound.
+regularisers and learning rate, the best of which counts; if none arrives, its time is the cap.
 
 `race`: seconds of ours, the quickest of its systems, beside those of the baseline. Target: at most a fifth, and at most
 two minutes. Not part of `make bench`.
@@ -77,15 +77,17 @@ def run(changes: tuple[str, ...], cap: float, threads: int, folder: Path) -> tup
     process = subprocess.Popen(
         [sys.executable, "train.py", "--config", CONFIG, *changes, *limits], env=environment, stdout=subprocess.DEVNULL
     )
-    iou = pointing = 0.0
-    while process.poll() is None and time.monotonic() - began < cap:
+    found = False
+    while not found and process.poll() is None and time.monotonic() - began < cap:
         time.sleep(1)
-        iou, pointing, found = scores(folder / "run" / "metrics.csv")
-        if found:
-            break
-    seconds = min(time.monotonic() - began, cap)
-    process.send_signal(signal.SIGTERM)
+        *_, found = scores(folder / "run" / "metrics.csv")
+    seconds = time.monotonic() - began if found else cap
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    elif process.returncode:
+        raise SystemExit(f"race.py: train.py ended with {process.returncode}; see above")
     process.wait()
+    iou, pointing, _ = scores(folder / "run" / "metrics.csv")
     return seconds, iou, pointing
 
 
