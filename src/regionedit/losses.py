@@ -92,6 +92,9 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "total_variation": lambda o: total_variation(o.probability_BN),
 }
 
+OF_THE_RESULT = ("clip_guidance", "clip_direction", "clip_structure")
+"""The terms that look at the composed picture."""
+
 
 def weights(config: LossConfig) -> dict[str, float]:
     """What multiplies every term: alpha for eq. 6, beta for eq. 10 (both of eq. 11), regularisers as given."""
@@ -121,7 +124,15 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
         raise ValueError("loss: every weight is 0, nothing would be learnt; set one of alpha, beta, area, ...")
     terms = {name: TERMS[name](outputs) for name in used}
     loss_B = torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
+    if outputs.pull_B is not None:
+        loss_B = loss_B + outputs.pull_B
     return loss_B.mean(), terms
+
+
+def of_the_result(outputs: StepOutputs, config: LossConfig) -> Tensor:
+    """The weighted terms that look at the composed picture, [B]; those of `total` too."""
+    used = {name: weight for name, weight in weights(config).items() if weight != 0 and name in OF_THE_RESULT}
+    return sum((weight * TERMS[name](outputs) for name, weight in used.items()), 0.0 * outputs.result_BD.sum(1))
 
 
 def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:

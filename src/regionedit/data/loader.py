@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -73,6 +74,10 @@ class TrainLoader:
         seed: decides the order.
         rank, ranks: this process and how many share each global batch.
 
+    Attributes:
+        position: global batches that were handed out.
+        waited: seconds that their taker spent here.
+
     Raises:
         ValueError: fewer samples than one global batch, or ranks that cannot share it equally.
     """
@@ -85,7 +90,7 @@ class TrainLoader:
             )
         plan = partial(EpochPlan, manifest.sizes, seed, data.global_batch, data.block_shards)
         self.plan = plan(0)
-        self.position = 0
+        self.position, self.waited = 0, 0.0
         self.bad = BadSamples(data.max_bad_fraction, len(self.plan) * data.global_batch // ranks)
         self._identity = {
             "seed": seed,
@@ -104,10 +109,13 @@ class TrainLoader:
     def __iter__(self) -> Iterator[TrainBatch]:
         if self.position % len(self) == 0:
             self.bad.new_epoch()
+        began = time.perf_counter()
         for content in self._batches:
             batch = _unpack(content, self.bad)
             self.position += 1
+            self.waited += time.perf_counter() - began
             yield batch
+            began = time.perf_counter()
 
     def state_dict(self) -> dict:
         """Independent of rank, ranks and workers."""

@@ -67,6 +67,8 @@ def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") 
         ValueError: unknown `generator.name`, or nothing loadable at `generator.path`; a setting that this generator
             would pass over, so that its pictures would be taken for others.
     """
+    if config.decoder is not None and config.name != "stable_diffusion":
+        raise ValueError("generator.decoder: only stable_diffusion decodes by another one; leave it null, or use that")
     for name, neutral in ONLY_INSTRUCT_PIX2PIX.items():
         if config.name != "instruct_pix2pix" and getattr(config, name) != neutral:
             raise ValueError(f"generator.{name}: only instruct_pix2pix does this; leave it at {neutral}, or use that")

@@ -21,13 +21,14 @@ from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
+from regionedit.training.stages import Profile
 
 if TYPE_CHECKING:
     from regionedit.config import TrainConfig
     from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
-    "out", "max_steps", "max_seconds", "initial_region", "log", "trainer",
+    "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "savers", "trainer",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """What a resumed run may have different; everything else decides what is learnt."""
@@ -77,6 +78,8 @@ def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at:
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
+    if config.profile:
+        callbacks.append(Profile())
     if config.data.validation and module.frozen[2] is not None:  # without a generator there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
