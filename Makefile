@@ -57,17 +57,13 @@ test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory
 	$(PY) -m pytest -m slow -s tests/test_fullsize.py
 
-<<<<<<< HEAD
 test-data: export HF_HUB_OFFLINE := 1
 test-data: install  ## data at scale: kill loops, Ray on this machine (installs the extra `scale`), docs/data.md's rehearsal
 	$(PY) -m uv pip install --python $(PY) --constraint requirements.lock "ray[data]>=2.40"
 	$(PY) -m pytest -m slow tests/test_killed_instructions.py tests/test_whole_way.py
 
-bench: install  ## speed and cost beside named baselines: benchmarks/results.json
-=======
 bench: export HF_HUB_OFFLINE := 1
 bench: install  ## speed and cost beside named baselines: benchmarks/results.json, RESULTS.md
->>>>>>> issue7
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
@@ -78,6 +74,7 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.edit
+	$(PY) -m benchmarks.resume
 
 lint: install  ## style
 	$(PY) -m ruff check .

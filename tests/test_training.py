@@ -166,6 +166,21 @@ def test_stored_proposals_need_no_generator(make, pairs):
     assert len(logged(config)) == 2
 
 
+def test_a_warm_start_asks_no_generator_and_then_it_does(make, monkeypatch):
+    asked = []
+    original = RegionTraining._propose
+    monkeypatch.setattr(
+        RegionTraining, "_propose", lambda self, *a: asked.append(self.global_step) or original(self, *a)
+    )
+    config = make("--step.warm_steps=2", "--loss.region_contrast=1", "--max_steps=4")
+    train(config)
+    assert asked == [2, 3]
+    assert sorted(logged(config, "train/region_contrast")) == [1, 2]
+    assert sorted(logged(config, "train/clip_direction")) == [3, 4]
+    with pytest.raises(ValueError, match="loss.region_contrast"):
+        check_step(make("--step.warm_steps=2"))
+
+
 # ---------------------------------------------------------------- a run
 
 
@@ -394,7 +409,8 @@ def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
     for name in ("train/loss", "train/clip_direction", "train/region_area", "train/gradient_norm"):
         alone, together = logged(one, name), logged(two, name)
         assert sorted(alone) == sorted(together) == [1, 2, 3]
-        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=2e-4, atol=1e-6)
+        precision = 2e-4 if name == "train/gradient_norm" else 1e-5
+        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=precision, atol=1e-6)
     for name in ("validation/loss", "validation/iou", "validation/pointing"):
         np.testing.assert_allclose(logged(two, name)[3], logged(one, name)[3], rtol=1e-3)
 

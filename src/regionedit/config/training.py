@@ -23,6 +23,8 @@ class StepConfig:
         estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
         threshold: of the hard mask, in training and at inference. Not given in the paper.
         upsample: how the grid becomes a picture-sized mask.
+        warm_steps: first steps that ask no generator: semantic alignment and `loss.region_contrast` teach, with the
+            regularisers. 0: none. After them `loss.region_contrast` is off.
     """
 
     gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
@@ -32,6 +34,7 @@ class StepConfig:
     estimator: Literal["straight_through", "binary_concrete"] | None = None
     threshold: float = 0.5
     upsample: Literal["nearest", "bilinear"] = "nearest"
+    warm_steps: int = 0
 
 
 @dataclass
@@ -67,6 +70,8 @@ class LossConfig:
         entropy_until: share of the run over which the entropy weight falls to 0 on a straight line; P can settle then.
             0 keeps the weight as it is.
         total_variation: of the mean absolute difference between neighbouring patches of P.
+        region_contrast: of the contrast between what lies inside and outside the region (see `losses.region_contrast`),
+            which needs no generator.
     """
 
     alpha: float = 0.1
@@ -78,6 +83,7 @@ class LossConfig:
     entropy: float = -1.0
     entropy_until: float = 0.0
     total_variation: float = 0.0
+    region_contrast: float = 0.0
 
 
 @dataclass
@@ -107,6 +113,9 @@ class DataConfig:
         train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
         validation: the same, or None; truth sidecars are read where present.
         proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
+        proposal_rounds: how many proposals are stored for each sample: `proposals` itself holds the first of each, its
+            folders `round_1`, `round_2`, ... the others. Every epoch reads the next round, and after the last one the
+            first again. A round that is still being made is waited for, so they can be made beside training.
         marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` names, where there are
             such files.
         features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
@@ -122,6 +131,7 @@ class DataConfig:
     train: str = "data/microworld/train"
     validation: str | None = "data/microworld/validation"
     proposals: str | None = None
+    proposal_rounds: int = 1
     marks: bool = True
     features: str | None = None
     global_batch: int = 16

@@ -20,7 +20,7 @@ from lightning.pytorch import LightningModule
 from regionedit import losses, masks
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.records import StepOutputs
-from regionedit.training.judging import judge
+from regionedit.training.judging import Judged, judge
 from regionedit.training.networks import check_step, load_frozen, load_predictor
 from regionedit.training.proposal_masks import proposal_mask
 from regionedit.training.schedule import learning_rate, loss_weights
@@ -74,7 +74,7 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ the step
 
-    def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
+    def step(self, batch: TrainBatch, epoch: int, warm: bool = False) -> tuple[StepOutputs, dict[str, Tensor]]:
         """From a batch to all that the losses look at, and the pictures on the way.
 
         Encode, predict the region (eq. 1-3), propose and compose (eq. 14-24), encode again.
@@ -90,7 +90,10 @@ class RegionTraining(LightningModule):
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
             projected_patches_BD = self.predictor.project(source.patches_BND)
         with self.stage("generate"):
-            proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+            if warm:  # nothing is proposed, CLIP sees the source again
+                proposal_BCHW, begun_B, finish = source_BCHW, source_BCHW, _itself
+            else:
+                proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
 
         def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
             return StepOutputs(
@@ -114,15 +117,17 @@ class RegionTraining(LightningModule):
             return losses.of_the_result(outputs(result, rows), self.config.loss)
 
         with self.stage("judge"):
-            judged = judge(begun_B, look, loss, self.config.savers.chunk)
+            judged = Judged(source_BCHW, source) if warm else judge(begun_B, look, loss, self.config.savers.chunk)
         if proposal_BCHW is None:  # where the generator itself composes
             proposal_BCHW = judged.composed_BCHW
         pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
         return outputs(judged.features, pull_B=judged.pull_B), pictures
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
-        outputs, pictures = self.step(batch, self.current_epoch)
-        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress()))
+        warm = self.global_step < self.config.step.warm_steps
+        outputs, pictures = self.step(batch, self.current_epoch, warm)
+        phase = warm if self.config.step.warm_steps else None
+        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress(), phase))
         self._require_finite(batch, {"loss": loss, **terms})
         self._keys = batch.keys
         return {
@@ -176,7 +181,7 @@ class RegionTraining(LightningModule):
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
-            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), lambda rows_BCHW: rows_BCHW
+            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _itself
         size = batch.images_BCHW.shape[-2:]
         own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
         with self._known_latents(batch):
@@ -280,3 +285,7 @@ class RegionTraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._seconds_before = checkpoint["seconds"]
+
+
+def _itself(rows_BCHW: Tensor) -> Tensor:
+    return rows_BCHW
