@@ -9,7 +9,8 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-fullsize test-data bench lint microworld-data microworld-region microworld-models \
+.PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
+	microworld-data microworld-region microworld-models \
 	microworld-ip2p microworld-sam fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
@@ -46,6 +47,11 @@ test: install  ## the suite, without network or GPU: at most ten minutes from a 
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: install  ## what takes minutes, test-fullsize included
 	$(PY) -m pytest -m slow
+
+test-browser: export HF_HUB_OFFLINE := 1
+test-browser: install  ## the page in a real browser: Debian's Chromium, or one that playwright installs
+	@command -v chromium >/dev/null || $(PY) -m playwright install chromium || echo "no Chromium: the tests are skipped"
+	$(PY) -m pytest -m slow tests/test_browser.py
 
 test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory

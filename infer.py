@@ -4,12 +4,12 @@
     python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out o/many
 
 One picture: OUT receives result.png, mask.png, probability.png, overlay.png and run.json. Many: OUT/{id}/ receives
-them, and running the same command again goes on where it stopped. A bad argument exits with 2, a failed edit with 1.
+them, OUT/contact_sheet.png shows them together, and running the same command again goes on where it stopped.
+--workers N edits them in N processes, each on a GPU of its own. A bad argument exits with 2, a failed edit with 1.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -19,9 +19,8 @@ from pathlib import Path
 
 from regionedit.command_line import parse_command
 from regionedit.config import EditConfig
-from regionedit.files import write_atomic
 from regionedit.images import box_mask, require_inside
-from regionedit.records import EditFailure, EditRequest, EditResult
+from regionedit.records import EditFailure, EditResult
 from regionedit.request_files import (
     RequestFile,
     folder_requests,
@@ -54,6 +53,7 @@ class InferConfig(EditConfig):
         box: x0,y0,x1,y1 in pixels of the upright picture; it takes the place of a mask_source that reads none.
         click: x,y in pixels of the upright picture, or several: "x,y;x,y"; Segment Anything (region.sam) finds the
             thing there, unless mask_source says what else the click is for.
+        workers: processes that share many requests, each with models of its own; on several GPUs, one for each.
     """
 
     image: str = ""
@@ -66,6 +66,7 @@ class InferConfig(EditConfig):
     mask: str = ""
     box: str = ""
     click: str = ""
+    workers: int = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +132,8 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     """
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise ValueError(f"out: {config.out} is a file, a folder is needed")
+    if config.workers < 1:
+        raise ValueError(f"workers: {config.workers}, at least 1 is needed")
     if config.mask and config.box:
         raise ValueError("mask, box: give one of them")
     if config.requests:
@@ -155,46 +158,34 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
 
 
 def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
-    """Edit in portions, skip what is finished, write down what failed."""
+    """Edit in portions, skip what is finished, write down what failed, show all on a sheet."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    out = Path(config.out)
-    shares: list[float] = []
-    failures: dict[str, str] = {}
-    portion = 4 * config.batch  # pictures of one size find each other within a portion
+    from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
+
+    out, portion = Path(config.out), 4 * config.batch
+    workers = min(config.workers, len(requests))
+    if workers > 1:
+        coming = edit_in_parallel(editor.config, requests, out, portion, workers)
+    else:
+        coming = edit_into(editor, requests, out, portion)
+    items = []
     with Progress(TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=len(requests))
-        for start in range(0, len(requests), portion):
-            opened = []
-            for request in requests[start : start + portion]:
-                try:
-                    opened.append(request.open(config.max_pixels))
-                except ValueError as error:
-                    failures[request.id] = str(error)
-            todo = [request for request in opened if not _finished(out / request.id / "run.json", editor, request)]
-            for outcome in editor.edit_batch(todo):
-                if isinstance(outcome, EditFailure):
-                    failures[outcome.id] = outcome.reason
-                    continue
-                outcome.save(out / outcome.id)
-                shares.append(outcome.share)
-            bar.update(task, advance=len(requests[start : start + portion]))
-    lines = [json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in failures.items()]
-    write_atomic(out / "failures.jsonl", "".join(lines).encode())
-    before = len(requests) - len(shares) - len(failures)
+        for item in coming:
+            items.append(item)
+            bar.update(task, advance=1)
+    write_failures(out, items)
+    write_contact_sheet(out, [request.id for request in requests])
+    shares = [item.share for item in items if item.share is not None]
+    failed = [item for item in items if item.failure]
+    before = len(items) - len(shares) - len(failed)
     average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
-    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failures)} failed")
-    if not failures:
+    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failed)} failed")
+    if not failed:
         return 0
-    name, reason = next(iter(failures.items()))
-    return _say(f"{len(failures)} of {len(requests)} failed, see {out / 'failures.jsonl'}; first {name}: {reason}", 1)
-
-
-def _finished(record: Path, editor, request: EditRequest) -> bool:
-    try:
-        return json.loads(record.read_text())["digest"] == editor.digest(request)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    first = f"first {failed[0].id}: {failed[0].failure}"
+    return _say(f"{len(failed)} of {len(requests)} failed, see {out / 'failures.jsonl'}; {first}", 1)
 
 
 def _summary(result: EditResult) -> str:

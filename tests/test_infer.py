@@ -73,7 +73,9 @@ def test_a_folder_goes_on_where_it_stopped(call, tmp_path, capsys):
     out = tmp_path / "out"
     words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
     assert call(*words) == 0
-    assert files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl"} and files(out / "p1") == RESULT
+    assert (
+        files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl", "contact_sheet.png"} and files(out / "p1") == RESULT
+    )
     assert "4 edited, 25.0% of a picture on average" in capsys.readouterr().out
     (out / "p1" / "run.json").unlink()
     before = (out / "p2" / "run.json").stat().st_mtime_ns
@@ -95,7 +97,7 @@ def test_requests_from_a_file(call, tmp_path, capsys):
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     out = tmp_path / "out"
     assert call("--requests", tmp_path / "r.jsonl", "--out", out) == 0
-    assert files(out) == {"first", "b", "b_2", "failures.jsonl"}
+    assert files(out) == {"first", "b", "b_2", "failures.jsonl", "contact_sheet.png"}
     record = json.loads((out / "first" / "run.json").read_text())
     assert record["seed"] == 4 and record["mask_source"] == "learned"
     assert len(json.loads((out / "b" / "run.json").read_text())["instructions"]) == 2
@@ -113,6 +115,20 @@ def test_one_failure_does_not_stop_the_others(call, tmp_path, capsys):
     assert failure["id"] == "bad" and "empty" in failure["reason"]
     said = capsys.readouterr()
     assert "1 edited" in said.out and len(said.err.strip().splitlines()) == 1 and "bad" in said.err
+
+
+def test_several_processes_edit_what_one_would(call, tmp_path, capsys):
+    for i in range(3):
+        photo(tmp_path / "in" / f"p{i}.png", seed=i)
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    words = ("--image", tmp_path / "in", "--instruction", TEXT, "--mask_source", "centre_box")
+    assert call(*words, "--out", tmp_path / "two", "--workers", "2") == 1
+    assert "3 edited" in capsys.readouterr().out
+    assert call(*words, "--out", tmp_path / "one") == 1
+    for i in range(3):
+        one, two = (np.asarray(Image.open(tmp_path / out / f"p{i}" / "result.png")) for out in ("one", "two"))
+        assert np.abs(one.astype(int) - two).max() <= 1
+    assert call(*words, "--out", tmp_path / "two", "--workers", "0") == 2
 
 
 def test_help_documents_every_argument():

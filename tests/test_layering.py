@@ -35,7 +35,7 @@ LEVELS = {
     2: {"region_predictor", "generators"},
     3: {"describe", "mask_sources"},
     4: {"editor", "data"},
-    5: {"training", "evaluation"},
+    5: {"training", "evaluation", "batch"},
     6: {"web"},
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 TINT = (255, 0, 128)
 TINTS = (TINT, (0, 160, 255), (255, 170, 0), (0, 190, 90), (140, 80, 255))
 OPACITY = 0.4
+HEAT = 0.7
 
 
 def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
@@ -18,6 +19,30 @@ def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
     for place, mask in enumerate(masks):
         _tint(shown, mask, TINTS[place % len(TINTS)])
     return shown
+
+
+def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image) -> Image.Image:
+    """The picture under a map's colours, the more the higher its values in [0, 1] are, and the mask's outline."""
+    from matplotlib import colormaps
+    from scipy.ndimage import binary_erosion
+
+    colours = (colormaps["plasma"](np.arange(256))[:, :3] * 255).astype(np.float32)
+    probability_HW = np.clip(probability_HW, 0, 1).astype(np.float32)
+    weights = HEAT * np.sqrt(probability_HW)[..., None]
+    hot = colours[(probability_HW * 255).round().astype(np.uint8)]
+    shown = np.asarray(picture.convert("RGB")) * (1 - weights) + hot * weights
+    thickness = max(1, round(max(picture.size) / 300))
+    inside = np.asarray(mask) > 0
+    core = binary_erosion(inside, iterations=thickness, border_value=1)
+    shown[inside & ~core] = 255
+    shown[core & ~binary_erosion(core, iterations=thickness, border_value=1)] = 0
+    return Image.fromarray(shown.round().astype(np.uint8))
+
+
+def difference(before: Image.Image, after: Image.Image) -> Image.Image:
+    """How much each pixel changed, at most over the channels: black where nothing did, white for the largest change."""
+    change = np.abs(np.asarray(after, np.int16) - np.asarray(before, np.int16)).max(-1)
+    return Image.fromarray((change * (255 / max(1, change.max()))).round().astype(np.uint8))
 
 
 def _tint(shown: Image.Image, mask: Image.Image, colour: tuple[int, int, int]) -> None:

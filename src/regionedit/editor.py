@@ -6,7 +6,7 @@ Shape letters: B pictures of one size, C channels, H W their pixels, h w pixels 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, RegionConfig
+from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
 from regionedit.describe import Describer, Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
-from regionedit.generators import Generator, load_generator, noise_seed, require_generator
+from regionedit.generators import Generator, Watch, load_generator, noise_seed, require_generator, require_settings
 from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
 from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.provenance import request_digest, run_record
-from regionedit.records import EditFailure, EditRequest, EditResult, Region
+from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import as_one, compose, maps, next_step
 
 if TYPE_CHECKING:
@@ -52,6 +52,17 @@ class Models:
     @cached_property
     def generator(self) -> Generator:
         return load_generator(self.config.generator, self.device)
+
+    def generator_with(self, settings: GeneratorConfig) -> Generator:
+        """The generator under settings of which all but the weights may differ from the configuration's.
+
+        Raises:
+            ValueError: a setting that this generator cannot have.
+        """
+        if settings == self.config.generator:
+            return self.generator
+        require_settings(settings)
+        return self.generator.using(settings)
 
     @cached_property
     def describer(self) -> Describer:
@@ -84,19 +95,21 @@ class Editor:
 
     Args:
         config: the whole configuration; use `from_config`.
-        models: what another editor already loaded for it.
+        models: what another editor already loaded for it; steps, guidance and the like may be others.
+        watch: told of every denoising step, with pictures at the size of the sources; see `generators.Watch`.
 
     Raises:
         ValueError: a name that the configuration asks for and nobody knows; nothing is loaded before.
     """
 
-    def __init__(self, config: EditConfig, models: Models | None = None):
+    def __init__(self, config: EditConfig, models: Models | None = None, watch: Watch | None = None):
         mask_source, self.untrained = with_untrained(config.mask_source, config.region)
         require_mask_source(mask_source)
         require_generator(config.generator.name)
         require_describer(config.describe.name).check(config.describe)
         self.config = config = replace(config, mask_source=mask_source)
         self.models = models or Models(config)
+        self.watch = watch
 
     @classmethod
     def from_config(cls, config: EditConfig | str | Path) -> Editor:
@@ -119,6 +132,39 @@ class Editor:
             self._load([draft])
             done += self._edit_together([draft])
         return self._whole(request, done)
+
+    def find(self, request: EditRequest) -> FoundRegion:
+        """Where `edit` would edit, with the words that it would use; no generator is loaded that only paints.
+
+        Captions that only the generator reads may be missing: the note says why they could not be described.
+
+        Raises:
+            ValueError: the configuration or the request lacks something; one line that names it.
+        """
+        draft = self._draft(request)
+        finder = self.models.mask_source(draft.mask_source, self.config.region)
+        unsaid = ""
+        with self._stage("captions", [draft]):
+            try:
+                self._describe([draft])
+            except ValueError as error:
+                generator = require_generator(self.config.generator.name)
+                if require_mask_source(draft.mask_source).captions_with(generator):
+                    raise
+                unsaid, draft.worded = _one_line(error), draft.request
+        with torch.no_grad(), self._stage("region", [draft]):
+            region = _as_saved(finder.find(to_tensor([draft.request.image]), [draft.worded], [draft.captions]))
+        (found,) = maps(region, [draft.request])
+        untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
+        return FoundRegion(
+            mask=to_pictures(region.mask_B1HW)[0],
+            probability=found["probability"],
+            patches=found["patches"],
+            captions=draft.captions,
+            mask_source=draft.mask_source,
+            note="; ".join(filter(None, [untrained, found["note"], unsaid])),
+            timings=draft.timings,
+        )
 
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         """Edit many; pictures of one size go together, and the failure of one does not stop the others.
@@ -180,7 +226,7 @@ class Editor:
         """Load what these requests will need, the region first: what is wrong with the configuration shows here."""
         for name in sorted({draft.mask_source for draft in drafts}):
             self.models.mask_source(name, self.config.region)
-        _ = self.models.generator
+        _ = self.models.generator_with(self.config.generator)
         if not all(self._needs(draft.mask_source).met(draft.request) for draft in drafts):
             _ = self.models.describer
 
@@ -211,9 +257,7 @@ class Editor:
         images_BCHW = to_tensor([request.image for request in requests])
         with self._stage("region", drafts):
             finder = self.models.mask_source(drafts[0].mask_source, self.config.region)
-            region = finder.find(images_BCHW, requests, captions)
-            # The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed.
-            region = replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
+            region = _as_saved(finder.find(images_BCHW, requests, captions))
         edited = [place for place, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
         pictures, masks = [request.image for request in requests], to_pictures(region.mask_B1HW)
         if edited:
@@ -248,7 +292,7 @@ class Editor:
         The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters
         were trained on; how much of its picture is used is decided afterwards, by the final composite alone.
         """
-        generator = self.models.generator
+        generator = self.models.generator_with(self.config.generator)
 
         fitted_BChw, placed = fit(images_BCHW, generator.size, generator.multiple)
 
@@ -263,7 +307,12 @@ class Editor:
         )
         requests, captions = [drafts[p].request for p in edited], [drafts[p].captions for p in edited]
         seeds = [noise_seed(request.seed, request.id) for request in requests]
-        made_BChw = generator.edit(fitted_BChw[edited], wanted, requests, captions, seeds)
+
+        def told(step: int, steps: int, guess: Callable[[], Tensor]) -> None:
+            self.watch(step, steps, lambda: unfit(guess().float().cpu(), placed))
+
+        with generator.watched(self.watch and told):
+            made_BChw = generator.edit(fitted_BChw[edited], wanted, requests, captions, seeds)
         return unfit(made_BChw.float().cpu(), placed)
 
     def _result(self, draft: Draft, picture: Image, mask: Image, found: dict) -> EditResult:
@@ -303,6 +352,11 @@ class Editor:
             torch.cuda.synchronize(self.models.device)
         for draft in drafts:
             draft.timings[name] = (time.perf_counter() - start) / len(drafts)
+
+
+def _as_saved(region: Region) -> Region:
+    """The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed."""
+    return replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
 
 
 def _one_line(error: Exception) -> str:

@@ -135,6 +135,24 @@ class Region:
 
 
 @dataclass(frozen=True)
+class FoundRegion:
+    """Where a request would be edited, before anything is painted.
+
+    Args:
+        mask, probability, patches, captions, timings, note: as in `EditResult`.
+        mask_source: the one, or the expression, that found it.
+    """
+
+    mask: Image
+    probability: np.ndarray
+    patches: np.ndarray | None
+    captions: Captions | None
+    mask_source: str
+    note: str
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
 class EditResult:
     """One finished edit.
 

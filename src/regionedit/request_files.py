@@ -9,9 +9,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regionedit.images import SUFFIXES, open_mask, open_picture, require_mask_size
 from regionedit.records import Captions, EditRequest, Instruction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FIELDS = (
     "image",
@@ -57,6 +61,10 @@ class RequestFile:
         mask = open_mask(self.mask, max_pixels) if self.mask else None
         if mask is not None:
             require_mask_size(mask, picture)
+        return self.with_pictures(picture, mask)
+
+    def with_pictures(self, picture: Image, mask: Image | None) -> EditRequest:
+        """The request with its files as they were decoded."""
         given = self.source_caption or self.target_caption
         return EditRequest(
             image=picture,

@@ -38,6 +38,12 @@ def compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:
     return result
 
 
+def changed_outside(source: Image, result: Image, mask: Image) -> int:
+    """How many pixels differ from the source where the mask is 0; counted, and 0 for every composite."""
+    differs_HW = (np.asarray(source) != np.asarray(result)).any(-1)
+    return int((differs_HW & (np.asarray(mask) == 0)).sum())
+
+
 def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
     """Per picture what `EditResult` holds of its region: probability, patches, parts and note."""
     found = []

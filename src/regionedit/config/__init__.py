@@ -4,6 +4,7 @@ A YAML under configs/ lists only what differs from the defaults here. The defaul
 "Not given in the paper" marks what the paper leaves open.
 """
 
+from regionedit.config.app import AppConfig
 from regionedit.config.editing import DescribeConfig, EditConfig, RegionConfig
 from regionedit.config.evaluation import EvaluateConfig
 from regionedit.config.models import MICROWORLD, EncodersConfig, GeneratorConfig, PredictorConfig
@@ -18,6 +19,7 @@ from regionedit.config.training import (
 )
 
 __all__ = [
+    "AppConfig",
     "DataConfig",
     "DescribeConfig",
     "EditConfig",

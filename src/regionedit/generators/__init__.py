@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, noise_seed
+from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, Watch, noise_seed
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.generators.stable_diffusion import StableDiffusion
 
@@ -28,10 +28,12 @@ __all__ = [
     "InstructPix2Pix",
     "StableDiffusion",
     "TextComparer",
+    "Watch",
     "load_generator",
     "noise_seed",
     "require_generator",
     "require_gradient",
+    "require_settings",
 ]
 
 
@@ -60,16 +62,25 @@ def require_gradient(name: str, gradient: str) -> None:
         )
 
 
-def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") -> Generator:
-    """Load the frozen generator of a configuration onto a device.
+def require_settings(config: GeneratorConfig) -> None:
+    """Refuse a setting that this generator would pass over, so that its pictures would be taken for others.
 
     Raises:
-        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`; a setting that this generator
-            would pass over, so that its pictures would be taken for others.
+        ValueError: names the setting.
     """
     if config.decoder is not None and config.name != "stable_diffusion":
         raise ValueError("generator.decoder: only stable_diffusion decodes by another one; leave it null, or use that")
     for name, neutral in ONLY_INSTRUCT_PIX2PIX.items():
         if config.name != "instruct_pix2pix" and getattr(config, name) != neutral:
             raise ValueError(f"generator.{name}: only instruct_pix2pix does this; leave it at {neutral}, or use that")
+
+
+def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") -> Generator:
+    """Load the frozen generator of a configuration onto a device.
+
+    Raises:
+        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`; a setting that this generator
+            would pass over.
+    """
+    require_settings(config)
     return require_generator(config.name).load(config).to(device)

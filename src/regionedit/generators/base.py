@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 COMPARED_DRAWS = 8
 """Noise draws over which two texts are compared; DiffEdit takes 10."""
 
+Watch = Callable[[int, int, Callable[[], "Tensor"]], None]
+"""Told after a denoising step: its number from 1, how many there are, and how to see the clean pictures as they are
+guessed now, BCHW in [0, 1], which costs a decoding. What it raises ends the edit."""
+
 OUTLIERS = 3.0
 """Differences count as far as this many times a picture's mean, as in diffusers' DiffEdit."""
 
@@ -46,11 +51,25 @@ class Generator(ABC):
     needs: ClassVar[Literal["target_caption", "instruction"]]
     multiple: int
     size: int
+    _watch: Watch | None = None
 
     @classmethod
     @abstractmethod
     def load(cls, config: GeneratorConfig) -> Self:
         """Read the frozen weights, on the CPU. Raises ValueError when `config.path` does not hold them."""
+
+    @abstractmethod
+    def using(self, config: GeneratorConfig) -> Self:
+        """The same weights under other settings: steps, guidance, size. Raises ValueError: one that cannot be."""
+
+    @contextmanager
+    def watched(self, watch: Watch | None) -> Iterator[None]:
+        """Inside, `watch` is told of every denoising step of `generate`; None: nobody is."""
+        self._watch = watch
+        try:
+            yield
+        finally:
+            self._watch = None
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:

@@ -92,6 +92,9 @@ class InstructPix2Pix(Generator, TextComparer):
         pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
         return cls(pipeline, config)
 
+    def using(self, config: GeneratorConfig) -> Self:
+        return type(self)(self.pipeline, config)
+
     def to(self, device: str | torch.device) -> Self:
         self.pipeline.to(device)
         return self
@@ -225,6 +228,8 @@ class InstructPix2Pix(Generator, TextComparer):
             sampling.step(place, sampling.guide(predicted_SCyx, mask_B1yx if place in disentangled else None))
             if config.latent_blend:
                 sampling.put_source_back(place + 1, mask_B1yx)
+            if self._watch is not None:
+                self._watch(place + 1, total, sampling.guess)
         return sampling.decode().to(images_BChw)
 
     def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -58,6 +59,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
         self.decoder = self.modules.get("decoder", self.vae)
         self.tokenizer = tokenizer
+        self.scheduler = scheduler
         self.config = config
         self.size = config.size
         self._known_BChw: Tensor | None = None
@@ -100,6 +102,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         if config.decoder is not None:
             modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)
         return cls(modules, pipeline.tokenizer, DDIMScheduler.from_config(pipeline.scheduler.config), config)
+
+    def using(self, config: GeneratorConfig) -> Self:
+        return type(self)(self.modules, self.tokenizer, self.scheduler, config)
 
     def to(self, device: str | torch.device) -> Self:
         for module in self.modules.values():
@@ -204,9 +209,11 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             with torch.set_grad_enabled(place >= len(self.schedule) - gradient_steps):
                 condition = torch.cat([mask_B1hw, masked_BChw], dim=1)
                 predicted_BChw = self._predict(latent_BChw, condition, timestep, context_BLD)
-                latent_BChw = self._step(latent_BChw, predicted_BChw, alpha, next_alpha)
+                latent_BChw, clean_BChw = self._step(latent_BChw, predicted_BChw, alpha, next_alpha)
                 if self.config.blend:
                     latent_BChw = blend(latent_BChw, source_BChw, noise_BChw, mask_B1hw, next_alpha)
+            if self._watch is not None:
+                self._watch(place + 1, len(self.schedule), partial(self.decode, clean_BChw))
         return latent_BChw, source_BChw
 
     # ------------------------------------------------------------ eq. 14, 24: pixels to latents and back
@@ -268,7 +275,10 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
     # ------------------------------------------------------------ eq. 20, 21: one DDIM step, sigma = 0
 
-    def _step(self, latent_BChw: Tensor, predicted_BChw: Tensor, alpha: float, next_alpha: float) -> Tensor:
+    def _step(
+        self, latent_BChw: Tensor, predicted_BChw: Tensor, alpha: float, next_alpha: float
+    ) -> tuple[Tensor, Tensor]:
+        """The next latent, and the clean one that the prediction points at."""
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
         if self.prediction_type == "epsilon":
             epsilon = predicted_BChw
@@ -279,7 +289,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         else:
             clean = predicted_BChw
             epsilon = (latent_BChw - signal * clean) / noise
-        return next_alpha**0.5 * clean + (1 - next_alpha) ** 0.5 * epsilon
+        return next_alpha**0.5 * clean + (1 - next_alpha) ** 0.5 * epsilon, clean
 
 
 # ---------------------------------------------------------------- eq. 22, 23: the source outside the mask

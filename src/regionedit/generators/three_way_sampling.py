@@ -33,6 +33,7 @@ class ThreeWaySampling:
 
     Attributes:
         latent_BCyx: as far denoised as steps were taken.
+        clean_BCyx: the finished latent as the last step guessed it.
         source_BCyx: the source's clean latent.
         timesteps: of the steps that run.
     """
@@ -92,9 +93,8 @@ class ThreeWaySampling:
 
     def step(self, place: int, guided_BCyx: Tensor) -> None:
         """One Euler-ancestral step; its noise is drawn from each picture's own generator."""
-        self.latent_BCyx = self.scheduler.step(
-            guided_BCyx, self.timesteps[place], self.latent_BCyx, generator=self.generators
-        ).prev_sample
+        stepped = self.scheduler.step(guided_BCyx, self.timesteps[place], self.latent_BCyx, generator=self.generators)
+        self.latent_BCyx, self.clean_BCyx = stepped.prev_sample, stepped.pred_original_sample
 
     def put_source_back(self, place: int, mask_B1yx: Tensor) -> None:
         """Outside the mask the latent becomes the source's, at the noise level before step `place`.
@@ -105,7 +105,14 @@ class ThreeWaySampling:
 
     def decode(self) -> Tensor:
         """The latent as pictures, [B, C, H, W] in [0, 1]."""
-        latent_BCyx = (self.latent_BCyx / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self._decoded(self.latent_BCyx)
+
+    def guess(self) -> Tensor:
+        """The finished pictures as the last step guessed them, [B, C, H, W] in [0, 1]."""
+        return self._decoded(self.clean_BCyx)
+
+    def _decoded(self, latent_BCyx: Tensor) -> Tensor:
+        latent_BCyx = (latent_BCyx / self.vae.config.scaling_factor).to(self.vae.dtype)
         return (self.vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1)
 
     def _contexts(self, pipeline, texts: Sequence[str]) -> Tensor:

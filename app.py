@@ -1,0 +1,48 @@
+"""Open the page in a browser; a Hugging Face Space starts it by this name.
+
+    python app.py                                          # the microworld's models, on this machine alone
+    python app.py --config configs/edit_sd15.yaml --host 0.0.0.0 --password_variable REGIONEDIT_PASSWORD
+
+A bad argument exits with 2 and one line that names it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from regionedit.command_line import parse_command
+from regionedit.config import AppConfig
+
+DEFAULT = "configs/app_microworld.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+        arguments = ["--config", DEFAULT, *arguments]
+    config = parse_command(AppConfig, arguments)
+    try:
+        from regionedit.web.page import serve
+    except ImportError as error:
+        return _say(f"{error.name} is not installed; run: pip install 'regionedit[app]'", 2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it: the uploads are deleted
+    try:
+        serve(config)
+    except ValueError as error:
+        return _say(error, 2)
+    except OSError as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _say(message, code: int) -> int:
+    print(f"app.py: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,124 @@
+"""Uploaded files as the requests of a batch: pictures with one instruction, or a list that names them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from regionedit.images import SUFFIXES
+from regionedit.records import EditRequest
+from regionedit.request_files import RequestFile, make_instructions, named, read_requests
+from regionedit.web.settings import Settings
+from regionedit.web.studio import Studio
+
+LISTS = (".csv", ".jsonl")
+NUMBERS = ("seed",)
+FILES = ("image", "mask")
+
+
+def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settings, folder: Path) -> list[RequestFile]:
+    """Requests for these uploads, whose files are put into `folder` under their own names.
+
+    With a CSV or JSONL among them, its lines are the requests, with the fields of infer.py's `--requests`; they name
+    uploaded pictures and nothing else. Without one, every picture gets the instruction.
+
+    Args:
+        uploads: file and the name that it had.
+        settings: the instruction, the seed and the generator's settings.
+        folder: emptied of what earlier uploads left.
+
+    Raises:
+        ValueError: too many, nothing to edit, a list that cannot be read; names the line.
+    """
+    settings.check(studio.config)
+    if len(uploads) > studio.config.max_pictures:
+        raise ValueError(f"files: {len(uploads)}, at most {studio.config.max_pictures} are accepted")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    lists, pictures = [], []
+    for path, name in uploads:
+        name = Path(name.replace("\\", "/")).name
+        studio.check_size(path, name)
+        suffix = Path(name).suffix.lower()
+        if suffix not in (*SUFFIXES, *LISTS):
+            raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
+        if (folder / name).exists():
+            raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
+        shutil.copyfile(path, folder / name)
+        (lists if suffix in LISTS else pictures).append(folder / name)
+    if len(lists) > 1:
+        raise ValueError(f"files: {len(lists)} lists; give one CSV or JSONL at a time")
+    if lists:
+        return _listed(lists[0], folder, studio.config.max_pictures)
+    if not pictures:
+        raise ValueError("files: choose pictures, and if wanted a CSV or JSONL that says what to do with each")
+    instructions = make_instructions(settings.instructions())
+    return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
+
+
+def _listed(path: Path, folder: Path, most: int) -> list[RequestFile]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"file {path.name!r}: not UTF-8 text") from None
+    rows = _rows_of_csv(text) if path.suffix.lower() == ".csv" else _rows_of_jsonl(text, path.name)
+    if len(rows) > most:
+        raise ValueError(f"file {path.name!r}: {len(rows)} requests, at most {most} are accepted")
+    for number, row in enumerate(rows, start=1):
+        for field in FILES:
+            given = row.get(field) if isinstance(row, dict) else None
+            # A name may not lead out of the uploads: the list must not read the server's files.
+            if given is not None and (not isinstance(given, str) or Path(given).name != given or "\\" in given):
+                raise ValueError(
+                    f"file {path.name!r}, request {number}: {field}: {given!r} is not an uploaded file's name"
+                )
+    written = folder / ".requests.jsonl"
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        return read_requests(written)
+    except ValueError as error:
+        told = str(error).replace(f"{folder}/", "").replace(str(folder), "").replace(written.name, path.name)
+        raise ValueError(told) from None
+
+
+def _rows_of_csv(text: str) -> list[dict]:
+    rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(io.StringIO(text))]
+    for number, row in enumerate(rows, start=1):
+        for field in NUMBERS:
+            if field in row:
+                try:
+                    row[field] = int(row[field])
+                except ValueError:
+                    raise ValueError(f"request {number}: {field}: {row[field]!r} is not a whole number") from None
+    return rows
+
+
+def _rows_of_jsonl(text: str, name: str) -> list:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"file {name!r}, line {number}: not JSON: {error.msg}") from None
+    return rows
+
+
+def opened(studio: Studio, request: RequestFile) -> EditRequest:
+    """The request with its picture and mask, which know their names and no folder of the server."""
+    picture = studio.open(request.image)
+    mask = studio.open_mask(request.mask, picture) if request.mask else None
+    return request.with_pictures(picture, mask)
+
+
+def zipped(out: Path, to: Path) -> Path:
+    """Everything that a batch left behind, as one ZIP without compression: PNGs have theirs already."""
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(p for p in out.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(out))
+    return to

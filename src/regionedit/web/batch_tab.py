@@ -1,0 +1,125 @@
+"""The tab where many pictures are edited: one instruction for all, or a list; live results, resumable, as a ZIP."""
+
+# No postponed annotations here, as in `edit_tab`.
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from regionedit.batch import Item, edit_into, write_contact_sheet, write_failures
+from regionedit.editor import Editor
+from regionedit.images import smaller
+from regionedit.web import words
+from regionedit.web.batch_files import gather, opened, zipped
+from regionedit.web.handlers import AT_ONCE, told
+from regionedit.web.settings import Settings
+from regionedit.web.studio import Studio
+
+THUMBNAIL = 256
+SHOWN = 60
+"""Results that the live gallery shows, the latest ones; all of them are in the ZIP."""
+
+
+def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
+    """Lay the tab out inside the current Blocks.
+
+    Args:
+        form: components of `Settings` on the tab for one picture; their generator settings hold here, too.
+        jobs: folder for the work of all sessions, which nobody is served from.
+    """
+    import gradio as gr
+
+    # The folder is the session's own: what is finished in it is not done again, and it goes with the session.
+    job = gr.State(None, time_to_live=3600, delete_callback=lambda folder: folder and shutil.rmtree(folder, True))
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            files = gr.File(
+                label="Pictures, and if wanted a CSV or JSONL that says what to do with each",
+                file_count="multiple",
+                height=220,
+                elem_id="batch-files",
+            )
+            instruction = gr.Textbox(
+                label="What to change in all of them",
+                info="Not read where a list is given. Steps, guidance and seed are those of the tab Edit.",
+                elem_id="batch-instruction",
+            )
+            with gr.Row():
+                run = gr.Button("Edit all", variant="primary", elem_id="batch-run", min_width=120)
+                cancel = gr.Button("Cancel", variant="stop", elem_id="batch-cancel", min_width=120)
+            status = gr.HTML(words.line(""), elem_id="batch-status")
+            download = gr.DownloadButton("Download ZIP", interactive=False, elem_id="batch-download")
+        with gr.Column(min_width=320):
+            gallery = gr.Gallery(
+                label="Results", format="jpeg", columns=4, height=420, buttons=[], elem_id="batch-gallery"
+            )
+            failures = gr.Dataframe(
+                headers=["picture", "why it failed"], label="Failed", visible=False, elem_id="batch-failures"
+            )
+
+    def edited(uploads: list | None, job: str | None, text: str, *values):
+        folder = Path(job) if job else jobs / secrets.token_hex(8)
+        settings = replace(Settings(*values), instruction=text or "-", source_caption="", target_caption="")
+        listed = [(Path(file["path"]), file.get("orig_name") or "") for file in uploads or []]
+        requests = gather(studio, listed, settings, folder / "uploads")
+        yield {job_state: str(folder), status: words.line(f"0 of {len(requests)}"), gallery: [], download: waiting()}
+        shown, items = [], []
+        for items in edit_all(studio, requests, settings, folder / "out"):
+            new = items[-1]
+            if not new.failure:
+                with Image.open(folder / "out" / new.id / "result.png") as picture:
+                    shown = [*shown, (smaller(picture.convert("RGB"), THUMBNAIL), new.id)][-SHOWN:]
+            if len(items) % 4 and len(items) < len(requests):
+                continue
+            failed = [[item.id, item.failure] for item in items if item.failure]
+            yield {
+                status: words.batch(items, len(requests)),
+                gallery: shown,
+                failures: gr.Dataframe(failed, visible=bool(failed)),
+            }
+        with tempfile.TemporaryDirectory() as parting:
+            ready = zipped(folder / "out", Path(parting) / "regionedit_batch.zip")
+            yield {download: gr.DownloadButton(value=str(ready), interactive=True)}
+
+    def waiting():
+        return gr.DownloadButton(value=None, interactive=False)
+
+    job_state = job
+    running = run.click(
+        told(edited),
+        [files, job, instruction, *form],
+        [job, status, gallery, failures, download],
+        preprocess=False,
+        concurrency_id="batch",
+        concurrency_limit=1,
+        show_progress="minimal",
+        show_progress_on=status,
+        api_visibility="private",
+    )
+    stopped = "Cancelled; press Edit all to go on where it stopped."
+    cancel.click(lambda: words.line(stopped), None, status, cancels=[running], **AT_ONCE)
+
+
+def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) -> Iterator[list[Item]]:
+    """Edit the requests into `out`, and give all that is done after each.
+
+    Between portions others may use the models: a batch of hundreds does not keep one who edits one picture waiting.
+    """
+    config = settings.configuration(studio.editor.config)
+    editor = Editor(config, studio.editor.models)
+    coming = edit_into(editor, requests, out, config.batch, lambda request: opened(studio, request))
+    items: list[Item] = []
+    while True:
+        with studio.lock:
+            item = next(coming, None)
+        if item is None:
+            break
+        items.append(item)
+        if len(items) == len(requests):
+            write_failures(out, items)
+            write_contact_sheet(out, [request.id for request in requests])
+        yield items

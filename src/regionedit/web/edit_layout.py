@@ -1,0 +1,194 @@
+"""What stands where on the tab where one picture is edited; what it does is in `edit_tab`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from regionedit.web import words
+from regionedit.web.canvas import region_canvas
+from regionedit.web.handlers import AT_ONCE
+from regionedit.web.settings import Settings
+
+if TYPE_CHECKING:
+    from regionedit.config import AppConfig
+
+
+@dataclass(frozen=True)
+class Form:
+    """The components that hold `Settings`, under the names of its fields."""
+
+    instruction: Any
+    strengths: Any
+    seed: Any
+    steps: Any
+    guidance: Any
+    image_guidance: Any
+    start: Any
+    variants: Any
+    source_caption: Any
+    target_caption: Any
+
+    def components(self) -> list:
+        """In the order of the fields of `Settings`."""
+        return [getattr(self, field.name) for field in fields(Settings)]
+
+
+@dataclass(frozen=True)
+class EditLayout:
+    """The tab's components.
+
+    Args:
+        picture, view, region_line: the upload; the region on it; what it says.
+        form: the settings.
+        cut: sliders of threshold, grow and feather.
+        find, edit, cancel: buttons.
+        status: how the edit goes.
+        result: row that is seen after the first edit, with slider, difference, gallery, download and details.
+    """
+
+    picture: Any
+    view: Any
+    region_line: Any
+    form: Form
+    cut: list
+    find: Any
+    edit: Any
+    cancel: Any
+    status: Any
+    result: Any
+    slider: Any
+    difference: Any
+    gallery: Any
+    download: Any
+    details: Any
+
+
+def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
+    """Lay the tab out inside the current Blocks.
+
+    Args:
+        examples: picture file and instruction each; none is offered where there are none.
+    """
+    import gradio as gr
+
+    own = Settings.of(config)
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            picture = gr.Image(
+                label="Picture",
+                type="filepath",
+                image_mode=None,
+                height=260,
+                elem_id="picture",
+                buttons=["fullscreen"],
+                placeholder="Drop a picture here, paste one, or click to choose",
+            )
+            instruction = gr.Textbox(
+                label="What to change",
+                placeholder="make the red circle blue",
+                info="Several changes: separate them by semicolons.",
+                lines=1,
+                max_lines=4,
+                elem_id="instruction",
+            )
+            with gr.Row():
+                find = gr.Button("Find region", elem_id="find", min_width=120)
+                edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=120)
+                cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=120)
+            status = gr.HTML(words.line(""), elem_id="status")
+            if examples:
+                _examples(examples, picture, instruction)
+            form = _settings(config, own, instruction)
+        with gr.Column(min_width=320):
+            view = region_canvas()
+            region_line = gr.HTML(words.line(""), elem_id="region-line")
+            with gr.Row():
+                cut = _cut(config)
+    with gr.Row(equal_height=False, visible=False) as result:
+        with gr.Column(min_width=320):
+            slider = gr.ImageSlider(
+                label="Before and after", type="pil", format="png", interactive=False, max_height=480, elem_id="result",
+                buttons=["fullscreen"],
+            )  # fmt: skip
+            gallery = gr.Gallery(
+                label="Variants: choose one", format="png", columns=4, height=160, visible=False, elem_id="variants",
+                buttons=[],
+            )  # fmt: skip
+            download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
+        with gr.Column(min_width=320):
+            changed = gr.Image(
+                label="Difference: black did not change", format="png", interactive=False, height=300,
+                elem_id="difference", buttons=["fullscreen"],
+            )  # fmt: skip
+            with gr.Accordion("How it was made", open=False):
+                details = gr.JSON(show_label=False, elem_id="details")
+    return EditLayout(
+        picture=picture,
+        view=view,
+        region_line=region_line,
+        form=form,
+        cut=cut,
+        find=find,
+        edit=edit,
+        cancel=cancel,
+        status=status,
+        result=result,
+        slider=slider,
+        difference=changed,
+        gallery=gallery,
+        download=download,
+        details=details,
+    )
+
+
+def _examples(examples: list[list[str]], picture: Any, instruction: Any) -> None:
+    """Small pictures in a row; a click takes the picture and its instruction."""
+    import gradio as gr
+
+    offered = gr.Dataset(
+        components=[picture],
+        samples=[[path] for path, _ in examples],
+        type="index",
+        label="Or start from an example",
+        elem_id="examples",
+    )
+    offered.click(lambda chosen: examples[chosen], offered, [picture, instruction], **AT_ONCE)
+
+
+def _cut(config: AppConfig) -> list:
+    import gradio as gr
+
+    region = config.region
+    return [
+        gr.Slider(0.02, 0.98, region.threshold, step=0.02, label="Threshold", elem_id="threshold", min_width=150),
+        gr.Slider(-40, 40, region.grow, step=1, label="Grow, px", elem_id="grow", min_width=150),
+        gr.Slider(0, 40, region.feather, step=1, label="Feather, px", elem_id="feather", min_width=150),
+    ]
+
+
+def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
+    """Folded away: everything that has a default."""
+    import gradio as gr
+
+    only_ip2p = config.generator.name == "instruct_pix2pix"
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        with gr.Row():
+            seed = gr.Number(own.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=120)
+            variants = gr.Slider(1, config.max_variants, own.variants, step=1, label="Variants", min_width=120)
+        with gr.Row():
+            steps = gr.Slider(1, config.max_steps, own.steps, step=1, label="Steps", elem_id="steps", min_width=120)
+            guidance = gr.Slider(1, 20, own.guidance, step=0.1, label="Guidance, to the words", min_width=120)
+        with gr.Row(visible=only_ip2p):
+            image_guidance = gr.Slider(
+                1, 5, own.image_guidance, step=0.1, label="Image guidance, to the picture", min_width=120
+            )
+            start = gr.Slider(0.05, 1, own.start, step=0.05, label="Strength; 1 starts from noise", min_width=120)
+        strengths = gr.Textbox(own.strengths, label="Strength of each change", placeholder="1; 1.5")
+        source = gr.Textbox(
+            label="What the picture shows",
+            info="Described when the region is found; yours to correct.",
+            elem_id="source-caption",
+        )
+        target = gr.Textbox(label="What the edited picture shall show", elem_id="target-caption")
+    return Form(instruction, strengths, seed, steps, guidance, image_guidance, start, variants, source, target)

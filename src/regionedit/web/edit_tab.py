@@ -1,0 +1,203 @@
+"""The tab where one picture is edited: find the region, correct it, edit, compare before and after, download."""
+
+# No postponed annotations here: Gradio reads those of the handlers to know which of them want an event's data, and
+# gradio itself is imported where it is used.
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from regionedit.config import RegionConfig
+from regionedit.display import difference
+from regionedit.images import digest, to_tensor
+from regionedit.records import EditResult
+from regionedit.results import changed_outside, compose
+from regionedit.web import words
+from regionedit.web.canvas import canvas_value
+from regionedit.web.edit_layout import EditLayout
+from regionedit.web.handlers import AT_ONCE, MODELS, told
+from regionedit.web.portable import portable_png
+from regionedit.web.settings import Settings
+from regionedit.web.sketch import Cut, Sketch, stroke_mask
+from regionedit.web.streaming import streamed
+from regionedit.web.studio import Studio
+
+
+class EditTab(NamedTuple):
+    """What other tabs need: state `sketch` and `results`, and the event after which `results` are new."""
+
+    sketch: Any
+    results: Any
+    finished: Any
+
+
+def connect(layout: EditLayout, studio: Studio) -> EditTab:
+    """Give the tab's components their behaviour."""
+    import gradio as gr
+
+    sketch, results = gr.State(None), gr.State([])
+    region = [sketch, layout.view, layout.region_line]
+    captions = [layout.form.source_caption, layout.form.target_caption]
+    _connect_region(layout, studio, sketch, region, captions)
+
+    asked = [sketch, *layout.cut, *layout.form.components()]
+    shown = [layout.slider, layout.status, layout.difference, layout.download, layout.details]
+    buttons = [layout.edit, layout.cancel]
+
+    def edited(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
+        settings, cut, sketch = Settings(*values), Cut(threshold, grow, feather), present(sketch)
+        yield {layout.status: words.progress(0, int(settings.steps))}
+        if sketch.is_stale(settings.instruction):  # what is edited is always what is seen
+            sketch = studio.find(settings, sketch)
+            found = [sketch, *region_values(sketch, cut, studio.config.region), *caption_values(sketch)]
+            yield dict(zip([*region, *captions], found, strict=True))
+        for news in streamed(lambda tell: _edit(studio, settings, sketch, cut, tell)):
+            if isinstance(news, tuple):
+                step, steps, picture = news
+                seen = {} if picture is None else {layout.slider: (sketch.picture, picture)}
+                yield {layout.status: words.progress(step, steps)} | seen
+                continue
+            several = [(result.image, f"seed {result.record['seed']}") for result in news]
+            with tempfile.TemporaryDirectory() as folder:  # Gradio has copied the file when it asks for what follows
+                made = dict(zip(shown, result_values(news[0], folder), strict=True))
+                yield made | {results: news, layout.gallery: gr.Gallery(several, visible=len(news) > 1)}
+
+    def chosen(results: list, event: gr.SelectData):
+        with tempfile.TemporaryDirectory() as folder:
+            yield result_values(results[event.index], folder)
+
+    def buttons_for(running: bool):
+        return gr.Button(visible=not running), gr.Button(visible=running)
+
+    clicked = layout.edit.click(
+        lambda: (*buttons_for(True), gr.Row(visible=True)), None, [*buttons, layout.result], **AT_ONCE
+    )
+    running = clicked.then(
+        told(edited),
+        asked,
+        [*shown, *region, *captions, results, layout.gallery],
+        show_progress="minimal",
+        show_progress_on=layout.status,
+        **MODELS,
+    )
+    running.then(lambda: buttons_for(False), None, buttons, **AT_ONCE)
+    layout.cancel.click(
+        lambda: (*buttons_for(False), words.line("Cancelled.")),
+        None,
+        [*buttons, layout.status],
+        cancels=[running],
+        **AT_ONCE,
+    )
+    layout.gallery.select(told(chosen), [results], shown, show_progress="hidden", api_visibility="private")
+    return EditTab(sketch, results, running)
+
+
+def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: list, captions: list) -> None:
+    """Upload, Find region, the sliders and the canvas."""
+    import gradio as gr
+
+    config = studio.config.region
+
+    def opened(file: dict | None, sketch: Sketch | None, *cut: float):
+        if file is None:
+            return None, None, words.line(""), gr.skip(), gr.skip()
+        picture = studio.open(file["path"], file.get("orig_name") or "")
+        if sketch is not None and digest(sketch.picture) == digest(picture):
+            return sketch, *region_values(sketch, Cut(*cut), config), gr.skip(), gr.skip()
+        sketch = Sketch(picture)
+        return sketch, *region_values(sketch, Cut(*cut), config), "", ""
+
+    def found(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
+        sketch = studio.find(Settings(*values), present(sketch))
+        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config), *caption_values(sketch)
+
+    def recut(sketch: Sketch | None, *cut: float):
+        return (None, words.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
+
+    def painted(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
+        stroke = stroke_mask(present(sketch).picture.size, event.points, event.radius)
+        sketch = sketch.corrected(stroke, adds=event.tool == "paint")
+        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
+
+    def picked(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
+        thing = studio.thing_at(present(sketch).picture, event.point)
+        if thing.getbbox() is None:
+            raise ValueError("Nothing was found there; tap the middle of a thing, or paint it.")
+        sketch = sketch.corrected(thing, adds=event.tool == "take")
+        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
+
+    def undone(sketch: Sketch | None, *cut: float):
+        sketch = present(sketch).undone()
+        return sketch, *region_values(sketch, Cut(*cut), config)
+
+    def cleared(sketch: Sketch | None, *cut: float):
+        sketch = present(sketch).cleared()
+        return sketch, *region_values(sketch, Cut(*cut), config)
+
+    seen, form = [sketch, *layout.cut], layout.form
+    layout.picture.change(told(opened), [layout.picture, *seen], [*region, *captions], preprocess=False, **AT_ONCE)
+    form.instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
+    for trigger in (layout.find.click, form.instruction.submit):
+        trigger(
+            told(found),
+            [*seen, *form.components()],
+            [*region, *captions],
+            show_progress="minimal",
+            show_progress_on=layout.region_line,
+            **MODELS,
+        )
+    for slider in layout.cut:
+        slider.change(told(recut), seen, region[1:], trigger_mode="always_last", **AT_ONCE)
+    layout.view.stroke(told(painted), seen, region, **AT_ONCE)
+    layout.view.pick(told(picked), seen, region, show_progress="hidden", **MODELS)
+    layout.view.undo(told(undone), seen, region, **AT_ONCE)
+    layout.view.clear(told(cleared), seen, region, **AT_ONCE)
+
+
+def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, tell) -> list[EditResult]:
+    """The edit, which tells (step, steps, the first variant as it looks now or None)."""
+    region = sketch.mask(cut, studio.config.region)
+
+    def preview(step, steps, pictures):
+        inside = None
+        if pictures is not None and region.getbbox():
+            inside = compose(sketch.picture, to_tensor([pictures[0]])[0], region)
+        tell((step, steps, inside))
+
+    return studio.edit(settings, sketch, cut, preview)
+
+
+def present(sketch: Sketch | None) -> Sketch:
+    """Raises ValueError: no picture was chosen."""
+    if sketch is None:
+        raise ValueError("Choose a picture first: drop it into the box at the top, or take an example.")
+    return sketch
+
+
+def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict, str]:
+    """Values of the canvas and of the line below it."""
+    mask = sketch.mask(cut, config)
+    share = 1 - mask.histogram()[0] / (mask.width * mask.height)
+    view = canvas_value(sketch.shown(cut, config), sketch.picture.size)
+    return view, words.line(words.region(sketch.found, share))
+
+
+def caption_values(sketch: Sketch) -> tuple[str, str]:
+    """Values of the two captions; empty where nothing needed them, or where they could not be described."""
+    captions = sketch.found.captions
+    return (captions.source, captions.target) if captions else ("", "")
+
+
+def result_values(result: EditResult, folder: str) -> tuple:
+    """Values of slider, status, difference, download and details; the file to download is written to `folder`."""
+    import gradio as gr
+
+    outside = changed_outside(result.source, result.image, result.mask)
+    name = Path(folder) / f"{result.id}_edited.png"
+    name.write_bytes(portable_png(result))
+    return (
+        (result.source, result.image),
+        words.line(words.result(result, outside), "bad" if outside else "good"),
+        difference(result.source, result.image),
+        gr.DownloadButton(value=str(name), interactive=True),
+        result.record,
+    )

@@ -1,0 +1,160 @@
+"""The tab with the session's results, and where a downloaded PNG brings its settings back."""
+
+# No postponed annotations here, as in `edit_tab`.
+import tempfile
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from regionedit.images import digest, smaller
+from regionedit.records import Captions, FoundRegion
+from regionedit.web import words
+from regionedit.web.edit_layout import EditLayout
+from regionedit.web.edit_tab import EditTab, region_values
+from regionedit.web.handlers import AT_ONCE, told
+from regionedit.web.portable import portable_png, read_portable
+from regionedit.web.settings import of_record
+from regionedit.web.sketch import Cut, Sketch
+from regionedit.web.studio import Studio
+
+KEPT = 30
+THUMBNAIL = 256
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result of the session.
+
+    Args:
+        file: its portable PNG.
+        thumbnail: small.
+        source: the picture that was edited; results of one picture share it.
+        name: of the file that is downloaded.
+        words: below the thumbnail.
+    """
+
+    file: bytes
+    thumbnail: Image.Image
+    source: Image.Image
+    name: str
+    words: str
+
+
+def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) -> None:
+    """Lay the tab out inside the current Blocks and connect it."""
+    import gradio as gr
+
+    kept, picked = gr.State([]), gr.State(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            gallery = gr.Gallery(
+                label="Results of this session", format="png", columns=4, buttons=[], elem_id="history"
+            )
+            with gr.Row():
+                download = gr.DownloadButton("Download PNG", interactive=False, elem_id="history-download")
+                restore = gr.Button("Restore its settings", interactive=False, elem_id="history-restore")
+        with gr.Column(min_width=320):
+            dropped = gr.File(
+                label="Reproduce: drop a PNG that was downloaded here",
+                file_types=[".png"],
+                height=160,
+                elem_id="reproduce",
+            )
+            gr.HTML(words.line("Its source has to be on the tab Edit, or among this session's results."))
+
+    def keep(results: list, kept: list):
+        new = [
+            Kept(
+                portable_png(result),
+                smaller(result.image, THUMBNAIL),
+                result.source,
+                f"{result.id}_edited.png",
+                f"{'; '.join(i['text'] for i in result.record['instructions'])} (seed {result.record['seed']})",
+            )
+            for result in results
+        ]
+        kept = [*kept, *new][-KEPT:]
+        return kept, [(one.thumbnail, one.words) for one in kept]
+
+    def chosen(kept: list, event: gr.SelectData):
+        one = kept[event.index]
+        with tempfile.TemporaryDirectory() as parting:
+            path = Path(parting) / one.name
+            path.write_bytes(one.file)
+            yield one, gr.DownloadButton(value=str(path), interactive=True), gr.Button(interactive=True)
+
+    def restored_from(path: Path, sketch: Sketch | None, kept: list):
+        record, mask = read_portable(path, studio.config.max_pixels)
+        known = [one.source for one in kept] + ([sketch.picture] if sketch else [])
+        settings, sketch, cut = restored(record, mask, known, studio)
+        view, line = region_values(sketch, cut, studio.config.region)
+        form = dict(zip(layout.form.components(), astuple(settings), strict=True))
+        return (
+            form
+            | dict(zip(layout.cut, astuple(cut), strict=True))
+            | {
+                edit.sketch: sketch,
+                layout.view: view,
+                layout.region_line: line,
+                layout.status: words.line("Everything is as it was: Edit makes the same picture again."),
+                tabs: gr.Tabs(selected="edit"),
+            }
+        )
+
+    def restored_kept(one: Kept | None, sketch: Sketch | None, kept: list):
+        if one is None:
+            raise ValueError("Choose a result first.")
+        with tempfile.TemporaryDirectory() as parting:
+            path = Path(parting) / "kept.png"
+            path.write_bytes(one.file)
+            return restored_from(path, sketch, kept)
+
+    def restored_file(file: dict | None, sketch: Sketch | None, kept: list):
+        if file is None:
+            return {layout.status: gr.skip()}
+        studio.check_size(Path(file["path"]), file.get("orig_name") or "")
+        return restored_from(Path(file["path"]), sketch, kept)
+
+    everything = [edit.sketch, layout.view, layout.region_line, layout.status, tabs]
+    everything += [*layout.cut, *layout.form.components()]
+    edit.finished.success(keep, [edit.results, kept], [kept, gallery], **AT_ONCE)
+    gallery.select(told(chosen), [kept], [picked, download, restore], show_progress="hidden", api_visibility="private")
+    restore.click(told(restored_kept), [picked, edit.sketch, kept], everything, **AT_ONCE)
+    dropped.upload(told(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **AT_ONCE)
+
+
+def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: Studio):
+    """Settings, sketch and sliders that make the recorded edit again.
+
+    Args:
+        known: pictures, one of which has to be the recorded one.
+
+    Raises:
+        ValueError: the record is none; its picture is not among the known ones.
+    """
+    settings = of_record(record)
+    told_of = record.get("picture") or {}
+    picture = next((one for one in known if digest(one) == told_of.get("sha256")), None)
+    if picture is None:
+        raise ValueError(
+            f"picture: this edit was made from {str(told_of.get('path', 'a picture'))[:80]!r}; put that one on the tab "
+            "Edit first, then drop the PNG here again. The file itself does not hold it."
+        )
+    picture = picture.copy()
+    picture.info["path"] = str(record["id"])  # the id keys the noise
+    captions = Captions(settings.source_caption, settings.target_caption)
+    found = FoundRegion(
+        mask=mask,
+        probability=np.asarray(mask, np.float32) / 255,
+        patches=None,
+        captions=captions,
+        mask_source=str(record.get("mask_source", "")),
+        note="as it is in the file",
+        timings={"region": 0.0},
+    )
+    settings = replace(settings, variants=1)
+    sketch = Sketch(picture, found, settings.instruction, given=True)
+    return settings, sketch, Cut(studio.config.region.threshold, 0, 0)

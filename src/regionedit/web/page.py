@@ -1,0 +1,113 @@
+"""The whole page: its tabs, its limits, and the server that shows it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regionedit.request_files import read_requests
+
+if TYPE_CHECKING:
+    from regionedit.config import AppConfig
+
+TITLE = "regionedit: say what to change, see where, change nothing else"
+KEPT_SECONDS = 900
+"""Files of the page are deleted so long after they came; what is being edited is in memory."""
+
+
+def make_page(config: AppConfig, jobs: Path):
+    """The Blocks, with its queue; nothing is served yet.
+
+    Args:
+        jobs: private folder for the work of batches.
+
+    Raises:
+        ValueError: something that the configuration names cannot be had.
+    """
+    import gradio as gr
+
+    from regionedit.web import edit_tab
+    from regionedit.web.api import api
+    from regionedit.web.batch_tab import batch_tab
+    from regionedit.web.compare_tab import compare_tab
+    from regionedit.web.edit_layout import edit_layout
+    from regionedit.web.history_tab import history_tab
+    from regionedit.web.studio import Studio
+
+    studio = Studio(config)
+    with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
+        with gr.Tabs() as tabs:
+            with gr.Tab("Edit", id="edit"):
+                layout = edit_layout(config, _examples(config))
+                edit = edit_tab.connect(layout, studio)
+            with gr.Tab("Batch"):
+                batch_tab(studio, layout.form.components(), jobs)
+            with gr.Tab("Compare"):
+                compare_tab(studio, layout, edit)
+            with gr.Tab("History"):
+                history_tab(studio, layout, edit, tabs)
+        api(studio)
+    page.queue(max_size=config.queue, default_concurrency_limit=4)
+    threading.Thread(target=studio.warm_up, daemon=True).start()
+    return page
+
+
+def serve(config: AppConfig) -> None:
+    """Open the page and answer until the process is stopped; whatever was uploaded is gone afterwards.
+
+    Raises:
+        ValueError: something that the configuration names cannot be had.
+        OSError: the port is taken.
+    """
+    password = _password(config)
+    folder = Path(tempfile.mkdtemp(prefix="regionedit-"))  # readable by this user alone
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "served")
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # events are remembered for a page that is not shown
+    try:
+        make_page(config, folder / "jobs").launch(**launch_settings(config, password))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch_settings(config: AppConfig, password: str | None) -> dict:
+    """What Gradio's `launch` is told."""
+    import gradio as gr
+
+    return {
+        "server_name": config.host,
+        "server_port": config.port or None,
+        "share": config.share,
+        "auth": (lambda _name, given: given == password) if password else None,
+        "max_file_size": f"{config.max_megabytes}mb",
+        "state_session_capacity": 200,
+        "enable_monitoring": False,
+        "run_history": False,
+        "footer_links": ["api"],
+        "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "css": resources.files(__package__).joinpath("page.css").read_text(),
+        "pwa": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+    }
+
+
+def _password(config: AppConfig) -> str | None:
+    if config.password_variable is None:
+        return None
+    password = os.environ.get(config.password_variable, "")
+    if not password:
+        raise ValueError(f"password_variable: the environment variable {config.password_variable} is empty or not set")
+    return password
+
+
+def _examples(config: AppConfig) -> list[list[str]]:
+    if config.examples is None:
+        return []
+    requests = read_requests(Path(config.examples))
+    return [[str(request.image), "; ".join(i.text for i in request.instructions)] for request in requests]

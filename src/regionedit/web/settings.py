@@ -1,0 +1,146 @@
+"""What a person sets on the page, made into a request and the configuration that answers it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from regionedit.records import Captions, EditRequest, Instruction
+from regionedit.request_files import split_instructions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from regionedit.config import AppConfig
+
+MAX_TEXT = 2000
+"""Characters of all instructions together, and of a caption; one instruction has at most `EditRequest` says."""
+
+MAX_INSTRUCTIONS = 8
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one edit; the page's form and the API's arguments.
+
+    Args:
+        instruction: one, or several separated by semicolons.
+        strengths: of each instruction, separated by semicolons; empty for 1. A single one holds for all.
+        seed: of the first variant; the others follow.
+        steps, guidance, image_guidance, start: of the generator, as in `GeneratorConfig`.
+        variants: pictures made of one request.
+        source_caption, target_caption: empty lets them be described.
+    """
+
+    instruction: str
+    strengths: str = ""
+    seed: int = 0
+    steps: int = 8
+    guidance: float = 7.5
+    image_guidance: float = 1.5
+    start: float = 1.0
+    variants: int = 1
+    source_caption: str = ""
+    target_caption: str = ""
+
+    @classmethod
+    def of(cls, config: AppConfig) -> Settings:
+        """The configuration's own, with no instruction yet."""
+        generator = config.generator
+        return cls("", "", 0, generator.steps, generator.guidance, generator.image_guidance, generator.start)
+
+    def check(self, config: AppConfig) -> None:
+        """Refuse what is outside the page's limits. Raises ValueError: one sentence that names the field."""
+        for name in ("instruction", "source_caption", "target_caption"):
+            if len(getattr(self, name)) > MAX_TEXT:
+                raise ValueError(f"{name}: {len(getattr(self, name))} characters, at most {MAX_TEXT} are accepted")
+        bounds = {
+            "seed": (0, MAX_SEED),
+            "steps": (1, config.max_steps),
+            "guidance": (1, 30),
+            "image_guidance": (1, 10),
+            "start": (0.05, 1),
+            "variants": (1, config.max_variants),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and low <= value <= high):
+                raise ValueError(f"{name}: {value!r} is outside {low} to {high}")
+
+    def instructions(self) -> tuple[Instruction, ...]:
+        """Raises ValueError: too many, or strengths that do not fit them."""
+        texts = split_instructions(self.instruction)
+        if len(texts) > MAX_INSTRUCTIONS:
+            raise ValueError(f"instruction: {len(texts)} parts between semicolons, at most {MAX_INSTRUCTIONS}")
+        given = [part.strip() for part in self.strengths.split(";") if part.strip()] or ["1"]
+        given = given * len(texts) if len(given) == 1 else given
+        try:
+            strengths = [float(part) for part in given]
+        except ValueError:
+            raise ValueError(f"strengths: {self.strengths[:40]!r} is not a number, or several: 1; 1.5") from None
+        if len(strengths) != len(texts) or not all(0 <= strength <= 10 for strength in strengths):
+            raise ValueError(
+                f"strengths: {len(strengths)} given for {len(texts)} instructions; give one for each, from 0 to 10"
+            )
+        return tuple(Instruction(text, strength) for text, strength in zip(texts, strengths, strict=True))
+
+    def request(self, picture: Image, mask: Image | None = None, variant: int = 0) -> EditRequest:
+        """The request for one variant; its id is the picture's name, as infer.py gives it.
+
+        Raises:
+            ValueError: no instruction, an empty or a too long one.
+        """
+        captions = Captions(self.source_caption.strip(), self.target_caption.strip())
+        return EditRequest(
+            image=picture,
+            instructions=self.instructions(),
+            seed=int(self.seed) + variant,
+            captions=captions if captions.source or captions.target else None,
+            mask=mask,
+            id=case_id(picture.info.get("path", "")),
+        )
+
+    def configuration(self, config: AppConfig) -> AppConfig:
+        """The page's configuration with these settings of the generator."""
+        generator = replace(
+            config.generator,
+            steps=int(self.steps),
+            guidance=float(self.guidance),
+            image_guidance=float(self.image_guidance),
+            start=float(self.start),
+        )
+        return replace(config, generator=generator)
+
+
+def of_record(record: Mapping[str, Any]) -> Settings:
+    """The settings that a run.json was made with.
+
+    Raises:
+        ValueError: not a run.json of an edit.
+    """
+    try:
+        generator = record["settings"]["generator"]
+        told = record["captions"] or {}
+        instructions = record["instructions"]
+        return Settings(
+            instruction="; ".join(str(i["text"]) for i in instructions),
+            strengths="; ".join(f"{float(i['strength']):g}" for i in instructions),
+            seed=int(record["seed"]),
+            steps=int(generator["steps"]),
+            guidance=float(generator["guidance"]),
+            image_guidance=float(generator["image_guidance"]),
+            start=float(generator["start"]),
+            source_caption=str(told.get("source", "")),
+            target_caption=str(told.get("target", "")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError("record: the picture's run.json is not one of an edit, or of another version") from None
+
+
+def case_id(path: str) -> str:
+    """A name for the case from its file's name: letters, digits, dot, dash and underscore."""
+    stem = re.sub(r"\.[A-Za-z]{2,5}$", "", path.replace("\\", "/").rsplit("/", 1)[-1])
+    return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "picture"

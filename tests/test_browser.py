@@ -1,0 +1,270 @@
+"""The page as a person meets it, in a real browser. `make test-browser`."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser import PATIENCE, ROOT, chromium, served
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+EXAMPLES = ROOT / "docs" / "examples"
+TEXT = "replace the yellow circle with a green square"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page.set_default_timeout(PATIENCE)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.goto(address)
+    page.wait_for_selector("#find")
+    yield page
+    page.close()
+    assert errors == []
+
+
+def says(page, place: str, text: str) -> str:
+    page.wait_for_function(
+        "([place, text]) => document.querySelector(place).innerText.includes(text)", arg=[place, text]
+    )
+    return page.inner_text(place)
+
+
+def region_picture(page) -> str:
+    return page.get_attribute("#region img", "src")
+
+
+def upload(page, file=EXAMPLES / "circle.png") -> None:
+    page.set_input_files("#picture input[type=file]", str(file))
+    page.wait_for_selector("#region img[src^=data]")
+
+
+def write(page, text: str) -> None:
+    page.fill("#instruction textarea", text)
+
+
+def find(page) -> str:
+    page.click("#find")
+    return says(page, "#region-line", "found by")
+
+
+def drag(page, *points) -> None:
+    """Along points given as shares of the picture's width and height."""
+    before = region_picture(page)
+    box = page.locator("#region canvas").bounding_box()
+    (x, y), *rest = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in points]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for x, y in rest:
+        page.mouse.move(x, y, steps=4)
+    page.mouse.up()
+    page.wait_for_function("old => document.querySelector('#region img').src !== old", arg=before)
+
+
+def edit(page) -> str:
+    page.click("#edit")
+    return says(page, "#status", "outside the region")
+
+
+def download(page, path):
+    with page.expect_download() as waiting:
+        page.click("#download")
+    waiting.value.save_as(path)
+    return path
+
+
+def toast(page) -> str:
+    page.wait_for_selector(".toast-body")
+    return page.inner_text(".toast-body")
+
+
+def test_find_correct_edit_and_download(page, tmp_path):
+    upload(page)
+    write(page, TEXT)
+    assert "found by learned" in find(page)
+    page.get_by_text("Settings", exact=True).click()
+    assert page.input_value("#target-caption >> textarea, input").startswith("a green square")
+    drag(page, (0.1, 0.1), (0.4, 0.1))
+    assert "0 pixels changed outside the region" in edit(page)
+    path = download(page, tmp_path / "edited.png")
+    source, edited = (np.asarray(Image.open(p).convert("RGB")) for p in (EXAMPLES / "circle.png", path))
+    carried = Image.open(path).info
+    record = json.loads(carried["regionedit.run.json"])
+    assert record["mask_source"] == "drawn" and record["picture"]["path"] == "circle.png"
+    changed = (source != edited).any(-1)
+    assert changed[26, 60] or changed[26, 50]  # where it was painted
+    assert changed.any() and not changed[:, 160:].any()  # the triangle
+
+
+def test_sliders_act_without_finding_again(page):
+    upload(page)
+    write(page, TEXT)
+    share = find(page)
+    before = region_picture(page)
+    page.fill("#threshold input[type=number]", "0.9")
+    page.press("#threshold input[type=number]", "Enter")
+    page.wait_for_function("old => document.querySelector('#region img').src !== old", arg=before)
+    assert page.inner_text("#region-line") != share
+
+
+def test_a_tap_takes_the_whole_thing(page):
+    upload(page)
+    page.click("#region [data-tool=take]")
+    box = page.locator("#region canvas").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.31, box["y"] + box["height"] * 0.6)
+    says(page, "#region-line", "will be edited")
+    page.click("#region [data-do=undo]")
+    says(page, "#region-line", "No region yet")
+
+
+def test_edit_alone_finds_the_region_first(page):
+    page.locator("#examples img").first.click()
+    page.wait_for_selector("#region img[src^=data]")
+    assert "0 pixels changed outside" in edit(page)
+    assert "found by learned" in page.inner_text("#region-line")
+
+
+def test_an_edit_can_be_cancelled(page):
+    upload(page)
+    write(page, TEXT)
+    find(page)
+    page.get_by_text("Settings", exact=True).click()
+    page.fill("#steps input[type=number]", "100")
+    page.press("#steps input[type=number]", "Enter")
+    page.click("#edit")
+    says(page, "#status", "step ")
+    page.click("#cancel")
+    says(page, "#status", "Cancelled")
+    page.wait_for_selector("#edit:visible")
+    page.fill("#steps input[type=number]", "2")
+    page.press("#steps input[type=number]", "Enter")
+    assert "0 pixels changed outside" in edit(page)
+
+
+def test_a_download_dropped_in_makes_the_same_picture_again(page, browser, address, tmp_path):
+    upload(page)
+    write(page, TEXT)
+    find(page)
+    drag(page, (0.1, 0.1), (0.4, 0.1))
+    page.get_by_text("Settings", exact=True).click()
+    page.fill("#seed input", "41")
+    edit(page)
+    first = download(page, tmp_path / "first.png")
+    another = browser.new_page(accept_downloads=True)
+    another.set_default_timeout(PATIENCE)
+    another.goto(address)
+    another.wait_for_selector("#find")
+    upload(another)
+    another.get_by_role("tab", name="History").click()
+    another.set_input_files("#reproduce input[type=file]", str(first))
+    says(another, "#region-line", "as it is in the file")
+    assert another.input_value("#instruction textarea") == TEXT
+    edit(another)
+    again = download(another, tmp_path / "again.png")
+    another.close()
+    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(again)))
+
+
+def test_the_session_remembers_its_results(page):
+    upload(page)
+    write(page, TEXT)
+    edit(page)
+    page.get_by_role("tab", name="History").click()
+    page.wait_for_selector("#history img")
+    page.locator("#history img").first.click()
+    page.wait_for_selector("#history-restore:not([disabled])")
+    page.click("#history-restore")
+    says(page, "#status", "Everything is as it was")
+
+
+def test_a_batch_with_one_bad_picture(page, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    page.get_by_role("tab", name="Batch").click()
+    files = [str(EXAMPLES / name) for name in ("ring.png", "square.png", "requests.jsonl", "circle.png", "cross.png")]
+    page.set_input_files("#batch-files input[type=file]", files)
+    page.wait_for_selector("#batch-files .file-preview")
+    page.click("#batch-run")
+    says(page, "#batch-status", "4 of 4")
+    page.wait_for_selector("#batch-download:not([disabled])")
+    with page.expect_download() as waiting:
+        page.click("#batch-download")
+    waiting.value.save_as(tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert {"ring/result.png", "ring/mask.png", "ring/run.json", "contact_sheet.png"} <= set(archive.namelist())
+    page.click("#batch-run")
+    says(page, "#batch-status", "4 finished before")
+
+
+def test_systems_are_compared(page):
+    upload(page)
+    write(page, TEXT)
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#compare-run")
+    says(page, "#compare-status", "2 of 2")
+    page.wait_for_selector("#compare-picture img")
+    assert "learned" in page.inner_text("#compare-table") and "InstructPix2Pix" in page.inner_text("#compare-table")
+    page.wait_for_selector("#compare-study:not([disabled])")
+
+
+def test_a_corrupt_upload_is_one_sentence(page, tmp_path):
+    bad = tmp_path / "broken.png"
+    bad.write_bytes((EXAMPLES / "circle.png").read_bytes()[:900])
+    page.set_input_files("#picture input[type=file]", str(bad))
+    said = toast(page)
+    assert "broken.png" in said and "Traceback" not in said and str(tmp_path) not in said
+
+
+def test_ten_thousand_characters_are_refused(page):
+    upload(page)
+    write(page, "x" * 10_000)
+    page.click("#find")
+    assert "10000 characters, at most 2000" in toast(page)
+
+
+def test_script_tags_are_text(page):
+    upload(page)
+    write(page, "<script>alert(1)</script><img src=x onerror=alert(2)>")
+    page.click("#edit")
+    assert "<script>alert(1)</script>" in toast(page)
+    page.wait_for_timeout(500)  # an alert would be counted as an error by the fixture
+
+
+def test_two_tabs_do_not_see_each_other(page, browser, address):
+    another = browser.new_page()
+    another.set_default_timeout(PATIENCE)
+    another.goto(address)
+    another.wait_for_selector("#find")
+    upload(page)
+    upload(another, EXAMPLES / "square.png")
+    write(page, TEXT)
+    write(another, "make the blue square red")
+    page.click("#edit")
+    another.click("#edit")
+    says(page, "#status", "outside the region")
+    says(another, "#status", "outside the region")
+    for one, name in ((page, "circle.png"), (another, "square.png")):
+        one.get_by_text("How it was made").click()
+        one.wait_for_selector("#details")
+        assert name in one.inner_text("#details")
+    another.close()

@@ -1,0 +1,114 @@
+"""Uploads become the requests of a batch; a list names uploaded files and nothing else; what is finished stays."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from regionedit.config import AppConfig, EditConfig
+from regionedit.web.batch_files import gather, zipped
+from regionedit.web.batch_tab import edit_all
+from regionedit.web.settings import Settings
+from regionedit.web.studio import Studio
+from tests.test_infer import RESULT, photo
+
+TEXT = "make the red circle blue"
+SETTINGS = Settings(TEXT, steps=2, guidance=3.0)
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_edit_config) -> Studio:
+    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
+    given |= {"mask_source": "centre_box", "generator": replace(tiny_edit_config.generator, steps=2)}
+    return Studio(AppConfig(**given, max_pictures=4))
+
+
+@pytest.fixture
+def uploads(tmp_path) -> list[tuple[Path, str]]:
+    return [(photo(tmp_path / f"up{k}" / "x.png", seed=k), name) for k, name in enumerate(("a.png", "b.png"))]
+
+
+def with_list(tmp_path, uploads, name: str, text: str):
+    path = tmp_path / "list"
+    path.write_text(text)
+    return [*uploads, (path, name)]
+
+
+def test_every_picture_gets_the_instruction(studio, uploads, tmp_path):
+    requests = gather(studio, uploads, SETTINGS, tmp_path / "job")
+    assert [(request.id, request.instructions[0].text) for request in requests] == [("a", TEXT), ("b", TEXT)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "image,instruction,seed\nb.png,remove it,3\n"),
+        ("l.jsonl", json.dumps({"image": "b.png", "instruction": "remove it", "seed": 3}) + "\n"),
+    ],
+)
+def test_a_list_says_what_to_do_with_each(studio, uploads, tmp_path, name, text):
+    (request,) = gather(studio, with_list(tmp_path, uploads, name, text), SETTINGS, tmp_path / "job")
+    assert (request.id, request.instructions[0].text, request.seed) == ("b", "remove it", 3)
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "../up0/x.png", "..\\x.png", "sub/../a.png", ""])
+def test_a_list_reads_no_file_of_the_server(studio, uploads, tmp_path, image):
+    listed = with_list(tmp_path, uploads, "l.jsonl", json.dumps({"image": image, "instruction": "x"}))
+    with pytest.raises(ValueError) as refused:
+        gather(studio, listed, SETTINGS, tmp_path / "job")
+    assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("l.jsonl", "{", "line 1: not JSON"),
+        ("l.jsonl", '{"image": "none.png", "instruction": "x"}', "no such file"),
+        ("l.jsonl", '["a.png"]', "not a JSON object"),
+        ("l.csv", "image,instruction,seed\na.png,x,many\n", "seed"),
+        ("l.csv", "picture\na.png\n", "unknown field"),
+        ("l.exe", "", "neither a picture nor a list"),
+        ("a.png", "", "uploaded twice"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_where(studio, uploads, tmp_path, name, text, said):
+    with pytest.raises(ValueError, match=said) as refused:
+        gather(studio, with_list(tmp_path, uploads, name, text), SETTINGS, tmp_path / "job")
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_nothing_and_too_much_are_refused(studio, uploads, tmp_path):
+    with pytest.raises(ValueError, match="choose pictures"):
+        gather(studio, [], SETTINGS, tmp_path / "job")
+    with pytest.raises(ValueError, match="at most 4"):
+        gather(studio, uploads * 3, SETTINGS, tmp_path / "job")
+
+
+def test_a_batch_goes_on_where_it_stopped_and_comes_as_a_zip(studio, uploads, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    settings = replace(SETTINGS, source_caption="", target_caption="")
+    studio.editor.models.describer._write = lambda asked, pictures: [_captions()] * len(asked)
+    job, out = tmp_path / "job", tmp_path / "out"
+    first = edit_all(studio, gather(studio, [*uploads, (bad, "bad.png")], settings, job), settings, out)
+    *_, items = first
+    assert {item.id for item in items if item.share is not None} == {"a", "b"}
+    (failed,) = [item for item in items if item.failure]
+    assert failed.id == "bad" and str(tmp_path) not in failed.failure
+    record = json.loads((out / "a" / "run.json").read_text())
+    assert record["picture"]["path"] == "a.png" and str(tmp_path) not in json.dumps(record["picture"])
+    *_, again = edit_all(studio, gather(studio, uploads, settings, job), settings, out)
+    assert [item.share for item in again] == [None, None]
+    with zipfile.ZipFile(zipped(out, tmp_path / "all.zip")) as archive:
+        names = set(archive.namelist())
+    assert names >= {f"a/{name}" for name in RESULT} and "contact_sheet.png" in names
+
+
+def _captions():
+    from regionedit.records import Captions
+
+    return Captions("a red circle", "a blue circle")

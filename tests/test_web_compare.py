@@ -1,0 +1,69 @@
+"""One request under several mask sources; what was compared becomes the items of a human study."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import fields
+
+import pytest
+
+from regionedit.config import AppConfig, EditConfig
+from regionedit.evaluation.benchmarks import BENCHMARKS
+from regionedit.web.comparison import COLUMNS, MARKED, Comparer, sheet, study_items
+from regionedit.web.settings import Settings
+from regionedit.web.sketch import Cut, Sketch
+from regionedit.web.studio import Studio
+from tests.test_infer import photo
+
+SETTINGS = Settings("make the red circle blue", steps=2, source_caption="a red circle", target_caption="a blue circle")
+
+
+@pytest.fixture(scope="module")
+def comparer(tiny_edit_config, tiny_judge_dir) -> Comparer:
+    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
+    return Comparer(Studio(AppConfig(**given, judge=f"local-dir:{tiny_judge_dir}")))
+
+
+@pytest.fixture
+def picture(comparer, tmp_path):
+    return comparer.studio.open(photo(tmp_path / "a.png"))
+
+
+def answers(comparer, picture, *sources):
+    cut = Cut.of(comparer.studio.config.region)
+    return list(comparer.compare(SETTINGS, Sketch(picture), cut, sources, []))
+
+
+def test_every_system_has_a_row_with_times_and_scores(comparer, picture):
+    made = answers(comparer, picture, "centre_box", "everything", MARKED)
+    rows = [dict(zip(COLUMNS, answer.row(), strict=True)) for answer in made]
+    assert [row["system"] for row in rows] == ["centre_box", "everything", MARKED]
+    assert [row["edited, %"] for row in rows] == [25.0, 100.0, 0.0]
+    assert {row["pixels changed outside"] for row in rows} == {0}
+    assert all(isinstance(row["clip_direction"], float) for row in rows[:2])
+    assert sheet(made).width > 3 * 256
+
+
+def test_one_that_fails_does_not_stop_the_others(comparer, picture):
+    failed, made = answers(comparer, picture, "sam", "everything")
+    assert "click" in failed.row()[0] and made.result is not None
+
+
+def test_only_what_is_offered_is_compared(comparer, picture):
+    assert "sam" not in comparer.mask_sources()
+    with pytest.raises(ValueError, match="not offered"):
+        answers(comparer, picture, "learned + sam")
+    with pytest.raises(ValueError, match="at least two"):
+        answers(comparer, picture)
+
+
+def test_human_study_items_are_what_a_study_reads(comparer, picture, tmp_path):
+    made = answers(comparer, picture, "centre_box", "everything")
+    with zipfile.ZipFile(study_items([made, made], tmp_path / "items.zip")) as archive:
+        archive.extractall(tmp_path / "items")
+    cases = list(BENCHMARKS["folder"](tmp_path / "items" / "data"))
+    assert [case.id for case in cases] == ["case_001", "case_002"]
+    assert {path.name for path in (tmp_path / "items" / "systems" / "everything").iterdir()} == {
+        "case_001.png",
+        "case_002.png",
+    }

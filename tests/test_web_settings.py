@@ -1,0 +1,83 @@
+"""What a person sets becomes a request, within the page's limits; a record gives the settings back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from regionedit.config import AppConfig
+from regionedit.records import Captions
+from regionedit.web import words
+from regionedit.web.settings import Settings, case_id, of_record
+
+CONFIG = AppConfig()
+PLAIN = Settings("make the ring blue")
+
+
+def test_a_request():
+    picture = Image.new("RGB", (8, 8))
+    picture.info["path"] = "my photo.jpeg"
+    settings = Settings("make the ring blue; remove the cross", "1; 2.5", seed=7, target_caption=" a blue ring ")
+    request = settings.request(picture, variant=2)
+    assert [(i.text, i.strength) for i in request.instructions] == [
+        ("make the ring blue", 1.0),
+        ("remove the cross", 2.5),
+    ]
+    assert (request.seed, request.id, request.captions) == (9, "my_photo", Captions("", "a blue ring"))
+    assert PLAIN.request(picture).captions is None
+
+
+def test_the_generator_gets_its_settings():
+    config = replace(PLAIN, steps=20, guidance=5.0).configuration(CONFIG)
+    assert (config.generator.steps, config.generator.guidance) == (20, 5.0)
+    assert config.generator.path == CONFIG.generator.path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("steps", 10_000),
+        ("steps", None),
+        ("seed", -1),
+        ("variants", 99),
+        ("guidance", float("nan")),
+        ("start", 0),
+        ("instruction", "x" * 10_000),
+        ("target_caption", "x" * 10_000),
+    ],
+)
+def test_what_is_outside_the_limits_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        replace(PLAIN, **{name: value}).check(CONFIG)
+
+
+@pytest.mark.parametrize("strengths", ["1; 2", "strong", "-1", "99"])
+def test_strengths_that_do_not_fit(strengths):
+    with pytest.raises(ValueError, match="^strengths: "):
+        replace(PLAIN, strengths=strengths).instructions()
+
+
+def test_too_many_instructions():
+    with pytest.raises(ValueError, match="at most 8"):
+        replace(PLAIN, instruction="a; " * 20).instructions()
+
+
+@pytest.mark.parametrize("record", [{}, {"settings": 3}, {"settings": {"generator": {}}}, {"instructions": "x"}])
+def test_a_record_that_is_none(record):
+    with pytest.raises(ValueError, match="^record: "):
+        of_record(record)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("a.png", "a"), ("../../etc/passwd", "passwd"), ("", "picture"), ("x.y.jpeg", "x.y"), ("<b>.png", "b")],
+)
+def test_a_case_is_called_after_its_file(path, name):
+    assert case_id(path) == name
+
+
+def test_what_is_said_holds_no_markup():
+    assert "<script>" not in words.line("<script>alert(1)</script>")

@@ -1,0 +1,98 @@
+"""The region on the page: sliders and corrections make a mask without a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionedit.config import RegionConfig
+from regionedit.display import difference, heat_map
+from regionedit.records import FoundRegion
+from regionedit.results import changed_outside
+from regionedit.web.sketch import Cut, Sketch, stroke_mask
+
+CONFIG = RegionConfig()
+
+
+def picture(width=40, height=30) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def found(patches=None) -> FoundRegion:
+    """Probability rises from left to right; the mask is where it is above one half."""
+    probability = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1))
+    mask = Image.fromarray(((probability > 0.5) * 255).astype(np.uint8))
+    return FoundRegion(mask, probability, patches, None, "learned", "", {"region": 0.0})
+
+
+def columns(mask: Image.Image) -> int:
+    return int((np.asarray(mask)[0] > 0).sum())
+
+
+def test_the_sliders_cut_grow_and_soften():
+    sketch = Sketch(picture(), found())
+    assert columns(sketch.mask(Cut(0.5, 0, 0), CONFIG)) == 20
+    assert columns(sketch.mask(Cut(0.8, 0, 0), CONFIG)) == 8
+    assert columns(sketch.mask(Cut(0.5, 3, 0), CONFIG)) == 23
+    assert columns(sketch.mask(Cut(0.5, -3, 0), CONFIG)) == 17
+    soft = np.asarray(sketch.mask(Cut(0.5, 0, 5), CONFIG))[0]
+    assert (soft[:20] == 0).all() and soft[-1] == 255 and len(set(soft[20:])) > 3
+
+
+def test_another_threshold_keeps_what_the_configuration_dilates():
+    sketch = Sketch(picture(), found(np.zeros((8, 8), np.float32)))
+    assert columns(sketch.mask(Cut(0.8, 0, 0), RegionConfig(dilate=1.0))) == 8 + 5  # a patch is five pixels wide
+
+
+def test_corrections_win_over_the_sliders_and_can_be_undone():
+    sketch = Sketch(picture(), found())
+    left = stroke_mask((40, 30), [(3, 15)], 2)
+    added = sketch.corrected(left, adds=True)
+    mask = np.asarray(added.mask(Cut(0.9, 0, 0), CONFIG))
+    assert mask[15, 3] == 255 and mask[2, 3] == 0
+    erased = added.corrected(stroke_mask((40, 30), [(0, 15), (39, 15)], 3), adds=False)
+    assert np.asarray(erased.mask(Cut(0.1, 0, 0), CONFIG))[15].max() == 0
+    assert np.asarray(erased.undone().mask(Cut(0.9, 0, 0), CONFIG))[15, 3] == 255
+    assert erased.cleared().mask(Cut(0.5, 0, 0), CONFIG).tobytes() == sketch.mask(Cut(0.5, 0, 0), CONFIG).tobytes()
+    assert sketch.is_own(Cut(0.5, 0, 0), CONFIG) and not sketch.is_own(Cut(0.5, 1, 0), CONFIG)
+    assert not added.is_own(Cut(0.5, 0, 0), CONFIG)
+
+
+def test_a_region_of_another_instruction_is_stale_and_a_painted_one_never():
+    assert Sketch(picture()).is_stale("a") and Sketch(picture(), found(), "b").is_stale("a")
+    assert not Sketch(picture(), found(), "a").is_stale("a")
+    assert not Sketch(picture()).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True).is_stale("a")
+
+
+def test_a_region_can_be_painted_where_nothing_was_found():
+    sketch = Sketch(picture()).corrected(stroke_mask((40, 30), [(10, 10)], 4), adds=True)
+    assert sketch.mask(Cut.of(CONFIG), CONFIG).getbbox() == (6, 6, 15, 15)
+    assert sketch.shown(Cut.of(CONFIG), CONFIG).size == (40, 30)
+
+
+@pytest.mark.parametrize("points", [[], [["x", 1]], [[1]], [[float("nan"), 1]], None])
+def test_a_stroke_that_is_none_is_refused(points):
+    with pytest.raises(ValueError, match="stroke"):
+        stroke_mask((40, 30), points, 3)
+
+
+def test_a_stroke_outside_the_picture_changes_nothing():
+    assert stroke_mask((40, 30), [(-1e6, -1e6)], 1e9).size == (40, 30)
+    assert stroke_mask((40, 30), [(-100, -100)], 3).getbbox() is None
+
+
+def test_the_heat_map_leaves_alone_what_is_improbable():
+    source, region = picture(), found()
+    shown = np.asarray(heat_map(source, region.probability, region.mask))
+    assert np.array_equal(shown[:, 0], np.asarray(source)[:, 0]) and (shown != np.asarray(source)).any()
+
+
+def test_pixels_outside_are_counted():
+    source = picture()
+    mask = Image.new("L", source.size)
+    mask.paste(255, (0, 0, 10, 10))
+    result = source.copy()
+    result.paste((0, 0, 0), (5, 5, 12, 6))
+    assert changed_outside(source, result, mask) == 2 and changed_outside(source, source, mask) == 0
+    assert np.asarray(difference(source, result)).any() and not np.asarray(difference(source, source)).any()

@@ -1,0 +1,163 @@
+"""What the page does, without the page: uploads, regions, edits, previews, results that carry their record."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionedit.config import AppConfig, EditConfig
+from regionedit.editor import Editor
+from regionedit.images import png
+from regionedit.results import changed_outside
+from regionedit.web.portable import portable_png, read_portable
+from regionedit.web.settings import Settings, of_record
+from regionedit.web.sketch import Cut, Sketch, stroke_mask
+from regionedit.web.streaming import streamed
+from regionedit.web.studio import Studio
+from tests.test_infer import photo
+
+TEXT = "make the red circle blue"
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_edit_config) -> Studio:
+    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
+    return Studio(AppConfig(**given | {"max_pixels": 100_000, "max_megabytes": 1, "mask_source": "clip_similarity"}))
+
+
+@pytest.fixture
+def picture(studio, tmp_path):
+    return studio.open(photo(tmp_path / "tmp_ab12.png"), "my photo.png")
+
+
+SETTINGS = Settings(TEXT, steps=2, guidance=3.0, source_caption="a red circle", target_caption="a blue circle")
+
+
+def test_a_picture_knows_its_name_and_no_folder_of_the_server(picture):
+    assert picture.info["path"] == "my photo.png"
+
+
+@pytest.mark.parametrize("data", [b"", b"not a picture", b"<svg/>", b"\x89PNG\r\n\x1a\n" + b"0" * 50])
+def test_a_bad_upload_is_one_sentence_that_shows_no_folder(studio, tmp_path, data):
+    path = tmp_path / "secret_folder" / "x.png"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(ValueError) as refused:
+        studio.open(path, "x.png")
+    assert "secret_folder" not in str(refused.value) and "x.png" in str(refused.value)
+
+
+def test_an_upload_is_bounded_in_bytes_and_pixels(studio, tmp_path):
+    with pytest.raises(ValueError, match="max_pixels"):
+        studio.open(photo(tmp_path / "wide.png", 1000, 200))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 330, 3), np.uint8)).save(tmp_path / "b.bmp")
+    (tmp_path / "b.bmp").open("ab").write(bytes(1_000_000))
+    with pytest.raises(ValueError, match="MB, at most 1"):
+        studio.open(tmp_path / "b.bmp")
+
+
+def test_an_untouched_region_gives_what_the_editor_gives_alone(studio, picture):
+    sketch, cut = studio.find(SETTINGS, Sketch(picture)), Cut.of(studio.config.region)
+    (result,) = studio.edit(SETTINGS, sketch, cut)
+    alone = Editor.from_config(SETTINGS.configuration(studio.config)).edit(SETTINGS.request(picture))
+    assert png(result.image) == png(alone.image) and result.record["digest"] == alone.record["digest"]
+    assert np.array_equal(np.asarray(result.mask), np.asarray(sketch.mask(cut, studio.config.region)))
+
+
+def test_a_corrected_region_is_edited_and_nothing_else(studio, picture):
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
+    (result,) = studio.edit(SETTINGS, sketch, Cut.of(studio.config.region))
+    assert result.record["mask_source"] == "drawn" and result.mask.getbbox() == (14, 14, 27, 27)
+    assert changed_outside(picture, result.image, result.mask) == 0
+    assert (np.asarray(picture) != np.asarray(result.image)).any()
+
+
+def test_variants_have_seeds_of_their_own(studio, picture):
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
+    results = studio.edit(replace(SETTINGS, variants=3), sketch, Cut.of(studio.config.region))
+    assert [result.record["seed"] for result in results] == [0, 1, 2]
+    assert len({result.image.tobytes() for result in results}) == 3
+
+
+def test_a_click_takes_a_thing_or_says_why_not(studio, picture):
+    assert studio.thing_at(picture, (10, 10)).size == picture.size
+    with pytest.raises(ValueError, match="outside"):
+        studio.thing_at(picture, (1000, 10))
+
+
+def test_previews_tell_of_every_step(studio, picture, monkeypatch):
+    monkeypatch.setattr("regionedit.web.studio.PREVIEW_EVERY", 0)
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
+    seen = []
+    studio.edit(SETTINGS, sketch, Cut.of(studio.config.region), lambda *news: seen.append(news))
+    assert [news[:2] for news in seen] == [(1, 2), (2, 2)]
+    assert seen[0][2][0].size == picture.size and seen[1][2] is None
+
+
+def test_watching_changes_no_pixel(studio, picture):
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
+    cut = Cut.of(studio.config.region)
+    (watched,), (alone,) = studio.edit(SETTINGS, sketch, cut, lambda *news: None), studio.edit(SETTINGS, sketch, cut)
+    assert watched.image.tobytes() == alone.image.tobytes()
+
+
+def test_the_other_generator_tells_of_its_steps(tiny_edit_config, tiny_ip2p_dir, picture):
+    generator = replace(tiny_edit_config.generator, name="instruct_pix2pix", path=str(tiny_ip2p_dir))
+    seen = []
+    editor = Editor(replace(tiny_edit_config, generator=generator, mask_source="everything"))
+    alone = editor.edit(SETTINGS.request(picture))
+    editor.watch = lambda step, steps, guess: seen.append((step, steps, tuple(guess().shape)))
+    assert editor.edit(SETTINGS.request(picture)).image.tobytes() == alone.image.tobytes()
+    assert seen == [(1, 2, (1, 3, 44, 60)), (2, 2, (1, 3, 44, 60))]
+
+
+def test_an_edit_that_nobody_waits_for_stops(studio, picture):
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
+    ended, steps = threading.Event(), []
+
+    def work(tell):
+        try:
+            preview = lambda step, *_: (steps.append(step), tell(step))  # noqa: E731
+            return studio.edit(replace(SETTINGS, steps=90), sketch, Cut.of(studio.config.region), preview)
+        finally:
+            ended.set()
+
+    news = streamed(work)
+    assert next(news) >= 1
+    news.close()
+    assert ended.wait(10) and max(steps) < 90
+    assert studio.lock.acquire(timeout=1)
+    studio.lock.release()
+
+
+def test_an_error_of_the_work_reaches_who_listens():
+    def work(tell):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        list(streamed(work))
+
+
+def test_a_download_carries_its_record_and_region_and_not_the_source(studio, picture, tmp_path):
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
+    (result,) = studio.edit(replace(SETTINGS, seed=5), sketch, Cut.of(studio.config.region))
+    path = tmp_path / "down.png"
+    path.write_bytes(portable_png(result))
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(result.image))
+    record, mask = read_portable(path, 100_000)
+    assert record == json.loads(json.dumps(result.record)) and mask.tobytes() == result.mask.tobytes()
+    settings = of_record(record)
+    assert (settings.instruction, settings.seed, settings.steps) == (TEXT, 5, 2)
+    (again,) = studio.edit(settings, Sketch(picture), Cut.of(studio.config.region), mask=mask)
+    assert png(again.image) == png(result.image)
+
+
+def test_a_picture_without_a_record_says_so(picture, tmp_path):
+    picture.save(tmp_path / "plain.png")
+    with pytest.raises(ValueError, match="carries no run.json"):
+        read_portable(tmp_path / "plain.png", 100_000)
