@@ -66,7 +66,8 @@ test-data: install  ## data at scale: kill loops, Ray on this machine (installs 
 	$(PY) -m uv pip install --python $(PY) --constraint requirements.lock "ray[data]>=2.40"
 	$(PY) -m pytest -m slow tests/test_killed_instructions.py tests/test_whole_way.py
 
-bench: install  ## speed and cost beside named baselines: benchmarks/results.json
+bench: export HF_HUB_OFFLINE := 1
+bench: install  ## speed and cost beside named baselines: benchmarks/results.json, RESULTS.md
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
@@ -74,6 +75,10 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.scoring
 	$(PY) -m benchmarks.filters
 	$(PY) -m benchmarks.step_cost
+	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.edit
+	$(PY) -m benchmarks.resume
 	$(PY) -m benchmarks.page
 
 lint: install  ## style

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import string
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import torch
 
 from benchmarks import full_size_models
 from benchmarks.results import record
+from benchmarks.tiny_parts import tiny_parts
 from regionedit.config import GeneratorConfig, RegionConfig
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.mask_sources.fixed import Everything
@@ -55,40 +55,15 @@ def random_unet() -> torch.nn.Module:
 
 def pipeline():
     """The library's pipeline around the U-Net; everything else is as small as fits."""
-    from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
-    tokenizer = CLIPTokenizer().train_new_from_iterator([string.ascii_lowercase], vocab_size=560)
-    tokenizer.model_max_length = 77
     settings = full_size_models.INPAINT_SCHEDULER
     return StableDiffusionInstructPix2PixPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8,) * 4,
-            latent_channels=4,
-            norm_num_groups=8,
-            mid_block_add_attention=False,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=768,
-                intermediate_size=768,
-                num_hidden_layers=1,
-                max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        ),
-        tokenizer=tokenizer,
+        **tiny_parts(),
         unet=random_unet(),
         scheduler=EulerAncestralDiscreteScheduler(
             **{name: settings[name] for name in ("beta_start", "beta_end", "beta_schedule", "steps_offset")}
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
 
 

@@ -101,6 +101,13 @@ def inpaint_modules() -> dict[str, nn.Module]:
     }
 
 
+def tiny_decoder() -> nn.Module:
+    """TAESD: madebyollin/taesd has the library's default configuration."""
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny()
+
+
 def inpaint_scheduler():
     """Its noise schedule, with real numbers even where the default device is meta."""
     from diffusers import DDIMScheduler

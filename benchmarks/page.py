@@ -84,19 +84,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         answers, cold, preview, edit = served()
         command = alone(folder)
-        record("page: cold start to an answering page, against infer.py's one picture", answers, command, "s")
-        record("page: cold start to a first region, against infer.py's one picture", cold, command, "s")
+        record("page_answers", answers, command, "s")
+        record("page_cold_start", cold, command, "s")
         config = load_config(AppConfig, CONFIG)
         studio = Studio(replace(config, max_pictures=count))
         studio.warm_up()
         settings = replace(Settings.of(config), instruction=TEXT)
         sketch = Sketch(studio.open(PICTURE))
         own_preview = median(lambda: studio.editor.find(settings.request(sketch.picture)))
-        record("page: region preview over HTTP, against the editor's own", preview, own_preview, "s")
+        record("page_preview", preview, own_preview, "s")
         slow = studio.editor.using(studio.editor.config.mask_source)
         slow.config = replace(settings, steps=STEPS).configuration(slow.config)
         own_edit = median(lambda: slow.edit(settings.request(sketch.picture)))
-        record(f"page: edit of {STEPS} steps over HTTP, against the editor's own", edit, own_edit, "s")
+        record(f"page_edit_{STEPS}_steps", edit, own_edit, "s")
 
         uploads = [(PICTURE, f"picture_{k}.png") for k in range(count)]
         requests = gather(studio, uploads, settings, Path(folder) / "uploads")
@@ -110,7 +110,7 @@ def main() -> None:
         for request in opened:
             studio.editor.edit(request)
         loop = count / (time.perf_counter() - began)
-        record(f"page: batch of {count} pictures, against Editor.edit in a loop", batch, loop, "pictures/s")
+        record(f"page_batch_{count}", batch, loop, "pictures/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""benchmarks/results.json: every benchmark's latest figure beside the baseline measured in the same run."""
+"""benchmarks/results.json and RESULTS.md: every benchmark's latest figure beside the baseline of the same run."""
 
 from __future__ import annotations
 
@@ -24,4 +24,24 @@ def record(name: str, ours: float, baseline: float, unit: str, machine: str | No
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = {"ratio": ratio, "ours": ours, "baseline": baseline, "unit": unit, "machine": machine}
     write_atomic(RESULTS, (json.dumps(results, indent=2, sort_keys=True) + "\n").encode())
+    write_atomic(RESULTS.with_name("RESULTS.md"), table(results).encode())
     return ratio
+
+
+def table(results: dict[str, dict]) -> str:
+    """All results as a page, a row each."""
+    lines = [
+        "# What the benchmarks said",
+        "",
+        "Written by `make bench` and by each benchmark; what is compared stands at the top of its file. Ratio: ours to",
+        "the baseline of the same run.",
+        "",
+        "| | ours | baseline | unit | ratio | machine |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in sorted(results.items()):
+        numbers = [f"{found[field]:.4g}" for field in ("ours", "baseline")]
+        lines.append(
+            f"| {name} | {' | '.join(numbers)} | {found['unit']} | {found['ratio']:.3g} | {found['machine']} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Compute once what training's frozen networks say of samples that never change; training then reads it.
 
-    python data_prep/cache_features.py --config configs/train_sd15.yaml --data.features data/features
-    python train.py                    --config configs/train_sd15.yaml --data.features data/features
+    python data_prep/cache_features.py --config configs/train_sd15_fast512.yaml --data.features data/features
+    python train.py                    --config configs/train_sd15_fast512.yaml --data.features data/features
 
 `{shard}.text_features.safetensors`: CLIP's embeddings of both captions; a step then encodes no text.
 `{shard}.latents.safetensors`: the source's latent; a step then encodes the source once less. With

@@ -86,8 +86,11 @@ class Claims:
         return not self._generations(shard)
 
     def clear(self) -> None:
-        """Remove the folder of claims if it is empty."""
+        """Remove the folder of claims, unless somebody alive holds one; what a killed process left goes with it."""
         try:
+            for path in self.folder.iterdir():
+                if _is_dead(path):
+                    path.unlink(missing_ok=True)
             self.folder.rmdir()
         except OSError:
             pass

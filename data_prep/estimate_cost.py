@@ -22,6 +22,7 @@ from regionedit.command_line import errors_in_one_line
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results.json"
 OURS = "ours"
+PRESETS = ("paper256", "fast512", "max256", "exact512", "stored")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ RATES = {
     "measured_bytes": Rate(180, "bytes a sample", f"{OURS}: hashes, sizes and caption that the filter keeps"),
     "text_bytes": Rate(3072, "bytes a sample", "two captions, 768 numbers each, float16", "counted"),
     "latent_bytes": Rate(32768, "bytes a sample", "4 x 64 x 64 numbers, float16, at 512 px", "counted"),
-    "proposal_kb": Rate(450, "kB a proposal", f"{OURS}: PNG of 512 px with its mask"),
+    "proposal_kb": Rate(90, "kB a proposal", f"{OURS}: PNG of 224 px with its mask"),
     "output_tokens": Rate(60, "tokens a caption", OURS),
     "llm_rate": Rate(
         5500, "output tokens/s a GPU", "github.com/NVIDIA/TensorRT-LLM/issues/2648: a user's A100 80 GB, Llama 3 8B"
@@ -67,10 +68,15 @@ RATES = {
     "gpu_tflops": Rate(312, "TFLOP/s a GPU", "NVIDIA A100 data sheet, bfloat16, dense"),
     "utilisation": Rate(0.4, "of that peak", OURS),
     "clip_tflop": Rate(None, "TFLOP a sample", "ViT-L/14", benchmark=("clip_scores", "ours")),
-    "step_tflop": Rate(None, "TFLOP a sample", "configs/train_sd15.yaml", benchmark=("step_cached", "baseline")),
-    "small_tflop": Rate(None, "TFLOP a sample", "the same, proposals of 256 px", benchmark=("step_256", "ours")),
-    "cached_tflop": Rate(None, "TFLOP a sample", "the same, cached features", benchmark=("step_cached", "ours")),
-    "stored_tflop": Rate(None, "TFLOP a sample", "the same, stored proposals", benchmark=("step_stored", "ours")),
+    "features_tflop": Rate(None, "TFLOP a sample", "captions and latent at 512 px", benchmark=("features", "ours")),
+    "proposal_tflop": Rate(None, "TFLOP a proposal", "20 guided steps at 512 px", benchmark=("proposal", "ours")),
+    "proposals": Rate(1, "proposals a sample", OURS),
+    **{
+        f"{name}_tflop": Rate(
+            None, "TFLOP a sample", f"configs/train_sd15_{name}.yaml", benchmark=(f"step_{name}", "ours")
+        )
+        for name in PRESETS
+    },
     "epochs": Rate(1, "epochs", OURS),
 }
 
@@ -163,23 +169,23 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
     tell("instructions", "hours", lambda: on_nodes(llm()), _hours)
     tell("cache", "disk, captions", lambda: samples * r["text_bytes"], _disk)
     tell("cache", "disk, latents", lambda: samples * r["latent_bytes"], _disk)
-    tell("cache", "hours", lambda: on_nodes(gpu_hours(r["step_tflop"] - r["cached_tflop"])), _hours)
-    tell("proposals", "disk", lambda: samples * r["proposal_kb"] * 1e3, _disk)
-    tell("proposals", "GPU-hours", lambda: gpu_hours(r["step_tflop"] - r["stored_tflop"]), _hours)
-    tell("proposals", "hours", lambda: on_nodes(gpu_hours(r["step_tflop"] - r["stored_tflop"])), _hours)
-    ways = {
-        "step": "as it is",
-        "small": "proposals of 256 px",
-        "cached": "cached features",
-        "stored": "stored proposals",
-    }
-    for how, what in ways.items():
-        name = f"{how}_tflop"
-        tell("train", f"GPU-hours, {what}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
-        tell("train", f"hours, {what}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)
+    tell("cache", "hours", lambda: on_nodes(gpu_hours(r["features_tflop"])), _hours)
+    tell("proposals", "disk", lambda: samples * r["proposals"] * r["proposal_kb"] * 1e3, _disk)
+    tell("proposals", "GPU-hours", lambda: r["proposals"] * gpu_hours(r["proposal_tflop"]), _hours)
+    tell("proposals", "hours", lambda: on_nodes(r["proposals"] * gpu_hours(r["proposal_tflop"])), _hours)
+    for preset in PRESETS:
+        name = f"{preset}_tflop"
+        tell("train", f"GPU-hours, {preset}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
+        tell("train", f"hours, {preset}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)
     tell(
         "train",
-        "loader workers a GPU, stored proposals",
+        "GPU-hours, stored, with its proposals",
+        lambda: gpu_hours(r["epochs"] * r["stored_tflop"] + r["proposals"] * r["proposal_tflop"]),
+        _hours,
+    )
+    tell(
+        "train",
+        "loader workers a GPU, stored",
         lambda: r["gpu_tflops"] * r["utilisation"] / r["stored_tflop"] * r["filter_scale"] / r["loader_rate"],
         lambda workers: f"{workers:.1f}",
     )

@@ -55,6 +55,12 @@ MODELS = (
         "CreativeML OpenRAIL-M, whose use restrictions also bind edited pictures",
     ),
     Pinned(
+        "madebyollin/taesd",
+        "614f76814bbe30edbe2e627ace1c2234c81a2c0e",
+        ("config.json", "diffusion_pytorch_model.safetensors"),
+        "MIT",
+    ),
+    Pinned(
         "timbrooks/instruct-pix2pix",
         "31519b5cb02a7fd89b906d88731cd4d6a7bbf88d",
         (

@@ -5,7 +5,10 @@
 
 A stored proposal cannot follow the region that is being learnt, so `step.proposal_mask` must be `everything`,
 `random_hard` (boxes, blobs, a quarter everything) or `half`. Every shard of `data.train` gives `{shard}.proposals.tar`
-with `{key}.png` and `{key}.mask.png`. A shard is written whole or not at all; run again to go on.
+with `{key}.png` and `{key}.mask.png`. The generator works on pictures of `generator.size`; what is kept has the size
+`data.image_size`, for which CLIP's own suffices. With `data.proposal_rounds` every sample gets several, one round after
+the other; training may begin when the first round is there, while this goes on. A shard is written whole or not at all;
+run again to go on.
 
 Shape letters: B batch, C channels, H W pixels.
 """
@@ -22,11 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
+from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
@@ -76,19 +81,24 @@ def make_proposals(config: ProposalsConfig) -> int:
         (manifest.path("picture", shard).stem, range(end - size, end))
         for shard, size, end in zip(manifest.shards, manifest.sizes.tolist(), ends.tolist(), strict=True)
     ][config.part :: config.parts]
-    missing = [(shard, samples) for shard, samples in wanted if not (out / f"{shard}.proposals.tar").exists()]
+    missing = [
+        (number, path, samples)
+        for number in range(config.data.proposal_rounds)
+        for shard, samples in wanted
+        if not (path := round_folder(out, number) / f"{shard}.proposals.tar").exists()
+    ]
     if not missing:
         return 0
     generator = load_generator(config.generator, config.device)
-    reader = ShardReader(manifest, config.data.image_size)
+    reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
     columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("", total=sum(len(samples) for _, samples in missing))
-        for shard, samples in missing:
-            with _whole_tar(out / f"{shard}.proposals.tar") as tar:
+        task = progress.add_task("", total=sum(len(samples) for *_, samples in missing))
+        for number, path, samples in missing:
+            with _whole_tar(path) as tar:
                 for start in range(0, len(samples), config.batch):
                     chosen = samples[start : start + config.batch]
-                    for name, data in _propose(config, generator, reader, chosen):
+                    for name, data in _propose(config, generator, reader, chosen, number):
                         member = tarfile.TarInfo(name)
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
@@ -97,7 +107,7 @@ def make_proposals(config: ProposalsConfig) -> int:
 
 
 def _propose(
-    config: ProposalsConfig, generator: Generator, reader: ShardReader, samples: range
+    config: ProposalsConfig, generator: Generator, reader: ShardReader, samples: range, number: int
 ) -> Iterator[tuple[str, bytes]]:
     """File names and contents. An unreadable sample gets an empty proposal: training replaces it in any case."""
     read: dict[str, Sample | None] = {}
@@ -107,6 +117,7 @@ def _propose(
             read[key] = reader.read(sample)
         except BadSample:
             read[key] = None
+    which = (number,) if number else ()  # of the round, in every seed
     good = {key: sample for key, sample in read.items() if sample is not None}
     made: dict[str, tuple[bytes, bytes]] = {}
     if good:
@@ -117,11 +128,15 @@ def _propose(
             1,
             tuple(images_BCHW.shape[-2:]),
             config.step,
-            lambda purpose: [noise_seed(config.seed, "proposal", purpose, key) for key in good],
+            lambda purpose: [noise_seed(config.seed, "proposal", purpose, key, *which) for key in good],
         )
         texts = [s.instruction if generator.needs == "instruction" else s.target_caption for s in good.values()]
-        seeds = [noise_seed(config.seed, "proposal", key) for key in good]
+        seeds = [noise_seed(config.seed, "proposal", key, *which) for key in good]
         proposals_BCHW = generator.propose(images_BCHW, mask_B1HW, texts, seeds)
+        size = (config.data.image_size,) * 2
+        if tuple(proposals_BCHW.shape[-2:]) != size:
+            proposals_BCHW = F.interpolate(proposals_BCHW, size, mode="bicubic", antialias=True).clamp(0, 1)
+            mask_B1HW = F.interpolate(mask_B1HW, size, mode="nearest")
         pairs = zip(to_pictures(proposals_BCHW), to_pictures(mask_B1HW), strict=True)
         made = dict(zip(good, ((png(proposal), png(mask)) for proposal, mask in pairs), strict=True))
     for key in read:

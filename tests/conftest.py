@@ -16,8 +16,9 @@ import torch
 import yaml
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig
+from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig, TrainConfig
 from tests import tiny_models
+from tests.pairs import SIZE, write_pairs
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "data_prep"
@@ -74,6 +75,12 @@ def tiny_inpaint_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_decoder_dir(tmp_path_factory) -> Path:
+    """AutoencoderTiny folder for the tiny in-painter's latents."""
+    return tiny_models.write_tiny_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="session")
 def tiny_dino_dir(tmp_path_factory) -> Path:
     """ViTModel folder, width 32."""
     return tiny_models.write_dino(tmp_path_factory.mktemp("dino"))
@@ -126,3 +133,26 @@ def config_file(tiny_edit_config, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "edit.yaml"
     path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
     return path
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> Path:
+    """Two shards of six captioned pictures, with stored proposals in a folder of their own."""
+    return write_pairs(tmp_path_factory.mktemp("train"), proposals=True)
+
+
+@pytest.fixture
+def tiny_train(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
+    """A small training configuration; changes are given as on the command line."""
+
+    def make(*changes: str) -> TrainConfig:
+        base = [
+            f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
+            f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
+            f"--generator.size={SIZE}", "--generator.steps=2", f"--data.train={pairs}", "--data.validation=null",
+            "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
+            "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
+        ]  # fmt: skip
+        return load_config(TrainConfig, overrides=[*base, *changes])
+
+    return make

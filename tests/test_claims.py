@@ -51,6 +51,18 @@ def test_one_of_many_gets_it(tmp_path):
     assert sum(claim is not None for claim in got) == 1
 
 
+def test_what_a_killed_process_left_is_cleared_away_and_nothing_else(tmp_path):
+    mine = Claims(tmp_path, 60)
+    code = f"import claims, pathlib; claims.Claims(pathlib.Path({str(tmp_path)!r}), 60).take('00000')"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(claims.__file__).parent, check=True)
+    with mine.take("00001"):
+        assert names(tmp_path) == ["00000.0", "00001.0"]
+        mine.clear()
+        assert names(tmp_path) == ["00001.0"]
+    mine.clear()
+    assert not (tmp_path / ".claims").exists()
+
+
 def test_a_claim_is_given_back(tmp_path):
     mine, other = Claims(tmp_path, 60), Claims(tmp_path, 60)
     with mine.take("00000") as claim:

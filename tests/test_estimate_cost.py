@@ -12,8 +12,9 @@ ROUND = {
     "success": 0.5, "download_rate": 1000, "shard_samples": 1000, "picture_kb": 97, "tar_kb": 3, "sidecar_bytes": 500,
     "measured_bytes": 200, "text_bytes": 4000, "latent_bytes": 10000, "output_tokens": 36, "llm_rate": 1000,
     "llm_share": 0.5, "filter_rate": 500, "filter_scale": 4, "loader_rate": 100, "cores": 20, "gpus": 10, "nodes": 2,
-    "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "step_tflop": 36, "cached_tflop": 18,
-    "small_tflop": 9, "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 250,
+    "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "features_tflop": 18,
+    "proposal_tflop": 36, "proposals": 2, "paper256_tflop": 3.6, "fast512_tflop": 9, "max256_tflop": 1.8,
+    "exact512_tflop": 18, "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 125,
 }  # fmt: skip
 MILLION = {
     ("download", "links"): "2,000,000",
@@ -30,17 +31,20 @@ MILLION = {
     ("cache", "disk, latents"): "10.0 GB",
     ("cache", "hours"): "5.00 h",  # 18e6 / 50 / 20
     ("proposals", "disk"): "250.0 GB",
-    ("proposals", "GPU-hours"): "190 h",  # 34.2e6 / 50
-    ("proposals", "hours"): "9.50 h",
-    ("train", "GPU-hours, as it is"): "600 h",
-    ("train", "hours, as it is"): "30.00 h",
-    ("train", "GPU-hours, proposals of 256 px"): "150 h",
-    ("train", "hours, proposals of 256 px"): "7.50 h",
-    ("train", "GPU-hours, cached features"): "300 h",
-    ("train", "hours, cached features"): "15.00 h",
-    ("train", "GPU-hours, stored proposals"): "30.00 h",
-    ("train", "hours, stored proposals"): "1.50 h",
-    ("train", "loader workers a GPU, stored proposals"): "1.1",  # 50 / 1.8 samples a second, 25 a worker
+    ("proposals", "GPU-hours"): "400 h",  # 72e6 / 50
+    ("proposals", "hours"): "20.00 h",
+    ("train", "GPU-hours, paper256"): "60.00 h",
+    ("train", "hours, paper256"): "3.00 h",
+    ("train", "GPU-hours, fast512"): "150 h",
+    ("train", "hours, fast512"): "7.50 h",
+    ("train", "GPU-hours, max256"): "30.00 h",
+    ("train", "hours, max256"): "1.50 h",
+    ("train", "GPU-hours, exact512"): "300 h",
+    ("train", "hours, exact512"): "15.00 h",
+    ("train", "GPU-hours, stored"): "30.00 h",
+    ("train", "hours, stored"): "1.50 h",
+    ("train", "GPU-hours, stored, with its proposals"): "430 h",
+    ("train", "loader workers a GPU, stored"): "1.1",  # 50 / 1.8 samples a second, 25 a worker
 }
 
 
@@ -55,7 +59,7 @@ def test_every_amount_by_hand(tmp_path):
 
 def test_large_numbers_have_large_units(tmp_path):
     lines = {(line.stage, line.what): line.amount for line in plan(400_000_000, known_rates(tmp_path / "x", ROUND))}
-    assert lines["download", "disk"] == "40.00 TB" and lines["train", "hours, as it is"] == "12,000 h"
+    assert lines["download", "disk"] == "40.00 TB" and lines["train", "hours, exact512"] == "6,000 h"
 
 
 def test_measured_rates_win_over_assumed_ones_and_given_ones_over_both(tmp_path):

@@ -16,12 +16,13 @@ from regionedit.config import EditConfig, TrainConfig
 from regionedit.generators import load_generator
 from tests.tiny_models import write_inpaint
 
-CLIP, T5, INPAINT, IP2P = fetch_models.MODELS
+CLIP, T5, INPAINT, TAESD, IP2P = fetch_models.MODELS
+PRESETS = sorted(Path("configs").glob("train_sd15_*.yaml"))
 FOLLOWERS = ("foi", "mask_blend")
 
 
 @pytest.mark.parametrize(
-    ("config_class", "path"), [(TrainConfig, "configs/train_sd15.yaml"), (EditConfig, "configs/edit_sd15.yaml")]
+    ("config_class", "path"), [*((TrainConfig, path) for path in PRESETS), (EditConfig, "configs/edit_sd15.yaml")]
 )
 def test_the_configurations_name_what_is_fetched(config_class, path):
     import open_clip
@@ -31,6 +32,10 @@ def test_the_configurations_name_what_is_fetched(config_class, path):
     assert known["hf_hub"].rstrip("/") == CLIP.name
     assert (config.encoders.instruction, config.encoders.instruction_revision) == (T5.name, T5.revision)
     assert (config.generator.path, config.generator.revision) == (INPAINT.name, INPAINT.revision)
+    assert (config.generator.decoder, config.generator.decoder_revision) in (
+        (None, None),
+        (TAESD.name, TAESD.revision),
+    )
     assert fnmatch(f"unet/diffusion_pytorch_model.{config.generator.variant}.safetensors", INPAINT.files[-2])
 
 
@@ -87,8 +92,8 @@ def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch)
     (folder / "model_index.json").write_text(json.dumps(index))
     fetched = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
     assert all(any(fnmatch(name, pattern) for pattern in INPAINT.files) for name in fetched), fetched
-    generator = load_generator(load_config(TrainConfig, "configs/train_sd15.yaml").generator)
-    assert generator.unet.dtype == torch.bfloat16 and len(generator.schedule) == 20
+    generator = load_generator(load_config(TrainConfig, "configs/train_sd15_paper256.yaml").generator)
+    assert generator.unet.dtype == torch.bfloat16 and len(generator.schedule) == 4
 
 
 def test_a_main_that_is_there_is_left_alone(hub, tmp_path):

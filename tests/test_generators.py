@@ -17,7 +17,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.generators.stable_diffusion import trailing_schedule
+from regionedit.generators.noise_schedule import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
 from tests.tiny_models import write_inpaint, write_instruct_pix2pix
 

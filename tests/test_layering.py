@@ -31,7 +31,7 @@ LEVELS = {
         "token_spans",
         "results",
     },
-    1: {"encoders", "attention", "losses"},
+    1: {"encoders", "attention", "losses", "frozen_conv"},
     2: {"region_predictor", "generators"},
     3: {"describe", "mask_sources"},
     4: {"editor", "data"},

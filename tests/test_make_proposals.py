@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep.make_proposals import ProposalsConfig, make_proposals
 from regionedit import generators
 from regionedit.command_line import load_config
+from regionedit.data import rounds
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.training import check_step
 from tests.shards import write_shards
@@ -129,3 +130,54 @@ def test_training_refuses_proposals_made_under_another_mask(make):
     check_step(make("--step.proposal_mask=everything"))
     with pytest.raises(ValueError, match="step.proposal_mask: is 'half', but .* made under 'everything'"):
         check_step(make("--step.proposal_mask=half"))
+
+
+def test_every_epoch_reads_the_next_round_and_waits_for_it(make, tmp_path, monkeypatch):
+    """Rounds differ, a longer run of the same settings adds to them, and training goes round in order."""
+    make_proposals(make())
+    first = (tmp_path / "proposals" / "00000.proposals.tar").read_bytes()
+    config = make("--data.proposal_rounds=3", "--data.global_batch=8")
+    data = PairsDataModule(config.data, 0, 1).train_dataloader()
+    next(iter(data))  # round 0 is there
+
+    waits = []
+
+    def make_the_others(seconds):
+        waits.append(seconds)
+        assert make_proposals(config) == 4
+
+    monkeypatch.setattr(rounds.time, "sleep", make_the_others)
+    batches = [next(iter(data)) for _ in range(6)]
+    assert len(waits) == 1 and (tmp_path / "proposals" / "00000.proposals.tar").read_bytes() == first
+    by_key = [
+        dict(zip(batch.keys, batch.proposals_BCHW.flatten(1).tolist(), strict=True)) for batch in batches
+    ]  # of epochs 1, 2, 3, ...
+    assert by_key[0] == by_key[3] and by_key[1] == by_key[4] and by_key[2] == by_key[5]
+    assert all(by_key[0][key] != by_key[1][key] != by_key[2][key] for key in by_key[0])
+    state = data.state_dict()
+    again = PairsDataModule(dataclasses.replace(config.data, workers=1), 0, 1).train_dataloader()
+    again.load_state_dict(state)
+    resumed, went_on = next(iter(again)), next(iter(data))
+    assert resumed.keys == went_on.keys and torch.equal(resumed.proposals_BCHW, went_on.proposals_BCHW)
+
+
+def test_proposals_are_painted_at_the_generators_size_and_kept_at_clips(make, tmp_path, monkeypatch):
+    seen = []
+    original = generators.StableDiffusion.propose
+    monkeypatch.setattr(
+        generators.StableDiffusion,
+        "propose",
+        lambda self, images_BCHW, *rest: seen.append(images_BCHW.shape[-1]) or original(self, images_BCHW, *rest),
+    )
+    make_proposals(make("--generator.size=64", "--data.image_size=16"))
+    stored = members(tmp_path / "proposals" / "00000.proposals.tar")
+    assert set(seen) == {64}
+    assert {Image.open(io.BytesIO(data)).size for data in stored.values()} == {(16, 16)}
+
+
+@pytest.mark.parametrize(
+    "changes", [("--data.proposal_rounds=0",), ("--data.proposal_rounds=2", "--data.proposals=null")]
+)
+def test_rounds_without_proposals_are_refused(make, changes):
+    with pytest.raises(ValueError, match="data.proposal_rounds"):
+        check_step(make("--step.gradient=composite", *changes))

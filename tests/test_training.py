@@ -23,49 +23,9 @@ from regionedit.evaluation.charts import draw_curves
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, run, train
 from regionedit.training.callbacks import SaveAndStop
-from regionedit.training.module import learning_rate, loss_weights
+from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores, pointing
-from tests.shards import _png, write_instructions, write_tar
-from tests.tiny_models import WORDS
-
-SIZE = 32
-
-
-def write_pairs(folder: Path, shards: int = 2, samples: int = 6, truth: bool = False, proposals: bool = False) -> Path:
-    """Noise pictures with words of the tiny vocabulary."""
-    rng = np.random.default_rng(0)
-    for shard in range(shards):
-        members, entries, truths, stored = [], [], [], []
-        for number in range(samples):
-            key = f"{shard:02d}{number:04d}"
-            picture = Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
-            words = rng.choice(WORDS, 9)
-            members.append((key, {"png": _png(picture), "txt": " ".join(words[:3]).encode(), "json": b"{}"}))
-            entries.append(
-                {"key": key, "instruction": " ".join(words[3:6]), "target_caption": " ".join(words[6:])}
-                | ({"operation": ("replace", "background")[number % 2]} if truth else {})
-            )
-            objects = Image.new("L", (SIZE, SIZE), 0)
-            objects.paste(2, (0, 0, 8, 8))
-            objects.paste(1, (16, 16, 32, 32))
-            mask = objects.point(lambda value: 255 if value == 1 else 0)
-            truths.append((key, {"mask.png": _png(mask), "objects.png": _png(objects)}))
-            other = Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
-            stored.append((key, {"png": _png(other), "mask.png": _png(mask)}))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tar(folder / f"{shard:05d}.tar", members)
-        write_instructions(folder / f"{shard:05d}.instructions.jsonl", entries)
-        if truth:
-            write_tar(folder / f"{shard:05d}.truth.tar", truths)
-        if proposals:
-            (folder / "proposals").mkdir(exist_ok=True)
-            write_tar(folder / "proposals" / f"{shard:05d}.proposals.tar", stored)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("train"), proposals=True)
+from tests.pairs import SIZE, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +34,8 @@ def validation(tmp_path_factory):
 
 
 @pytest.fixture
-def make(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
-    """A small configuration; changes are given as on the command line."""
-
-    def make(*changes: str) -> TrainConfig:
-        base = [
-            f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
-            f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
-            f"--generator.size={SIZE}", "--generator.steps=2", f"--data.train={pairs}", "--data.validation=null",
-            "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
-            "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
-        ]  # fmt: skip
-        return load_config(TrainConfig, overrides=[*base, *changes])
-
-    return make
+def make(tiny_train):
+    return tiny_train
 
 
 def logged(config: TrainConfig, name: str = "train/loss") -> dict[int, float]:
@@ -218,6 +166,21 @@ def test_stored_proposals_need_no_generator(make, pairs):
     assert len(logged(config)) == 2
 
 
+def test_a_warm_start_asks_no_generator_and_then_it_does(make, monkeypatch):
+    asked = []
+    original = RegionTraining._propose
+    monkeypatch.setattr(
+        RegionTraining, "_propose", lambda self, *a: asked.append(self.global_step) or original(self, *a)
+    )
+    config = make("--step.warm_steps=2", "--loss.region_contrast=1", "--max_steps=4")
+    train(config)
+    assert asked == [2, 3]
+    assert sorted(logged(config, "train/region_contrast")) == [1, 2]
+    assert sorted(logged(config, "train/clip_direction")) == [3, 4]
+    with pytest.raises(ValueError, match="loss.region_contrast"):
+        check_step(make("--step.warm_steps=2"))
+
+
 # ---------------------------------------------------------------- a run
 
 
@@ -264,9 +227,9 @@ def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, vali
     names = {line.split(",")[1] for line in (out / "metrics.csv").read_text().splitlines()[1:]}
     assert {
         "train/loss", "train/clip_direction", "train/region_area", "train/region_above_threshold", "train/lr",
-        "train/images_per_second", "validation/loss", "validation/region_area", "validation/instruction_swap_iou",
-        "validation/iou", "validation/iou/local", "validation/iou/replace", "validation/iou_best",
-        "validation/pointing",
+        "train/images_per_second", "train/data_wait", "validation/loss", "validation/region_area",
+        "validation/instruction_swap_iou", "validation/iou", "validation/iou/local", "validation/iou/replace",
+        "validation/iou_best", "validation/pointing",
     } <= names  # fmt: skip
     assert set(logged(config, "validation/loss")) == {2}
     assert not any("iou_at_" in name for name in names)
@@ -412,6 +375,17 @@ def test_learning_rate_warms_up_and_decays():
     assert rates == sorted(rates, reverse=True)
 
 
+def test_a_profile_tells_where_the_time_of_the_steps_went(make, capsys):
+    train(make("--profile=true", "--max_steps=4"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index(["stage", "ms", "a", "step", "share"])
+    assert lines[start - 1] == ["3", "steps", "of", "4", "pictures"], "the first step only warms up"
+    table = {name: (float(ms), float(share.rstrip("%"))) for name, ms, share in lines[start + 1 : start + 8]}
+    assert set(table) == {"encode", "predict", "generate", "judge", "backward", "data", "rest"}
+    assert all(ms > 0 for name, (ms, _) in table.items() if name != "data")
+    assert abs(sum(share for _, share in table.values()) - 100) < 1
+
+
 # ---------------------------------------------------------------- the command, and more than one process
 
 
@@ -435,7 +409,8 @@ def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
     for name in ("train/loss", "train/clip_direction", "train/region_area", "train/gradient_norm"):
         alone, together = logged(one, name), logged(two, name)
         assert sorted(alone) == sorted(together) == [1, 2, 3]
-        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=2e-4, atol=1e-6)
+        precision = 2e-4 if name == "train/gradient_norm" else 1e-5
+        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=precision, atol=1e-6)
     for name in ("validation/loss", "validation/iou", "validation/pointing"):
         np.testing.assert_allclose(logged(two, name)[3], logged(one, name)[3], rtol=1e-3)
 

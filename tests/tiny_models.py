@@ -169,6 +169,23 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
     return folder
 
 
+def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
+    """An AutoencoderTiny for the same latents: a quarter of the side."""
+    from diffusers import AutoencoderTiny
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoencoderTiny(
+            encoder_block_out_channels=(8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8),
+            num_encoder_blocks=(1, 1, 1),
+            num_decoder_blocks=(1, 1, 1),
+            latent_channels=channels,
+        )
+    model.save_pretrained(folder)
+    return folder
+
+
 def write_dino(folder: Path, seed: int = 0) -> Path:
     """A transformers ViTModel with its image processor."""
     from transformers import ViTConfig, ViTImageProcessor, ViTModel

@@ -137,6 +137,11 @@ class FrozenCLIP(Frozen):
             patches_BND = seen["image_intermediates"][0] @ visual.proj
             return ImageFeatures(seen["image_features"].float(), patches_BND.float())
 
+    def checkpoint(self) -> None:
+        """Keep what lies between the layers of the picture tower only; inside them it is computed again on the way
+        back."""
+        self.model.visual.set_grad_checkpointing(True)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""

@@ -256,6 +256,7 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
+        pull_B: zeros that carry the gradient of the terms that look at the result, or None: the result carries it.
     """
 
     probability_BN: Tensor
@@ -267,6 +268,7 @@ class StepOutputs:
     result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
+    pull_B: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from regionedit.config import DataConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan, EvenPlan
+from regionedit.data.rounds import open_round
 from regionedit.data.shards import BadSample, BadSamples, Sample, ShardReader
 from regionedit.records import TrainBatch
 
@@ -73,6 +75,10 @@ class TrainLoader:
         seed: decides the order.
         rank, ranks: this process and how many share each global batch.
 
+    Attributes:
+        position: global batches that were handed out.
+        waited: seconds that their taker spent here.
+
     Raises:
         ValueError: fewer samples than one global batch, or ranks that cannot share it equally.
     """
@@ -85,7 +91,7 @@ class TrainLoader:
             )
         plan = partial(EpochPlan, manifest.sizes, seed, data.global_batch, data.block_shards)
         self.plan = plan(0)
-        self.position = 0
+        self.position, self.waited = 0, 0.0
         self.bad = BadSamples(data.max_bad_fraction, len(self.plan) * data.global_batch // ranks)
         self._identity = {
             "seed": seed,
@@ -94,8 +100,9 @@ class TrainLoader:
             "manifest": manifest.identity,
         }
         self._rank, self._ranks = rank, ranks
-        pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan)
-        self._batches = _dataloader(pairs, self._turns, data.workers)
+        self._manifest, self._data, self._round = manifest, data, 0
+        self._pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan)
+        self._batches = _dataloader(self._pairs, self._turns, data.workers)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever in it the loader stands."""
@@ -104,10 +111,14 @@ class TrainLoader:
     def __iter__(self) -> Iterator[TrainBatch]:
         if self.position % len(self) == 0:
             self.bad.new_epoch()
+        began = time.perf_counter()
+        self._open_round(self.position // len(self))
         for content in self._batches:
             batch = _unpack(content, self.bad)
             self.position += 1
+            self.waited += time.perf_counter() - began
             yield batch
+            began = time.perf_counter()
 
     def state_dict(self) -> dict:
         """Independent of rank, ranks and workers."""
@@ -127,6 +138,15 @@ class TrainLoader:
                     f"{field}: {what} of the checkpoint's run; restore it, or start afresh with another out"
                 )
         self.position = state["position"]
+
+    def _open_round(self, epoch: int) -> None:
+        """Before an epoch's loader processes begin: they read what `_pairs` holds then."""
+        number = epoch % self._data.proposal_rounds
+        if number != self._round:
+            manifest = open_round(self._manifest, self._data, epoch)
+            self._pairs.reader.close()
+            self._pairs.reader = ShardReader(manifest, self._data.image_size, features=self._data.features)
+            self._round = number
 
     def _turns(self) -> Iterator[list[tuple[int, int]]]:
         epoch, start = divmod(self.position, len(self))

@@ -68,6 +68,8 @@ def require_settings(config: GeneratorConfig) -> None:
     Raises:
         ValueError: names the setting.
     """
+    if config.decoder is not None and config.name != "stable_diffusion":
+        raise ValueError("generator.decoder: only stable_diffusion decodes by another one; leave it null, or use that")
     for name, neutral in ONLY_INSTRUCT_PIX2PIX.items():
         if config.name != "instruct_pix2pix" and getattr(config, name) != neutral:
             raise ValueError(f"generator.{name}: only instruct_pix2pix does this; leave it at {neutral}, or use that")

@@ -22,7 +22,7 @@ from regionedit.masks import composite
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import GeneratorConfig, SaversConfig
     from regionedit.images import Fit
     from regionedit.records import Captions, EditRequest, Region
 
@@ -139,7 +139,7 @@ class DifferentiableGenerator(Generator):
     """A generator whose result can carry a gradient back to the mask."""
 
     @abstractmethod
-    def generate_with_gradient(
+    def latents_with_gradient(
         self,
         images_BCHW: Tensor,
         mask_B1HW: Tensor,
@@ -148,7 +148,43 @@ class DifferentiableGenerator(Generator):
         gradient: str,
         proposal_mask_B1HW: Tensor,
     ) -> Tensor:
-        """As `propose_with_gradient`, at a size that is already a multiple of `multiple`."""
+        """The denoised latents that carry the gradient, BCyx, at a size that is already a multiple of `multiple`."""
+
+    @abstractmethod
+    def decode(self, latents_BCyx: Tensor) -> Tensor:
+        """Pictures, BChw in [0, 1]; each from its own latent alone."""
+
+    @abstractmethod
+    def save(self, savers: SaversConfig) -> None:
+        """Switch on what this generator has of them; once, before the first step."""
+
+    def begin_with_gradient(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        gradient: Literal["latent", "last_step", "full"],
+        proposal_mask_B1HW: Tensor | None = None,
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """`propose_with_gradient`, but for the last part, which takes most memory: the latents, BCyx, and what makes
+        pictures of any number of their rows."""
+        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
+        mask_B1hw = fit_soft_mask(mask_B1HW, placed, fitted_BChw)
+        proposal_mask_B1hw = mask_B1hw
+        if proposal_mask_B1HW is not None:
+            proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placed, fitted_BChw)
+        device = images_BCHW.device
+        with autocast_off(device):
+            latents_BCyx = self.latents_with_gradient(
+                fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw
+            )
+
+        def finish(rows_BCyx: Tensor) -> Tensor:
+            with autocast_off(device):
+                return unfit(self.decode(rows_BCyx).to(images_BCHW), placed)
+
+        return latents_BCyx, finish
 
     def propose_with_gradient(
         self,
@@ -167,14 +203,10 @@ class DifferentiableGenerator(Generator):
                 denoising step; `full`: through the last `generator.gradient_steps` steps.
             proposal_mask_B1HW: for `latent` only, what conditions the generator instead of the mask.
         """
-        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
-        mask_B1hw = fit_soft_mask(mask_B1HW, placed, fitted_BChw)
-        proposal_mask_B1hw = mask_B1hw
-        if proposal_mask_B1HW is not None:
-            proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placed, fitted_BChw)
-        with autocast_off(images_BCHW.device):
-            made_BChw = self.generate_with_gradient(fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw)
-        return unfit(made_BChw, placed)
+        latents_BCyx, finish = self.begin_with_gradient(
+            images_BCHW, mask_B1HW, texts, seeds, gradient, proposal_mask_B1HW
+        )
+        return finish(latents_BCyx)
 
 
 class TextComparer(ABC):

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.device import autocast_off
+from regionedit.frozen_conv import forget_inputs
 from regionedit.generators.base import (
     COMPARED_DRAWS,
     DifferentiableGenerator,
@@ -26,19 +27,21 @@ from regionedit.generators.base import (
     own_noise,
     relative_difference,
 )
+from regionedit.generators.noise_schedule import trailing_schedule
+from regionedit.generators.tiny_decoder import load_decoder
 from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import GeneratorConfig, SaversConfig
 
 
 class StableDiffusion(DifferentiableGenerator, TextComparer):
     """A frozen nine-channel in-painting U-Net with its autoencoder and text encoder.
 
     Args:
-        modules: `unet`, `vae`, `text_encoder`, frozen here, in the order they are moved.
+        modules: `unet`, `vae`, `text_encoder` and, where another one decodes, `decoder`; frozen here.
         tokenizer: of the text encoder.
         scheduler: gives the noise schedule and `prediction_type` of the checkpoint.
         config: steps, guidance, blending and the rest.
@@ -54,6 +57,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         for module in self.modules.values():  # measured on a CPU: a quarter off the autoencoder's time
             module.to(memory_format=torch.channels_last)
         self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
+        self.decoder = self.modules.get("decoder", self.vae)
         self.tokenizer = tokenizer
         self.scheduler = scheduler
         self.config = config
@@ -95,6 +99,8 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
         modules = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
+        if config.decoder is not None:
+            modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)
         return cls(modules, pipeline.tokenizer, DDIMScheduler.from_config(pipeline.scheduler.config), config)
 
     def using(self, config: GeneratorConfig) -> Self:
@@ -123,9 +129,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=0)
-        return self._decode(latent_BChw).to(images_BCHW)
+        return self.decode(latent_BChw).to(images_BCHW)
 
-    def generate_with_gradient(
+    def latents_with_gradient(
         self,
         images_BCHW: Tensor,
         mask_B1HW: Tensor,
@@ -137,11 +143,26 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         if gradient == "latent":
             latent_BChw, source_BChw = self._sample(images_BCHW, proposal_mask_B1HW, texts, seeds, gradient_steps=0)
             mask_B1hw = self._latent_mask(mask_B1HW)
-            latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
-        else:
-            steps = 1 if gradient == "last_step" else self.config.gradient_steps or self.config.steps
-            latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=steps)
-        return self._decode(latent_BChw).to(images_BCHW)
+            return mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
+        steps = 1 if gradient == "last_step" else self.config.gradient_steps or self.config.steps
+        return self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=steps)[0]
+
+    def decode(self, latents_BChw: Tensor) -> Tensor:
+        scaled_BChw = (latents_BChw / self.decoder.config.scaling_factor).to(self.decoder.dtype)
+        return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
+
+    def save(self, savers: SaversConfig) -> None:
+        """Bytes kept for the way back at 512 px, as a share of the plain ones, counted by benchmarks/memory.py: frozen
+        convolutions: KL decoder .62, U-Net .84, at no cost; checkpointed: .14 and .20, for one forward pass more."""
+        for module in self.modules.values():
+            if savers.frozen_convolutions:
+                forget_inputs(module)
+        parts = {"unet": (self.unet,), "autoencoder": (self.vae, self.decoder)}
+        for module in {module for name in savers.checkpoint for module in parts.get(name, ())}:
+            module.enable_gradient_checkpointing()
+        if savers.compile:
+            self.unet.compile(dynamic=False)
+            self.decoder.decoder.compile(dynamic=False)
 
     @torch.no_grad()
     def compare_texts(
@@ -192,7 +213,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 if self.config.blend:
                     latent_BChw = blend(latent_BChw, source_BChw, noise_BChw, mask_B1hw, next_alpha)
             if self._watch is not None:
-                self._watch(place + 1, len(self.schedule), partial(self._decode, clean_BChw))
+                self._watch(place + 1, len(self.schedule), partial(self.decode, clean_BChw))
         return latent_BChw, source_BChw
 
     # ------------------------------------------------------------ eq. 14, 24: pixels to latents and back
@@ -203,10 +224,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def _encode_signed(self, signed_BCHW: Tensor) -> Tensor:
         posterior = self.vae.encode(signed_BCHW.to(self.vae.dtype)).latent_dist
         return posterior.mode().float() * self.vae.config.scaling_factor
-
-    def _decode(self, latent_BChw: Tensor) -> Tensor:
-        decoded = self.vae.decode((latent_BChw / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-        return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     # ------------------------------------------------------------ eq. 15: text
 
@@ -282,27 +299,3 @@ def blend(model_BChw: Tensor, source_BChw: Tensor, noise_BChw: Tensor, mask_B1hw
     """Eq. 23, with the source noised to the same level by eq. 22; the noise is z_T's own, since sigma = 0."""
     noised_BChw = alpha**0.5 * source_BChw + (1 - alpha) ** 0.5 * noise_BChw
     return mask_B1hw * model_BChw + (1 - mask_B1hw) * noised_BChw
-
-
-# ---------------------------------------------------------------- eq. 12: the noise schedule
-
-
-def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
-    """`steps` denoising steps from the last trained timestep to the clean latent.
-
-    Args:
-        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
-        steps: 1 to T.
-
-    Returns:
-        (timestep, its alpha, alpha after the step), the last one ending at alpha 1.
-
-    Raises:
-        ValueError: `steps` outside 1 to T.
-    """
-    trained = len(alphas_cumprod)
-    if not 1 <= steps <= trained:
-        raise ValueError(f"generator.steps: {steps} is outside 1 to {trained}")
-    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
-    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    return list(zip(timesteps, alphas, alphas[1:], strict=False))

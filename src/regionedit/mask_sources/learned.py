@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNTRAINED = (
     "region.checkpoint: this configuration has no trained region; these mask sources work untrained: drawn "
     "(--mask FILE or --box x0,y0,x1,y1), sam (--click x,y), clip_similarity and difference (--mask_source NAME); to "
-    "train one, run `python train.py --config configs/train_sd15.yaml` and pass --region.checkpoint "
+    "train one, run `python train.py --config configs/train_sd15_paper256.yaml` and pass --region.checkpoint "
     "OUT/region_predictor"
 )
 

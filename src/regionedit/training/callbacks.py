@@ -75,7 +75,9 @@ class SaveAndStop(Callback):
 
 
 class Scalars(Callback):
-    """Loss terms, region statistics, learning rate and speed to every logger, as means over the ranks.
+    """Loss terms, region statistics, learning rate, speed and this rank's share of time spent waiting for data.
+
+    Loss terms and statistics are means over the ranks.
 
     Logged here and not by `self.log`, so that the step after which a run stops is logged as well.
 
@@ -86,13 +88,14 @@ class Scalars(Callback):
     def __init__(self, every_steps: int, global_batch: int):
         self.every_steps, self.global_batch = every_steps, global_batch
         self.latest: dict[str, float] = {}
-        self._since: tuple[int, float] | None = None
+        self._since: tuple[int, float, float] | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, module: RegionTraining, outputs: dict, batch, batch_index: int
     ) -> None:
         step, now = trainer.global_step, time.monotonic()
-        self._since = self._since or (step, now)
+        waited = trainer.train_dataloader.waited
+        self._since = self._since or (step, now, waited)
         if step % self.every_steps:
             return
         probability_BN = outputs["probability"]
@@ -107,8 +110,10 @@ class Scalars(Callback):
         self.latest = dict(zip(values, means.tolist(), strict=True))
         self.latest |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "seconds": module.seconds()}
         if step > self._since[0]:
-            self.latest["images_per_second"] = (step - self._since[0]) * self.global_batch / (now - self._since[1])
-        self._since = step, now
+            seconds = now - self._since[1]
+            self.latest["images_per_second"] = (step - self._since[0]) * self.global_batch / seconds
+            self.latest["data_wait"] = (waited - self._since[2]) / seconds
+        self._since = step, now, waited
         for logger in trainer.loggers:
             logger.log_metrics({f"train/{name}": value for name, value in self.latest.items()}, step)
 
@@ -127,6 +132,7 @@ class Bar(Callback):
         "clip_structure": "struct",
         "region_area": "area",
         "images_per_second": "img/s",
+        "data_wait": "wait",
     }
 
     def __init__(self, scalars: Scalars):
@@ -152,7 +158,10 @@ class Bar(Callback):
         terms = " ".join(f"{short} {self.scalars.latest.get(name, 0):.3g}" for name, short in self.SHORT.items())
         self._progress.update(self._task, completed=step, total=max(step, total), terms=terms)
         if not self.console.is_terminal and step % (10 * config.log.every_steps) == 0:
-            self.console.print(f"step {step} of {total}: {terms}", highlight=False, soft_wrap=True)
+            minutes = (total - step) / step * module.seconds() / 60  # over all resumptions
+            self.console.print(
+                f"step {step} of {total}: {terms}, {minutes:.0f} min left", highlight=False, soft_wrap=True
+            )
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: RegionTraining) -> None:

@@ -6,12 +6,11 @@ Frozen networks never enter the module's state: checkpoints hold the predictor o
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,18 +18,23 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 
 from regionedit import losses, masks
-from regionedit.encoders import load_encoders
-from regionedit.generators import load_generator, noise_seed, require_gradient
+from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.records import StepOutputs
-from regionedit.region_predictor import RegionPredictor
-from regionedit.training.proposal_masks import check_stored, proposal_mask
+from regionedit.training.judging import Judged, judge
+from regionedit.training.networks import check_step, load_frozen, load_predictor
+from regionedit.training.proposal_masks import proposal_mask
+from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import LossConfig, OptimizerConfig, TrainConfig
+    from regionedit.config import TrainConfig
+    from regionedit.encoders import ImageFeatures
     from regionedit.records import TrainBatch
+    from regionedit.training.networks import Frozen
+
+EVERY_ROW = slice(None)
 
 VALIDATION_EPOCH = -1
 """Keys the noise of validation, which is the same every time."""
@@ -40,81 +44,90 @@ class NotFinite(RuntimeError):
     """A loss or a gradient is NaN or infinite; the message names the samples."""
 
 
-def check_step(config: TrainConfig) -> None:
-    """Refuse, before any model is loaded, what a step cannot do.
-
-    Raises:
-        ValueError: names the field and the way out.
-    """
-    step = config.step
-    require_gradient(config.generator.name, step.gradient)
-    if step.gradient in ("last_step", "full") and step.proposal_mask != "predicted":
-        raise ValueError(
-            f"step.proposal_mask: with step.gradient {step.gradient!r} the gradient passes through what conditions the "
-            f"generator, so it must be 'predicted', not {step.proposal_mask!r}"
-        )
-    if config.data.proposals and step.gradient != "composite":
-        raise ValueError(f"data.proposals: stored proposals carry no step.gradient {step.gradient!r}; use 'composite'")
-    if config.data.proposals:
-        check_stored(Path(config.data.proposals), step.proposal_mask)
-
-
 class RegionTraining(LightningModule):
     """Trains a region predictor from captioned pictures; everything else is frozen.
 
     Args:
         config: the whole configuration; only `data` and `trainer` are read elsewhere.
+        frozen: the networks of `encoders` and `generator` where they are loaded already; None loads them.
 
     Raises:
         ValueError: a configuration or a checkpoint that does not fit; names the field.
     """
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, frozen: Frozen | None = None):
         super().__init__()
         check_step(config)
         self.config = config
-        clip, instruction_encoder = load_encoders(config.encoders)
-        stored = config.data.proposals is not None
-        generator = None if stored else load_generator(config.generator)
-        self.frozen = (clip, instruction_encoder, generator)  # in a tuple, so that they are no submodules
+        self.frozen = frozen or load_frozen(config)  # in a tuple, so that they are no submodules
+        clip, _, generator = self.frozen
+        if isinstance(generator, DifferentiableGenerator):
+            generator.save(config.savers)
+        if "clip" in config.savers.checkpoint:
+            clip.checkpoint()
         self.predictor = load_predictor(config, clip.dim, clip.grid)
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
+        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # times a stage, where somebody asks
         self._seconds_before, self._started = 0.0, None
 
     # ------------------------------------------------------------ the step
 
-    def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
+    def step(self, batch: TrainBatch, epoch: int, warm: bool = False) -> tuple[StepOutputs, dict[str, Tensor]]:
         """From a batch to all that the losses look at, and the pictures on the way.
 
         Encode, predict the region (eq. 1-3), propose and compose (eq. 14-24), encode again.
         """
         clip, instruction_encoder, _ = self.frozen
-        source_BCHW = self._at_clip_size(batch.images_BCHW)
-        with torch.no_grad():
+        with self.stage("encode"), torch.no_grad():
+            source_BCHW = self._at_clip_size(batch.images_BCHW)
             source = clip.encode_image(source_BCHW)
             source_text_BD, target_text_BD = self._texts(batch)
-        instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
-        prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
-        proposal_BCHW, composed_BCHW = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
-        result = clip.encode_image(composed_BCHW)
-        outputs = StepOutputs(
-            probability_BN=prediction.probability_BN,
-            projected_fused_BD=self.predictor.project(prediction.fused_BND),
-            projected_patches_BD=self.predictor.project(source.patches_BND),
-            source_BD=source.global_BD,
-            result_BD=result.global_BD,
-            source_patches_BND=source.patches_BND,
-            result_patches_BND=result.patches_BND,
-            source_text_BD=source_text_BD,
-            target_text_BD=target_text_BD,
-        )
-        return outputs, {"source": source_BCHW, "proposal": proposal_BCHW, "composed": composed_BCHW}
+            instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
+        with self.stage("predict"):
+            prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
+            projected_fused_BD = self.predictor.project(prediction.fused_BND)
+            projected_patches_BD = self.predictor.project(source.patches_BND)
+        with self.stage("generate"):
+            if warm:  # nothing is proposed, CLIP sees the source again
+                proposal_BCHW, begun_B, finish = source_BCHW, source_BCHW, _itself
+            else:
+                proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+
+        def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
+            return StepOutputs(
+                probability_BN=prediction.probability_BN[rows],
+                projected_fused_BD=projected_fused_BD[rows],
+                projected_patches_BD=projected_patches_BD[rows],
+                source_BD=source.global_BD[rows],
+                result_BD=result.global_BD,
+                source_patches_BND=source.patches_BND[rows],
+                result_patches_BND=result.patches_BND,
+                source_text_BD=source_text_BD[rows],
+                target_text_BD=target_text_BD[rows],
+                pull_B=pull_B,
+            )
+
+        def look(rows_B: Tensor) -> tuple[Tensor, ImageFeatures]:
+            composed_BCHW = finish(rows_B)
+            return composed_BCHW, clip.encode_image(composed_BCHW)
+
+        def loss(result: ImageFeatures, rows: slice) -> Tensor:
+            return losses.of_the_result(outputs(result, rows), self.config.loss)
+
+        with self.stage("judge"):
+            judged = Judged(source_BCHW, source) if warm else judge(begun_B, look, loss, self.config.savers.chunk)
+        if proposal_BCHW is None:  # where the generator itself composes
+            proposal_BCHW = judged.composed_BCHW
+        pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
+        return outputs(judged.features, pull_B=judged.pull_B), pictures
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
-        outputs, pictures = self.step(batch, self.current_epoch)
-        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress()))
+        warm = self.global_step < self.config.step.warm_steps
+        outputs, pictures = self.step(batch, self.current_epoch, warm)
+        phase = warm if self.config.step.warm_steps else None
+        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress(), phase))
         self._require_finite(batch, {"loss": loss, **terms})
         self._keys = batch.keys
         return {
@@ -160,26 +173,26 @@ class RegionTraining(LightningModule):
 
     def _compose(
         self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int
-    ) -> tuple[Tensor, Tensor]:
-        """The proposal, and what CLIP sees of it through the predicted region; both at CLIP's size."""
+    ) -> tuple[Tensor | None, Tensor, Callable[[Tensor], Tensor]]:
+        """The proposal at CLIP's size, if it is a picture of its own; what carries the gradient, one row a sample; and
+        what makes of its rows the pictures that CLIP sees."""
         step, grid = self.config.step, self.frozen[0].grid
         mask_BN = self._composing_mask(probability_BN, batch.keys, epoch)
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
-            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
+            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _itself
         size = batch.images_BCHW.shape[-2:]
         own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
         with self._known_latents(batch):
-            composed_BCHW = self.frozen[2].propose_with_gradient(
+            latents_BCyx, finish = self.frozen[2].begin_with_gradient(
                 batch.images_BCHW,
                 masks.upsample(mask_BN, grid, size, step.upsample),
                 *self._texts_and_seeds(batch, epoch),
                 step.gradient,
                 own,
             )
-        composed_BCHW = self._at_clip_size(composed_BCHW)
-        return composed_BCHW, composed_BCHW
+        return None, latents_BCyx, lambda rows_BCyx: self._at_clip_size(finish(rows_BCyx))
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored proposals, or new ones, without gradient."""
@@ -274,36 +287,5 @@ class RegionTraining(LightningModule):
         self._seconds_before = checkpoint["seconds"]
 
 
-def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
-    """A new predictor, or `initial_region`.
-
-    Raises:
-        ValueError: the initial region is not there or was made for other encoders.
-    """
-    if config.initial_region is None:
-        return RegionPredictor.from_config(config.predictor, dim, grid)
-    try:
-        predictor = RegionPredictor.from_pretrained(config.initial_region)
-    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"initial_region: nothing could be loaded from {config.initial_region!r}: {reason}") from error
-    if (predictor.dim, predictor.grid) != (dim, grid):
-        raise ValueError(
-            f"initial_region: {config.initial_region} is for features {predictor.dim} wide on a grid of "
-            f"{predictor.grid}, but encoders.clip gives {dim} and {grid}"
-        )
-    return predictor.train()
-
-
-def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
-    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`."""
-    if not settings.entropy_until:
-        return settings
-    return replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
-
-
-def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:
-    """Linear warm-up over `warmup_steps`, times a cosine from 1 to `final_lr` over progress 0 to 1."""
-    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return settings.lr * warm * (settings.final_lr + (1 - settings.final_lr) * cosine)
+def _itself(rows_BCHW: Tensor) -> Tensor:
+    return rows_BCHW

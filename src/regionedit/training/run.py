@@ -17,17 +17,18 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from regionedit.command_line import save_config
+from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
+from regionedit.training.stages import Profile
 
 if TYPE_CHECKING:
-    from regionedit.config import TrainConfig
     from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
-    "out", "max_steps", "max_seconds", "initial_region", "log", "trainer",
+    "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "savers", "trainer",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """What a resumed run may have different; everything else decides what is learnt."""
@@ -77,6 +78,8 @@ def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at:
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
+    if config.profile:
+        callbacks.append(Profile())
     if config.data.validation and module.frozen[2] is not None:  # without a generator there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
@@ -124,7 +127,8 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start afresh") from error
-    before, now = _flat(saved["config"]), _flat(asdict(config))
+    now = _flat(asdict(config))
+    before = _flat(asdict(TrainConfig())) | _flat(saved["config"])  # a field that is newer than the run had its default
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
             raise ValueError(

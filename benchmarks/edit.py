@@ -1,0 +1,153 @@
+"""What an edit costs beside the library's own pipeline, and what finding the region costs beside two that find it too.
+
+    python -m benchmarks.edit [--edits 8]
+
+`edit_microworld`: edits per second of the editor under a drawn mask (generation, exact composite) with the shipped
+models, beside diffusers' StableDiffusionInpaintPipeline with the same weights, mask, steps and guidance.
+
+`region_diffedit`, `region_leditspp`: operations of our region at full size (region_cost.py), beside finding it with
+diffusers' DiffEdit (`generate_mask`) and LEDITS++ (`invert` and the call, whose masks arise while it edits) at Stable
+Diffusion 1.5's size and 512 px. U-Net evaluations are counted in the library's own calls, with its default settings and
+tiny models; the operations of one evaluation, and of encoding a picture once, on the meta device. Target: 40 times less
+than DiffEdit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+
+from benchmarks import full_size_models
+from benchmarks.region_cost import SIZE, operations, region_operations
+from benchmarks.results import record
+from benchmarks.tiny_parts import tiny_parts, tiny_unet
+from regionedit.editor import Editor
+from regionedit.images import to_pictures
+from regionedit.records import Captions, EditRequest
+
+COUNTED = "evaluations counted in the library, operations on the meta device, no machine"
+ROUNDS = 3
+SMALL = 128
+
+
+def edits_per_second(count: int) -> tuple[float, float]:
+    """Of the editor and of the plain pipeline, in turns."""
+    from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+
+    editor = Editor.from_config("configs/edit_microworld.yaml")
+    settings = editor.config.generator
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(
+        settings.path, safety_checker=None, dtype=getattr(torch, settings.precision)
+    )
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = to_pictures(torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 16, 40, 40))
+    captions = Captions("a red circle", "a blue circle")
+    requests = [EditRequest(picture, "make the circle blue", captions=captions, mask=mask) for picture in pictures]
+
+    def ours() -> None:
+        for request in requests:
+            editor.edit(request)
+
+    def plain() -> None:
+        for picture in pictures:
+            pipeline(
+                captions.target,
+                picture,
+                mask,
+                height=64,
+                width=64,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+            )
+
+    rounds = [(rate(ours, count), rate(plain, count)) for _ in range(ROUNDS + 1)][1:]  # the first one warms up
+    ours_rate, plain_rate = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return ours_rate, plain_rate
+
+
+def rate(call: Callable[[], None], count: int) -> float:
+    began = time.perf_counter()
+    call()
+    return count / (time.perf_counter() - began)
+
+
+def evaluations(unet: torch.nn.Module, call: Callable[[], object]) -> int:
+    """Samples that a U-Net sees during a call."""
+    seen = []
+    hook = unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    call()
+    hook.remove()
+    return sum(seen)
+
+
+def diffedit_evaluations(picture: Image.Image) -> int:
+    from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEditPipeline
+
+    pipeline = StableDiffusionDiffEditPipeline(
+        **tiny_parts(),
+        unet=tiny_unet(),
+        scheduler=DDIMScheduler(**full_size_models.INPAINT_SCHEDULER),
+        inverse_scheduler=DDIMInverseScheduler(**full_size_models.INPAINT_SCHEDULER),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return evaluations(
+        pipeline.unet, lambda: pipeline.generate_mask(picture, source_prompt="a dog", target_prompt="a cat")
+    )
+
+
+def leditspp_evaluations(picture: Image.Image) -> int:
+    from diffusers import DPMSolverMultistepScheduler, LEditsPPPipelineStableDiffusion
+
+    pipeline = LEditsPPPipelineStableDiffusion(
+        **tiny_parts(),
+        unet=tiny_unet(),
+        scheduler=DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", solver_order=2),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+
+    def edit() -> None:
+        pipeline.invert(picture, height=SMALL, width=SMALL)
+        pipeline(editing_prompt=["a cat"], reverse_editing_direction=[False], edit_threshold=[0.9])
+
+    return evaluations(pipeline.unet, edit)
+
+
+def evaluation_operations() -> tuple[int, int]:
+    """Of one sample through the U-Net, and of encoding a picture."""
+    with torch.device("meta"):
+        modules = full_size_models.inpaint_modules()
+        latent_1Cyx = torch.empty(1, 9, SIZE // 8, SIZE // 8)
+        context_1LD, picture_1CHW = torch.empty(1, 77, 768), torch.empty(1, 3, SIZE, SIZE)
+    unet, vae = modules["unet"], modules["vae"]
+    return (
+        operations(lambda: unet(latent_1Cyx, torch.tensor(1), encoder_hidden_states=context_1LD)),
+        operations(lambda: vae.encode(picture_1CHW)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edits", type=int, default=8, help="of each round")
+    count = parser.parse_args().edits
+    if count < 1:
+        parser.error(f"--edits: {count}, must be at least 1")
+    torch.set_num_threads(1)
+    region = region_operations(torch.empty(1, 3, SIZE, SIZE, device="meta"))
+    one, encoding = evaluation_operations()
+    picture = Image.new("RGB", (SMALL, SMALL), "red")
+    for name, counted in (("diffedit", diffedit_evaluations(picture)), ("leditspp", leditspp_evaluations(picture))):
+        print(f"{name}: {counted} evaluations of the U-Net")
+        record(f"region_{name}", region / 1e12, (encoding + counted * one) / 1e12, "TFLOP", COUNTED)
+    record("edit_microworld", *edits_per_second(count), "edits/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Peak memory of full-size training steps, counted tensor by tensor on the meta device, and what each saver saves.
+
+    python -m benchmarks.memory [--batch 32]
+
+`memory_{preset}`: the step of configs/train_sd15_{preset}.yaml, weights included, beside the paper taken literally at
+the same batch, size and number of steps with no saver (`full_size_step.literal`); `stored` and `fast512` beside that of
+exact512, `max256` beside that of paper256. `memory_exact512_1`: exact512 and its baseline with a single denoising step,
+where the decoder weighs most; `memory_chunk_4_1`: that baseline with chunks of four and nothing else. Target for
+exact512: at most 0.42 times, with the same gradient (tests/test_savers.py).
+
+`kept_...`: bytes that one picture leaves for the way back through one network at 512 px, with one saver and without.
+
+Weights are bfloat16 but CLIP's and T5's, as in the presets. Workspaces of operations and an allocator's gaps are not in
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+
+from benchmarks.full_size_step import batch_for, build, build_generator, literal, preset
+from benchmarks.peak_memory import PeakMemory, flash_attention
+from benchmarks.results import record
+from regionedit import losses
+from regionedit.config import SaversConfig, TrainConfig
+
+COUNTED = "counted on the meta device, no machine"
+GIB = 2**30
+BASELINES = {"paper256": "paper256", "max256": "paper256", "fast512": "exact512", "stored": "exact512"}
+
+
+def peak(config: TrainConfig, batch: int) -> float:
+    """GiB of one step, forward and back, weights included."""
+    module = build(config, "meta")
+    pairs = batch_for(config, module, "meta", batch)
+    with flash_attention(), PeakMemory() as memory:
+        loss, _ = losses.total(module.step(pairs, 0)[0], config.loss)
+        loss.backward()
+    clip, instruction, generator = module.frozen
+    networks = [clip, instruction, module.predictor, *(generator.modules.values() if generator else ())]
+    weights = sum(t.nbytes for network in networks for t in (*network.parameters(), *network.buffers()))
+    return (memory.peak + weights) / GIB
+
+
+def one_step(config: TrainConfig) -> TrainConfig:
+    return replace(config, generator=replace(config.generator, steps=1))
+
+
+def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -> float:
+    """MiB that autograd keeps of a call, weights aside; memory that several hold counts once."""
+    known = {id(weight.untyped_storage()) for weight in weights}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in known:
+            found[id(storage)] = storage
+        return tensor
+
+    with flash_attention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = through()
+    assert result.requires_grad
+    return sum(storage.nbytes() for storage in found.values()) / 2**20
+
+
+def kept_by(network: str, savers: SaversConfig) -> float:
+    """Of the U-Net or the KL decoder on one picture's latent."""
+    config = preset("exact512").generator
+    generator = build_generator(config, "meta")
+    generator.save(savers)
+    latent_1Cyx = torch.empty(1, 4, config.size // 8, config.size // 8, device="meta", requires_grad=True)
+    if network == "decoder":
+        return kept(lambda: generator.decode(latent_1Cyx), generator.vae.parameters())
+    dtype = generator.unet.dtype
+    seen_1Cyx = torch.cat([latent_1Cyx, latent_1Cyx, latent_1Cyx[:, :1]], 1).to(dtype)
+    context_1LD = torch.empty(1, 77, 768, device="meta", dtype=dtype)
+
+    def predict() -> torch.Tensor:
+        return generator.unet(seen_1Cyx, torch.tensor(500), encoder_hidden_states=context_1LD).sample
+
+    return kept(predict, generator.unet.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32, help="pictures of one GPU's share of a step")
+    batch = parser.parse_args().batch
+    if batch < 1:
+        parser.error(f"--batch: {batch}, must be at least 1")
+    ways = {"frozen": SaversConfig(), "checkpointed": SaversConfig(0, False, ["unet", "autoencoder"])}
+    for network in ("decoder", "unet"):
+        plain = kept_by(network, SaversConfig(frozen_convolutions=False))
+        for name, savers in ways.items():
+            record(f"kept_{network}_{name}", kept_by(network, savers), plain, "MiB a picture", COUNTED)
+    unit = f"GiB, {batch} pictures"
+    exact = preset("exact512")
+    found = {"exact512": peak(literal(exact), batch), "paper256": peak(literal(preset("paper256")), batch)}
+    record("memory_exact512", peak(exact, batch), found["exact512"], unit, COUNTED)
+    plain = one_step(literal(exact))
+    one = peak(plain, batch)
+    record("memory_exact512_1", peak(one_step(exact), batch), one, unit, COUNTED)
+    chunked = replace(plain, savers=replace(plain.savers, chunk=4))
+    record("memory_chunk_4_1", peak(chunked, batch), one, unit, COUNTED)
+    for name, baseline in BASELINES.items():
+        record(f"memory_{name}", peak(preset(name), batch), found[baseline], unit, COUNTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Seconds until the first batch of a run that goes on at its millionth step, beside one that starts.
+
+    python -m benchmarks.resume
+
+5 million samples in 5,000 shards, global batch 256, one process. The shards are links to one small tar and the manifest
+is made up, as if kept from before; what is timed is all else: plan, reader, decoding, the batch. Target: at most 2 s.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.loader import write_shards
+from benchmarks.results import record
+from regionedit.config import DataConfig
+from regionedit.data.loader import TrainLoader
+from regionedit.data.manifest import Manifest
+
+SHARDS, SAMPLES, STEP = 5000, 1000, 1_000_000
+DATA = DataConfig(global_batch=256, image_size=64, workers=0)
+
+
+def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES) -> Manifest:
+    """`shards` shards of `samples` samples each, all of which are the first sample of one real shard."""
+    real = folder / "real"
+    real.mkdir()
+    write_shards(real, 250, "png", 64)
+    first = Manifest.open(real)
+    names = tuple(f"{number:05d}" for number in range(shards))
+    for name in names:
+        for suffix in ("tar", "instructions.jsonl"):
+            (folder / f"{name}.{suffix}").symlink_to(real / f"00000.{suffix}")
+    count = shards * samples
+    return Manifest(
+        folder=folder,
+        proposals=None,
+        shards=names,
+        sizes=np.full(shards, samples),
+        keys=np.broadcast_to(first.keys[:1], (count,)),
+        columns={part: np.broadcast_to(column[:1], (count, 2)) for part, column in first.columns.items()},
+        identity="made up",
+    )
+
+
+def seconds(manifest: Manifest, position: int) -> float:
+    """From nothing but the manifest to the first batch."""
+    began = time.perf_counter()
+    loader = TrainLoader(manifest, DATA, seed=0)
+    loader.load_state_dict(loader.state_dict() | {"position": position})
+    next(iter(loader))
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        manifest = made_up_manifest(Path(temporary))
+        seconds(manifest, 0)
+        record("resume_at_a_million", seconds(manifest, STEP), seconds(manifest, 0), "s until the first batch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Pictures per second of training steps, with the share of each stage, beside the paper taken literally.
+
+    python -m benchmarks.train_step [--rounds 5]        the microworld's shipped models on this machine's CPU
+    python -m benchmarks.train_step --full_size true    full size, random weights: a GPU, or one picture on a CPU
+
+Literal means: the soft region conditions the generator, the gradient passes through every denoising step and the KL
+decoder, nothing is cached, no saver, eager. Weights have the same precision and sampling as many steps as ours.
+
+Microworld, `train_step_composite`: proposals made at each step, composed in pixels, latents and captions cached
+(target: at least 3 times); `train_step_stored`: stored proposals, captions cached (at least 12 times). What is cached
+or stored is not counted. Figures are medians over rounds in which all three take turns.
+
+Full size, `train_step_{preset}_full_size`: each preset beside `full_size_step.literal` of exact512; a GPU also tells
+peak memory and the model's operations as a share of the GPU's peak (target: 40 % for paper256).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+
+import torch
+
+from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
+from benchmarks.results import record
+from benchmarks.step_cost import step_operations
+from regionedit import losses
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
+from regionedit.records import TrainBatch
+from regionedit.training import RegionTraining
+from regionedit.training.stages import Stages
+
+BATCH, STEPS = 16, 4
+SAME = ("--generator.masked_image=latent",)
+LITERAL = ("--step.gradient=full", "--step.proposal_mask=predicted", "--savers.frozen_convolutions=false")
+MICROWORLD = {
+    "literal": (*SAME, *LITERAL, "--data.proposals=null"),
+    "composite": (*SAME, "--step.proposal_mask=predicted_hard", "--data.proposals=null"),
+    "stored": (),
+}
+PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
+"""Dense bfloat16, NVIDIA's data sheets."""
+
+
+class Timed:
+    """A step with its optimiser.
+
+    Args:
+        module, batch: what takes the step, and the pictures it takes again and again.
+    """
+
+    def __init__(self, module: RegionTraining, batch: TrainBatch, device: str):
+        self.module, self.batch = module, batch
+        self.optimizer = module.configure_optimizers()
+        self.stages = Stages(torch.device(device))
+
+    def step(self, epoch: int) -> None:
+        loss, _ = losses.total(self.module.step(self.batch, epoch)[0], self.module.config.loss)
+        with self.stages("backward"):
+            loss.backward()
+        with self.stages("optimiser"):
+            torch.nn.utils.clip_grad_norm_(self.module.predictor.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def rate(self, steps: int) -> float:
+        """Pictures per second."""
+        began = self.stages.now()
+        for number in range(steps):
+            self.step(number)
+        return steps * len(self.batch.keys) / (self.stages.now() - began)
+
+    def shares(self, steps: int) -> str:
+        """The table of stages, of steps of its own: telling stages apart would slow a GPU that is timed."""
+        self.stages.seconds.clear()
+        self.module.stage = self.stages
+        self.rate(steps)
+        return self.stages.table(steps)
+
+
+def microworld_step(changes: tuple[str, ...]) -> Timed:
+    """The shipped models on random pictures."""
+    config = load_config(TrainConfig, "configs/train_microworld.yaml", changes)
+    stored = config.data.proposals is not None
+    config = replace(config, data=replace(config.data, proposals=None))
+    module = RegionTraining(config)
+    size, clip, generator = config.data.image_size, module.frozen[0], module.frozen[2]
+    pictures_BCHW = torch.rand(2 * BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    texts = tuple(f"change the red circle to a blue square {number}" for number in range(BATCH))
+    cached = config.step.gradient == "composite"
+    batch = TrainBatch(
+        keys=texts,
+        images_BCHW=pictures_BCHW[:BATCH],
+        instructions=texts,
+        source_captions=texts,
+        target_captions=texts[::-1],
+        proposals_BCHW=pictures_BCHW[BATCH:] if stored else None,
+        source_text_BD=clip.encode_text(texts) if cached else None,
+        target_text_BD=clip.encode_text(texts[::-1]) if cached else None,
+        latents_BChw=generator.source_latents(pictures_BCHW[:BATCH]) if cached and not stored else None,
+    )
+    return Timed(module, batch, "cpu")
+
+
+def microworld(rounds: int) -> None:
+    systems = {name: microworld_step(changes) for name, changes in MICROWORLD.items()}
+    for system in systems.values():
+        system.step(0)
+    rates = {name: [] for name in systems}
+    for _ in range(rounds):
+        for name, system in systems.items():
+            rates[name].append(system.rate(STEPS if name != "stored" else 4 * STEPS))
+    found = {name: statistics.median(values) for name, values in rates.items()}
+    for name, system in systems.items():
+        print(f"\n{name}\n{system.shares(STEPS)}")
+    for name in ("composite", "stored"):
+        record(f"train_step_{name}", found[name], found["literal"], "pictures/s")
+
+
+def full_size(batch: int, baseline_batch: int) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    baseline, _ = full_size_rate(literal(preset("exact512")), device, baseline_batch)
+    for name in PRESETS:
+        config = preset(name)
+        rate, peak = full_size_rate(config, device, batch)
+        machine = None
+        if device == "cuda":
+            machine = torch.cuda.get_device_name()
+            known = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in machine), None)
+            used = f", {step_operations(config) / 1e12 * rate / known:.1%} of the peak" if known else ""
+            print(f"{name}: {batch} pictures take {peak:.1f} GiB{used}")
+        record(f"train_step_{name}_full_size", rate, baseline, "pictures/s", machine)
+
+
+def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float, float]:
+    """Pictures per second and peak GiB (0 on a CPU)."""
+    module = build(config, device)
+    system = Timed(module, batch_for(config, module, device, batch), device)
+    steps = 10 if device == "cuda" else 1
+    if device == "cuda":
+        system.rate(2)
+        torch.cuda.reset_peak_memory_stats()
+    rate = system.rate(steps)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    print(system.shares(steps))
+    return rate, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="of the microworld; at least 1")
+    parser.add_argument("--full_size", choices=("true", "false"), default="false")
+    parser.add_argument("--batch", type=int, default=32 if torch.cuda.is_available() else 1, help="at full size")
+    parser.add_argument(
+        "--baseline_batch", type=int, default=8 if torch.cuda.is_available() else 1, help="at full size"
+    )
+    given = parser.parse_args()
+    if min(given.rounds, given.batch, given.baseline_batch) < 1:
+        parser.error("--rounds, --batch and --baseline_batch must be at least 1")
+    if given.full_size == "true":
+        full_size(given.batch, given.baseline_batch)
+    else:
+        torch.set_num_threads(1)
+        microworld(given.rounds)
+
+
+if __name__ == "__main__":
+    main()

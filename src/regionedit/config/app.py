@@ -1,0 +1,39 @@
+"""The page in a browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from regionedit.config.editing import EditConfig
+
+
+@dataclass
+class AppConfig(EditConfig):
+    """`python app.py`: edit, compare and correct regions in a browser.
+
+    Args:
+        host: address to listen on: 127.0.0.1 serves this machine alone, 0.0.0.0 everyone who can reach it.
+        port: 0 takes the first free one from 7860 on.
+        share: a public address through Gradio's servers, for as long as the command runs.
+        password_variable: environment variable with a password that everyone has to give, with any name; None: none.
+        examples: a JSONL of requests (as for infer.py) that are offered as examples, or None.
+        systems: name -> an infer.py configuration that can be compared with the page's own; arguments may follow the
+            file's name.
+        judge: the CLIP that scores comparisons, as for evaluate.py; None: they are not scored by one.
+        max_megabytes: of one uploaded file.
+        max_steps, max_variants, max_pictures: of one request: denoising steps, variants, pictures of a batch.
+        queue: requests that may wait; more are turned away.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    share: bool = False
+    password_variable: str | None = None
+    examples: str | None = None
+    systems: dict[str, str] = field(default_factory=dict)
+    judge: str | None = None
+    max_megabytes: int = 20
+    max_steps: int = 100
+    max_variants: int = 4
+    max_pictures: int = 500
+    queue: int = 64

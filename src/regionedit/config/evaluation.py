@@ -1,0 +1,77 @@
+"""Evaluating: which cases, which systems, which networks judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from regionedit.config.editing import EditConfig
+from regionedit.config.models import MICROWORLD
+
+
+@dataclass
+class EvaluateConfig(EditConfig):
+    """`python evaluate.py --config FILE`: a benchmark, an editor, scores.
+
+    Args:
+        benchmark: key of BENCHMARKS.
+        data: the benchmark's folder.
+        out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
+            again to go on.
+        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `score` only reads
+            finished ones, `both` does one after the other in a single process.
+        pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
+        limit: first cases only, 0 for all.
+        ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
+        protocol: a published protocol of configs/protocols/, or a file like those: it decides the metrics' networks and
+            the columns. None: the benchmark's own metrics with the networks below.
+        expected: metric -> published mean that this run should give again, told at the end.
+        tolerance: how far from it counts as given again.
+        regions_only: find regions and score them; no generator is loaded and nothing is edited.
+        given_captions: the editor gets the benchmark's captions; false lets the describer write them.
+        grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
+        baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
+        edited_baselines: those of them that also edit, with the same generator.
+        systems: name -> an infer.py configuration that edits the same cases, in a row of its own; arguments may follow
+            the file's name, such as `configs/edit_microworld.yaml --mask_source sam`.
+        systems_limit: the first cases only for them, 0 for all; their table shows this run over the same cases.
+        validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
+        validation_samples: how many of them.
+        ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
+        training_log: metrics.csv of the training run whose curves the report shows, or None.
+        judge: the CLIP of the metrics, which no loss has seen: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
+            `ARCHITECTURE,TAG` such as ViT-B-32,openai.
+        dino: the ViT of the metric dino.
+        dinov2: the ViT of the metric dinov2, or None: not computed. Likewise:
+        pick_score: model and processor of PickScore, `model` or `model,processor`.
+        structure: the ViT whose keys measure the structure distance.
+        lpips: the network of LPIPS: alex, vgg or squeeze.
+    """
+
+    benchmark: str = "microworld"
+    data: str = "data/microworld/test"
+    out: str = "outputs/evaluate"
+    stage: Literal["both", "edit", "score"] = "both"
+    pictures: str | None = None
+    limit: int = 0
+    ids: str | None = None
+    protocol: str | None = None
+    expected: dict[str, float] = field(default_factory=dict)
+    tolerance: float = 0.01
+    regions_only: bool = False
+    given_captions: bool = True
+    grid: int = 0
+    baselines: list[str] = field(default_factory=list)
+    edited_baselines: list[str] = field(default_factory=list)
+    systems: dict[str, str] = field(default_factory=dict)
+    systems_limit: int = 0
+    validation: str | None = None
+    validation_samples: int = 512
+    ceiling: str | None = None
+    training_log: str | None = None
+    judge: str = f"local-dir:{MICROWORLD}/judge"
+    dino: str = f"{MICROWORLD}/dino"
+    dinov2: str | None = None
+    pick_score: str | None = None
+    structure: str | None = None
+    lpips: str | None = None

@@ -1,0 +1,110 @@
+"""The networks: frozen encoders, region predictor, frozen generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MICROWORLD = "checkpoints/microworld"
+
+
+@dataclass
+class EncodersConfig:
+    """The frozen encoders.
+
+    Args:
+        clip: open_clip model: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture name such as ViT-L-14.
+        clip_pretrained: open_clip tag for an architecture name (openai); None for the other two forms.
+        instruction: folder or hub name of a T5 encoder, whose width equals CLIP's projection (768 in the paper).
+        instruction_revision: pinned revision of a hub name.
+        max_instruction_tokens: longer instructions are cut, with a warning.
+        precision: of the frozen encoders' weights; losses are always float32.
+    """
+
+    clip: str = f"local-dir:{MICROWORLD}/clip"
+    clip_pretrained: str | None = None
+    instruction: str = f"{MICROWORLD}/t5"
+    instruction_revision: str | None = None
+    max_instruction_tokens: int = 77
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass
+class PredictorConfig:
+    """The region predictor, equations 1-3 and f_sem.
+
+    Args:
+        variant: `default`, or `paper`: eq. 1-3 to the letter (no residual, no norm, no positions, one head).
+        heads: attention heads of the default variant.
+        residual: add each attention's input to its output.
+        norm: LayerNorm before each attention and the MLP.
+        positions: learned position per patch.
+        mlp_width: hidden width of the region head; 0 means the embedding width.
+        initial_probability: P of an untrained predictor, by the head's bias.
+    """
+
+    variant: Literal["default", "paper"] = "default"
+    heads: int = 4
+    residual: bool = True
+    norm: bool = True
+    positions: bool = True
+    mlp_width: int = 0
+    initial_probability: float = 0.5
+
+
+@dataclass
+class GeneratorConfig:
+    """The frozen generator.
+
+    Args:
+        name: key of GENERATORS.
+        path: folder or hub name in diffusers' layout.
+        revision: pinned revision of a hub name.
+        variant: of its weight files, such as fp16 where only those are safetensors; None for the plain ones.
+        size: pictures are fitted to this many pixels on the longer side before generation; 0 keeps their size.
+        steps: denoising steps. Not given in the paper.
+        gradient_steps: the last steps that carry gradient with `gradient: full`; 0 for all. Not given in the paper.
+        guidance: classifier-free guidance scale w_cfg, eq. 19; 1 switches it off. Not given in the paper.
+        image_guidance: how closely `instruct_pix2pix` keeps to the source; above 1.
+        masked_image: what the U-Net sees of the source: `pixel` masks before encoding (how the public checkpoint was
+            trained), `latent` masks the latent (eq. 16 to the letter).
+        blend: put the noised source back outside the mask after every step (eq. 22, 23).
+        decoder: folder or hub name of an AutoencoderTiny (TAESD) that decodes in place of the autoencoder's own:
+            18 times fewer operations, coarser pictures; for training. Only `stable_diffusion` takes one.
+        decoder_revision: pinned revision of a hub name.
+        precision: of the frozen weights.
+        start: `instruct_pix2pix` alone, like all that follow: share of noise at the start. 1 is pure noise; below, the
+            source's noised latent, and as much smaller a share of the steps runs. Focus on Your Instruction (FoI): 0.8.
+        latent_blend: outside the region the latent is the source's, noised to the level of the step, at every step.
+        modulation: FoI's eq. 3: each sub-instruction is attended to inside its own region only.
+        modulation_until: share of the steps that run after which modulation ends. FoI: 1.
+        disentangle: FoI's eq. 9: text guidance inside the region only.
+        disentangle_until: share of the steps that run after which it ends. FoI: 0.75.
+        mask_steps: first steps whose attention the mask source `ip2p_attention` reads; modulation starts after them, so
+            that 0 modulates every step with a region from elsewhere. FoI: 1.
+        attention_resolution: cells on the longer side of the attention that is read; 0: a quarter of the latent's side,
+            FoI's 16 at 512 px.
+    """
+
+    name: str = "stable_diffusion"
+    path: str = f"{MICROWORLD}/inpaint"
+    revision: str | None = None
+    variant: str | None = None
+    size: int = 64
+    steps: int = 8
+    gradient_steps: int = 0
+    guidance: float = 3.0
+    image_guidance: float = 1.5
+    masked_image: Literal["pixel", "latent"] = "pixel"
+    blend: bool = True
+    decoder: str | None = None
+    decoder_revision: str | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    start: float = 1.0
+    latent_blend: bool = False
+    modulation: bool = False
+    modulation_until: float = 1.0
+    disentangle: bool = False
+    disentangle_until: float = 0.75
+    mask_steps: int = 1
+    attention_resolution: int = 0

@@ -1,0 +1,197 @@
+"""Training: the step, what it costs, the losses, the data, the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from regionedit.config.models import EncodersConfig, GeneratorConfig, PredictorConfig
+
+
+@dataclass
+class StepConfig:
+    """How one training step composes and what carries the gradient.
+
+    Args:
+        gradient: `composite` (default: blend in pixels at CLIP's size, no gradient through the generator), `latent`
+            (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
+        proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
+            dilated), `random_hard` (boxes and blobs), `everything`, `half` (study only).
+        explore: share of samples whose proposal is made with a mask of everything instead of `predicted_hard`: it shows
+            the requested change everywhere, so that a region can move to where it fits.
+        dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
+        estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
+        threshold: of the hard mask, in training and at inference. Not given in the paper.
+        upsample: how the grid becomes a picture-sized mask.
+        warm_steps: first steps that ask no generator: semantic alignment and `loss.region_contrast` teach, with the
+            regularisers. 0: none. After them `loss.region_contrast` is off.
+    """
+
+    gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
+    proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything", "half"] = "predicted_hard"
+    explore: float = 0.5
+    dilate: int = 1
+    estimator: Literal["straight_through", "binary_concrete"] | None = None
+    threshold: float = 0.5
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    warm_steps: int = 0
+
+
+@dataclass
+class SaversConfig:
+    """What a step takes of memory and time. What is learnt stays the same: the gradient differs by rounding alone.
+
+    Args:
+        chunk: pictures that are decoded and seen by CLIP, forward and back, before the next ones; 0 for all at once.
+        frozen_convolutions: the generator's convolutions do not keep their inputs, which only weights that learn need.
+        checkpoint: networks whose activations are not kept but computed again on the way back: `unet`, `autoencoder`,
+            `clip`. Saves more, costs their forward pass once more.
+        compile: torch.compile the U-Net and the decoder; takes minutes at the first step.
+    """
+
+    chunk: int = 0
+    frozen_convolutions: bool = True
+    checkpoint: list[Literal["unet", "autoencoder", "clip"]] = field(default_factory=list)
+    compile: bool = False
+
+
+@dataclass
+class LossConfig:
+    """Weights of eq. 10 and 11 and of the regularisers; a weight of 0 switches a term off. Not given in the paper.
+
+    Args:
+        alpha: of L_semAlign, eq. 11.
+        beta: of L_CLIP, eq. 11.
+        clip_guidance: lambda_g, eq. 7.
+        clip_direction: lambda_d, eq. 8.
+        clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
+        area: of mean(P).
+        entropy: of mean(P (1 - P)); a negative weight keeps P away from saturation.
+        entropy_until: share of the run over which the entropy weight falls to 0 on a straight line; P can settle then.
+            0 keeps the weight as it is.
+        total_variation: of the mean absolute difference between neighbouring patches of P.
+        region_contrast: of the contrast between what lies inside and outside the region (see `losses.region_contrast`),
+            which needs no generator.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    clip_guidance: float = 1.0
+    clip_direction: float = 1.0
+    clip_structure: float = 2.0
+    area: float = 0.5
+    entropy: float = -1.0
+    entropy_until: float = 0.0
+    total_variation: float = 0.0
+    region_contrast: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam with warm-up and cosine decay. Not given in the paper.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: decoupled (AdamW).
+        warmup_steps: linear warm-up.
+        final_lr: share of the peak that is left at the end of the cosine; 1 keeps the rate constant.
+        gradient_clip: largest gradient norm.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 20
+    final_lr: float = 0.05
+    gradient_clip: float = 1.0
+
+
+@dataclass
+class DataConfig:
+    """Where the pairs are and how they are read.
+
+    Args:
+        train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
+        validation: the same, or None; truth sidecars are read where present.
+        proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
+        proposal_rounds: how many proposals are stored for each sample: `proposals` itself holds the first of each, its
+            folders `round_1`, `round_2`, ... the others. Every epoch reads the next round, and after the last one the
+            first again. A round that is still being made is waited for, so they can be made beside training.
+        marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` names, where there are
+            such files.
+        features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
+            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features made otherwise are refused.
+        global_batch: samples of one optimiser step over all ranks. The paper: 256.
+        image_size: pictures are resized to this square.
+        workers: loader processes per rank.
+        block_shards: shards that are shuffled together.
+        max_bad_fraction: share of unreadable samples above which the run fails.
+        validation_samples: how many are used, 0 for all.
+    """
+
+    train: str = "data/microworld/train"
+    validation: str | None = "data/microworld/validation"
+    proposals: str | None = None
+    proposal_rounds: int = 1
+    marks: bool = True
+    features: str | None = None
+    global_batch: int = 16
+    image_size: int = 64
+    workers: int = 1
+    block_shards: int = 8
+    max_bad_fraction: float = 0.001
+    validation_samples: int = 256
+
+
+@dataclass
+class LogConfig:
+    """What a run leaves behind.
+
+    Args:
+        every_steps: scalars.
+        pictures_every_steps: the grid of source, probability, composed and proposal.
+        validate_every_steps: validation without truth, and with it where there is truth.
+        checkpoint_every_steps: resumable checkpoints.
+        export: the weights that become region_predictor/: the `last`, or the `best` by validation loss, which knows no
+            truth.
+        wandb_project: log there too (pip install wandb), None for TensorBoard and CSV only.
+    """
+
+    every_steps: int = 10
+    pictures_every_steps: int = 200
+    validate_every_steps: int = 200
+    checkpoint_every_steps: int = 200
+    export: Literal["last", "best"] = "last"
+    wandb_project: str | None = None
+
+
+@dataclass
+class TrainConfig:
+    """`python train.py --config FILE`: train a region predictor from captioned pictures.
+
+    Args:
+        out: folder of the run: checkpoints, logs, pictures, region_predictor/. Run again to resume.
+        seed: of initialisation, order and noise.
+        max_seconds: stop (and finish cleanly) after this many seconds of training, 0 for no limit; the schedule then
+            follows time.
+        max_steps: optimiser steps, the schedule's length.
+        initial_region: start from this region_predictor/ folder instead of from scratch.
+        profile: time the stages of every step and print a table at the end; on a GPU this slows the steps a little.
+        trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...
+    """
+
+    out: str = "outputs/train"
+    seed: int = 0
+    max_steps: int = 1000
+    max_seconds: float = 0.0
+    initial_region: str | None = None
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+    savers: SaversConfig = field(default_factory=SaversConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    profile: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)

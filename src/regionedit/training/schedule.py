@@ -1,0 +1,29 @@
+"""What changes over a run: the learning rate, and the weight of the entropy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from regionedit.config import LossConfig, OptimizerConfig
+
+
+def loss_weights(settings: LossConfig, progress: float, warm: bool | None = None) -> LossConfig:
+    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`.
+
+    Args:
+        warm: in a run with `step.warm_steps`, whether this is one of them: then nothing looks at a composed picture,
+            and afterwards no contrast is asked for. None: a run without.
+    """
+    if settings.entropy_until:
+        settings = replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
+    if warm is None:
+        return settings
+    return replace(settings, beta=0.0) if warm else replace(settings, region_contrast=0.0)
+
+
+def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:
+    """Linear warm-up over `warmup_steps`, times a cosine from 1 to `final_lr` over progress 0 to 1."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return settings.lr * warm * (settings.final_lr + (1 - settings.final_lr) * cosine)

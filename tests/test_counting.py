@@ -1,0 +1,57 @@
+"""What the benchmarks count and read: bytes that live at one time, a race's scores, the page of results."""
+
+import json
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks import results
+from benchmarks.peak_memory import PeakMemory, flash_attention
+from benchmarks.race import scores
+
+
+def test_peak_memory_counts_each_storage_while_somebody_holds_it():
+    given = torch.randn(1000, requires_grad=True)
+    with PeakMemory() as memory:
+        first = given.exp()  # keeps its result for the way back
+        assert memory.now == memory.peak == 4000
+        second = first.view(10, 100)  # the same storage
+        del first
+        assert memory.now == 4000
+        third = second.detach() * 2
+        assert memory.now == memory.peak == 8000
+        del third
+        assert (memory.now, memory.peak) == (4000, 8000)
+        second.sum().backward()
+        del second
+    assert memory.now == 4000, "the gradient is left"
+
+
+def test_attention_on_the_meta_device_keeps_no_weights():
+    """Queries, keys, values and result, not 64 x 64 weights a head."""
+    q, k, v = (torch.empty(1, 2, 64, 8, device="meta", requires_grad=True) for _ in range(3))
+    kept = []
+    with flash_attention(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        result = F.scaled_dot_product_attention(q, k, v)
+    assert result.shape == q.shape and max(t.numel() for t in kept) == q.numel()
+    assert F.scaled_dot_product_attention.__module__ != "benchmarks.peak_memory"
+
+
+def test_a_race_is_won_when_one_validation_has_both(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert scores(path) == (0.0, 0.0, False)
+    rows = ["step,name,value", "50,validation/iou/local,0.6", "50,validation/pointing/local,0.7"]
+    path.write_text("\n".join([*rows, "100,validation/iou/local,0.4", "100,validation/pointing/local,0.9"]) + "\n")
+    assert scores(path) == (0.6, 0.9, False)
+    path.write_text(path.read_text() + "150,validation/iou/local,0.5\n150,validation/pointing/local,0.8\n150,valid")
+    assert scores(path) == (0.6, 0.9, True)
+
+
+def test_a_result_is_recorded_in_numbers_and_on_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
+    assert results.record("one", 1.0, 4.0, "s", "a machine") == 0.25
+    assert results.record("two", 3.0, 1.0, "s") == 3.0
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["one"] == {"ratio": 0.25, "ours": 1.0, "baseline": 4.0, "unit": "s", "machine": "a machine"}
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| one | 1 | 4 | s | 0.25 | a machine |" in page and "| two | 3 | 1 | s | 3 |" in page

@@ -1,0 +1,103 @@
+"""Many nodes, many samples: nobody misses or repeats one, resuming costs nothing, other numbers of ranks go on."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.resume import DATA, made_up_manifest
+from regionedit.data.loader import TrainLoader
+from regionedit.data.plan import EpochPlan
+from regionedit.region_predictor import RegionPredictor
+from regionedit.training import Stopped, train
+from tests.test_training import StopAt, command, logged, watched
+
+NODES, GPUS, WORKERS = 64, 8, 8
+RANKS = NODES * GPUS
+SBATCH = sorted(Path("configs/slurm").glob("*.sbatch"))
+
+
+def simulate(shards: int, positions: int) -> None:
+    """An epoch of shards of 1,000 on 64 nodes: who reads which place at some steps, and what lies at all places."""
+    plan = EpochPlan([1000] * shards, seed=3, global_batch=8 * RANKS, block_shards=8, epoch=1)
+    for position in np.linspace(0, len(plan) - 1, positions, dtype=int).tolist():
+        shares = [np.array(plan.places(position, rank, RANKS)) for rank in range(RANKS)]
+        assert {len(share) for share in shares} == {8}
+        everybody = np.sort(np.concatenate(shares))
+        assert np.array_equal(everybody, np.arange(position * 8 * RANKS, (position + 1) * 8 * RANKS))
+    read = np.zeros(plan.samples, bool)
+    place = 0
+    for block in range(-(-shards // 8)):
+        samples = plan._block(block)
+        assert not read[samples].any(), "a sample lies in two blocks"
+        read[samples] = True
+        assert plan.sample(place) == samples[0] and plan.sample(place + len(samples) - 1) == samples[-1]
+        place += len(samples)
+    assert read.all() and place == plan.samples and plan.dropped < 8 * RANKS
+
+
+def test_five_million_samples_on_64_nodes():
+    simulate(shards=5_000, positions=40)
+
+
+@pytest.mark.slow
+def test_four_hundred_million_samples_on_64_nodes():
+    simulate(shards=400_000, positions=40)
+
+
+def test_workers_share_the_steps_of_a_rank_in_turn():
+    """torch hands whole batches to its workers, one after another; the plan knows nothing of them."""
+    plan = EpochPlan([1000] * 100, seed=0, global_batch=2 * RANKS, block_shards=8, epoch=0)
+    by_worker = [
+        [plan.sample(p) for position in range(worker, len(plan), WORKERS) for p in plan.places(position, 5, RANKS)]
+        for worker in range(WORKERS)
+    ]
+    read = [sample for samples in by_worker for sample in samples]
+    assert len(read) == len(set(read)) == 2 * len(plan)
+
+
+def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
+    """benchmarks/resume.py measures it; here, that the position is the right one and nothing before it is read."""
+    manifest = made_up_manifest(tmp_path)
+    loader = TrainLoader(manifest, DATA, seed=0)
+    read, original = [], loader._batches.dataset.reader.read
+    loader._batches.dataset.reader.read = lambda sample: read.append(sample) or original(sample)
+    loader.load_state_dict(loader.state_dict() | {"position": 1_000_000})
+    next(iter(loader))
+    epoch, position = divmod(1_000_000, len(loader))
+    plan = EpochPlan(manifest.sizes, 0, DATA.global_batch, DATA.block_shards, epoch)
+    assert read[: DATA.global_batch] == [plan.sample(place) for place in plan.places(position)]
+    assert len(read) <= 2 * DATA.global_batch
+
+
+def test_another_number_of_processes_goes_on_at_the_right_sample(tiny_train, tmp_path, monkeypatch):
+    """Two steps on one process, then two on two: losses and weights are those of four steps on one."""
+    whole = tiny_train("--max_steps=4")
+    parts = tiny_train("--max_steps=4", f"--out={tmp_path / 'parts'}")
+    train(whole)
+    with monkeypatch.context() as patch:
+        watched(patch, StopAt(2))
+        with pytest.raises(Stopped):
+            train(parts)
+    process = command(parts, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp")
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    alone, together = logged(whole), logged(parts)
+    assert sorted(together) == [1, 2, 3, 4]
+    np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=1e-5)
+    first, second = (RegionPredictor.from_pretrained(Path(c.out) / "region_predictor") for c in (whole, parts))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert (a - b).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("path", SBATCH, ids=str)
+def test_slurm_examples_are_scripts_that_name_what_exists(path):
+    text = path.read_text()
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    assert text.startswith("#!/bin/bash\n") and len(SBATCH) == 2
+    for script in re.findall(r"python (\S+\.py)", text):
+        assert Path(script).is_file()
+    for config in re.findall(r"configs/train_\S+?\.yaml", text.replace("${preset}", "paper256")):
+        assert Path(config).is_file()
