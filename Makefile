@@ -53,6 +53,10 @@ test-browser: install  ## the page in a real browser: Debian's Chromium, or one 
 	@command -v chromium >/dev/null || $(PY) -m playwright install chromium || echo "no Chromium: the tests are skipped"
 	$(PY) -m pytest -m slow tests/test_browser.py
 
+test-load: export HF_HUB_OFFLINE := 1
+test-load: install  ## the page under fifty clients with twenty edits each: minutes
+	$(PY) -m pytest -m slow -s tests/test_load.py
+
 test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory
 	$(PY) -m pytest -m slow -s tests/test_fullsize.py
@@ -75,6 +79,7 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.edit
 	$(PY) -m benchmarks.resume
+	$(PY) -m benchmarks.page
 
 lint: install  ## style
 	$(PY) -m ruff check .

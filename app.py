@@ -8,9 +8,14 @@ A bad argument exits with 2 and one line that names it.
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if importlib.util.find_spec("regionedit") is None:  # a Space installs requirements.txt, and not the package itself
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
 
 from regionedit.command_line import parse_command
 from regionedit.config import AppConfig

@@ -37,10 +37,19 @@ def served(*arguments: str, patience: float = 240) -> Iterator[str]:
             except OSError:
                 assert server.poll() is None and time.monotonic() < until, "the page did not come up"
                 time.sleep(0.2)
+        _ask_once(address)
         yield address
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _ask_once(address: str) -> None:
+    """Wait until the models are loaded, which a first request would wait for."""
+    from gradio_client import Client, handle_file
+
+    picture = handle_file(str(ROOT / "docs" / "examples" / "square.png"))
+    Client(address, verbose=False).predict(image=picture, instruction="make the blue square red", api_name="/edit")
 
 
 @contextlib.contextmanager

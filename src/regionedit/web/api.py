@@ -59,8 +59,7 @@ def api(studio: Studio) -> None:
         picture = studio.open(*uploaded(image))
         drawn = None if mask is None else studio.open_mask(uploaded(mask)[0], picture)
         settings = _settings(config, instruction, seed, steps, guidance, target_caption)
-        sketch = Sketch(picture) if drawn is not None else studio.find(settings, Sketch(picture))
-        (result,) = studio.edit(settings, sketch, Cut.of(config.region), mask=drawn)
+        (result,) = studio.edit(settings, Sketch(picture), Cut.of(config.region), mask=drawn)
         with tempfile.TemporaryDirectory() as folder:
             yield _answer(gr, result, folder)
 

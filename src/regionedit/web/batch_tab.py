@@ -15,7 +15,7 @@ from regionedit.editor import Editor
 from regionedit.images import smaller
 from regionedit.web import words
 from regionedit.web.batch_files import gather, opened, zipped
-from regionedit.web.handlers import AT_ONCE, told
+from regionedit.web.handlers import AT_ONCE, SESSION, told
 from regionedit.web.settings import Settings
 from regionedit.web.studio import Studio
 
@@ -34,11 +34,11 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
     import gradio as gr
 
     # The folder is the session's own: what is finished in it is not done again, and it goes with the session.
-    job = gr.State(None, time_to_live=3600, delete_callback=lambda folder: folder and shutil.rmtree(folder, True))
+    job = gr.State(None, time_to_live=SESSION, delete_callback=lambda folder: folder and shutil.rmtree(folder, True))
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures, and if wanted a CSV or JSONL that says what to do with each",
+                label="Pictures, and a list if wanted (CSV, JSONL)",
                 file_count="multiple",
                 height=220,
                 elem_id="batch-files",

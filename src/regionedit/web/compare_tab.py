@@ -10,7 +10,7 @@ from regionedit.web import words
 from regionedit.web.comparison import COLUMNS, MARKED, Comparer, sheet, study_items
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, present
-from regionedit.web.handlers import MODELS, told
+from regionedit.web.handlers import MODELS, SESSION, told
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut
 from regionedit.web.studio import Studio
@@ -24,7 +24,7 @@ def compare_tab(studio: Studio, layout: EditLayout, edit: EditTab) -> None:
     import gradio as gr
 
     comparer = Comparer(studio)
-    cases = gr.State([])
+    cases = gr.State([], time_to_live=SESSION)
     gr.HTML(words.line("The picture, the words and the settings are those of the tab Edit."))
     sources = gr.CheckboxGroup(
         [MARKED, *comparer.mask_sources()],
@@ -42,7 +42,7 @@ def compare_tab(studio: Studio, layout: EditLayout, edit: EditTab) -> None:
     run = gr.Button("Compare", variant="primary", elem_id="compare-run")
     status = gr.HTML(words.line(""), elem_id="compare-status")
     picture = gr.Image(
-        label="Region above result", format="png", interactive=False, elem_id="compare-picture", buttons=["fullscreen"]
+        show_label=False, format="png", interactive=False, elem_id="compare-picture", buttons=["fullscreen"]
     )
     table = gr.Dataframe(headers=list(COLUMNS), label="Times and scores", interactive=False, elem_id="compare-table")
     with gr.Row():

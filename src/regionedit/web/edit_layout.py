@@ -108,9 +108,15 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
     with gr.Row(equal_height=False, visible=False) as result:
         with gr.Column(min_width=320):
             slider = gr.ImageSlider(
-                label="Before and after", type="pil", format="png", interactive=False, max_height=480, elem_id="result",
+                label="Before and after",
+                slider_position=12,
+                type="pil",
+                format="png",
+                interactive=False,
+                max_height=480,
+                elem_id="result",
                 buttons=["fullscreen"],
-            )  # fmt: skip
+            )
             gallery = gr.Gallery(
                 label="Variants: choose one", format="png", columns=4, height=160, visible=False, elem_id="variants",
                 buttons=[],
@@ -162,8 +168,8 @@ def _cut(config: AppConfig) -> list:
     region = config.region
     return [
         gr.Slider(0.02, 0.98, region.threshold, step=0.02, label="Threshold", elem_id="threshold", min_width=150),
-        gr.Slider(-40, 40, region.grow, step=1, label="Grow, px", elem_id="grow", min_width=150),
-        gr.Slider(0, 40, region.feather, step=1, label="Feather, px", elem_id="feather", min_width=150),
+        gr.Slider(-40, 40, region.grow, step=1, label="Grow", elem_id="grow", min_width=150),
+        gr.Slider(0, 40, region.feather, step=1, label="Feather", elem_id="feather", min_width=150),
     ]
 
 

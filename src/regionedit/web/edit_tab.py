@@ -14,7 +14,7 @@ from regionedit.results import changed_outside, compose
 from regionedit.web import words
 from regionedit.web.canvas import canvas_value
 from regionedit.web.edit_layout import EditLayout
-from regionedit.web.handlers import AT_ONCE, MODELS, told
+from regionedit.web.handlers import AT_ONCE, MODELS, QUICK, SESSION, told
 from regionedit.web.portable import portable_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
@@ -34,7 +34,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     """Give the tab's components their behaviour."""
     import gradio as gr
 
-    sketch, results = gr.State(None), gr.State([])
+    sketch, results = gr.State(None, time_to_live=SESSION), gr.State([], time_to_live=SESSION)
     region = [sketch, layout.view, layout.region_line]
     captions = [layout.form.source_caption, layout.form.target_caption]
     _connect_region(layout, studio, sketch, region, captions)
@@ -134,7 +134,7 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         return sketch, *region_values(sketch, Cut(*cut), config)
 
     seen, form = [sketch, *layout.cut], layout.form
-    layout.picture.change(told(opened), [layout.picture, *seen], [*region, *captions], preprocess=False, **AT_ONCE)
+    layout.picture.change(told(opened), [layout.picture, *seen], [*region, *captions], preprocess=False, **QUICK)
     form.instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
     for trigger in (layout.find.click, form.instruction.submit):
         trigger(
@@ -147,10 +147,10 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         )
     for slider in layout.cut:
         slider.change(told(recut), seen, region[1:], trigger_mode="always_last", **AT_ONCE)
-    layout.view.stroke(told(painted), seen, region, **AT_ONCE)
+    layout.view.stroke(told(painted), seen, region, **QUICK)
     layout.view.pick(told(picked), seen, region, show_progress="hidden", **MODELS)
-    layout.view.undo(told(undone), seen, region, **AT_ONCE)
-    layout.view.clear(told(cleared), seen, region, **AT_ONCE)
+    layout.view.undo(told(undone), seen, region, **QUICK)
+    layout.view.clear(told(cleared), seen, region, **QUICK)
 
 
 def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, tell) -> list[EditResult]:

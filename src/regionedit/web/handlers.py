@@ -13,7 +13,13 @@ MODELS = {"concurrency_id": "models", "concurrency_limit": 1, "api_visibility": 
 """Of events that use a model: they wait for each other in one queue."""
 
 AT_ONCE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Of events that use none."""
+"""Of events that use none and cannot fail: the page shows errors of queued events only."""
+
+QUICK = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+"""Of events that use none and can fail."""
+
+SESSION = 3600
+"""Seconds that a session's pictures stay in memory after they were last changed."""
 
 UNEXPECTED = "Something went wrong on the server, which has noted it; the picture and the settings are still here."
 

@@ -14,7 +14,7 @@ from regionedit.records import Captions, FoundRegion
 from regionedit.web import words
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, region_values
-from regionedit.web.handlers import AT_ONCE, told
+from regionedit.web.handlers import AT_ONCE, QUICK, SESSION, told
 from regionedit.web.portable import portable_png, read_portable
 from regionedit.web.settings import of_record
 from regionedit.web.sketch import Cut, Sketch
@@ -47,11 +47,17 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
     """Lay the tab out inside the current Blocks and connect it."""
     import gradio as gr
 
-    kept, picked = gr.State([]), gr.State(None)
+    kept, picked = gr.State([], time_to_live=SESSION), gr.State(None, time_to_live=SESSION)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             gallery = gr.Gallery(
-                label="Results of this session", format="png", columns=4, buttons=[], elem_id="history"
+                label="Results of this session",
+                format="png",
+                columns=4,
+                height=360,
+                object_fit="contain",
+                buttons=[],
+                elem_id="history",
             )
             with gr.Row():
                 download = gr.DownloadButton("Download PNG", interactive=False, elem_id="history-download")
@@ -122,8 +128,8 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
     everything += [*layout.cut, *layout.form.components()]
     edit.finished.success(keep, [edit.results, kept], [kept, gallery], **AT_ONCE)
     gallery.select(told(chosen), [kept], [picked, download, restore], show_progress="hidden", api_visibility="private")
-    restore.click(told(restored_kept), [picked, edit.sketch, kept], everything, **AT_ONCE)
-    dropped.upload(told(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **AT_ONCE)
+    restore.click(told(restored_kept), [picked, edit.sketch, kept], everything, **QUICK)
+    dropped.upload(told(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **QUICK)
 
 
 def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: Studio):

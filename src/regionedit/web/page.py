@@ -80,12 +80,12 @@ def launch_settings(config: AppConfig, password: str | None) -> dict:
     import gradio as gr
 
     return {
-        "server_name": config.host,
+        "server_name": None if "SPACE_ID" in os.environ else config.host,  # a Space says itself where to listen
         "server_port": config.port or None,
         "share": config.share,
         "auth": (lambda _name, given: given == password) if password else None,
         "max_file_size": f"{config.max_megabytes}mb",
-        "state_session_capacity": 200,
+        "state_session_capacity": 64,
         "enable_monitoring": False,
         "run_history": False,
         "footer_links": ["api"],

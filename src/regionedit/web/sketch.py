@@ -66,9 +66,8 @@ class Sketch:
         return not self.touched if self.found is None else self.instruction != instruction
 
     def is_own(self, cut: Cut, config: RegionConfig) -> bool:
-        """The region is the editor's own: nothing was corrected and no slider moved."""
-        untouched = not self.touched and not self.given and cut == Cut.of(config)
-        return self.found is not None and untouched
+        """The region is the editor's own, found or not yet: nothing was corrected and no slider moved."""
+        return not self.touched and not self.given and cut == Cut.of(config)
 
     def mask(self, cut: Cut, config: RegionConfig) -> Image.Image:
         """The region as mode "L", 255 = edit. Needs no model."""

@@ -44,11 +44,8 @@ def batch(items: Sequence[Item], total: int) -> str:
     """How far a batch is."""
     failed = sum(1 for item in items if item.failure)
     before = sum(1 for item in items if item.share is None and not item.failure)
-    said = [
-        f"{len(items)} of {total}",
-        f"{before} finished before" if before else "",
-        f"{failed} failed" if failed else "",
-    ]
+    counts = {"finished before": before, "failed": failed}
+    said = [f"{len(items)} of {total}", *(f"{count} {what}" for what, count in counts.items() if count)]
     return _bar(len(items), total, "; ".join(said))
 
 

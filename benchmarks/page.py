@@ -1,0 +1,114 @@
+"""What the page adds to the editor: cold start, region preview, an edit, a batch.
+
+    python -m benchmarks.page [--pictures 200]
+
+The microworld's models on the CPU. Cold start: from the command until the page answers and its models have found a
+first region, beside infer.py from the command to one finished picture. Preview and edit (20 steps): a program's call
+over HTTP, uploads and downloads included, beside the editor's own call; medians. Batch: pictures per second of a batch
+as the page makes it, results saved and zipped, beside `Editor.edit` in a loop that saves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.results import record
+from regionedit.command_line import load_config
+from regionedit.config import AppConfig
+from regionedit.web.batch_files import gather, zipped
+from regionedit.web.batch_tab import edit_all
+from regionedit.web.settings import Settings
+from regionedit.web.sketch import Sketch
+from regionedit.web.studio import Studio
+
+CONFIG = "configs/app_microworld.yaml"
+PICTURE, TEXT = Path("docs/examples/square.png"), "make the blue square red"
+REPEATS = 7
+STEPS = 20
+
+
+def median(call, repeats: int = REPEATS) -> float:
+    """Seconds of a call, after one that nobody times."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def served() -> tuple[float, float, float]:
+    """Seconds of cold start, preview and edit of a page in a process of its own."""
+    from gradio_client import Client, handle_file
+
+    began = time.perf_counter()
+    server = subprocess.Popen([sys.executable, "app.py", "--port", "7899"], stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                client = Client("http://127.0.0.1:7899", verbose=False)
+                break
+            except Exception:  # not listening yet; the client raises whatever its transport does
+                time.sleep(0.1)
+        picture = {"image": handle_file(str(PICTURE)), "instruction": TEXT}
+        client.predict(**picture, api_name="/find_region")
+        cold = time.perf_counter() - began
+        preview = median(lambda: client.predict(**picture, api_name="/find_region"))
+        return cold, preview, median(lambda: client.predict(**picture, steps=STEPS, api_name="/edit"))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def alone(folder: str) -> float:
+    """Seconds of infer.py for one picture, from the command on."""
+    command = ["infer.py", "--config", "configs/edit_microworld.yaml", "--image", str(PICTURE), "--instruction", TEXT]
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command, "--out", folder], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=200, help="of the batch")
+    count = parser.parse_args().pictures
+    with tempfile.TemporaryDirectory() as folder:
+        cold, preview, edit = served()
+        record("page: cold start to a first region, against infer.py's one picture", cold, alone(folder), "s")
+        config = load_config(AppConfig, CONFIG)
+        studio = Studio(replace(config, max_pictures=count))
+        studio.warm_up()
+        settings = replace(Settings.of(config), instruction=TEXT)
+        sketch = Sketch(studio.open(PICTURE))
+        own_preview = median(lambda: studio.editor.find(settings.request(sketch.picture)))
+        record("page: region preview over HTTP, against the editor's own", preview, own_preview, "s")
+        slow = studio.editor.using(studio.editor.config.mask_source)
+        slow.config = replace(settings, steps=STEPS).configuration(slow.config)
+        own_edit = median(lambda: slow.edit(settings.request(sketch.picture)))
+        record(f"page: edit of {STEPS} steps over HTTP, against the editor's own", edit, own_edit, "s")
+
+        uploads = [(PICTURE, f"picture_{k}.png") for k in range(count)]
+        requests = gather(studio, uploads, settings, Path(folder) / "uploads")
+        began = time.perf_counter()
+        for _ in edit_all(studio, requests, settings, Path(folder) / "out"):
+            pass
+        zipped(Path(folder) / "out", Path(folder) / "all.zip")
+        batch = count / (time.perf_counter() - began)
+        opened = [request.open(config.max_pixels) for request in requests]
+        began = time.perf_counter()
+        for request in opened:
+            studio.editor.edit(request)
+        loop = count / (time.perf_counter() - began)
+        record(f"page: batch of {count} pictures, against Editor.edit in a loop", batch, loop, "pictures/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The page as a whole, without a browser: it can be built, its endpoints have names, a Space finds what it needs."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import app
+from regionedit.command_line import load_config
+from regionedit.config import AppConfig
+from regionedit.web import api, page
+
+ROOT = Path(app.__file__).parent
+CONFIG = ROOT / app.DEFAULT
+
+
+def test_a_space_installs_what_pyproject_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["app"]]
+    listed = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert sorted(listed) == sorted(wanted)
+
+
+def test_a_space_finds_its_header():
+    header = yaml.safe_load((ROOT / "README.md").read_text().split("---")[1])
+    assert (header["sdk"], header["app_file"]) == ("gradio", "app.py")
+    assert f"gradio=={header['sdk_version']}" in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--thresold", "1"], "unknown key"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--mask_source", "nobody"], "no mask source"),
+        (["--password_variable", "NOT_SET_ANYWHERE"], "password_variable"),
+        (["--examples", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_a_bad_argument_exits_with_2_and_one_line(arguments, said, capsys, monkeypatch):
+    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
+    try:
+        code = app.main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    told = capsys.readouterr().err
+    assert code == 2 and said in told and len(told.strip().splitlines()) == 1
+
+
+def test_the_page_shows_itself_to_this_machine_alone():
+    config = load_config(AppConfig, CONFIG)
+    settings = page.launch_settings(config, None)
+    assert settings["server_name"] == "127.0.0.1" and settings["share"] is False and settings["auth"] is None
+    assert settings["max_file_size"] == "20mb"
+    assert page.launch_settings(config, "secret")["auth"]("anybody", "secret")
+    assert not page.launch_settings(config, "secret")["auth"]("anybody", "else")
+
+
+def test_programs_find_the_endpoints_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
+    made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
+    names = set(made.get_api_info()["named_endpoints"])
+    assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
+
+
+@pytest.mark.parametrize(
+    "file", [None, {}, {"path": "/etc/passwd"}, {"path": "x.png"}, {"path": "../x"}, "/etc/passwd"]
+)
+def test_programs_may_name_uploaded_files_only(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match="not an uploaded one"):
+        api.uploaded(file)
+
+
+def test_an_uploaded_file_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "x.png").write_bytes(b"x")
+    assert api.uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
+    (tmp_path / "out").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="not an uploaded one"):
+        api.uploaded({"path": str(tmp_path / "out")})
