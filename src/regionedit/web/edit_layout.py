@@ -119,7 +119,7 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
             )
             gallery = gr.Gallery(
                 label="Variants: choose one", format="png", columns=4, height=160, visible=False, elem_id="variants",
-                buttons=[],
+                buttons=[], allow_preview=False,
             )  # fmt: skip
             download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
         with gr.Column(min_width=320):

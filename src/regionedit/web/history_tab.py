@@ -56,6 +56,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 columns=4,
                 height=360,
                 object_fit="contain",
+                allow_preview=False,
                 buttons=[],
                 elem_id="history",
             )
