@@ -102,7 +102,7 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: 90
 clip-lane:
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 72 --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
-	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 7000 --threads 1
+	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1

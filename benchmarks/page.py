@@ -2,8 +2,8 @@
 
     python -m benchmarks.page [--pictures 200]
 
-The microworld's models on the CPU. Cold start: from the command until the page answers and its models have found a
-first region, beside infer.py from the command to one finished picture. Preview and edit (20 steps): a program's call
+The microworld's models on the CPU. Cold start: from the command until the page answers, and until its models have found
+a first region, beside infer.py from the command to one finished picture. Preview and edit (20 steps): a program's call
 over HTTP, uploads and downloads included, beside the editor's own call; medians. Batch: pictures per second of a batch
 as the page makes it, results saved and zipped, beside `Editor.edit` in a loop that saves nothing.
 """
@@ -45,8 +45,8 @@ def median(call, repeats: int = REPEATS) -> float:
     return statistics.median(seconds)
 
 
-def served() -> tuple[float, float, float]:
-    """Seconds of cold start, preview and edit of a page in a process of its own."""
+def served() -> tuple[float, float, float, float]:
+    """Seconds until a page in a process of its own answers, until its first region, of a preview and of an edit."""
     from gradio_client import Client, handle_file
 
     began = time.perf_counter()
@@ -58,11 +58,12 @@ def served() -> tuple[float, float, float]:
                 break
             except Exception:  # not listening yet; the client raises whatever its transport does
                 time.sleep(0.1)
+        answers = time.perf_counter() - began
         picture = {"image": handle_file(str(PICTURE)), "instruction": TEXT}
         client.predict(**picture, api_name="/find_region")
         cold = time.perf_counter() - began
         preview = median(lambda: client.predict(**picture, api_name="/find_region"))
-        return cold, preview, median(lambda: client.predict(**picture, steps=STEPS, api_name="/edit"))
+        return answers, cold, preview, median(lambda: client.predict(**picture, steps=STEPS, api_name="/edit"))
     finally:
         server.terminate()
         server.wait()
@@ -81,19 +82,21 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200, help="of the batch")
     count = parser.parse_args().pictures
     with tempfile.TemporaryDirectory() as folder:
-        cold, preview, edit = served()
-        record("page: cold start to a first region, against infer.py's one picture", cold, alone(folder), "s")
+        answers, cold, preview, edit = served()
+        command = alone(folder)
+        record("page_answers", answers, command, "s")
+        record("page_cold_start", cold, command, "s")
         config = load_config(AppConfig, CONFIG)
         studio = Studio(replace(config, max_pictures=count))
         studio.warm_up()
         settings = replace(Settings.of(config), instruction=TEXT)
         sketch = Sketch(studio.open(PICTURE))
         own_preview = median(lambda: studio.editor.find(settings.request(sketch.picture)))
-        record("page: region preview over HTTP, against the editor's own", preview, own_preview, "s")
+        record("page_preview", preview, own_preview, "s")
         slow = studio.editor.using(studio.editor.config.mask_source)
         slow.config = replace(settings, steps=STEPS).configuration(slow.config)
         own_edit = median(lambda: slow.edit(settings.request(sketch.picture)))
-        record(f"page: edit of {STEPS} steps over HTTP, against the editor's own", edit, own_edit, "s")
+        record(f"page_edit_{STEPS}_steps", edit, own_edit, "s")
 
         uploads = [(PICTURE, f"picture_{k}.png") for k in range(count)]
         requests = gather(studio, uploads, settings, Path(folder) / "uploads")
@@ -107,7 +110,7 @@ def main() -> None:
         for request in opened:
             studio.editor.edit(request)
         loop = count / (time.perf_counter() - began)
-        record(f"page: batch of {count} pictures, against Editor.edit in a loop", batch, loop, "pictures/s")
+        record(f"page_batch_{count}", batch, loop, "pictures/s")
 
 
 if __name__ == "__main__":

@@ -112,3 +112,15 @@ def _captions():
     from regionedit.records import Captions
 
     return Captions("a red circle", "a blue circle")
+
+
+def test_one_instruction_is_encoded_once(tiny_edit_config, uploads, tmp_path, monkeypatch):
+    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)} | {"batch": 1}
+    studio = Studio(AppConfig(**given))
+    encoder, asked = studio.editor.models.encoders[1], []
+    encode = type(encoder).encode
+    monkeypatch.setattr(type(encoder), "encode", lambda self, texts: asked.append(texts) or encode(self, texts))
+    studio.editor.models.describer._write = lambda asked, pictures: [_captions()] * len(asked)
+    *_, items = edit_all(studio, gather(studio, uploads, SETTINGS, tmp_path / "job"), SETTINGS, tmp_path / "out")
+    assert len(items) == 2 and not any(item.failure for item in items)
+    assert asked == [(TEXT,)]

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's language model: a Qwen2 that writes captions and instructions in the microworld's words.
 
-    python data_prep/microworld/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 7000 --threads 1
+    python data_prep/microworld/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 12000 --threads 1
 
 From text alone it learns what the prompts of the describers and of the instruction writer ask, each answer in JSON:
 
@@ -216,7 +216,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, told: dict
 
 
 def main() -> None:
-    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=7000))
+    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=12000))
     tokenizer = build_tokenizer()
     model = Qwen2ForCausalLM(configuration(tokenizer))
 

@@ -46,6 +46,7 @@ class Learned(MaskSource):
         self.clip = clip
         self.instruction = instruction
         self.config = config
+        self._encoded: tuple[tuple[str, ...], tuple[Tensor, Tensor]] | None = None
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
@@ -66,7 +67,7 @@ class Learned(MaskSource):
         patches_BND = self.clip.encode_image(images_BCHW).patches_BND
         owners = [b for b, request in enumerate(requests) for _ in request.instructions]
         texts = [instruction.text for request in requests for instruction in request.instructions]
-        probability_RN = self.predictor(patches_BND[owners], *self.instruction.encode(texts)).probability_BN.cpu()
+        probability_RN = self.predictor(patches_BND[owners], *self._encode(texts)).probability_BN.cpu()
         size = tuple(images_BCHW.shape[-2:])
         most = max(len(request.instructions) for request in requests)
         single_BKN = probability_RN.new_zeros(len(requests), most, probability_RN.shape[-1])
@@ -83,6 +84,16 @@ class Learned(MaskSource):
         ]
         parts_BKHW = masks.divide(region.mask_B1HW, torch.cat(maps_B1HW, dim=1))
         return replace(region, per_instruction_BKHW=parts_BKHW)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As the encoder does, but each distinct text once, and the last call's not again: one instruction is often
+        given to hundreds of pictures."""
+        distinct = tuple(dict.fromkeys(texts))
+        if self._encoded is None or self._encoded[0] != distinct:
+            self._encoded = distinct, self.instruction.encode(distinct)
+        features_TMD, mask_TM = self._encoded[1]
+        places = [distinct.index(text) for text in texts]
+        return features_TMD[places], mask_TM[places]
 
 
 def load_predictor(checkpoint: str) -> RegionPredictor:

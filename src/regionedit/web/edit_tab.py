@@ -21,6 +21,8 @@ from regionedit.web.sketch import Cut, Sketch, stroke_mask
 from regionedit.web.streaming import streamed
 from regionedit.web.studio import Studio
 
+INTO_VIEW = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
+
 
 class EditTab(NamedTuple):
     """What other tabs need: state `sketch` and `results`, and the event after which `results` are new."""
@@ -80,6 +82,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
         **MODELS,
     )
     running.then(lambda: buttons_for(False), None, buttons, **AT_ONCE)
+    running.success(None, js=INTO_VIEW, api_visibility="private")
     layout.cancel.click(
         lambda: (*buttons_for(False), words.line("Cancelled.")),
         None,
