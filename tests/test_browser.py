@@ -268,3 +268,18 @@ def test_two_tabs_do_not_see_each_other(page, browser, address):
         one.wait_for_selector("#details")
         assert name in one.inner_text("#details")
     another.close()
+
+
+def test_one_of_several_variants_is_chosen(page, tmp_path):
+    upload(page)
+    write(page, TEXT)
+    page.get_by_text("Settings", exact=True).click()
+    page.fill("#variants-wanted input[type=number]", "2")
+    page.press("#variants-wanted input[type=number]", "Enter")
+    edit(page)
+    page.wait_for_selector("#variants img")
+    page.locator("#variants button:has(img)").nth(1).click()
+    page.get_by_text("How it was made").click()
+    page.wait_for_function("document.querySelector('#details').innerText.replace(/\\s/g, '').includes('seed:1')")
+    record = json.loads(Image.open(download(page, tmp_path / "second.png")).info["regionedit.run.json"])
+    assert record["seed"] == 1

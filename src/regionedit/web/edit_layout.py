@@ -181,7 +181,15 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         with gr.Row():
             seed = gr.Number(own.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=120)
-            variants = gr.Slider(1, config.max_variants, own.variants, step=1, label="Variants", min_width=120)
+            variants = gr.Slider(
+                1,
+                config.max_variants,
+                own.variants,
+                step=1,
+                label="Variants",
+                elem_id="variants-wanted",
+                min_width=120,
+            )
         with gr.Row():
             steps = gr.Slider(1, config.max_steps, own.steps, step=1, label="Steps", elem_id="steps", min_width=120)
             guidance = gr.Slider(1, 20, own.guidance, step=0.1, label="Guidance, to the words", min_width=120)
