@@ -79,6 +79,7 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.edit
 	$(PY) -m benchmarks.resume
+	$(PY) -m benchmarks.two_processes
 	$(PY) -m benchmarks.page
 
 lint: install  ## style

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+from hmac import compare_digest
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,7 +84,7 @@ def launch_settings(config: AppConfig, password: str | None) -> dict:
         "server_name": None if "SPACE_ID" in os.environ else config.host,  # a Space says itself where to listen
         "server_port": config.port or None,
         "share": config.share,
-        "auth": (lambda _name, given: given == password) if password else None,
+        "auth": (lambda _name, given: compare_digest(given.encode(), password.encode())) if password else None,
         "max_file_size": f"{config.max_megabytes}mb",
         "state_session_capacity": 64,
         "enable_monitoring": False,

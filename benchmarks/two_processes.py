@@ -1,0 +1,61 @@
+"""Pictures per second of training on two processes beside one, one thread each, at the same global batch.
+
+    python -m benchmarks.two_processes [--steps 24]
+
+The microworld's shipped models, proposals made at each step, gradients averaged by gloo. A ratio of 2 is perfect; half
+of it is the scaling efficiency. Both take turns only once, so it wants a machine that does nothing else. That both log
+the same losses is tested in tests/test_training.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.results import record
+
+SAMPLES, EVERY = 256, 4
+CHANGES = (
+    "--data.proposals=null",
+    "--data.validation=null",
+    "--max_seconds=0",
+    f"--log.every_steps={EVERY}",
+    "--log.pictures_every_steps=100000",
+    "--log.checkpoint_every_steps=100000",
+)
+
+
+def rate(data: Path, out: Path, processes: int, steps: int) -> float:
+    """Median over the intervals between two lines of the log, the first one left out."""
+    more = [f"--data.train={data}", f"--out={out}", f"--max_steps={steps}", f"--trainer.devices={processes}"]
+    more += ["--trainer.strategy=ddp"] * (processes > 1)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "train.py", "--config", "configs/train_microworld.yaml", *CHANGES, *more]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    with (out / "metrics.csv").open(newline="") as file:
+        rates = [float(value) for _, name, value in csv.reader(file) if name == "train/images_per_second"]
+    return statistics.median(rates[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=24, help=f"of each, at least {3 * EVERY}")
+    steps = parser.parse_args().steps
+    if steps < 3 * EVERY:
+        parser.error(f"--steps: {steps}, must be at least {3 * EVERY}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        pack = ("--split", "train", "--samples", str(SAMPLES), "--out", str(folder / "train"))
+        subprocess.run([sys.executable, "data_prep/microworld/pack.py", *pack], check=True, stdout=subprocess.DEVNULL)
+        one, two = (rate(folder / "train", folder / f"run{n}", n, steps) for n in (1, 2))
+    record("two_processes", two, one, "pictures/s")
+
+
+if __name__ == "__main__":
+    main()
