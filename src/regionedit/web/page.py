@@ -74,6 +74,7 @@ def serve(config: AppConfig) -> None:
         make_page(config, folder / "jobs").launch(**launch_settings(config, password))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("GRADIO_TEMP_DIR", None)  # what Gradio still does in this process must not make it again
 
 
 def launch_settings(config: AppConfig, password: str | None) -> dict:
