@@ -18,8 +18,14 @@ GENERATORS: dict[str, type[Generator]] = {
     "instruct_pix2pix": InstructPix2Pix,
 }
 
-ONLY_INSTRUCT_PIX2PIX = {"start": 1.0, "latent_blend": False, "modulation": False, "disentangle": False}
-"""What changes its pictures and nobody else's, with the values that change nothing."""
+ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
+    "decoder": (None, ("stable_diffusion",)),
+    "start": (1.0, ("instruct_pix2pix",)),
+    "latent_blend": (False, ("instruct_pix2pix",)),
+    "modulation": (False, ("instruct_pix2pix",)),
+    "disentangle": (False, ("instruct_pix2pix",)),
+}
+"""Settings that change the pictures of some generators and nobody else's: the value that changes nothing, and whose."""
 
 __all__ = [
     "GENERATORS",
@@ -68,11 +74,11 @@ def require_settings(config: GeneratorConfig) -> None:
     Raises:
         ValueError: names the setting.
     """
-    if config.decoder is not None and config.name != "stable_diffusion":
-        raise ValueError("generator.decoder: only stable_diffusion decodes by another one; leave it null, or use that")
-    for name, neutral in ONLY_INSTRUCT_PIX2PIX.items():
-        if config.name != "instruct_pix2pix" and getattr(config, name) != neutral:
-            raise ValueError(f"generator.{name}: only instruct_pix2pix does this; leave it at {neutral}, or use that")
+    for setting, (neutral, names) in ONLY.items():
+        if config.name not in names and getattr(config, setting) != neutral:
+            raise ValueError(
+                f"generator.{setting}: only {' and '.join(names)} does this; leave it at {neutral}, or use that"
+            )
 
 
 def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") -> Generator:
