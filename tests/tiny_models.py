@@ -169,6 +169,75 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
     return folder
 
 
+def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) -> Path:
+    """An AmusedInpaintPipeline folder: VQModel f=4 with 64 codes, U-ViT, CLIP text encoder with projection.
+
+    The codes are spread, and so are the weights that make logits: with a fresh start every token is as likely as any.
+    """
+    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    tokenizer, codes = clip_tokenizer(), 64
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vqvae = VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=IMAGE_SIZE,
+            num_vq_embeddings=codes,
+            mid_block_add_attention=False,
+            lookup_from_codebook=True,
+        )
+        torch.nn.init.normal_(vqvae.quantize.embedding.weight, std=0.5)
+        transformer = UVit2DModel(
+            hidden_size=WIDTH,
+            cond_embed_dim=WIDTH,
+            micro_cond_encode_dim=4,
+            micro_cond_embed_dim=5 * 4,
+            encoder_hidden_size=WIDTH,
+            vocab_size=codes + 1,
+            codebook_size=codes,
+            in_channels=WIDTH,
+            block_out_channels=WIDTH,
+            num_res_blocks=1,
+            downsample=downsample,
+            upsample=downsample,
+            block_num_heads=2,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=2 * WIDTH,
+            sample_size=IMAGE_SIZE // 4,
+        )
+        torch.nn.init.normal_(transformer.mlm_layer.conv2.weight, std=0.5)
+        text_encoder = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=CONTEXT,
+                projection_dim=WIDTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    pipeline = AmusedInpaintPipeline(
+        vqvae=vqvae,
+        tokenizer=tokenizer,
+        text_encoder=_stir(text_encoder, seed),
+        transformer=transformer,
+        scheduler=AmusedScheduler(mask_token_id=codes),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
     """An AutoencoderTiny for the same latents: a quarter of the side."""
     from diffusers import AutoencoderTiny

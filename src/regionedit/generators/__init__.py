@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, Watch, noise_seed
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
+from regionedit.generators.masked_token import MaskedToken
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
+    "masked_token": MaskedToken,
 }
 
 ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
@@ -24,6 +26,7 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "latent_blend": (False, ("instruct_pix2pix",)),
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
+    "temperature": (2.0, ("masked_token",)),
 }
 """Settings that change the pictures of some generators and nobody else's: the value that changes nothing, and whose."""
 
@@ -32,6 +35,7 @@ __all__ = [
     "DifferentiableGenerator",
     "Generator",
     "InstructPix2Pix",
+    "MaskedToken",
     "StableDiffusion",
     "TextComparer",
     "Watch",
