@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam microworld-masked-token fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -115,6 +115,10 @@ microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworl
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
+
+microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: TIME of one core
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --minutes 13 --threads 1 --batch 8
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 45 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

@@ -74,8 +74,8 @@ class MaskedToken(Generator):
                 f"generator.path: no masked-token pipeline could be loaded from {config.path!r}: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
-        if config.precision == "float16" and pipeline.vqvae.config.force_upcast:
-            pipeline.vqvae.float()
+        if config.precision == "float16":
+            pipeline.vqvae.float()  # the public one overflows in half precision, as its model card says
         return cls(pipeline, config)
 
     def using(self, config: GeneratorConfig) -> Self:
@@ -90,9 +90,7 @@ class MaskedToken(Generator):
         tokens_Byx = self._repredict(images_BCHW, mask_B1HW, texts, seeds)
         return self._decode(tokens_Byx).to(images_BCHW)
 
-    def _repredict(
-        self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]
-    ) -> Tensor:
+    def _repredict(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """The token map with the region's tokens predicted anew, on the CPU, where all random numbers are drawn."""
         device = self.transformer.device
         source_Byx = self._encode(images_BCHW.to(device)).cpu()
@@ -133,7 +131,8 @@ class MaskedToken(Generator):
         return F.max_pool2d(mask_B1HW.float(), self.factor)[:, 0] >= 0.5
 
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Last but one hidden states [texts, L, D] and projected sums [texts, D]; the empty text's first, for guidance."""
+        """Hidden states of the last layer but one [texts, L, D] and pooled texts [texts, D]; for guidance the empty
+        text's come first."""
         asked = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
         distinct = sorted(set(asked))
         tokens = self.pipeline.tokenizer(
