@@ -3,12 +3,12 @@
     python data_prep/microworld/pretrain_masked_token.py --part tokenizer --minutes 9 --threads 1 --out FOLDER
     python data_prep/microworld/pretrain_masked_token.py --part transformer --minutes 33 --threads 1 --out FOLDER
 
-Built of aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that halves either side inside.
-The text tower is the in-painter's, which is CLIP's, frozen, with a projection that changes nothing. Pictures and
-captions only. What is to be predicted lies in a random region drawn independently of what the picture shows (a quarter
-of them everything), a share of its tokens by MaskGIT's cosine; text is dropped for one sample in ten. Two liberties
-change no interface: a quarter of the samples have the whole region hidden, as at the first step of an edit, and codebook
-entries that nothing uses are moved to where something is.
+Built of aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that halves them inside. The
+text tower is the in-painter's, which is CLIP's, frozen, with a projection that changes nothing. Pictures and captions
+only. What is to be predicted lies in a random region drawn independently of what the picture shows (a quarter of them
+everything), a share of its tokens by MaskGIT's cosine; text is dropped for one sample in ten. Two liberties change no
+interface: a quarter of the samples have the whole region hidden, as at the first step of an edit, and codebook entries
+that nothing uses are moved to where something is.
 
 Shape letters: B pictures, C channels, H W pixels, y x tokens, K codebook entries, L text tokens, D text width.
 """
