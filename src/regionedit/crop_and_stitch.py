@@ -94,29 +94,32 @@ def paint(
     generator: Generator,
     images_BCHW: Tensor,
     region: Region,
+    places: Sequence[int],
     requests: Sequence[EditRequest],
     captions: Sequence[Captions | None],
     crop: CropConfig,
     batch: int,
     watch: Watch | None,
-) -> list[list[Patch]]:
-    """The generator's pictures of the windows of every picture, at the pictures' own resolution.
+) -> dict[int, list[Patch]]:
+    """The generator's pictures of the windows of every wanted picture, at the pictures' own resolution.
 
     The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters were
     trained on; how much of its picture is used is decided afterwards, by the one composite.
 
     Args:
         images_BCHW: [0, 1], float32, on the CPU.
-        region: theirs; no mask of it is empty.
+        region: theirs.
+        places: of the pictures that are wanted; their masks are not empty.
+        requests, captions: one for every picture.
         batch: windows that are painted together.
         watch: told of every step of the first windows, with whole pictures in which they are seen.
     """
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
-        for place in range(len(images_BCHW))
+        for place in places
         for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size))
     ]
-    patches: list[list[Patch]] = [[] for _ in requests]
+    patches: dict[int, list[Patch]] = {place: [] for place in places}
     alike: dict[tuple, list[Window]] = {}
     for window in windows:
         alike.setdefault(tuple(window.image_1Chw.shape), []).append(window)

@@ -265,16 +265,17 @@ class Editor:
             with self._stage("generate", [drafts[place] for place in edited]):
                 patches = paint(
                     self.models.generator_with(self.config.generator),
-                    images_BCHW[edited],
-                    region.only(edited),
-                    [requests[place] for place in edited],
-                    [captions[place] for place in edited],
+                    images_BCHW,
+                    region,
+                    edited,
+                    requests,
+                    captions,
                     self.config.crop,
                     self.config.batch,
                     self.watch,
                 )
             with self._stage("composite", [drafts[place] for place in edited]):
-                for painted, place in zip(patches, edited, strict=True):
+                for place, painted in patches.items():
                     pictures[place] = compose(pictures[place], painted, masks[place], self.config.crop.match)
         return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 

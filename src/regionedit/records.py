@@ -133,17 +133,6 @@ class Region:
     patches_BN: Tensor | None = None
     notes: tuple[str, ...] = ()
 
-    def only(self, places: list[int]) -> Region:
-        """Of these pictures of the batch."""
-        parts, patches = self.per_instruction_BKHW, self.patches_BN
-        return Region(
-            self.mask_B1HW[places],
-            self.probability_B1HW[places],
-            None if parts is None else parts[places],
-            None if patches is None else patches[places],
-            tuple(self.notes[place] for place in places) if self.notes else (),
-        )
-
 
 @dataclass(frozen=True)
 class FoundRegion:
