@@ -116,9 +116,9 @@ microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworl
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
 
-microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: TIME of one core
+microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
 	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --minutes 13 --threads 1 --batch 8
-	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 45 --threads 1
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 47 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

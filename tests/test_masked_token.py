@@ -6,15 +6,19 @@ import json
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from regionedit.config import GeneratorConfig
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, GeneratorConfig
 from regionedit.generators import MaskedToken, load_generator
 from regionedit.generators.masked_token import pipeline_class
+from regionedit.masks import composite, dilate
 from tests.tiny_models import write_masked_token
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 TEXTS, SEEDS = ["a red circle", "a blue square"], [3, 4]
 
 
@@ -234,11 +238,16 @@ def test_a_library_without_the_deprecated_pipeline_is_told(monkeypatch):
 
 @pytest.mark.microworld
 def test_the_shipped_model_paints_what_the_caption_says_behind_the_true_mask(script):
-    """Half of what it was measured at, so that another machine's rounding does not matter."""
-    edits, masks = script("known_edits"), script("regionedit.masks")
-    known = edits.known_edits("validation", 5, range(64), ("recolour", "remove", "background"))
-    mask = masks.dilate((known.truth_B1HW > 0.1).float(), 2)
-    generator = load_generator(load_config(EditConfig, CONFIG, []).generator)
-    made = generator.propose(known.source_BCHW, mask, known.target_captions, range(64))
-    found = edits.by_operation(edits.successes(masks.composite(made, known.source_BCHW, mask), known), known)
-    assert found["recolour"] >= 0.0 and found["remove"] >= 0.0 and found["background"] >= 0.0
+    """A quarter of the recolourings and removals; a caption of something else gets fewer of them there."""
+    world = script("known_edits")
+    known = world.known_edits("validation", 5, range(24), ("recolour", "remove"))
+    mask = dilate((known.truth_B1HW > 0.1).float(), 2)
+    settings = load_config(EditConfig, CONFIGS / "edit_masked_token_microworld.yaml", []).generator
+    generator = load_generator(replace(settings, steps=4))
+
+    def there(captions):
+        made = generator.propose(known.source_BCHW, mask, captions, range(24))
+        return world.successes(composite(made, known.source_BCHW, mask), known).mean()
+
+    asked, other = there(known.target_captions), there(["a plain gray background"] * 24)
+    assert asked >= 0.25 and asked > other

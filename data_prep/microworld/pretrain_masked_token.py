@@ -1,7 +1,7 @@
 """Pre-trains the microworld's masked-token generator from scratch: first its tokenizer, then the transformer.
 
-    python data_prep/microworld/pretrain_masked_token.py --part tokenizer --minutes 9 --threads 1 --out FOLDER
-    python data_prep/microworld/pretrain_masked_token.py --part transformer --minutes 33 --threads 1 --out FOLDER
+    python data_prep/microworld/pretrain_masked_token.py --out OUT --part tokenizer --minutes 13 --threads 1 --batch 8
+    python data_prep/microworld/pretrain_masked_token.py --out OUT --part transformer --minutes 47 --threads 1
 
 Built of aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that halves them inside. The
 text tower is the in-painter's, which is CLIP's, frozen, with a projection that changes nothing. Pictures and captions
@@ -230,11 +230,11 @@ def train_transformer(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, learning_rate=0.0, minutes=33.0)
+    parser = arguments(__doc__, learning_rate=0.0, minutes=47.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
     parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="has CLIP's tower")
     parser.add_argument("--batch", type=int, default=16, help="pictures of a step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the held-out edits")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
