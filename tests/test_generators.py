@@ -19,7 +19,7 @@ from regionedit.generators import (
 )
 from regionedit.generators.noise_schedule import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
-from tests.tiny_models import write_inpaint, write_instruct_pix2pix
+from tests.tiny_models import write_inpaint, write_instruct_pix2pix, write_next_scale
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def folders(tiny_inpaint_dir, tmp_path_factory):
     return {
         "stable_diffusion": tiny_inpaint_dir,
         "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
+        "next_scale": write_next_scale(tmp_path_factory.mktemp("next_scale")),
     }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, Watch, noise_seed
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
+from regionedit.generators.next_scale import NextScale
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
+    "next_scale": NextScale,
 }
 
 ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
@@ -24,6 +26,9 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "latent_blend": (False, ("instruct_pix2pix",)),
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
+    "temperature": (1.0, ("next_scale",)),
+    "top_k": (0, ("next_scale",)),
+    "checkout": (None, ("next_scale",)),
 }
 """Settings that change the pictures of some generators and nobody else's: the value that changes nothing, and whose."""
 
@@ -32,6 +37,7 @@ __all__ = [
     "DifferentiableGenerator",
     "Generator",
     "InstructPix2Pix",
+    "NextScale",
     "StableDiffusion",
     "TextComparer",
     "Watch",
