@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam microworld-next-scale fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -115,6 +115,10 @@ microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworl
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
+
+microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
+	$(PY) $(WORLD)/pretrain_next_scale.py --part tokenizer --minutes 8 --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --part transformer --minutes 52 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

@@ -216,8 +216,8 @@ def test_settings_that_cannot_be_are_refused(folder):
     for changes, named in (
         ({"size": 64}, "generator.size: 64"),
         ({"size": 0}, "generator.size: 0"),
-        ({"temperature": -1.0}, "generator.temperature: -1.0"),
-        ({"top_k": -1}, "generator.temperature: .*top_k -1"),
+        ({"token_temperature": -1.0}, "generator.token_temperature: -1.0 is negative"),
+        ({"top_k": -1}, "generator.top_k: -1 is negative; 0 leaves all tokens"),
     ):
         with pytest.raises(ValueError, match=named):
             NextScale(model, GeneratorConfig(name="next_scale", **{"size": SIDE, **changes}))
@@ -353,7 +353,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def switti(checkout, **changes):
-    settings = {"path": "yresearch/Switti", "size": SIDE, "temperature": 0.0, **changes}
+    settings = {"path": "yresearch/Switti", "size": SIDE, "token_temperature": 0.0, **changes}
     return load_generator(GeneratorConfig(name="next_scale", checkout=str(checkout), **settings))
 
 

@@ -29,7 +29,9 @@ def test_weights_are_safetensors_only():
 
 
 @pytest.mark.microworld
-@pytest.mark.parametrize("name", ["clip", "judge", "dino", "t5", "inpaint", "ip2p", "sam", "qwen", "region_predictor"])
+@pytest.mark.parametrize(
+    "name", ["clip", "judge", "dino", "t5", "inpaint", "ip2p", "next_scale", "sam", "qwen", "region_predictor"]
+)
 def test_every_shipped_model_holds_finite_weights(name):
     import torch
     from safetensors.torch import load_file

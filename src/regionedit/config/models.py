@@ -82,12 +82,12 @@ class GeneratorConfig:
         disentangle_until: share of the steps that run after which it ends. FoI: 0.75.
         mask_steps: first steps whose attention the mask source `ip2p_attention` reads; modulation starts after them, so
             that 0 modulates every step with a region from elsewhere. FoI: 1.
-        temperature: `next_scale`: of sampling; 0 takes the likeliest token.
-        top_k: `next_scale`: the likeliest tokens that are sampled from; 0 for all.
-        checkout: `next_scale`: folder of your checkout of yandex-research/switti, whose model then paints with the
-            weights at `path`. Experimental.
         attention_resolution: cells on the longer side of the attention that is read; 0: a quarter of the latent's side,
             FoI's 16 at 512 px.
+        token_temperature: `next_scale` alone, like all that follow: of the draw of a token; 0 takes the likeliest.
+        top_k: how many of the likeliest tokens are drawn from; 0 for all.
+        checkout: folder of your checkout of yandex-research/switti, whose model then paints with the
+            weights at `path`. Experimental.
     """
 
     name: str = "stable_diffusion"
@@ -112,6 +112,6 @@ class GeneratorConfig:
     disentangle_until: float = 0.75
     mask_steps: int = 1
     attention_resolution: int = 0
-    temperature: float = 1.0
+    token_temperature: float = 1.0
     top_k: int = 0
     checkout: str | None = None

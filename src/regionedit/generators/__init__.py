@@ -26,7 +26,7 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "latent_blend": (False, ("instruct_pix2pix",)),
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
-    "temperature": (1.0, ("next_scale",)),
+    "token_temperature": (1.0, ("next_scale",)),
     "top_k": (0, ("next_scale",)),
     "checkout": (None, ("next_scale",)),
 }

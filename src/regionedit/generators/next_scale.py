@@ -68,8 +68,8 @@ class NextScale(Generator):
 
     Args:
         model: see `ScaleWise`.
-        config: guidance, which rises from none at the first scale to its value at the last, as VAR's; temperature and
-            top_k of the sampling. It has no steps: each scale is one.
+        config: guidance, which rises from none at the first scale to its value at the last, as VAR's; token_temperature
+            and top_k. It has no steps: each scale is one.
 
     Raises:
         ValueError: a size that is not the model's, or a setting outside its range.
@@ -83,11 +83,9 @@ class NextScale(Generator):
                 f"generator.size: {config.size}, but this next-scale model paints {model.image_size} pixels a side and "
                 f"nothing else; set it to {model.image_size}"
             )
-        if config.temperature < 0 or config.top_k < 0:
-            raise ValueError(
-                f"generator.temperature: {config.temperature} with top_k {config.top_k}: neither may be negative; "
-                "temperature 0 takes the likeliest token, top_k 0 leaves all of them"
-            )
+        for setting, zero in (("token_temperature", "takes the likeliest token"), ("top_k", "leaves all tokens")):
+            if getattr(config, setting) < 0:
+                raise ValueError(f"generator.{setting}: {getattr(config, setting)} is negative; 0 {zero}")
         self.model, self.config = model, config
         self.size = self.multiple = model.image_size
 
@@ -129,7 +127,7 @@ class NextScale(Generator):
             texts,
             seeds,
             config.guidance,
-            config.temperature,
+            config.token_temperature,
             config.top_k,
             self._watch,
         ).to(images_BCHW)
@@ -150,7 +148,7 @@ def repaint_scales(
 
     Args:
         images_BCHW: the sources, [0, 1], at the model's size.
-        mask_B1HW: [0, 1]; above 0 is repainted.
+        mask_B1HW: [0, 1]; from one half on a pixel is repainted, for a token is kept or drawn and nothing between.
         seeds: one for each picture, which alone decide what is drawn for it.
         guidance: at the last scale; 1 computes no branch without text.
         watch: told after every scale.
@@ -159,9 +157,10 @@ def repaint_scales(
     standing_BCyx = model.start(count)
     source = model.encode(images_BCHW.to(standing_BCyx))
     guided = guidance != 1
+    hard_B1HW = (mask_B1HW.to(standing_BCyx) >= 0.5).to(standing_BCyx)
     read = model.read([*texts, *[""] * count] if guided else texts)
     for scale, source_Bss in enumerate(source):
-        asked_Bss = asked_for(mask_B1HW.to(standing_BCyx), model.sides[scale])
+        asked_Bss = asked_for(hard_B1HW, model.sides[scale])
         known_Bss = source_Bss.masked_fill(asked_Bss, UNKNOWN)
         if guided:
             both = model.logits(scale, standing_BCyx.repeat(2, 1, 1, 1), known_Bss.repeat(2, 1, 1), read)
