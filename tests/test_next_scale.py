@@ -1,7 +1,8 @@
-"""Next-scale prediction: what stays the source's, against loops and numbers by hand; Switti's adapter on a stand-in."""
+"""Next-scale prediction: what stays the source's, against loops and numbers by hand; public models on stand-ins."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -348,6 +349,11 @@ def checkout(tmp_path, monkeypatch):
     (models / "pipeline.py").write_text(STAND_IN)
     (models / "switti.py").write_text(SIZE_CONDITION)
     yield tmp_path / "switti"
+    forget_models()
+
+
+def forget_models():
+    """Every checkout calls its package `models`."""
     for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
         del sys.modules[name]
 
@@ -405,16 +411,156 @@ def test_switti_is_held_to_the_source_outside_the_region(checkout):
 
 
 def test_a_checkout_that_cannot_serve_is_refused(checkout, tmp_path):
-    with pytest.raises(ValueError, match="generator.checkout: .*has no models/pipeline.py"):
+    with pytest.raises(ValueError, match="generator.checkout: .*has neither models/pipeline.py nor models/var.py"):
         switti(tmp_path)
     with pytest.raises(ValueError, match="generator.path: this is Switti AR"):
         switti(checkout, path="ar")
-    with pytest.raises(ValueError, match="generator.path: Switti could not be read from 'missing'"):
+    with pytest.raises(ValueError, match="generator.path: no Switti could be read from 'missing'"):
         switti(checkout, path="missing")
     with pytest.raises(ValueError, match="generator.size: .*set it to 32"):
         switti(checkout, size=64)
-    for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
-        del sys.modules[name]
+    forget_models()
     Path(checkout / "models" / "switti.py").write_text("import a_package_that_is_not_here\n")
     with pytest.raises(ValueError, match="generator.checkout: .*a_package_that_is_not_here"):
         switti(checkout)
+
+
+# ---------------------------------------------------------------- VAR by class, on a stand-in with its signatures
+
+VQVAE = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+
+
+class Quantizer(nn.Module):
+    def __init__(self, codes, channels, sides):
+        super().__init__()
+        self.v_patch_nums, self.embedding = sides, nn.Embedding(codes, channels)
+
+    def get_next_autoregressive_input(self, si, SN, f_hat, h_BChw):
+        f_hat.add_(F.interpolate(h_BChw, size=(self.v_patch_nums[-1],) * 2, mode="nearest"))
+        return f_hat, None
+
+
+class VQVAE(nn.Module):
+    downsample = 16
+
+    def __init__(self, vocab_size=4096, z_channels=32, ch=128, share_quant_resi=4, v_patch_nums=(1,), test_mode=True):
+        super().__init__()
+        self.quantize = Quantizer(vocab_size, z_channels, v_patch_nums)
+
+    def img_to_idxBl(self, inp_img_no_grad, v_patch_nums=None):
+        means = [F.adaptive_avg_pool2d(inp_img_no_grad, side)[:, 0].flatten(1) for side in self.quantize.v_patch_nums]
+        return [(mean * 50 + 50).round().long() for mean in means]
+
+    def fhat_to_img(self, f_hat):
+        return F.interpolate(f_hat[:, :3], scale_factor=16).clamp(-1, 1)
+"""
+
+VAR = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x, cond_BD, attn_bias):
+        attended = attn_bias[0, 0].exp()  # the mean of what may be seen
+        return x + torch.tanh(self.linear(attended @ x / attended.sum(1, keepdim=True)) + x + cond_BD[:, None])
+
+
+class VAR(nn.Module):
+    def __init__(self, vae_local, num_classes=1000, depth=16, embed_dim=1024, num_heads=16, shared_aln=False,
+                 attn_l2_norm=False, patch_nums=(1,)):
+        super().__init__()
+        self.patch_nums, self.Cvae, self.num_classes = patch_nums, 32, num_classes
+        self.word_embed, self.class_emb = nn.Linear(32, embed_dim), nn.Embedding(num_classes + 1, embed_dim)
+        self.pos_start = nn.Parameter(torch.randn(1, 1, embed_dim))
+        levels = torch.cat([torch.full((side**2,), level) for level, side in enumerate(patch_nums)])
+        self.pos_1LC = nn.Parameter(torch.randn(1, len(levels), embed_dim))
+        self.lvl_embed = nn.Embedding(len(patch_nums), embed_dim)
+        self.register_buffer("lvl_1L", levels[None])
+        bias = torch.where(levels[:, None] >= levels[None], 0.0, -torch.inf)
+        self.register_buffer("attn_bias_for_masking", bias[None, None])
+        self.shared_ada_lin = nn.Identity()
+        self.blocks, self.head = nn.ModuleList(Block(embed_dim) for _ in range(depth)), nn.Linear(embed_dim, 4096)
+
+    def get_logits(self, h_or_h_and_residual, cond_BD):
+        return self.head(h_or_h_and_residual * (1 + cond_BD[:, None]))
+"""
+
+
+@pytest.fixture
+def var(tmp_path):
+    from safetensors.torch import save_file
+
+    models = tmp_path / "VAR" / "models"
+    models.mkdir(parents=True)
+    for name, text in (("__init__", ""), ("vqvae", VQVAE), ("var", VAR)):
+        (models / f"{name}.py").write_text(text)
+    built: dict = {}
+    for text in (VQVAE, VAR):
+        exec(text, built)
+    torch.manual_seed(4)
+    sides = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    vae = built["VQVAE"](v_patch_nums=sides)
+    save_file(vae.state_dict(), tmp_path / "vae.safetensors")
+    network = built["VAR"](vae, depth=2, embed_dim=128, patch_nums=sides)
+    save_file(network.state_dict(), tmp_path / "var.safetensors")
+    settings = {"checkout": str(tmp_path / "VAR"), "path": str(tmp_path), "size": 256, "guidance": 2.5}
+    yield GeneratorConfig(name="next_scale", token_temperature=0.0, **settings)
+    forget_models()
+
+
+@torch.no_grad()
+def test_var_predicts_every_scale_from_all_before_it(var):
+    """The tokens that the loop took, in one pass over all scales at once, are the likeliest everywhere."""
+    generator = load_generator(var)
+    images, everything = torch.rand(1, 3, 256, 256), torch.ones(1, 1, 256, 256)
+    tokens = tokens_of(generator, images, everything, ["207"], [1])
+    network, quantizer = generator.model.network, generator.model.vae.quantize
+    classes = network.class_emb(torch.tensor([207, 1000]))
+    parts, standing = [classes[:, None] + network.pos_start], torch.zeros(1, 32, 16, 16)
+    for scale, side in enumerate(network.patch_nums[1:]):
+        entries = quantizer.embedding(tokens[scale]).permute(0, 3, 1, 2)
+        standing = standing + F.interpolate(entries, size=(16, 16), mode="nearest")
+        here = F.interpolate(standing, size=(side, side), mode="area").flatten(2).transpose(1, 2)
+        parts.append(network.word_embed(here).repeat(2, 1, 1))
+    x = torch.cat(parts, 1) + network.lvl_embed(network.lvl_1L) + network.pos_1LC
+    for block in network.blocks:
+        x = block(x, classes, network.attn_bias_for_masking)
+    with_class, without = network.get_logits(x, classes)
+    strength = 1.5 * network.lvl_1L[0][:, None] / 9
+    likeliest = ((1 + strength) * with_class - strength * without).argmax(-1)
+    agree = likeliest == torch.cat([part.flatten() for part in tokens])
+    assert agree.float().mean() > 0.995  # ties of float32 apart
+    assert len(likeliest.unique()) > 20
+
+
+def test_var_is_held_to_the_source_and_reads_no_text(var):
+    generator, images = load_generator(var), torch.rand(2, 3, 256, 256)
+    mask = torch.zeros(2, 1, 256, 256)
+    mask[..., 64:128, 64:128] = 1
+    changed = 0
+    source = generator.model.encode(images)
+    for mine, theirs in zip(tokens_of(generator, images, mask, ["1", "999"], [1, 2]), source, strict=True):
+        outside = F.adaptive_max_pool2d(mask, mine.shape[1])[:, 0] == 0
+        assert torch.equal(mine[outside], theirs[outside])
+        changed += int((mine != theirs).sum())
+    assert changed > 0
+    for text in ("a red circle", "1000", "-1", "2.5"):
+        with pytest.raises(ValueError, match=f"target_caption: VAR .*reads no text.*not '{text}'"):
+            generator.propose(images, mask, ["1", text], [1, 2])
+
+
+def test_var_without_its_weights_is_refused(var, tmp_path):
+    with pytest.raises(ValueError, match="generator.size: 64 in float32: VAR paints 256 or 512"):
+        load_generator(dataclasses.replace(var, size=64))
+    with pytest.raises(ValueError, match="generator.path: .*for 512 pixels"):
+        load_generator(dataclasses.replace(var, size=512))
+    with pytest.raises(ValueError, match="generator.path: .*has no vae.safetensors and var.safetensors"):
+        load_generator(dataclasses.replace(var, path=str(tmp_path / "nothing")))

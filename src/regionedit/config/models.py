@@ -86,8 +86,8 @@ class GeneratorConfig:
             FoI's 16 at 512 px.
         token_temperature: `next_scale` alone, like all that follow: of the draw of a token; 0 takes the likeliest.
         top_k: how many of the likeliest tokens are drawn from; 0 for all.
-        checkout: folder of your checkout of yandex-research/switti, whose model then paints with the
-            weights at `path`. Experimental.
+        checkout: folder of your checkout of yandex-research/switti or FoundationVision/VAR, whose model then paints
+            with the weights at `path`. Experimental.
     """
 
     name: str = "stable_diffusion"

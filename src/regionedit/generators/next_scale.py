@@ -91,11 +91,11 @@ class NextScale(Generator):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read a NextScaleModel folder; with `generator.checkout`, the weights of that checkout's model (Switti)."""
+        """Read a NextScaleModel folder; with `generator.checkout`, the weights of that checkout's model."""
         if config.checkout is not None:
-            from regionedit.generators.switti import Switti
+            from regionedit.generators.next_scale_checkouts import load_checkout
 
-            return cls(Switti.load(config.checkout, config.path, config.size, config.precision), config)
+            return cls(load_checkout(config), config)
         from safetensors import SafetensorError
 
         from regionedit.generators.next_scale_model import NextScaleModel
