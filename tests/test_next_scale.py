@@ -176,7 +176,7 @@ def test_sampling_follows_temperature_and_top_k():
 
 
 def test_the_text_matters_inside_the_region_alone(generator):
-    images, mask = pictures(1), box(8, 16, 8, 16, 1)
+    images, mask = pictures(1), box(0, 24, 0, 24, 1)
     red, blue = (tokens_of(generator, images, mask, [text], [1]) for text in ("a red circle", "a blue square"))
     assert any(not torch.equal(one, other) for one, other in zip(red, blue, strict=True))
     outside = F.max_pool2d(mask, 4)[:, 0] == 0

@@ -193,7 +193,9 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
     tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        NextScaleModel(sizes, _clip_text_encoder(tokenizer), tokenizer).save(folder)
+        model = NextScaleModel(sizes, _stir(_clip_text_encoder(tokenizer), seed), tokenizer)
+    _stir(model.transformer, seed)
+    model.save(folder)
     return folder
 
 
