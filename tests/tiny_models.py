@@ -189,6 +189,7 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
         heads=2,
         mlp=WIDTH,
         text_width=WIDTH,
+        view=4,
     )
     tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):

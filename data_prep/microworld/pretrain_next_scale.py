@@ -35,7 +35,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from regionedit.config import GeneratorConfig
 from regionedit.generators.next_scale import UNKNOWN, NextScale, asked_for
-from regionedit.generators.next_scale_model import NextScaleModel, NextScaleSizes, TextCondition
+from regionedit.generators.next_scale_model import Condition, NextScaleModel, NextScaleSizes, with_view
 from regionedit.generators.next_scale_tokens import TokenAutoencoder
 from regionedit.masks import composite, random_hard
 
@@ -165,7 +165,8 @@ def train_transformer(args: argparse.Namespace) -> None:
         mask_B1HW = random_hard(seeds, wanted_BCHW.shape[-2:])
         pasted_BCHW = wanted_BCHW[pasted_rows(args.batch)]
         wanted_BCyx = features(wanted_BCHW)
-        mixed = quantizer.tokens(features(composite(pasted_BCHW, wanted_BCHW, mask_B1HW)))
+        mixed_BCyx = features(composite(pasted_BCHW, wanted_BCHW, mask_B1HW))
+        mixed = quantizer.tokens(mixed_BCyx)
         covered = COVERED[int(torch.randint(0, len(COVERED), ()))]
         standing_BCyx, pooled, known, targets = torch.zeros_like(wanted_BCyx), [], [], []
         with torch.no_grad():
@@ -180,13 +181,15 @@ def train_transformer(args: argparse.Namespace) -> None:
                 taken_Bss = torch.where(torch.rand(target_Bss.shape) < wrong_B, near_Bss, target_Bss)
                 standing_BCyx += quantizer.spread(torch.where(asked_Bss, taken_Bss, mixed[scale]), scale)
             with arithmetic():
-                text = model.read(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
+                text = model.read_texts(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
+        kept_B1yx = 1 - F.adaptive_max_pool2d(mask_B1HW, sizes.sides[-1])
         loss, total = 0.0, 0.0
         for rows, scales in parts:
-            reading = TextCondition(text.states_BNT[:rows], text.real_BN[:rows])
             of_scales = [[maps[scale][:rows] for scale in scales] for maps in (pooled, known)]
             with arithmetic(), plain_attention():
-                logits = transformer(scales, *of_scales, reading)
+                view_BNT = transformer.look(mixed_BCyx[:rows], kept_B1yx[:rows])
+                condition = with_view(Condition(text.states_BNT[:rows], text.real_BN[:rows]), view_BNT)
+                logits = transformer(scales, *of_scales, condition)
             for scale, logits_BssV in zip(scales, logits, strict=True):
                 asked_Bss = known[scale][:rows] == UNKNOWN
                 wanted_L = targets[scale][:rows][asked_Bss]

@@ -44,13 +44,14 @@ class ScaleWise(Protocol):
     def encode(self, images_BCHW: Tensor) -> list[Tensor]:
         """Token maps of pictures in [0, 1], int64 Bss for each scale."""
 
-    def read(self, texts: Sequence[str]) -> Any:
-        """Texts in the form that `logits` takes; "" is no text."""
+    def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> Any:
+        """What `logits` takes: the texts, "" for none, and, if the model looks at them, the sources outside the mask of
+        0 and 1."""
 
     def start(self, count: int) -> Tensor:
         """What stands before the first scale, BCyx."""
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, texts: Any) -> Tensor:
+    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, condition: Any) -> Tensor:
         """Of every cell of a scale, BssV. `known_Bss` holds the tokens that stay, UNKNOWN where one is to be sampled;
         a model may pass over it."""
 
@@ -155,20 +156,25 @@ def repaint_scales(
     """
     count, scales = len(texts), len(model.sides)
     standing_BCyx = model.start(count)
-    source = model.encode(images_BCHW.to(standing_BCyx))
+    images_BCHW = images_BCHW.to(standing_BCyx)
+    source = model.encode(images_BCHW)
     guided = guidance != 1
     hard_B1HW = (mask_B1HW.to(standing_BCyx) >= 0.5).to(standing_BCyx)
-    read = model.read([*texts, *[""] * count] if guided else texts)
+    if guided:
+        both = [tensor.repeat(2, 1, 1, 1) for tensor in (images_BCHW, hard_B1HW)]
+        condition = model.read([*texts, *[""] * count], *both)
+    else:
+        condition = model.read(texts, images_BCHW, hard_B1HW)
     for scale, source_Bss in enumerate(source):
         asked_Bss = asked_for(hard_B1HW, model.sides[scale])
         known_Bss = source_Bss.masked_fill(asked_Bss, UNKNOWN)
         if guided:
-            both = model.logits(scale, standing_BCyx.repeat(2, 1, 1, 1), known_Bss.repeat(2, 1, 1), read)
-            with_text_BssV, without_BssV = both.chunk(2)
+            logits = model.logits(scale, standing_BCyx.repeat(2, 1, 1, 1), known_Bss.repeat(2, 1, 1), condition)
+            with_text_BssV, without_BssV = logits.chunk(2)
             strength = 1 + (guidance - 1) * scale / max(scales - 1, 1)
             logits_BssV = without_BssV + strength * (with_text_BssV - without_BssV)
         else:
-            logits_BssV = model.logits(scale, standing_BCyx, known_Bss, read)
+            logits_BssV = model.logits(scale, standing_BCyx, known_Bss, condition)
         drawn_Bss = draw(logits_BssV, [noise_seed(seed, scale) for seed in seeds], temperature, top_k)
         standing_BCyx = model.accumulate(scale, standing_BCyx, torch.where(asked_Bss, drawn_Bss, source_Bss))
         if watch is not None:

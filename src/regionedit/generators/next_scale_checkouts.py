@@ -144,7 +144,7 @@ class Switti(_PublicTokens):
         pipeline.device = device
         return self
 
-    def read(self, texts: Sequence[str]) -> SwittiText:
+    def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> SwittiText:
         """Both text towers' states; "" is no text."""
         network = self.pipeline.switti
         context_BNT, pooled_BP, bias_BN = self.pipeline.encode_prompt(list(texts), encode_null=False)
@@ -249,7 +249,7 @@ class VarByClass(_PublicTokens):
         self.vae.to(device)
         return self
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
         """Class numbers, B; "" is the class of no class.
 
         Raises:

@@ -1,13 +1,14 @@
 """A small text-conditioned next-scale model: token maps of all scales, and a transformer that predicts each in turn.
 
 The transformer sees, for every cell of a scale, what the scales before it have put there, and the token itself where
-it is known already: outside the region. Cells attend to their own scale and to the caption, as in Switti (Voronov et
-al. 2024), not to earlier scales, whose sum they see; so nothing has to be kept between scales.
+it is known already: outside the region. Cells attend to their own scale, to the caption, and to a coarse view of the
+source outside the region, without which the first scales could not know what of the caption is there already. They do
+not attend to earlier scales, whose sum they see, as in Switti (Voronov et al. 2024); so nothing is kept between scales.
 
 A folder holds `config.json`, `model.safetensors`, and CLIP's text tower as `text_encoder/` and `tokenizer/`.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, L
-cells of several scales, N text tokens, T text width, D width, V codes.
+cells of several scales, N text tokens and cells of the view, T text width, D width, V codes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class NextScaleSizes:
         autoencoder_widths: channels at half and at a quarter of the picture's side.
         width, layers, heads, mlp: of the transformer; `mlp` is the hidden width.
         text_width: of the text tower.
+        view: cells on the side of the view of the source outside the region.
     """
 
     image_size: int = 64
@@ -49,10 +51,11 @@ class NextScaleSizes:
     heads: int = 4
     mlp: int = 320
     text_width: int = 128
+    view: int = 8
 
 
-class TextCondition(NamedTuple):
-    """What the transformer reads: hidden states, BNT, and True where a token is no padding, BN."""
+class Condition(NamedTuple):
+    """What the transformer reads: states of the text and of the view, BNT, and True where one is no padding, BN."""
 
     states_BNT: Tensor
     real_BN: Tensor
@@ -71,12 +74,14 @@ class Block(nn.Module):
         self.cross_out = nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, sizes.mlp), nn.Linear(sizes.mlp, width)
 
-    def forward(self, x_BLD: Tensor, lengths: Sequence[int], text: TextCondition) -> Tensor:
+    def forward(self, x_BLD: Tensor, lengths: Sequence[int], condition: Condition) -> Tensor:
         qkv = self.query_key_value(self.self_norm(x_BLD)).split(lengths, 1)
         mixed = [F.scaled_dot_product_attention(*map(self._by_head, part.chunk(3, -1))) for part in qkv]
         x_BLD = x_BLD + self.self_out(torch.cat([part.transpose(1, 2).flatten(2) for part in mixed], 1))
-        key, value = self.key_value(text.states_BNT).chunk(2, -1)
-        bias = torch.zeros_like(text.real_BN, dtype=x_BLD.dtype).masked_fill(~text.real_BN, -1e4)[:, None, None]
+        key, value = self.key_value(condition.states_BNT).chunk(2, -1)
+        bias = torch.zeros_like(condition.real_BN, dtype=x_BLD.dtype).masked_fill(~condition.real_BN, -1e4)[
+            :, None, None
+        ]
         read = F.scaled_dot_product_attention(
             self._by_head(self.query(self.cross_norm(x_BLD))), self._by_head(key), self._by_head(value), attn_mask=bias
         )
@@ -96,6 +101,8 @@ class ScaleTransformer(nn.Module):
         self.standing = nn.Linear(sizes.channels, sizes.width)
         self.known = nn.Embedding(sizes.codes + 1, sizes.width)  # the last row: unknown
         self.positions = nn.ParameterList(nn.Parameter(0.02 * torch.randn(side**2, sizes.width)) for side in self.sides)
+        self.view = nn.Linear(sizes.channels + 1, sizes.text_width)
+        self.view_positions = nn.Parameter(0.02 * torch.randn(sizes.view**2, sizes.text_width))
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
         self.head = nn.Linear(sizes.width, sizes.codes)
@@ -111,8 +118,15 @@ class ScaleTransformer(nn.Module):
             for layer in (module.self_out, module.cross_out, module.down):
                 nn.init.normal_(layer.weight, std=0.3 * layer.in_features**-0.5)
 
+    def look(self, features_BCyx: Tensor, kept_B1yx: Tensor) -> Tensor:
+        """The view of a picture's features where `kept_B1yx` is 1, BNT."""
+        side = round(len(self.view_positions) ** 0.5)
+        seen_BCyx = torch.cat([features_BCyx * kept_B1yx, kept_B1yx], 1)
+        cells_BNC = F.adaptive_avg_pool2d(seen_BCyx, side).flatten(2).transpose(1, 2)
+        return self.view(cells_BNC) + self.view_positions
+
     def forward(
-        self, scales: Sequence[int], pooled: Sequence[Tensor], known: Sequence[Tensor], text: TextCondition
+        self, scales: Sequence[int], pooled: Sequence[Tensor], known: Sequence[Tensor], condition: Condition
     ) -> list[Tensor]:
         """Logits of some scales, each for itself, BssV.
 
@@ -130,9 +144,15 @@ class ScaleTransformer(nn.Module):
         lengths = [part.shape[1] for part in cells]
         x_BLD = torch.cat(cells, 1)
         for block in self.blocks:
-            x_BLD = block(x_BLD, lengths, text)
+            x_BLD = block(x_BLD, lengths, condition)
         parts = self.head(self.norm(x_BLD)).split(lengths, 1)
         return [part.unflatten(1, (self.sides[scale],) * 2) for part, scale in zip(parts, scales, strict=True)]
+
+
+def with_view(text: Condition, view_BNT: Tensor) -> Condition:
+    """The text's states with the view's behind them."""
+    real_BN = text.real_BN.new_ones(view_BNT.shape[:2])
+    return Condition(torch.cat([text.states_BNT, view_BNT], 1), torch.cat([text.real_BN, real_BN], 1))
 
 
 class NextScaleModel(nn.Module):
@@ -192,23 +212,28 @@ class NextScaleModel(nn.Module):
         """Token maps of all scales, Bss, of pictures in [0, 1]."""
         return self.autoencoder.quantizer.tokens(self.autoencoder.encoder(images_BCHW * 2 - 1))
 
-    def read(self, texts: Sequence[str]) -> TextCondition:
-        """The texts as the transformer reads them; "" is no text."""
-        device = self.transformer.head.weight.device
+    def read_texts(self, texts: Sequence[str]) -> Condition:
+        """The texts alone; "" is no text."""
         options = {"padding": True, "truncation": True, "return_tensors": "pt"}
-        asked = self.text_tokenizer(list(texts), **options).to(device)
+        asked = self.text_tokenizer(list(texts), **options).to(self.transformer.head.weight.device)
         states_BNT = self.text_encoder(asked.input_ids)[0]  # causal: padding behind the text changes nothing before
-        return TextCondition(states_BNT, asked.attention_mask.bool())
+        return Condition(states_BNT, asked.attention_mask.bool())
+
+    def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> Condition:
+        """The texts, and the sources outside a mask of 0 and 1."""
+        kept_B1yx = 1 - F.adaptive_max_pool2d(mask_B1HW, self.sides[-1])
+        view_BNT = self.transformer.look(self.autoencoder.encoder(images_BCHW * 2 - 1), kept_B1yx)
+        return with_view(self.read_texts(texts), view_BNT)
 
     def start(self, count: int) -> Tensor:
         """What stands before the first scale: zeros, BCyx."""
         side, device = self.sides[-1], self.transformer.head.weight.device
         return torch.zeros(count, self.sizes.channels, side, side, device=device)
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, text: TextCondition) -> Tensor:
+    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, condition: Condition) -> Tensor:
         """Of every cell of a scale, BssV, in float32."""
         pooled_BCss = self.autoencoder.quantizer.pooled(standing_BCyx, scale)
-        return self.transformer([scale], [pooled_BCss], [known_Bss], text)[0].float()
+        return self.transformer([scale], [pooled_BCss], [known_Bss], condition)[0].float()
 
     def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
         """What stands after a scale, BCyx."""
