@@ -15,6 +15,7 @@ from regionedit.generators import load_generator, noise_seed
 from regionedit.generators.next_scale import NextScale, asked_for, draw, repaint_scales
 from regionedit.generators.next_scale_model import NextScaleModel
 from regionedit.generators.next_scale_tokens import ScaleQuantizer
+from regionedit.masks import composite, dilate
 from tests.tiny_models import write_next_scale
 
 SIDE = 32
@@ -564,3 +565,23 @@ def test_var_without_its_weights_is_refused(var, tmp_path):
         load_generator(dataclasses.replace(var, size=512))
     with pytest.raises(ValueError, match="generator.path: .*has no vae.safetensors and var.safetensors"):
         load_generator(dataclasses.replace(var, path=str(tmp_path / "nothing")))
+
+
+# ---------------------------------------------------------------- the shipped model
+
+
+@pytest.mark.microworld
+def test_the_shipped_model_removes_things_when_told_to(script):
+    """With the true region, a few pixels wider; told the source's caption it paints something there instead."""
+    known_edits = script("known_edits")
+    generator = load_generator(
+        GeneratorConfig(name="next_scale", path="checkpoints/microworld/next_scale", token_temperature=0.2)
+    )
+    known = known_edits.known_edits("validation", 5, range(24), ("remove",))
+    mask = dilate((known.truth_B1HW > 0.1).float(), 2)
+    shares = []
+    for captions in (known.target_captions, known.source_captions):
+        made = generator.propose(known.source_BCHW, mask, captions, range(24))
+        edited = composite(made, known.source_BCHW, mask)
+        shares.append(known_edits.successes(edited, known).mean())
+    assert shares[0] >= 0.55 and shares[0] - shares[1] >= 0.2

@@ -200,7 +200,7 @@ def train_transformer(args: argparse.Namespace) -> None:
         return loss / total
 
     def scores(count: int) -> dict[str, float]:
-        config = GeneratorConfig(name="next_scale", guidance=args.guidance)
+        config = GeneratorConfig(name="next_scale", guidance=args.guidance, token_temperature=args.temperature)
         return presence(NextScale(copy.deepcopy(model).requires_grad_(False), config), count)
 
     schedule = Schedule(
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=0.0, help="0: 2e-3 for the tokenizer, 1e-3 else")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="with which edits are counted")
+    parser.add_argument("--temperature", type=float, default=0.2, help="with which edits are counted")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

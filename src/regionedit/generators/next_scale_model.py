@@ -13,6 +13,7 @@ cells of several scales, N text tokens and cells of the view, T text width, D wi
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -62,7 +63,7 @@ class Condition(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention within each scale, attention to the text, and two layers on every cell."""
+    """Attention within each scale, attention to text and view, and two layers on every cell."""
 
     def __init__(self, sizes: NextScaleSizes):
         super().__init__()
@@ -79,9 +80,8 @@ class Block(nn.Module):
         mixed = [F.scaled_dot_product_attention(*map(self._by_head, part.chunk(3, -1))) for part in qkv]
         x_BLD = x_BLD + self.self_out(torch.cat([part.transpose(1, 2).flatten(2) for part in mixed], 1))
         key, value = self.key_value(condition.states_BNT).chunk(2, -1)
-        bias = torch.zeros_like(condition.real_BN, dtype=x_BLD.dtype).masked_fill(~condition.real_BN, -1e4)[
-            :, None, None
-        ]
+        padding_BN = ~condition.real_BN
+        bias = torch.zeros_like(padding_BN, dtype=x_BLD.dtype).masked_fill(padding_BN, -1e4)[:, None, None]
         read = F.scaled_dot_product_attention(
             self._by_head(self.query(self.cross_norm(x_BLD))), self._by_head(key), self._by_head(value), attn_mask=bias
         )
@@ -201,8 +201,7 @@ class NextScaleModel(nn.Module):
         (folder / "config.json").write_text(json.dumps(stored, indent=2) + "\n")
         own = {k: v.to(dtype).contiguous() for k, v in self.state_dict().items() if k not in self._text_weights()}
         save_file(own, folder / "model.safetensors")
-        self.text_encoder.to(dtype).save_pretrained(folder / "text_encoder")
-        self.text_encoder.float()
+        copy.deepcopy(self.text_encoder).to(dtype).save_pretrained(folder / "text_encoder")
         self.text_tokenizer.save_pretrained(folder / "tokenizer")
 
     def _text_weights(self) -> dict[str, Tensor]:
