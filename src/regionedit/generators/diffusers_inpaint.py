@@ -105,6 +105,10 @@ class DiffusersInpaint(Generator):
             )
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise hub_refusal(config.path, error) from error
+        if how.asks_guidance:
+            pipeline.transformer.register_to_config(guidance_embeds=False)
+        if config.precision == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
+            pipeline.vae.register_to_config(force_upcast=False)  # nothing to cast, and a warning at every call
         if config.lora is not None:
             add_low_rank(pipeline, config)
         if config.compile:

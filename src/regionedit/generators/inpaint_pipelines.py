@@ -36,6 +36,7 @@ class InpaintPipeline:
         most_pixels: it scales down what has more.
         keeps_size: arguments that stop it from scaling to sizes of its own.
         forgets_shift: its last decoding leaves out the autoencoder's shift, so that we decode.
+        asks_guidance: it asks its transformer's configuration for `guidance_embeds`, which that does not have.
     """
 
     needs: Literal["target_caption", "instruction"]
@@ -51,6 +52,7 @@ class InpaintPipeline:
     most_pixels: int = 0
     keeps_size: bool = False
     forgets_shift: bool = False
+    asks_guidance: bool = False
 
     def working_size(self, height: int, width: int, multiple: int) -> tuple[int, int]:
         """Pixels at which it works when it is given a picture of this size, by its own arithmetic."""
@@ -94,7 +96,7 @@ INPAINT_PIPELINES: dict[str, InpaintPipeline] = {
         area=MEGAPIXEL,
     ),
     "ZImageInpaintPipeline": InpaintPipeline("target_caption", 1.0, ("ZImagePipeline",), latents="plain"),
-    "ChromaInpaintPipeline": InpaintPipeline("target_caption", 0.6, ("ChromaPipeline",)),
+    "ChromaInpaintPipeline": InpaintPipeline("target_caption", 0.6, ("ChromaPipeline",), asks_guidance=True),
 }
 
 
