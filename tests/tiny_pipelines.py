@@ -1,6 +1,6 @@
 """Tiny random pipelines of the real in-painting classes, built from configurations: nothing is downloaded.
 
-Autoencoders shrink a side by four, text encoders are 32 wide, so that 32 pixels are 8 x 8 cells and 4 x 4 packed tokens.
+Autoencoders shrink a side by four, so that 32 pixels are 8 x 8 cells and 4 x 4 packed tokens.
 """
 
 from __future__ import annotations
@@ -46,6 +46,34 @@ def write_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_checked(folder: Path, flags: bool) -> Path:
+    """A StableDiffusionInpaintPipeline whose safety checker finds fault with every picture, or with none."""
+    from diffusers import StableDiffusionInpaintPipeline
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = sizes | {"image_size": IMAGE_SIZE, "patch_size": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        checker = StableDiffusionSafetyChecker(
+            CLIPConfig(text_config=small, vision_config=vision, projection_dim=WIDTH)
+        )
+    checker.concept_embeds_weights.fill_(-10 if flags else 10)
+    checker.special_care_embeds_weights.fill_(10)
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(write_inpaint(folder), safety_checker=None)
+    StableDiffusionInpaintPipeline(
+        **{name: part for name, part in pipeline.components.items() if name != "image_encoder"}
+        | {
+            "safety_checker": checker,
+            "feature_extractor": CLIPImageProcessor(
+                size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+            ),
+        }
+    ).save_pretrained(folder)
+    return folder
+
+
 def _stir(transformer, seed: int) -> None:
     """Larger random weights: freshly initialised transformers hardly look at the text."""
     generator = torch.Generator().manual_seed(seed)
@@ -61,7 +89,9 @@ def _autoencoder(channels: int = 4, **settings):
 
 
 def _flow_autoencoder(channels: int = 4):
-    return _autoencoder(channels, shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False)
+    return _autoencoder(
+        channels, shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False
+    )
 
 
 def _flow(**settings):

@@ -5,6 +5,7 @@ Shape letters: B batch, R rows of the batch that are painted in one call, C chan
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -92,10 +93,11 @@ class DiffusersInpaint(Generator):
         import diffusers
 
         name, how = require_pipeline(config)
-        require_checkpoint(config, name)
+        kind = getattr(diffusers, name)
+        require_checkpoint(config, name, _components(kind))
         unchecked = {"safety_checker": None, "requires_safety_checker": False} if config.safety_checker == "off" else {}
         try:
-            pipeline = getattr(diffusers, name).from_pretrained(
+            pipeline = kind.from_pretrained(
                 config.path,
                 revision=config.revision,
                 variant=config.variant,
@@ -271,6 +273,13 @@ def lighter(config: GeneratorConfig, sizes: Sequence[int], there: int) -> str:
     if max(sizes) / (2 if half else 1) <= room and config.offload == "none":
         return f"generator.offload model{half}"
     return f"generator.offload sequential{half}"
+
+
+def _components(kind: type) -> set[str]:
+    """What no pipeline of this class can do without."""
+    given = inspect.signature(kind.__init__).parameters.values()
+    needed = {argument.name for argument in given if argument.default is inspect.Parameter.empty} - {"self"}
+    return needed - {"safety_checker", "feature_extractor"}
 
 
 def _modules(pipeline) -> list[torch.nn.Module]:

@@ -113,7 +113,7 @@ def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
                 f"{', '.join(INPAINT_PIPELINES)}"
             )
         return config.pipeline, INPAINT_PIPELINES[config.pipeline]
-    found = written_class(config.path, config.revision)
+    found = _index(config.path, config.revision)["_class_name"]
     if found not in INPAINT_PIPELINES:
         siblings = [name for name, entry in INPAINT_PIPELINES.items() if found in entry.siblings]
         way = f"set generator.pipeline to {siblings[0]}" if siblings else f"use one of {', '.join(INPAINT_PIPELINES)}"
@@ -121,21 +121,32 @@ def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
     return found, INPAINT_PIPELINES[found]
 
 
-def require_checkpoint(config: GeneratorConfig, name: str) -> None:
-    """Refuse, before any weights are read, a checkpoint whose components are not this class's.
+def require_checkpoint(config: GeneratorConfig, name: str, components: set[str]) -> None:
+    """Refuse, before any weights are read, a checkpoint that does not hold this class's components.
 
     Raises:
-        ValueError: names both classes.
+        ValueError: names both classes, or what is missing.
     """
-    found = written_class(config.path, config.revision)
-    if found not in (name, *INPAINT_PIPELINES[name].siblings):
-        fits = " or ".join((name, *INPAINT_PIPELINES[name].siblings))
-        raise ValueError(f"generator.path: {config.path} holds a {found}; {name} needs a checkpoint of {fits}")
+    index, folder = _index(config.path, config.revision), Path(config.path)
+    fits = (name, *INPAINT_PIPELINES[name].siblings)
+    if index["_class_name"] not in fits:
+        raise ValueError(
+            f"generator.path: {config.path} holds a {index['_class_name']}; {name} needs a checkpoint of "
+            f"{' or '.join(fits)}"
+        )
+    there = {part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None}
+    if folder.is_dir():
+        components = components | there - ({"safety_checker"} if config.safety_checker == "off" else set())
+        there = {part for part in there if (folder / part).is_dir()}
+    if missing := sorted(components - there):
+        raise ValueError(
+            f"generator.path: {config.path} lacks {', '.join(missing)} of its {name}; get it again, for example with "
+            f"`hf download`"
+        )
 
 
-@lru_cache
-def written_class(path: str, revision: str | None) -> str:
-    """`_class_name` of the model_index.json in a folder or under a hub name.
+def _index(path: str, revision: str | None) -> dict:
+    """The model_index.json in a folder or under a hub name.
 
     Raises:
         ValueError: there is none, or the hub does not give it out; says what to do.
@@ -146,11 +157,13 @@ def written_class(path: str, revision: str | None) -> str:
     if not place.exists():
         place = _from_hub(path, revision)
     try:
-        return json.loads(place.read_text())["_class_name"]
-    except (ValueError, KeyError) as error:
+        index = json.loads(place.read_text())
+        return index | {"_class_name": str(index["_class_name"])}
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"generator.path: model_index.json of {path} names no pipeline class; get it again") from error
 
 
+@lru_cache
 def _from_hub(path: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
