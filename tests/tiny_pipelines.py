@@ -57,7 +57,7 @@ def write_checked(folder: Path, flags: bool) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         checker = StableDiffusionSafetyChecker(
-            CLIPConfig(text_config=small, vision_config=vision, projection_dim=WIDTH)
+            CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=WIDTH)
         )
     checker.concept_embeds_weights.fill_(-10 if flags else 10)
     checker.special_care_embeds_weights.fill_(10)
