@@ -5,12 +5,14 @@ import gc
 import inspect
 import json
 import weakref
+from pathlib import Path
 
 import diffusers
 import pytest
 import torch
 
-from regionedit.config import GeneratorConfig
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, GeneratorConfig
 from regionedit.generators import load_generator
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES, require_pipeline
 from regionedit.images import to_pictures
@@ -205,6 +207,18 @@ def test_half_precision_stays_close(folder, make, name):
     assert half.dtype == torch.float32 and (half - exact).abs().mean() < 0.05
 
 
+def test_an_autoencoder_that_overflows_in_half_precision_shows_previews_in_full(folder):
+    """SDXL's, which its configuration says; half precision is given back afterwards."""
+    path = folder("StableDiffusionXLInpaintPipeline")
+    generator = load_generator(GeneratorConfig("diffusers_inpaint", str(path), size=32, steps=2, precision="float16"))
+    asked, own = [], generator.pipeline.vae.decode
+    generator.pipeline.vae.decode = lambda z, *a, **k: asked.append(z.dtype) or own(z, *a, **k)
+    with generator.watched(lambda step, steps, guess: guess()):
+        made = generator.propose(pictures(1), box(1), TEXTS[:1], [1])
+    assert made.isfinite().all() and set(asked) == {torch.float32}
+    assert generator.pipeline.vae.dtype == torch.float16
+
+
 # ---------------------------------------------------------------- against the library itself
 
 
@@ -312,3 +326,21 @@ def test_a_checkpoint_of_the_sibling_in_paints_where_it_is_named(folder, tmp_pat
         load_generator(dataclasses.replace(plain, pipeline="ChromaInpaintPipeline"))
     with pytest.raises(ValueError, match="^generator.pipeline: no in-painting pipeline 'Flux'; there are"):
         load_generator(dataclasses.replace(plain, pipeline="Flux"))
+
+
+def test_the_page_says_what_the_classes_say():
+    page = (Path(__file__).parents[1] / "docs" / "generators.md").read_text()
+    rows = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in INPAINT_PIPELINES:
+            rows[cells[0]] = cells[1:]
+    assert set(rows) == set(INPAINT_PIPELINES)
+    for name, (checkpoint, config, needs, strength, guidance, outside) in rows.items():
+        how, call = INPAINT_PIPELINES[name], inspect.signature(getattr(diffusers, name).__call__).parameters
+        assert (needs, float(strength)) == (how.needs, how.strength), name
+        assert guidance == f"{how.guidance} {call[how.guidance].default}", name
+        assert (outside == "the network sees the mask") == (name in PAINTS_FREELY), name
+        if config:
+            generator = load_config(EditConfig, f"configs/edit_{config}.yaml").generator
+            assert (generator.name, generator.path, generator.pipeline) == ("diffusers_inpaint", checkpoint, name)

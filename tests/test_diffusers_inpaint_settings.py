@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,8 @@ from huggingface_hub import errors
 from PIL import Image
 from safetensors.torch import save_file
 
-from regionedit.config import GeneratorConfig
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, GeneratorConfig
 from regionedit.editor import Editor
 from regionedit.generators import inpaint_pipelines, load_generator, require_settings
 from regionedit.generators.diffusers_inpaint import lighter
@@ -301,3 +304,26 @@ def test_a_low_rank_update_of_another_model_is_refused(tiny_inpaint_dir, tmp_pat
         load("weights", {".a": torch.zeros(1)})
     with pytest.raises(ValueError, match="^generator.lora: no pytorch_lora_weights.safetensors could be read from"):
         load_generator(settings(tiny_inpaint_dir, lora=str(tmp_path)))
+
+
+# ---------------------------------------------------------------- the shipped configurations
+
+
+def test_every_in_painter_is_ready_but_for_its_weights():
+    """Its settings can be had together, and each file tells its memory as the page does."""
+    page = Path("docs/generators.md").read_text()
+    found = 0
+    for path in sorted(Path("configs").glob("edit_*.yaml")):
+        config = load_config(EditConfig, path).generator
+        if config.name != "diffusers_inpaint":
+            continue
+        found += 1
+        require_settings(config)
+        _, how = inpaint_pipelines.require_pipeline(config)
+        assert int(config.steps * (config.strength or how.strength)) >= 1
+        assert config.scheduler is None or config.pipeline == "StableDiffusionInpaintPipeline"
+        text = " ".join(path.read_text().replace("#", " ").split())
+        everything, largest = re.search(r"([\d.]+) GiB, with generator.offload model ([\d.]+) GiB", text).groups()
+        row = next(line for line in page.splitlines() if line.startswith(f"| {path.stem.removeprefix('edit_')} |"))
+        assert [cell.strip() for cell in row.split("|")[3:5]] == [everything, largest]
+    assert found == 9
