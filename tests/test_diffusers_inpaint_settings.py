@@ -17,7 +17,7 @@ from regionedit.command_line import load_config
 from regionedit.config import EditConfig, GeneratorConfig
 from regionedit.editor import Editor
 from regionedit.generators import inpaint_pipelines, load_generator, require_settings
-from regionedit.generators.diffusers_inpaint import lighter
+from regionedit.generators.device_memory import lighter
 from regionedit.generators.low_rank import FILE
 from regionedit.records import Captions, EditRequest, EditResult
 from tests.tiny_pipelines import write_checked, write_pipeline
@@ -186,8 +186,9 @@ def test_a_gated_model_says_what_to_accept_and_how_to_log_in(monkeypatch, status
 
 def test_a_strength_that_cannot_be_is_refused(kontext):
     for strength, said in ((0.0, "outside"), (1.5, "outside"), (0.2, "not one; raise it or generator.steps")):
-        with pytest.raises(ValueError, match=f"^generator.strength: .*{said}"):
-            load_generator(settings(kontext, strength=strength))
+        for load in (load_generator, load_generator(settings(kontext)).using):
+            with pytest.raises(ValueError, match=f"^generator.strength: .*{said}"):
+                load(settings(kontext, strength=strength))
 
 
 def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(kontext):
@@ -250,6 +251,19 @@ def test_offloading_and_compiling_are_the_librarys_own(kontext, monkeypatch):
         generator.to("meta")
     device = torch.device("meta")
     assert asked == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
+
+
+def test_an_edit_that_is_ended_leaves_no_part_on_the_device(kontext, monkeypatch):
+    """What offloading moved there goes back, which pipelines do at their end only."""
+    generator, freed = load_generator(settings(kontext)), []
+    monkeypatch.setattr(type(generator.pipeline), "maybe_free_model_hooks", lambda self: freed.append(True))
+
+    def stop(step, steps, guess):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), generator.watched(stop):
+        propose(generator)
+    assert freed == [True]
 
 
 # ---------------------------------------------------------------- low-rank updates

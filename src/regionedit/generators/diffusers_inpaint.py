@@ -6,8 +6,7 @@ Shape letters: B batch, R rows of the batch that are painted in one call, C chan
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.generators.base import Generator, Need
+from regionedit.generators.device_memory import enough_memory
 from regionedit.generators.inpaint_latents import Guess, decode, guessed
 from regionedit.generators.inpaint_pipelines import (
     InpaintPipeline,
@@ -60,6 +60,7 @@ class DiffusersInpaint(Generator):
     """
 
     def __init__(self, pipeline, how: InpaintPipeline, config: GeneratorConfig):
+        require_sampling(type(pipeline), how, config)
         self.pipeline = pipeline
         self.how = how
         self.needs = how.needs
@@ -72,12 +73,6 @@ class DiffusersInpaint(Generator):
             self.multiple = pipeline.vae_scale_factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         self.scheduler = self._scheduler()
         self.device = torch.device("cpu")
-        if not 0 < self.strength <= 1:
-            raise ValueError(f"generator.strength: {self.strength} is outside (0, 1]; 1 starts from pure noise")
-        if int(config.steps * self.strength) < 1:
-            raise ValueError(
-                f"generator.strength: {self.strength} of {config.steps} steps is not one; raise it or generator.steps"
-            )
         pipeline.set_progress_bar_config(disable=True)
         for module in _modules(pipeline):
             module.eval().requires_grad_(False)
@@ -94,6 +89,7 @@ class DiffusersInpaint(Generator):
 
         name, how = require_pipeline(config)
         kind = getattr(diffusers, name)
+        require_sampling(kind, how, config)
         require_checkpoint(config, name, _components(kind))
         unchecked = {"safety_checker": None, "requires_safety_checker": False} if config.safety_checker == "off" else {}
         try:
@@ -127,7 +123,7 @@ class DiffusersInpaint(Generator):
 
     def to(self, device: str | torch.device) -> Self:
         self.device = torch.device(device)
-        with self._memory():
+        with enough_memory(self.config, _modules(self.pipeline), self.device):
             if self.config.offload == "none" or self.device.type == "cpu":
                 self.pipeline.to(self.device)
             elif self.config.offload == "model":
@@ -147,7 +143,7 @@ class DiffusersInpaint(Generator):
         calls = [rows] if self.how.batches and rows else [[row] for row in rows]
         for number, called in enumerate(calls):
             told = self._watch and partial(self._told, made_BCHW, called, number, len(calls))
-            with self._memory():
+            with enough_memory(self.config, _modules(self.pipeline), self.device):
                 made_BCHW[called] = self._paint(
                     images_BCHW[called], mask_B1HW[called], [texts[r] for r in called], [seeds[r] for r in called], told
                 ).to(made_BCHW)
@@ -199,12 +195,15 @@ class DiffusersInpaint(Generator):
             told(step + 1, pipeline.num_timesteps, partial(self._seen, guess, working, (height, width)))
             return {}
 
-        with guessed(pipeline, self.scheduler) as guess:
-            made = pipeline(**arguments, callback_on_step_end=told and ended)
-        self._refuse_blacked_out(made)
-        if how.forgets_shift:
-            return decode(pipeline, how.latents, made.images, *working)
-        return _resized(made.images.float(), (height, width))
+        try:
+            with guessed(pipeline, self.scheduler) as guess:
+                made = pipeline(**arguments, callback_on_step_end=told and ended)
+            self._refuse_blacked_out(made)
+            if how.forgets_shift:
+                return decode(pipeline, how.latents, made.images, *working)
+            return _resized(made.images.float(), (height, width))
+        finally:
+            pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device when an edit is ended
 
     def _seen(self, guess: Guess, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """The finished pictures as the last step guessed them."""
@@ -233,46 +232,28 @@ class DiffusersInpaint(Generator):
         """The checkpoint's own, or what `generator.scheduler` names with its settings."""
         import diffusers
 
-        own, name = self.pipeline.scheduler, self.config.scheduler
-        if name is None:
+        own = self.pipeline.scheduler
+        if self.config.scheduler is None:
             return own
-        if name not in SCHEDULERS or not hasattr(self.pipeline, "unet"):
-            raise ValueError(
-                f"generator.scheduler: {name!r} cannot be had with {type(self.pipeline).__name__}; use null"
-                + (f", {', '.join(SCHEDULERS)}" if hasattr(self.pipeline, "unet") else ", the checkpoint's own")
-            )
-        return getattr(diffusers, SCHEDULERS[name]).from_config(own.config)
-
-    @contextmanager
-    def _memory(self) -> Iterator[None]:
-        """Inside, too little memory on the device is answered with the setting that needs less.
-
-        Raises:
-            ValueError: too little memory; names the settings.
-        """
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            sizes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in _modules(self.pipeline)]
-            there = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else 0
-            raise ValueError(
-                f"generator: too little memory on {self.device} ({there / 2**30:.0f} GiB) for weights of "
-                f"{sum(sizes) / 2**30:.1f} GiB at {self.size} px; use --{lighter(self.config, sizes, there)}, or a "
-                "smaller --generator.size or --batch"
-            ) from error
+        return getattr(diffusers, SCHEDULERS[self.config.scheduler]).from_config(own.config)
 
 
-def lighter(config: GeneratorConfig, sizes: Sequence[int], there: int) -> str:
-    """The setting with which modules of these sizes go onto a device of `there` bytes; room for the rest is a fifth."""
-    room = 0.8 * there
-    if config.precision == "float32" and sum(sizes) / 2 <= room:
-        return "generator.precision bfloat16"
-    if config.offload == "none" and max(sizes) <= room:
-        return "generator.offload model"
-    half = " --generator.precision bfloat16" if config.precision == "float32" else ""
-    if max(sizes) / (2 if half else 1) <= room and config.offload == "none":
-        return f"generator.offload model{half}"
-    return f"generator.offload sequential{half}"
+def require_sampling(kind: type, how: InpaintPipeline, config: GeneratorConfig) -> None:
+    """Refuse, before any weights are read, steps that cannot be taken.
+
+    Raises:
+        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that this class cannot have.
+    """
+    strength = how.strength if config.strength is None else config.strength
+    if not 0 < strength <= 1:
+        raise ValueError(f"generator.strength: {strength} is outside (0, 1]; 1 starts from pure noise")
+    if int(config.steps * strength) < 1:
+        raise ValueError(
+            f"generator.strength: {strength} of {config.steps} steps is not one; raise it or generator.steps"
+        )
+    if config.scheduler is not None and (config.scheduler not in SCHEDULERS or "unet" not in _components(kind)):
+        known = ", ".join(["null", *SCHEDULERS]) if "unet" in _components(kind) else "null, the checkpoint's own"
+        raise ValueError(f"generator.scheduler: {config.scheduler!r} cannot be had with {kind.__name__}; use {known}")
 
 
 def _components(kind: type) -> set[str]:
