@@ -16,6 +16,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",  # a camera that shows a test picture
+    "--use-fake-ui-for-media-stream",
+]
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, not broken
 
 
@@ -60,7 +66,7 @@ def chromium() -> Iterator:
         own = shutil.which("chromium") or started.chromium.executable_path
         if not Path(own).exists():
             pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
-        browser = started.chromium.launch(executable_path=own, args=["--no-sandbox", "--disable-gpu"])
+        browser = started.chromium.launch(executable_path=own, args=ARGUMENTS)
         try:
             yield browser
         finally:

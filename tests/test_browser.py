@@ -116,6 +116,40 @@ def test_find_correct_edit_and_download(page, tmp_path):
     assert changed.any() and not changed[:, 160:].any()  # the triangle
 
 
+DRAWN = """async () => {
+    const canvas = document.createElement('canvas'); canvas.width = canvas.height = 64;
+    const pen = canvas.getContext('2d'); pen.fillStyle = '#fff'; pen.fillRect(0, 0, 64, 64);
+    const blob = await new Promise(done => canvas.toBlob(done, 'image/png'));
+    %s
+}"""
+
+
+def test_a_picture_is_pasted(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(DRAWN % "await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);")
+    page.click("#picture button[aria-label='Paste from clipboard']")
+    page.wait_for_selector("#region img[src^=data]")
+
+
+def test_a_picture_is_dropped(page):
+    page.evaluate(
+        DRAWN
+        % """const given = new DataTransfer(); given.items.add(new File([blob], 'drawn.png', {type: 'image/png'}));
+    const place = document.querySelector('#picture input[type=file]').closest('button');
+    for (const kind of ['dragenter', 'dragover', 'drop'])
+        place.dispatchEvent(new DragEvent(kind, {dataTransfer: given, bubbles: true, cancelable: true}));"""
+    )
+    page.wait_for_selector("#region img[src^=data]")
+
+
+def test_a_picture_is_taken_with_the_camera(page):
+    page.context.grant_permissions(["camera"])
+    page.click("#picture button[aria-label='Capture from camera']")
+    page.click("#picture [title='grant webcam access'], #picture button:has-text('Click to Access Webcam')")
+    page.click("#picture button[aria-label='capture photo']")
+    page.wait_for_selector("#region img[src^=data]")
+
+
 def test_sliders_act_without_finding_again(page):
     upload(page)
     write(page, TEXT)

@@ -33,7 +33,7 @@ LEVELS = {
     },
     1: {"encoders", "attention", "losses", "frozen_conv"},
     2: {"region_predictor", "generators"},
-    3: {"describe", "mask_sources"},
+    3: {"describe", "mask_sources", "crop_and_stitch"},
     4: {"editor", "data"},
     5: {"training", "evaluation", "batch"},
     6: {"web"},

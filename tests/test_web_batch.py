@@ -55,6 +55,19 @@ def test_a_list_says_what_to_do_with_each(studio, uploads, tmp_path, name, text)
     assert (request.id, request.instructions[0].text, request.seed) == ("b", "remove it", 3)
 
 
+def test_a_batch_goes_on_after_its_uploads_were_deleted(studio, uploads, tmp_path):
+    first = gather(studio, uploads, SETTINGS, tmp_path / "job")
+    (tmp_path / "job" / "left.png").write_bytes(b"of an earlier batch")
+    kept = [request.image.read_bytes() for request in first]
+    for path, _ in uploads:
+        path.unlink()
+    again = gather(studio, uploads, SETTINGS, tmp_path / "job")
+    assert [request.image.read_bytes() for request in again] == kept
+    assert not (tmp_path / "job" / "left.png").exists()
+    with pytest.raises(ValueError, match=r"'b.png'.*no longer on the server; choose it again"):
+        gather(studio, [uploads[0], (tmp_path / "another.png", "b.png")], SETTINGS, tmp_path / "job")
+
+
 @pytest.mark.parametrize("image", ["/etc/passwd", "../up0/x.png", "..\\x.png", "sub/../a.png", ""])
 def test_a_list_reads_no_file_of_the_server(studio, uploads, tmp_path, image):
     listed = with_list(tmp_path, uploads, "l.jsonl", json.dumps({"image": image, "instruction": "x"}))

@@ -1,12 +1,12 @@
 """One edit, top to bottom: captions -> region -> generator -> one composite at the original size -> result and record.
 
-Shape letters: B pictures of one size, C channels, H W their pixels, h w pixels at which the generator works.
+Shape letters: B pictures of one size, C channels, H W their pixels.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
@@ -17,19 +17,12 @@ import torch
 
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
+from regionedit.crop_and_stitch import paint, require_crop
 from regionedit.describe import Describer, Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
-from regionedit.generators import (
-    Generator,
-    Need,
-    Watch,
-    load_generator,
-    noise_seed,
-    require_generator,
-    require_settings,
-)
-from regionedit.images import fit, fit_mask, to_pictures, to_tensor, unfit, upright_rgb
+from regionedit.generators import Generator, Need, Watch, load_generator, require_generator, require_settings
+from regionedit.images import to_pictures, to_tensor, upright_rgb
 from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
@@ -37,7 +30,6 @@ from regionedit.results import as_one, compose, maps, next_step
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from regionedit.records import Captions
 
@@ -115,6 +107,7 @@ class Editor:
         require_mask_source(mask_source)
         require_generator(config.generator.name)
         require_describer(config.describe.name).check(config.describe)
+        require_crop(config.crop)
         self.config = config = replace(config, mask_source=mask_source)
         self.models = models or Models(config)
         self.watch = watch
@@ -269,10 +262,20 @@ class Editor:
         pictures, masks = [request.image for request in requests], to_pictures(region.mask_B1HW)
         if edited:
             with self._stage("generate", [drafts[place] for place in edited]):
-                proposals_BCHW = self._propose(images_BCHW, region, drafts, edited)
+                patches = paint(
+                    self.models.generator_with(self.config.generator),
+                    images_BCHW,
+                    region,
+                    edited,
+                    requests,
+                    captions,
+                    self.config.crop,
+                    self.config.batch,
+                    self.watch,
+                )
             with self._stage("composite", [drafts[place] for place in edited]):
-                for proposal_CHW, place in zip(proposals_BCHW, edited, strict=True):
-                    pictures[place] = compose(pictures[place], proposal_CHW, masks[place])
+                for place, painted in patches.items():
+                    pictures[place] = compose(pictures[place], painted, masks[place], self.config.crop.match)
         return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 
     @cached_property
@@ -296,35 +299,6 @@ class Editor:
             draft.captions = captions
             draft.captions_from = self.config.describe.name if described else captions and "given"
             draft.worded = needs.worded(draft.request, lambda: self.models.describer)
-
-    def _propose(self, images_BCHW: Tensor, region: Region, drafts: list[Draft], edited: list[int]) -> Tensor:
-        """The generator's pictures for the places in `edited`, at the original size.
-
-        The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters
-        were trained on; how much of its picture is used is decided afterwards, by the final composite alone.
-        """
-        generator = self.models.generator_with(self.config.generator)
-
-        fitted_BChw, placed = fit(images_BCHW, generator.size, generator.multiple)
-
-        def fitted(masks_BKHW: Tensor | None) -> Tensor | None:
-            return None if masks_BKHW is None else fit_mask(masks_BKHW, placed, tuple(fitted_BChw.shape[-2:]))[edited]
-
-        wanted = Region(
-            fitted(region.mask_B1HW),
-            fit(region.probability_B1HW, generator.size, generator.multiple)[0][edited],
-            fitted(region.per_instruction_BKHW),
-            None if region.patches_BN is None else region.patches_BN[edited],
-        )
-        requests, captions = [drafts[p].request for p in edited], [drafts[p].captions for p in edited]
-        seeds = [noise_seed(request.seed, request.id) for request in requests]
-
-        def told(step: int, steps: int, guess: Callable[[], Tensor]) -> None:
-            self.watch(step, steps, lambda: unfit(guess().float().cpu(), placed))
-
-        with generator.watched(self.watch and told):
-            made_BChw = generator.edit(fitted_BChw[edited], wanted, requests, captions, seeds)
-        return unfit(made_BChw.float().cpu(), placed)
 
     def _result(self, draft: Draft, picture: Image, mask: Image, found: dict) -> EditResult:
         request = draft.request

@@ -192,6 +192,30 @@ def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Te
     return torch.lerp(source_BCHW, edited_BCHW, mask_B1HW)
 
 
+def match_border(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor, pixels: float) -> Tensor:
+    """An edited picture whose colours are drawn to the source's at the region's border, to hide the seam.
+
+    Just outside the region both pictures show the same thing, so that they differ there by the generator's error alone
+    (an autoencoder's colours, what scaling lost). That difference, blurred, is added inside; it fades to nothing at
+    some twice the blur's standard deviation. The source's own structure is not copied: nothing of it inside is read.
+
+    Args:
+        edited_BCHW, source_BCHW: [0, 1]; the edited one not yet composed.
+        mask_B1HW: [0, 1]; outside is where it is 0.
+        pixels: standard deviation of the blur; 0 gives the edited picture back as it is.
+    """
+    from torchvision.transforms.functional import gaussian_blur
+
+    if not pixels:
+        return edited_BCHW
+    outside_B1HW = (mask_B1HW == 0).to(edited_BCHW)
+    radius = round(4 * pixels)
+    beside = F.pad(torch.cat([(source_BCHW - edited_BCHW) * outside_B1HW, outside_B1HW], 1), (radius,) * 4)
+    blurred = gaussian_blur(beside, 2 * radius + 1, pixels)[..., radius:-radius, radius:-radius]
+    # At a straight border half of the neighbours are outside: there the mean difference counts in full.
+    return (edited_BCHW + blurred[:, :-1] / blurred[:, -1:].clamp(min=0.5)).clamp(0, 1)
+
+
 def mask_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union per sample, [B]: sum of minima over sum of maxima, which also holds for soft masks.
 

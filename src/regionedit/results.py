@@ -6,14 +6,14 @@ Shape letters: B pictures, C channels, H W their pixels, K instructions, N patch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ImageChops
 
 from regionedit.images import to_pictures, to_tensor
-from regionedit.masks import composite
+from regionedit.masks import composite, match_border
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,19 +22,41 @@ if TYPE_CHECKING:
     from regionedit.records import EditRequest, EditResult, Region
 
 
-def compose(picture: Image, proposal_CHW: Tensor, mask: Image) -> Image:
-    """The one composite of an edit, at the original size; what lies outside the mask's box is not even read.
+@dataclass(frozen=True)
+class Patch:
+    """A generator's picture of a part of the source.
+
+    Args:
+        box: (x0, y0, x1, y1) in the source, x1 and y1 excluded.
+        picture_CHW: [0, 1], of the box's size.
+    """
+
+    box: tuple[int, int, int, int]
+    picture_CHW: Tensor
+
+
+def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
+    """The one composite of an edit, at the original size; what lies outside the patches is not even read.
 
     Args:
         picture: the source, RGB.
-        proposal_CHW: the generator's picture at the same size, [0, 1].
-        mask: mode "L", not empty.
+        patches: do not overlap.
+        mask: mode "L", 0 outside the patches.
+        match: see `masks.match_border`.
     """
-    box = mask.getbbox()
-    inside = (..., slice(box[1], box[3]), slice(box[0], box[2]))
-    source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
     result = picture.copy()
-    result.paste(to_pictures(composite(proposal_CHW[None][inside], source_BCHW, mask_B1HW))[0], box[:2])
+    for patch in patches:
+        part = mask.crop(patch.box)
+        inside = part.getbbox()
+        if inside is None:
+            continue
+        reach = round(4 * match)  # of what `match_border` reads around the region
+        x0, y0 = max(inside[0] - reach, 0), max(inside[1] - reach, 0)
+        x1, y1 = min(inside[2] + reach, part.width), min(inside[3] + reach, part.height)
+        box = (patch.box[0] + x0, patch.box[1] + y0, patch.box[0] + x1, patch.box[1] + y1)
+        source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
+        edited_BCHW = match_border(patch.picture_CHW[None, :, y0:y1, x0:x1], source_BCHW, mask_B1HW, match)
+        result.paste(to_pictures(composite(edited_BCHW, source_BCHW, mask_B1HW))[0], box[:2])
     return result
 
 

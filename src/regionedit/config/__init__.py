@@ -5,7 +5,7 @@ A YAML under configs/ lists only what differs from the defaults here. The defaul
 """
 
 from regionedit.config.app import AppConfig
-from regionedit.config.editing import DescribeConfig, EditConfig, RegionConfig
+from regionedit.config.editing import CropConfig, DescribeConfig, EditConfig, RegionConfig
 from regionedit.config.evaluation import EvaluateConfig
 from regionedit.config.models import MICROWORLD, EncodersConfig, GeneratorConfig, PredictorConfig
 from regionedit.config.training import (
@@ -20,6 +20,7 @@ from regionedit.config.training import (
 
 __all__ = [
     "AppConfig",
+    "CropConfig",
     "DataConfig",
     "DescribeConfig",
     "EditConfig",

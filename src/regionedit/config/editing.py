@@ -104,6 +104,21 @@ class DescribeConfig:
 
 
 @dataclass
+class CropConfig:
+    """Crop and stitch: what the generator is shown of a picture that is larger than `generator.size`.
+
+    Args:
+        context: side of the window around a region, in longer sides of the region's box, at least 1; a window never has
+            fewer pixels a side than `generator.size`, so that nothing is enlarged. 0: the whole picture, made smaller.
+        match: pixels, into the region, over which the edited colours are drawn to the source's, by as much as the two
+            differ just outside of it; hides a seam. 0: not at all.
+    """
+
+    context: float = 0.0
+    match: float = 0.0
+
+
+@dataclass
 class EditConfig:
     """`python infer.py --config FILE`: edit pictures.
 
@@ -127,3 +142,4 @@ class EditConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
     describe: DescribeConfig = field(default_factory=DescribeConfig)
+    crop: CropConfig = field(default_factory=CropConfig)

@@ -173,7 +173,9 @@ def _keep(manifest: Manifest, stamps: list, beside: Path) -> None:
 @contextmanager
 def _one_process(beside: Path) -> Iterator[None]:
     """Let the ranks of a machine index in turn: all but the first then find it done."""
-    with open(Path(tempfile.gettempdir()) / f"regionedit-{os.getuid()}-{_elsewhere(beside).stem}.lock", "w") as file:
+    locks = Path(tempfile.gettempdir()) / f"regionedit-locks-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    with open(locks / _elsewhere(beside).stem, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

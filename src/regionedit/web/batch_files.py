@@ -19,6 +19,8 @@ from regionedit.web.studio import Studio
 LISTS = (".csv", ".jsonl")
 NUMBERS = ("seed",)
 FILES = ("image", "mask")
+TAKEN = ".uploads.json"
+"""Name -> path of the upload it came from; written when all are there, so that half a copy is never taken for one."""
 
 
 def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settings, folder: Path) -> list[RequestFile]:
@@ -30,7 +32,7 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     Args:
         uploads: file and the name that it had.
         settings: the instruction, the seed and the generator's settings.
-        folder: emptied of what earlier uploads left.
+        folder: of this batch; emptied of what others left. A file that is in it from the same upload is not read again.
 
     Raises:
         ValueError: too many, nothing to edit, a list that cannot be read; names the line.
@@ -38,19 +40,23 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     settings.check(studio.config)
     if len(uploads) > studio.config.max_pictures:
         raise ValueError(f"files: {len(uploads)}, at most {studio.config.max_pictures} are accepted")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    lists, pictures = [], []
+    wanted = {Path(name.replace("\\", "/")).name: str(path) for path, name in uploads}
+    known = _emptied(folder, wanted)
+    lists, pictures, taken = [], [], set()
     for path, name in uploads:
         name = Path(name.replace("\\", "/")).name
-        studio.check_size(path, name)
+        if name not in known:
+            studio.check_size(path, name)
         suffix = Path(name).suffix.lower()
         if suffix not in (*SUFFIXES, *LISTS):
             raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
-        if (folder / name).exists():
+        if name in taken:
             raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
-        shutil.copyfile(path, folder / name)
+        taken.add(name)
+        if name not in known:
+            shutil.copyfile(path, folder / name)
         (lists if suffix in LISTS else pictures).append(folder / name)
+    (folder / TAKEN).write_text(json.dumps(wanted))
     if len(lists) > 1:
         raise ValueError(f"files: {len(lists)} lists; give one CSV or JSONL at a time")
     if lists:
@@ -59,6 +65,17 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         raise ValueError("files: choose pictures, and if wanted a CSV or JSONL that says what to do with each")
     instructions = make_instructions(settings.instructions())
     return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
+
+
+def _emptied(folder: Path, wanted: dict[str, str]) -> set[str]:
+    """Names that `folder` holds from just these uploads, name -> path; everything else in it is deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = json.loads((folder / TAKEN).read_text()) if (folder / TAKEN).is_file() else {}
+    known = {name for name, path in wanted.items() if before.get(name) == path and (folder / name).is_file()}
+    for file in folder.iterdir():
+        if file.name not in known:
+            file.unlink()
+    return known
 
 
 def _listed(path: Path, folder: Path, most: int) -> list[RequestFile]:

@@ -10,7 +10,7 @@ from regionedit.config import RegionConfig
 from regionedit.display import difference
 from regionedit.images import digest, to_tensor
 from regionedit.records import EditResult
-from regionedit.results import changed_outside, compose
+from regionedit.results import Patch, changed_outside, compose
 from regionedit.web import words
 from regionedit.web.canvas import canvas_value
 from regionedit.web.edit_layout import EditLayout
@@ -163,7 +163,8 @@ def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, tell) ->
     def preview(step, steps, pictures):
         inside = None
         if pictures is not None and region.getbbox():
-            inside = compose(sketch.picture, to_tensor([pictures[0]])[0], region)
+            seen = Patch((0, 0, *region.size), to_tensor([pictures[0]])[0])
+            inside = compose(sketch.picture, [seen], region)
         tell((step, steps, inside))
 
     return studio.edit(settings, sketch, cut, preview)

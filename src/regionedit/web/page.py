@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regionedit.request_files import read_requests
+from regionedit.web.guard import Guard
 
 if TYPE_CHECKING:
     from regionedit.config import AppConfig
 
 TITLE = "regionedit: say what to change, see where, change nothing else"
-KEPT_SECONDS = 900
-"""Files of the page are deleted so long after they came; what is being edited is in memory."""
+PHONE = "<style>@media (max-width: 640px) { .gradio-container .app { padding: 8px 10px !important; } }</style>"
+"""Not in page.css, of which Gradio lets nothing reach the margins around all components."""
 
 
 def make_page(config: AppConfig, jobs: Path):
@@ -37,11 +38,12 @@ def make_page(config: AppConfig, jobs: Path):
     from regionedit.web.batch_tab import batch_tab
     from regionedit.web.compare_tab import compare_tab
     from regionedit.web.edit_layout import edit_layout
+    from regionedit.web.handlers import SESSION
     from regionedit.web.history_tab import history_tab
     from regionedit.web.studio import Studio
 
     studio = Studio(config)
-    with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+    with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, SESSION)) as page:
         gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
         with gr.Tabs() as tabs:
             with gr.Tab("Edit", id="edit"):
@@ -54,6 +56,8 @@ def make_page(config: AppConfig, jobs: Path):
             with gr.Tab("History"):
                 history_tab(studio, layout, edit, tabs)
         api(studio)
+    studio.uploads.files = page.upload_file_set
+    studio.uploads.sweep_for_ever()
     page.queue(max_size=config.queue, default_concurrency_limit=4)
     threading.Thread(target=studio.warm_up, daemon=True).start()
     return page
@@ -80,8 +84,10 @@ def serve(config: AppConfig) -> None:
 def launch_settings(config: AppConfig, password: str | None) -> dict:
     """What Gradio's `launch` is told."""
     import gradio as gr
+    from starlette.middleware import Middleware
 
     return {
+        "app_kwargs": {"middleware": [Middleware(Guard)]},
         "server_name": None if "SPACE_ID" in os.environ else config.host,  # a Space says itself where to listen
         "server_port": config.port or None,
         "share": config.share,
@@ -92,6 +98,7 @@ def launch_settings(config: AppConfig, password: str | None) -> dict:
         "run_history": False,
         "footer_links": ["api"],
         "theme": gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        "head": PHONE,
         "css": resources.files(__package__).joinpath("page.css").read_text(),
         "pwa": False,
         "ssr_mode": False,

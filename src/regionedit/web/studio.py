@@ -14,6 +14,7 @@ from regionedit.editor import Editor
 from regionedit.images import open_mask, open_picture, require_inside, require_mask_size, to_pictures, to_tensor
 from regionedit.records import EditFailure, EditRequest
 from regionedit.web.sketch import Cut, Sketch
+from regionedit.web.uploads import Uploads
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +43,7 @@ class Studio:
         self.config = config
         self.editor = Editor.from_config(config)
         self.lock = threading.Lock()
+        self.uploads = Uploads()
 
     def warm_up(self) -> None:
         """Load what the first region and the first edit would wait for."""
@@ -78,8 +80,11 @@ class Studio:
         return mask
 
     def check_size(self, path: Path, name: str) -> None:
-        """Refuse a file of too many bytes. Raises ValueError."""
-        megabytes = path.stat().st_size / 1e6 if path.exists() else 0
+        """Refuse a file of too many bytes, or one that is deleted already; it counts as read. Raises ValueError."""
+        if not path.exists():
+            raise ValueError(f"file {name!r}: it is no longer on the server; choose it again")
+        self.uploads.read(path)
+        megabytes = path.stat().st_size / 1e6
         if megabytes > self.config.max_megabytes:
             raise ValueError(f"file {name!r}: {megabytes:.1f} MB, at most {self.config.max_megabytes} are accepted")
 

@@ -1,0 +1,118 @@
+"""Crop and stitch beside painting the whole picture, and what a very large picture takes.
+
+    python -m benchmarks.crop [--steps 2]
+
+`crop_1024`: a 1,024 px picture with a region of 1/16 of its area, on Stable Diffusion 1.5 in-painting at full size with
+random weights in bfloat16: seconds under the whole picture at 1,024 px, and through a window of 512 px, in the same run.
+`crop_1024_counted`: operations of the same at 50 steps, on the meta device. Target: 3 times faster.
+
+`large_picture`: memory beyond the models' while a picture of 4,000 x 6,000 px is edited with the shipped models under a
+region found by the predictor, as the process's highest resident memory says. Target: 1.5 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks import full_size_models
+from benchmarks.full_size_step import build_generator
+from benchmarks.region_cost import operations
+from benchmarks.results import record
+from regionedit.config import CropConfig, GeneratorConfig
+from regionedit.crop_and_stitch import boxes_of, paint
+from regionedit.generators import StableDiffusion
+from regionedit.records import Captions, EditRequest, Region
+
+SIDE, WINDOW, REGION = 1024, 512, (400, 500, 656, 756)
+COUNTED_STEPS = 50
+WIDTH, HEIGHT = 6000, 4000
+KNOWN = torch.zeros(SIDE, SIDE)
+KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
+
+
+def painter(size: int, context: float, steps: int, device: str, precision: str):
+    """A call that paints the region of a random picture."""
+    config = GeneratorConfig(size=size, steps=steps, guidance=7.5, precision=precision)
+    generator = build_generator(config, device)
+    captions, request = Captions("a", "b"), EditRequest(None, "make it red")
+
+    def call() -> None:
+        picture_BCHW = torch.rand(1, 3, SIDE, SIDE)
+        region = Region(KNOWN[None, None], KNOWN[None, None])
+        with torch.no_grad():
+            paint(generator, picture_BCHW, region, [0], [request], [captions], CropConfig(context), 1, None)
+
+    return call
+
+
+def counted(size: int) -> int:
+    """Operations of painting a picture of `size`, from those of one step and of two."""
+    with torch.device("meta"):
+        modules = full_size_models.inpaint_modules()
+    tokens, scheduler = full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler()
+    picture_1CHW = torch.empty(1, 3, size, size, device="meta")
+    counts = []
+    for steps in (1, 2):
+        generator = StableDiffusion(modules, tokens, scheduler, GeneratorConfig(size=size, steps=steps, guidance=7.5))
+        counts.append(operations(lambda g=generator: g.propose(picture_1CHW, picture_1CHW[:, :1], ["..."], [0])))
+    return counts[0] + (COUNTED_STEPS - 1) * (counts[1] - counts[0])
+
+
+def seconds(call) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def large_picture() -> None:
+    """Prints bytes: resident with the models loaded, and the most while a large picture is edited."""
+    from regionedit.editor import Editor
+
+    editor = Editor.from_config("configs/edit_microworld.yaml")
+    editor = Editor(replace(editor.config, crop=CropConfig(context=1.5)), editor.models)
+    pattern = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    captions = Captions("a red circle", "a blue circle")
+
+    def request(width: int, height: int) -> EditRequest:
+        picture = Image.fromarray(pattern).resize((width, height), Image.Resampling.BICUBIC)
+        return EditRequest(picture, "make the red circle blue", captions=captions)
+
+    editor.edit(request(96, 96))
+    asked = request(WIDTH, HEIGHT)
+    with open("/proc/self/statm") as file:
+        before = int(file.read().split()[1]) * resource.getpagesize()
+    result = editor.edit(asked)
+    assert result.image.size == (WIDTH, HEIGHT) and result.mask.getbbox()
+    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps that are timed")
+    parser.add_argument("--large", action="store_true", help="only edit the large picture, and print its memory")
+    args = parser.parse_args()
+    if args.large:
+        return large_picture()
+    lines = subprocess.run([sys.executable, "-m", __spec__.name, "--large"], check=True, capture_output=True, text=True)
+    before, most = map(int, lines.stdout.split()[-2:])
+    record("large_picture", (most - before) / 1e9, before / 1e9, "GB beyond the models, beside the process with them")
+    assert boxes_of(KNOWN, 1.5, WINDOW) == [(272, 372, 784, 884)]
+    record(
+        "crop_1024_counted", counted(SIDE) / 1e12, counted(WINDOW) / 1e12, "TFLOP, whole picture to window", "counted"
+    )
+    whole = seconds(painter(SIDE, 0, args.steps, "cpu", "bfloat16"))
+    window = seconds(painter(WINDOW, 1.5, args.steps, "cpu", "bfloat16"))
+    record("crop_1024", whole, window, f"s at {args.steps} steps, whole picture to window")
+
+
+if __name__ == "__main__":
+    main()
