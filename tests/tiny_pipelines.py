@@ -149,11 +149,11 @@ def _qwen3(layers: int) -> dict:
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
-        intermediate_size=WIDTH,
+        intermediate_size=WIDTH // 2,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=1,
         num_key_value_heads=1,
-        head_dim=16,
+        head_dim=8,
     )
     return {"tokenizer": tokenizer, "text_encoder": Qwen3ForCausalLM(config)}
 
