@@ -3,7 +3,7 @@
     python -m benchmarks.crop [--steps 2]
 
 `crop_1024`: a 1,024 px picture with a region of 1/16 of its area, on Stable Diffusion 1.5 in-painting at full size with
-random weights in bfloat16: seconds under the whole picture at 1,024 px, and through a window of 512 px, in the same run.
+random weights in bfloat16: seconds for the whole picture at 1,024 px, and through a window of 512 px, in the same run.
 `crop_1024_counted`: operations of the same at 50 steps, on the meta device. Target: 3 times faster.
 
 `large_picture`: memory beyond the models' while a picture of 4,000 x 6,000 px is edited with the shipped models under a

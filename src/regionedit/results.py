@@ -50,7 +50,7 @@ def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float 
         inside = part.getbbox()
         if inside is None:
             continue
-        reach = round(4 * match)  # of what `match_border` reads around the region
+        reach = 1 if match else 0  # `match_border` reads the region's neighbours
         x0, y0 = max(inside[0] - reach, 0), max(inside[1] - reach, 0)
         x1, y1 = min(inside[2] + reach, part.width), min(inside[3] + reach, part.height)
         box = (patch.box[0] + x0, patch.box[1] + y0, patch.box[0] + x1, patch.box[1] + y1)

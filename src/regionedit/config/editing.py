@@ -110,8 +110,8 @@ class CropConfig:
     Args:
         context: side of the window around a region, in longer sides of the region's box, at least 1; a window never has
             fewer pixels a side than `generator.size`, so that nothing is enlarged. 0: the whole picture, made smaller.
-        match: pixels, into the region, over which the edited colours are drawn to the source's, by as much as the two
-            differ just outside of it; hides a seam. 0: not at all.
+        match: pixels, into the region, over which the difference of the edited picture and the source just outside of
+            it is taken back; hides a seam (Poisson image editing, within a band). 0: not at all.
     """
 
     context: float = 0.0

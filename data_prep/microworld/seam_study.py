@@ -1,0 +1,131 @@
+"""The seam of an edit, and what a window does that the whole picture made smaller does not.
+
+    python data_prep/microworld/seam_study.py --out docs/study/seam.json
+
+Four held-out pictures make one of 128 px; one of the four is edited under its true region, grown by four pixels. The
+in-painter works at 64 px: it is shown the whole picture made smaller, or a window around the region. Told are, per
+variant, how often the edit is there (`pixel_check` on that quarter) and the seam: the mean jump of colour between
+neighbours of which one is edited and the other is not, beside the same of the truly edited picture (1: no seam).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from known_edits import KnownEdits, chunks, known_edits, pictures, successes
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from regionedit.command_line import load_config
+from regionedit.config import CropConfig, EditConfig
+from regionedit.editor import Editor
+from regionedit.files import write_atomic
+from regionedit.images import to_pictures, to_tensor
+from regionedit.masks import dilate
+from regionedit.microworld.scene import SIZE
+from regionedit.records import Captions, EditRequest
+
+OPERATIONS = ("recolour", "replace", "remove", "add")
+GROWN = 4  # pixels; two of them is what the learned region is grown by
+BATCH = 32
+VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what is shown, and the feather in pixels
+    "the whole picture, made smaller": (CropConfig(), 0),
+    "a window": (CropConfig(context=1.5), 0),
+    "a window, match 8": (CropConfig(context=1.5, match=8), 0),
+    "a window, feather 4": (CropConfig(context=1.5), 4),
+    "a window, match 4, feather 2": (CropConfig(context=1.5, match=4), 2),
+    "a window, match 8, feather 4": (CropConfig(context=1.5, match=8), 4),
+}
+
+
+def jump(pictures_BCHW: Tensor, mask_B1HW: Tensor) -> float:
+    """Mean absolute difference of neighbours, right and below, of which exactly one is edited."""
+    total, count = 0.0, 0.0
+    for step in ((0, 1), (1, 0)):
+        height, width = (side - by for side, by in zip(mask_B1HW.shape[-2:], step, strict=True))
+        here, there = (..., slice(height), slice(width)), (..., slice(step[0], None), slice(step[1], None))
+        across_B1HW = (mask_B1HW[here] > 0) != (mask_B1HW[there] > 0)
+        apart_B1HW = (pictures_BCHW[here] - pictures_BCHW[there]).abs().mean(1, keepdim=True)
+        total, count = total + float((apart_B1HW * across_B1HW).sum()), count + float(across_B1HW.sum())
+    return total / count
+
+
+def quarter(number: int) -> tuple[int, int, int, int]:
+    """Box of the edited picture in the large one."""
+    x, y = SIZE * (number % 2), SIZE * (number // 2 % 2)
+    return x, y, x + SIZE, y + SIZE
+
+
+def together(pictures_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
+    """Large pictures: each in its quarter, the next three of the others in the rest."""
+    large = []
+    for number, picture_CHW in enumerate(pictures_BCHW):
+        four = [others_BCHW[(number + shift) % len(others_BCHW)] for shift in (1, 2, 3)]
+        four.insert(number % 4, picture_CHW)
+        large.append(torch.cat([torch.cat(four[:2], 2), torch.cat(four[2:], 2)], 1))
+    return torch.stack(large)
+
+
+def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
+    rows = zip(known.edits, to_pictures(large_BCHW), to_pictures(mask_B1HW), strict=True)
+    requests = [
+        EditRequest(
+            picture,
+            edit.instruction,
+            captions=Captions(edit.source_caption, edit.target_caption),
+            mask=mask,
+            id=str(number),
+        )
+        for number, (edit, picture, mask) in enumerate(rows)
+    ]
+    done = []
+    for part in track(chunks(len(requests), BATCH), description="edits"):
+        done += editor.edit_batch([requests[place] for place in part])
+    return to_tensor([result.image for result in done])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--count", type=int, default=200, help="pictures")
+    parser.add_argument("--config", default="configs/edit_microworld.yaml", help="of infer.py; its generator edits")
+    args = parser.parse_args()
+    known = known_edits(args.split, 9, range(args.count), OPERATIONS)
+    truth_BCHW = pictures([edit.target for edit in known.edits])
+    small_B1HW = dilate((known.truth_B1HW > 0).float(), GROWN)
+    nothing = torch.zeros_like(small_B1HW)
+    source_BCHW, true_BCHW = (together(own, known.source_BCHW) for own in (known.source_BCHW, truth_BCHW))
+    mask_B1HW = together(small_B1HW, nothing)
+    base = load_config(EditConfig, args.config)
+    base = replace(base, mask_source="drawn", batch=BATCH)
+    models = Editor(base).models
+    told = {}
+    for name, (crop, feather) in VARIANTS.items():
+        region = replace(base.region, feather=feather, dilate=0.0)
+        made_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
+        cut = [made_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
+        told[name] = {
+            "success": float(successes(torch.stack(cut), known).mean()),
+            "seam": jump(made_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
+        }
+    told["the source, nothing edited"] = {
+        "success": 0.0,
+        "seam": jump(source_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
+    }
+    table = Table("", "edit there", "seam")
+    for name, row in told.items():
+        table.add_row(name, f"{row['success']:.3f}", f"{row['seam']:.3f}")
+    Console().print(table)
+    head = {"split": args.split, "count": args.count, "config": args.config, "grown": GROWN}
+    write_atomic(args.out, (json.dumps(head | {"variants": told}, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
