@@ -153,7 +153,7 @@ def test_previews_show_the_whole_picture(editor):
 
 def test_windows_of_several_calls_are_one_edit_that_can_be_cancelled_in_any_of_them(editor):
     one_at_a_time = replace(editor.config, batch=1)
-    asked = request(151, 100, (0, 0, 5, 5), (60, 20, 140, 99))
+    asked = request(151, 100, (0, 0, 5, 5), (70, 30, 140, 99))
     steps, pictures = [], []
 
     def watch(step, count, guess):
