@@ -28,6 +28,7 @@ def folders(tiny_inpaint_dir, tmp_path_factory):
     return {
         "stable_diffusion": tiny_inpaint_dir,
         "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
+        "diffusers_inpaint": tiny_inpaint_dir,
         "next_scale": write_next_scale(tmp_path_factory.mktemp("next_scale")),
     }
 

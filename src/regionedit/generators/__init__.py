@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, Watch, noise_seed
+from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, noise_seed
+from regionedit.generators.diffusers_inpaint import DiffusersInpaint
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.generators.next_scale import NextScale
 from regionedit.generators.stable_diffusion import StableDiffusion
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
+    "diffusers_inpaint": DiffusersInpaint,
     "next_scale": NextScale,
 }
 
@@ -26,6 +28,13 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "latent_blend": (False, ("instruct_pix2pix",)),
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
+    "pipeline": (None, ("diffusers_inpaint",)),
+    "strength": (None, ("diffusers_inpaint",)),
+    "scheduler": (None, ("diffusers_inpaint",)),
+    "lora": (None, ("diffusers_inpaint",)),
+    "safety_checker": ("keep", ("diffusers_inpaint",)),
+    "offload": ("none", ("diffusers_inpaint",)),
+    "compile": (False, ("diffusers_inpaint",)),
     "token_temperature": (1.0, ("next_scale",)),
     "top_k": (0, ("next_scale",)),
     "checkout": (None, ("next_scale",)),
@@ -35,8 +44,10 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
 __all__ = [
     "GENERATORS",
     "DifferentiableGenerator",
+    "DiffusersInpaint",
     "Generator",
     "InstructPix2Pix",
+    "Need",
     "NextScale",
     "StableDiffusion",
     "TextComparer",
