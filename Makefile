@@ -11,7 +11,8 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam microworld-masked-token fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam microworld-masked-token microworld-next-scale fetch-models \
+	clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -81,6 +82,8 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.resume
 	$(PY) -m benchmarks.two_processes
 	$(PY) -m benchmarks.page
+	$(PY) -m benchmarks.adapter_overhead
+	$(PY) -m benchmarks.pipeline_memory
 
 lint: install  ## style
 	$(PY) -m ruff check .
@@ -119,6 +122,10 @@ microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of o
 microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
 	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --minutes 13 --threads 1 --batch 8
 	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 47 --threads 1
+
+microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
+	$(PY) $(WORLD)/pretrain_next_scale.py --part tokenizer --minutes 8 --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --part transformer --minutes 52 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

@@ -151,6 +151,28 @@ def test_previews_show_the_whole_picture(editor):
     assert np.array_equal((seen[0][0, :, 40:60, 60:80] * 255).round().permute(1, 2, 0).numpy(), middle)
 
 
+def test_windows_of_several_calls_are_one_edit_that_can_be_cancelled_in_any_of_them(editor):
+    one_at_a_time = replace(editor.config, batch=1)
+    asked = request(151, 100, (0, 0, 5, 5), (70, 30, 140, 99))
+    steps, pictures = [], []
+
+    def watch(step, count, guess):
+        steps.append((step, count))
+        pictures.append(guess())
+
+    result = Editor(one_at_a_time, editor.models, watch).edit(asked)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    first = np.asarray(result.image)[:5, :5]
+    assert np.array_equal((pictures[-1][0, :, :5, :5] * 255).round().permute(1, 2, 0).numpy(), first)
+
+    def stop(step, count, guess):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Editor(one_at_a_time, editor.models, stop).edit(asked)
+
+
 @pytest.mark.parametrize(("crop", "field"), [({"context": 0.5}, "context"), ({"match": -1.0}, "match")])
 def test_settings_that_no_window_can_have_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):

@@ -106,7 +106,6 @@ def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
 
 def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -133,19 +132,7 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
             attention_head_dim=8,
             norm_num_groups=8,
         )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=CONTEXT,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = _clip_text_encoder(tokenizer)
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -235,6 +222,50 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
         scheduler=AmusedScheduler(mask_token_id=codes),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _clip_text_encoder(tokenizer):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def write_next_scale(folder: Path, seed: int = 0) -> Path:
+    """A NextScaleModel folder: 32 px, token maps of 1, 2, 4 and 8 cells a side."""
+    from regionedit.generators.next_scale_model import NextScaleModel, NextScaleSizes
+
+    sizes = NextScaleSizes(
+        image_size=IMAGE_SIZE,
+        sides=(1, 2, 4, 8),
+        codes=16,
+        channels=8,
+        autoencoder_widths=(8, 16),
+        width=WIDTH,
+        layers=1,
+        heads=2,
+        mlp=WIDTH,
+        text_width=WIDTH,
+        view=4,
+    )
+    tokenizer = clip_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NextScaleModel(sizes, _stir(_clip_text_encoder(tokenizer), seed), tokenizer)
+    _stir(model.transformer, seed)
+    model.save(folder)
     return folder
 
 

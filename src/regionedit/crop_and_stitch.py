@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -112,35 +113,38 @@ def paint(
         places: of the pictures that are wanted; their masks are not empty.
         requests, captions: one for every picture.
         batch: windows that are painted together.
-        watch: told of every step of the first windows, with whole pictures in which they are seen.
+        watch: told of every step, with whole pictures in which the windows are seen as they are then.
     """
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
         for place in places
         for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size))
     ]
-    patches: dict[int, list[Patch]] = {place: [] for place in places}
     alike: dict[tuple, list[Window]] = {}
     for window in windows:
         alike.setdefault(tuple(window.image_1Chw.shape), []).append(window)
-    for group in alike.values():
-        for start in range(0, len(group), batch):
-            together = group[start : start + batch]
-            made_PChw = _paint_together(generator, images_BCHW, together, requests, captions, watch)
-            watch = None  # progress that starts again would look like a second edit
-            for window, made_1Chw in zip(together, made_PChw.split(1), strict=True):
-                patches[window.place].append(Patch(window.box, unfit(made_1Chw, window.placed)[0]))
+    calls = [group[start : start + batch] for group in alike.values() for start in range(0, len(group), batch)]
+    seen_BCHW = images_BCHW.clone() if watch else None
+    patches: dict[int, list[Patch]] = {place: [] for place in places}
+    for number, together in enumerate(calls):
+        told = watch and partial(_told, watch, seen_BCHW, together, number, len(calls))
+        made_PChw = _paint_together(generator, together, requests, captions, told)
+        for window, made_1Chw in zip(together, made_PChw.split(1), strict=True):
+            patch = Patch(window.box, unfit(made_1Chw, window.placed)[0])
+            patches[window.place].append(patch)
+            if watch:
+                _show(seen_BCHW, window, made_1Chw)
     return patches
 
 
 def _paint_together(
     generator: Generator,
-    images_BCHW: Tensor,
     windows: list[Window],
     requests: Sequence[EditRequest],
     captions: Sequence[Captions | None],
     watch: Watch | None,
 ) -> Tensor:
+    """What is painted in the windows of one call, PChw; `watch` is told of its steps."""
     parts = [window.parts_1Khw for window in windows]
     wanted = Region(
         torch.cat([window.mask_11hw for window in windows]),
@@ -154,21 +158,36 @@ def _paint_together(
         for request, window in zip(asked, windows, strict=True)
     ]
 
-    def told(step: int, steps: int, guess: Callable[[], Tensor]) -> None:
-        watch(step, steps, lambda: _as_seen(images_BCHW, windows, guess().float().cpu()))
-
-    with generator.watched(watch and told):
+    with generator.watched(watch):
         fitted_PChw = torch.cat([window.image_1Chw for window in windows])
         return generator.repaint(fitted_PChw, wanted, asked, said, seeds).float().cpu()
 
 
-def _as_seen(images_BCHW: Tensor, windows: list[Window], made_PChw: Tensor) -> Tensor:
-    """The pictures with the windows as they are painted now."""
-    seen_BCHW = images_BCHW.clone()
-    for window, made_1Chw in zip(windows, made_PChw.split(1), strict=True):
-        x0, y0, x1, y1 = window.box
-        seen_BCHW[window.place, :, y0:y1, x0:x1] = unfit(made_1Chw, window.placed)[0]
-    return seen_BCHW
+def _told(
+    watch: Watch,
+    seen_BCHW: Tensor,
+    windows: list[Window],
+    number: int,
+    calls: int,
+    step: int,
+    steps: int,
+    guess: Callable[[], Tensor],
+) -> None:
+    """One step of one call, told as a step of all calls, with whole pictures in which the windows are seen."""
+
+    def shown() -> Tensor:
+        now_BCHW = seen_BCHW.clone()
+        for window, made_1Chw in zip(windows, guess().float().cpu().split(1), strict=True):
+            _show(now_BCHW, window, made_1Chw)
+        return now_BCHW
+
+    watch(number * steps + step, calls * steps, shown)
+
+
+def _show(seen_BCHW: Tensor, window: Window, made_1Chw: Tensor) -> None:
+    """Put a window into its picture."""
+    x0, y0, x1, y1 = window.box
+    seen_BCHW[window.place, :, y0:y1, x0:x1] = unfit(made_1Chw, window.placed)[0]
 
 
 def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box, generator: Generator) -> Window:

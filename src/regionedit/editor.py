@@ -21,7 +21,7 @@ from regionedit.crop_and_stitch import paint, require_crop
 from regionedit.describe import Describer, Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
-from regionedit.generators import Generator, Watch, load_generator, require_generator, require_settings
+from regionedit.generators import Generator, Need, Watch, load_generator, require_generator, require_settings
 from regionedit.images import to_pictures, to_tensor, upright_rgb
 from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.provenance import request_digest, run_record
@@ -149,8 +149,7 @@ class Editor:
             try:
                 self._describe([draft])
             except ValueError as error:
-                generator = require_generator(self.config.generator.name)
-                if require_mask_source(draft.mask_source).captions_with(generator):
+                if require_mask_source(draft.mask_source).captions_with(self._generator_needs):
                     raise
                 unsaid, draft.worded = _one_line(error), draft.request
         with torch.no_grad(), self._stage("region", [draft]):
@@ -279,12 +278,16 @@ class Editor:
                     pictures[place] = compose(pictures[place], painted, masks[place], self.config.crop.match)
         return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 
+    @cached_property
+    def _generator_needs(self) -> Need:
+        return require_generator(self.config.generator.name).needs_of(self.config.generator)
+
     def _needs(self, mask_source: str) -> Needs:
-        found_by, generator = require_mask_source(mask_source), require_generator(self.config.generator.name)
-        read = found_by.captions_with(generator)
+        found_by = require_mask_source(mask_source)
+        read = found_by.captions_with(self._generator_needs)
         return Needs(
             source="source" in read,
-            target="target" in read or generator.needs == "target_caption",
+            target="target" in read or self._generator_needs == "target_caption",
             keywords=found_by.needs_keywords and require_describer(self.config.describe.name).names_keywords,
         )
 

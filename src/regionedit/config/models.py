@@ -86,6 +86,20 @@ class GeneratorConfig:
             that 0 modulates every step with a region from elsewhere. FoI: 1.
         attention_resolution: cells on the longer side of the attention that is read; 0: a quarter of the latent's side,
             FoI's 16 at 512 px.
+        pipeline: `diffusers_inpaint` alone, like all that follow: the in-painting class that drives a checkpoint of its
+            text-to-image sibling (FluxInpaintPipeline for FLUX); None takes the class that the checkpoint names.
+        strength: share of noise at the start; below 1 the source shines through, and as much smaller a share of the
+            steps runs. None: the pipeline class's own default.
+        scheduler: `lcm` (with an LCM LoRA), `ddim` or `dpm` in place of the checkpoint's own; for U-Nets.
+        lora: folder, file or hub name of low-rank updates that are added to the weights.
+        lora_revision: pinned revision of a hub name.
+        safety_checker: `keep` the one that the checkpoint brings: an edit that it blacks out fails and says so.
+        offload: parts of the pipeline wait in the CPU's memory: whole `model`s, or layer by layer (`sequential`, slow).
+        compile: the denoiser's repeated blocks by torch.compile: slow at first, faster from the second edit of a size.
+        token_temperature: `next_scale` alone, like all that follow: of the draw of a token; 0 takes the likeliest.
+        top_k: how many of the likeliest tokens are drawn from; 0 for all.
+        checkout: folder of your checkout of yandex-research/switti or FoundationVision/VAR, whose model then paints
+            with the weights at `path`. Experimental.
     """
 
     name: str = "stable_diffusion"
@@ -111,3 +125,14 @@ class GeneratorConfig:
     disentangle_until: float = 0.75
     mask_steps: int = 1
     attention_resolution: int = 0
+    pipeline: str | None = None
+    strength: float | None = None
+    scheduler: Literal["lcm", "ddim", "dpm"] | None = None
+    lora: str | None = None
+    lora_revision: str | None = None
+    safety_checker: Literal["keep", "off"] = "keep"
+    offload: Literal["none", "model", "sequential"] = "none"
+    compile: bool = False
+    token_temperature: float = 1.0
+    top_k: int = 0
+    checkout: str | None = None

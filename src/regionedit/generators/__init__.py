@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regionedit.generators.base import DifferentiableGenerator, Generator, TextComparer, Watch, noise_seed
+from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, noise_seed
+from regionedit.generators.diffusers_inpaint import DiffusersInpaint
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.generators.masked_token import MaskedToken
+from regionedit.generators.next_scale import NextScale
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
+    "diffusers_inpaint": DiffusersInpaint,
     "masked_token": MaskedToken,
+    "next_scale": NextScale,
 }
 
 ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
@@ -27,15 +31,28 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
     "temperature": (2.0, ("masked_token",)),
+    "pipeline": (None, ("diffusers_inpaint",)),
+    "strength": (None, ("diffusers_inpaint",)),
+    "scheduler": (None, ("diffusers_inpaint",)),
+    "lora": (None, ("diffusers_inpaint",)),
+    "safety_checker": ("keep", ("diffusers_inpaint",)),
+    "offload": ("none", ("diffusers_inpaint",)),
+    "compile": (False, ("diffusers_inpaint",)),
+    "token_temperature": (1.0, ("next_scale",)),
+    "top_k": (0, ("next_scale",)),
+    "checkout": (None, ("next_scale",)),
 }
 """Settings that change the pictures of some generators and nobody else's: the value that changes nothing, and whose."""
 
 __all__ = [
     "GENERATORS",
     "DifferentiableGenerator",
+    "DiffusersInpaint",
     "Generator",
     "InstructPix2Pix",
     "MaskedToken",
+    "Need",
+    "NextScale",
     "StableDiffusion",
     "TextComparer",
     "Watch",

@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from regionedit.config import GeneratorConfig, SaversConfig
     from regionedit.images import Fit
     from regionedit.records import Captions, EditRequest, Region
+
+Need = Literal["target_caption", "instruction"]
 
 COMPARED_DRAWS = 8
 """Noise draws over which two texts are compared; DiffEdit takes 10."""
@@ -43,15 +45,21 @@ class Generator(ABC):
     Its configured precision alone decides: autocast is off inside.
 
     Attributes:
-        needs: which text it follows: the caption of the edited picture, or the instruction itself.
+        needs: which text it follows: the caption of the edited picture, or the instruction itself. Where that is a
+            matter of the checkpoint, the class has none, and `needs_of` answers before anything is loaded.
         multiple: height and width that `generate` accepts are multiples of this.
         size: longer side, in pixels, at which it works; 0 keeps the picture's own.
     """
 
-    needs: ClassVar[Literal["target_caption", "instruction"]]
+    needs: Need
     multiple: int
     size: int
     _watch: Watch | None = None
+
+    @classmethod
+    def needs_of(cls, config: GeneratorConfig) -> Need:
+        """`needs` of what `load` would give; loads no weights."""
+        return cls.needs
 
     @classmethod
     @abstractmethod

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from regionedit.config import RegionConfig
     from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
-    from regionedit.generators import Generator
+    from regionedit.generators import Generator, Need
     from regionedit.records import Captions, EditRequest
 
     Encoders = Callable[[], tuple[FrozenCLIP, FrozenInstructionEncoder]]
@@ -42,8 +42,8 @@ class MaskSource(ABC):
     refinable: ClassVar[bool] = True
 
     @classmethod
-    def captions_with(cls, generator: type[Generator]) -> frozenset[str]:
-        """The captions that `find` reads when this generator edits; loads nothing."""
+    def captions_with(cls, needs: Need) -> frozenset[str]:
+        """The captions that `find` reads when a generator that follows `needs` edits; loads nothing."""
         return cls.captions
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from regionedit import masks
-from regionedit.generators import GENERATORS, Generator, TextComparer, noise_seed
+from regionedit.generators import GENERATORS, TextComparer, noise_seed
 from regionedit.mask_sources.base import MaskSource
 from regionedit.records import Region
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import RegionConfig
+    from regionedit.generators import Need
     from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest
 
@@ -32,8 +33,8 @@ class Difference(MaskSource):
         self.config = config
 
     @classmethod
-    def captions_with(cls, generator: type[Generator]) -> frozenset[str]:
-        return frozenset() if generator.needs == "instruction" else cls.captions
+    def captions_with(cls, needs: Need) -> frozenset[str]:
+        return frozenset() if needs == "instruction" else cls.captions
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:

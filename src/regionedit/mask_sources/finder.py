@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import RegionConfig
-    from regionedit.generators import Generator
+    from regionedit.generators import Need
     from regionedit.mask_sources.base import Encoders, LoadGenerator, MaskSource
     from regionedit.records import Captions, EditRequest
 
@@ -38,9 +38,9 @@ class Plan:
     expression: Expression
     kinds: Mapping[str, type[MaskSource]]
 
-    def captions_with(self, generator: type[Generator]) -> frozenset[str]:
-        """The captions, `source` and `target`, that any of the parts reads when this generator edits."""
-        return frozenset().union(*(kind.captions_with(generator) for kind in self.kinds.values()))
+    def captions_with(self, needs: Need) -> frozenset[str]:
+        """The captions, `source` and `target`, that any of the parts reads when a generator of these needs edits."""
+        return frozenset().union(*(kind.captions_with(needs) for kind in self.kinds.values()))
 
     @property
     def needs_keywords(self) -> bool:

@@ -1,0 +1,248 @@
+"""Pre-trains the microworld's next-scale model from scratch: first its tokens, then the transformer that predicts them.
+
+    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --minutes 10 --threads 1
+    python data_prep/microworld/pretrain_next_scale.py --part transformer --minutes 35 --threads 1
+
+Tokens as VAR's: an autoencoder whose features are quantised from coarse to fine with one codebook, whose entries
+follow the mean of what chose them. The transformer learns what in-painting asks of it: into a picture, behind a random
+mask that knows nothing of what it shows, another picture is pasted; outside the mask the tokens of that mixture stand,
+and inside it the transformer says which tokens lead from there to the picture that the caption tells. The pasted
+picture is one of the batch, half of the time a look-alike. A quarter of the masks is everything, which is plain
+next-scale prediction. Pictures and captions only: no mask of a thing, no box, no place. The text tower is the
+in-painter's, frozen.
+
+Shape letters: B pictures, C channels, H W pixels, y x cells of the full grid, s cells on a scale's side, L cells of
+all scales, V codes, K neighbours of a code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from known_edits import by_operation, known_edits, pictures, successes
+from pretrain_inpaint import DRILL, TEXT_DROPOUT, arithmetic, held_out_pictures, presence, scene_pool, signed
+from pretraining import Schedule, finished_folder, plain_attention, train
+from safetensors.torch import load_file, save_file
+from scene_pool import GROUP, ScenePool, shape_group
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from regionedit.config import GeneratorConfig
+from regionedit.generators.next_scale import UNKNOWN, NextScale, asked_for
+from regionedit.generators.next_scale_model import Condition, NextScaleModel, NextScaleSizes, with_view
+from regionedit.generators.next_scale_tokens import TokenAutoencoder
+from regionedit.masks import composite, random_hard
+
+COMMITMENT, QUANTIZATION = 0.25, 0.2
+FORGET = 0.99  # of the codebook's running means
+RESTART_EVERY, RESTART_BELOW = 20, 0.3  # steps; mean choices a step under which an entry moves elsewhere
+COVERED = (0.0, 0.1, 0.25, 0.5)  # a cell is asked for where the mask covers more than one of these, drawn per batch
+FINEST = 0.125  # share of a batch that learns the finest scale
+WRONG, NEAREST = 0.15, 12  # tokens that are replaced by one of the nearest codes, at most, so that mistakes are mended
+
+
+class Codebook(nn.Module):
+    """The autoencoder and the running means that its codebook follows."""
+
+    def __init__(self, autoencoder: TokenAutoencoder):
+        super().__init__()
+        self.autoencoder = autoencoder
+        codebook_VC = autoencoder.quantizer.codebook_VC
+        self.register_buffer("chosen_V", torch.ones(len(codebook_VC)))
+        self.register_buffer("sum_VC", codebook_VC.clone())
+
+    @torch.no_grad()
+    def follow(self, cells_LC: Tensor, tokens_L: Tensor, step: int) -> None:
+        """Move every entry to the running mean of the cells that chose it, and unused entries to random cells."""
+        codebook_VC = self.autoencoder.quantizer.codebook_VC
+        chosen_V = torch.bincount(tokens_L, minlength=len(codebook_VC)).float()
+        sum_VC = torch.zeros_like(codebook_VC).index_add_(0, tokens_L, cells_LC)
+        self.chosen_V.lerp_(chosen_V, 1 - FORGET)
+        self.sum_VC.lerp_(sum_VC, 1 - FORGET)
+        if step % RESTART_EVERY == 0:
+            unused = (self.chosen_V < RESTART_BELOW).nonzero()[:, 0] if step else torch.arange(len(codebook_VC))
+            self.sum_VC[unused] = cells_LC[torch.randint(0, len(cells_LC), (len(unused),))]
+            self.chosen_V[unused] = 1.0
+        codebook_VC.copy_(self.sum_VC / self.chosen_V.clamp(min=1e-6)[:, None])
+
+
+def train_tokenizer(args: argparse.Namespace) -> None:
+    """Root-mean-square error of each picture, and the distance between features and what stands after each scale."""
+    sizes = NextScaleSizes()
+    autoencoder = TokenAutoencoder(sizes.autoencoder_widths, sizes.channels, sizes.codes, sizes.sides)
+    for smooth in autoencoder.quantizer.smooth:
+        nn.init.dirac_(smooth.weight)
+    learned, pool = Codebook(autoencoder), scene_pool(args)
+    held_out_BCHW = held_out_pictures(256)
+
+    def loss_of(step: int, share: float) -> Tensor:
+        rows = np.random.default_rng([args.seed, 13, step]).choice(len(pool.pictures), args.batch, replace=False)
+        pictures_BCHW = signed(pool.pictures[np.sort(rows)])
+        with arithmetic():
+            features_BCyx = autoencoder.encoder(pictures_BCHW)
+        features_BCyx, quantizer = features_BCyx.float(), autoencoder.quantizer
+        fixed_BCyx, standing_BCyx, distance = features_BCyx.detach(), torch.zeros_like(features_BCyx), 0.0
+        cells, chosen = [], []
+        for scale in range(len(sizes.sides)):
+            left_BCss = quantizer.pooled(fixed_BCyx - standing_BCyx.detach(), scale)
+            tokens_Bss = quantizer.nearest(left_BCss)
+            standing_BCyx = standing_BCyx + quantizer.spread(tokens_Bss, scale)
+            distance = distance + F.mse_loss(standing_BCyx, fixed_BCyx)
+            distance = distance + COMMITMENT * F.mse_loss(standing_BCyx.detach(), features_BCyx)
+            cells.append(left_BCss.permute(0, 2, 3, 1).flatten(0, 2))
+            chosen.append(tokens_Bss.flatten())
+        with arithmetic():
+            back_BCHW = autoencoder.decoder(standing_BCyx + features_BCyx - fixed_BCyx)
+        learned.follow(torch.cat(cells), torch.cat(chosen), step)
+        rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
+        return rms_B.mean() + QUANTIZATION * distance / len(sizes.sides)
+
+    @torch.no_grad()
+    def scores() -> dict[str, float]:
+        back_BCHW = round_trip(autoencoder, held_out_BCHW)
+        error_B = ((back_BCHW - held_out_BCHW) / 2).square().mean((1, 2, 3))
+        used = float((learned.chosen_V > RESTART_BELOW).float().mean())
+        return {"psnr": float((-10 * error_B.log10()).mean()), "used": used} | best_success(autoencoder, 100)
+
+    schedule = Schedule(
+        args.minutes, args.learning_rate or 2e-3, weight_decay=0.0, betas=(0.9, 0.99), evaluate_every=90
+    )
+    state = args.work / f"next_scale_tokenizer_{args.seed}.safetensors"
+    final = train(learned, loss_of, schedule, state, args.seed, scores)
+    with finished_folder(args.work / "next_scale_tokenizer") as folder:
+        save_file(autoencoder.state_dict(), folder / "model.safetensors")
+        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
+
+
+@torch.no_grad()
+def round_trip(autoencoder: TokenAutoencoder, pictures_BCHW: Tensor) -> Tensor:
+    """What remains of pictures in [-1, 1] after their tokens."""
+    maps = autoencoder.quantizer.tokens(autoencoder.encoder(pictures_BCHW))
+    standing_BCyx = sum(autoencoder.quantizer.spread(tokens_Bss, scale) for scale, tokens_Bss in enumerate(maps))
+    return autoencoder.decoder(standing_BCyx).clamp(-1, 1)
+
+
+def best_success(autoencoder: TokenAutoencoder, count: int) -> dict[str, float]:
+    """How often the true result, sent through its tokens and composed by the true mask, passes as a success."""
+    known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
+    target_BCHW = pictures([edit.target for edit in known.edits])
+    back_BCHW = round_trip(autoencoder, target_BCHW * 2 - 1) / 2 + 0.5
+    mask_B1HW = (known.truth_B1HW > 0.1).float()
+    return by_operation(successes(composite(back_BCHW, known.source_BCHW, mask_B1HW), known), known)
+
+
+def train_transformer(args: argparse.Namespace) -> None:
+    """Cross-entropy of the tokens that are asked for; see the module's docstring."""
+    sizes = NextScaleSizes()
+    text_encoder = CLIPTextModel.from_pretrained(args.inpaint / "text_encoder", dtype=torch.float32)
+    model = NextScaleModel(sizes, text_encoder, CLIPTokenizer.from_pretrained(args.inpaint / "tokenizer"))
+    model.autoencoder.load_state_dict(load_file(args.work / "next_scale_tokenizer" / "model.safetensors"))
+    model.eval().requires_grad_(False)
+    transformer = model.transformer.requires_grad_(True)
+    pools = scene_pool(args), ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    quantizer = model.autoencoder.quantizer
+    near_VK = torch.cdist(quantizer.codebook_VC, quantizer.codebook_VC).topk(NEAREST, largest=False).indices
+
+    # attention stays within a scale, so each may learn from another number of pictures; the finest has most cells
+    last = len(sizes.sides) - 1
+    parts = ((args.batch, range(last)), (round(args.batch * FINEST), [last]))
+
+    def features(pictures_BCHW: Tensor) -> Tensor:
+        with torch.no_grad(), arithmetic():
+            return model.autoencoder.encoder(pictures_BCHW).float()
+
+    def loss_of(step: int, share: float) -> Tensor:
+        drilled = int(torch.rand(()) < DRILL * (1 - share))
+        batch = pools[drilled].batch(args.seed + 200, step, args.batch // GROUP, bool(drilled) and step % 2 == 0)
+        seeds = [(args.seed * 1_000_003 + step) * 1_000 + 500 + b for b in range(args.batch)]
+        wanted_BCHW = signed(batch.pictures)
+        mask_B1HW = random_hard(seeds, wanted_BCHW.shape[-2:])
+        pasted_BCHW = wanted_BCHW[pasted_rows(args.batch)]
+        wanted_BCyx = features(wanted_BCHW)
+        mixed_BCyx = features(composite(pasted_BCHW, wanted_BCHW, mask_B1HW))
+        mixed = quantizer.tokens(mixed_BCyx)
+        covered = COVERED[int(torch.randint(0, len(COVERED), ()))]
+        standing_BCyx, pooled, known, targets = torch.zeros_like(wanted_BCyx), [], [], []
+        with torch.no_grad():
+            wrong_B = WRONG * torch.rand(args.batch)[:, None, None]
+            for scale, side in enumerate(sizes.sides):
+                asked_Bss = asked_for(mask_B1HW, side, covered if scale < last else 0.0)
+                target_Bss = quantizer.nearest(quantizer.pooled(wanted_BCyx - standing_BCyx, scale))
+                pooled.append(quantizer.pooled(standing_BCyx, scale))
+                known.append(mixed[scale].masked_fill(asked_Bss, UNKNOWN))
+                targets.append(target_Bss)
+                near_Bss = near_VK[target_Bss, torch.randint(0, NEAREST, target_Bss.shape)]
+                taken_Bss = torch.where(torch.rand(target_Bss.shape) < wrong_B, near_Bss, target_Bss)
+                standing_BCyx += quantizer.spread(torch.where(asked_Bss, taken_Bss, mixed[scale]), scale)
+            with arithmetic():
+                text = model.read_texts(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
+        kept_B1yx = 1 - F.adaptive_max_pool2d(mask_B1HW, sizes.sides[-1])
+        loss, total = 0.0, 0.0
+        for rows, scales in parts:
+            of_scales = [[maps[scale][:rows] for scale in scales] for maps in (pooled, known)]
+            with arithmetic(), plain_attention():
+                view_BNT = transformer.look(mixed_BCyx[:rows], kept_B1yx[:rows])
+                condition = with_view(Condition(text.states_BNT[:rows], text.real_BN[:rows]), view_BNT)
+                logits = transformer(scales, *of_scales, condition)
+            for scale, logits_BssV in zip(scales, logits, strict=True):
+                asked_Bss = known[scale][:rows] == UNKNOWN
+                wanted_L = targets[scale][:rows][asked_Bss]
+                # a cell counts as the reciprocal of its scale's side: between each cell alike and each scale alike
+                nats = F.cross_entropy(logits_BssV[asked_Bss].float(), wanted_L, reduction="sum")
+                loss = loss + nats / sizes.sides[scale]
+                total = total + len(wanted_L) / sizes.sides[scale]
+        return loss / total
+
+    def scores(count: int) -> dict[str, float]:
+        config = GeneratorConfig(name="next_scale", guidance=args.guidance, token_temperature=args.temperature)
+        return presence(NextScale(copy.deepcopy(model).requires_grad_(False), config), count)
+
+    schedule = Schedule(
+        args.minutes, args.learning_rate or 1e-3, weight_decay=0.02, betas=(0.9, 0.99), evaluate_every=600
+    )
+    state = args.work / f"next_scale_transformer_{args.seed}.safetensors"
+    train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96))
+    tokenizer_scores = json.loads((args.work / "next_scale_tokenizer" / "scores.json").read_text())
+    final = {"present": scores(400), "tokenizer": tokenizer_scores}
+    print(json.dumps(final, indent=2))
+    with finished_folder(args.out) as folder:
+        model.save(folder)
+        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
+
+
+def pasted_rows(count: int) -> Tensor:
+    """For each picture of a batch another one: half of the time of its own group of look-alikes."""
+    own = torch.arange(count)
+    sibling = own // GROUP * GROUP + (own + torch.randint(1, GROUP, (count,))) % GROUP
+    other = (own + torch.randint(GROUP, count - GROUP + 1, (count,))) % count
+    return torch.where(torch.rand(count) < 0.5, sibling, other)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/microworld/next_scale"), help="folder to write")
+    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
+    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="has CLIP's tower")
+    parser.add_argument("--minutes", type=float, required=True, help="wall time of training")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
+    parser.add_argument("--learning_rate", type=float, default=0.0, help="0: 2e-3 for the tokenizer, 1e-3 else")
+    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    parser.add_argument("--guidance", type=float, default=3.0, help="with which edits are counted")
+    parser.add_argument("--temperature", type=float, default=0.2, help="with which edits are counted")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Does a region that was learned through one generator serve the others?
+
+    python data_prep/microworld/transfer.py --jobs 2
+
+Makes the stored proposals of every generator in configs/study/through.yaml, trains a region predictor on each, and lets
+every generator edit the first test cases under each region. A finished part leaves a small file; run the command again
+to do what is left. Ends with the table of docs/generators.md: rows are the generators that taught, columns those that
+edit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from study import Experiment, run, run_logged
+
+from regionedit.files import write_atomic
+
+EDITORS = {  # name of the variant -> configuration that edits with the same generator
+    "stable_diffusion": "configs/edit_microworld.yaml",
+    "instruct_pix2pix": "configs/edit_ip2p_microworld.yaml",
+    "masked_token": "configs/edit_masked_token_microworld.yaml",
+    "next_scale": "configs/edit_next_scale_microworld.yaml",
+}
+PRESERVED = "outside_truth_change"
+
+
+def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
+    """The variant's proposals, then its run."""
+    overrides = [*experiment.overrides, *experiment.variants[variant]]
+    kept = {"--max_seconds", "--max_steps", "--log.validate_every_steps", "--data.validation_samples"}
+    pairs = zip(overrides[::2], overrides[1::2], strict=True)
+    given = [part for name, value in pairs if name not in kept for part in (name, value)]
+    log = work / experiment.name / f"{variant}-{seed}" / "proposals.log"
+    run_logged(["data_prep/make_proposals.py", "--config", experiment.base, *given], log)
+    return run(experiment, variant, seed, work, results)
+
+
+def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path, results: Path) -> dict:
+    """Every generator under one region, on the first `limit` test cases, unless the result is there already."""
+    file = results / f"{experiment.name}_edits" / f"{taught}-{seed}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    out = work / experiment.name / f"{taught}-{seed}"
+    checkpoint = ["--region.checkpoint", str(out / "region_predictor")]
+    systems = {
+        name: " ".join([config, "--mask_source", "learned", *checkpoint])
+        for name, config in EDITORS.items()
+        if name != "stable_diffusion"
+    }
+    command = ["evaluate.py", "--config", "configs/evaluate_microworld.yaml", "--limit", str(limit), *checkpoint]
+    command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
+    run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
+    summary = json.loads((out / "evaluation" / "summary.json").read_text())
+    found = {"stable_diffusion": summary["systems"]["learned"]} | {name: summary["systems"][name] for name in systems}
+    result = {
+        "taught": taught,
+        "seed": seed,
+        "limit": limit,
+        "region_iou": round(summary["metrics"]["region_iou"]["mean"], 4),
+        "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
+        "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in found.items()},
+        PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in found.items()},
+    }
+    write_atomic(file, json.dumps(result, indent=1).encode())
+    return result
+
+
+def table(results: list[dict]) -> str:
+    """Markdown; a row for each generator that taught."""
+    names = list(EDITORS)
+    lines = [
+        "| learned through | region IoU | pointing | " + " | ".join(f"`{name}` edits" for name in names) + " |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for result in results:
+        scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in names)]
+        lines.append(f"| `{result['taught']}` | " + " | ".join(f"{score:.3f}".lstrip("0") for score in scores) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", type=Path, default=Path("configs/study/through.yaml"), help="YAML file")
+    parser.add_argument("--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators that teach")
+    parser.add_argument("--limit", type=int, default=200, help="first test cases")
+    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with one thread")
+    args = parser.parse_args()
+    experiment = Experiment.read(args.experiment)
+    runs = [(variant, seed) for seed in experiment.seeds for variant in args.only]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        waiting = [pool.submit(learn, experiment, *each, args.work, args.results) for each in runs]
+        for future in track(waiting, description="learning"):
+            future.result()
+        waiting = [pool.submit(edit, experiment, *each, args.limit, args.work, args.results) for each in runs]
+        results = [future.result() for future in track(waiting, description="editing")]
+    Console().print(table(results), markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

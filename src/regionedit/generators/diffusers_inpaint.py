@@ -1,0 +1,274 @@
+"""Any in-painting pipeline of diffusers, called as it is: `inpaint_pipelines` says how each class wants to be called.
+
+Shape letters: B batch, R rows of the batch that are painted in one call, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import torch
+import torch.nn.functional as F
+
+from regionedit.generators.base import Generator, Need
+from regionedit.generators.device_memory import enough_memory
+from regionedit.generators.inpaint_latents import Guess, decode, guessed
+from regionedit.generators.inpaint_pipelines import (
+    InpaintPipeline,
+    hub_refusal,
+    require_checkpoint,
+    require_pipeline,
+)
+from regionedit.generators.low_rank import add_low_rank
+from regionedit.images import to_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import GeneratorConfig
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "lcm": "LCMScheduler",
+}
+"""Schedulers that `generator.scheduler` may put in the place of a U-Net's own; transformers keep theirs."""
+
+FIXED = ("pipeline", "safety_checker", "offload", "compile", "lora", "lora_revision")
+"""Settings that are decided when the weights are loaded."""
+
+
+class DiffusersInpaint(Generator):
+    """A frozen pipeline of one of the classes in `INPAINT_PIPELINES`.
+
+    Noise is drawn for each picture by a generator of its own, on the CPU. The pipelines make masks hard, and outside of
+    them most give back the source as the autoencoder sees it.
+
+    Args:
+        pipeline: loaded; its modules are frozen here.
+        how: what is particular about its class.
+        config: steps, guidance, strength and the rest.
+
+    Attributes:
+        needs: as the class has it.
+
+    Raises:
+        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that cannot be had.
+    """
+
+    def __init__(self, pipeline, how: InpaintPipeline, config: GeneratorConfig):
+        require_sampling(type(pipeline), how, config)
+        self.pipeline = pipeline
+        self.how = how
+        self.needs = how.needs
+        self.config = config
+        self.size = config.size
+        self.strength = how.strength if config.strength is None else config.strength
+        self.denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+        self.multiple = pipeline.vae_scale_factor * 2
+        if hasattr(pipeline, "unet"):
+            self.multiple = pipeline.vae_scale_factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        self.scheduler = self._scheduler()
+        self.device = torch.device("cpu")
+        pipeline.set_progress_bar_config(disable=True)
+        for module in _modules(pipeline):
+            module.eval().requires_grad_(False)
+
+    @classmethod
+    def needs_of(cls, config: GeneratorConfig) -> Need:
+        """Raises ValueError: no pipeline class is known for this configuration."""
+        return require_pipeline(config)[1].needs
+
+    @classmethod
+    def load(cls, config: GeneratorConfig) -> Self:
+        """Read a pipeline's folder or hub name in diffusers' layout."""
+        import diffusers
+
+        name, how = require_pipeline(config)
+        kind = getattr(diffusers, name)
+        require_sampling(kind, how, config)
+        require_checkpoint(config, name, _components(kind))
+        unchecked = {"safety_checker": None, "requires_safety_checker": False} if config.safety_checker == "off" else {}
+        try:
+            pipeline = kind.from_pretrained(
+                config.path,
+                revision=config.revision,
+                variant=config.variant,
+                use_safetensors=True,
+                dtype=getattr(torch, config.precision),
+                **unchecked,
+            )
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise hub_refusal(config.path, error) from error
+        if how.asks_guidance:
+            pipeline.transformer.register_to_config(guidance_embeds=False)
+        if config.precision == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
+            pipeline.vae.register_to_config(force_upcast=False)  # nothing to cast, and a warning at every call
+        if config.lora is not None:
+            add_low_rank(pipeline, config)
+        if config.compile:
+            (pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer).compile_repeated_blocks()
+        return cls(pipeline, how, config)
+
+    def using(self, config: GeneratorConfig) -> Self:
+        for name in FIXED:
+            if getattr(config, name) != getattr(self.config, name):
+                raise ValueError(f"generator.{name}: decided when the weights are loaded; load them again to change it")
+        other = type(self)(self.pipeline, self.how, config)
+        other.device = self.device
+        return other
+
+    def to(self, device: str | torch.device) -> Self:
+        self.device = torch.device(device)
+        with enough_memory(self.config, _modules(self.pipeline), self.device):
+            if self.config.offload == "none" or self.device.type == "cpu":
+                self.pipeline.to(self.device)
+            elif self.config.offload == "model":
+                self.pipeline.enable_model_cpu_offload(device=self.device)
+            else:
+                self.pipeline.enable_sequential_cpu_offload(device=self.device)
+        return self
+
+    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Pictures without a region are returned as they are, and no pipeline is called for them.
+
+        Raises:
+            ValueError: the safety checker blacked out a result; the device has too little memory.
+        """
+        made_BCHW = images_BCHW.float().clone()
+        rows = [row for row, mask_1HW in enumerate(mask_B1HW) if mask_1HW.max() >= 0.5]
+        calls = [rows] if self.how.batches and rows else [[row] for row in rows]
+        for number, called in enumerate(calls):
+            told = self._watch and partial(self._told, made_BCHW, called, number, len(calls))
+            with enough_memory(self.config, _modules(self.pipeline), self.device):
+                made_BCHW[called] = self._paint(
+                    images_BCHW[called], mask_B1HW[called], [texts[r] for r in called], [seeds[r] for r in called], told
+                ).to(made_BCHW)
+        return made_BCHW
+
+    def _told(
+        self, made_BCHW: Tensor, rows: list[int], number: int, calls: int, step: int, steps: int, see: Callable
+    ) -> None:
+        """One step of one call, told as a step of all pictures; those that wait are seen as they are."""
+
+        def guess() -> Tensor:
+            seen_BCHW = made_BCHW.clone()
+            seen_BCHW[rows] = see().to(seen_BCHW)
+            return seen_BCHW
+
+        self._watch(number * steps + step, calls * steps, guess)
+
+    def _paint(
+        self,
+        images_RCHW: Tensor,
+        mask_R1HW: Tensor,
+        texts: list[str],
+        seeds: Sequence[int],
+        told: Callable[[int, int, Callable[[], Tensor]], None] | None,
+    ) -> Tensor:
+        """One call of the pipeline: [R, C, H, W] in [0, 1]."""
+        pipeline, how, config = self.pipeline, self.how, self.config
+        height, width = images_RCHW.shape[-2:]
+        working = how.working_size(height, width, pipeline.vae_scale_factor * 2)
+        images_RCHW, mask_R1HW = images_RCHW.float(), self._whole_cells(mask_R1HW)
+        arguments = {
+            "prompt": texts,  # a list of its own: Z-Image writes its chat template into it
+            "image": to_pictures(images_RCHW) if how.pil else images_RCHW,
+            "mask_image": to_pictures(mask_R1HW) if how.pil else mask_R1HW,
+            "height": height,
+            "width": width,
+            "strength": self.strength,
+            "num_inference_steps": config.steps,
+            how.guidance: config.guidance,
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "output_type": "latent" if how.forgets_shift else "pt",
+        }
+        if how.negative is not None and config.guidance > 1:
+            arguments["negative_prompt"] = [how.negative] * len(texts)
+        if how.keeps_size:
+            arguments |= {"max_area": height * width, "_auto_resize": False}
+
+        def ended(pipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
+            told(step + 1, pipeline.num_timesteps, partial(self._seen, guess, working, (height, width)))
+            return {}
+
+        try:
+            with guessed(pipeline, self.scheduler) as guess:
+                made = pipeline(**arguments, callback_on_step_end=told and ended)
+            self._refuse_blacked_out(made)
+            if how.forgets_shift:
+                return decode(pipeline, how.latents, made.images, *working)
+            return _resized(made.images.float(), (height, width))
+        finally:
+            pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device when an edit is ended
+
+    def _seen(self, guess: Guess, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """The finished pictures as the last step guessed them."""
+        return _resized(decode(self.pipeline, self.how.latents, guess.latents, *working), size)
+
+    def _whole_cells(self, mask_R1HW: Tensor) -> Tensor:
+        """The mask with every latent cell that it touches filled.
+
+        Pipelines look at one pixel of a cell, so that thin strokes and single pixels would be lost.
+        """
+        mask_R1HW = (mask_R1HW >= 0.5).float()
+        if not self.how.mask_cells:
+            return mask_R1HW
+        side = self.pipeline.vae_scale_factor * self.how.mask_cells
+        return F.interpolate(F.max_pool2d(mask_R1HW, side), scale_factor=side, mode="nearest")
+
+    def _refuse_blacked_out(self, made) -> None:
+        flagged = getattr(made, "nsfw_content_detected", None) or []
+        if any(flagged):
+            raise ValueError(
+                "generator.safety_checker: the model's safety checker blacked out the result; ask for something else, "
+                "take another seed, or set it to off if it is mistaken and you answer for what is made"
+            )
+
+    def _scheduler(self):
+        """The checkpoint's own, or what `generator.scheduler` names with its settings."""
+        import diffusers
+
+        own = self.pipeline.scheduler
+        if self.config.scheduler is None:
+            return own
+        return getattr(diffusers, SCHEDULERS[self.config.scheduler]).from_config(own.config)
+
+
+def require_sampling(kind: type, how: InpaintPipeline, config: GeneratorConfig) -> None:
+    """Refuse, before any weights are read, steps that cannot be taken.
+
+    Raises:
+        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that this class cannot have.
+    """
+    strength = how.strength if config.strength is None else config.strength
+    if not 0 < strength <= 1:
+        raise ValueError(f"generator.strength: {strength} is outside (0, 1]; 1 starts from pure noise")
+    if int(config.steps * strength) < 1:
+        raise ValueError(
+            f"generator.strength: {strength} of {config.steps} steps is not one; raise it or generator.steps"
+        )
+    if config.scheduler is not None and (config.scheduler not in SCHEDULERS or "unet" not in _components(kind)):
+        known = ", ".join(["null", *SCHEDULERS]) if "unet" in _components(kind) else "null, the checkpoint's own"
+        raise ValueError(f"generator.scheduler: {config.scheduler!r} cannot be had with {kind.__name__}; use {known}")
+
+
+def _components(kind: type) -> set[str]:
+    """What no pipeline of this class can do without."""
+    given = inspect.signature(kind.__init__).parameters.values()
+    needed = {argument.name for argument in given if argument.default is inspect.Parameter.empty} - {"self"}
+    return needed - {"safety_checker", "feature_extractor"}
+
+
+def _modules(pipeline) -> list[torch.nn.Module]:
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def _resized(images_RCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Back to the size that was given, from that at which the pipeline works."""
+    if tuple(images_RCHW.shape[-2:]) == size:
+        return images_RCHW
+    return F.interpolate(images_RCHW, size, mode="bicubic", antialias=True).clamp(0, 1)

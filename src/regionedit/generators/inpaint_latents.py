@@ -1,0 +1,117 @@
+"""Latents of in-painting pipelines on their way, made into pictures that people can look at.
+
+Shape letters: B batch, C latent channels, y x latent cells, N cells in a row after another, D channels of such a cell.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Guess:
+    """The clean latents that the last denoising step points at, in the pipeline's own layout; None before a step."""
+
+    def __init__(self):
+        self.latents: Tensor | None = None
+
+
+@contextmanager
+def guessed(pipeline, scheduler) -> Iterator[Guess]:
+    """Inside, the pipeline has this scheduler, every step of which leaves its guess.
+
+    Pipelines tell nobody what their network predicted, only the scheduler sees it.
+    """
+    guess, step, own = Guess(), scheduler.step, pipeline.scheduler
+
+    @functools.wraps(step)  # pipelines look at its signature to know whether it takes a generator
+    def remembered(output: Tensor, timestep: Tensor, sample: Tensor, **settings):
+        stepped = step(output, timestep, sample, **settings)
+        guess.latents = clean(scheduler, output.float(), timestep, sample.float())
+        return stepped
+
+    scheduler.step, pipeline.scheduler = remembered, scheduler
+    try:
+        yield guess
+    finally:
+        del scheduler.step
+        pipeline.scheduler = own
+
+
+def clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
+    """The clean latents by one step's prediction; to be called after that step.
+
+    Three kinds of schedulers: rectified flow, x = (1 - s) x0 + s e, predicting e - x0; those whose samples keep their
+    variance, x = sqrt(a) x0 + sqrt(1 - a) e; and those whose samples grow with the noise, x / sqrt(a).
+    """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return sample - scheduler.sigmas[scheduler.step_index - 1].to(sample) * output
+    if scheduler.init_noise_sigma == 1:
+        alpha = scheduler.alphas_cumprod[int(timestep)].to(sample)
+    else:
+        alpha = 1 / (1 + scheduler.sigmas[scheduler.step_index - 1].to(sample) ** 2)
+        sample = sample * alpha**0.5
+    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return (sample - noise * output) / signal
+    return signal * sample - noise * output if kind == "v_prediction" else output
+
+
+def decode(pipeline, layout: str, latents: Tensor, height: int, width: int) -> Tensor:
+    """Pictures of these latents, [B, 3, height, width] in [0, 1]."""
+    vae = pipeline.vae
+    latents = UNPACKERS[layout](pipeline, latents, height, width)
+    overflows = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)  # SDXL's, says its config
+    if overflows:
+        vae.to(torch.float32)
+    made = vae.decode(latents.to(vae.dtype)).sample
+    if overflows:
+        vae.to(torch.float16)
+    return ((made[:, :, 0] if made.ndim == 5 else made).float() / 2 + 0.5).clamp(0, 1)
+
+
+def _plain(pipeline, latents_BCyx: Tensor, height: int, width: int) -> Tensor:
+    return _unscaled(pipeline.vae.config, latents_BCyx)
+
+
+def _packed(pipeline, latents_BND: Tensor, height: int, width: int) -> Tensor:
+    return _unscaled(
+        pipeline.vae.config, pipeline._unpack_latents(latents_BND, height, width, pipeline.vae_scale_factor)
+    )
+
+
+def _patched(pipeline, latents_BND: Tensor, height: int, width: int) -> Tensor:
+    """FLUX.2: two by two cells are one token, normalised by running statistics of the autoencoder."""
+    statistics, side = pipeline.vae.bn, pipeline.vae_scale_factor * 2
+    latents_BDyx = latents_BND.permute(0, 2, 1).unflatten(2, (height // side, width // side))
+    deviation_D = (statistics.running_var + pipeline.vae.config.batch_norm_eps).sqrt().to(latents_BDyx)
+    latents_BDyx = latents_BDyx * deviation_D[:, None, None] + statistics.running_mean.to(latents_BDyx)[:, None, None]
+    return pipeline._unpatchify_latents(latents_BDyx)
+
+
+def _unscaled(config, latents: Tensor) -> Tensor:
+    """As the autoencoder gave them: by statistics of each channel where it has some, else by a scale and a shift."""
+    scale = config.get("scaling_factor") or 1
+    if config.get("latents_mean") is None:
+        return latents / scale + (config.get("shift_factor") or 0)
+    mean, deviation = (
+        torch.tensor(config[name]).to(latents).view(1, -1, *[1] * (latents.ndim - 2))
+        for name in ("latents_mean", "latents_std")
+    )
+    return latents * deviation / scale + mean
+
+
+UNPACKERS: dict[str, Callable[..., Tensor]] = {
+    "plain": _plain,
+    "packed": _packed,
+    "packed_video": _packed,  # the same with a frame's dimension, which only the statistics' shape notices
+    "patched": _patched,
+}

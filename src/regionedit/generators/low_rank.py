@@ -1,0 +1,86 @@
+"""Low-rank updates (LoRA) added to a pipeline's weights once, so that nothing is slower afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from regionedit.config import GeneratorConfig
+
+FILE = "pytorch_lora_weights.safetensors"
+PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
+KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
+"""How kohya's files, LCM-LoRA's among them, call the parts; behind it stands the module's name with `_` for `.`."""
+
+ENDINGS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
+
+
+def add_low_rank(pipeline, config: GeneratorConfig) -> None:
+    """Add the updates of `generator.lora` to the weights: W + alpha / rank * up @ down.
+
+    Raises:
+        ValueError: no such file, or updates of modules that this pipeline does not have.
+    """
+    weights, modules, added = _read(config), _named(pipeline), 0
+    for down_key, down in weights.items():
+        for down_ending, up_ending in ENDINGS:
+            if down_key.endswith(down_ending):
+                name = down_key.removesuffix(down_ending)
+                up = weights.get(name + up_ending)
+                if up is None or name not in modules:
+                    raise ValueError(
+                        f"generator.lora: {config.lora} updates {name}, which {type(pipeline).__name__} does not have; "
+                        "use one that was made for this model"
+                    )
+                alpha = weights.get(name + ".alpha")
+                _add(modules[name], down, up, 1.0 if alpha is None else float(alpha) / len(down), config)
+                added += 1
+    if not added:
+        raise ValueError(f"generator.lora: {config.lora} holds no low-rank updates; give a LoRA in safetensors")
+
+
+def _add(module: nn.Module, down: Tensor, up: Tensor, scale: float, config: GeneratorConfig) -> None:
+    weight = module.weight
+    update = up.float().flatten(1) @ down.float().flatten(1)
+    if update.numel() != weight.numel():
+        raise ValueError(
+            f"generator.lora: {config.lora} is {tuple(update.shape)} where the weight is {tuple(weight.shape)}; use "
+            "one that was made for this model"
+        )
+    with torch.no_grad():
+        weight.copy_(weight.float() + scale * update.view(weight.shape))
+
+
+def _named(pipeline) -> dict[str, nn.Module]:
+    named = {}
+    for part in PARTS:
+        module = getattr(pipeline, part, None)
+        for name, inner in module.named_modules() if module is not None else ():
+            if isinstance(getattr(inner, "weight", None), torch.nn.Parameter):
+                named[f"{part}.{name}"] = inner
+                if part in KOHYA:
+                    named[KOHYA[part] + name.replace(".", "_")] = inner
+    return named
+
+
+def _read(config: GeneratorConfig) -> dict[str, Tensor]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from safetensors.torch import load_file
+
+    place = Path(config.lora)
+    try:
+        if place.is_dir():
+            place = place / FILE
+        elif not place.exists():
+            place = Path(hf_hub_download(config.lora, FILE, revision=config.lora_revision))
+        return load_file(place)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ValueError(
+            f"generator.lora: no {FILE} could be read from {config.lora!r}: {' '.join(str(error).split())[:200]}"
+        ) from error

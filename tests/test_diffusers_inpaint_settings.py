@@ -1,0 +1,343 @@
+"""Settings of the in-painting adapter, and what it answers to what cannot be done."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import errors
+from PIL import Image
+from safetensors.torch import save_file
+
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, GeneratorConfig
+from regionedit.editor import Editor
+from regionedit.generators import inpaint_pipelines, load_generator, require_settings
+from regionedit.generators.device_memory import lighter
+from regionedit.generators.low_rank import FILE
+from regionedit.records import Captions, EditRequest, EditResult
+from tests.tiny_pipelines import write_checked, write_pipeline
+
+PICTURE = Image.effect_noise((32, 32), 80).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def kontext(tmp_path_factory):
+    return write_pipeline("FluxKontextInpaintPipeline", tmp_path_factory.mktemp("kontext"))
+
+
+@pytest.fixture(scope="module")
+def broken(kontext, tmp_path_factory):
+    def broken():
+        return shutil.copytree(kontext, tmp_path_factory.mktemp("broken"), dirs_exist_ok=True)
+
+    return broken
+
+
+def settings(path, **changes):
+    return GeneratorConfig("diffusers_inpaint", str(path), **{"size": 32, "steps": 2, **changes})
+
+
+def propose(generator, seed=1, text="a ring"):
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return generator.propose(images, torch.ones(1, 1, 32, 32), [text], [seed])
+
+
+# ---------------------------------------------------------------- through the editor
+
+
+def test_an_editor_asks_for_the_words_that_the_checkpoint_follows(tiny_edit_config, kontext, tiny_inpaint_dir):
+    """Nothing describes this noise: that is no matter to Kontext, but it is to Stable Diffusion."""
+    request = EditRequest(PICTURE, instructions="make the ring blue", id="a")
+
+    def edit(path):
+        config = dataclasses.replace(tiny_edit_config, generator=settings(path), mask_source="everything")
+        return Editor(config).edit_batch([request])[0]
+
+    assert isinstance(edit(kontext), EditResult)
+    assert edit(tiny_inpaint_dir).reason == "instruction: the picture shows no ring"
+
+
+def test_too_little_memory_fails_the_edit_with_the_settings_that_need_less(tiny_edit_config, kontext):
+    config = dataclasses.replace(tiny_edit_config, generator=settings(kontext), mask_source="everything", batch=2)
+    editor = Editor(config)
+    transformer, whole = editor.models.generator.denoiser, []
+
+    def scarce(*args, _own=transformer.forward, **named):
+        whole.append(len(named["hidden_states"]))
+        if len(named["hidden_states"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return _own(*args, **named)
+
+    transformer.forward = scarce
+    requests = [EditRequest(PICTURE, instructions="make the ring blue", id=str(n)) for n in range(2)]
+    assert all(isinstance(result, EditResult) for result in editor.edit_batch(requests)) and max(whole) == 2
+
+    def too_scarce(*args, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    transformer.forward = too_scarce
+    (failed,) = editor.edit_batch(requests[:1])
+    assert failed.reason.startswith("generator: too little memory on cpu")
+    assert "--generator.size" in failed.reason and "CUDA" not in failed.reason
+
+
+def test_the_setting_that_fits_is_the_one_that_is_named():
+    gib = 2**30
+    full = GeneratorConfig(precision="float32")
+    half = GeneratorConfig(precision="bfloat16")
+    assert lighter(full, [8 * gib, 2 * gib], 16 * gib) == "generator.precision bfloat16"
+    assert lighter(half, [12 * gib, 10 * gib], 16 * gib) == "generator.offload model"
+    both = "generator.offload model --generator.precision bfloat16"
+    assert lighter(full, [24 * gib, 20 * gib], 16 * gib) == both
+    assert lighter(half, [24 * gib, 10 * gib], 16 * gib) == "generator.offload sequential"
+    assert lighter(dataclasses.replace(half, offload="model"), [9 * gib], 16 * gib) == "generator.offload sequential"
+
+
+def test_a_blacked_out_picture_is_named_and_the_checker_can_be_off(tiny_edit_config, tmp_path):
+    request = EditRequest(PICTURE, instructions="x", captions=Captions("a square", "a ring"), id="a")
+    strict, lenient = write_checked(tmp_path / "strict", True), write_checked(tmp_path / "lenient", False)
+
+    def edit(path, **changes):
+        config = dataclasses.replace(tiny_edit_config, generator=settings(path, **changes), mask_source="everything")
+        return Editor(config).edit_batch([request])[0]
+
+    refused = edit(strict)
+    assert refused.reason.startswith("generator.safety_checker: the model's safety checker blacked out")
+    assert isinstance(edit(strict, safety_checker="off"), EditResult)
+    assert edit(lenient).image.tobytes() == edit(lenient, safety_checker="off").image.tobytes()
+    assert load_generator(settings(lenient)).pipeline.safety_checker is not None
+    assert load_generator(settings(lenient, safety_checker="off")).pipeline.safety_checker is None
+
+
+# ---------------------------------------------------------------- what cannot be loaded
+
+
+@pytest.mark.parametrize("part", ["vae", "transformer", "tokenizer_2", "scheduler"])
+def test_a_missing_component_is_named(broken, part):
+    folder = broken()
+    shutil.rmtree(folder / part)
+    with pytest.raises(ValueError, match=f"^generator.path: .* lacks {part} of its FluxKontextInpaintPipeline"):
+        load_generator(settings(folder))
+
+
+def test_a_component_that_the_index_does_not_name_is_missing_as_well(broken):
+    folder = broken()
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["vae"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="^generator.path: .* lacks vae"):
+        load_generator(settings(folder))
+
+
+def test_weights_that_are_cut_or_no_weights_are_one_line(broken):
+    folder = broken()
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="^generator.path: no in-painting pipeline could be loaded"):
+        load_generator(settings(folder))
+    (folder / "model_index.json").write_text("{")
+    with pytest.raises(ValueError, match="^generator.path: model_index.json of .* names no pipeline class"):
+        load_generator(settings(folder))
+
+
+def test_folders_of_something_else_are_named(tiny_ip2p_dir, tiny_t5_dir, tmp_path):
+    with pytest.raises(ValueError, match="holds a StableDiffusionInstructPix2PixPipeline, which in-paints nothing"):
+        load_generator(settings(tiny_ip2p_dir))
+    with pytest.raises(ValueError, match="^generator.path: .* has no model_index.json"):
+        load_generator(settings(tiny_t5_dir))
+    with pytest.raises(ValueError, match="^generator.path: no folder and no model"):
+        load_generator(settings(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="^generator.path: no folder 'owner/name' here, and the hub cannot be reached"):
+        load_generator(settings("owner/name"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (403, errors.GatedRepoError, "accept them on https://huggingface.co/owner/gated and log in with `hf auth"),
+        (401, errors.HfHubHTTPError, "accept them on https://huggingface.co/owner/gated and log in with `hf auth"),
+        (404, errors.RepositoryNotFoundError, "no folder and no model 'owner/gated' at the hub"),
+        (404, errors.EntryNotFoundError, "could be loaded from 'owner/gated'"),
+        (500, errors.HfHubHTTPError, "could be loaded from 'owner/gated'"),
+    ],
+)
+@pytest.mark.parametrize("pipeline", [None, "FluxFillPipeline"])
+def test_a_gated_model_says_what_to_accept_and_how_to_log_in(monkeypatch, status, kind, said, pipeline):
+    import huggingface_hub
+
+    def refuse(*args, **named):
+        response = SimpleNamespace(status_code=status, headers={}, request=None)
+        raise kind("refused", response=response) if issubclass(kind, errors.HfHubHTTPError) else kind("refused")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(ValueError, match="^generator.path: ") as error:
+        load_generator(settings("owner/gated", pipeline=pipeline))
+    assert said in str(error.value) and "\n" not in str(error.value)
+    inpaint_pipelines._from_hub.cache_clear()
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_a_strength_that_cannot_be_is_refused(kontext):
+    for strength, said in ((0.0, "outside"), (1.5, "outside"), (0.2, "not one; raise it or generator.steps")):
+        for load in (load_generator, load_generator(settings(kontext)).using):
+            with pytest.raises(ValueError, match=f"^generator.strength: .*{said}"):
+                load(settings(kontext, strength=strength))
+
+
+def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(kontext):
+    counted, generator = [], load_generator(settings(kontext, steps=4, strength=0.5))
+    source = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with generator.watched(lambda step, steps, guess: counted.append((step, steps))):
+        weak = generator.propose(source, torch.ones(1, 1, 32, 32), ["a"], [1])
+    assert counted == [(1, 2), (2, 2)]
+    strong = generator.using(settings(kontext, steps=4, strength=1.0))
+    assert not torch.equal(strong.propose(source, torch.ones(1, 1, 32, 32), ["a"], [1]), weak)
+
+
+@pytest.mark.parametrize("name", ["lcm", "ddim", "dpm"])
+def test_schedulers_are_changed_without_a_trace_and_keep_pictures_apart(tiny_inpaint_dir, name):
+    own = load_generator(settings(tiny_inpaint_dir, steps=4))
+    before = propose(own)
+    changed = own.using(settings(tiny_inpaint_dir, steps=4, scheduler=name))
+    images, mask, told = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32), []
+    with changed.watched(lambda step, steps, guess: told.append(guess())):
+        together = changed.propose(images, mask, ["a", "b"], [1, 2])
+    alone = torch.cat([changed.propose(images[i : i + 1], mask[:1], ["ab"[i]], [i + 1]) for i in range(2)])
+    assert (together - alone).abs().max() < 1 / 255
+    assert (told[-1] - together).abs().max() < 8 / 255  # DDIM ends a little above no noise here
+    assert torch.equal(propose(own), before)
+    assert (name == "ddim") == torch.equal(propose(changed), before)  # the tiny checkpoint's own is DDIM
+
+
+def test_a_scheduler_that_cannot_be_had_is_refused(kontext):
+    with pytest.raises(ValueError, match="^generator.scheduler: 'lcm' cannot be had with FluxKontextInpaintPipeline"):
+        load_generator(settings(kontext, scheduler="lcm"))
+
+
+def test_what_is_decided_at_loading_is_not_changed_behind_the_back(kontext):
+    generator = load_generator(settings(kontext))
+    for change in ({"offload": "model"}, {"compile": True}, {"safety_checker": "off"}, {"lora": "x"}):
+        with pytest.raises(ValueError, match=f"^generator.{next(iter(change))}: decided when the weights are loaded"):
+            generator.using(settings(kontext, **change))
+
+
+def test_other_generators_refuse_these_settings():
+    for change in ({"pipeline": "FluxFillPipeline"}, {"strength": 0.5}, {"scheduler": "lcm"}, {"lora": "x"},
+                   {"safety_checker": "off"}, {"offload": "model"}, {"compile": True}):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^generator.{next(iter(change))}: only diffusers_inpaint"):
+            require_settings(GeneratorConfig(**change))
+
+
+def test_offloading_and_compiling_are_the_librarys_own(kontext, monkeypatch):
+    """Neither runs here: there is no device to leave."""
+    from diffusers import FluxKontextInpaintPipeline, FluxTransformer2DModel
+
+    asked = []
+    for offload in ("model", "sequential"):
+        method = f"enable_{offload}_cpu_offload"
+        monkeypatch.setattr(
+            FluxKontextInpaintPipeline, method, lambda self, device, _m=method: asked.append((_m, device))
+        )
+    monkeypatch.setattr(FluxTransformer2DModel, "compile_repeated_blocks", lambda self: asked.append("compiled"))
+    for offload in ("model", "sequential"):
+        generator = load_generator(settings(kontext, offload=offload, compile=offload == "model"))
+        generator.to("meta")
+    device = torch.device("meta")
+    assert asked == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
+
+
+def test_an_edit_that_is_ended_leaves_no_part_on_the_device(kontext, monkeypatch):
+    """What offloading moved there goes back, which pipelines do at their end only."""
+    generator, freed = load_generator(settings(kontext)), []
+    monkeypatch.setattr(type(generator.pipeline), "maybe_free_model_hooks", lambda self: freed.append(True))
+
+    def stop(step, steps, guess):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), generator.watched(stop):
+        propose(generator)
+    assert freed == [True]
+
+
+# ---------------------------------------------------------------- low-rank updates
+
+
+def low_rank(folder, updates):
+    folder.mkdir(exist_ok=True)
+    save_file(updates, folder / FILE)
+    return str(folder)
+
+
+@pytest.mark.parametrize("style", ["kohya", "peft"])
+def test_a_low_rank_update_is_added_to_the_weights(tiny_inpaint_dir, tmp_path, style):
+    """Against the sum by hand: a linear layer, a 1 x 1 and a 3 x 3 convolution."""
+    plain = load_generator(settings(tiny_inpaint_dir))
+    before = {name: weight.clone() for name, weight in plain.denoiser.state_dict().items()}
+    block = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    names = [block, "down_blocks.1.attentions.0.proj_in", "conv_in"]
+    generator, updates, by_hand = torch.Generator().manual_seed(0), {}, {}
+    for name in names:
+        weight = before[f"{name}.weight"]
+        down = torch.randn(2, *weight.shape[1:], generator=generator)
+        up = torch.randn(weight.shape[0], 2, *[1] * (weight.ndim - 2), generator=generator)
+        alpha = 0.5 if style == "kohya" else 2.0
+        by_hand[name] = alpha / 2 * torch.einsum("or,r...->o...", up.flatten(1), down)
+        if style == "kohya":
+            key = "lora_unet_" + name.replace(".", "_")
+            updates |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(0.5)}
+        else:
+            updates |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
+    added = load_generator(settings(tiny_inpaint_dir, lora=low_rank(tmp_path / "lora", updates)))
+    for name, weight in added.denoiser.state_dict().items():
+        expected = (
+            before[name] + by_hand.get(name.removesuffix(".weight"), 0) if name.endswith(".weight") else before[name]
+        )
+        torch.testing.assert_close(weight, expected)
+    assert not torch.equal(propose(added), propose(plain))
+
+
+def test_a_low_rank_update_of_another_model_is_refused(tiny_inpaint_dir, tmp_path):
+    pair = {".lora_down.weight": torch.zeros(2, 7), ".lora_up.weight": torch.zeros(7, 2)}
+
+    def load(key, keep=pair):
+        path = low_rank(tmp_path / "lora", {key + ending: weight for ending, weight in keep.items()})
+        load_generator(settings(tiny_inpaint_dir, lora=path))
+
+    with pytest.raises(ValueError, match="^generator.lora: .* updates lora_unet_nothing, which StableDiffusionInpaint"):
+        load("lora_unet_nothing")
+    with pytest.raises(ValueError, match="^generator.lora: .* where the weight is"):
+        load("lora_unet_conv_in")
+    with pytest.raises(ValueError, match="^generator.lora: .* holds no low-rank updates"):
+        load("weights", {".a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="^generator.lora: no pytorch_lora_weights.safetensors could be read from"):
+        load_generator(settings(tiny_inpaint_dir, lora=str(tmp_path)))
+
+
+# ---------------------------------------------------------------- the shipped configurations
+
+
+def test_every_in_painter_is_ready_but_for_its_weights():
+    """Its settings can be had together, and each file tells its memory as the page does."""
+    page = Path("docs/generators.md").read_text()
+    found = 0
+    for path in sorted(Path("configs").glob("edit_*.yaml")):
+        config = load_config(EditConfig, path).generator
+        if config.name != "diffusers_inpaint":
+            continue
+        found += 1
+        require_settings(config)
+        _, how = inpaint_pipelines.require_pipeline(config)
+        assert int(config.steps * (config.strength or how.strength)) >= 1
+        assert config.scheduler is None or config.pipeline == "StableDiffusionInpaintPipeline"
+        text = " ".join(path.read_text().replace("#", " ").split())
+        everything, largest = re.search(r"([\d.]+) GiB, with generator.offload model ([\d.]+) GiB", text).groups()
+        row = next(line for line in page.splitlines() if line.startswith(f"| {path.stem.removeprefix('edit_')} |"))
+        assert [cell.strip() for cell in row.split("|")[3:5]] == [everything, largest]
+    assert found == 9

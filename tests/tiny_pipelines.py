@@ -1,0 +1,347 @@
+"""Tiny random pipelines of the real in-painting classes, built from configurations: nothing is downloaded.
+
+Autoencoders shrink a side by four, so that 32 pixels are 8 x 8 cells and 4 x 4 packed tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tests.tiny_models import (
+    CONTEXT,
+    IMAGE_SIZE,
+    WIDTH,
+    chat_tokenizer,
+    clip_tokenizer,
+    write_inpaint,
+    write_t5,
+    write_vision_language_model,
+)
+
+BLOCKS = {
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (8, 16, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": IMAGE_SIZE,
+    "mid_block_add_attention": False,
+}
+
+
+def write_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
+    """A folder of the class `name`."""
+    if name == "StableDiffusionInpaintPipeline":
+        return write_inpaint(folder, seed)
+    import diffusers
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        components = BUILDERS[name](folder)
+    _stir(components.get("transformer"), seed)
+    getattr(diffusers, name)(**components).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_checked(folder: Path, flags: bool) -> Path:
+    """A StableDiffusionInpaintPipeline whose safety checker finds fault with every picture, or with none."""
+    from diffusers import StableDiffusionInpaintPipeline
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = sizes | {"image_size": IMAGE_SIZE, "patch_size": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        checker = StableDiffusionSafetyChecker(
+            CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=WIDTH)
+        )
+    checker.concept_embeds_weights.fill_(-10 if flags else 10)
+    checker.special_care_embeds_weights.fill_(10)
+    pipeline = StableDiffusionInpaintPipeline.from_pretrained(write_inpaint(folder), safety_checker=None)
+    StableDiffusionInpaintPipeline(
+        **{name: part for name, part in pipeline.components.items() if name != "image_encoder"}
+        | {
+            "safety_checker": checker,
+            "feature_extractor": CLIPImageProcessor(
+                size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+            ),
+        }
+    ).save_pretrained(folder)
+    return folder
+
+
+def _stir(transformer, seed: int) -> None:
+    """Larger random weights: freshly initialised transformers hardly look at the text."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in transformer.parameters() if transformer is not None else ():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
+
+
+def _autoencoder(channels: int = 4, **settings):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(latent_channels=channels, **BLOCKS, **settings)
+
+
+def _flow_autoencoder(channels: int = 4):
+    return _autoencoder(
+        channels, shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False
+    )
+
+
+def _flow(**settings):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**settings)
+
+
+def _clip_config(tokenizer, **settings):
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **settings,
+    )
+
+
+def _clip(number: str = "") -> dict:
+    from transformers import CLIPTextModel
+
+    tokenizer = clip_tokenizer()
+    return {f"tokenizer{number}": tokenizer, f"text_encoder{number}": CLIPTextModel(_clip_config(tokenizer))}
+
+
+def _projected_clip(number: str = "") -> dict:
+    from transformers import CLIPTextModelWithProjection
+
+    tokenizer = clip_tokenizer()
+    model = CLIPTextModelWithProjection(_clip_config(tokenizer, projection_dim=WIDTH))
+    return {f"tokenizer{number}": tokenizer, f"text_encoder{number}": model}
+
+
+def _t5(folder: Path, number: str = "", width: int = WIDTH) -> dict:
+    from transformers import T5EncoderModel, T5TokenizerFast
+
+    place = write_t5(folder / "t5", width=width)
+    return {
+        f"tokenizer{number}": T5TokenizerFast.from_pretrained(place),
+        f"text_encoder{number}": T5EncoderModel.from_pretrained(place),
+    }
+
+
+def _qwen3(layers: int) -> dict:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = chat_tokenizer()
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH // 2,
+        num_hidden_layers=layers,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    return {"tokenizer": tokenizer, "text_encoder": Qwen3ForCausalLM(config)}
+
+
+def _sdxl(folder: Path) -> dict:
+    from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 4,
+        in_channels=9,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=2 * WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+    )
+    return {
+        "unet": unet,
+        "vae": _autoencoder(),
+        "scheduler": EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading"
+        ),
+        **_clip(),
+        **_projected_clip("_2"),
+    }
+
+
+def _sd3(folder: Path) -> dict:
+    from diffusers import SD3Transformer2DModel
+
+    transformer = SD3Transformer2DModel(
+        sample_size=IMAGE_SIZE // 4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=32,
+    )
+    return {
+        "transformer": transformer,
+        "vae": _flow_autoencoder(16),
+        "scheduler": _flow(),
+        **_projected_clip(),
+        **_projected_clip("_2"),
+        **_t5(folder, "_3", 2 * WIDTH),
+    }
+
+
+def _flux(folder: Path, channels: int = 16, guided: bool = True) -> dict:
+    from diffusers import FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=channels,
+        out_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guided,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return {
+        "transformer": transformer,
+        "vae": _flow_autoencoder(),
+        "scheduler": _flow(),
+        **_clip(),
+        **_t5(folder, "_2"),
+    }
+
+
+def _flux_fill(folder: Path) -> dict:
+    """Latents, the masked source's, and a mask of 4 x 4 pixels in each of 2 x 2 cells."""
+    return _flux(folder, channels=16 + 16 + 64)
+
+
+def _flux2_klein(folder: Path) -> dict:
+    """The text encoder's layers 9, 18 and 27 are read."""
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = AutoencoderKLFlux2(latent_channels=4, **BLOCKS)
+    vae.bn.running_mean.uniform_(-0.5, 0.5)
+    vae.bn.running_var.uniform_(0.5, 2)
+    return {"transformer": transformer, "vae": vae, "scheduler": _flow(), **_qwen3(28)}
+
+
+def _qwen(folder: Path) -> dict:
+    from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+
+    place = write_vision_language_model(folder / "vision_language")
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[-0.5, 0.2, 0.4, 0.1],
+        latents_std=[1.5, 0.8, 1.2, 2.0],
+    )
+    return {
+        "transformer": transformer,
+        "vae": vae,
+        "scheduler": _flow(),
+        "text_encoder": Qwen2_5_VLForConditionalGeneration.from_pretrained(place),
+        "tokenizer": Qwen2Tokenizer.from_pretrained(place),
+    }
+
+
+def _qwen_edit(folder: Path) -> dict:
+    from transformers import Qwen2VLProcessor
+
+    return _qwen(folder) | {"processor": Qwen2VLProcessor.from_pretrained(folder / "vision_language")}
+
+
+def _z_image(folder: Path) -> dict:
+    from diffusers import ZImageTransformer2DModel
+
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[8, 4, 4],
+        axes_lens=[1024, 32, 32],
+    )
+    return {"transformer": transformer, "vae": _flow_autoencoder(), "scheduler": _flow(), **_qwen3(3)}
+
+
+def _chroma(folder: Path) -> dict:
+    from diffusers import ChromaTransformer2DModel
+
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    return {"transformer": transformer, "vae": _flow_autoencoder(), "scheduler": _flow(), **_t5(folder)}
+
+
+BUILDERS: dict[str, Callable[[Path], dict]] = {
+    "StableDiffusionXLInpaintPipeline": _sdxl,
+    "StableDiffusion3InpaintPipeline": _sd3,
+    "FluxFillPipeline": _flux_fill,
+    "FluxInpaintPipeline": _flux,
+    "FluxKontextInpaintPipeline": _flux,
+    "Flux2KleinInpaintPipeline": _flux2_klein,
+    "QwenImageInpaintPipeline": _qwen,
+    "QwenImageEditInpaintPipeline": _qwen_edit,
+    "ZImageInpaintPipeline": _z_image,
+    "ChromaInpaintPipeline": _chroma,
+}
