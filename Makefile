@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam microworld-next-scale fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam microworld-masked-token microworld-next-scale fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -117,6 +117,10 @@ microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworl
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
+
+microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --minutes 13 --threads 1 --batch 8
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 47 --threads 1
 
 microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
 	$(PY) $(WORLD)/pretrain_next_scale.py --part tokenizer --minutes 8 --threads 1

@@ -19,7 +19,7 @@ from regionedit.generators import (
 )
 from regionedit.generators.noise_schedule import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
-from tests.tiny_models import write_inpaint, write_instruct_pix2pix, write_next_scale
+from tests.tiny_models import write_inpaint, write_instruct_pix2pix, write_masked_token, write_next_scale
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def folders(tiny_inpaint_dir, tmp_path_factory):
         "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
         "diffusers_inpaint": tiny_inpaint_dir,
         "next_scale": write_next_scale(tmp_path_factory.mktemp("next_scale")),
+        "masked_token": write_masked_token(tmp_path_factory.mktemp("masked_token")),
     }
 
 

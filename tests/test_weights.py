@@ -30,7 +30,8 @@ def test_weights_are_safetensors_only():
 
 @pytest.mark.microworld
 @pytest.mark.parametrize(
-    "name", ["clip", "judge", "dino", "t5", "inpaint", "ip2p", "next_scale", "sam", "qwen", "region_predictor"]
+    "name",
+    ["clip", "judge", "dino", "t5", "inpaint", "ip2p", "masked_token", "next_scale", "sam", "qwen", "region_predictor"],
 )
 def test_every_shipped_model_holds_finite_weights(name):
     import torch

@@ -200,6 +200,75 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) -> Path:
+    """An AmusedInpaintPipeline folder: VQModel f=4 with 64 codes, U-ViT, CLIP text encoder with projection.
+
+    The codes are spread, and so are the weights that make logits: with a fresh start every token is as likely as any.
+    """
+    from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    tokenizer, codes = clip_tokenizer(), 64
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vqvae = VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=IMAGE_SIZE,
+            num_vq_embeddings=codes,
+            mid_block_add_attention=False,
+            lookup_from_codebook=True,
+        )
+        torch.nn.init.normal_(vqvae.quantize.embedding.weight, std=0.5)
+        transformer = UVit2DModel(
+            hidden_size=WIDTH,
+            cond_embed_dim=WIDTH,
+            micro_cond_encode_dim=4,
+            micro_cond_embed_dim=5 * 4,
+            encoder_hidden_size=WIDTH,
+            vocab_size=codes + 1,
+            codebook_size=codes,
+            in_channels=WIDTH,
+            block_out_channels=WIDTH,
+            num_res_blocks=1,
+            downsample=downsample,
+            upsample=downsample,
+            block_num_heads=2,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=2 * WIDTH,
+            sample_size=IMAGE_SIZE // 4,
+        )
+        torch.nn.init.normal_(transformer.mlm_layer.conv2.weight, std=0.5)
+        text_encoder = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=CONTEXT,
+                projection_dim=WIDTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    pipeline = AmusedInpaintPipeline(
+        vqvae=vqvae,
+        tokenizer=tokenizer,
+        text_encoder=_stir(text_encoder, seed),
+        transformer=transformer,
+        scheduler=AmusedScheduler(mask_token_id=codes),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
     """An AutoencoderTiny for the same latents: a quarter of the side."""
     from diffusers import AutoencoderTiny
@@ -341,14 +410,25 @@ def word_tokenizer():
 
 
 def clip_tokenizer():
-    """A transformers CLIPTokenizer whose byte pairs were trained on `WORDS`, so that most words are one token."""
+    """A transformers CLIPTokenizer with byte pairs of `WORDS`, most of which are one token; always the same.
+
+    The library's trainer is not used: it breaks ties by chance, and a test that passes by chance is none.
+    """
     from transformers import CLIPTokenizer
 
-    # A character that never ends a word in training would become the unknown token, which for CLIP is the end of text.
-    last_characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    trained = CLIPTokenizer().train_new_from_iterator([[*WORDS, *last_characters]], vocab_size=560)
-    trained.model_max_length = CONTEXT
-    return trained
+    alone = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    order = {token: None for token in [*alone, *(character + "</w>" for character in alone)]}
+    merges = {}
+    for word in WORDS:
+        made, *rest = [*word[:-1], word[-1] + "</w>"]
+        for part in rest:
+            merges[made, part] = None
+            made += part
+            order[made] = None
+    vocabulary = [*order, "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer({token: number for number, token in enumerate(vocabulary)}, list(merges))
+    tokenizer.model_max_length = CONTEXT
+    return tokenizer
 
 
 CHAT_TEMPLATE = (

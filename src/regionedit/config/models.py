@@ -73,6 +73,8 @@ class GeneratorConfig:
             18 times fewer operations, coarser pictures; for training. Only `stable_diffusion` takes one.
         decoder_revision: pinned revision of a hub name.
         precision: of the frozen weights.
+        temperature: `masked_token` alone: how much chance decides which predicted tokens are kept, at the first step;
+            it falls to 0 at the last one. aMUSEd: 2.
         start: `instruct_pix2pix` alone, like all that follow: share of noise at the start. 1 is pure noise; below, the
             source's noised latent, and as much smaller a share of the steps runs. Focus on Your Instruction (FoI): 0.8.
         latent_blend: outside the region the latent is the source's, noised to the level of the step, at every step.
@@ -114,6 +116,7 @@ class GeneratorConfig:
     decoder: str | None = None
     decoder_revision: str | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    temperature: float = 2.0
     start: float = 1.0
     latent_blend: bool = False
     modulation: bool = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, noise_seed
 from regionedit.generators.diffusers_inpaint import DiffusersInpaint
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
+from regionedit.generators.masked_token import MaskedToken
 from regionedit.generators.next_scale import NextScale
 from regionedit.generators.stable_diffusion import StableDiffusion
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
+    "masked_token": MaskedToken,
     "diffusers_inpaint": DiffusersInpaint,
     "next_scale": NextScale,
 }
@@ -28,6 +30,7 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "latent_blend": (False, ("instruct_pix2pix",)),
     "modulation": (False, ("instruct_pix2pix",)),
     "disentangle": (False, ("instruct_pix2pix",)),
+    "temperature": (2.0, ("masked_token",)),
     "pipeline": (None, ("diffusers_inpaint",)),
     "strength": (None, ("diffusers_inpaint",)),
     "scheduler": (None, ("diffusers_inpaint",)),
@@ -47,6 +50,7 @@ __all__ = [
     "DiffusersInpaint",
     "Generator",
     "InstructPix2Pix",
+    "MaskedToken",
     "Need",
     "NextScale",
     "StableDiffusion",

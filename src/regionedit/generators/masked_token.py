@@ -1,0 +1,180 @@
+"""Masked-token generation (MaskGIT, Chang et al. 2022; MUSE; aMUSEd): the region's tokens are predicted anew.
+
+A picture is a map of codebook indices. Those of the region become the mask token; a transformer that reads the caption
+predicts them all at once, the surest are kept, and the rest is predicted again. The library's in-painting pipeline has
+one share of masked tokens and one stream of random numbers for a whole batch, so its modules and its scheduler are
+used and the loop is written out here, each sample with its own. For one picture the result is the pipeline's own.
+
+Shape letters: B batch, C channels, H W pixels, y x tokens, K codebook entries, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import torch
+import torch.nn.functional as F
+
+from regionedit.generators.base import Generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.config import GeneratorConfig
+
+AESTHETIC_SCORE = 6  # what the library asks for; the crop's corner is 0, 0
+
+
+class MaskedToken(Generator):
+    """A frozen transformer over the tokens of a VQ autoencoder, with CLIP's text tower.
+
+    Args:
+        pipeline: a loaded AmusedInpaintPipeline.
+        config: steps, guidance, temperature.
+
+    Raises:
+        ValueError: fewer than one step, or a temperature below 0.
+    """
+
+    needs = "target_caption"
+
+    def __init__(self, pipeline, config: GeneratorConfig):
+        if config.steps < 1:
+            raise ValueError(f"generator.steps: {config.steps}, at least 1 is needed")
+        if config.temperature < 0:
+            raise ValueError(f"generator.temperature: {config.temperature:g}, it must not be negative")
+        self.pipeline = pipeline
+        self.config = config
+        self.size = config.size
+        self.vqvae, self.transformer, self.text_encoder = pipeline.vqvae, pipeline.transformer, pipeline.text_encoder
+        for module in (self.vqvae, self.transformer, self.text_encoder):
+            module.eval().requires_grad_(False)
+        self.factor = pipeline.vae_scale_factor
+        self.multiple = self.factor * (2 if self.transformer.config.downsample else 1)
+        self.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        self.scheduler.set_timesteps(config.steps, (config.temperature, 0))
+        self.mask_token = self.scheduler.config.mask_token_id
+
+    @classmethod
+    def load(cls, config: GeneratorConfig) -> Self:
+        """Read an AmusedPipeline folder or hub name; the in-painting pipeline has the same parts."""
+        kind = pipeline_class()
+        try:
+            pipeline = kind.from_pretrained(
+                config.path,
+                revision=config.revision,
+                variant=config.variant,
+                use_safetensors=True,
+                dtype=getattr(torch, config.precision),
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"generator.path: no masked-token pipeline could be loaded from {config.path!r}: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        if config.precision == "float16":
+            pipeline.vqvae.float()  # the public one overflows in half precision, as its model card says
+        return cls(pipeline, config)
+
+    def using(self, config: GeneratorConfig) -> Self:
+        return type(self)(self.pipeline, config)
+
+    def to(self, device: str | torch.device) -> Self:
+        self.pipeline.to(device)
+        return self
+
+    @torch.no_grad()
+    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        tokens_Byx = self._repredict(images_BCHW, mask_B1HW, texts, seeds)
+        return self._decode(tokens_Byx).to(images_BCHW)
+
+    def _repredict(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """The token map with the region's tokens predicted anew, on the CPU, where all random numbers are drawn."""
+        device = self.transformer.device
+        source_Byx = self._encode(images_BCHW.to(device)).cpu()
+        edited_Byx = self._edited_tokens(mask_B1HW).cpu()
+        context = self._embed(texts)
+        height, width = images_BCHW.shape[-2:]
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shares = [edited_yx.sum() / edited_yx.numel() for edited_yx in edited_Byx]
+        tokens_Byx = source_Byx.masked_fill(edited_Byx, self.mask_token)
+        for place, timestep in enumerate(self.scheduler.timesteps):
+            logits_BKyx = self._predict(tokens_Byx.to(device), context, (height, width)).cpu()
+            stepped = [
+                self.scheduler.step(logits[None], timestep, tokens[None], starting_mask_ratio=share, generator=stream)
+                for logits, tokens, share, stream in zip(logits_BKyx, tokens_Byx, shares, streams, strict=True)
+            ]
+            # The scheduler masks at least one token, and at a high temperature known ones too: never outside the region
+            tokens_Byx = torch.where(edited_Byx, torch.cat([step.prev_sample for step in stepped]), source_Byx)
+            if self._watch is not None:
+                guess_Byx = torch.where(edited_Byx, torch.cat([s.pred_original_sample for s in stepped]), source_Byx)
+                self._watch(place + 1, len(self.scheduler.timesteps), partial(self._decode, guess_Byx))
+        return tokens_Byx
+
+    def _encode(self, images_BCHW: Tensor) -> Tensor:
+        """The index of the nearest codebook entry for every cell."""
+        latents_BCyx = self.vqvae.encode(images_BCHW.to(self.vqvae.dtype)).latents
+        return self.vqvae.quantize(latents_BCyx)[2][2].view(len(latents_BCyx), *latents_BCyx.shape[-2:])
+
+    @torch.no_grad()
+    def _decode(self, tokens_Byx: Tensor) -> Tensor:
+        channels = self.vqvae.quantize.vq_embed_dim
+        codes_BCyx = self.vqvae.quantize.get_codebook_entry(
+            tokens_Byx.to(self.vqvae.device), (*tokens_Byx.shape, channels)
+        )
+        return self.vqvae.decoder(self.vqvae.post_quant_conv(codes_BCyx)).float().clamp(0, 1)
+
+    def _edited_tokens(self, mask_B1HW: Tensor) -> Tensor:
+        """A token is edited when any of its pixels is, by half or more: it is predicted or kept, nothing in between."""
+        return F.max_pool2d(mask_B1HW.float(), self.factor)[:, 0] >= 0.5
+
+    def _embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Hidden states of the last layer but one [texts, L, D] and pooled texts [texts, D]; for guidance the empty
+        text's come first."""
+        asked = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
+        distinct = sorted(set(asked))
+        tokens = self.pipeline.tokenizer(
+            distinct,
+            padding="max_length",
+            max_length=self.pipeline.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        read = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), output_hidden_states=True)
+        rows = [distinct.index(text) for text in asked]
+        return read.hidden_states[-2][rows], read.text_embeds[rows]
+
+    def _predict(self, tokens_Byx: Tensor, context: tuple[Tensor, Tensor], size: tuple[int, int]) -> Tensor:
+        """Guided logits, BKyx float32; both branches in one call."""
+        hidden_BLD, pooled_BD = context
+        copies = len(hidden_BLD) // len(tokens_Byx)
+        height, width = size
+        conditions = torch.tensor([width, height, 0, 0, AESTHETIC_SCORE], device=hidden_BLD.device)
+        output = self.transformer(
+            tokens_Byx.repeat(copies, 1, 1),
+            micro_conds=conditions.to(hidden_BLD.dtype).expand(len(hidden_BLD), -1),
+            pooled_text_emb=pooled_BD,
+            encoder_hidden_states=hidden_BLD,
+        ).float()
+        if copies == 1:
+            return output
+        unconditional, conditional = output.chunk(2)
+        return unconditional + self.config.guidance * (conditional - unconditional)
+
+
+def pipeline_class():
+    """The library's pipeline class. It is deprecated there, so that a later release may come without it.
+
+    Raises:
+        ValueError: the installed diffusers has no AmusedInpaintPipeline.
+    """
+    try:
+        from diffusers import AmusedInpaintPipeline
+    except ImportError as error:
+        raise ValueError(
+            "generator.name: masked_token needs diffusers' AmusedInpaintPipeline, which this release has no longer; "
+            "install diffusers 0.42"
+        ) from error
+    return AmusedInpaintPipeline
