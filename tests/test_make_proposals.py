@@ -1,8 +1,8 @@
 """Stored proposals: whole shards or none, the same whatever the batch, and training reads them."""
 
 import dataclasses
-import json
 import io
+import json
 import tarfile
 
 import pytest
