@@ -11,8 +11,7 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam microworld-masked-token microworld-next-scale fetch-models \
-	clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-sam microworld-masked-token microworld-next-scale fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.config import TrainConfig
+from regionedit.config import GeneratorConfig, TrainConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
@@ -155,7 +155,8 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
         **{f"generator.{name}": value for name, value in asdict(config.generator).items()},
     }
     if path.exists():
-        before = json.loads(path.read_text())
+        unset = {f"generator.{name}": value for name, value in asdict(GeneratorConfig()).items()}
+        before = unset | json.loads(path.read_text())  # a setting that did not exist then had its default's effect
         for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(

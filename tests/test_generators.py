@@ -28,9 +28,9 @@ def folders(tiny_inpaint_dir, tmp_path_factory):
     return {
         "stable_diffusion": tiny_inpaint_dir,
         "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
-        "masked_token": write_masked_token(tmp_path_factory.mktemp("masked_token")),
         "diffusers_inpaint": tiny_inpaint_dir,
         "next_scale": write_next_scale(tmp_path_factory.mktemp("next_scale")),
+        "masked_token": write_masked_token(tmp_path_factory.mktemp("masked_token")),
     }
 
 

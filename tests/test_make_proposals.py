@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import tarfile
 
 import pytest
@@ -109,6 +110,18 @@ def test_other_settings_are_refused(make):
         make_proposals(make("--data.proposals=null"))
     with pytest.raises(ValueError, match="part: 2 of 2"):
         make_proposals(make("--part=2", "--parts=2"))
+
+
+def test_proposals_that_were_begun_before_a_setting_existed_go_on(make, tmp_path):
+    make_proposals(make())
+    kept = tmp_path / "proposals" / "proposals.json"
+    settings = json.loads(kept.read_text())
+    del settings["generator.strength"]
+    kept.write_text(json.dumps(settings))
+    make_proposals(make())
+    kept.write_text(json.dumps(settings | {"generator.strength": 0.5}))
+    with pytest.raises(ValueError, match="generator.strength"):
+        make_proposals(make())
 
 
 def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):

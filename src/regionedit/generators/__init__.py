@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 GENERATORS: dict[str, type[Generator]] = {
     "stable_diffusion": StableDiffusion,
     "instruct_pix2pix": InstructPix2Pix,
-    "diffusers_inpaint": DiffusersInpaint,
     "masked_token": MaskedToken,
+    "diffusers_inpaint": DiffusersInpaint,
     "next_scale": NextScale,
 }
 
