@@ -132,9 +132,11 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
+	$(PY) $(WORLD)/transfer.py --jobs 2
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
 	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
 	for m in landscape mask_quality dissect patch_probe foi_study; do $(PY) $(WORLD)/$$m.py || exit 1; done
+	$(PY) $(WORLD)/seam_study.py --split test --out docs/study/seam.json
 	$(PY) $(WORLD)/train_ceiling.py --out outputs/ceiling
 	$(PY) $(WORLD)/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
 	$(MAKE) study-report
