@@ -15,7 +15,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 from study import Experiment, run, run_logged
 
@@ -43,7 +42,7 @@ def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: 
 
 def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path, results: Path) -> dict:
     """Every generator under one region, on the first `limit` test cases, unless the result is there already."""
-    file = results / f"{experiment.name}_edits" / f"{taught}-{seed}.json"
+    file = results / "transfer" / f"{taught}-{seed}.json"
     if file.is_file():
         return json.loads(file.read_text())
     out = work / experiment.name / f"{taught}-{seed}"
@@ -101,7 +100,7 @@ def main() -> None:
             future.result()
         waiting = [pool.submit(edit, experiment, *each, args.limit, args.work, args.results) for each in runs]
         results = [future.result() for future in track(waiting, description="editing")]
-    Console().print(table(results), markup=False, highlight=False)
+    print(table(results))
 
 
 if __name__ == "__main__":
