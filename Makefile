@@ -81,7 +81,6 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.resume
 	$(PY) -m benchmarks.two_processes
 	$(PY) -m benchmarks.page
-	$(PY) -m benchmarks.adapter_overhead
 	$(PY) -m benchmarks.crop
 	$(PY) -m benchmarks.adapter_overhead
 	$(PY) -m benchmarks.pipeline_memory
