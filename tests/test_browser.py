@@ -146,7 +146,8 @@ def test_a_picture_is_taken_with_the_camera(page):
     page.context.grant_permissions(["camera"])
     page.click("#picture button[aria-label='Capture from camera']")
     page.click("#picture [title='grant webcam access'], #picture button:has-text('Click to Access Webcam')")
-    page.wait_for_function("document.querySelector('#picture video')?.currentTime > 0.3")  # a person sees themself first
+    # A person sees the picture before taking it.
+    page.wait_for_function("document.querySelector('#picture video')?.currentTime > 0.3")
     page.click("#picture button[aria-label='capture photo']")
     page.wait_for_selector("#region img[src^=data]")
 
