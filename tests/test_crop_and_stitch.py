@@ -12,9 +12,9 @@ from PIL import Image
 from regionedit.config import CropConfig
 from regionedit.crop_and_stitch import MOST, boxes_of
 from regionedit.editor import Editor
-from regionedit.masks import match_border
 from regionedit.records import Captions, EditRequest
 from regionedit.results import Patch, changed_outside, compose
+from regionedit.seams import match_border
 
 CAPTIONS = Captions("a red circle", "a blue square")
 TEXT = "change the red circle to a blue square"

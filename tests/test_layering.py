@@ -30,6 +30,7 @@ LEVELS = {
         "keywords",
         "token_spans",
         "results",
+        "seams",
     },
     1: {"encoders", "attention", "losses", "frozen_conv"},
     2: {"region_predictor", "generators"},

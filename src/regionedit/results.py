@@ -13,7 +13,8 @@ import numpy as np
 from PIL import ImageChops
 
 from regionedit.images import to_pictures, to_tensor
-from regionedit.masks import composite, match_border
+from regionedit.masks import composite
+from regionedit.seams import match_border
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +43,7 @@ def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float 
         picture: the source, RGB.
         patches: do not overlap.
         mask: mode "L", 0 outside the patches.
-        match: see `masks.match_border`.
+        match: see `seams.match_border`.
     """
     result = picture.copy()
     for patch in patches:
