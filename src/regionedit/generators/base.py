@@ -243,6 +243,20 @@ def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:
     return torch.stack(drawn).to(like_BCyx)
 
 
+@contextmanager
+def loading(field: str, what: str, path: str) -> Iterator[None]:
+    """Inside, a library reads weights; what it raises becomes one line that names the field.
+
+    Raises:
+        ValueError: they could not be read.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{field}: no {what} could be loaded from {path!r}: {reason}") from error
+
+
 def noise_seed(seed: int, *identity: str | int) -> int:
     """A seed for one picture's noise, the same on every machine: of (seed, case id), in training (seed, epoch, key)."""
     digest = hashlib.sha256(repr((seed, *identity)).encode()).digest()

@@ -24,6 +24,7 @@ from regionedit.generators.base import (
     Generator,
     TextComparer,
     fit_soft_mask,
+    loading,
     noise_seed,
     own_noise,
     relative_difference,
@@ -68,7 +69,7 @@ class InstructPix2Pix(Generator, TextComparer):
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
         require_region_modes(config)
-        try:
+        with loading("generator.path", "InstructPix2Pix pipeline", config.path):
             pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
                 config.path,
                 revision=config.revision,
@@ -79,11 +80,6 @@ class InstructPix2Pix(Generator, TextComparer):
                 requires_safety_checker=False,
             )
             channels = pipeline.unet.config.in_channels
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"generator.path: no InstructPix2Pix pipeline could be loaded from {config.path!r}: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
         if channels != 2 * pipeline.vae.config.latent_channels:
             raise ValueError(
                 f"generator.path: the U-Net of {config.path} takes {channels} channels, InstructPix2Pix's takes "

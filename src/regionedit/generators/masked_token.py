@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import Generator
+from regionedit.generators.base import Generator, loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class MaskedToken(Generator):
     def load(cls, config: GeneratorConfig) -> Self:
         """Read an AmusedPipeline folder or hub name; the in-painting pipeline has the same parts."""
         kind = pipeline_class()
-        try:
+        with loading("generator.path", "masked-token pipeline", config.path):
             pipeline = kind.from_pretrained(
                 config.path,
                 revision=config.revision,
@@ -69,11 +69,6 @@ class MaskedToken(Generator):
                 use_safetensors=True,
                 dtype=getattr(torch, config.precision),
             )
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"generator.path: no masked-token pipeline could be loaded from {config.path!r}: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
         if config.precision == "float16":
             pipeline.vqvae.float()  # the public one overflows in half precision, as its model card says
         return cls(pipeline, config)

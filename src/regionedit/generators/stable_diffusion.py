@@ -23,6 +23,7 @@ from regionedit.generators.base import (
     COMPARED_DRAWS,
     DifferentiableGenerator,
     TextComparer,
+    loading,
     noise_seed,
     own_noise,
     relative_difference,
@@ -83,7 +84,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         """Read the modules of a StableDiffusionInpaintPipeline folder or hub name."""
         from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
-        try:
+        with loading("generator.path", "in-painting pipeline", config.path):
             pipeline = StableDiffusionInpaintPipeline.from_pretrained(
                 config.path,
                 revision=config.revision,
@@ -93,11 +94,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 safety_checker=None,
                 requires_safety_checker=False,
             )
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"generator.path: no in-painting pipeline could be loaded from {config.path!r}: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
         modules = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
         if config.decoder is not None:
             modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from regionedit.generators.base import loading
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -20,18 +22,13 @@ def load_decoder(config: GeneratorConfig, channels: int) -> nn.Module:
     """
     from diffusers import AutoencoderTiny
 
-    try:
+    with loading("generator.decoder", "AutoencoderTiny", config.decoder):
         decoder = AutoencoderTiny.from_pretrained(
             config.decoder,
             revision=config.decoder_revision,
             use_safetensors=True,
             dtype=getattr(torch, config.precision),
         )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"generator.decoder: no AutoencoderTiny could be loaded from {config.decoder!r}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
     if decoder.config.latent_channels != channels:
         raise ValueError(
             f"generator.decoder: {config.decoder} decodes latents of {decoder.config.latent_channels} channels, those "

@@ -40,11 +40,11 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     settings.check(studio.config)
     if len(uploads) > studio.config.max_pictures:
         raise ValueError(f"files: {len(uploads)}, at most {studio.config.max_pictures} are accepted")
-    wanted = {Path(name.replace("\\", "/")).name: str(path) for path, name in uploads}
+    uploads = [(path, Path(name.replace("\\", "/")).name) for path, name in uploads]
+    wanted = {name: str(path) for path, name in uploads}
     known = _emptied(folder, wanted)
     lists, pictures, taken = [], [], set()
     for path, name in uploads:
-        name = Path(name.replace("\\", "/")).name
         if name not in known:
             studio.check_size(path, name)
         suffix = Path(name).suffix.lower()
