@@ -49,12 +49,12 @@ def region_operations(picture_1CHW: torch.Tensor) -> int:
 
 
 def generation_operations(picture_1CHW: torch.Tensor) -> int:
-    """Counted at one and at two steps: every further step costs what the second one did."""
+    """Of a square picture at its own size, counted at one and at two steps: every further one costs as the second."""
     with torch.device("meta"):
         modules = full_size_models.inpaint_modules()
     counts = []
     for steps in (1, 2):
-        config = GeneratorConfig(size=SIZE, steps=steps, guidance=7.5)
+        config = GeneratorConfig(size=picture_1CHW.shape[-1], steps=steps, guidance=7.5)
         tokens, scheduler = full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler()
         generator = StableDiffusion(modules, tokens, scheduler, config)
         counts.append(operations(partial(generator.propose, picture_1CHW, picture_1CHW[:, :1], ["..."], [0])))

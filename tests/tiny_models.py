@@ -156,22 +156,28 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
     return folder
 
 
-def _clip_text_encoder(tokenizer):
-    from transformers import CLIPTextConfig, CLIPTextModel
+def clip_text_config(tokenizer, layers: int, projection: int = 512):
+    """Of a tiny CLIP text tower; `projection` is the library's own default, and matters to classes that project."""
+    from transformers import CLIPTextConfig
 
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        projection_dim=projection,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def _clip_text_encoder(tokenizer):
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel(clip_text_config(tokenizer, layers=1))
 
 
 def write_next_scale(folder: Path, seed: int = 0) -> Path:
@@ -194,8 +200,8 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
     tokenizer = clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = NextScaleModel(sizes, _stir(_clip_text_encoder(tokenizer), seed), tokenizer)
-    _stir(model.transformer, seed)
+        model = NextScaleModel(sizes, stir(_clip_text_encoder(tokenizer), seed), tokenizer)
+    stir(model.transformer, seed)
     model.save(folder)
     return folder
 
@@ -206,7 +212,7 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
     The codes are spread, and so are the weights that make logits: with a fresh start every token is as likely as any.
     """
     from diffusers import AmusedInpaintPipeline, AmusedScheduler, UVit2DModel, VQModel
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+    from transformers import CLIPTextModelWithProjection
 
     tokenizer, codes = clip_tokenizer(), 64
     with torch.random.fork_rng(devices=[]):
@@ -244,24 +250,11 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
             sample_size=IMAGE_SIZE // 4,
         )
         torch.nn.init.normal_(transformer.mlm_layer.conv2.weight, std=0.5)
-        text_encoder = CLIPTextModelWithProjection(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=CONTEXT,
-                projection_dim=WIDTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = CLIPTextModelWithProjection(clip_text_config(tokenizer, layers=2, projection=WIDTH))
     pipeline = AmusedInpaintPipeline(
         vqvae=vqvae,
         tokenizer=tokenizer,
-        text_encoder=_stir(text_encoder, seed),
+        text_encoder=stir(text_encoder, seed),
         transformer=transformer,
         scheduler=AmusedScheduler(mask_token_id=codes),
     )
@@ -329,7 +322,7 @@ def write_sam(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SamModel(config)
-    _stir(model, seed).save_pretrained(folder)
+    stir(model, seed).save_pretrained(folder)
     sides = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     SamProcessor(SamImageProcessor(size={"longest_edge": IMAGE_SIZE}, pad_size=sides)).save_pretrained(folder)
     return folder
@@ -362,7 +355,7 @@ def write_sam2(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Sam2Model(config)
-    _stir(model, seed).save_pretrained(folder)
+    stir(model, seed).save_pretrained(folder)
     Sam2Processor(Sam2ImageProcessor(size={"height": size, "width": size})).save_pretrained(folder)
     return folder
 
@@ -377,8 +370,8 @@ def _sam_decoder() -> dict:
     }
 
 
-def _stir(model, seed: int):
-    """Larger random weights: those of a fresh SAM are so small that every prompt gets nearly the same mask."""
+def stir(model, seed: int):
+    """Larger random weights: fresh ones are so small that models hardly look at the text, and SAM at its prompt."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

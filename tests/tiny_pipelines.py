@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from tests.tiny_models import (
-    CONTEXT,
     IMAGE_SIZE,
     WIDTH,
     chat_tokenizer,
+    clip_text_config,
     clip_tokenizer,
+    stir,
     write_inpaint,
     write_t5,
     write_vision_language_model,
@@ -41,7 +42,8 @@ def write_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         components = BUILDERS[name](folder)
-    _stir(components.get("transformer"), seed)
+    if "transformer" in components:
+        stir(components["transformer"], seed)
     getattr(diffusers, name)(**components).save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -74,14 +76,6 @@ def write_checked(folder: Path, flags: bool) -> Path:
     return folder
 
 
-def _stir(transformer, seed: int) -> None:
-    """Larger random weights: freshly initialised transformers hardly look at the text."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in transformer.parameters() if transformer is not None else ():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
-
-
 def _autoencoder(channels: int = 4, **settings):
     from diffusers import AutoencoderKL
 
@@ -100,35 +94,21 @@ def _flow(**settings):
     return FlowMatchEulerDiscreteScheduler(**settings)
 
 
-def _clip_config(tokenizer, **settings):
-    from transformers import CLIPTextConfig
-
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **settings,
-    )
-
-
 def _clip(number: str = "") -> dict:
     from transformers import CLIPTextModel
 
     tokenizer = clip_tokenizer()
-    return {f"tokenizer{number}": tokenizer, f"text_encoder{number}": CLIPTextModel(_clip_config(tokenizer))}
+    return {
+        f"tokenizer{number}": tokenizer,
+        f"text_encoder{number}": CLIPTextModel(clip_text_config(tokenizer, layers=2)),
+    }
 
 
 def _projected_clip(number: str = "") -> dict:
     from transformers import CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer()
-    model = CLIPTextModelWithProjection(_clip_config(tokenizer, projection_dim=WIDTH))
+    model = CLIPTextModelWithProjection(clip_text_config(tokenizer, layers=2, projection=WIDTH))
     return {f"tokenizer{number}": tokenizer, f"text_encoder{number}": model}
 
 

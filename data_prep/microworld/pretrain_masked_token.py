@@ -26,7 +26,7 @@ import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
 from pretrain_inpaint import CONTEXT, DRILL, TEXT_DROPOUT, TEXT_WIDTH, arithmetic, held_out_pictures, presence
 from pretrain_inpaint import scene_pool as all_kinds
-from pretraining import Schedule, arguments, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from scene_pool import ScenePool, shape_group
@@ -236,9 +236,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="pictures of a step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the held-out edits")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 
 
