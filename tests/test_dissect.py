@@ -47,3 +47,16 @@ def test_a_perfect_region_and_an_empty_one(dissect, script):
     assert rows["pointing"].dropna().eq(1).all() and rows["pointing"].isna().any()  # add names nothing
     nothing = dissect.dissect(known, torch.zeros_like(perfect_BN), 8, 0.5)
     assert (nothing["failure"] == "empty").all()
+
+
+def test_cells_by_what_the_truth_covers(dissect, script):
+    known = script("known_edits").known_edits("test", 5, range(150), ("remove", "recolour"))
+    covered_BN = masks.downsample(known.truth_B1HW, 8)
+    found = dissect.cells(known, covered_BN, 8, 0.5)
+    assert set(found) == {"alone", "no look-alike", "same shape", "same colour", "both"}
+    for row in found.values():
+        assert row["nothing of it"] == row["25% to 50%"] == 0 and row["50% to 90%"] == row["90% to 100%"] == 1
+        assert row["ranked"] == 1  # the truth's own order
+    assert sum(row["cases"] for row in found.values()) == len(known.edits)
+    upside_down = dissect.cells(known, 1 - covered_BN, 8, 0.5)
+    assert all(row["ranked"] < 0.05 for row in upside_down.values())

@@ -85,7 +85,7 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
         "quality": lambda: figures.of_mask_quality(quality),
         "sizes": lambda: figures.of_region_sizes(rows),
         "failures": lambda: figures.of_failures(rows),
-        "instructions": lambda: figures.of_instructions([(picture, [("do", np.eye(64))])]),
+        "regions": lambda: figures.of_regions([(picture, "before", [("do", np.eye(64))])]),
     }
     for name, draw in drawn.items():
         study_report.save(draw(), tmp_path / "one", name)

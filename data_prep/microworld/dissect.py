@@ -4,6 +4,8 @@
     python data_prep/microworld/dissect.py --out docs/study/regions_ceiling.csv \\
         --checkpoint outputs/ceiling/region_predictor
 
+With `--cells` also which cells it takes: the share of them inside the region by how much of the cell is truly covered.
+
 The test stream of the benchmark. Every row says what the edit is (operation, things in the picture, the named thing's
 radius, whether another thing shares its colour or shape, unseen pair or phrasing) and what the region is: IoU on the
 predictor's grid, pointing, its area and the true one, and, below an IoU of 0.3, which kind of failure it is.
@@ -14,6 +16,7 @@ Shape letters: B pictures, N patches.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +38,10 @@ from regionedit.files import write_atomic
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training.scores import TRUTH_COVERAGE
+from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
 BATCH = 64
+COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # between classes of cells, by the share of a cell that is truly covered
 FAILED = 0.3  # an IoU below it is a failure
 KINDS = ("empty", "elsewhere", "too large", "too small")
 
@@ -106,6 +110,40 @@ def kind_of_failure(region_N: np.ndarray, true_N: np.ndarray) -> str:
     return "too large" if region_N.sum() > true_N.sum() else "too small"
 
 
+def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float) -> dict[str, dict[str, float]]:
+    """Of local edits, by the neighbours of the thing: the share of cells inside the region, class of coverage by class,
+    and the IoU if the region had as many cells as the truth, its likeliest ones (`ranked`)."""
+    covered_BN = masks.downsample(known.truth_B1HW, grid).numpy()
+    alike = np.array([_neighbours(edit) for edit in known.edits])
+    local = np.array([edit.operation in LOCAL_OPERATIONS for edit in known.edits])
+    found = {}
+    for kind in ("alone", "no look-alike", "same shape", "same colour", "both"):
+        chosen = local & (alike == kind)
+        covered, p = covered_BN[chosen], probability_BN.numpy()[chosen]
+        classes = {"nothing of it": covered <= COVERED[0]} | {
+            f"{low:.0%} to {high:.0%}": (covered > low) & (covered <= high)
+            for low, high in zip(COVERED[:-1], COVERED[1:], strict=True)
+        }
+        found[kind] = {name: round(float((p[rows] > threshold).mean()), 4) for name, rows in classes.items()}
+        ranked = [
+            iou(_likeliest(p_N, int(t_N.sum())), t_N) for p_N, t_N in zip(p, covered > TRUTH_COVERAGE, strict=True)
+        ]
+        found[kind] |= {"ranked": round(float(np.mean(ranked)), 4), "cases": int(chosen.sum())}
+    return found
+
+
+def _neighbours(edit: Edit) -> str:
+    found = facts(edit)
+    names = {"": "no look-alike", "shape": "same shape", "color": "same colour", "color and shape": "both"}
+    return "alone" if found["things"] == 1 else names[found["alike"]]
+
+
+def _likeliest(p_N: np.ndarray, count: int) -> np.ndarray:
+    chosen = np.zeros(len(p_N), bool)
+    chosen[np.argsort(-p_N, kind="stable")[:count]] = True
+    return chosen
+
+
 def show(rows: pd.DataFrame, console: Console) -> None:
     table = Table("operation", "cases", "IoU", "below 0.3", *KINDS, title="where regions fail")
     for operation, group in rows.groupby("operation"):
@@ -121,6 +159,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="another region than the configuration's")
     parser.add_argument("--samples", type=int, default=1200, help="test edits")
     parser.add_argument("--out", type=Path, default=Path("docs/study/regions.csv"))
+    parser.add_argument("--cells", type=Path, help="JSON file for the cells")
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     clip, instruction_encoder = load_encoders(config.encoders)
@@ -129,6 +168,9 @@ def main() -> None:
     probability_BN = probabilities(predictor, clip, instruction_encoder, known)
     rows = dissect(known, probability_BN, clip.grid, config.region.threshold)
     write_atomic(args.out, rows.to_csv(index=False).encode())
+    if args.cells:
+        told = cells(known, probability_BN, clip.grid, config.region.threshold)
+        write_atomic(args.cells, json.dumps(told, indent=1).encode())
     show(rows, Console())
 
 

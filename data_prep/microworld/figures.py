@@ -145,22 +145,23 @@ def of_failures(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def of_instructions(rows: Sequence[tuple[np.ndarray, Sequence[tuple[str, np.ndarray]]]]) -> Figure:
-    """One picture a row, its region for several instructions beside it.
+def of_regions(rows: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, np.ndarray]]]]) -> Figure:
+    """One picture a row, several regions on it beside it: what lies outside is faded.
 
     Args:
-        rows: picture uint8 [H, W, 3], and (instruction, P [H, W] in [0, 1]) pairs.
+        rows: picture uint8 [H, W, 3], its title, and (title, P [H, W] in [0, 1]) pairs.
     """
-    columns = 1 + max(len(told) for _, told in rows)
+    columns = 1 + max(len(regions) for *_, regions in rows)
     figure = Figure(figsize=(2 * columns, 2.25 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for line, (picture, told) in zip(panels, rows, strict=True):
+    for line, (picture, title, regions) in zip(panels, rows, strict=True):
         line[0].imshow(picture)
-        for axes, (instruction, probability) in zip(line[1:], told, strict=False):
+        line[0].set_title(title, fontsize=7)
+        for axes, (told, probability) in zip(line[1:], regions, strict=False):
             axes.imshow(picture)
             axes.imshow(np.ones_like(picture) * 255, alpha=0.85 * (1 - probability))
             axes.contour(probability, [0.5], colors=[RED], linewidths=1.5)
-            axes.set_title(instruction, fontsize=7)
+            axes.set_title(told, fontsize=7)
     return figure

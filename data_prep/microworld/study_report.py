@@ -164,6 +164,24 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
     )
 
 
+def cells_section(groups: dict[str, dict[str, float]]) -> str:
+    """Which cells the shipped region takes."""
+    columns = list(next(iter(groups.values())))
+    body = (
+        [name, *(f"{row[c]:.0f}" if c == "cases" else f"{row[c]:.3f}" for c in columns)] for name, row in groups.items()
+    )
+    return "\n\n".join(
+        [
+            "## Which cells does the shipped region take?",
+            table(("neighbours", *columns), body),
+            "Replace, recolour and remove. The share of cells inside the region, by the share of a cell that the truth "
+            "covers; a cell is true above 25 %. `ranked`: IoU if the region were as many cells as the truth has, its "
+            "likeliest ones.",
+            "`python data_prep/microworld/dissect.py --cells docs/study/cells.json`",
+        ]
+    )
+
+
 def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
     """The shipped region for one instruction on each thing of a few test pictures that hold look-alikes."""
     clip, instruction_encoder = load_encoders(config.encoders)
@@ -181,10 +199,10 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
         probability_BN = probabilities(predictor, clip, instruction_encoder, known)
         maps_BHW = masks.upsample(probability_BN, clip.grid, (64, 64), "bilinear")[:, 0].numpy()
         picture_HWC = (known.source_BCHW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        rows.append((picture_HWC, list(zip(asked, maps_BHW, strict=True))))
+        rows.append((picture_HWC, "", list(zip(asked, maps_BHW, strict=True))))
         if len(rows) == pictures:
             break
-    return figures.of_instructions(rows)
+    return figures.of_regions(rows)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -218,7 +236,8 @@ def main() -> None:
     save(figures.of_failures(rows), folder, "failures")
     save(figures.of_region_sizes(rows), folder, "region_sizes")
     save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
-    sections += [mask_quality_section(quality), failure_section(rows, ceiling)]
+    cells = json.loads((args.study / "cells.json").read_text())
+    sections += [mask_quality_section(quality), failure_section(rows, ceiling), cells_section(cells)]
     write_atomic(args.out / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
 
 

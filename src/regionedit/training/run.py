@@ -6,12 +6,13 @@ import csv
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -34,8 +35,11 @@ MAY_CHANGE = (
 """What a resumed run may have different; everything else decides what is learnt."""
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     """Train until `max_steps` or `max_seconds`, or go on with what is in `config.out`.
+
+    Args:
+        watchers: callbacks beside the run's own.
 
     Returns:
         The exported region_predictor/ folder.
@@ -56,7 +60,7 @@ def train(config: TrainConfig) -> Path:
         data.setup()  # refuses unusable data before any model is loaded
         _check_features(config, data.train)
     module = RegionTraining(config)
-    trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0)
+    trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
     if resumed and _finished(config, resumed):
@@ -69,7 +73,9 @@ def train(config: TrainConfig) -> Path:
     return out / "region_predictor"
 
 
-def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at: int) -> Trainer:
+def _trainer(
+    config: TrainConfig, module: RegionTraining, out: Path, resumed_at: int, watchers: Sequence[Callback]
+) -> Trainer:
     log = config.log
     scalars = Scalars(log.every_steps, config.data.global_batch)
     callbacks = [
@@ -77,6 +83,7 @@ def _trainer(config: TrainConfig, module: RegionTraining, out: Path, resumed_at:
         Bar(scalars),
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
+        *watchers,
     ]
     if config.profile:
         callbacks.append(Profile())

@@ -1,0 +1,113 @@
+"""What the region looks like while it is learned: a picture a row, a moment a column.
+
+    python data_prep/microworld/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500
+
+Trains as train.py does with the same words, and writes docs/figures/regions_over_time.svg and .png. The pictures are
+validation edits of things that have a look-alike beside them; no loss ever sees them.
+
+Shape letters: B pictures, N patches, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import figures
+import numpy as np
+import torch
+from dissect import facts
+from known_edits import KnownEdits, known_edits
+from lightning.pytorch import Callback
+from study_report import save
+
+from regionedit import masks
+from regionedit.command_line import errors_in_one_line, parse_command
+from regionedit.config import TrainConfig
+from regionedit.training import train
+
+ALIKE = ("", "shape", "color", "color", "color and shape")
+"""What another thing in the picture shares with the one that is named, row by row."""
+
+
+@dataclass
+class WatchConfig(TrainConfig):
+    """Train and draw the regions of a few validation pictures at some steps.
+
+    Args:
+        at_steps: when.
+        figures: folder of the figure.
+    """
+
+    out: str = "outputs/watch_regions"
+    at_steps: list[int] = field(default_factory=lambda: [1, 50, 100, 200, 400, 800, 1500])
+    figures: str = "docs/figures"
+
+
+class Snapshots(Callback):
+    """Keeps what the predictor says of some pictures at some steps.
+
+    Args:
+        known: the pictures with their instructions.
+        at_steps: when.
+
+    Attributes:
+        probability_BN: by step.
+    """
+
+    def __init__(self, known: KnownEdits, at_steps: list[int]):
+        self.known, self.at_steps = known, set(at_steps)
+        self.probability_BN: dict[int, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index: int) -> None:
+        if trainer.global_step not in self.at_steps:
+            return
+        clip, instruction_encoder, _ = module.frozen
+        patches_BND = clip.encode_image(self.known.source_BCHW.to(module.device)).patches_BND
+        prediction = module.predictor(patches_BND, *instruction_encoder.encode(self.known.instructions))
+        self.probability_BN[trainer.global_step] = prediction.probability_BN.cpu()
+
+
+def look_alikes(samples: int = 400) -> KnownEdits:
+    """One validation edit for each kind of neighbour in `ALIKE`, no two the same."""
+    known = known_edits("validation", 0, range(samples), ("replace", "recolour", "remove"))
+    chosen: list[int] = []
+    for alike in ALIKE:
+        wanted = (i for i, edit in enumerate(known.edits) if _suits(edit, alike) and i not in chosen)
+        chosen.append(next(wanted))
+    return known.rows(chosen)
+
+
+def _suits(edit, alike: str) -> bool:
+    found = facts(edit)
+    return found["things"] > 2 and found["alike"] == alike
+
+
+def rows(known: KnownEdits, probability_BN: dict[int, torch.Tensor]) -> list[tuple]:
+    """As `figures.of_regions` wants them."""
+    size = tuple(known.source_BCHW.shape[-2:])
+    pictures_BHWC = (known.source_BCHW.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    maps = {
+        step: masks.upsample(p_BN, round(p_BN.shape[1] ** 0.5), size, "bilinear")[:, 0].numpy()
+        for step, p_BN in probability_BN.items()
+    }
+    return [
+        (picture_HWC, instruction, [(f"step {step:,}", map_BHW[b]) for step, map_BHW in maps.items()])
+        for b, (picture_HWC, instruction) in enumerate(zip(pictures_BHWC, known.instructions, strict=True))
+    ]
+
+
+def main() -> None:
+    config = parse_command(WatchConfig)
+    with errors_in_one_line("watch_regions.py"):
+        known = look_alikes()
+        snapshots = Snapshots(known, config.at_steps)
+        train(config, [snapshots])
+        if not snapshots.probability_BN:
+            raise ValueError(f"out: the run in {config.out} is finished already; delete it to watch another")
+        save(figures.of_regions(rows(known, snapshots.probability_BN)), Path(config.figures), "regions_over_time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The figure of regions while they are learned."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture
+def watch_regions(script):
+    return script("watch_regions")
+
+
+@pytest.fixture
+def known(watch_regions):
+    return watch_regions.look_alikes()
+
+
+def test_every_kind_of_neighbour_is_there_and_no_picture_twice(watch_regions, known, script):
+    found = [script("dissect").facts(edit) for edit in known.edits]
+    assert [f["alike"] for f in found] == list(watch_regions.ALIKE)
+    assert all(f["things"] > 2 for f in found)
+    assert len({edit.instruction for edit in known.edits}) == len(known.edits)
+
+
+def test_it_looks_when_it_should_and_at_all_of_them(watch_regions, known):
+    snapshots = watch_regions.Snapshots(known, [1, 3])
+    said = torch.rand(len(known.edits), 64)
+    clip = SimpleNamespace(encode_image=lambda images_BCHW: SimpleNamespace(patches_BND=images_BCHW))
+    words = SimpleNamespace(encode=lambda texts: (texts, None))
+    module = SimpleNamespace(frozen=(clip, words, None), device="cpu")
+    for step in (1, 2, 3):
+        module.predictor = lambda *_, step=step: SimpleNamespace(probability_BN=said * step)
+        snapshots.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
+    assert list(snapshots.probability_BN) == [1, 3]
+    assert torch.equal(snapshots.probability_BN[3], said * 3)
+
+
+def test_a_row_holds_its_own_regions(watch_regions, known):
+    p_BN = torch.zeros(len(known.edits), 64)
+    p_BN[2, 0] = 1  # the upper left patch of the third picture
+    rows = watch_regions.rows(known, {50: p_BN})
+    assert [title for _, title, _ in rows] == known.instructions
+    assert [[told for told, _ in regions] for *_, regions in rows] == [["step 50"]] * len(rows)
+    assert rows[2][2][0][1][:4, :4].min() == 1 and not np.any(rows[1][2][0][1])
+    assert not rows[2][2][0][1][12:].any()
