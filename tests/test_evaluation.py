@@ -361,7 +361,7 @@ def test_the_out_of_another_run_scores_the_same(finished, tmp_path):
 
 
 def test_regions_only_loads_no_generator(config, tmp_path, monkeypatch):
-    from regionedit.editor import Models
+    from regionedit.models import Models
 
     monkeypatch.setattr(Models, "generator", property(lambda self: pytest.fail("the generator was loaded")))
     quick = replace(config, regions_only=True, out=str(tmp_path), baselines=["everything"], limit=4)

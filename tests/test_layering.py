@@ -35,9 +35,10 @@ LEVELS = {
     1: {"encoders", "attention", "losses", "frozen_conv"},
     2: {"region_predictor", "generators"},
     3: {"describe", "mask_sources", "crop_and_stitch"},
-    4: {"editor", "data"},
-    5: {"training", "evaluation", "batch"},
-    6: {"web"},
+    4: {"models", "data"},
+    5: {"editor", "training"},
+    6: {"evaluation", "batch"},
+    7: {"web"},
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "benchmarks", "tests"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
+from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
-from regionedit.describe import Describer, Needs, require_describer
-from regionedit.device import pick_device
-from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
-from regionedit.generators import Generator, Need, Watch, load_generator, require_generator, require_settings
+from regionedit.describe import Needs, require_describer
+from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_pictures, to_tensor, upright_rgb
-from regionedit.mask_sources import Finder, load_mask_source, require_mask_source, wanted_mask_source, with_untrained
+from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
+from regionedit.models import Models
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import as_one, compose, maps, next_step
@@ -34,48 +33,6 @@ if TYPE_CHECKING:
     from regionedit.records import Captions
 
 PIXELS_TOGETHER = 16_000_000  # pictures of one batch have at most so many pixels together, whatever `batch` says
-
-
-class Models:
-    """The frozen models of a configuration, each loaded when it is first needed; shared by `Editor.using`."""
-
-    def __init__(self, config: EditConfig):
-        self.config = config
-        self.device = pick_device(config.device)
-        self._mask_sources: dict[tuple, Finder] = {}
-
-    @cached_property
-    def encoders(self) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
-        clip, instruction = load_encoders(self.config.encoders)
-        return clip.to(self.device), instruction.to(self.device)
-
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.config.generator, self.device)
-
-    def generator_with(self, settings: GeneratorConfig) -> Generator:
-        """The generator under settings of which all but the weights may differ from the configuration's.
-
-        Raises:
-            ValueError: a setting that this generator cannot have.
-        """
-        if settings == self.config.generator:
-            return self.generator
-        require_settings(settings)
-        return self.generator.using(settings)
-
-    @cached_property
-    def describer(self) -> Describer:
-        return require_describer(self.config.describe.name).load(self.config.describe)
-
-    def mask_source(self, name: str, region: RegionConfig | None = None) -> Finder:
-        """The mask source or expression, with the configuration's own `region` or another."""
-        region = region or self.config.region
-        key = name, astuple(region)
-        if key not in self._mask_sources:
-            loaded = load_mask_source(name, region, lambda: self.encoders, lambda: self.generator)
-            self._mask_sources[key] = loaded.to(self.device)
-        return self._mask_sources[key]
 
 
 @dataclass
