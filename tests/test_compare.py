@@ -6,30 +6,23 @@ import csv
 import io
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy.special import softmax
-from torch.nn.functional import normalize
 
-from regionedit.config import EvaluateConfig
-from regionedit.evaluation import BENCHMARKS, METRICS, calibration
-from regionedit.evaluation.calibration import check_data, check_expected, checksum_verdict, magicbrush_checksum
+from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.comparability import NOT_COMPARED, differences, read_evaluations
 from regionedit.evaluation.compare import compare, main
 from regionedit.evaluation.comparison import numbers
 from regionedit.evaluation.export import latex, markdown, to_csv, to_latex, to_markdown, write_tables
 from regionedit.evaluation.protocols import Protocol
-from regionedit.evaluation.published import read_published
 from regionedit.evaluation.scoring import interval
 from regionedit.evaluation.system_pairs import soft_max
 from regionedit.evaluation.tables import TextTable, by_group, comparison, evaluation_tables, print_table
@@ -517,77 +510,3 @@ def test_an_evaluations_own_tables_show_its_protocols_columns(both):
     del summary["protocol"]["columns"]
     assert len(evaluation_tables(summary)) == 2  # nothing is left out
     assert comparison(summary).heads == ("system", "CLIP dir.", "L1", "DINO")
-
-
-# ------------------------------------------------------------------------------------------------ calibration
-
-
-def test_expected_numbers_are_found_again_or_missed_by_so_much():
-    summary = {"metrics": {"clip_direction": {"mean": 0.0791}, "clip_text": {"mean": 0.29}}}
-    expected = {"clip_direction": 0.0782, "clip_text": 0.2648, "l1": 0.1217}
-    assert check_expected(summary, expected, 0.01) == [
-        "clip_direction: 0.0791, expected 0.0782 ± 0.01: within (+0.0009)",
-        "clip_text: 0.2900, expected 0.2648 ± 0.01: OUTSIDE (+0.0252)",
-        "l1: not measured; expected 0.1217",
-    ]
-    with pytest.raises(ValueError, match="^expected.clip: no metric 'clip'; there are: "):
-        check_expected(summary, {"clip": 1.0}, 0.01)
-
-
-class Encoder:
-    """Pictures are embedded by their red, texts by their length."""
-
-    def unit_pictures(self, pictures):
-        return normalize(torch.tensor([[float(p.getpixel((0, 0))[0]), 1.0] for p in pictures]), dim=-1)
-
-    def unit_texts(self, texts):
-        return normalize(torch.tensor([[float(len(t)), 1.0] for t in texts]), dim=-1)
-
-
-def target(red: int, caption: str | None, scored: bool = True):
-    from PIL import Image
-
-    captions = None if caption is None else SimpleNamespace(target=caption)
-    picture = Image.new("RGB", (4, 4), (red, 0, 0))
-    return SimpleNamespace(id="1", scored=scored, truth_image=picture, request=SimpleNamespace(captions=captions))
-
-
-def test_the_checksum_is_the_mean_cosine_of_targets_and_captions():
-    cases = [target(2, "ab"), target(0, "abc"), target(9, "unscored turn", scored=False)]
-    assert magicbrush_checksum(cases, Encoder()) == (pytest.approx((1 + 1 / np.sqrt(10)) / 2, abs=1e-6), 2)
-    many = [target(2, "ab")] * 70 + [target(0, "abc")] * 30
-    assert magicbrush_checksum(many, Encoder()) == (pytest.approx(0.7 + 0.3 / np.sqrt(10), abs=1e-6), 100)
-
-
-def test_the_checksum_is_told_for_the_benchmark_and_the_clip_it_is_known_for(monkeypatch):
-    monkeypatch.setattr(calibration, "load_backbone", lambda field, name, device: Encoder())
-    cases = [target(2, "ab"), target(0, "abc")]
-    config = EvaluateConfig(benchmark="magicbrush", judge="ViT-B-32,openai")
-    assert [line[:40] for line in check_data(config, cases)] == ["MagicBrush checksum: 0.65811 over 2 cases"[:40]]
-    assert check_data(replace(config, judge="ViT-L-14,openai"), cases) == []
-    assert check_data(replace(config, benchmark="emu_edit"), cases) == []
-
-
-def test_the_checksum_needs_targets_captions_and_cases():
-    with pytest.raises(ValueError, match="^1: the checksum needs target pictures and captions"):
-        magicbrush_checksum([target(1, None)], Encoder())
-    with pytest.raises(ValueError, match="needs cases"):
-        magicbrush_checksum([], Encoder())
-
-
-@pytest.mark.parametrize(
-    ("found", "n", "said"),
-    [
-        (0.28260, 1053, "0.28260, known 0.28259: right"),
-        (0.28554, 535, "0.28554, known 0.28554: right"),
-        (0.30690, 1053, "0.30690, known 0.28259: WRONG; about 0.307 means global"),
-        (0.28554, 100, "over 100 cases; known only for 1,053 or 535 cases"),
-    ],
-)
-def test_the_verdict_knows_all_turns_and_final_turns(found, n, said):
-    assert said in checksum_verdict(found, n) and "\n" not in checksum_verdict(found, n)
-
-
-def test_the_calibration_row_is_published():
-    (row,) = [r for r in read_published() if r.method == "InstructPix2Pix (450K)" and r.benchmark == "emu_edit"]
-    assert row.figures["CLIPdir"] == 0.0782 and row.figures["CLIPout"] == 0.2648

@@ -1,6 +1,7 @@
 """Every metric by numbers worked out by hand: tiny pictures, invented embeddings, masks one can count.
 
-The microworld's own metrics are in test_evaluation.py; together the two files cover METRICS.
+Metrics by embeddings and of regions have files of their own, the microworld's are in test_evaluation.py; together they
+cover METRICS.
 """
 
 from __future__ import annotations
@@ -18,82 +19,15 @@ from PIL import Image
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from regionedit.config import EvaluateConfig
-from regionedit.evaluation import METRICS, background_metrics, region_metrics, text_metrics
+from regionedit.evaluation import METRICS, background_metrics
 from regionedit.evaluation.backbones import load_backbone
-from regionedit.evaluation.metrics import NEEDS, CaseMetric
+from regionedit.evaluation.metrics import NEEDS
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.region_metrics import ChangeIoU, changed_pixels
-from regionedit.records import Captions, EditCase, EditRequest
 from tests import metric_models
+from tests.metric_cases import case, flat, mask, noise, paint, plain, value
 from tests.test_evaluation import EXPECTED as MICROWORLD
 
-NAN = math.nan
 BACKGROUND = [f"background_{name}{variant}" for name in ("psnr", "ssim", "mse", "lpips") for variant in ("", "_pie")]
-
-
-def flat(value: int, side: int = 8) -> Image.Image:
-    return Image.new("RGB", (side, side), (value,) * 3)
-
-
-def noise(seed: int, width: int = 64, height: int = 64) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def paint(picture: Image.Image, box: tuple[int, int, int, int], value: int) -> Image.Image:
-    painted = picture.copy()
-    painted.paste((value,) * 3, box)
-    return painted
-
-
-def mask(box: tuple[int, int, int, int] | None, width: int = 8, height: int = 8) -> Image.Image:
-    made = Image.new("L", (width, height))
-    if box is not None:
-        made.paste(255, box)
-    return made
-
-
-def case(
-    source: Image.Image,
-    target: Image.Image | None = None,
-    truth_mask: Image.Image | None = None,
-    captions: tuple[str, str] | None = None,
-    instruction: str = "change it",
-) -> EditCase:
-    request = EditRequest(source, instruction, captions=captions and Captions(*captions), id="c")
-    return EditCase("c", request, "replace", truth_mask=truth_mask, truth_image=target)
-
-
-def value(metric: CaseMetric, *outcomes: Outcome) -> float | list[float]:
-    """What a metric gives these cases; a number for one of them."""
-    metric.update(outcomes)
-    found = metric.values().tolist()
-    return found[0] if len(outcomes) == 1 else found
-
-
-def plain(name: str) -> CaseMetric:
-    """A metric that takes nothing from the configuration."""
-    return METRICS[name].from_config(EvaluateConfig())
-
-
-class Invented:
-    """A network that knows the embedding of each colour and of each text."""
-
-    def __init__(self, colours: dict[int, tuple], texts: dict[str, tuple]):
-        self.colours, self.words = colours, texts
-        self.seen: list[Image.Image] = []
-
-    def pictures(self, pictures) -> torch.Tensor:
-        self.seen += pictures
-        return torch.tensor([self.colours[picture.getpixel((0, 0))[0]] for picture in pictures], dtype=torch.float32)
-
-    def texts(self, texts) -> torch.Tensor:
-        return torch.tensor([self.words[text] for text in texts], dtype=torch.float32)
-
-    def unit_pictures(self, pictures) -> torch.Tensor:
-        return F.normalize(self.pictures(pictures), dim=-1)
-
-    def unit_texts(self, texts) -> torch.Tensor:
-        return F.normalize(self.texts(texts), dim=-1)
 
 
 @pytest.fixture(scope="module")
@@ -287,106 +221,6 @@ def test_the_squared_error_never_exceeds_the_absolute_one(levels):
     assert 0 <= value(plain("l2"), outcome) <= value(plain("l1"), outcome) <= 1
 
 
-# ------------------------------------------------------------------------------------------------ embeddings
-
-
-def test_similarities_are_cosines_with_the_reference_in_the_name():
-    network = Invented({10: (3, 4), 20: (1, 0), 30: (0, 2)}, {})
-    outcome = Outcome(case(flat(20), flat(30)), flat(10))
-    for name in ("clip_image", "dino", "dinov2"):
-        assert value(METRICS[name](network), outcome) == pytest.approx(0.8, abs=1e-6)
-        assert value(METRICS[f"{name}_source"](network), outcome) == pytest.approx(0.6, abs=1e-6)
-
-
-def test_text_similarities_are_cosines_with_caption_or_instruction():
-    network = Invented({10: (3, 4)}, {"a cat": (2, 0), "no cat": (0, 1), "make it a cat": (0, 5), "away": (-1, 0)})
-    outcome = Outcome(case(flat(20), captions=("no cat", "a cat"), instruction="make it a cat"), flat(10))
-    assert value(text_metrics.ClipText(network), outcome) == pytest.approx(0.6, abs=1e-6)
-    assert value(text_metrics.ClipInstruction(network), outcome) == pytest.approx(0.8, abs=1e-6)
-    assert value(text_metrics.ClipWhole(network), outcome) == pytest.approx(60, abs=1e-4)
-    away = Outcome(case(flat(20), captions=("no cat", "away")), flat(10))
-    assert value(text_metrics.ClipText(network), away) == pytest.approx(-0.6, abs=1e-6)
-    assert value(text_metrics.ClipWhole(network), away) == 0
-
-
-def test_the_edited_part_is_the_picture_inside_the_mask_with_its_frame():
-    network = Invented({10: (3, 4)}, {"a cat": (1, 0)})
-    made = case(flat(20), truth_mask=mask((2, 3, 5, 6)), captions=("no cat", "a cat"))
-    assert value(text_metrics.ClipEdited(network), Outcome(made, flat(10))) == pytest.approx(60, abs=1e-4)
-    expected = np.zeros((8, 8, 3), np.uint8)
-    expected[3:6, 2:5] = expected[[0, -1]] = 10
-    expected[:, [0, -1]] = 10
-    assert np.array_equal(np.asarray(network.seen[0]), expected)
-
-
-def test_direction_of_normalised_and_of_raw_embeddings_are_two_numbers():
-    """Units: (0, 1) - (1, 0) against (0, 1) - (1, 0): 1. Raw: (-1, 10) against (-2, 2): 22 / (sqrt(101) sqrt(8))."""
-    network = Invented({10: (0, 10), 20: (1, 0)}, {"source": (2, 0), "target": (0, 2)})
-    outcome = Outcome(case(flat(20), captions=("source", "target")), flat(10))
-    assert value(text_metrics.ClipDirection(network), outcome) == pytest.approx(1, abs=1e-6)
-    assert value(text_metrics.ClipDirectionRaw(network), outcome) == pytest.approx(22 / math.sqrt(808), abs=1e-6)
-
-
-@pytest.mark.parametrize("captions", [("a cat", " A Cat "), ("a cat", "a  cat"), ("a cat", ""), None])
-def test_captions_that_do_not_differ_have_no_direction(captions):
-    network = Invented({10: (0, 1), 20: (1, 0)}, dict.fromkeys(["a cat", " A Cat ", "a  cat", "a dog"], (0.3, 0.4)))
-    for metric in (text_metrics.ClipDirection(network), text_metrics.ClipDirectionRaw(network)):
-        assert math.isnan(value(metric, Outcome(case(flat(20), captions=captions), flat(10))))
-
-
-def test_a_rank_counts_the_instructions_that_fit_better():
-    """Cosines of the three pictures with (up, right, up-right): the own one is first, third and second."""
-    network = Invented({10: (0, 1), 20: (0, 1), 30: (1, 0.1)}, {"up": (0, 1), "right": (1, 0), "both": (1, 1)})
-    told = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
-    outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in told]
-    assert value(text_metrics.ClipInstructionRank(network), *outcomes) == [1, 3, 2, 3]
-
-
-def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_batches_and_failures():
-    rng = np.random.default_rng(0)
-    words = {f"Do  thing {i}": tuple(rng.normal(size=4)) for i in range(130)}
-    words |= {text.lower().replace("  ", " "): embedding for text, embedding in words.items()}
-    network = Invented({level: tuple(rng.normal(size=4)) for level in range(140)}, words)
-    told = [f"Do  thing {i}" for i in range(130)] + [f"do thing {i}" for i in range(10)]
-    outcomes = [Outcome(case(flat(0, 1), instruction=text), flat(i, 1)) for i, text in enumerate(told)]
-    outcomes[7] = replace(outcomes[7], picture=None, failed="no luck")
-
-    def unit(vector):
-        return np.asarray(vector) / np.linalg.norm(vector)
-
-    expected = []
-    for level, text in enumerate(told):
-        own = int(text.split()[-1])
-        cosines = [unit(words[f"Do  thing {(own + k) % 130}"]) @ unit(network.colours[level]) for k in range(100)]
-        expected.append(NAN if level == 7 else 1 + sum(c > cosines[0] for c in cosines[1:]))
-    for size in (1, 32, 140):
-        metric = text_metrics.ClipInstructionRank(network)
-        for start in range(0, 140, size):
-            metric.update(outcomes[start : start + size])
-        assert metric.values().tolist() == pytest.approx(expected, nan_ok=True)
-    assert len(set(expected)) > 30
-
-
-def test_one_instruction_alone_has_no_rank():
-    network = Invented({10: (0, 1)}, {"up": (0, 1)})
-    outcome = Outcome(case(flat(0), instruction="up"), flat(10))
-    assert value(text_metrics.ClipInstructionRank(network), outcome, outcome) == pytest.approx([NAN, NAN], nan_ok=True)
-
-
-def test_pick_score_is_asked_for_the_target_caption():
-    class Scores:
-        def scores(self, pictures, prompts):
-            assert [picture.getpixel((0, 0))[0] for picture in pictures] == [10, 30]
-            assert prompts == ["a cat", "a dog"]
-            return torch.tensor([21.5, 19.0])
-
-    outcomes = [
-        Outcome(case(flat(20), captions=("x", "a cat")), flat(10)),
-        Outcome(case(flat(20), captions=("x", "a dog")), flat(30)),
-    ]
-    assert value(text_metrics.PickScore(Scores()), *outcomes) == [21.5, 19.0]
-
-
 # ------------------------------------------------------------------------------------------------ background
 
 # The upper half is masked. Edited: white inside, 0.2 (51 levels) outside; source black. With the frame, 3 x 6 of 8 x 8
@@ -485,64 +319,3 @@ def test_structure_distance_and_lpips_ask_their_networks_for_both_pictures():
 def test_a_picture_too_small_for_ssim_has_none():
     tiny = Outcome(case(flat(0, 4), truth_mask=mask((0, 0, 2, 2), 4, 4)), flat(9, 4))
     assert math.isnan(value(plain("background_ssim"), tiny))
-
-
-# ------------------------------------------------------------------------------------------------ regions
-
-
-def region(box: tuple[int, int, int, int], probability: float = 0.9) -> np.ndarray:
-    return np.asarray(mask(box), np.float32) / 255 * probability
-
-
-def test_a_region_against_the_human_mask_in_pixels():
-    """Region 4 x 4, mask 4 x 6, of which 4 x 3 agree: union 16 + 24 - 12."""
-    outcome = Outcome(case(flat(0), truth_mask=mask((0, 1, 4, 7))), None, None, region((0, 0, 4, 4)))
-    found = [value(plain(f"region_{name}_pixel"), outcome) for name in ("iou", "precision", "recall")]
-    assert found == pytest.approx([12 / 28, 12 / 16, 12 / 24])
-    assert value(region_metrics.RegionIoUPixel(threshold=0.95), outcome) == 0
-    assert math.isnan(value(region_metrics.RegionPrecisionPixel(threshold=0.95), outcome))
-    mask_alone = replace(outcome, probability=None, mask=region((0, 0, 4, 4), 1))
-    assert value(plain("region_iou_pixel"), mask_alone) == pytest.approx(12 / 28)
-    refined = replace(outcome, mask=region((0, 1, 4, 7), 1))  # the mask is tight where the map it was made from is not
-    assert value(plain("mask_iou"), refined) == 1 and value(plain("region_iou_pixel"), refined) < 0.5
-    assert math.isnan(value(plain("mask_iou"), outcome))
-
-
-def test_a_region_against_the_pixels_that_changed():
-    """The target differs in 4 x 4 pixels and in a speck of codec noise, which does not count."""
-    source = flat(100)
-    target = paint(paint(source, (2, 2, 6, 6), 150), (7, 0, 8, 1), 255)
-    outcome = Outcome(case(source, target), None, None, region((2, 2, 6, 4)))
-    found = [value(plain(f"region_{name}_changed"), outcome) for name in ("iou", "precision", "recall")]
-    assert found == pytest.approx([8 / 16, 1, 8 / 16])
-
-
-def test_a_target_equal_to_the_source_has_no_changed_region():
-    outcome = Outcome(case(flat(9), flat(9)), None, None, region((2, 2, 6, 4)))
-    found = [value(plain(f"region_{name}_changed"), outcome) for name in ("iou", "precision", "recall")]
-    assert found == pytest.approx([NAN] * 3, nan_ok=True)
-
-
-def test_changed_pixels_have_a_threshold_an_opening_and_the_sources_size():
-    """0.1 lies between 25 and 26 levels; the mean over the channels decides, not one of them."""
-    source = flat(100)
-    assert not changed_pixels(source, flat(125)).any()
-    assert changed_pixels(source, flat(126)).all()
-    assert not changed_pixels(source, Image.new("RGB", (8, 8), (176, 100, 100))).any()
-    assert changed_pixels(source, flat(200, 16)).shape == (8, 8)
-    line = paint(source, (0, 4, 8, 6), 200)
-    assert not changed_pixels(source, line).any()
-    assert changed_pixels(source, line, opening=1).sum() == 16
-
-
-def test_change_iou_compares_what_was_really_changed_with_the_mask():
-    """Changed by 0.2 in 4 x 4 and by 0.05 around; mask 4 x 6, of which 4 x 3 were changed."""
-    made = case(flat(100), truth_mask=mask((0, 1, 4, 7)))
-    outcome = Outcome(made, paint(flat(113), (0, 0, 4, 4), 151))
-    assert value(plain("change_iou"), outcome) == pytest.approx(12 / 28)
-    assert value(ChangeIoU(tau=0.04), outcome) == pytest.approx(24 / 64)
-    assert value(ChangeIoU(tau=0.3), outcome) == 0
-    focus = np.zeros((8, 8), np.float32)
-    focus[:, :3] = 1  # 8 x 3, of which 4 x 3 were changed
-    assert value(plain("change_iou_focus"), replace(outcome, focus=focus)) == pytest.approx(12 / 28)
-    assert np.isnan(value(plain("change_iou_focus"), outcome))

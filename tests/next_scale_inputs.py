@@ -1,0 +1,31 @@
+"""Small pictures and regions for next-scale models, and what they accumulate."""
+
+from __future__ import annotations
+
+import torch
+
+SIDE = 32
+
+
+def pictures(count=2, seed=0):
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def box(top, bottom, left, right, count=2):
+    mask = torch.zeros(count, 1, SIDE, SIDE)
+    mask[..., top:bottom, left:right] = 1
+    return mask
+
+
+def tokens_of(generator, images, mask, texts=("a red circle", "a blue square"), seeds=(1, 2)):
+    """What was accumulated at every scale."""
+    seen, accumulate = [], generator.model.accumulate
+
+    def watched(scale, standing, tokens):
+        seen.append(tokens)
+        return accumulate(scale, standing, tokens)
+
+    generator.model.accumulate = watched
+    generator.propose(images, mask, list(texts), list(seeds))
+    generator.model.accumulate = accumulate
+    return seen
