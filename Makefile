@@ -136,9 +136,9 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	$(PY) $(WORLD)/transfer.py --jobs 2
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
 	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
-	for m in landscape mask_quality patch_probe foi_study; do $(PY) $(WORLD)/$$m.py || exit 1; done
+	for m in landscape gradient_paths mask_quality patch_probe foi_study; do $(PY) $(WORLD)/$$m.py || exit 1; done
 	$(PY) $(WORLD)/dissect.py --cells docs/study/cells.json
-	$(PY) $(WORLD)/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500
+	$(PY) $(WORLD)/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
 	$(PY) $(WORLD)/seam_study.py --split test --out docs/study/seam.json
 	$(PY) $(WORLD)/train_ceiling.py --out outputs/ceiling
 	$(PY) $(WORLD)/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor

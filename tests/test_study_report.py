@@ -96,3 +96,15 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
             ).read_bytes()
     told = study_report.failure_section(rows, rows.assign(iou=0.5))
     assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in told
+
+
+def test_regions_over_time_stand_beside_their_own_pictures(study_report, figures, script, monkeypatch):
+    known = script("watch_regions").look_alikes()
+    p_BN = np.zeros((len(known.edits), 64))
+    p_BN[2, 0] = 1  # the upper left patch of the third picture
+    monkeypatch.setattr(figures, "of_regions", lambda rows: rows)
+    rows = study_report.regions_over_time(known, {"1500": p_BN.tolist()})
+    assert [title for _, title, _ in rows] == known.instructions
+    assert [[told for told, _ in regions] for *_, regions in rows] == [["step 1,500"]] * len(rows)
+    assert rows[2][2][0][1][:4, :4].min() == 1 and not np.any(rows[1][2][0][1])
+    assert not rows[2][2][0][1][12:].any()

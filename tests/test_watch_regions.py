@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -37,13 +36,3 @@ def test_it_looks_when_it_should_and_at_all_of_them(watch_regions, known):
         snapshots.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
     assert list(snapshots.probability_BN) == [1, 3]
     assert torch.equal(snapshots.probability_BN[3], said * 3)
-
-
-def test_a_row_holds_its_own_regions(watch_regions, known):
-    p_BN = torch.zeros(len(known.edits), 64)
-    p_BN[2, 0] = 1  # the upper left patch of the third picture
-    rows = watch_regions.rows(known, {50: p_BN})
-    assert [title for _, title, _ in rows] == known.instructions
-    assert [[told for told, _ in regions] for *_, regions in rows] == [["step 50"]] * len(rows)
-    assert rows[2][2][0][1][:4, :4].min() == 1 and not np.any(rows[1][2][0][1])
-    assert not rows[2][2][0][1][12:].any()

@@ -6,6 +6,7 @@ readers tell apart.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ PANELS = {
     "pointing/local": "pointing",
 }
 FAILURES = {"empty": BLUE, "elsewhere": RED, "too large": ORANGE, "too small": GREEN}
+TITLE_WIDTH = 32  # letters of a line above a small picture
 RADII = (5.5, 8, 10, 12, 14.5)  # of things, in pixels
 
 
@@ -158,10 +160,10 @@ def of_regions(rows: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, np.ndar
         axes.axis("off")
     for line, (picture, title, regions) in zip(panels, rows, strict=True):
         line[0].imshow(picture)
-        line[0].set_title(title, fontsize=7)
+        line[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=7)
         for axes, (told, probability) in zip(line[1:], regions, strict=False):
             axes.imshow(picture)
             axes.imshow(np.ones_like(picture) * 255, alpha=0.85 * (1 - probability))
             axes.contour(probability, [0.5], colors=[RED], linewidths=1.5)
-            axes.set_title(told, fontsize=7)
+            axes.set_title(textwrap.fill(told, TITLE_WIDTH), fontsize=7)
     return figure

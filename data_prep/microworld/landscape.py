@@ -38,6 +38,11 @@ SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
 def clip_terms(clip: FrozenCLIP, known: KnownEdits, proposal_BCHW: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
     """The three CLIP losses of eq. 7-9 for one batch composed by a mask on the grid, each [B]."""
     composed_BCHW = masks.composite(proposal_BCHW, known.source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
+    return clip_terms_of(clip, known, composed_BCHW)
+
+
+def clip_terms_of(clip: FrozenCLIP, known: KnownEdits, composed_BCHW: Tensor) -> dict[str, Tensor]:
+    """The same for pictures that are composed already."""
     source, result = clip.encode_image(known.source_BCHW), clip.encode_image(composed_BCHW)
     source_text_BD, target_text_BD = clip.encode_text(known.source_captions + known.target_captions).chunk(2)
     return {
@@ -55,7 +60,7 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
 def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
     """Everything that is measured, by proposal mask."""
     truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    things = tuple(_named_first(e) for e in known.edits)
+    things = tuple(named_first(e) for e in known.edits)
     batches = chunks(len(known.edits), BATCH)
     conditions = {
         "random_hard": masks.random_hard(range(len(known.edits)), (64, 64)),
@@ -78,7 +83,7 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
             pull_BN = -torch.autograd.grad(sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN)[0]
             row["gradient"][str(soft)] = {
                 "pointing": float(pointing(pull_BN, things, clip.grid).nanmean()),
-                "iou_of_largest": float(masks.mask_iou(_largest(pull_BN, truth_BN.sum(1)), truth_BN).mean()),
+                "iou_of_largest": float(masks.mask_iou(largest(pull_BN, truth_BN.sum(1)), truth_BN).mean()),
             }
         regions = {
             "empty": torch.zeros_like(truth_BN),
@@ -95,13 +100,13 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
     return found
 
 
-def _largest(values_BN: Tensor, counts_B: Tensor) -> Tensor:
+def largest(values_BN: Tensor, counts_B: Tensor) -> Tensor:
     """As many of the largest cells of every row as it says, bool."""
     rank_BN = values_BN.argsort(1, descending=True).argsort(1)
     return rank_BN < counts_B[:, None]
 
 
-def _named_first(edit: Edit) -> Tensor:
+def named_first(edit: Edit) -> Tensor:
     """What each thing covers, bool [K, H, W], the named one first."""
     covered = coverage(edit.source) > 0.5
     order = [edit.named, *(k for k in range(len(covered)) if k != edit.named)]

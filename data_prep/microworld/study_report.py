@@ -2,7 +2,7 @@
 
     python data_prep/microworld/study_report.py
 
-Reads docs/study/ (experiments by study.py, measurements by landscape.py, mask_quality.py and dissect.py) and
+Reads docs/study/ (experiments by study.py, measurements by gradient_paths.py, mask_quality.py and dissect.py) and
 configs/study/. Nothing is trained; only the last figure loads the shipped predictor.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,11 +19,13 @@ import figures
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 from dissect import KINDS, probabilities
-from known_edits import known_edits
+from known_edits import KnownEdits, known_edits
 from matplotlib.figure import Figure
 from study import SHOWN, Experiment
 from study_edits import METRICS
+from watch_regions import look_alikes
 
 from regionedit import masks
 from regionedit.command_line import load_config
@@ -116,6 +119,23 @@ def edits_section(experiment: Experiment, folder: Path) -> str:
     )
 
 
+def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Where each path back to the mask points before anything is learned."""
+    softs = list(next(iter(paths.values())))
+    scores = list(next(iter(paths.values()))[softs[0]])
+    header = ("path", *(f"m = {soft}: {score.replace('_', ' ')}" for soft in softs for score in scores))
+    body = ([name, *(f"{value:.3f}" for soft in softs for value in row[soft].values())] for name, row in paths.items())
+    return "\n\n".join(
+        [
+            "## Where does the gradient point, and how much of it is noise?",
+            table(header, body),
+            "A constant mask m; -dL/dm of the CLIP losses. `cosine of seeds`: between the gradients under two noises "
+            "of the generator, each less its mean. `size`: mean of the absolute gradient.",
+            "`python data_prep/microworld/gradient_paths.py` (192 validation edits; two steps)",
+        ]
+    )
+
+
 def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
     columns = list(next(iter(rows.values())))
     body = ([name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items())
@@ -205,6 +225,21 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
     return figures.of_regions(rows)
 
 
+def regions_over_time(known: KnownEdits, told: dict[str, list[list[float]]]) -> Figure:
+    """The regions of a few pictures while they were learned, from what watch_regions.py wrote down."""
+    size = tuple(known.source_BCHW.shape[-2:])
+    pictures_BHWC = (known.source_BCHW.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    maps = {}
+    for step, probability_BN in told.items():
+        p_BN = torch.tensor(probability_BN)
+        maps[step] = masks.upsample(p_BN, math.isqrt(p_BN.shape[1]), size, "bilinear")[:, 0].numpy()
+    rows = [
+        (picture_HWC, instruction, [(f"step {int(step):,}", map_BHW[b]) for step, map_BHW in maps.items()])
+        for b, (picture_HWC, instruction) in enumerate(zip(pictures_BHWC, known.instructions, strict=True))
+    ]
+    return figures.of_regions(rows)
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """As SVG and PNG; the same numbers give the same bytes."""
     for form, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 110})):
@@ -228,6 +263,8 @@ def main() -> None:
         if set(runs) & set(experiment.variants):
             sections += [experiment_section(experiment, runs), edits_section(experiment, args.study)]
             save(figures.of_runs(scores_of(runs)), folder, experiment.name)
+    told = json.loads((args.study / "regions_over_time.json").read_text())
+    save(regions_over_time(look_alikes(), told), folder, "regions_over_time")
     quality = json.loads((args.study / "mask_quality.json").read_text())
     save(figures.of_mask_quality(quality), folder, "mask_quality")
     rows, ceiling = (
@@ -237,6 +274,7 @@ def main() -> None:
     save(figures.of_region_sizes(rows), folder, "region_sizes")
     save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
     cells = json.loads((args.study / "cells.json").read_text())
+    sections.append(gradient_paths_section(json.loads((args.study / "gradient_paths.json").read_text())))
     sections += [mask_quality_section(quality), failure_section(rows, ceiling), cells_section(cells)]
     write_atomic(args.out / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
 

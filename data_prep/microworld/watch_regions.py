@@ -1,29 +1,27 @@
 """What the region looks like while it is learned: a picture a row, a moment a column.
 
-    python data_prep/microworld/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500
+    python data_prep/microworld/watch_regions.py --config configs/train_microworld.yaml \\
+        --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
 
-Trains as train.py does with the same words, and writes docs/figures/regions_over_time.svg and .png. The pictures are
-validation edits of things that have a look-alike beside them; no loss ever sees them.
+Trains as train.py does with the same words, and writes down what the predictor said of a few validation edits, most of
+things with a look-alike beside them; study_report.py draws it. No loss ever sees them.
 
-Shape letters: B pictures, N patches, C channels, H W pixels.
+Shape letters: B pictures, N patches.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import figures
-import numpy as np
 import torch
 from dissect import facts
 from known_edits import KnownEdits, known_edits
 from lightning.pytorch import Callback
-from study_report import save
 
-from regionedit import masks
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
+from regionedit.files import write_atomic
 from regionedit.training import train
 
 ALIKE = ("", "shape", "color", "color", "color and shape")
@@ -32,16 +30,15 @@ ALIKE = ("", "shape", "color", "color", "color and shape")
 
 @dataclass
 class WatchConfig(TrainConfig):
-    """Train and draw the regions of a few validation pictures at some steps.
+    """Train and write down the regions of a few validation pictures at some steps.
 
     Args:
         at_steps: when.
-        figures: folder of the figure.
+        results: JSON file, P by step.
     """
 
-    out: str = "outputs/watch_regions"
     at_steps: list[int] = field(default_factory=lambda: [1, 50, 100, 200, 400, 800, 1500])
-    figures: str = "docs/figures"
+    results: str = "docs/study/regions_over_time.json"
 
 
 class Snapshots(Callback):
@@ -84,20 +81,6 @@ def _suits(edit, alike: str) -> bool:
     return found["things"] > 2 and found["alike"] == alike
 
 
-def rows(known: KnownEdits, probability_BN: dict[int, torch.Tensor]) -> list[tuple]:
-    """As `figures.of_regions` wants them."""
-    size = tuple(known.source_BCHW.shape[-2:])
-    pictures_BHWC = (known.source_BCHW.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
-    maps = {
-        step: masks.upsample(p_BN, round(p_BN.shape[1] ** 0.5), size, "bilinear")[:, 0].numpy()
-        for step, p_BN in probability_BN.items()
-    }
-    return [
-        (picture_HWC, instruction, [(f"step {step:,}", map_BHW[b]) for step, map_BHW in maps.items()])
-        for b, (picture_HWC, instruction) in enumerate(zip(pictures_BHWC, known.instructions, strict=True))
-    ]
-
-
 def main() -> None:
     config = parse_command(WatchConfig)
     with errors_in_one_line("watch_regions.py"):
@@ -106,7 +89,8 @@ def main() -> None:
         train(config, [snapshots])
         if not snapshots.probability_BN:
             raise ValueError(f"out: the run in {config.out} is finished already; delete it to watch another")
-        save(figures.of_regions(rows(known, snapshots.probability_BN)), Path(config.figures), "regions_over_time")
+        told = {step: p_BN.round(decimals=3).tolist() for step, p_BN in snapshots.probability_BN.items()}
+        write_atomic(config.results, json.dumps(told).encode())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+"""Where each path from the picture back to the mask points, and how much of it is noise, before anything is learned.
+
+    python data_prep/microworld/gradient_paths.py --out docs/study/gradient_paths.json
+
+For held-out pictures whose truth is known, a constant soft mask m is composed along every path, and -dL/dm of the CLIP
+losses is held against the truth, as in landscape.py: does it point at the named thing, and are its largest cells the
+true ones? Two seeds of the generator's noise give two gradients; their cosine, each row less its mean, says how much of
+one would be there again. Two steps and latent masking for all, as the literal gradient has it.
+
+Shape letters: B pictures, C channels, H W pixels, N patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from known_edits import KnownEdits, chunks, known_edits
+from landscape import SOFT, clip_terms_of, largest, named_first, weighted
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from regionedit import masks
+from regionedit.command_line import load_config
+from regionedit.config import LossConfig, TrainConfig
+from regionedit.encoders import FrozenCLIP, load_encoders
+from regionedit.files import write_atomic
+from regionedit.generators import DifferentiableGenerator, load_generator, noise_seed
+from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
+
+BATCH = 16
+SEEDS = (0, 1)
+
+Compose = Callable[[KnownEdits, Tensor, list[int]], Tensor]
+"""Known edits, mask B1HW with gradient, seeds of the noise -> pictures BCHW."""
+
+
+def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
+    """By name; the first is what the shipped recipe uses and the last the paper to the letter."""
+
+    def proposal(part: KnownEdits, condition_B1HW: Tensor, seeds: list[int]) -> Tensor:
+        return generator.propose(part.source_BCHW, condition_B1HW.detach(), part.target_captions, seeds)
+
+    def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> Compose:
+        def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
+            condition = conditioned(mask_B1HW)
+            latents, finish = generator.begin_with_gradient(
+                part.source_BCHW, mask_B1HW, part.target_captions, seeds, gradient, condition
+            )
+            return finish(latents)
+
+        return run
+
+    def composite(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
+        return masks.composite(proposal(part, torch.ones_like(mask_B1HW), seeds), part.source_BCHW, mask_B1HW)
+
+    def composite_own(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
+        return masks.composite(proposal(part, mask_B1HW, seeds), part.source_BCHW, mask_B1HW)
+
+    def composite_decoded(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
+        with torch.no_grad():
+            source_BCHW = generator.decode(generator.source_latents(part.source_BCHW))
+        return masks.composite(proposal(part, torch.ones_like(mask_B1HW), seeds), source_BCHW, mask_B1HW)
+
+    return {
+        "composite, everything": composite,
+        "composite, everything, decoded source": composite_decoded,
+        "composite, the soft mask": composite_own,
+        "latent blend, everything": through("latent", torch.ones_like),
+        "latent blend, the soft mask": through("latent", lambda mask_B1HW: mask_B1HW),
+        "last step, the soft mask": through("last_step", lambda _: None),
+        "full, the soft mask (the paper)": through("full", lambda _: None),
+    }
+
+
+def pull(
+    clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, seed: int, what: str
+) -> Tensor:
+    """-dL/dm at the constant mask, [B, N]."""
+    found = []
+    for b in track(chunks(len(known.edits), BATCH), description=what):
+        part = known.rows(b)
+        mask_BN = torch.full((len(b), clip.grid**2), soft, requires_grad=True)
+        mask_B1HW = masks.upsample(mask_BN, clip.grid, tuple(part.source_BCHW.shape[-2:]))
+        composed_BCHW = compose(part, mask_B1HW, [noise_seed(seed, i) for i in b])
+        loss = weighted(clip_terms_of(clip, part, composed_BCHW), config).sum()
+        found.append(-torch.autograd.grad(loss, mask_BN)[0])
+    return torch.cat(found)
+
+
+def measure(
+    clip: FrozenCLIP, generator: DifferentiableGenerator, known: KnownEdits, config: LossConfig
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{path: {m: pointing, IoU of the largest cells, cosine between two seeds, mean size}}"""
+    truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
+    things = tuple(named_first(edit) for edit in known.edits)
+    found: dict[str, dict] = {}
+    for name, compose in paths(generator).items():
+        found[name] = {}
+        for soft in SOFT:
+            pulls = [pull(clip, known, config, compose, soft, seed, f"{name}, m = {soft}") for seed in SEEDS]
+            centred = [pull_BN - pull_BN.mean(1, keepdim=True) for pull_BN in pulls]
+            found[name][str(soft)] = {
+                "pointing": _mean(*(pointing(pull_BN, things, clip.grid) for pull_BN in pulls)),
+                "iou_of_largest": _mean(
+                    *(masks.mask_iou(largest(pull_BN, truth_BN.sum(1)), truth_BN) for pull_BN in pulls)
+                ),
+                "cosine_of_seeds": _mean(F.cosine_similarity(*centred)),
+                "size": _mean(*(pull_BN.abs().mean(1) for pull_BN in pulls)),
+            }
+    return found
+
+
+def _mean(*values_B: Tensor) -> float:
+    return round(float(torch.cat(values_B).nanmean()), 4)
+
+
+def show(found: dict[str, dict[str, dict[str, float]]], console: Console) -> None:
+    columns = [
+        f"m = {soft}: {score.replace('_', ' ')}" for soft in SOFT for score in found[next(iter(found))][str(soft)]
+    ]
+    table = Table("path", *columns, title="where -dL/dm points")
+    for name, row in found.items():
+        table.add_row(name, *(f"{value:.3f}" for soft in SOFT for value in row[str(soft)].values()))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose models and loss weights")
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument("--out", type=Path, default=Path("docs/study/gradient_paths.json"))
+    args = parser.parse_args()
+    config = load_config(TrainConfig, args.config)
+    clip, _ = load_encoders(config.encoders)
+    generator = load_generator(replace(config.generator, steps=2, masked_image="latent"))
+    known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
+    found = measure(clip, generator, known, config.loss)
+    write_atomic(args.out, json.dumps(found, indent=1).encode())
+    show(found, Console())
+
+
+if __name__ == "__main__":
+    main()
