@@ -129,7 +129,7 @@ microworld-next-scale: install  ## pre-train the tiny next-scale model, after mi
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)
-	for n in 1000 3000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
+	for n in 1000 3000 8000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
