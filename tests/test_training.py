@@ -21,7 +21,7 @@ from regionedit.config import LossConfig, TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.evaluation.charts import draw_curves
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, run, train
+from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, train
 from regionedit.training.callbacks import SaveAndStop
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores, pointing
@@ -196,29 +196,17 @@ class Watch(Callback):
         self.modes |= {m.training for network in networks for m in network.modules()}
 
 
-def watched(monkeypatch, *more: Callback):
-    original = run._trainer
-
-    def _trainer(config, module, out, resumed_at):
-        trainer = original(config, module, out, resumed_at)
-        trainer.callbacks[:0] = more
-        return trainer
-
-    monkeypatch.setattr(run, "_trainer", _trainer)
-
-
 def frozen_weights(module: RegionTraining) -> list[torch.Tensor]:
     clip, instruction_encoder, generator = module.frozen
     networks = [clip, instruction_encoder, *generator.modules.values()]
     return [t for n in networks for t in (*n.parameters(), *n.buffers())]
 
 
-def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, validation, monkeypatch):
+def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, validation):
     config = make(f"--data.validation={validation}", "--log.validate_every_steps=1000", "--log.pictures_every_steps=2")
     before = [t.clone() for t in frozen_weights(RegionTraining(config))]
     watch = Watch()
-    watched(monkeypatch, watch)
-    exported = train(config)
+    exported = train(config, [watch])
     assert watch.modes == {False}
     assert all(torch.equal(a, b) for a, b in zip(before, frozen_weights(watch.module), strict=True))
 
@@ -276,15 +264,13 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 4])
-def test_a_stopped_run_goes_on_as_if_never_stopped(make, tmp_path, monkeypatch, stop_at):
+def test_a_stopped_run_goes_on_as_if_never_stopped(make, tmp_path, stop_at):
     """12 samples in batches of 4: step 3 ends an epoch, so the stops lie before, at and after its end."""
     whole, parts = make("--max_steps=5"), make("--max_steps=5", f"--out={tmp_path / 'parts'}")
     train(whole)
-    with monkeypatch.context() as patch:
-        watched(patch, StopAt(stop_at))
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Stopped) as stopped:
-            train(parts)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped:
+        train(parts, [StopAt(stop_at)])
     assert stopped.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == handler
     assert not (Path(parts.out) / "region_predictor").exists()
@@ -318,7 +304,7 @@ def test_resuming_with_another_configuration_is_refused(make):
     train(make("--max_steps=3", "--log.every_steps=2"))
 
 
-def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(make, monkeypatch):
+def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(make):
     config = make("--max_steps=4", "--log.checkpoint_every_steps=2")
 
     class Crash(Callback):
@@ -326,10 +312,8 @@ def test_rows_after_the_checkpoint_of_a_killed_run_are_dropped(make, monkeypatch
             if trainer.global_step == 3:
                 raise KeyError("killed")
 
-    with monkeypatch.context() as patch:
-        watched(patch, Crash())
-        with pytest.raises(KeyError):
-            train(config)
+    with pytest.raises(KeyError):
+        train(config, [Crash()])
     assert sorted(logged(config)) == [1, 2, 3]
     train(config)
     steps = [int(line.split(",")[0]) for line in (Path(config.out) / "metrics.csv").read_text().splitlines()[1:]]
@@ -460,11 +444,10 @@ def test_region_scores_by_hand():
     assert scores.compute() == {}
 
 
-def test_a_signal_is_answered_after_the_step(make, monkeypatch):
+def test_a_signal_is_answered_after_the_step(make):
     config = make("--max_steps=5")
-    watched(monkeypatch, StopAt(1, signal.SIGINT))
     with pytest.raises(Stopped) as stopped:
-        train(config)
+        train(config, [StopAt(1, signal.SIGINT)])
     assert stopped.value.code == 130
     assert isinstance(SaveAndStop(Path(), 1), Callback)
 

@@ -39,7 +39,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     """Train until `max_steps` or `max_seconds`, or go on with what is in `config.out`.
 
     Args:
-        watchers: callbacks beside the run's own.
+        watchers: callbacks that are asked before the run's own.
 
     Returns:
         The exported region_predictor/ folder.
@@ -79,11 +79,11 @@ def _trainer(
     log = config.log
     scalars = Scalars(log.every_steps, config.data.global_batch)
     callbacks = [
+        *watchers,
         scalars,
         Bar(scalars),
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
-        *watchers,
     ]
     if config.profile:
         callbacks.append(Profile())
