@@ -83,7 +83,7 @@ def test_no_text_breaks_the_reader(text):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(st.characters(min_codepoint=32), min_size=1, max_size=40).filter(str.strip))
+@given(st.text(st.characters(codec="utf-8", min_codepoint=32), min_size=1, max_size=40).filter(str.strip))
 def test_any_line_comes_back(caption):
     assert read_answer(json.dumps({"keyword": caption}), Keyword).keyword == caption.strip()
 
