@@ -132,6 +132,8 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	for n in 1000 3000 8000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
+	$(PY) data_prep/make_proposals.py --config configs/train_microworld.yaml --data.train data/study/1000 \
+		--data.proposals data/study/proposals_1000 --data.proposal_rounds 8
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
 	$(PY) $(WORLD)/transfer.py --jobs 2
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2

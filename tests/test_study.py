@@ -45,7 +45,7 @@ def test_null_and_false_reach_the_command_line_as_they_are_spelt(study, tmp_path
 
 def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(study, tmp_path, monkeypatch):
     experiment = study.Experiment(
-        "name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--loss.area", "0"]}, [3], []
+        "name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--initial_region", "first-{seed}"]}, [3], []
     )
     calls = []
 
@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
     monkeypatch.setattr(study, "frozen_models", lambda base, overrides: {"clip": base})
     first = study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
     assert first == study.run(experiment, "a", 3, tmp_path / "work", tmp_path / "results")
-    assert len(calls) == 1 and calls[0][-6:-2] == ["--loss.area", "0", "--seed", "3"]
+    assert len(calls) == 1 and calls[0][-6:-2] == ["--initial_region", "first-3", "--seed", "3"]
     assert first["steps"] == 9 and first["validation"] == {"iou/local": 0.5}
     assert first["models"] == {"clip": "base.yaml"}
     assert [point["iou/local"] for point in first["curve"]] == [0.25, 0.5]

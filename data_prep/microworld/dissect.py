@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from known_edits import KnownEdits, chunks, known_edits
+from landscape import largest
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -113,22 +114,21 @@ def kind_of_failure(region_N: np.ndarray, true_N: np.ndarray) -> str:
 def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float) -> dict[str, dict[str, float]]:
     """Of local edits, by the neighbours of the thing: the share of cells inside the region, class of coverage by class,
     and the IoU if the region had as many cells as the truth, its likeliest ones (`ranked`)."""
-    covered_BN = masks.downsample(known.truth_B1HW, grid).numpy()
+    covered_BN = masks.downsample(known.truth_B1HW, grid)
+    true_BN = covered_BN > TRUTH_COVERAGE
+    ranked_B = masks.mask_iou(largest(probability_BN, true_BN.sum(1)), true_BN).numpy()
     alike = np.array([_neighbours(edit) for edit in known.edits])
     local = np.array([edit.operation in LOCAL_OPERATIONS for edit in known.edits])
     found = {}
     for kind in ("alone", "no look-alike", "same shape", "same colour", "both"):
         chosen = local & (alike == kind)
-        covered, p = covered_BN[chosen], probability_BN.numpy()[chosen]
+        covered, p = covered_BN.numpy()[chosen], probability_BN.numpy()[chosen]
         classes = {"nothing of it": covered <= COVERED[0]} | {
             f"{low:.0%} to {high:.0%}": (covered > low) & (covered <= high)
             for low, high in zip(COVERED[:-1], COVERED[1:], strict=True)
         }
         found[kind] = {name: round(float((p[rows] > threshold).mean()), 4) for name, rows in classes.items()}
-        ranked = [
-            iou(_likeliest(p_N, int(t_N.sum())), t_N) for p_N, t_N in zip(p, covered > TRUTH_COVERAGE, strict=True)
-        ]
-        found[kind] |= {"ranked": round(float(np.mean(ranked)), 4), "cases": int(chosen.sum())}
+        found[kind] |= {"ranked": round(float(ranked_B[chosen].mean()), 4), "cases": int(chosen.sum())}
     return found
 
 
@@ -136,12 +136,6 @@ def _neighbours(edit: Edit) -> str:
     found = facts(edit)
     names = {"": "no look-alike", "shape": "same shape", "color": "same colour", "color and shape": "both"}
     return "alone" if found["things"] == 1 else names[found["alike"]]
-
-
-def _likeliest(p_N: np.ndarray, count: int) -> np.ndarray:
-    chosen = np.zeros(len(p_N), bool)
-    chosen[np.argsort(-p_N, kind="stable")[:count]] = True
-    return chosen
 
 
 def show(rows: pd.DataFrame, console: Console) -> None:

@@ -42,7 +42,7 @@ class Experiment:
         name: file name of the YAML.
         question: what is asked, a sentence.
         base: training configuration that all variants start from.
-        overrides: for all variants, as on train.py's command line.
+        overrides: for all variants, as on train.py's command line; `{seed}` stands for the run's seed.
         variants: name -> overrides.
         seeds: each variant is run with every one.
         beside: runs of other experiments to compare with, `experiment/variant`.
@@ -120,6 +120,7 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
         return json.loads(file.read_text())
     out = work / experiment.name / f"{variant}-{seed}"
     overrides = [*experiment.overrides, *experiment.variants[variant]]
+    overrides = [value.replace("{seed}", str(seed)) for value in overrides]
     command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
     run_logged(command, out / "train.log")
     step, scores, curve = last_validation(out / "metrics.csv")
