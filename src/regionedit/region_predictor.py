@@ -139,7 +139,9 @@ class RegionPredictor(
         norm: LayerNorm of the patches, the instruction, and the inputs of self-attention and MLP.
         positions: a learned vector per patch, added to the patches; on another square grid (a CLIP of the same family
             at a higher resolution) they are interpolated. Residual, norm and positions together more than doubled the
-            IoU that 100 supervised steps reach (.67 against .29 on an 8x8 grid).
+            IoU that 100 supervised steps reach (.67 against .29 on an 8x8 grid). Learned through the generator, 1,500
+            steps, one seed: .51 with all three, .26 without residual, .53 without norm, .54 without positions, .04 with
+            none (`paper`).
         mlp_width: hidden width of the MLP; 0 means D.
         initial_probability: about what an untrained predictor says everywhere.
 
