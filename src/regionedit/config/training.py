@@ -46,8 +46,8 @@ class SaversConfig:
         frozen_convolutions: the generator's convolutions do not keep their inputs, which only weights that learn need.
         checkpoint: networks whose activations are not kept but computed again on the way back: `unet`, `autoencoder`,
             `clip`. Saves more, costs their forward pass once more.
-        compile: torch.compile the U-Net and the decoder: a step of the microworld that makes its proposal takes 0.83 to 0.94
-            of the time, the first one 80 s more (minutes at full size).
+        compile: torch.compile the U-Net and the decoder: a step of the microworld that makes its proposal takes 0.83
+            to 0.94 of the time, the first one 80 s more.
     """
 
     chunk: int = 0
