@@ -9,7 +9,7 @@ decoder, nothing is cached, no saver, eager. Weights have the same precision and
 Microworld, `train_step_composite`: proposals made at each step, composed in pixels, latents and captions cached, and
 `train_step_compiled`, the same with U-Net and decoder compiled (target: at least 3 times); `train_step_stored`: stored
 proposals, captions cached (at least 12 times). What is cached or stored is not counted, nor is compiling: each system's
-first step is untimed, and its seconds are printed. Figures are medians over rounds in which all take turns.
+first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
 
 Full size, `train_step_{preset}_full_size`: each preset beside `full_size_step.literal` of exact512; a GPU also tells
 peak memory and the model's operations as a share of the GPU's peak (target: 40 % for paper256).
