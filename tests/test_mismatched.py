@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from regionedit.microworld.splits import sample
+
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_the_share_of_pictures_moves_and_none_is_lost(script, share):
@@ -17,3 +19,13 @@ def test_another_run_draws_the_same(script):
     mismatched = script("mismatched")
     first, second = (mismatched.shuffled(50, 0.5, np.random.default_rng(7)) for _ in range(2))
     assert (first == second).all()
+
+
+def test_a_negative_keeps_its_picture_and_asks_for_what_is_not_its_own(script):
+    edits = [sample("train", 0, i) for i in range(4)]
+    first, second, third, fourth = script("mismatched").negatives(edits, np.array([0, 3, 2, 1]))
+    assert (first, third) == (edits[0], edits[2])
+    assert (second.instruction, fourth.instruction) == (edits[3].instruction, edits[1].instruction)
+    for negative, edit in ((second, edits[1]), (fourth, edits[3])):
+        assert negative.source == edit.source
+        assert negative.target_caption == negative.source_caption == edit.source_caption
