@@ -19,6 +19,7 @@ from regionedit.command_line import load_config
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig, TrainConfig
 from tests import tiny_models
 from tests.pairs import SIZE, write_pairs
+from tests.tiny_sams import write_sam
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "data_prep"
@@ -89,7 +90,7 @@ def tiny_dino_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sam_dir(tmp_path_factory) -> Path:
     """SamModel folder, 32 px."""
-    return tiny_models.write_sam(tmp_path_factory.mktemp("sam"))
+    return write_sam(tmp_path_factory.mktemp("sam"))
 
 
 @pytest.fixture(scope="session")

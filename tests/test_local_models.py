@@ -12,7 +12,7 @@ from regionedit.config import DescribeConfig
 from regionedit.describe import require_describer
 from regionedit.describe.chat import Chat
 from regionedit.describe.local_models import LanguageModel, VisionLanguageModel
-from tests.tiny_models import write_language_model, write_vision_language_model
+from tests.tiny_language_models import write_language_model, write_vision_language_model
 
 CHATS = [Chat("You write.", "one"), Chat("You write.", "a much longer question than the other one")]
 

@@ -25,8 +25,8 @@ from regionedit.masks import divide, grow, mask_iou, shift
 from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditRequest, Region
-from tests import tiny_models
 from tests.segmenters import ColourSegmenter
+from tests.tiny_sams import write_sam2
 
 SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 18, 20, 9), Thing("square", "blue", 46, 44, 10)))
 CAPTIONS = Captions("a red circle", "a blue circle")
@@ -45,7 +45,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def tiny_sam2_dir(tmp_path_factory):
-    return tiny_models.write_sam2(tmp_path_factory.mktemp("sam2"))
+    return write_sam2(tmp_path_factory.mktemp("sam2"))
 
 
 @pytest.fixture(params=["tiny_sam_dir", "tiny_sam2_dir"])
