@@ -1,87 +1,38 @@
-"""Evaluation: every metric on two hand-made cases, every case scored or listed, one run from end to end."""
+"""Evaluation: every case scored or listed, one run from end to end, what is refused."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from rich.console import Console
 
-from data_prep.microworld.pack import pack
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
+from regionedit.config import EditConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import (
     BASELINES,
     best_validation_threshold,
     marked_by_truth,
-    with_chance_box,
 )
-from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.region_metrics import RegionIoUBest
 from regionedit.evaluation.run import evaluate, make_metrics
-from regionedit.evaluation.scoring import interval, summarise
-from regionedit.microworld.edits import Edit
-from regionedit.microworld.renderer import coverage, render
-from regionedit.microworld.scene import Background, Scene, Thing
-from regionedit.microworld.truth import truth_mask
-from regionedit.records import Captions, EditCase, EditRequest
+from regionedit.microworld.renderer import coverage
+from tests.evaluations import COUNT, evaluation_config, pack_cases
 from tests.shards import write_shards
 
-CIRCLE = Thing("circle", "red", 16, 16, 10)
-SQUARE = Thing("square", "blue", 48, 48, 10)
-GROUND = Background("white", "plain")
-COUNT = 8
 SECOND = "test-000000001"
-
-
-def picture(scene: Scene) -> Image.Image:
-    return Image.fromarray(render([scene])[0])
-
-
-def pack_cases(folder: Path, count: int) -> Path:
-    pack("test", count, folder, workers=1, seed=0, shard_size=100)
-    return folder
-
-
-def make_case(edit: Edit) -> EditCase:
-    captions = Captions(edit.source_caption, edit.target_caption)
-    return EditCase(
-        id=edit.operation,
-        request=EditRequest(picture(edit.source), edit.instruction, captions=captions, id=edit.operation),
-        operation=edit.operation,
-        truth_mask=Image.fromarray((truth_mask(edit) * 255).round().astype(np.uint8)),
-        truth_image=picture(edit.target),
-        truth=edit,
-    )
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir):
-    from regionedit.region_predictor import RegionPredictor
-
     folder = tmp_path_factory.mktemp("evaluation")
-    torch.manual_seed(0)
-    RegionPredictor(dim=32, grid=4, heads=2).save_pretrained(folder / "region_predictor")
-    return EvaluateConfig(
-        data=str(pack_cases(folder / "benchmark", COUNT)),
-        out=str(folder / "out"),
-        batch=4,
-        device="cpu",
-        encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
-        generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1, guidance=1.0),
-        region=RegionConfig(checkpoint=str(folder / "region_predictor"), sam=str(tiny_sam_dir)),
-        validation=str(write_shards(folder / "validation", (6,), truth=True)),
-        judge=f"local-dir:{tiny_judge_dir}",
-        dino=str(tiny_dino_dir),
+    return evaluation_config(
+        folder, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
     )
 
 
@@ -91,172 +42,6 @@ def finished(config):
     config = replace(config, baselines=list(BASELINES), edited_baselines=["truth", "clip_similarity"])
     console = Console(record=True, width=140, file=open("/dev/null", "w"))
     return config, evaluate(config, console), console.export_text()
-
-
-# ---------------------------------------------------------------------------------------------------- metrics
-
-REMOVE = make_case(
-    Edit(
-        operation="remove",
-        instruction="remove the red circle",
-        source_caption="a red circle and a blue square on a plain white background",
-        target_caption="a blue square on a plain white background",
-        source=Scene(GROUND, (CIRCLE, SQUARE)),
-        target=Scene(GROUND, (SQUARE,)),
-        named=0,
-    )
-)
-ADD = make_case(
-    Edit(
-        operation="add",
-        instruction="add a green square right of the red circle",
-        source_caption="a red circle on a plain white background",
-        target_caption="a red circle and a green square right of the red circle on a plain white background",
-        source=Scene(GROUND, (CIRCLE,)),
-        target=Scene(GROUND, (CIRCLE, Thing("square", "green", 48, 16, 10))),
-        added=1,
-        anchor=0,
-        relation="right of",
-    )
-)
-
-
-def box(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    out = np.zeros((64, 64), np.float32)
-    out[y0:y1, x0:x1] = 1
-    return out
-
-
-# Remove: the region is the left upper quarter (4 of 16 cells, all of which the circle of radius 10 covers by more than
-# a quarter) and the picture came back as the truth. Add: the right upper quarter, alike, and the picture unchanged.
-TWO = (
-    Outcome(REMOVE, REMOVE.truth_image, box(0, 0, 32, 32), box(0, 0, 32, 32)),
-    Outcome(ADD, ADD.request.image, box(32, 0, 64, 32), box(32, 0, 64, 32)),
-)
-CIRCLE_PIXELS = int((truth_mask(REMOVE.truth) > 0.5).sum())
-ADDED_PIXELS = int((truth_mask(ADD.truth) > 0.5).sum())
-ADDED_L1 = np.abs(np.asarray(ADD.truth_image, float) - np.asarray(ADD.request.image, float)).mean() / 255
-NAN = math.nan
-EXPECTED = {
-    "region_iou": (1.0, 1.0),
-    "region_iou_best": (1.0, NAN),
-    "region_iou_pixel": (CIRCLE_PIXELS / 1024, ADDED_PIXELS / 1024),
-    "mask_iou": (CIRCLE_PIXELS / 1024, ADDED_PIXELS / 1024),
-    "region_precision": (1.0, 1.0),
-    "region_recall": (1.0, 1.0),
-    "region_area": (0.25, 0.25),
-    "pointing": (1.0, NAN),
-    "pointing_chance": (0.5, NAN),
-    "add_inside": (NAN, 1.0),
-    "add_size_ratio": (NAN, 1024 / ADDED_PIXELS),
-    "add_present": (NAN, 0.0),
-    "background_iou": (NAN, NAN),
-    "edit_success": (1.0, 0.0),
-    "outside_change": (0.0, 0.0),
-    "outside_truth_change": (0.0, 0.0),
-    "l1": (0.0, ADDED_L1),
-    "clip_image": (1.0, None),
-    "clip_text": (None, None),
-    "clip_direction": (None, 0.0),
-    "dino": (1.0, None),
-}
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_the_microworlds_metrics_on_two_cases(name, config):
-    """None stands for a value that only the (random) judge knows: finite and a cosine."""
-    metric = METRICS[name].from_config(replace(config, grid=4))
-    metric.update(TWO[:1])
-    metric.update(TWO[1:])
-    values = metric.values().tolist()
-    for value, expected in zip(values, EXPECTED[name], strict=True):
-        if expected is None:
-            assert -1 <= value <= 1
-        else:
-            assert value == pytest.approx(expected, abs=1e-5, nan_ok=True)
-    if not all(math.isnan(value) for value in values):
-        assert metric.compute() == pytest.approx(np.nanmean(values))
-
-
-def test_a_region_without_a_picture_has_no_picture_scores(config):
-    region = [replace(TWO[0], picture=None)]
-    for name, kind in METRICS.items():
-        metric = kind.from_config(replace(config, grid=4))
-        metric.update(region)
-        assert kind.of_region or metric.values().isnan().all(), name
-
-
-def test_outside_change_is_seen_where_neither_region_reaches(config):
-    spoilt = np.asarray(REMOVE.truth_image).copy()
-    spoilt[63, 0] = 255 - spoilt[63, 0]
-    outcome = replace(TWO[0], picture=Image.fromarray(spoilt))
-    metric = METRICS["outside_change"].from_config(config)
-    metric.update([outcome])
-    change = np.abs(np.asarray(outcome.picture, float) - np.asarray(REMOVE.request.image, float)).mean(-1) / 255
-    outside = (outcome.mask == 0) & (outcome.truth == 0)
-    assert metric.compute() == pytest.approx(change[outside].mean(), rel=1e-5)
-    assert metric.compute() > 0
-
-
-def test_the_sources_own_grid_is_preferred_to_means(config):
-    patches = np.zeros((4, 4), np.float32)
-    patches[0, 0] = 1
-    metric = METRICS["region_area"].from_config(replace(config, grid=4))
-    metric.update([replace(TWO[0], patches=patches)])
-    assert metric.compute() == pytest.approx(1 / 16)
-
-
-def test_pointing_of_a_flat_map_is_chance():
-    flat = np.full((64, 64), 0.3, np.float32)
-    assert METRICS["pointing"].point(flat, coverage(REMOVE.truth.source), 0) == pytest.approx(0.5)
-    towards_square = box(32, 32, 64, 64)
-    assert METRICS["pointing"].point(towards_square, coverage(REMOVE.truth.source), 0) == 0
-
-
-def test_background_region_is_compared_with_all_but_the_things(config):
-    edit = replace(REMOVE.truth, operation="background", named=None, target=Scene(Background("black", "plain"), ()))
-    case = replace(REMOVE, operation="background", truth=edit)
-    metric = METRICS["background_iou"].from_config(config)
-    rest = (coverage(edit.source).max(0) < 0.5).astype(np.float32)
-    metric.update([Outcome(case, None, rest, rest), Outcome(case, None, rest, np.ones_like(rest))])
-    assert metric.values().tolist() == pytest.approx([1.0, rest.mean()])
-
-
-def test_best_threshold_is_one_for_the_whole_set():
-    metric = RegionIoUBest(4)
-    low, high = TWO[0].probability * 0.2, TWO[0].probability * 0.4
-    metric.update([replace(TWO[0], probability=low), replace(TWO[0], probability=np.maximum(high, 0.1))])
-    assert 0.1 <= metric.best_threshold() < 0.2
-    assert metric.values().tolist() == [1.0, 1.0]
-
-
-def test_interval():
-    rng = np.random.default_rng(0)
-    found = interval(rng.normal(5, 1, 400))
-    assert found["low"] < found["mean"] < found["high"]
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 / math.sqrt(400), rel=0.2)
-    assert interval(np.array([0.5]))["low"] is None
-    assert interval(np.ones(3)) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3}
-
-
-def test_headline_metrics_are_taken_over_the_headline_operations_alone():
-    metrics = {name: METRICS[name] for name in ("region_iou", "edit_success")}
-    rows = pd.DataFrame(
-        {
-            "operation": ["remove", "remove", "add", "add"],
-            "seen": ["seen", "unseen", "seen", "seen"],
-            "failed": [None, None, None, "no room"],
-            "note": [None, "64x64, the source has 32x32", None, None],
-            "region_iou": [0.8, 0.6, 0.1, NAN],
-            "edit_success": [1.0, 1.0, 0.0, NAN],
-        }
-    )
-    found = summarise(rows, metrics, ["seen"], ("remove",))
-    assert found["n"] == 4 and found["failed"] == found["other_size"] == 1
-    assert found["metrics"]["region_iou"]["mean"] == pytest.approx(0.7)
-    assert found["metrics"]["edit_success"]["mean"] == pytest.approx(2 / 3)
-    assert found["by"]["operation"]["add"]["metrics"]["region_iou"]["mean"] == pytest.approx(0.1)
-    assert found["by"]["seen"]["seen"]["metrics"]["region_iou"]["mean"] == pytest.approx(0.8)
 
 
 # ---------------------------------------------------------------------------------------------------- benchmarks
@@ -282,12 +67,6 @@ def test_a_damaged_benchmark_is_named(spoil, tmp_path):
         (folder / "cases.jsonl").write_text('{"id": "x"}\n')
     with pytest.raises(ValueError, match="^data: .*cases.jsonl"):
         list(BENCHMARKS["microworld"](folder))
-
-
-def test_the_chance_box_does_not_move_and_covers_a_ninth():
-    first, second = with_chance_box(REMOVE).mask, with_chance_box(REMOVE).mask
-    assert first.tobytes() == second.tobytes()
-    assert np.asarray(first).mean() / 255 == pytest.approx(1 / 9, abs=0.01)
 
 
 # ---------------------------------------------------------------------------------------------------- the whole run

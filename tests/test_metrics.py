@@ -1,7 +1,7 @@
 """Every metric by numbers worked out by hand: tiny pictures, invented embeddings, masks one can count.
 
-Metrics by embeddings and of regions have files of their own, the microworld's are in test_evaluation.py; together they
-cover METRICS.
+Metrics by embeddings and of regions have files of their own, the microworld's are in test_microworld_metrics.py;
+together they cover METRICS.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from regionedit.evaluation.metrics import NEEDS
 from regionedit.evaluation.outcomes import Outcome
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
-from tests.test_evaluation import EXPECTED as MICROWORLD
+from tests.test_microworld_metrics import EXPECTED as MICROWORLD
 
 BACKGROUND = [f"background_{name}{variant}" for name in ("psnr", "ssim", "mse", "lpips") for variant in ("", "_pie")]
 

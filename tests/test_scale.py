@@ -12,7 +12,7 @@ from regionedit.data.loader import TrainLoader
 from regionedit.data.plan import EpochPlan
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import Stopped, train
-from tests.test_training import StopAt, command, logged
+from tests.training_runs import StopAt, command, logged
 
 NODES, GPUS, WORKERS = 64, 8, 8
 RANKS = NODES * GPUS

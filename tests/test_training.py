@@ -1,11 +1,8 @@
-"""Training on tiny random models: every path carries gradient, frozen stays frozen, stopping loses nothing."""
+"""Training runs on tiny random models: frozen stays frozen, stopping loses nothing, two processes equal one."""
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,16 +13,16 @@ from lightning.pytorch import Callback
 from PIL import Image
 
 from regionedit import losses
-from regionedit.command_line import load_config, save_config
+from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
-from regionedit.data.datamodule import PairsDataModule
 from regionedit.evaluation.charts import draw_curves
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training import NotFinite, RegionTraining, Stopped, check_step, train
+from regionedit.training import NotFinite, RegionTraining, Stopped, train
 from regionedit.training.callbacks import SaveAndStop
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores, pointing
-from tests.pairs import SIZE, write_pairs
+from tests.pairs import write_pairs
+from tests.training_runs import StopAt, batch_for, command, logged
 
 
 @pytest.fixture(scope="module")
@@ -36,149 +33,6 @@ def validation(tmp_path_factory):
 @pytest.fixture
 def make(tiny_train):
     return tiny_train
-
-
-def logged(config: TrainConfig, name: str = "train/loss") -> dict[int, float]:
-    rows = [line.split(",") for line in (Path(config.out) / "metrics.csv").read_text().splitlines()[1:]]
-    return {int(step): float(value) for step, key, value in rows if key == name}
-
-
-def batch_for(config: TrainConfig):
-    data = PairsDataModule(config.data, config.seed, config.max_steps)
-    return next(iter(data.train_dataloader()))
-
-
-# ---------------------------------------------------------------- every path from loss to predictor
-
-
-@pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
-@pytest.mark.parametrize("estimator", ["null", "straight_through", "binary_concrete"])
-def test_every_weight_gets_a_finite_gradient_on_every_path(make, gradient, estimator):
-    mask = "predicted" if gradient in ("last_step", "full") else "predicted_hard"
-    config = make(f"--step.gradient={gradient}", f"--step.estimator={estimator}", f"--step.proposal_mask={mask}")
-    module = RegionTraining(config)
-    loss, _ = losses.total(module.step(batch_for(config), 0)[0], config.loss)
-    loss.backward()
-    for name, weight in module.predictor.named_parameters():
-        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().sum() > 0, name
-    for network in module.frozen[:2]:
-        assert all(p.grad is None for p in network.parameters())
-    assert all(p.grad is None for network in module.frozen[2].modules.values() for p in network.parameters())
-
-
-@pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
-@pytest.mark.parametrize("term", ["clip_guidance", "clip_direction", "clip_structure"])
-def test_each_clip_loss_alone_reaches_the_region(make, gradient, term):
-    """No other term may hide a cut path: what CLIP sees must pull at P."""
-    others = {"clip_guidance", "clip_direction", "clip_structure"} - {term}
-    config = make(
-        f"--step.gradient={gradient}", "--step.proposal_mask=predicted", "--loss.alpha=0", "--loss.area=0",
-        "--loss.entropy=0", *(f"--loss.{other}=0" for other in others),
-    )  # fmt: skip
-    module = RegionTraining(config)
-    loss, terms = losses.total(module.step(batch_for(config), 0)[0], config.loss)
-    loss.backward()
-    assert list(terms) == [term]
-    gradient = module.predictor.cross_attention.query.weight.grad
-    assert gradient.isfinite().all() and gradient.abs().sum() > 0
-
-
-@pytest.mark.parametrize("mask", ["predicted", "predicted_hard", "random_hard", "everything", "half"])
-def test_what_conditions_the_proposal(make, mask):
-    config = make(f"--step.proposal_mask={mask}", "--step.explore=0.5")
-    module, batch = RegionTraining(config), batch_for(config)
-    probability_BN = torch.linspace(0.1, 0.9, 16).expand(4, 16).clone().requires_grad_()
-    made = module._proposal_mask(batch, probability_BN, 0)
-    assert made.shape == (4, 1, SIZE, SIZE) and not made.requires_grad
-    hard = set(made.unique().tolist()) <= {0.0, 1.0}
-    assert hard == (mask in ("predicted_hard", "random_hard", "everything"))
-    if mask == "predicted_hard":  # never less than what is predicted; everything where it explores
-        several = [module._proposal_mask(batch, torch.zeros(4, 16), epoch).mean((1, 2, 3)) for epoch in range(4)]
-        assert set(torch.cat(several).tolist()) == {0.0, 1.0}
-        assert (made[:, 0].reshape(4, 4, 8, 4, 8).amin((2, 4)).flatten(1) >= (probability_BN > 0.5).float()).all()
-    again = dataclasses.replace(batch, keys=batch.keys[::-1])
-    if mask == "random_hard":
-        assert torch.equal(module._proposal_mask(again, probability_BN, 0), made.flip(0))
-        assert not torch.equal(module._proposal_mask(batch, probability_BN, 1), made)
-
-
-def test_an_empty_region_shows_clip_the_source_itself(make):
-    config = make()
-    module = RegionTraining(config)
-    with torch.no_grad():
-        module.predictor.mlp[-1].weight.zero_()
-        module.predictor.mlp[-1].bias.fill_(-1e9)
-    module._composing_mask = lambda probability_BN, keys, epoch: torch.zeros_like(probability_BN)
-    outputs, pictures = module.step(batch_for(config), 0)
-    assert torch.equal(pictures["composed"], pictures["source"])
-    assert torch.equal(outputs.result_BD, outputs.source_BD)
-    _, terms = losses.total(outputs, config.loss)
-    assert terms["clip_direction"].abs().max() == 0 and terms["clip_structure"].abs().max() == 0
-
-
-def test_noise_belongs_to_the_sample_not_to_its_place(make):
-    config = make("--step.proposal_mask=random_hard")
-    module, batch = RegionTraining(config), batch_for(config)
-    order = [2, 0, 3, 1]
-    moved = dataclasses.replace(
-        batch,
-        images_BCHW=batch.images_BCHW[order],
-        **{
-            name: tuple(getattr(batch, name)[i] for i in order)
-            for name in ("keys", "instructions", "source_captions", "target_captions")
-        },
-    )
-    with torch.no_grad():
-        (a, pictures), (b, moved_pictures) = module.step(batch, 0), module.step(moved, 0)
-        later = module.step(batch, 1)[1]
-    torch.testing.assert_close(b.probability_BN, a.probability_BN[order])
-    assert (moved_pictures["proposal"] - pictures["proposal"][order]).abs().max() <= 1 / 255
-    assert (later["proposal"] - pictures["proposal"]).abs().max() > 1 / 255
-
-
-# ---------------------------------------------------------------- what is refused before anything is loaded
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (["--step.gradient=full"], "step.proposal_mask"),
-        (["--step.gradient=latent", "--data.proposals=x"], "data.proposals"),
-        (["--generator.name=nothing", "--step.gradient=full"], "generator.name"),
-        (["--encoders.clip=local-dir:/nowhere"], "encoders.clip"),
-        (["--data.train=/nowhere"], "data.train"),
-        (["--data.global_batch=1000"], "data.global_batch"),
-        (["--initial_region=/nowhere"], "initial_region"),
-        (["--trainer.max_epochs=3"], "trainer.max_epochs"),
-        (["--trainer.colour=red"], "trainer"),
-        (["--log.wandb_project=x"], "log.wandb_project"),
-    ],
-)
-def test_a_configuration_that_cannot_work_names_the_field(make, changes, message):
-    with pytest.raises(ValueError, match=message):
-        train(make(*changes))
-
-
-def test_stored_proposals_need_no_generator(make, pairs):
-    config = make(f"--data.proposals={pairs / 'proposals'}", "--generator.path=/nowhere")
-    check_step(config)
-    train(config)
-    assert len(logged(config)) == 2
-
-
-def test_a_warm_start_asks_no_generator_and_then_it_does(make, monkeypatch):
-    asked = []
-    original = RegionTraining._propose
-    monkeypatch.setattr(
-        RegionTraining, "_propose", lambda self, *a: asked.append(self.global_step) or original(self, *a)
-    )
-    config = make("--step.warm_steps=2", "--loss.region_contrast=1", "--max_steps=4")
-    train(config)
-    assert asked == [2, 3]
-    assert sorted(logged(config, "train/region_contrast")) == [1, 2]
-    assert sorted(logged(config, "train/clip_direction")) == [3, 4]
-    with pytest.raises(ValueError, match="loss.region_contrast"):
-        check_step(make("--step.warm_steps=2"))
 
 
 # ---------------------------------------------------------------- a run
@@ -250,17 +104,6 @@ def test_weight_zero_for_f_sem_leaves_it_untrained(make):
     """DDP without a search for unused parameters would otherwise wait for ever."""
     module = RegionTraining(make("--loss.alpha=0"))
     assert not any(p.requires_grad for p in module.predictor.semantic.parameters())
-
-
-class StopAt(Callback):
-    """Sends this process a signal after a step."""
-
-    def __init__(self, step: int, number: int = signal.SIGTERM):
-        self.step, self.number = step, number
-
-    def on_train_batch_start(self, trainer, module, batch, batch_index):
-        if trainer.global_step == self.step - 1:
-            os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 4])
@@ -371,15 +214,6 @@ def test_a_profile_tells_where_the_time_of_the_steps_went(make, capsys):
 
 
 # ---------------------------------------------------------------- the command, and more than one process
-
-
-def command(config: TrainConfig, tmp_path: Path, *more: str) -> subprocess.Popen:
-    save_config(config, tmp_path / "given.yaml")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "train.py", "--config", str(tmp_path / "given.yaml"), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
 
 
 def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
