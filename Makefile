@@ -124,8 +124,8 @@ microworld-masked-token: install  ## pre-train the tiny masked-token generator, 
 	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 47 --threads 1
 
 microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
-	$(PY) $(WORLD)/pretrain_next_scale.py --part tokenizer --minutes 8 --threads 1
-	$(PY) $(WORLD)/pretrain_next_scale.py --part transformer --minutes 52 --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part tokenizer --minutes 8 --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --minutes 52 --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)
@@ -135,6 +135,7 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	$(PY) data_prep/make_proposals.py --config configs/train_microworld.yaml --data.train data/study/1000 \
 		--data.proposals data/study/proposals_1000 --data.proposal_rounds 8
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
+	for p in 10 30; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --negatives --out data/study/negatives_$$p || exit 1; done
 	$(PY) $(WORLD)/transfer.py --jobs 2
 	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
 	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2

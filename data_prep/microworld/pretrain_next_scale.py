@@ -1,7 +1,7 @@
 """Pre-trains the microworld's next-scale model from scratch: first its tokens, then the transformer that predicts them.
 
-    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --minutes 10 --threads 1
-    python data_prep/microworld/pretrain_next_scale.py --part transformer --minutes 35 --threads 1
+    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --minutes 8 --threads 1
+    python data_prep/microworld/pretrain_next_scale.py --part transformer --out outputs/next_scale --threads 1
 
 Tokens as VAR's: an autoencoder whose features are quantised from coarse to fine with one codebook, whose entries
 follow the mean of what chose them. The transformer learns what in-painting asks of it: into a picture, behind a random
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from known_edits import by_operation, known_edits, pictures, successes
 from pretrain_inpaint import DRILL, TEXT_DROPOUT, arithmetic, held_out_pictures, presence, scene_pool, signed
-from pretraining import Schedule, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
 from safetensors.torch import load_file, save_file
 from scene_pool import GROUP, ScenePool, shape_group
 from torch import Tensor, nn
@@ -225,22 +225,14 @@ def pasted_rows(count: int) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, learning_rate=0.0, minutes=52.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument("--out", type=Path, default=Path("checkpoints/microworld/next_scale"), help="folder to write")
-    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
     parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="has CLIP's tower")
-    parser.add_argument("--minutes", type=float, required=True, help="wall time of training")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
-    parser.add_argument("--learning_rate", type=float, default=0.0, help="0: 2e-3 for the tokenizer, 1e-3 else")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="with which edits are counted")
     parser.add_argument("--temperature", type=float, default=0.2, help="with which edits are counted")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 
 
