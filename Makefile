@@ -113,8 +113,8 @@ inpaint-lane:
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
 	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 62 --threads 1 --batch 16
 
-microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: 76 minutes of one core
-	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 72 --threads 1
+microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: two and a half hours of one core
+	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 145 --threads 1
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1

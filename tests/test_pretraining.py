@@ -283,3 +283,12 @@ def test_pairs_of_pictures_are_edits_of_the_whole_world(script):
     same_B1hw = (pairs.before_BChw == pairs.after_BChw).all(1, keepdim=True)
     assert 0 < pairs.changed_B1hw.float().mean() < 1
     assert not same_B1hw[pairs.changed_B1hw > 0].all()
+
+
+def test_what_an_instruct_pix2pix_is_not_given(script):
+    """Nothing, no picture, all, nothing to do; where there is no text but a picture, that one stays."""
+    ip2p = script("pretrain_ip2p")
+    no_text, no_picture, stays = ip2p.left_out(torch.tensor([0.0, 0.049, 0.05, 0.099, 0.1, 0.849, 0.851, 0.999]))
+    assert no_text.tolist() == [True, True, False, False, False, False, True, True]
+    assert no_picture.tolist() == [True, True, True, True, False, False, False, False]
+    assert stays.tolist() == [False] * 6 + [True] * 2
