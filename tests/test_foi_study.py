@@ -23,10 +23,13 @@ def asked(script, foi_study):
 
 def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, asked, script):
     target_BCHW = script("known_edits").pictures([edit.target for edit in asked.known.edits])
-    found = foi_study.scores(target_BCHW, asked.known)
+    found = foi_study.scores(target_BCHW, asked.known, asked.known.source_BCHW)
     assert found["success"] == 1 and found["change_outside_truth"] < 1e-3
-    unchanged = foi_study.scores(asked.known.source_BCHW, asked.known)
+    decoded_BCHW = (asked.known.source_BCHW + 0.1).clamp(0, 1)
+    unchanged = foi_study.scores(asked.known.source_BCHW, asked.known, decoded_BCHW)
     assert unchanged["success"] == 0 and unchanged["change_outside_truth"] == 0
+    assert 0 < unchanged["own_change_outside_truth"] <= 0.1
+    assert foi_study.scores(decoded_BCHW, asked.known, decoded_BCHW)["own_change_outside_truth"] == 0
 
 
 def test_attention_is_scored_by_threshold(foi_study):
@@ -46,5 +49,11 @@ def test_one_small_run(foi_study, asked, tiny_edit_config, tmp_path, monkeypatch
     generator = GeneratorConfig("instruct_pix2pix", path, size=64, steps=4, guidance=2.0, attention_resolution=8)
     found = foi_study.study(replace(tiny_edit_config, generator=generator), asked)
     assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
-    assert list(found["edits"]) == ["plain", "FoI, attention", "FoI, learned", "FoI, truth"]
+    assert list(found["edits"]) == [
+        "the source, encoded and decoded",
+        "plain",
+        "FoI, attention",
+        "FoI, learned",
+        "FoI, truth",
+    ]
     assert found["edits"]["plain"] != found["edits"]["FoI, truth"]

@@ -38,7 +38,10 @@ from regionedit.training.scores import LOCAL_OPERATIONS
 BATCH = 32
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PLAIN = {"modulation": False, "disentangle": False, "start": 1.0}
-FOI = {"modulation": True, "disentangle": True, "start": 0.8}
+FOI = {"modulation": True, "disentangle": True, "disentangle_until": 0.75, "start": 0.8}
+TO_THE_END = "FoI from pure noise, disentangled to the end"
+UNDER_EVERY_MASK = ("FoI", TO_THE_END, "latents blended")  # the others under the true region alone
+LASTING = FOI | {"start": 1.0, "disentangle_until": 1.0}
 # Figure 6 of the paper, and what it leaves out.
 VARIANTS: dict[str, dict] = {
     "plain": PLAIN,
@@ -48,7 +51,14 @@ VARIANTS: dict[str, dict] = {
     "FoI without disentangling": FOI | {"disentangle": False},
     "FoI disentangled to the end": FOI | {"disentangle_until": 1.0},
     "FoI from pure noise": FOI | {"start": 1.0},
+    TO_THE_END: LASTING,
+    "FoI from pure noise without modulation": FOI | {"start": 1.0, "modulation": False},
+    f"{TO_THE_END}, without modulation": LASTING | {"modulation": False},
     "latents blended": PLAIN | {"latent_blend": True},
+    "plain, guidance 4": PLAIN | {"guidance": 4.0},
+    f"{TO_THE_END}, guidance 4": LASTING | {"guidance": 4.0},
+    "plain, guidance 7.5": PLAIN | {"guidance": 7.5},
+    f"{TO_THE_END}, guidance 7.5": LASTING | {"guidance": 7.5},
 }
 
 
@@ -86,12 +96,24 @@ def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: s
     return torch.cat(made)
 
 
-def scores(edited_BCHW: Tensor, known: KnownEdits) -> dict[str, float]:
-    """Success, also by operation, and the mean absolute change where the truth does not reach."""
+@torch.no_grad()
+def round_trip(generator: InstructPix2Pix, known: KnownEdits) -> Tensor:
+    """The sources encoded and decoded: what an edit in latents can at best leave as it was, BCHW in [0, 1]."""
+    vae = generator.pipeline.vae
+    latent_BCyx = vae.encode((known.source_BCHW * 2 - 1).to(vae.dtype)).latent_dist.mode()
+    return (vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1).float()
+
+
+def scores(edited_BCHW: Tensor, known: KnownEdits, decoded_BCHW: Tensor) -> dict[str, float]:
+    """Success, also by operation, and the mean absolute change where the truth does not reach: from the source, and
+    from the source as the autoencoder decodes it, which is the change that the model made."""
     success_B = successes(edited_BCHW, known)
-    outside = change_where((known.truth_B1HW == 0).float(), edited_BCHW, known)
+    kept_B1HW = (known.truth_B1HW == 0).float()
+    outside = change_where(kept_B1HW, edited_BCHW, known)
+    own = change_where(kept_B1HW, edited_BCHW, replace(known, source_BCHW=decoded_BCHW))
     by = {f"success/{operation}": share for operation, share in by_operation(success_B, known).items()}
-    return {"success": float(success_B.mean()), "change_outside_truth": outside} | by
+    means = {"success": float(success_B.mean()), "change_outside_truth": outside, "own_change_outside_truth": own}
+    return means | by
 
 
 def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, float]:
@@ -123,12 +145,14 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
         longer = replace(config, generator=replace(config.generator, mask_steps=steps))
         found = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
         attention[f"first {steps} steps"] = attention_scores(found, asked.known.truth_B1HW)
-    edits = {}
+    decoded_BCHW = round_trip(editor.models.generator, asked.known)
+    edits = {"the source, encoded and decoded": scores(decoded_BCHW, asked.known, decoded_BCHW)}
     for name, changes in VARIANTS.items():
-        for mask, mask_B1HW in masks_by_name.items():
+        for mask in masks_by_name if name in UNDER_EVERY_MASK else ("truth",):
             title = name if name.startswith("plain") else f"{name}, {mask}"
-            if title not in edits:
-                edits[title] = scores(repaint(generator(changes), asked, mask_B1HW, title), asked.known)
+            edits[title] = scores(
+                repaint(generator(changes), asked, masks_by_name[mask], title), asked.known, decoded_BCHW
+            )
     return {"attention": attention, "edits": edits}
 
 

@@ -15,7 +15,7 @@ def _attention() -> GeneratorConfig:
         path=f"{MICROWORLD}/ip2p",
         steps=10,
         start=0.8,
-        guidance=4.0,
+        guidance=2.5,
         attention_resolution=16,
     )
 
