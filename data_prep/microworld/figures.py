@@ -50,7 +50,7 @@ def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(runs)), [name.replace("_", " ") for name in runs])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(runs) - 0.5, -0.5)
     return figure
 
 
