@@ -10,17 +10,8 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny_models import (
-    IMAGE_SIZE,
-    WIDTH,
-    chat_tokenizer,
-    clip_text_config,
-    clip_tokenizer,
-    stir,
-    write_inpaint,
-    write_t5,
-    write_vision_language_model,
-)
+from tests.tiny_language_models import chat_tokenizer, write_vision_language_model
+from tests.tiny_models import IMAGE_SIZE, WIDTH, clip_text_config, clip_tokenizer, stir, write_inpaint, write_t5
 
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
