@@ -16,7 +16,14 @@ import torch
 import yaml
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, RegionConfig, TrainConfig
+from regionedit.config import (
+    EditConfig,
+    EncodersConfig,
+    EvaluateConfig,
+    GeneratorConfig,
+    RegionConfig,
+    TrainConfig,
+)
 from tests import tiny_models
 from tests.pairs import SIZE, write_pairs
 from tests.tiny_sams import write_sam
@@ -157,3 +164,32 @@ def tiny_train(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
         return load_config(TrainConfig, overrides=[*base, *changes])
 
     return make
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """The working folder where evaluations are compared, with a protocol of its own."""
+    from tests.evaluation_folders import known_benchmarks
+
+    return known_benchmarks(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def both(place) -> list[Path]:
+    """Two evaluations by that protocol, `ours` and `theirs`."""
+    from tests.evaluation_folders import A, B, evaluation
+
+    return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
+
+
+@pytest.fixture(scope="module")
+def tiny_evaluate_config(
+    tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
+) -> EvaluateConfig:
+    """A whole evaluation in small."""
+    from tests.evaluations import evaluation_config
+
+    folder = tmp_path_factory.mktemp("evaluation")
+    return evaluation_config(
+        folder, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
+    )

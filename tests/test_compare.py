@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,17 +14,9 @@ from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.comparability import read_evaluations
 from regionedit.evaluation.comparison import numbers
 from regionedit.evaluation.scoring import interval
-from tests.evaluation_folders import PROTOCOL, A, B, cells, evaluation, known_benchmarks, scores, shown
+from tests.evaluation_folders import PROTOCOL, A, B, cells, evaluation, scores, shown
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
-    return known_benchmarks(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def both(place) -> list[Path]:
-    return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def test_columns_stand_in_the_protocols_order_with_its_titles(both):

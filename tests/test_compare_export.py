@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,17 +16,9 @@ from rich.console import Console
 from regionedit.evaluation.compare import main
 from regionedit.evaluation.export import latex, markdown, to_csv, to_latex, to_markdown, write_tables
 from regionedit.evaluation.tables import TextTable, by_group, comparison, evaluation_tables, print_table
-from tests.evaluation_folders import A, B, evaluation, known_benchmarks, scores
+from tests.evaluation_folders import B, scores
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
-    return known_benchmarks(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def both(place) -> list[Path]:
-    return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def test_the_command_writes_and_prints_everything(both, place, capsys):

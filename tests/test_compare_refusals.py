@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from regionedit.evaluation.comparability import NOT_COMPARED, differences, read_evaluations
 from regionedit.evaluation.compare import compare, main
 from regionedit.evaluation.protocols import Protocol
-from tests.evaluation_folders import PROTOCOL, A, B, evaluation, known_benchmarks, shown
+from tests.evaluation_folders import PROTOCOL, A, B, evaluation, shown
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
-    return known_benchmarks(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def both(place) -> list[Path]:
-    return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.mark.parametrize(

@@ -22,18 +22,15 @@ from regionedit.evaluation.baselines import (
 )
 from regionedit.evaluation.run import evaluate, make_metrics
 from regionedit.microworld.renderer import coverage
-from tests.evaluations import COUNT, evaluation_config, pack_cases
+from tests.evaluations import COUNT, pack_cases
 from tests.shards import write_shards
 
 SECOND = "test-000000001"
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir):
-    folder = tmp_path_factory.mktemp("evaluation")
-    return evaluation_config(
-        folder, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
-    )
+def config(tiny_evaluate_config):
+    return tiny_evaluate_config
 
 
 @pytest.fixture(scope="module")

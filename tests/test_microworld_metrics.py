@@ -20,7 +20,6 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask
 from regionedit.records import Captions, EditCase, EditRequest
-from tests.evaluations import evaluation_config
 
 CIRCLE = Thing("circle", "red", 16, 16, 10)
 SQUARE = Thing("square", "blue", 48, 48, 10)
@@ -44,11 +43,8 @@ def make_case(edit: Edit) -> EditCase:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir):
-    folder = tmp_path_factory.mktemp("evaluation")
-    return evaluation_config(
-        folder, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
-    )
+def config(tiny_evaluate_config):
+    return tiny_evaluate_config
 
 
 REMOVE = make_case(

@@ -14,17 +14,9 @@ from scipy.special import softmax
 
 from regionedit.evaluation.scoring import interval
 from regionedit.evaluation.system_pairs import soft_max
-from tests.evaluation_folders import A, B, cells, evaluation, known_benchmarks, scores, shown
+from tests.evaluation_folders import A, B, cells, evaluation, scores, shown
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
-    return known_benchmarks(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def both(place) -> list[Path]:
-    return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def test_paired_differences_are_over_the_cases_in_both(place):

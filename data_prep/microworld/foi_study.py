@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, successes
+from pretrain_inpaint import round_trip
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -96,14 +97,6 @@ def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: s
     return torch.cat(made)
 
 
-@torch.no_grad()
-def round_trip(generator: InstructPix2Pix, known: KnownEdits) -> Tensor:
-    """The sources encoded and decoded: what an edit in latents can at best leave as it was, BCHW in [0, 1]."""
-    vae = generator.pipeline.vae
-    latent_BCyx = vae.encode((known.source_BCHW * 2 - 1).to(vae.dtype)).latent_dist.mode()
-    return (vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1).float()
-
-
 def scores(edited_BCHW: Tensor, known: KnownEdits, decoded_BCHW: Tensor) -> dict[str, float]:
     """Success, also by operation, and the mean absolute change where the truth does not reach: from the source, and
     from the source as the autoencoder decodes it, which is the change that the model made."""
@@ -145,7 +138,8 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
         longer = replace(config, generator=replace(config.generator, mask_steps=steps))
         found = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
         attention[f"first {steps} steps"] = attention_scores(found, asked.known.truth_B1HW)
-    decoded_BCHW = round_trip(editor.models.generator, asked.known)
+    # what an edit in latents can at best leave as it was
+    decoded_BCHW = round_trip(pipeline.vae, asked.known.source_BCHW * 2 - 1) / 2 + 0.5
     edits = {"the source, encoded and decoded": scores(decoded_BCHW, asked.known, decoded_BCHW)}
     for name, changes in VARIANTS.items():
         for mask in masks_by_name if name in UNDER_EVERY_MASK else ("truth",):

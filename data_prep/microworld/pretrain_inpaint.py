@@ -115,10 +115,15 @@ def held_out_pictures(count: int) -> Tensor:
     return signed(render(scenes))
 
 
+@torch.no_grad()
+def round_trip(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> Tensor:
+    """Pictures in [-1, 1], encoded and decoded."""
+    return autoencoder.decode(autoencoder.encode(pictures_BCHW).latent_dist.mode()).sample.clamp(-1, 1)
+
+
 def psnr(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> float:
     """Mean over pictures of the peak signal-to-noise ratio of a round trip, dB."""
-    with torch.no_grad():
-        back_BCHW = autoencoder.decode(autoencoder.encode(pictures_BCHW).latent_dist.mode()).sample.clamp(-1, 1)
+    back_BCHW = round_trip(autoencoder, pictures_BCHW)
     error_B = ((back_BCHW - pictures_BCHW) / 2).square().mean((1, 2, 3))
     return float((-10 * error_B.log10()).mean())
 
