@@ -11,7 +11,8 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-sam microworld-masked-token microworld-next-scale fetch-models clip-lane inpaint-lane study study-report
+	microworld-ip2p microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
+	fetch-models clip-lane inpaint-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -105,7 +106,6 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: 90
 clip-lane:
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 72 --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
-	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
@@ -115,6 +115,9 @@ inpaint-lane:
 
 microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: two and a half hours of one core
 	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 145 --threads 1
+
+microworld-qwen: install  ## pre-train the tiny language model: 80 minutes of one core
+	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
