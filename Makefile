@@ -21,7 +21,7 @@ OMP_NUM_THREADS=1 $(PY) data_prep/make_proposals.py --config $(1) --parts 2 --pa
 endef
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make .venv with the pinned packages (Python 3.11)
 

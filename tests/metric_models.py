@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny_models import CONTEXT, WIDTH, clip_tokenizer
+from tests.tiny_models import WIDTH
+from tests.tiny_tokenizers import CONTEXT, clip_tokenizer
 
 
 def write_dino_224(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.shards import _png, write_instructions, write_tar
-from tests.tiny_models import WORDS
+from tests.tiny_tokenizers import WORDS
 
 SIZE = 32
 

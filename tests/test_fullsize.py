@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from benchmarks import full_size_models
 from data_prep.fetch_models import MODELS
 from tests.shards import _png, write_instructions, write_tar
-from tests.tiny_models import clip_tokenizer, write_t5
+from tests.tiny_models import write_t5
+from tests.tiny_tokenizers import clip_tokenizer
 
 CLIP, T5, INPAINT, *_ = MODELS
 LIMIT_GB = 20

@@ -7,7 +7,7 @@ import pytest
 from regionedit.keywords import find_keyword, keyword_place
 from regionedit.records import EditRequest, Instruction
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
-from tests.tiny_models import CONTEXT, clip_tokenizer
+from tests.tiny_tokenizers import CONTEXT, clip_tokenizer
 
 
 @pytest.mark.parametrize(

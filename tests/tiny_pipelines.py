@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from tests.tiny_language_models import chat_tokenizer, write_vision_language_model
-from tests.tiny_models import IMAGE_SIZE, WIDTH, clip_text_config, clip_tokenizer, stir, write_inpaint, write_t5
+from tests.tiny_models import IMAGE_SIZE, WIDTH, clip_text_config, stir, write_inpaint, write_t5
+from tests.tiny_tokenizers import clip_tokenizer
 
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,

@@ -1,0 +1,88 @@
+"""What every mask gets at the end: it grows, shrinks, moves or softens, whichever source it is from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from regionedit.config import RegionConfig
+from regionedit.editor import Editor
+from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources.finish import finish
+from regionedit.masks import grow, shift
+from regionedit.records import EditRequest, Region
+
+PICTURE = Image.new("RGB", (24, 24))
+
+
+def unasked():
+    pytest.fail("loaded")
+
+
+def square(top=8, left=8, side=8) -> torch.Tensor:
+    mask_B1HW = torch.zeros(1, 1, 24, 24)
+    mask_B1HW[..., top : top + side, left : left + side] = 1
+    return mask_B1HW
+
+
+def asked(seed: int = 0) -> list[EditRequest]:
+    return [EditRequest(PICTURE, "x", seed=seed, id="a")]
+
+
+def finished(**config) -> torch.Tensor:
+    return finish(Region(square(), square()), RegionConfig(**config), asked()).mask_B1HW
+
+
+def test_masks_grow_shrink_and_move():
+    assert torch.equal(finished(), square())
+    assert torch.equal(finished(grow=2), square(6, 6, 12)) and torch.equal(finished(grow=-2), square(10, 10, 4))
+    assert torch.equal(grow(torch.ones(1, 1, 5, 5), -2), torch.ones(1, 1, 5, 5))  # the border is no edge
+    assert torch.equal(shift(square(), 3, -2), square(6, 11)) and not shift(square(), 30, 0).any()
+    assert torch.equal(shift(square(0, 0, 8), -4, -4), square(0, 0, 4))
+    soft = finished(grow=2, feather=2.0)
+    assert ((soft > 0) == (square(6, 6, 12) > 0)).all() and (soft < 1).any() and soft.max() == 1
+
+
+def test_jitter_is_the_requests_own():
+    moved = [finish(Region(square(), square()), RegionConfig(jitter=3), asked(seed)).mask_B1HW for seed in range(12)]
+    again = [finish(Region(square(), square()), RegionConfig(jitter=3), asked(seed)).mask_B1HW for seed in range(12)]
+    assert all(torch.equal(a, b) for a, b in zip(moved, again, strict=True))
+    places = {tuple(mask[0, 0].nonzero()[0].tolist()) for mask in moved}
+    assert len(places) > 5 and all(5 <= row <= 11 and 5 <= column <= 11 for row, column in places)
+    assert all(mask.sum() == 64 for mask in moved)
+    with pytest.raises(ValueError, match="region.jitter: -1"):
+        load_mask_source("everything", RegionConfig(jitter=-1), unasked, unasked)
+
+
+def test_parts_follow_the_mask():
+    left, right = square(), square()
+    left[..., 12:], right[..., :12] = 0, 0
+    region = Region(square(), square(), torch.cat([left, right], 1))
+    for config in (RegionConfig(grow=3), RegionConfig(jitter=4), RegionConfig(grow=1, feather=2.0)):
+        after = finish(region, config, asked(1))
+        assert torch.equal(after.per_instruction_BKHW.amax(1, keepdim=True), after.mask_B1HW)
+        assert ((after.per_instruction_BKHW > 0).sum(1) <= 1).all()
+        first, second = after.per_instruction_BKHW[0].flatten(1).sum(1).tolist()
+        assert first == pytest.approx(second, rel=0.4)
+
+
+def test_an_editor_can_ask_for_a_region_that_is_left_as_it_is(tiny_edit_config):
+    models = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(grow=2))).models
+    asked, images_BCHW = [EditRequest(PICTURE, "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
+    assert models.mask_source("drawn") is models.mask_source("drawn", RegionConfig(grow=2))
+    for finder, wanted in (
+        (models.mask_source("drawn"), square(6, 6, 12)),
+        (models.mask_source("drawn", RegionConfig()), square()),
+    ):
+        assert torch.equal(finder.find(images_BCHW, asked, [None]).mask_B1HW, wanted)
+
+
+def test_every_source_is_finished_alike():
+    request = EditRequest(PICTURE, "x", box=(8, 8, 16, 16))
+    found = load_mask_source("drawn", RegionConfig(grow=2), unasked, unasked).find(
+        torch.zeros(1, 3, 24, 24), [request], [None]
+    )
+    assert torch.equal(found.mask_B1HW, square(6, 6, 12)) and torch.equal(found.probability_B1HW, square())
