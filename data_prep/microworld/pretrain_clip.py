@@ -1,6 +1,6 @@
 """Pre-trains the microworld's CLIP from scratch: picture-caption pairs and the contrastive loss, nothing else.
 
-    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 72
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 70
     python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --minutes 12
 
 Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. With
@@ -146,7 +146,7 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 
 
 def main() -> None:
-    parser = arguments(__doc__, minutes=72.0, learning_rate=1e-3)
+    parser = arguments(__doc__, minutes=70.0, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the arithmetic")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")

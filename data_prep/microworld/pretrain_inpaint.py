@@ -1,7 +1,7 @@
 """Pre-trains the microworld's in-painter from scratch: first its autoencoder, then U-Net and text encoder.
 
     python data_prep/microworld/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
-    python data_prep/microworld/pretrain_inpaint.py --part unet --minutes 62 --threads 1 --batch 16
+    python data_prep/microworld/pretrain_inpaint.py --part unet --minutes 58 --threads 1 --batch 16
 
 Built as the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction, scaled-linear
 betas, CLIP's frozen text tower, the masked picture encoded, hard random masks drawn independently of what the picture
