@@ -7,6 +7,14 @@ import torch
 from regionedit.generators.inpaint_latents import guessed
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 
+PREDICTIONS = {
+    "DDIMScheduler": ("epsilon", "v_prediction", "sample"),
+    "PNDMScheduler": ("epsilon", "v_prediction"),  # it knows no clean predictions
+    "DPMSolverMultistepScheduler": ("epsilon", "v_prediction", "sample"),
+    "LCMScheduler": ("epsilon", "v_prediction", "sample"),
+    "EulerDiscreteScheduler": ("epsilon", "v_prediction", "sample"),
+}
+
 
 class Pipeline:
     """All that a guess needs of one."""
@@ -30,14 +38,12 @@ def told(scheduler, predict):
     return guess.latents, clean
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize(
-    "name", ["DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler", "LCMScheduler", "EulerDiscreteScheduler"]
+    ("name", "kind"),
+    [(name, kind) for name, kinds in PREDICTIONS.items() for kind in kinds],
 )
 def test_a_perfect_prediction_points_at_the_clean_latent(name, kind):
     """Noised by the scheduler itself; what is predicted follows from the definitions."""
-    if (name, kind) == ("PNDMScheduler", "sample"):
-        pytest.skip("PNDM knows no clean predictions")
     settings = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
     scheduler = getattr(diffusers, name)(prediction_type=kind, **settings)
 

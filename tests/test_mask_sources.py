@@ -17,6 +17,7 @@ from regionedit.mask_sources.finish import finish
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
+from tests.segmenters import unasked
 
 COMPARERS = [name for name, kind in GENERATORS.items() if issubclass(kind, TextComparer)]
 """Generators that every source can be used with."""
@@ -49,10 +50,6 @@ def source(encoders, generators, attention, tiny_region_dir, tiny_sam_dir):
         return load_mask_source(name, RegionConfig(**models, **config), encoders, generators[generator])
 
     return load
-
-
-def unasked():
-    pytest.fail("loaded")
 
 
 def requests(width: int, height: int, count: int = 2, instructions="make the circle blue") -> list[EditRequest]:
