@@ -104,14 +104,14 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: 90
 	$(MAKE) -j2 clip-lane inpaint-lane
 
 clip-lane:
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 70 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 68 --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
 	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 4 --threads 1
 
 inpaint-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
 	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
-	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 58 --threads 1 --batch 16
+	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 57 --threads 1 --batch 16
 
 microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: two and a half hours of one core
 	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 145 --threads 1
