@@ -68,7 +68,7 @@ test-data: install  ## data at scale: kill loops, Ray on this machine (installs 
 	$(PY) -m pytest -m slow tests/test_killed_instructions.py tests/test_whole_way.py
 
 bench: export HF_HUB_OFFLINE := 1
-bench: install  ## speed and cost beside named baselines: benchmarks/results.json, RESULTS.md
+bench: install microworld-data  ## speed and cost beside named baselines, 50 minutes: benchmarks/results.json, RESULTS.md
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
@@ -85,6 +85,7 @@ bench: install  ## speed and cost beside named baselines: benchmarks/results.jso
 	$(PY) -m benchmarks.crop
 	$(PY) -m benchmarks.adapter_overhead
 	$(PY) -m benchmarks.pipeline_memory
+	$(PY) -m benchmarks.race
 
 lint: install  ## style
 	$(PY) -m ruff check .
