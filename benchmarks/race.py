@@ -27,13 +27,7 @@ from benchmarks.results import record
 
 IOU, POINTING = 0.50, 0.80
 SAMPLES, SHARD = 4000, 250
-OURS = (
-    "--config=configs/train_demo.yaml",
-    "--generator.steps=3",
-    "--step.upsample=bilinear",
-    "--max_seconds=0",
-    "--max_steps=900",
-)
+OURS = ("--config=configs/train_demo.yaml", "--max_seconds=0", "--max_steps=900")
 LITERAL = (
     "--config=configs/train_microworld.yaml",
     "--data.proposals=null",
