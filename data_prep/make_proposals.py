@@ -36,7 +36,7 @@ from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
-from regionedit.training.proposal_masks import SETTINGS, proposal_mask
+from regionedit.proposal_masks import SETTINGS, proposal_mask
 
 STORABLE = ("everything", "random_hard", "half")
 

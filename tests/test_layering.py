@@ -32,7 +32,7 @@ LEVELS = {
         "results",
         "seams",
     },
-    1: {"encoders", "attention", "losses", "frozen_conv"},
+    1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks"},
     2: {"region_predictor", "generators"},
     3: {"describe", "mask_sources", "crop_and_stitch"},
     4: {"models", "data"},
@@ -120,6 +120,12 @@ def test_slow_libraries_are_imported_when_they_are_used(file):
     if unit(file) == "training" or place(file).endswith("data/datamodule.py"):
         slow -= LIGHTNING  # their classes inherit from Lightning's
     assert not slow, f"{place(file)} imports {sorted(slow)} at once"
+
+
+@pytest.mark.parametrize("file", python_files(ROOT / "data_prep"), ids=place)
+def test_preparing_data_does_not_wait_for_lightning(file):
+    """Its import takes four seconds of every process."""
+    assert "training" not in used_units(file)
 
 
 def test_configuration_and_records_need_no_torch():

@@ -19,10 +19,10 @@ from lightning.pytorch import LightningModule
 
 from regionedit import losses, masks
 from regionedit.generators import DifferentiableGenerator, noise_seed
+from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs
 from regionedit.training.judging import Judged, judge
 from regionedit.training.networks import check_step, load_frozen, load_predictor
-from regionedit.training.proposal_masks import proposal_mask
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
 

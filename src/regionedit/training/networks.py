@@ -13,8 +13,8 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
+from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training.proposal_masks import check_stored
 
 if TYPE_CHECKING:
     from regionedit.config import TrainConfig
