@@ -122,7 +122,7 @@ def test_slow_libraries_are_imported_when_they_are_used(file):
     assert not slow, f"{place(file)} imports {sorted(slow)} at once"
 
 
-@pytest.mark.parametrize("file", python_files(ROOT / "data_prep"), ids=place)
+@pytest.mark.parametrize("file", sorted((ROOT / "data_prep").glob("*.py")), ids=place)
 def test_preparing_data_does_not_wait_for_lightning(file):
     """Its import takes four seconds of every process."""
     assert "training" not in used_units(file)
