@@ -43,7 +43,7 @@ demo: install  ## learn where to edit from captions alone, edit, measure: output
 
 test: export HF_HUB_OFFLINE := 1
 test: install  ## the suite, without network or GPU: at most ten minutes from a cold clone
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 test-slow: export HF_HUB_OFFLINE := 1
 test-slow: install  ## what takes minutes, test-fullsize included

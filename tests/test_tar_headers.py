@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +41,7 @@ def test_the_same_members_as_tarfile(tmp_path_factory, members, kind, mtime):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("mtime", [0, time.time()])  # webdataset writes fractions, for which pax has its own headers
+@pytest.mark.parametrize("mtime", [0, 1.5])  # webdataset writes fractions, for which pax has its own headers
 def test_an_ordinary_shard_needs_no_tarfile(tmp_path, monkeypatch, kind, mtime):
     members = [(f"{i:09d}.{suffix}", b"x" * 700 * i) for i in range(4) for suffix in ("jpg", "txt", "json")]
     write(tmp_path / "a.tar", members, kind, mtime)
