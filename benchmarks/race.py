@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.results import record
 
 IOU, POINTING = 0.50, 0.80
-SAMPLES, SHARD = 3000, 250
+SAMPLES, SHARD = 3000, 250  # shards that two processes share equally
 OURS = (
     "--config=configs/train_demo.yaml",
     "--max_seconds=0",
