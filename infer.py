@@ -120,7 +120,7 @@ def run(config: InferConfig) -> int:
     if isinstance(outcome, EditFailure):
         return _say(f"the edit failed: {outcome.reason}", 1)
     outcome.save(config.out)
-    print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}")
+    print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}; {editor.computes}")
     return 0
 
 
@@ -181,7 +181,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     failed = [item for item in items if item.failure]
     before = len(items) - len(shares) - len(failed)
     average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
-    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failed)} failed")
+    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failed)} failed; {editor.computes}")
     if not failed:
         return 0
     first = f"first {failed[0].id}: {failed[0].failure}"

@@ -3,7 +3,7 @@
     python -m benchmarks.crop [--steps 1]
 
 `crop_1024`: a 1,024 px picture with a region of 1/16 of its area, on Stable Diffusion 1.5 in-painting at full size with
-random weights in bfloat16: seconds for the whole picture at 1,024 px, and through a window of 512 px, in the same run.
+random weights: seconds for the whole picture at 1,024 px, and through a window of 512 px, in the same run.
 `crop_1024_counted`: operations of the same at 50 steps, on the meta device. Target: 3 times faster.
 
 `large_picture`: memory beyond the models' while a picture of 4,000 x 6,000 px is edited with the shipped models under a
@@ -28,6 +28,7 @@ from benchmarks.region_cost import generation_operations
 from benchmarks.results import record
 from regionedit.config import CropConfig, GeneratorConfig
 from regionedit.crop_and_stitch import boxes_of, paint
+from regionedit.device import pick_precision
 from regionedit.records import Captions, EditRequest, Region
 
 SIDE, WINDOW, REGION = 1024, 512, (400, 500, 656, 756)
@@ -36,9 +37,9 @@ KNOWN = torch.zeros(SIDE, SIDE)
 KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
 
 
-def painter(size: int, context: float, steps: int, device: str, precision: str):
+def painter(size: int, context: float, steps: int, device: str):
     """A call that paints the region of a random picture."""
-    config = GeneratorConfig(size=size, steps=steps, guidance=7.5, precision=precision)
+    config = GeneratorConfig(size=size, steps=steps, guidance=7.5, precision=pick_precision("auto", device))
     generator = build_generator(config, device)
     captions, request = Captions("a", "b"), EditRequest(None, "make it red")
 
@@ -66,7 +67,7 @@ def large_picture() -> None:
     """Prints bytes: resident with the models loaded, and the most while a large picture is edited."""
     from regionedit.editor import Editor
 
-    editor = Editor.from_config("configs/edit_microworld.yaml")
+    editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
     editor = Editor(replace(editor.config, crop=CropConfig(context=1.5)), editor.models)
     pattern = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     captions = Captions("a red circle", "a blue circle")
@@ -96,8 +97,8 @@ def main() -> None:
     record("large_picture", (most - before) / 1e9, before / 1e9, "GB beyond the models, beside the process with them")
     assert boxes_of(KNOWN, 1.5, WINDOW) == [(272, 372, 784, 884)]
     record("crop_1024_counted", counted(SIDE), counted(WINDOW), "TFLOP, whole picture to window", "counted")
-    whole = seconds(painter(SIDE, 0, args.steps, "cpu", "bfloat16"))
-    window = seconds(painter(WINDOW, 1.5, args.steps, "cpu", "bfloat16"))
+    whole = seconds(painter(SIDE, 0, args.steps, "cpu"))
+    window = seconds(painter(WINDOW, 1.5, args.steps, "cpu"))
     record("crop_1024", whole, window, f"s at {args.steps} steps, whole picture to window")
 
 

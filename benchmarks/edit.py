@@ -39,7 +39,7 @@ def edits_per_second(count: int) -> tuple[float, float]:
     """Of the editor and of the plain pipeline, in turns."""
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
-    editor = Editor.from_config("configs/edit_microworld.yaml")
+    editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
     settings = editor.config.generator
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(
         settings.path, safety_checker=None, dtype=getattr(torch, settings.precision)

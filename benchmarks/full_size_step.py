@@ -14,6 +14,7 @@ from torch import nn
 from benchmarks import full_size_models
 from regionedit.command_line import load_config
 from regionedit.config import GeneratorConfig, SaversConfig, TrainConfig
+from regionedit.device import pick_precision
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
 from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.records import TrainBatch
@@ -53,7 +54,7 @@ def build(config: TrainConfig, device: str) -> RegionTraining:
         clip_model, instruction_model = full_size_models.clip_model(), full_size_models.instruction_model()
     import open_clip
 
-    dtype = getattr(torch, config.encoders.precision)
+    dtype = getattr(torch, pick_precision(config.encoders.precision, device))
     tokens = full_size_models.FixedTokens(INSTRUCTION_TOKENS)
     clip = FrozenCLIP(clip_model.to(dtype), open_clip.get_tokenizer(full_size_models.CLIP)).to(device)
     instruction = FrozenInstructionEncoder(instruction_model.to(dtype), tokens, INSTRUCTION_TOKENS + 1)
@@ -69,7 +70,9 @@ def build_generator(config: GeneratorConfig, device: str) -> StableDiffusion:
         modules: dict[str, nn.Module] = full_size_models.inpaint_modules()
         if config.decoder is not None:
             modules["decoder"] = full_size_models.tiny_decoder()
-    modules = {name: module.to(getattr(torch, config.precision)) for name, module in modules.items()}
+    modules = {
+        name: module.to(getattr(torch, pick_precision(config.precision, device))) for name, module in modules.items()
+    }
     return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
 
 

@@ -44,6 +44,7 @@ from regionedit.data.shards import BadSample, ShardReader
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import StableDiffusion, load_generator, require_generator
+from regionedit.precision import settle_training
 
 
 @dataclass
@@ -77,6 +78,7 @@ def cache_features(config: FeaturesConfig) -> int:
         OSError: no room, no permission; finished shards stay.
     """
     _check(config)
+    config = settle_training(config, pick_device(config.device))
     folder = Path(config.data.features)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     reader = ShardReader(manifest, config.data.image_size)

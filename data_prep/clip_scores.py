@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from sidecars import read_instructions
 
 from regionedit.data.index import PICTURES, index_tar
-from regionedit.device import pick_device
+from regionedit.device import pick_device, pick_precision
 from regionedit.encoders import FrozenCLIP
 from regionedit.files import write_atomic
 from regionedit.images import to_tensor, upright_rgb
@@ -42,8 +42,9 @@ class ClipScores:
     def __init__(self, config: FilterConfig):
         self.config = config
         self._clip: FrozenCLIP | None = None
-        encoders = config.encoders
-        self._model = identify(encoders.clip, encoders.clip_pretrained) | {"precision": encoders.precision}
+        self._device = pick_device(config.device)
+        self._precision = pick_precision(config.encoders.precision, self._device)
+        self._model = identify(config.encoders.clip, config.encoders.clip_pretrained) | {"precision": self._precision}
 
     def measure(self, folder: Path, shard: str, digest: str, found: Measurements) -> dict[str, np.ndarray]:
         """SCORES of a shard, float32 [S], NaN where a sample is flawed or has no target caption yet.
@@ -92,8 +93,8 @@ class ClipScores:
     def clip(self) -> FrozenCLIP:
         if self._clip is None:
             encoders = self.config.encoders
-            loaded = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.precision)
-            self._clip = loaded.to(pick_device(self.config.device))
+            loaded = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, self._precision)
+            self._clip = loaded.to(self._device)
         return self._clip
 
     def _texts(self, texts: list[str]) -> torch.Tensor:

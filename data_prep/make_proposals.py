@@ -36,6 +36,7 @@ from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
+from regionedit.precision import settle_training
 from regionedit.proposal_masks import SETTINGS, proposal_mask
 
 STORABLE = ("everything", "random_hard", "half")
@@ -73,6 +74,7 @@ def make_proposals(config: ProposalsConfig) -> int:
         )
     if not 0 <= config.part < config.parts:
         raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
+    config = settle_training(config, config.device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     _same_settings(config, out / SETTINGS)
@@ -89,6 +91,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     ]
     if not missing:
         return 0
+    print(f"proposals on {config.device} in {config.generator.precision}", flush=True)
     generator = load_generator(config.generator, config.device)
     reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
     columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -38,6 +38,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch):
+    """`precision: auto` is float32 in tests, whatever the processor, so that their tolerances hold everywhere."""
+    monkeypatch.setattr("regionedit.device.fast_bfloat16", lambda kind: False)
+
+
 @pytest.fixture
 def script(monkeypatch):
     """Imports a module of data_prep or data_prep/microworld as the scripts there see each other."""

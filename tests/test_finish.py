@@ -10,7 +10,9 @@ from PIL import Image
 
 from regionedit.config import RegionConfig
 from regionedit.editor import Editor
-from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources import MaskSource, load_mask_source
+from regionedit.mask_sources.algebra import parse
+from regionedit.mask_sources.finder import UNFOUND, Plan
 from regionedit.mask_sources.finish import finish
 from regionedit.masks import grow, shift
 from regionedit.records import EditRequest, Region
@@ -83,3 +85,33 @@ def test_every_source_is_finished_alike():
         torch.zeros(1, 3, 24, 24), [request], [None]
     )
     assert torch.equal(found.mask_B1HW, square(6, 6, 12)) and torch.equal(found.probability_B1HW, square())
+
+
+class Blind(MaskSource):
+    """Finds the square in the first picture and nothing in the others."""
+
+    @classmethod
+    def load(cls, config, encoders, generator):
+        return cls()
+
+    def find(self, images_BCHW, requests, captions):
+        mask_B1HW = torch.zeros(len(images_BCHW), 1, 24, 24)
+        mask_B1HW[0] = square()[0]
+        return Region(mask_B1HW, mask_B1HW.clone(), notes=("seen", *[""] * (len(images_BCHW) - 1)))
+
+
+class Pointed(Blind):
+    """The same by what a person pointed at."""
+
+    refinable = False
+
+
+@pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])
+def test_where_nothing_is_found_the_whole_picture_can_be_edited(kind, shares):
+    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(unfound="everything"), unasked, unasked).find
+    region = find(torch.zeros(3, 3, 24, 24), asked() * 3, [None] * 3)
+    assert torch.allclose(region.mask_B1HW.flatten(1).mean(1), torch.tensor(shares))
+    assert region.notes == ("seen", *[UNFOUND if share == 1 else "" for share in shares[1:]])
+    assert torch.equal(region.probability_B1HW[1:], torch.zeros(2, 1, 24, 24))
+    kept = Plan(parse("x"), {"x": kind}).load(RegionConfig(), unasked, unasked).find(torch.zeros(3, 3, 24, 24), [], [])
+    assert not kept.mask_B1HW[1:].any()

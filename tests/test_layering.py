@@ -34,7 +34,7 @@ LEVELS = {
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks"},
     2: {"region_predictor", "generators"},
-    3: {"describe", "mask_sources", "crop_and_stitch"},
+    3: {"describe", "mask_sources", "crop_and_stitch", "precision"},
     4: {"models", "data"},
     5: {"editor", "training"},
     6: {"evaluation", "batch"},

@@ -1,8 +1,9 @@
-"""Packs the microworld: training and validation shards, and the folder of the test benchmark.
+"""Packs the microworld: training and validation shards, and the folder of a benchmark.
 
     python data_prep/microworld/pack.py --split train --samples 100000 --out data/microworld/train --workers 2 --seed 0
     python data_prep/microworld/pack.py --split validation --samples 1000 --out data/microworld/validation
     python data_prep/microworld/pack.py --split test --samples 600 --out data/microworld/test
+    python data_prep/microworld/pack.py --split validation --cases --samples 400 --out data/microworld/validation_cases
 
 A sample is a pure function of (split, seed, index), so the files do not depend on workers or on interruptions. Killed,
 the same command goes on with what is not there yet. Training shards hold picture, caption, instruction and target
@@ -151,8 +152,11 @@ def cases_are_there(part: Part) -> bool:
     return True
 
 
-def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_size: int) -> None:
+def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_size: int, cases: bool = False) -> None:
     """Write what is not there yet.
+
+    Args:
+        cases: a benchmark folder in place of shards; the test split is always one.
 
     Raises:
         ValueError: an argument out of range, or `out` holds another packing.
@@ -168,7 +172,7 @@ def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_siz
             raise ValueError(f"--{name}: {value} is not in {low}..{high}")
     starts = range(0, samples, shard_size)
     parts = [Part(out, split, seed, i, s, min(shard_size, samples - s)) for i, s in enumerate(starts)]
-    if split == "test":
+    if cases or split == "test":
         _pack_benchmark(parts, samples, workers)
         return
     beyond = sorted(path.name for path in out.glob("[0-9]*.tar") if int(path.name.split(".")[0]) >= len(parts))
@@ -261,6 +265,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder; complete shards in it are kept")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", action="store_true", help="a benchmark folder, as always for test, not shards")
     parser.add_argument("--shard_size", type=int, default=1000, help="samples of a shard")
     try:
         pack(**vars(parser.parse_args()))

@@ -24,7 +24,7 @@ import torch
 import word_tokenizer
 from measure import HeldOut, clip_scores
 from open_clip.model import CLIP
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from safetensors.torch import save_file
 from scene_pool import GROUP, ScenePool, shape_group
 from torch import Tensor
@@ -148,7 +148,9 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 def main() -> None:
     parser = arguments(__doc__, minutes=70.0, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
-    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the arithmetic")
+    parser.add_argument(
+        "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="of the arithmetic"
+    )
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)
 
@@ -166,14 +168,11 @@ def main() -> None:
         options = {"padding": True, "truncation": True, "max_length": CONTEXT, "return_tensors": "pt"}
         return tokenizer(captions, **options).input_ids
 
-    def arithmetic():
-        return torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16")
-
     def loss_of(step: int, share: float) -> Tensor:
         model.visual.patch_dropout.prob = held(PATCH_DROPOUT, share) if args.patch_size == 4 else 0.0
         drilled = np.random.default_rng([args.seed, 3, step]).random() < DRILL
         batch = (drill if drilled else pool).batch(args.seed, step, GROUPS_PER_BATCH, brief=drilled and step % 2 == 0)
-        with arithmetic(), plain_attention():
+        with arithmetic(args.precision), plain_attention():
             image_BD, patches_BND = encode_pictures(model, batch.pictures)
             words_BTD, end_B = encode_words(model, tokens(batch.captions))
             text_BD = words_BTD[torch.arange(len(end_B)), end_B]
@@ -185,7 +184,7 @@ def main() -> None:
             mean_BD = F.normalize(patches_BND.float().mean(1), dim=-1)
             return loss + contrastive_loss(mean_BD @ text_BD.float().T, scale, batch.captions)
         late = slice(LATE_PAIRS)
-        with arithmetic():
+        with arithmetic(args.precision):
             by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])
         return loss + contrastive_loss(by_patches, scale, batch.captions[late])
 

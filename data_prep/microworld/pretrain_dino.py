@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import HeldOut, in_batches
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from scene_pool import GROUP, ScenePool
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,7 +128,7 @@ def main() -> None:
 
     def loss_of(step: int, share: float) -> Tensor:
         pictures = to_input(pool.batch(args.seed, step, GROUPS_PER_BATCH).pictures)
-        with torch.autocast("cpu", torch.bfloat16), plain_attention():
+        with arithmetic(), plain_attention():
             first, second = student(view(pictures)), student(view(pictures))
         return contrast(first, second)
 

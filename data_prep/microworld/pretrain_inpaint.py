@@ -24,7 +24,7 @@ import text_tower
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 from known_edits import by_operation, chunks, known_edits, successes
-from pretraining import Schedule, finished_folder, plain_attention, train
+from pretraining import Schedule, arithmetic, finished_folder, plain_attention, train
 from rich.progress import track
 from scene_pool import ScenePool, shape_group
 from torch import Tensor
@@ -103,10 +103,6 @@ def build_scheduler(prediction: str) -> DDIMScheduler:
 def signed(pictures_BHWC: np.ndarray) -> Tensor:
     """uint8 BHWC -> float BCHW in [-1, 1]."""
     return torch.from_numpy(np.array(pictures_BHWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def arithmetic():
-    return torch.autocast("cpu", torch.bfloat16)
 
 
 def held_out_pictures(count: int) -> Tensor:

@@ -31,8 +31,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from known_edits import by_operation, change_where, chunks, known_edits, successes
-from pretrain_inpaint import CONTEXT, LATENT_FACTOR, arithmetic, build_scheduler, build_unet, encode, signed
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretrain_inpaint import CONTEXT, LATENT_FACTOR, build_scheduler, build_unet, encode, signed
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from rich.progress import track
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
-from pretrain_inpaint import CONTEXT, DRILL, TEXT_DROPOUT, TEXT_WIDTH, arithmetic, held_out_pictures, presence
+from pretrain_inpaint import CONTEXT, DRILL, TEXT_DROPOUT, TEXT_WIDTH, held_out_pictures, presence
 from pretrain_inpaint import scene_pool as all_kinds
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from scene_pool import ScenePool, shape_group

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from known_edits import by_operation, known_edits, pictures, successes
-from pretrain_inpaint import DRILL, TEXT_DROPOUT, arithmetic, held_out_pictures, presence, scene_pool, signed
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretrain_inpaint import DRILL, TEXT_DROPOUT, held_out_pictures, presence, scene_pool, signed
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from safetensors.torch import load_file, save_file
 from scene_pool import GROUP, ScenePool, shape_group
 from torch import Tensor, nn

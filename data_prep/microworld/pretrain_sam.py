@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pretraining import Schedule, arguments, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from scene_pool import GROUP, HELD_OUT_SEED, ScenePool, scene_group
 from torch import Tensor
 from torch.nn import functional as F
@@ -201,7 +201,7 @@ def main() -> None:
         shown = [pool.groups[row // GROUP][row % GROUP] for row in batch.rows]
         kept = [place for place, scene in enumerate(shown) if scene.things]
         asked = ask([shown[place] for place in kept], rng, boxed=bool(step % 2))
-        with torch.autocast("cpu", torch.bfloat16), plain_attention():
+        with arithmetic(), plain_attention():
             logits, expected = answer(model, to_input(batch.pictures[kept]), asked)
         return loss(logits, expected, asked.masks)
 

@@ -26,6 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regionedit.device import pick_precision
+
 SAVE_EVERY = 120.0  # seconds between states on disk
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -199,6 +201,11 @@ def train(
     scores = evaluate() | {"steps": step, "minutes": schedule.minutes or round(seconds / 60, 1), "loss": running}
     console.print(f"done: {told(scores)}")
     return scores
+
+
+def arithmetic(precision: str = "auto") -> torch.autocast:
+    """Autocast on the CPU to this precision; `auto` as for frozen networks."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=pick_precision(precision, "cpu") == "bfloat16")
 
 
 @contextmanager

@@ -95,7 +95,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--count", type=int, default=200, help="pictures")
-    parser.add_argument("--config", default="configs/edit_microworld.yaml", help="of infer.py; its generator edits")
+    parser.add_argument(
+        "--config", default="configs/edit_inpaint_microworld.yaml", help="of infer.py; its generator edits"
+    )
     args = parser.parse_args()
     known = known_edits(args.split, 9, range(args.count), OPERATIONS)
     truth_BCHW = pictures([edit.target for edit in known.edits])

@@ -144,7 +144,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
             "## What is a better mask worth to an edit?",
             table(("mask", *(column.replace("_", " ") for column in columns)), body),
             "![mask quality](figures/mask_quality.svg)",
-            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_microworld.yaml`)",
+            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_generators.yaml`)",
         ]
     )
 

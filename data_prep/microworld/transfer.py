@@ -21,7 +21,7 @@ from study import Experiment, run, run_logged
 from regionedit.files import write_atomic
 
 EDITORS = {  # name of the variant -> configuration that edits with the same generator
-    "stable_diffusion": "configs/edit_microworld.yaml",
+    "stable_diffusion": "configs/edit_inpaint_microworld.yaml",
     "instruct_pix2pix": "configs/edit_ip2p_microworld.yaml",
     "masked_token": "configs/edit_masked_token_microworld.yaml",
     "next_scale": "configs/edit_next_scale_microworld.yaml",
@@ -52,7 +52,7 @@ def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path,
         for name, config in EDITORS.items()
         if name != "stable_diffusion"
     }
-    command = ["evaluate.py", "--config", "configs/evaluate_microworld.yaml", "--limit", str(limit), *checkpoint]
+    command = ["evaluate.py", "--config", "configs/evaluate_generators.yaml", "--limit", str(limit), *checkpoint]
     command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
     run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
     summary = json.loads((out / "evaluation" / "summary.json").read_text())

@@ -19,10 +19,12 @@ from regionedit.command_line import load_config
 from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
 from regionedit.describe import Needs, require_describer
+from regionedit.device import pick_device
 from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_pictures, to_tensor, upright_rgb
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
+from regionedit.precision import settle_editing, told
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import as_one, compose, maps, next_step
@@ -65,9 +67,15 @@ class Editor:
         require_generator(config.generator.name)
         require_describer(config.describe.name).check(config.describe)
         require_crop(config.crop)
-        self.config = config = replace(config, mask_source=mask_source)
+        device = models.device if models else pick_device(config.device)
+        self.config = config = settle_editing(replace(config, mask_source=mask_source), device)
         self.models = models or Models(config)
         self.watch = watch
+
+    @property
+    def computes(self) -> str:
+        """Device and arithmetic, in a few words for a terminal."""
+        return told(self.config, self.models.device)
 
     @classmethod
     def from_config(cls, config: EditConfig | str | Path) -> Editor:

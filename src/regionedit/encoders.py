@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionedit.config import EncodersConfig
-from regionedit.device import autocast_off
+from regionedit.device import autocast_off, pick_precision
 
 
 @dataclass(frozen=True)
@@ -226,22 +226,25 @@ class FrozenInstructionEncoder(Frozen):
         return seen.last_hidden_state.float(), mask_BM
 
 
-def load_encoders(config: EncodersConfig) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
-    """Both encoders of a configuration, on the CPU.
+def load_encoders(
+    config: EncodersConfig, device: str | torch.device = "cpu"
+) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
+    """Both encoders of a configuration, on a device.
 
     Raises:
         ValueError: one cannot be loaded, or their widths differ; the message names the field.
     """
-    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, config.precision)
+    precision = pick_precision(config.precision, device)
+    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, precision)
     instruction = FrozenInstructionEncoder.load(
-        config.instruction, config.instruction_revision, config.max_instruction_tokens, config.precision
+        config.instruction, config.instruction_revision, config.max_instruction_tokens, precision
     )
     if clip.dim != instruction.dim:
         raise ValueError(
             f"encoders.instruction: {config.instruction!r} is {instruction.dim} wide, but patches of encoders.clip "
             f"{config.clip!r} are {clip.dim} wide after projection; eq. 1 needs equal widths, choose a T5 of that size"
         )
-    return clip, instruction
+    return clip.to(device), instruction.to(device)
 
 
 def _one_line(error: Exception) -> str:

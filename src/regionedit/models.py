@@ -23,8 +23,7 @@ class Models:
 
     @cached_property
     def encoders(self) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
-        clip, instruction = load_encoders(self.config.encoders)
-        return clip.to(self.device), instruction.to(self.device)
+        return load_encoders(self.config.encoders, self.device)
 
     @cached_property
     def generator(self) -> Generator:

@@ -38,6 +38,9 @@ class RegionConfig:
         refine: `sam` makes every region that was found object-tight: SAM is asked for the thing at the region's peak,
             within its box. Regions that a person drew, and those that look at nothing, stay as they are. `auto` does
             so where the model is on this machine, and says so where it is not.
+        unfound: what is edited where a mask source that looks for a thing finds nothing above the threshold: `nothing`
+            returns the picture as it was, `everything` edits the whole of it; either way the result says so. For
+            generators that see the source, such as InstructPix2Pix: an in-painter would invent a new picture.
         grow: grows the mask, in pixels of the original picture; negative shrinks it. For any mask source.
         jitter: moves the mask by up to so many pixels in each direction, at random by the request's seed: a study
             option, to see what an inexact mask costs.
@@ -52,6 +55,7 @@ class RegionConfig:
     upsample: Literal["nearest", "bilinear"] = "bilinear"
     sam: str = f"{MICROWORLD}/sam"
     refine: Literal["none", "sam", "auto"] = "none"
+    unfound: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
     jitter: int = 0
 
@@ -70,7 +74,7 @@ class DescribeConfig:
         language: a language model: folder or hub name of an AutoModelForCausalLM. The paper's is Qwen2.5.
         language_revision: pinned revision of a hub name.
         device: of these models: cpu, cuda, cuda:1, mps; auto takes what is there.
-        precision: of their weights.
+        precision: of their weights; auto as for the generator.
         max_tokens: longest answer.
         picture_size: longer side of a picture as a vision-language model is shown it, in pixels.
         endpoint: address of an OpenAI-compatible server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
@@ -90,7 +94,7 @@ class DescribeConfig:
     language: str = f"{MICROWORLD}/qwen"
     language_revision: str | None = None
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_tokens: int = 256
     picture_size: int = 768
     endpoint: str = ""

@@ -39,6 +39,7 @@ class EvaluateConfig(EditConfig):
         validation_samples: how many of them.
         ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
         training_log: metrics.csv of the training run whose curves the report shows, or None.
+        note: a sentence for the head of the report, on what the numbers should be read with.
         judge: the CLIP of the metrics, which no loss has seen: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
             `ARCHITECTURE,TAG` such as ViT-B-32,openai.
         dino: the ViT of the metric dino.
@@ -69,6 +70,7 @@ class EvaluateConfig(EditConfig):
     validation_samples: int = 512
     ceiling: str | None = None
     training_log: str | None = None
+    note: str = ""
     judge: str = f"local-dir:{MICROWORLD}/judge"
     dino: str = f"{MICROWORLD}/dino"
     dinov2: str | None = None

@@ -18,7 +18,9 @@ class EncodersConfig:
         instruction: folder or hub name of a T5 encoder, whose width equals CLIP's projection (768 in the paper).
         instruction_revision: pinned revision of a hub name.
         max_instruction_tokens: longer instructions are cut, with a warning.
-        precision: of the frozen encoders' weights; losses are always float32.
+        precision: of the frozen encoders' weights; losses are always float32. auto: bfloat16 where the device
+            multiplies it faster than float32 (see `device.fast_bfloat16`), else float32; in training always float32,
+            because equation 8 compares features that differ by less than bfloat16 rounds.
     """
 
     clip: str = f"local-dir:{MICROWORLD}/clip"
@@ -26,7 +28,7 @@ class EncodersConfig:
     instruction: str = f"{MICROWORLD}/t5"
     instruction_revision: str | None = None
     max_instruction_tokens: int = 77
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass
@@ -72,7 +74,8 @@ class GeneratorConfig:
         decoder: folder or hub name of an AutoencoderTiny (TAESD) that decodes in place of the autoencoder's own:
             18 times fewer operations, coarser pictures; for training. Only `stable_diffusion` takes one.
         decoder_revision: pinned revision of a hub name.
-        precision: of the frozen weights.
+        precision: of the frozen weights. auto: bfloat16 where the device multiplies it faster than float32, else
+            float32; generators that compute in float32 alone take that.
         temperature: `masked_token` alone: how much chance decides which predicted tokens are kept, at the first step;
             it falls to 0 at the last one. aMUSEd: 2.
         start: `instruct_pix2pix` alone, like all that follow: share of noise at the start. 1 is pure noise; below, the
@@ -115,7 +118,7 @@ class GeneratorConfig:
     blend: bool = True
     decoder: str | None = None
     decoder_revision: str | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     temperature: float = 2.0
     start: float = 1.0
     latent_blend: bool = False

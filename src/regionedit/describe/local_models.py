@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from regionedit.describe.chat import Chat, ChatModel, messages
-from regionedit.device import pick_device
+from regionedit.device import pick_device, pick_precision
 from regionedit.images import smaller
 from regionedit.provenance import identify
 
@@ -45,7 +45,7 @@ class LanguageModel(ChatModel):
         device = pick_device(config.device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            dtype = getattr(torch, config.precision)
+            dtype = getattr(torch, pick_precision(config.precision, device))
             model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(_not_loaded("language", name, error)) from error
@@ -98,7 +98,7 @@ class VisionLanguageModel(ChatModel):
         device = pick_device(config.device)
         try:
             processor = AutoProcessor.from_pretrained(name, revision=revision)
-            dtype = getattr(torch, config.precision)
+            dtype = getattr(torch, pick_precision(config.precision, device))
             model = AutoModelForImageTextToText.from_pretrained(
                 name, revision=revision, dtype=dtype, use_safetensors=True
             )

@@ -57,6 +57,7 @@ def write_report(
     rows = own.rows.set_index("id")
     html = environment.get_template("report.html").render(
         title=f"{config.benchmark}: {own.title}",
+        note=config.note,
         summary=summary,
         share=share_of_ceiling(summary),
         tables=tables,

@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     if config.pictures is not None:
         entries, systems = _finished(config), []
     else:
-        entries, systems = _run(config, cases, some, share)
+        entries, systems = _run(config, cases, some, share, console)
     if config.stage == "edit":
         ids = [case.id for case in share.pick(cases)]
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
@@ -140,14 +140,17 @@ def _finished(config: EvaluateConfig) -> list[Entry]:
     return [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
 
 
-def _run(config: EvaluateConfig, cases: Benchmark, some: Benchmark, share: Share) -> tuple[list[Entry], list[Entry]]:
+def _run(
+    config: EvaluateConfig, cases: Benchmark, some: Benchmark, share: Share, console: Console
+) -> tuple[list[Entry], list[Entry]]:
     """The editor's own entry and its rivals', and the other systems'; what is lacking shows before anything is edited.
 
     Args:
         some: the cases that the systems edit.
     """
     editor = Editor.from_config(config)
-    config = replace(config, grid=config.grid or editor.models.encoders[0].grid, mask_source=editor.config.mask_source)
+    console.print(f"editing {editor.computes}", markup=False)
+    config = replace(editor.config, grid=config.grid or editor.models.encoders[0].grid)
     editor.models.mask_source(config.mask_source)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, noise_seed
@@ -61,6 +62,7 @@ __all__ = [
     "require_generator",
     "require_gradient",
     "require_settings",
+    "settled",
 ]
 
 
@@ -110,4 +112,13 @@ def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") 
             would pass over.
     """
     require_settings(config)
-    return require_generator(config.name).load(config).to(device)
+    return require_generator(config.name).load(settled(config, device)).to(device)
+
+
+def settled(config: GeneratorConfig, device: str | torch.device) -> GeneratorConfig:
+    """`config` with the precision that its `auto` stands for on this device.
+
+    Raises:
+        ValueError: unknown `generator.name`.
+    """
+    return replace(config, precision=require_generator(config.name).precision_of(config, device))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.device import autocast_off
+from regionedit.device import autocast_off, pick_precision
 from regionedit.images import fit, unfit
 from regionedit.masks import composite
 
@@ -62,9 +62,15 @@ class Generator(ABC):
         return cls.needs
 
     @classmethod
+    def precision_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
+        """What `generator.precision` stands for on this device; loads no weights."""
+        return pick_precision(config.precision, device)
+
+    @classmethod
     @abstractmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read the frozen weights, on the CPU. Raises ValueError when `config.path` does not hold them."""
+        """Read the frozen weights, on the CPU; the precision is settled. Raises ValueError when `config.path` does not
+        hold them."""
 
     @abstractmethod
     def using(self, config: GeneratorConfig) -> Self:

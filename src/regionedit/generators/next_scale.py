@@ -91,6 +91,11 @@ class NextScale(Generator):
         self.size = self.multiple = model.image_size
 
     @classmethod
+    def precision_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
+        """float32 for `auto`: NextScaleModel and VAR have no other."""
+        return "float32" if config.precision == "auto" else config.precision
+
+    @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
         """Read a NextScaleModel folder; with `generator.checkout`, the weights of that checkout's model."""
         if config.checkout is not None:

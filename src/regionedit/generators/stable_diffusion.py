@@ -117,14 +117,19 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     @contextmanager
     def knowing(self, latents_BChw: Tensor | None) -> Iterator[None]:
         """Inside, the sources' latents are these, which `source_latents` made of the same pictures; None: not known."""
-        self._known_BChw = latents_BChw
+        before, self._known_BChw = self._known_BChw, latents_BChw
         try:
             yield
         finally:
-            self._known_BChw = None
+            self._known_BChw = before
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=0)
+        known_BChw = self._known_BChw
+        if _everything(mask_B1HW):  # the source's latents would be multiplied by 0
+            height, width = (side // self.vae_factor for side in images_BCHW.shape[-2:])
+            known_BChw = images_BCHW.new_zeros(len(images_BCHW), self.vae.config.latent_channels, height, width)
+        with self.knowing(known_BChw):
+            latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, gradient_steps=0)
         return self.decode(latent_BChw).to(images_BCHW)
 
     def latents_with_gradient(
@@ -249,6 +254,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def _masked_source(self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor) -> Tensor:
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
+        if _everything(mask_B1HW):  # nothing is left of any picture: one stands for all
+            hidden_1Chw = self._encode_signed(torch.zeros_like(images_BCHW[:1]))
+            return hidden_1Chw.expand(len(images_BCHW), -1, -1, -1)
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
 
     # ------------------------------------------------------------ eq. 17-19: classifier-free guidance in one call
@@ -286,6 +294,11 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             clean = predicted_BChw
             epsilon = (latent_BChw - signal * clean) / noise
         return next_alpha**0.5 * clean + (1 - next_alpha) ** 0.5 * epsilon, clean
+
+
+def _everything(mask_B1HW: Tensor) -> bool:
+    """The mask covers whole pictures, and no gradient goes to it."""
+    return not mask_B1HW.requires_grad and bool((mask_B1HW == 1).all())
 
 
 # ---------------------------------------------------------------- eq. 22, 23: the source outside the mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from regionedit.mask_sources.algebra import Expression, Name
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from regionedit.records import Captions, EditRequest
 
 log = logging.getLogger(__name__)
+
+UNFOUND = "no region was found: the whole picture is edited"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Finder:
             found[name] = part.find(images_BCHW, requests, captions)
             if self.refiner is not None and part.refinable:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
+            if self.config.unfound == "everything" and part.refinable:
+                found[name] = _everything_where_nothing_was_found(found[name])
         return finish(self._joined(found), self.config, requests)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
@@ -118,3 +122,19 @@ class Finder:
         said = [region.notes for region in found.values() if region.notes]
         notes = tuple("; ".join(filter(None, of_picture)) for of_picture in zip(*said, strict=True))
         return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)
+
+
+def _everything_where_nothing_was_found(region: Region) -> Region:
+    empty_B = region.mask_B1HW.flatten(1).amax(1) == 0
+    if not empty_B.any():
+        return region
+    mask_B1HW, parts_BKHW = region.mask_B1HW.clone(), region.per_instruction_BKHW
+    mask_B1HW[empty_B] = 1
+    if parts_BKHW is not None:
+        parts_BKHW = parts_BKHW.clone()
+        parts_BKHW[empty_B, :1] = 1
+    before = region.notes or ("",) * len(empty_B)
+    notes = (
+        "; ".join(filter(None, [note, UNFOUND if empty else ""])) for note, empty in zip(before, empty_B, strict=True)
+    )
+    return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from regionedit import masks
 from regionedit.attention import keyword_map
-from regionedit.generators import InstructPix2Pix, noise_seed, require_generator
+from regionedit.generators import InstructPix2Pix, load_generator, noise_seed, require_generator
 from regionedit.images import fit, unfit
 from regionedit.mask_sources.base import MaskSource, cut_masks
 from regionedit.records import Region
@@ -51,7 +51,7 @@ class Ip2pAttention(MaskSource):
                 "has none of it; use instruct_pix2pix"
             )
         try:
-            return cls(InstructPix2Pix.load(config.attention), config)
+            return cls(load_generator(config.attention), config)
         except ValueError as error:
             raise ValueError(f"region.attention, which ip2p_attention reads: {error}") from None
 

@@ -13,6 +13,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
+from regionedit.precision import settle_training
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
 
@@ -59,6 +60,7 @@ def check_step(config: TrainConfig) -> None:
 
 def load_frozen(config: TrainConfig) -> Frozen:
     """CLIP, T5 and the generator, which stored proposals replace. Raises ValueError where one cannot be loaded."""
+    config = settle_training(config, "cpu")  # what `train` has not settled for its own device
     generator = load_generator(config.generator) if config.data.proposals is None else None
     return (*load_encoders(config.encoders), generator)
 

@@ -21,6 +21,8 @@ from regionedit.command_line import save_config
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
+from regionedit.device import pick_device
+from regionedit.precision import settle_training, told
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.stages import Profile
@@ -50,6 +52,8 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
         Stopped: a signal asked to stop, and everything is saved.
     """
     check_step(config)
+    device = pick_device("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
+    config = settle_training(config, device)
     out = Path(config.out)
     resumed = _resumable(config, out / "checkpoints" / LAST)
     torch.set_float32_matmul_precision("high")
@@ -63,6 +67,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
+        print(f"training {told(config, device)}")
     if resumed and _finished(config, resumed):
         module.load_state_dict(resumed["state_dict"])
     else:

@@ -1,0 +1,205 @@
+"""The whole demo: learn where to edit from captions alone, edit held-out pictures, measure: outputs/demo/report.html.
+
+    python data_prep/microworld/demo.py [--minutes 8]
+
+It first times this machine for some seconds, says how long the demo takes here, and runs the other commands one after
+another. Where the whole demo would take longer than `--minutes`, a smaller one is made, and the report says so. What is
+learned depends on the size that is chosen and never on the clock. Run it again to go on after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from regionedit.files import write_atomic
+
+HERE = "data_prep/microworld"
+OUT = Path("outputs/demo")
+SHARD = 250  # samples; the processes that make proposals share the shards
+MOST_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a demo learns from and measures.
+
+    Args:
+        samples: pictures with captions and a proposal each.
+        steps: of training, 8 samples each.
+        cases: held-out edits that are made and scored.
+        beside: the first of them, which other editors make as well.
+    """
+
+    samples: int
+    steps: int
+    cases: int
+    beside: int
+
+
+SIZES = {
+    "whole": Size(samples=4000, steps=1000, cases=200, beside=40),
+    "half": Size(samples=2000, steps=700, cases=120, beside=24),
+    "quarter": Size(samples=1000, steps=400, cases=60, beside=12),
+}
+
+# Seconds of each stage on one kind of machine, Xeon at 2.3 GHz with two cores in float32, where CALIBRATED is what one
+# proposal took on one core; elsewhere they are stretched by what a proposal takes there.
+CALIBRATED = 0.045
+START, PER_STEP, PER_EDIT, PER_SCORE = 9.0, 0.07, 0.22, 0.03
+SYSTEMS = 4  # editors beside the demo's own, in configs/evaluate_demo.yaml
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run on this machine, kept beside the results so that a second run goes on with the same.
+
+    Args:
+        size: key of SIZES.
+        parts: processes that make proposals.
+        speed: of this machine, 1 for the one that CALIBRATED was measured on.
+    """
+
+    size: str
+    parts: int
+    speed: float
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each stage."""
+        size, cores = SIZES[self.size], min(self.parts, 4) / 2
+        edits = size.cases + SYSTEMS * size.beside
+        at_par = [
+            START / 2,
+            START + CALIBRATED * size.samples / self.parts,
+            START + PER_STEP * size.steps / cores,
+            START + (PER_EDIT / cores + PER_SCORE) * edits,
+        ]
+        return [seconds / self.speed for seconds in at_par]
+
+    @property
+    def note(self) -> str:
+        """For the report."""
+        size = SIZES[self.size]
+        made = f"Learned from {size.samples:,} captioned pictures in {size.steps:,} steps"
+        if self.size == "whole":
+            return f"{made}."
+        whole = SIZES["whole"]
+        return (
+            f"{made}, because this machine is slow: the whole demo has {whole.samples:,} pictures and {whole.steps:,} "
+            "steps, finds regions better and measures them on more cases."
+        )
+
+
+def proposal_seconds() -> float:
+    """What one proposal of the demo's in-painter takes here on one core, in a batch."""
+    import torch
+
+    from regionedit.command_line import load_config
+    from regionedit.config import TrainConfig
+    from regionedit.generators import load_generator
+
+    torch.set_num_threads(1)
+    generator = load_generator(load_config(TrainConfig, "configs/train_demo.yaml").generator)
+    pictures_BCHW, mask_B1HW = torch.zeros(16, 3, 64, 64), torch.ones(16, 1, 64, 64)
+    texts, seeds = ["a red circle on a plain gray background"] * 16, list(range(16))
+    generator.propose(pictures_BCHW, mask_B1HW, texts, seeds)
+    began = time.perf_counter()
+    for _ in range(3):
+        generator.propose(pictures_BCHW, mask_B1HW, texts, seeds)
+    return (time.perf_counter() - began) / 48
+
+
+def plan_for(one_proposal: float, cores: int, minutes: float) -> Plan:
+    """The largest demo that this machine makes in time; the smallest where none is small enough."""
+    parts = max(1, min(cores, MOST_PARTS))
+    plans = [Plan(size, parts, round(CALIBRATED / one_proposal, 3)) for size in SIZES]
+    return next((plan for plan in plans if sum(plan.seconds) <= 60 * minutes), plans[-1])
+
+
+def read_plan(minutes: float) -> Plan:
+    """The plan of the run that is gone on with, or a new one."""
+    path = OUT / "plan.json"
+    if path.is_file():
+        return Plan(**json.loads(path.read_text()))
+    print("timing this machine ...", flush=True)
+    plan = plan_for(proposal_seconds(), len(os.sched_getaffinity(0)), minutes)
+    write_atomic(path, json.dumps(asdict(plan)).encode())
+    return plan
+
+
+def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
+    """Title, commands that run beside one another, and environment of each stage."""
+    size, data = SIZES[plan.size], Path("data/demo") / plan.size
+    shards = ["--data.train", f"{data}/train", "--data.proposals", f"{data}/proposals"]
+    config = ["--config", "configs/train_demo.yaml", *shards]
+
+    def pack(split: str, samples: int) -> list[str]:
+        return [f"{HERE}/pack.py", "--split", split, "--samples", str(samples), "--out", f"{data}/{split}"]
+
+    proposals = ["data_prep/make_proposals.py", *config, "--parts", str(plan.parts), "--part"]
+    train = ["train.py", *config, "--data.validation", f"{data}/validation", "--max_steps", str(size.steps)]
+    evaluate = ["evaluate.py", "--config", "configs/evaluate_demo.yaml", "--data", f"{data}/test", "--note", plan.note]
+    evaluate += ["--validation", f"{data}/validation", "--systems_limit", str(size.beside)]
+    packs = [[*pack("train", size.samples), "--shard_size", str(SHARD)], pack("validation", 600)]
+    return [
+        ("pictures and captions", [*packs, pack("test", size.cases)], {}),
+        ("proposals", [[*proposals, str(part)] for part in range(plan.parts)], {"OMP_NUM_THREADS": "1"}),
+        ("training", [train], {}),
+        ("evaluation", [evaluate], {}),
+    ]
+
+
+def run(commands: list[list[str]], variables: dict[str, str]) -> int:
+    """Run them beside one another; the exit code of the first that failed, which stops the others."""
+    running = [subprocess.Popen([sys.executable, *command], env=os.environ | variables) for command in commands]
+    try:
+        while any(process.poll() is None for process in running):
+            if failed := next((process.returncode for process in running if process.returncode), 0):
+                return failed
+            time.sleep(0.2)
+        return next((process.returncode for process in running if process.returncode), 0)
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+
+
+def told(seconds: float) -> str:
+    """`3 min 20 s`, in steps of ten seconds."""
+    tens = max(1, round(seconds / 10)) * 10
+    return f"{tens // 60} min {tens % 60} s" if tens >= 60 else f"{tens} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=8, help="a smaller demo where the whole one takes longer")
+    minutes = parser.parse_args().minutes
+    if minutes <= 0:
+        parser.error("--minutes must be above 0")
+    plan = read_plan(minutes)
+    print(f"the {plan.size} demo, about {told(sum(plan.seconds))} here. {plan.note}", flush=True)
+    steps = list(zip(stages(plan), plan.seconds, strict=True))
+    for number, ((title, commands, variables), seconds) in enumerate(steps, 1):
+        left = sum(seconds for _, seconds in steps[number - 1 :])
+        print(f"[{number}/{len(steps)}] {title}: about {told(seconds)}, {told(left)} to the end", flush=True)
+        try:
+            if code := run(commands, variables):
+                print(f"demo.py: {title} failed, see above; the same command goes on from there", file=sys.stderr)
+                return code
+        except KeyboardInterrupt:
+            print("demo.py: stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

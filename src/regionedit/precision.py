@@ -1,0 +1,53 @@
+"""Settles every precision that a configuration leaves at `auto`, once, for the device that will compute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from regionedit.device import pick_device, pick_precision
+from regionedit.generators import settled
+
+if TYPE_CHECKING:
+    import torch
+
+    from regionedit.config import EditConfig, TrainConfig
+
+Edit = TypeVar("Edit", bound="EditConfig")
+Train = TypeVar("Train", bound="TrainConfig")
+
+
+def settle_editing(config: Edit, device: str | torch.device) -> Edit:
+    """`config` as it will compute on `device`.
+
+    Raises:
+        ValueError: an unknown `generator.name`, or a `describe.device` that is not there.
+    """
+    describe = config.describe
+    if describe.precision == "auto":
+        describe = replace(describe, precision=pick_precision("auto", pick_device(describe.device)))
+    return replace(
+        config,
+        encoders=replace(config.encoders, precision=pick_precision(config.encoders.precision, device)),
+        generator=settled(config.generator, device),
+        region=replace(config.region, attention=settled(config.region.attention, device)),
+        describe=describe,
+    )
+
+
+def settle_training(config: Train, device: str | torch.device) -> Train:
+    """`config` as it will compute on `device`. The encoders' `auto` is float32 everywhere: equation 8 compares features
+    that differ by less than bfloat16 rounds.
+
+    Raises:
+        ValueError: an unknown `generator.name`.
+    """
+    encoders = config.encoders
+    if encoders.precision == "auto":
+        encoders = replace(encoders, precision="float32")
+    return replace(config, encoders=encoders, generator=settled(config.generator, device))
+
+
+def told(config: EditConfig | TrainConfig, device: str | torch.device) -> str:
+    """Device and arithmetic in a few words, for a line on the terminal."""
+    return f"on {device}: generator in {config.generator.precision}, encoders in {config.encoders.precision}"

@@ -1,0 +1,76 @@
+"""The demo fits the machine: its size is chosen from what a proposal takes, and never from the clock."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from regionedit.command_line import load_config
+from regionedit.config import EvaluateConfig, TrainConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def demo(script, tmp_path, monkeypatch):
+    module = script("demo")
+    monkeypatch.setattr(module, "OUT", tmp_path)
+    return module
+
+
+def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):
+    plans = [demo.plan_for(seconds, 2, 8) for seconds in (0.001, demo.CALIBRATED, 0.2, 5)]
+    sizes = list(demo.SIZES)
+    places = [sizes.index(plan.size) for plan in plans]
+    assert places == sorted(places) and (places[0], places[-1]) == (0, len(sizes) - 1)
+    assert all(sum(plan.seconds) <= 480 for plan in plans[:-1])
+    assert [("this machine is slow" in plan.note) for plan in plans] == [place > 0 for place in places]
+
+
+def test_more_cores_are_used_and_save_time(demo):
+    two, sixteen = (demo.plan_for(demo.CALIBRATED, cores, 60) for cores in (2, 16))
+    assert (two.parts, sixteen.parts) == (2, 8) and sum(sixteen.seconds) < sum(two.seconds)
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_size(demo, monkeypatch):
+    monkeypatch.setattr(demo, "proposal_seconds", lambda: 0.1)
+    first = demo.read_plan(60)
+    monkeypatch.setattr(demo, "proposal_seconds", lambda: 9.0)
+    assert demo.read_plan(1) == first
+    assert json.loads((demo.OUT / "plan.json").read_text()) == asdict(first)
+
+
+@pytest.mark.parametrize("size", ["whole", "half", "quarter"])
+def test_every_command_can_be_parsed_and_no_clock_stops_training(demo, size):
+    (_, packs, _), (_, proposals, _), (_, [train], _), (_, [evaluate], _) = demo.stages(demo.Plan(size, 3, 1.0))
+    assert len(packs) == len(proposals) == 3
+    config = load_config(TrainConfig, overrides=train[1:])
+    assert (config.max_seconds, config.max_steps) == (0, demo.SIZES[size].steps)
+    assert (
+        f"{demo.SIZES[size].samples:,} captioned pictures" in load_config(EvaluateConfig, overrides=evaluate[1:]).note
+    )
+
+
+def test_commands_run_beside_one_another_and_a_failure_stops_the_rest(demo, tmp_path):
+    waits = ["-c", "import time; time.sleep(60)"]
+    assert demo.run([["-c", "pass"], ["-c", "pass"]], {}) == 0
+    assert demo.run([["-c", "raise SystemExit(3)"], waits], {}) == 3
+
+
+def test_it_goes_through_all_stages_and_passes_on_a_failure(demo, monkeypatch, capsys):
+    codes = iter([0, 0, 4])
+    monkeypatch.setattr(demo, "run", lambda commands, variables: next(codes))
+    monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.CALIBRATED)
+    monkeypatch.setattr(sys, "argv", ["demo.py"])
+    assert demo.main() == 4
+    said = capsys.readouterr()
+    assert "[1/4]" in said.out and "[3/4] training" in said.out and "training failed" in said.err
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4, "10 s"), (55, "1 min 0 s"), (200, "3 min 20 s")])
+def test_times_in_words(demo, seconds, text):
+    assert demo.told(seconds) == text

@@ -1,0 +1,116 @@
+"""`precision: auto` becomes bfloat16 or float32 by what the processor can do; both kinds of processor are faked."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regionedit import device
+from regionedit.command_line import load_config
+from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, TrainConfig
+from regionedit.editor import Editor
+from regionedit.generators import load_generator
+from regionedit.precision import settle_editing, settle_training, told
+from regionedit.records import EditRequest
+
+
+class FakeProcessor:
+    """torch's and oneDNN's answers about an x86 processor."""
+
+    def __init__(self, monkeypatch, onednn: bool, **able: bool):
+        monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Puts another processor in place of this one, after tests' own float32."""
+    monkeypatch.undo()
+    device.fast_bfloat16.cache_clear()
+    yield lambda **able: FakeProcessor(monkeypatch, **able)
+    device.fast_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("answers", "precision"),
+    [
+        ({"onednn": True, "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"onednn": True, "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"onednn": False, "avx2": True}, "float32"),
+        ({"onednn": False, "amx_bf16": True}, "float32"),  # ONEDNN_MAX_CPU_ISA=AVX2
+    ],
+)
+def test_a_processor_decides(processor, answers, precision):
+    processor(**answers)
+    assert device.pick_precision("auto", "cpu") == precision
+    editing = settle_editing(EditConfig(), "cpu")
+    assert {editing.encoders.precision, editing.generator.precision, editing.region.attention.precision} == {precision}
+    training = settle_training(TrainConfig(), "cpu")
+    assert training.generator.precision == precision
+    assert training.encoders.precision == "float32", "equation 8 compares small differences"
+    assert told(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
+
+
+def test_a_gpu_decides_for_itself(processor, monkeypatch):
+    processor(onednn=False)
+    for able in (True, False):
+        device.fast_bfloat16.cache_clear()
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
+        assert device.pick_precision("auto", "cuda:1") == ("bfloat16" if able else "float32")
+
+
+def test_what_is_asked_for_stays(processor):
+    processor(onednn=True, amx_bf16=True)
+    asked = EditConfig(encoders=EncodersConfig(precision="float32"), generator=GeneratorConfig(precision="float16"))
+    settled = settle_editing(asked, "cpu")
+    assert (settled.encoders.precision, settled.generator.precision) == ("float32", "float16")
+    assert settle_editing(settled, "cpu") == settled
+
+
+def test_a_generator_that_has_one_precision_takes_it(processor):
+    processor(onednn=True, amx_bf16=True)
+    config = EditConfig(generator=GeneratorConfig(name="next_scale"))
+    assert settle_editing(config, "cpu").generator.precision == "float32"
+
+
+def test_weights_and_record_have_what_was_decided(processor, tiny_inpaint_dir, tmp_path):
+    processor(onednn=True, amx_bf16=True)
+    tiny = GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1)
+    assert load_generator(tiny).modules["unet"].dtype == torch.bfloat16
+    editor = Editor(EditConfig(mask_source="everything", generator=tiny))
+    request = EditRequest(Image.new("RGB", (32, 32)), "make it red", captions=None)
+    record = editor.edit(dataclasses.replace(request, captions=_captions())).record
+    assert record["settings"]["generator"]["precision"] == "bfloat16"
+    json.dumps(record)
+    before = editor.digest(request)
+    processor(onednn=False)
+    device.fast_bfloat16.cache_clear()
+    assert Editor(EditConfig(mask_source="everything", generator=tiny)).digest(request) != before
+
+
+def _captions():
+    from regionedit.records import Captions
+
+    return Captions("a black square", "a red square")
+
+
+@pytest.mark.microworld
+def test_results_hardly_depend_on_it():
+    """Mean difference of the edited pictures below 2 % of the range, IoU of the regions above .9."""
+    results = {}
+    for precision in ("float32", "bfloat16"):
+        config = load_config(EditConfig, "configs/edit_microworld.yaml")
+        config.encoders.precision = config.generator.precision = precision
+        pictures = [Image.open(f"docs/examples/{name}.png") for name in ("circle", "ring")]
+        words = ("make the circle blue", "remove the ring")
+        requests = [EditRequest(p, w, id=str(i)) for i, (p, w) in enumerate(zip(pictures, words, strict=True))]
+        results[precision] = Editor(config).edit_batch(requests)
+    for exact, rounded in zip(*results.values(), strict=True):
+        first, second = (np.array(r.mask) > 127 for r in (exact, rounded))
+        assert (first & second).sum() / (first | second).sum() > 0.9
+        first, second = (np.array(r.image, np.float32) for r in (exact, rounded))
+        assert np.abs(first - second).mean() / 255 < 0.02
