@@ -76,6 +76,7 @@ bench: install microworld-data  ## speed and cost beside named baselines, 50 min
 	$(PY) -m benchmarks.edit
 	$(PY) -m benchmarks.resume
 	$(PY) -m benchmarks.two_processes
+	$(PY) -m benchmarks.start
 	$(PY) -m benchmarks.page
 	$(PY) -m benchmarks.crop
 	$(PY) -m benchmarks.adapter_overhead

@@ -29,11 +29,8 @@ IOU, POINTING = 0.50, 0.80
 SAMPLES, SHARD = 3000, 250  # shards that two processes share equally
 OURS = (
     "--config=configs/train_demo.yaml",
-    "--max_seconds=0",
     "--max_steps=700",
-    "--data.global_batch=8",
-    "--loss.entropy=-1.6",
-    "--loss.entropy_until=0",
+    "--optimizer.lr=1e-3",
 )
 LITERAL = (
     "--config=configs/train_microworld.yaml",

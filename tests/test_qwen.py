@@ -67,7 +67,8 @@ def test_keywords(describer):
 def test_an_edit_with_captions_of_the_language_model(tmp_path):
     Image.fromarray(render([SCENE])[0]).save(tmp_path / "in.png")
     words = [
-        "--config", ROOT / "configs/edit_microworld.yaml", "--describe.name", "two_stage", "--describe.cache", tmp_path,
+        "--config", ROOT / "configs/edit_inpaint_microworld.yaml", "--describe.name", "two_stage",
+        "--describe.cache", tmp_path,
         "--image", tmp_path / "in.png", "--instruction", "make the red circle green; remove the blue square",
         "--out", tmp_path / "out", "--device", "cpu", "--generator.steps", "2",
     ]  # fmt: skip

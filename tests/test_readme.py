@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_prep.filter_config import FilterConfig
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, EvaluateConfig, TrainConfig
+from regionedit.config import AppConfig, EditConfig, EvaluateConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 KINDS = {"train": TrainConfig, "edit": EditConfig, "evaluate": EvaluateConfig, "filter": FilterConfig}
@@ -47,3 +48,12 @@ def test_every_make_target_exists(target):
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"configs/\w+\.yaml", README))))
 def test_every_configuration_named_can_be_read(name):
     load_config(KINDS[Path(name).stem.split("_")[0]], ROOT / name)
+
+
+@pytest.mark.parametrize("name", ["app_microworld", "evaluate_microworld", "evaluate_demo", "evaluate_painters"])
+def test_the_default_editor_is_the_same_everywhere(name):
+    default = load_config(EditConfig, ROOT / "configs/edit_microworld.yaml")
+    kind = AppConfig if name.startswith("app") else EvaluateConfig
+    other = load_config(kind, ROOT / f"configs/{name}.yaml")
+    assert other.generator == default.generator and other.mask_source == default.mask_source
+    assert replace(other.region, checkpoint=default.region.checkpoint) == default.region

@@ -45,9 +45,9 @@ class Size:
 
 
 SIZES = {
-    "whole": Size(samples=4000, steps=1000, cases=200, beside=40),
-    "half": Size(samples=2000, steps=700, cases=120, beside=24),
-    "quarter": Size(samples=1000, steps=400, cases=60, beside=12),
+    "whole": Size(samples=3000, steps=1200, cases=160, beside=30),
+    "half": Size(samples=1500, steps=600, cases=100, beside=20),
+    "quarter": Size(samples=750, steps=300, cases=50, beside=10),
 }
 
 # Seconds of each stage on one kind of machine, Xeon at 2.3 GHz with two cores in float32, where CALIBRATED is what one

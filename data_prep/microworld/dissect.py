@@ -149,7 +149,7 @@ def show(rows: pd.DataFrame, console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="whose encoders and region")
+    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="whose encoders and region")
     parser.add_argument("--checkpoint", help="another region than the configuration's")
     parser.add_argument("--samples", type=int, default=1200, help="test edits")
     parser.add_argument("--out", type=Path, default=Path("docs/study/regions.csv"))

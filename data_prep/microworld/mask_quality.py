@@ -129,7 +129,7 @@ def show(found: dict[str, dict[str, float]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/evaluate_generators.yaml", help="whose generator and region")
+    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="whose generator and region")
     parser.add_argument("--samples", type=int, default=384, help="validation edits of a thing that is there")
     parser.add_argument("--out", type=Path, default=Path("docs/study/mask_quality.json"))
     args = parser.parse_args()

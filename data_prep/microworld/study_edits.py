@@ -32,9 +32,9 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
     if file.is_file():
         return json.loads(file.read_text())
     run = work / experiment.name / f"{variant}-{seed}"
-    command = ["evaluate.py", "--config", "configs/evaluate_generators.yaml", "--limit", str(limit)]
+    command = ["evaluate.py", "--config", "configs/evaluate_rivals.yaml", "--limit", str(limit)]
     command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
-    command += ["--baselines", "[]", "--edited_baselines", "[]", "--systems", "{}"]
+    command += ["--baselines", "[]", "--edited_baselines", "[]"]
     run_logged(command, run / "evaluation.log")
     metrics = json.loads((run / "evaluation" / "summary.json").read_text())["metrics"]
     result = {

@@ -144,7 +144,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
             "## What is a better mask worth to an edit?",
             table(("mask", *(column.replace("_", " ") for column in columns)), body),
             "![mask quality](figures/mask_quality.svg)",
-            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_generators.yaml`)",
+            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
         ]
     )
 
@@ -178,7 +178,7 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
             "![failures](figures/failures.svg)",
             "![region sizes](figures/region_sizes.svg)",
             "![several instructions](figures/several_instructions.png)",
-            "`python data_prep/microworld/dissect.py` (1,200 test edits; `configs/evaluate_microworld.yaml`), and with "
+            "`python data_prep/microworld/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
             "`--checkpoint outputs/ceiling/region_predictor` of `train_ceiling.py`",
         ]
     )
@@ -253,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("docs/study"), help="result files")
     parser.add_argument("--experiments", type=Path, default=Path("configs/study"), help="their YAML files")
-    parser.add_argument("--config", default="configs/evaluate_microworld.yaml", help="of the shipped predictor")
+    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="of the shipped predictor")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
     folder, sections = args.out / "figures", [INTRODUCTION]

@@ -1,7 +1,7 @@
 """Trains the same region predictor WITH masks, to convergence: the ceiling that learning without masks is held against.
 
     python data_prep/microworld/train_ceiling.py --out outputs/ceiling --minutes 8
-    python evaluate.py --config configs/evaluate_microworld.yaml --region.checkpoint outputs/ceiling/region_predictor \\
+    python evaluate.py --config configs/evaluate_rivals.yaml --region.checkpoint outputs/ceiling/region_predictor \\
         --regions_only true --out outputs/ceiling/evaluation
 
 Same encoders, same predictor, same training split; only the supervision differs: binary cross-entropy against the true

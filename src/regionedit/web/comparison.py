@@ -87,12 +87,23 @@ class Comparer:
             if name not in (MARKED, *MASK_SOURCES, *self.studio.config.systems):
                 raise ValueError(f"system: {name!r} is not offered")
         settings = replace(settings, variants=1)
-        config, told = settings.configuration(self.studio.editor.config), settings.request(sketch.picture).captions
+        config, request = settings.configuration(self.studio.editor.config), settings.request(sketch.picture)
+        told = request.captions or self._described(request)
         for name, editor, asked in self._asked(config, settings, sketch, cut, sources, systems):
             answer = self._answer(name, editor, asked, told)
-            # Generators that follow the instruction need no captions; they are scored by those of the others.
             told = told or (answer.result and answer.result.captions)
             yield answer
+
+    def _described(self, request: EditRequest) -> Captions | None:
+        """Captions for the scores of generators that need none; None where they cannot be described."""
+        if self.studio.config.judge is None:
+            return None
+        with self.studio.lock:
+            try:
+                texts = tuple(instruction.text for instruction in request.instructions)
+                return self.studio.editor.models.describer.describe([request.image], [texts])[0]
+            except ValueError:
+                return None
 
     def _asked(self, config, settings, sketch, cut, sources, systems) -> Iterator[tuple[str, Editor, EditRequest]]:
         models, request = self.studio.editor.models, settings.request(sketch.picture)

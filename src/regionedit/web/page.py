@@ -43,6 +43,7 @@ def make_page(config: AppConfig, jobs: Path):
     from regionedit.web.studio import Studio
 
     studio = Studio(config)
+    print(f"the page computes {studio.editor.computes}", flush=True)
     with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, SESSION)) as page:
         gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
         with gr.Tabs() as tabs:
