@@ -102,8 +102,6 @@ def test_find_correct_edit_and_download(page, tmp_path):
     upload(page)
     write(page, TEXT)
     assert "found by learned" in find(page)
-    page.get_by_text("Settings", exact=True).click()
-    assert page.input_value("#target-caption >> textarea, input").startswith("a green square")
     drag(page, (0.1, 0.1), (0.4, 0.1))
     assert "0 pixels changed outside the region" in edit(page)
     path = download(page, tmp_path / "edited.png")
@@ -112,8 +110,8 @@ def test_find_correct_edit_and_download(page, tmp_path):
     record = json.loads(carried["regionedit.run.json"])
     assert record["mask_source"] == "drawn" and record["picture"]["path"] == "circle.png"
     changed = (source != edited).any(-1)
-    assert changed[26, 60] or changed[26, 50]  # where it was painted
-    assert changed.any() and not changed[:, 160:].any()  # the triangle
+    assert changed[6, 15] or changed[6, 12]  # where it was painted
+    assert changed.any() and not changed[:, 44:].any()  # the triangle
 
 
 DRAWN = """async () => {

@@ -23,7 +23,7 @@ def demo(script, tmp_path, monkeypatch):
 
 
 def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):
-    plans = [demo.plan_for(seconds, 2, 8) for seconds in (0.001, demo.CALIBRATED, 0.2, 5)]
+    plans = [demo.plan_for(seconds, 2, 8) for seconds in (0.001, demo.USUAL, 0.15, 0.2, 5)]
     sizes = list(demo.SIZES)
     places = [sizes.index(plan.size) for plan in plans]
     assert places == sorted(places) and (places[0], places[-1]) == (0, len(sizes) - 1)
@@ -32,7 +32,7 @@ def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):
 
 
 def test_more_cores_are_used_and_save_time(demo):
-    two, sixteen = (demo.plan_for(demo.CALIBRATED, cores, 60) for cores in (2, 16))
+    two, sixteen = (demo.plan_for(demo.USUAL, cores, 60) for cores in (2, 16))
     assert (two.parts, sixteen.parts) == (2, 8) and sum(sixteen.seconds) < sum(two.seconds)
 
 
@@ -64,7 +64,7 @@ def test_commands_run_beside_one_another_and_a_failure_stops_the_rest(demo, tmp_
 def test_it_goes_through_all_stages_and_passes_on_a_failure(demo, monkeypatch, capsys):
     codes = iter([0, 0, 4])
     monkeypatch.setattr(demo, "run", lambda commands, variables: next(codes))
-    monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.CALIBRATED)
+    monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.USUAL)
     monkeypatch.setattr(sys, "argv", ["demo.py"])
     assert demo.main() == 4
     said = capsys.readouterr()
