@@ -15,6 +15,7 @@ from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.data.marks import write_marks
 from regionedit.encoders import FrozenCLIP
+from regionedit.precision import settle_training
 from regionedit.training import RegionTraining, run
 from tests import tiny_models
 from tests.shards import write_shards
@@ -36,7 +37,7 @@ def cached(settings, *changes: str) -> FeaturesConfig:
 
 
 def training(settings, *changes: str) -> TrainConfig:
-    return load_config(TrainConfig, overrides=[*settings, *changes])
+    return settle_training(load_config(TrainConfig, overrides=[*settings, *changes]), "cpu")
 
 
 def losses(config: TrainConfig) -> dict[str, float]:

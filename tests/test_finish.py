@@ -71,7 +71,7 @@ def test_parts_follow_the_mask():
 def test_an_editor_can_ask_for_a_region_that_is_left_as_it_is(tiny_edit_config):
     models = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(grow=2))).models
     asked, images_BCHW = [EditRequest(PICTURE, "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
-    assert models.mask_source("drawn") is models.mask_source("drawn", RegionConfig(grow=2))
+    assert models.mask_source("drawn") is models.mask_source("drawn", models.config.region)
     for finder, wanted in (
         (models.mask_source("drawn"), square(6, 6, 12)),
         (models.mask_source("drawn", RegionConfig()), square()),

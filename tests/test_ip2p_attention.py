@@ -12,7 +12,7 @@ from PIL import Image
 from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
 from regionedit.describe import DESCRIBERS, Describer
 from regionedit.editor import Editor
-from regionedit.generators import InstructPix2Pix, noise_seed
+from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
 from regionedit.mask_sources import load_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
@@ -128,7 +128,7 @@ def test_an_editor_without_a_trained_region_uses_it_and_says_so(tiny_edit_config
 def test_auto_refines_where_the_model_is_and_says_where_it_is_not(tiny_edit_config, caplog):
     def load(sam):
         region = replace(tiny_edit_config.region, refine="auto", sam=sam)
-        generator = InstructPix2Pix.load(region.attention)
+        generator = load_generator(region.attention)
         return load_mask_source("ip2p_attention", region, lambda: pytest.fail("loaded"), lambda: generator)
 
     assert load(tiny_edit_config.region.sam).refiner is not None and not caplog.records

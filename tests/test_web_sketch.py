@@ -68,7 +68,7 @@ def test_a_region_of_another_instruction_is_stale_and_a_painted_one_never():
 def test_a_region_can_be_painted_where_nothing_was_found():
     sketch = Sketch(picture()).corrected(stroke_mask((40, 30), [(10, 10)], 4), adds=True)
     assert sketch.mask(Cut.of(CONFIG), CONFIG).getbbox() == (6, 6, 15, 15)
-    assert sketch.shown(Cut.of(CONFIG), CONFIG).size == (40, 30)
+    assert sketch.shown(Cut.of(CONFIG), CONFIG).size == (40 * 12, 30 * 12)
 
 
 @pytest.mark.parametrize("points", [[], [["x", 1]], [[1]], [[float("nan"), 1]], None])

@@ -298,7 +298,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
 def _everything(mask_B1HW: Tensor) -> bool:
     """The mask covers whole pictures, and no gradient goes to it."""
-    return not mask_B1HW.requires_grad and bool((mask_B1HW == 1).all())
+    return not (mask_B1HW.requires_grad or mask_B1HW.is_meta) and bool((mask_B1HW == 1).all())
 
 
 # ---------------------------------------------------------------- eq. 22, 23: the source outside the mask

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 UNTOUCHED, ADDED, ERASED = 128, 255, 0
 UNDONE_AT_MOST = 30
 SHOWN = 1024
-"""Longer side, in pixels, of the region as the page shows it."""
+"""Longer side, in pixels, of the region as the page shows it, at most; a small picture is enlarged to half of it, so that
+the outline is a thin line."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ class Sketch:
     def shown(self, cut: Cut, config: RegionConfig) -> Image.Image:
         """The heat map and the region's outline over the picture, small enough for a page."""
         mask, picture = self.mask(cut, config), smaller(self.picture, SHOWN)
+        factor = SHOWN // 2 // max(picture.size)
+        if factor > 1:
+            picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
         probability = np.zeros(picture.size[::-1], np.float32)
         if self.found is not None:
             grey = Image.fromarray((self.found.probability * 255).astype(np.uint8))
