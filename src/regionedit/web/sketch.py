@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 UNTOUCHED, ADDED, ERASED = 128, 255, 0
 UNDONE_AT_MOST = 30
 SHOWN = 1024
-"""Longer side, in pixels, of the region as the page shows it, at most; a small picture is enlarged to half of it, so that
-the outline is a thin line."""
+"""Longer side, in pixels, of the region as the page shows it, at most; a small picture is enlarged to half of it, so
+that the outline is a thin line."""
 
 
 @dataclass(frozen=True)
