@@ -130,7 +130,8 @@ def read_plan(minutes: float) -> Plan:
     if path.is_file():
         return Plan(**json.loads(path.read_text()))
     print("timing this machine ...", flush=True)
-    plan = plan_for(proposal_seconds(), len(os.sched_getaffinity(0)), minutes)
+    able = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on a Mac
+    plan = plan_for(proposal_seconds(), len(able), minutes)
     write_atomic(path, json.dumps(asdict(plan)).encode())
     return plan
 
