@@ -301,19 +301,6 @@ def test_everything_is_frozen_and_in_eval_mode(make):
         assert not any(m.training for m in module.modules())
 
 
-@pytest.mark.parametrize("masked_image", ["pixel", "latent"])
-def test_under_a_whole_mask_nothing_of_the_source_is_encoded(make, masked_image, monkeypatch):
-    """And the picture is the one that encoding all of it gives."""
-    generator, images, everything = make(masked_image=masked_image), pictures(), torch.ones(2, 1, 32, 32)
-    encoded, encode = [], generator._encode_signed
-    monkeypatch.setattr(generator, "_encode_signed", lambda signed: encoded.append(len(signed)) or encode(signed))
-    quick = generator.propose(images, everything, ["a", "b"], [1, 2])
-    assert encoded == ([1] if masked_image == "pixel" else [])
-    monkeypatch.setattr("regionedit.generators.stable_diffusion._everything", lambda mask: False)
-    plain = generator.propose(images, everything, ["a", "b"], [1, 2])
-    assert (quick - plain).abs().max() < 1e-5 and sum(encoded) >= 2
-
-
 def test_autocast_does_not_reach_in(make):
     """Under Lightning's bf16-mixed the configured precision still decides."""
     images, mask = pictures(), box()

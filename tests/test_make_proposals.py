@@ -12,6 +12,7 @@ from PIL import Image
 from data_prep.make_proposals import ProposalsConfig, make_proposals
 from regionedit import generators
 from regionedit.command_line import load_config
+from regionedit.config import GeneratorConfig
 from regionedit.data import rounds
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.training import check_step
@@ -194,3 +195,19 @@ def test_proposals_are_painted_at_the_generators_size_and_kept_at_clips(make, tm
 def test_rounds_without_proposals_are_refused(make, changes):
     with pytest.raises(ValueError, match="data.proposal_rounds"):
         check_step(make("--step.gradient=composite", *changes))
+
+
+@pytest.mark.parametrize("masked_image", ["pixel", "latent"])
+def test_under_a_whole_mask_nothing_of_the_source_is_encoded(tiny_inpaint_dir, masked_image, monkeypatch):
+    """And the picture is the one that encoding all of it gives."""
+    generator = generators.load_generator(
+        GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2, masked_image=masked_image)
+    )
+    images, everything = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
+    encoded, encode = [], generator._encode_signed
+    monkeypatch.setattr(generator, "_encode_signed", lambda signed: encoded.append(len(signed)) or encode(signed))
+    quick = generator.propose(images, everything, ["a", "b"], [1, 2])
+    assert encoded == ([1] if masked_image == "pixel" else [])
+    monkeypatch.setattr("regionedit.generators.stable_diffusion._everything", lambda mask: False)
+    plain = generator.propose(images, everything, ["a", "b"], [1, 2])
+    assert (quick - plain).abs().max() < 1e-5 and sum(encoded) >= 2
