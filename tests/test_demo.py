@@ -50,9 +50,9 @@ def test_every_command_can_be_parsed_and_no_clock_stops_training(demo, size):
     assert len(packs) == len(proposals) == 3
     config = load_config(TrainConfig, overrides=train[1:])
     assert (config.max_seconds, config.max_steps) == (0, demo.SIZES[size].steps)
-    assert (
-        f"{demo.SIZES[size].samples:,} captioned pictures" in load_config(EvaluateConfig, overrides=evaluate[1:]).note
-    )
+    config = load_config(EvaluateConfig, overrides=evaluate[1:])
+    assert f"{demo.SIZES[size].samples:,} captioned pictures" in config.note
+    assert len(config.systems) == demo.SYSTEMS
 
 
 def test_commands_run_beside_one_another_and_a_failure_stops_the_rest(demo, tmp_path):
