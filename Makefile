@@ -11,8 +11,8 @@ export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
-	microworld-ip2p microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
-	fetch-models clip-lane inpaint-lane study study-report
+	microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
+	fetch-models clip-lane painter-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -97,35 +97,33 @@ microworld-region: install  ## learn the shipped region from microworld-data: pr
 	$(PY) train.py --config configs/train_microworld.yaml
 	$(PY) train.py --config configs/train_microworld_refine.yaml
 
-microworld-models: install  ## pre-train the tiny frozen models from scratch: 90 minutes of two cores; run again to go on
-	$(MAKE) -j2 clip-lane inpaint-lane
+microworld-models: install  ## pre-train the tiny frozen models from scratch: a night of two cores; run again to go on
+	$(MAKE) -j2 clip-lane painter-lane
 
 clip-lane:
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --patch_size 8 --minutes 68 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --minutes 12 --threads 1
-	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --minutes 4 --threads 1
+	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --threads 1
+	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --steps 4000 --threads 1
+	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --threads 1
+	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --threads 1
 
-inpaint-lane:
-	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --minutes 5 --threads 1
-	$(PY) $(WORLD)/pretrain_inpaint.py --part autoencoder --minutes 14 --threads 1 --batch 16
-	$(PY) $(WORLD)/pretrain_inpaint.py --part unet --minutes 57 --threads 1 --batch 16
-
-microworld-ip2p: install  ## pre-train the tiny InstructPix2Pix, after microworld-models: two and a half hours of one core
-	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --minutes 145 --threads 1
+painter-lane:
+	$(PY) $(WORLD)/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
+	$(PY) $(WORLD)/pretrain_inpaint.py --out $(MODELS)/inpaint --threads 1
 
 microworld-qwen: install  ## pre-train the tiny language model: 80 minutes of one core
 	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
-	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --minutes 14 --threads 1
+	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --threads 1
 
 microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
-	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --minutes 13 --threads 1 --batch 8
-	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --minutes 47 --threads 1
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --threads 1 --batch 8
+	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --threads 1
 
 microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
-	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part tokenizer --minutes 8 --threads 1
-	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --minutes 52 --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part tokenizer --threads 1
+	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)

@@ -14,7 +14,7 @@ from writer import Answer, Ask, Writer
 
 from regionedit.microworld.commands import Command, parse
 from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS
-from regionedit.microworld.scene import COLORS, SHAPES, TEXTURES, TONES, all_pairs
+from regionedit.microworld.scene import COLORS, LOOKS, SHAPES, TEXTURES, TONES, all_pairs
 
 Pair = tuple[str, str]  # colour, shape
 
@@ -24,7 +24,10 @@ _THING = re.compile(rf"a (?:(small|large) )?{_PAIR}((?:{_RELATION})*)")
 _GROUND = rf"a (?:(?P<texture>{'|'.join(TEXTURES)}) (?P<tone>{'|'.join(TONES)}) )?background"
 _TEMPLATES = [re.compile(template.format(things="(?P<things>.+)", ground=_GROUND)) for template in CAPTIONS]
 _EMPTY = re.compile(_GROUND.replace("a ", "an empty ", 1))
-_OPERATIONS = {"enlarge": "recolour", "shrink": "recolour"}  # of commands that are no operation: another attribute
+_LOOK = re.compile(rf"a ({'|'.join(LOOKS)}) picture of (.+)")
+# operations of the writer by the grammar's kinds, where they differ, and the other way round
+_OPERATIONS = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}
+_KINDS = {"style": "global", "noop": "recolour"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class CaptionParts:
     things: tuple[Told, ...]
     ground: tuple[str, str] | None
     template: int = 0
+    look: str = ""
 
     @classmethod
     def read(cls, caption: str) -> Self:
@@ -56,6 +60,9 @@ class CaptionParts:
         Raises:
             ValueError: not a caption of the microworld.
         """
+        looked = _LOOK.fullmatch(caption)
+        if looked:
+            return replace(cls.read(looked[2]), look=looked[1])
         empty = _EMPTY.fullmatch(caption)
         if empty:
             return cls((), empty["tone"] and (empty["texture"], empty["tone"]))
@@ -73,10 +80,12 @@ class CaptionParts:
     def __str__(self) -> str:
         ground = f"{' '.join(self.ground)} background" if self.ground else "background"
         if not self.things:
-            return f"an empty {ground}"
-        *first, last = map(str, self.things)
-        things = f"{', '.join(first)} and {last}" if first else last
-        return CAPTIONS[self.template].format(things=things, ground=f"a {ground}")
+            text = f"an empty {ground}"
+        else:
+            *first, last = map(str, self.things)
+            things = f"{', '.join(first)} and {last}" if first else last
+            text = CAPTIONS[self.template].format(things=things, ground=f"a {ground}")
+        return f"a {self.look} picture of {text.removeprefix('a picture of ')}" if self.look else text
 
     def find(self, named: tuple[str | None, str]) -> Told:
         """The thing of this colour (None: any) and shape.
@@ -118,6 +127,8 @@ class CaptionParts:
         """
         if command.kind == "background":
             return replace(self, ground=command.ground)
+        if command.kind == "global":
+            return replace(self, look=command.look)
         if command.kind == "add":
             anchor = self.find(command.anchor).pair
             return replace(self, things=(*self.things, Told(command.new, "", ((command.relation, anchor),))))
@@ -136,7 +147,7 @@ def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[st
     Raises:
         ValueError: there is nothing to do it with.
     """
-    if not parts.things and operation != "background":
+    if not parts.things and operation not in ("background", "style"):
         raise ValueError(f"nothing to {operation}")
     words: dict[str, str] = {}
     if parts.things:
@@ -155,14 +166,18 @@ def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[st
     elif operation == "background":
         grounds = [(texture, tone) for texture in TEXTURES for tone in TONES]
         words["g"] = " ".join(dice.choice([ground for ground in grounds if ground != parts.ground]))
-    instruction = dice.choice(PHRASINGS[operation][0]).format(**words)
+    elif operation == "style":
+        words["l"] = dice.choice([look for look in LOOKS if look != parts.look])
+    elif operation == "noop":
+        words |= {"a": " ".join(thing.pair), "c": thing.pair[0]}
+    instruction = dice.choice(PHRASINGS[_KINDS.get(operation, operation)][0]).format(**words)
     return instruction, parse(instruction)
 
 
 class MicroworldWriter(Writer):
     """Writes, and reads given, instructions of the microworld's grammar; deterministic."""
 
-    operations = ("replace", "recolour", "add", "remove", "background")
+    operations = ("replace", "recolour", "add", "remove", "background", "style", "noop")
 
     @classmethod
     def load(cls, config: WriteConfig) -> Self:
@@ -179,11 +194,13 @@ class MicroworldWriter(Writer):
             else:
                 instruction, command = ask.instruction, parse(ask.instruction)
             thing = command.new if command.kind == "add" else command.named
+            target = str(parts.after(command))
+            whole = "picture" if command.look else "background"
             edit = {
-                "operation": _OPERATIONS.get(command.kind, command.kind),
+                "operation": "noop" if target == ask.caption else _OPERATIONS.get(command.kind, command.kind),
                 "instruction": instruction,
-                "target_caption": str(parts.after(command)),
-                "object": " ".join(word for word in thing if word) if thing else "background",
+                "target_caption": target,
+                "object": " ".join(word for word in thing if word) if thing else whole,
             }
         except ValueError as error:
             reason = "not its grammar" if "grammar" in str(error) else str(error)

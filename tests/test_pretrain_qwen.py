@@ -62,7 +62,7 @@ def test_a_target_caption_is_that_of_the_instructions(lessons):
         for command in meant:
             if command.kind == "remove" and command.named[0] and len(meant) == 1:
                 gone = " ".join(command.named)
-                assert source.count(gone) > target.count(gone)
+                assert source.count(gone) > target.count(gone) or source.count(gone) == 0  # the last: nothing to do
             if command.kind in ("replace", "add") and len(meant) == 1:
                 assert " ".join(command.new) in target and " ".join(command.new) not in source
     assert 30 < several < 120
@@ -135,7 +135,7 @@ def test_training_stops_after_its_steps_and_resumes(script, tmp_path):
         return pretraining.train(
             model,
             lambda step, share: seen.append((step, share)) or model(torch.ones(1, 2)).square().mean(),
-            pretraining.Schedule(0, 0.01, steps),
+            pretraining.Schedule(steps, 0.01),
             tmp_path / "state.safetensors",
             0,
             lambda: {"score": 1.0},

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, successes
-from pretrain_inpaint import round_trip
+from pretrain_autoencoder import round_trip
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from regionedit.images import to_pictures
+from regionedit.masks import composite, dilate
 from regionedit.microworld.edits import Edit
-from regionedit.microworld.grammar import OPERATIONS
-from regionedit.microworld.pixel_check import check
+from regionedit.microworld.grammar import CaptionStyle, caption_in_style
+from regionedit.microworld.pixel_check import check, find_things
 from regionedit.microworld.renderer import render
-from regionedit.microworld.scene import Scene
-from regionedit.microworld.splits import sample
+from regionedit.microworld.scene import SIZE, Scene, sample_scene
+from regionedit.microworld.splits import SAMPLED, sample
 from regionedit.microworld.truth import truth_mask
 
 
@@ -56,7 +57,7 @@ class KnownEdits:
         return KnownEdits([self.edits[i] for i in index], self.source_BCHW[index], self.truth_B1HW[index])
 
 
-def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = OPERATIONS) -> KnownEdits:
+def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = SAMPLED) -> KnownEdits:
     """The samples of a split's stream that have these indices."""
     edits = [sample(split, seed, index, operations) for index in indices]
     truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
@@ -78,6 +79,35 @@ def by_operation(success_B: np.ndarray, known: KnownEdits) -> dict[str, float]:
     """Share of each operation's edits that succeed, by its name in alphabetical order."""
     named_B = np.array([edit.operation for edit in known.edits])
     return {operation: float(success_B[named_B == operation].mean()) for operation in sorted(set(named_B.tolist()))}
+
+
+def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]:
+    """With the true mask (a few pixels wider), how often the request is there, by `pixel_check`, per operation.
+
+    Args:
+        generator: proposes from captions.
+    """
+    known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
+    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
+    parts = ((known.rows(b), mask_B1HW[list(b)], b) for b in chunks(count, 32))
+    proposal_BCHW = torch.cat([generator.propose(part.source_BCHW, m, part.target_captions, b) for part, m, b in parts])
+    edited_BCHW = composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
+    return by_operation(successes(edited_BCHW, known), known)
+
+
+def single_things(generator, count: int) -> float:
+    """How often a whole picture from a caption of one thing shows exactly that thing, by `pixel_check`."""
+    rng = np.random.default_rng(17)
+    scenes = [sample_scene(rng, allow_unseen=True, things=1) for _ in range(count)]
+    captions = [caption_in_style(scene, CaptionStyle()) for scene in scenes]
+    everywhere_B1HW = torch.ones(count, 1, SIZE, SIZE)
+    shown = []
+    for part in chunks(count, 32):
+        mask_B1HW = everywhere_B1HW[list(part)]
+        source_BCHW = torch.zeros(len(part), 3, SIZE, SIZE)
+        shown += to_pictures(generator.propose(source_BCHW, mask_B1HW, [captions[b] for b in part], part))
+    found = [[thing.pair for thing in find_things(np.asarray(picture))] for picture in shown]
+    return float(np.mean([pairs == [scene.things[0].pair] for pairs, scene in zip(found, scenes, strict=True)]))
 
 
 def change_where(kept_B1HW: Tensor, edited_BCHW: Tensor, known: KnownEdits) -> float:

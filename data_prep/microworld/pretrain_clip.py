@@ -1,7 +1,7 @@
 """Pre-trains the microworld's CLIP from scratch: picture-caption pairs and the contrastive loss, nothing else.
 
-    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --minutes 70
-    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --minutes 12
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --threads 1
+    python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --steps 5000
 
 Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. With
 patch 4, half of the patches are left out most of the time, which makes a step two to three times cheaper.
@@ -26,7 +26,7 @@ from measure import HeldOut, clip_scores
 from open_clip.model import CLIP
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from safetensors.torch import save_file
-from scene_pool import GROUP, ScenePool, shape_group
+from scene_pool import GROUP, common_pool, shape_pool
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,10 +36,10 @@ CONTEXT = 40
 EMBED = 128
 MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
-# shares of the budget from which texts are compared with the mean of the patches too, then word by word instead
+# shares of the steps from which texts are compared with the mean of the patches too, then word by word instead
 MEAN_FROM, LATE_FROM = 0.33, 0.5
 LATE_PAIRS = 64  # of a batch's 128, whose patches are compared word by word
-# (share of the budget from which it holds, share of patches left out)
+# (share of the steps from which it holds, share of patches left out)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
 # share of the batches that drill shapes, which are learned last
 DRILL = 0.6
@@ -72,7 +72,7 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
 
 
 def held(plan: tuple[tuple[float, float], ...], share: float) -> float:
-    """The value of the last entry (start, value) of a plan whose start the share of the budget has reached."""
+    """The value of the last entry (start, value) of a plan whose start the share of the steps has reached."""
     return [value for start, value in plan if share >= start][-1]
 
 
@@ -146,7 +146,7 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 
 
 def main() -> None:
-    parser = arguments(__doc__, minutes=70.0, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=10000, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
     parser.add_argument(
         "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="of the arithmetic"
@@ -160,8 +160,8 @@ def main() -> None:
     model = CLIP(EMBED, config["vision_cfg"] | {"patch_dropout": 0.5}, text)
     with torch.no_grad():
         model.visual.positional_embedding[1:] = wave_positions(SIZE // args.patch_size, 128)
-    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
-    drill = ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    pool = common_pool(args.work, args.groups)
+    drill = shape_pool(args.work, args.groups // 2)
     watched, reported = HeldOut(100), HeldOut(1000)
 
     def tokens(captions: list[str]) -> Tensor:
@@ -191,13 +191,13 @@ def main() -> None:
     def scores(held_out: HeldOut) -> dict[str, float]:
         return clip_scores(held_out, lambda p: encode_pictures(model, p), lambda t: encode_text(model, tokens(t)))
 
-    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=120)
-    train(
+    schedule = Schedule(args.steps, args.learning_rate, evaluate_every=300)
+    trained = train(
         model, loss_of, schedule, state, args.seed, lambda: scores(watched) | {"scale": model.logit_scale.exp().item()}
     )
-    final = scores(reported)
+    final = trained | scores(reported)
     print(f"{len(reported.captions)} held-out pictures in groups of {GROUP}: {json.dumps(final)}")
-    save(model, tokenizer, args.patch_size, final | {"minutes": args.minutes, "threads": args.threads}, args.out)
+    save(model, tokenizer, args.patch_size, final | {"threads": args.threads}, args.out)
 
 
 if __name__ == "__main__":

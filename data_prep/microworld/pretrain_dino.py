@@ -1,6 +1,6 @@
 """Pre-trains a tiny self-supervised ViT that stands in for DINO under the name `dino_microworld`.
 
-    python data_prep/microworld/pretrain_dino.py --out checkpoints/microworld/dino --minutes 5 --threads 1
+    python data_prep/microworld/pretrain_dino.py --out checkpoints/microworld/dino --threads 1
 
 It is a stand-in: the class is transformers' ViTModel, as DINO's is, and no caption or label is used, but the objective
 is the simpler one of telling two crops of one picture from crops of others (NT-Xent). Colour is hardly jittered:
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from measure import HeldOut, in_batches
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
-from scene_pool import GROUP, ScenePool
+from scene_pool import GROUP, common_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
@@ -118,12 +118,12 @@ def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, minutes=5.0, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=600, learning_rate=1e-3)
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)
 
     student = Student()
-    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    pool = common_pool(args.work, args.groups)
     held_out = HeldOut(200)
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -132,7 +132,7 @@ def main() -> None:
             first, second = student(view(pictures)), student(view(pictures))
         return contrast(first, second)
 
-    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=60)
+    schedule = Schedule(args.steps, args.learning_rate, evaluate_every=60)
     final = train(student, loss_of, schedule, state, args.seed, lambda: scores_of(student, held_out))
     save(student.vit, final | {"threads": args.threads}, args.out)
 

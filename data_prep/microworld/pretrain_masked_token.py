@@ -1,7 +1,7 @@
 """Pre-trains the microworld's masked-token generator from scratch: first its tokenizer, then the transformer.
 
-    python data_prep/microworld/pretrain_masked_token.py --out OUT --part tokenizer --minutes 13 --threads 1 --batch 8
-    python data_prep/microworld/pretrain_masked_token.py --out OUT --part transformer --minutes 47 --threads 1
+    python data_prep/microworld/pretrain_masked_token.py --out OUT --part tokenizer --threads 1 --batch 8
+    python data_prep/microworld/pretrain_masked_token.py --out OUT --part transformer --threads 1
 
 Built of aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that halves them inside. The
 text tower is the in-painter's, which is CLIP's, frozen, with a projection that changes nothing. Pictures and captions
@@ -24,12 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
-from pretrain_inpaint import CONTEXT, DRILL, TEXT_DROPOUT, TEXT_WIDTH, held_out_pictures, presence
-from pretrain_inpaint import scene_pool as all_kinds
+from diffusion import CONTEXT, TEXT_WIDTH
+from known_edits import presence
+from pretrain_autoencoder import held_out_pictures
+from pretrain_inpaint import DRILL, TEXT_DROPOUT, between
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from rich.progress import track
 from safetensors.torch import load_file, save_file
-from scene_pool import ScenePool, shape_group
+from scene_pool import ScenePool, common_pool, shape_pool
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -42,9 +44,10 @@ from regionedit.microworld.scene import SIZE
 CODES = 512
 CODE_WIDTH = 8
 CELL = 4  # pixels a side of a token
+STEPS = {"tokenizer": 3300, "transformer": 10800}
 CODEBOOK_WEIGHT = 0.25
 REVIVE_EVERY = 100  # steps after which an entry that was not used is moved
-REVIVE_UNTIL = 0.7  # share of the budget
+REVIVE_UNTIL = 0.7  # share of the steps
 ALL_HIDDEN = 0.25
 
 
@@ -118,7 +121,10 @@ def round_trip(vqvae: VQModel, pictures_BCHW: Tensor) -> dict[str, float]:
 
 def train_tokenizer(args: argparse.Namespace) -> None:
     """Root-mean-square error of each picture, with the codebook's and the commitment loss of the library's class."""
-    vqvae, pool = build_vqvae().to(memory_format=torch.channels_last), all_kinds(args)
+    vqvae, pool = (
+        build_vqvae().to(memory_format=torch.channels_last),
+        common_pool(args.work, args.groups),
+    )
     held_out_BCHW = (held_out_pictures(256) / 2 + 0.5).contiguous(memory_format=torch.channels_last)
     used_K = torch.zeros(CODES)
 
@@ -145,7 +151,11 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         return rms_B.mean() + CODEBOOK_WEIGHT * codebook_loss
 
     schedule = Schedule(
-        args.minutes, args.learning_rate or 2e-3, weight_decay=0.0, betas=(0.9, 0.99), evaluate_every=90
+        args.steps or STEPS[args.part],
+        args.learning_rate or 2e-3,
+        weight_decay=0.0,
+        betas=(0.9, 0.99),
+        evaluate_every=90,
     )
     state = args.work / f"masked_token_tokenizer_{args.seed}.safetensors"
     scores = train(vqvae, loss_of, schedule, state, args.seed, lambda: round_trip(vqvae, held_out_BCHW))
@@ -176,7 +186,10 @@ def train_transformer(args: argparse.Namespace) -> None:
     vqvae = vqvae.eval().requires_grad_(False)
     tokenizer = CLIPTokenizer.from_pretrained(args.inpaint / "tokenizer")
     text_encoder, transformer = text_tower(args.inpaint / "text_encoder"), build_transformer()
-    pools = all_kinds(args), ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    pools = (
+        common_pool(args.work, args.groups),
+        shape_pool(args.work, args.groups // 2),
+    )
     tokens = [pool_tokens(vqvae.to(memory_format=torch.channels_last), pool) for pool in pools]
     conditions = torch.tensor([SIZE, SIZE, 0, 0, AESTHETIC_SCORE]).float().expand(args.batch, -1)
 
@@ -187,7 +200,7 @@ def train_transformer(args: argparse.Namespace) -> None:
         return output.hidden_states[-2].float(), output.text_embeds.float()
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = int(torch.rand(()) < DRILL * (1 - share))
+        drilled = int(torch.rand(()) < between(DRILL, share))
         batch = pools[drilled].batch(args.seed + 200, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0)
         seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(args.batch)]
         wanted_Byx = tokens[drilled][batch.rows].long()
@@ -216,7 +229,11 @@ def train_transformer(args: argparse.Namespace) -> None:
         return presence(MaskedToken(pipeline(), config), count)
 
     schedule = Schedule(
-        args.minutes, args.learning_rate or 1.5e-3, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=300
+        args.steps or STEPS[args.part],
+        args.learning_rate or 1.5e-3,
+        weight_decay=0.01,
+        betas=(0.9, 0.99),
+        evaluate_every=300,
     )
     state = args.work / f"masked_token_{args.seed}.safetensors"
     train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96, 8))
@@ -230,9 +247,9 @@ def train_transformer(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, learning_rate=0.0, minutes=47.0)
+    parser = arguments(__doc__, steps=0, learning_rate=0.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="has CLIP's tower")
+    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="whose text tower")
     parser.add_argument("--batch", type=int, default=16, help="pictures of a step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the held-out edits")

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's next-scale model from scratch: first its tokens, then the transformer that predicts them.
 
-    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --minutes 8 --threads 1
+    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --threads 1
     python data_prep/microworld/pretrain_next_scale.py --part transformer --out outputs/next_scale --threads 1
 
 Tokens as VAR's: an autoencoder whose features are quantised from coarse to fine with one codebook, whose entries
@@ -24,11 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from known_edits import by_operation, known_edits, pictures, successes
-from pretrain_inpaint import DRILL, TEXT_DROPOUT, held_out_pictures, presence, scene_pool, signed
+from known_edits import by_operation, known_edits, pictures, presence, successes
+from pretrain_autoencoder import held_out_pictures, signed
+from pretrain_inpaint import DRILL, TEXT_DROPOUT, between
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
 from safetensors.torch import load_file, save_file
-from scene_pool import GROUP, ScenePool, shape_group
+from scene_pool import GROUP, common_pool, shape_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -40,6 +41,7 @@ from regionedit.generators.next_scale_tokens import TokenAutoencoder
 from regionedit.masks import composite, random_hard
 
 COMMITMENT, QUANTIZATION = 0.25, 0.2
+STEPS = {"tokenizer": 1100, "transformer": 4800}
 FORGET = 0.99  # of the codebook's running means
 RESTART_EVERY, RESTART_BELOW = 20, 0.3  # steps; mean choices a step under which an entry moves elsewhere
 COVERED = (0.0, 0.1, 0.25, 0.5)  # a cell is asked for where the mask covers more than one of these, drawn per batch
@@ -78,7 +80,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     autoencoder = TokenAutoencoder(sizes.autoencoder_widths, sizes.channels, sizes.codes, sizes.sides)
     for smooth in autoencoder.quantizer.smooth:
         nn.init.dirac_(smooth.weight)
-    learned, pool = Codebook(autoencoder), scene_pool(args)
+    learned, pool = Codebook(autoencoder), common_pool(args.work, args.groups)
     held_out_BCHW = held_out_pictures(256)
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -111,7 +113,11 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         return {"psnr": float((-10 * error_B.log10()).mean()), "used": used} | best_success(autoencoder, 100)
 
     schedule = Schedule(
-        args.minutes, args.learning_rate or 2e-3, weight_decay=0.0, betas=(0.9, 0.99), evaluate_every=90
+        args.steps or STEPS[args.part],
+        args.learning_rate or 2e-3,
+        weight_decay=0.0,
+        betas=(0.9, 0.99),
+        evaluate_every=90,
     )
     state = args.work / f"next_scale_tokenizer_{args.seed}.safetensors"
     final = train(learned, loss_of, schedule, state, args.seed, scores)
@@ -145,7 +151,10 @@ def train_transformer(args: argparse.Namespace) -> None:
     model.autoencoder.load_state_dict(load_file(args.work / "next_scale_tokenizer" / "model.safetensors"))
     model.eval().requires_grad_(False)
     transformer = model.transformer.requires_grad_(True)
-    pools = scene_pool(args), ScenePool(args.work / f"drill_{args.groups // 2}.npy", args.groups // 2, make=shape_group)
+    pools = (
+        common_pool(args.work, args.groups),
+        shape_pool(args.work, args.groups // 2),
+    )
     quantizer = model.autoencoder.quantizer
     near_VK = torch.cdist(quantizer.codebook_VC, quantizer.codebook_VC).topk(NEAREST, largest=False).indices
 
@@ -158,7 +167,7 @@ def train_transformer(args: argparse.Namespace) -> None:
             return model.autoencoder.encoder(pictures_BCHW).float()
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = int(torch.rand(()) < DRILL * (1 - share))
+        drilled = int(torch.rand(()) < between(DRILL, share))
         batch = pools[drilled].batch(args.seed + 200, step, args.batch // GROUP, bool(drilled) and step % 2 == 0)
         seeds = [(args.seed * 1_000_003 + step) * 1_000 + 500 + b for b in range(args.batch)]
         wanted_BCHW = signed(batch.pictures)
@@ -204,7 +213,11 @@ def train_transformer(args: argparse.Namespace) -> None:
         return presence(NextScale(copy.deepcopy(model).requires_grad_(False), config), count)
 
     schedule = Schedule(
-        args.minutes, args.learning_rate or 1e-3, weight_decay=0.02, betas=(0.9, 0.99), evaluate_every=600
+        args.steps or STEPS[args.part],
+        args.learning_rate or 1e-3,
+        weight_decay=0.02,
+        betas=(0.9, 0.99),
+        evaluate_every=600,
     )
     state = args.work / f"next_scale_transformer_{args.seed}.safetensors"
     train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96))
@@ -225,9 +238,9 @@ def pasted_rows(count: int) -> Tensor:
 
 
 def main() -> None:
-    parser = arguments(__doc__, learning_rate=0.0, minutes=52.0)
+    parser = arguments(__doc__, steps=0, learning_rate=0.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="has CLIP's tower")
+    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="whose text tower")
     parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     parser.add_argument("--guidance", type=float, default=3.0, help="with which edits are counted")

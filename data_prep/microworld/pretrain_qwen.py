@@ -224,7 +224,7 @@ def main() -> None:
         ids_BT, labels_BT = batch(tokenizer, lessons(TRAIN_SEED + 2 * args.seed, step * BATCH, BATCH))
         return model(input_ids=ids_BT, labels=labels_BT).loss
 
-    schedule = Schedule(0, args.learning_rate, args.steps, weight_decay=0.01, evaluate_every=900)
+    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=900)
     told = train(model, loss_of, schedule, state, args.seed, lambda: scores(model, tokenizer, 60))
     told |= scores(model, tokenizer, 500)
     print(told)

@@ -1,6 +1,6 @@
 """Pre-trains a tiny Segment Anything on rendered scenes: a click or a box in, the thing's mask out.
 
-    python data_prep/microworld/pretrain_sam.py --out checkpoints/microworld/sam --minutes 12 --threads 1
+    python data_prep/microworld/pretrain_sam.py --out checkpoints/microworld/sam --threads 1
 
 It is transformers' SamModel, as the public one is, small. Like the public one it is trained on masks of things, which
 no model of this world that teaches a region has seen; it serves the mask source `sam` and `region.refine`, never a
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
-from scene_pool import GROUP, HELD_OUT_SEED, ScenePool, scene_group
+from scene_pool import GROUP, HELD_OUT_SEED, common_pool, scene_group
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
@@ -186,12 +186,12 @@ def save(model: SamModel, scores: dict[str, float], out: Path) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, minutes=12.0, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=2900, learning_rate=1e-3)
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)
 
     model = build()
-    pool = ScenePool(args.work / f"pool_{args.groups}.npy", args.groups)
+    pool = common_pool(args.work, args.groups)
     scenes = [scene_group(HELD_OUT_SEED, index)[0] for index in range(HELD_OUT)]
     pictures = render(scenes)
 
@@ -205,7 +205,7 @@ def main() -> None:
             logits, expected = answer(model, to_input(batch.pictures[kept]), asked)
         return loss(logits, expected, asked.masks)
 
-    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, evaluate_every=60)
+    schedule = Schedule(args.steps, args.learning_rate, evaluate_every=60)
     final = train(model, loss_of, schedule, state, args.seed, lambda: scores_of(model, scenes, pictures))
     save(model, final | {"threads": args.threads}, args.out)
 

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's instruction encoder: a T5 that says what an instruction means, whose decoder is dropped.
 
-    python data_prep/microworld/pretrain_t5.py --out checkpoints/microworld/t5 --minutes 5 --threads 1
+    python data_prep/microworld/pretrain_t5.py --out checkpoints/microworld/t5 --threads 1
 
 It learns `swap the red circle for a green square` -> `replace red circle -> green square` from text alone. It sees
 every pair of colour and shape and every phrasing, as a public T5 has seen all of English; what learns on top of it sees
@@ -100,7 +100,7 @@ def save(model: T5ForConditionalGeneration, tokenizer, scores: dict[str, float],
 
 
 def main() -> None:
-    args, state = begin(arguments(__doc__, minutes=5.0, learning_rate=1.5e-3))
+    args, state = begin(arguments(__doc__, steps=3000, learning_rate=1.5e-3))
 
     tokenizer = word_tokenizer.build(word_tokenizer.words(), start=False, max_length=77)
     model = T5ForConditionalGeneration(configuration(tokenizer))
@@ -123,7 +123,7 @@ def main() -> None:
             "exact_held_out_phrasings": exact_matches(model, tokenizer, unseen),
         }
 
-    schedule = Schedule(minutes=args.minutes, learning_rate=args.learning_rate, weight_decay=0.01, evaluate_every=60)
+    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=60)
     final = train(model, loss_of, schedule, state, args.seed, scores)
     save(model, tokenizer, final | {"threads": args.threads}, args.out)
 

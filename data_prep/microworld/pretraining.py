@@ -1,8 +1,7 @@
-"""The training loop that every tiny frozen model is pre-trained with: a budget, resumable, without pickle.
+"""The training loop that every tiny frozen model is pre-trained with: so many steps, resumable, without pickle.
 
-The budget is wall time where a model is made to be as good as the minutes allow, and steps where it is to be the same
-on a busy machine. The learning rate follows the share of the budget that is used up. Running the same command again
-goes on from the last state (written every two minutes) with what is left.
+The learning rate follows the share of the steps that are done. Running the same command again goes on from the last
+state, written every two minutes. A state without Adam's moments, or in half precision, is a start as well.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -29,19 +28,18 @@ from torch.nn import functional as F
 from regionedit.device import pick_precision
 
 SAVE_EVERY = 120.0  # seconds between states on disk
+LOOK_EVERY = 5  # steps between looks at the loss and the clock: on a GPU each one waits
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def arguments(description: str, learning_rate: float, minutes: float = 0, steps: int = 0) -> argparse.ArgumentParser:
-    """What every pre-training script takes; the keywords are defaults, and its budget is the one that is not 0."""
+def arguments(description: str, learning_rate: float, steps: int) -> argparse.ArgumentParser:
+    """What every pre-training script takes; the keywords are defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
-    if minutes:
-        parser.add_argument("--minutes", type=float, default=minutes, help="wall time of training")
-    if steps:
-        parser.add_argument("--steps", type=int, default=steps, help="of training")
+    parser.add_argument("--steps", type=int, default=steps, help="of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--learning_rate", type=float, default=learning_rate, help="its peak")
     return parser
@@ -60,27 +58,27 @@ class Schedule:
     """How long and how fast to learn.
 
     Args:
-        minutes: wall time of the whole training, evaluations included; 0: the steps count.
-        learning_rate: its peak; a linear rise over the first `warmup` of the budget, then a cosine down to 1 %.
         steps: of the whole training.
-        warmup: share of the budget.
+        learning_rate: its peak; a linear rise over the first `warmup` of the steps, then a cosine down to 1 %.
+        warmup: share of the steps.
         weight_decay: on matrices only; AdamW.
         betas: AdamW's.
         clip: largest gradient norm.
         evaluate_every: seconds between held-out scores.
+        average: decay of the running average of the weights, which is what is scored and kept; 0: the last weights.
     """
 
-    minutes: float
+    steps: int
     learning_rate: float
-    steps: int = 0
     warmup: float = 0.03
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
     evaluate_every: float = 180.0
+    average: float = 0.0
 
     def rate(self, share: float) -> float:
-        """Learning rate when `share` (0-1) of the budget is used."""
+        """Learning rate when `share` (0-1) of the steps are done."""
         rise = min(1.0, (share + 1e-3) / self.warmup)
         fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         return self.learning_rate * rise * fall
@@ -94,10 +92,48 @@ def optimizer_of(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas, fused=True)
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, float]) -> None:
-    """Weights, Adam's moments and the position (step, seconds) in one safetensors file, atomically."""
+class Averaged:
+    """A running average of a model's weights, in the model's place while `used`.
+
+    Args:
+        decay: share of the old average that stays at a step; less in the first steps. 0: no average.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.weights = [p for p in model.parameters() if p.requires_grad] if decay else []
+        self.averages = [p.detach().clone() for p in self.weights]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After step number `step`, from 1."""
+        if self.weights:
+            decay = min(self.decay, step / (step + 10))
+            torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
+
+    @contextmanager
+    def used(self):
+        """The model computes with the average while this lasts."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for place, weight in enumerate(self.weights):
+            weight.data, self.averages[place] = self.averages[place], weight.data
+
+
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, float], averaged: Averaged
+) -> None:
+    """Weights, their average, Adam's moments and the position (step, seconds) in one safetensors file, atomically."""
     tensors = {f"model/{name}": p.detach().clone() for name, p in model.state_dict().items()}
+    places = {id(weight): place for place, weight in enumerate(averaged.weights)}
     for name, p in model.named_parameters():
+        if id(p) in places:
+            tensors[f"average/{name}"] = averaged.averages[places[id(p)]]
         for moment in MOMENTS:
             if p in optimizer.state:
                 tensors[f"{moment}/{name}"] = optimizer.state[p][moment]
@@ -110,8 +146,10 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, p
     os.replace(temporary, path)
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Averaged) -> dict[str, float]:
     """Restores what `save_state` wrote and returns the position; {} where there is no file yet.
+
+    Moments that the file lacks start at zero, and averages at the weights.
 
     Raises:
         ValueError: the file belongs to a model of another shape.
@@ -126,7 +164,11 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
             model.load_state_dict(stored)
         except RuntimeError as error:
             raise ValueError(f"{path} holds another model; remove it to start afresh ({error})") from error
+        places = {id(weight): place for place, weight in enumerate(averaged.weights)}
         for name, p in model.named_parameters():
+            if id(p) in places:
+                kept = file.get_tensor(f"average/{name}") if f"average/{name}" in names else p.detach()
+                averaged.averages[places[id(p)]].copy_(kept)
             if f"exp_avg/{name}" in names:
                 moments = {m: torch.empty_like(p).copy_(file.get_tensor(f"{m}/{name}")) for m in MOMENTS}
                 optimizer.state[p] = {"step": torch.tensor(float(position["step"])), **moments}
@@ -141,10 +183,10 @@ def train(
     seed: int,
     evaluate: Callable[[], dict[str, float]],
 ) -> dict[str, float]:
-    """Trains in place until the budget is used up.
+    """Trains in place until the steps are done; what the model holds then is the average, where there is one.
 
     Args:
-        loss_of: (step, share of the budget used) -> scalar loss; data must depend on the step alone, so that a
+        loss_of: (step, share of the steps done) -> scalar loss; data must depend on the step alone, so that a
             resumed run goes on with data it has not seen.
         state: file to resume from and save to.
         seed: torch's generator is seeded by (seed, step) before each step.
@@ -153,59 +195,60 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    optimizer = optimizer_of(model, schedule)
-    position = load_state(state, model, optimizer)
+    optimizer, averaged = optimizer_of(model, schedule), Averaged(model, schedule.average)
+    position = load_state(state, model, optimizer, averaged)
     step, before = int(position.get("step", 0)), float(position.get("seconds", 0.0))
-    budget = schedule.steps or 60 * schedule.minutes
     console = Console()
     if step:
         console.print(f"resuming at step {step} after {before:.0f} s")
     start = saved = evaluated = time.monotonic()
     running = 0.0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("loss", total=budget)
+        bar = progress.add_task("loss", total=schedule.steps, completed=step)
         model.train()
-        while (used := step if schedule.steps else before + time.monotonic() - start) < budget:
-            share = used / budget
+        while step < schedule.steps:
+            share = step / schedule.steps
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(share)
             torch.manual_seed((seed << 32) + step)
             loss = loss_of(step, share)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the learning rate")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimizer.step()
-            running = loss.item() if running == 0 else 0.97 * running + 0.03 * loss.item()
             step += 1
-            progress.update(bar, completed=used, description=f"step {step} loss {running:.3f}")
+            averaged.update(step)
+            if step % LOOK_EVERY and step < schedule.steps:
+                continue
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} at step {step}; lower the learning rate")
+            running = loss.item() if running == 0 else 0.8 * running + 0.2 * loss.item()
+            progress.update(bar, completed=step, description=f"loss {running:.3f}")
             now = time.monotonic()
             if now - evaluated > schedule.evaluate_every:
                 model.eval()
-                console.print(f"{before + now - start:6.0f} s step {step} loss {running:.4f} {told(evaluate())}")
+                with averaged.used():
+                    scores = evaluate()
+                console.print(f"{before + now - start:6.0f} s step {step} loss {running:.4f} {told(scores)}")
                 model.train()
                 evaluated = time.monotonic()
-            if now - saved > SAVE_EVERY:
-                save_state(state, model, optimizer, {"step": step, "seconds": before + time.monotonic() - start})
+            if now - saved > SAVE_EVERY or step == schedule.steps:
+                position = {"step": step, "seconds": before + time.monotonic() - start}
+                save_state(state, model, optimizer, position, averaged)
                 saved = time.monotonic()
-        seconds = before + time.monotonic() - start
-        save_state(state, model, optimizer, {"step": step, "seconds": max(seconds, 60 * schedule.minutes)})
     model.eval()
-    scores = evaluate() | {"steps": step, "minutes": schedule.minutes or round(seconds / 60, 1), "loss": running}
+    with torch.no_grad():
+        for weight, average in zip(averaged.weights, averaged.averages, strict=True):
+            weight.copy_(average)
+    scores = evaluate() | {"steps": step, "minutes": round(position["seconds"] / 60, 1), "loss": running}
     console.print(f"done: {told(scores)}")
     return scores
 
 
-def arithmetic(precision: str = "auto") -> torch.autocast:
-    """Autocast on the CPU to this precision; `auto` as for frozen networks."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=pick_precision(precision, "cpu") == "bfloat16")
+def arithmetic(precision: str = "auto", device: str = "cpu") -> torch.autocast:
+    """Autocast to this precision; `auto` as for frozen networks."""
+    return torch.autocast(device, torch.bfloat16, enabled=pick_precision(precision, device) == "bfloat16")
 
 
 @contextmanager

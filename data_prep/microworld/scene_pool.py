@@ -14,12 +14,13 @@ from rich.progress import track
 from regionedit.microworld.edits import neighbours
 from regionedit.microworld.grammar import caption
 from regionedit.microworld.renderer import render
-from regionedit.microworld.scene import SHAPES, SIZE, Scene, sample_scene
+from regionedit.microworld.scene import LOOKS, SHAPES, SIZE, Scene, sample_scene
 from regionedit.microworld.splits import scene_rng
 
 GROUP = 4  # a scene and three hard negatives
 POOL_SEED, HELD_OUT_SEED = 0, 1  # disjoint streams of the split "pretrain"
 CHUNK = 64
+LOOKED = 0.08  # share of scenes in one of the looks
 
 
 def scene_group(seed: int, index: int) -> list[Scene]:
@@ -29,6 +30,7 @@ def scene_group(seed: int, index: int) -> list[Scene]:
     while True:
         scene = sample_scene(rng, allow_unseen=True)
         if scene.things:
+            scene = replace(scene, look=str(rng.choice(LOOKS)) if rng.random() < LOOKED else "")
             return [scene, *neighbours(scene, rng, GROUP - 1)]
 
 
@@ -113,3 +115,13 @@ class ScenePool:
         else:
             captions = [c for g in chosen for c in group_captions(self.groups[g], (seed, step, int(g)))]
         return Batch(rows, self.pictures[rows], captions)
+
+
+def common_pool(work: Path, groups: int) -> ScenePool:
+    """Scenes of every kind."""
+    return ScenePool(work / f"pool_{groups}.npy", groups)
+
+
+def shape_pool(work: Path, groups: int) -> ScenePool:
+    """Scenes that drill shapes."""
+    return ScenePool(work / f"drill_{groups}.npy", groups, make=shape_group)

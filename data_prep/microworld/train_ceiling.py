@@ -1,6 +1,6 @@
 """Trains the same region predictor WITH masks, to convergence: the ceiling that learning without masks is held against.
 
-    python data_prep/microworld/train_ceiling.py --out outputs/ceiling --minutes 8
+    python data_prep/microworld/train_ceiling.py --out outputs/ceiling
     python evaluate.py --config configs/evaluate_rivals.yaml --region.checkpoint outputs/ceiling/region_predictor \\
         --regions_only true --out outputs/ceiling/evaluation
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose encoders and predictor")
     parser.add_argument("--out", type=Path, default=Path("outputs/ceiling"))
-    parser.add_argument("--minutes", type=float, default=8.0, help="wall time of training")
+    parser.add_argument("--steps", type=int, default=3000, help="of training")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
@@ -63,7 +63,7 @@ def main() -> None:
         union_B = (hit_BN | true_BN).sum(1).clamp(min=1)
         return {"iou": float(((hit_BN & true_BN).sum(1) / union_B).mean())}
 
-    schedule = Schedule(args.minutes, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=60)
+    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=60)
     train(predictor, loss_of, schedule, args.out / "state.safetensors", args.seed, scores)
     predictor.save_pretrained(args.out / "region_predictor")
 

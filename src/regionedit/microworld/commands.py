@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from regionedit.microworld.grammar import PHRASINGS, CaptionStyle, caption_in_style
-from regionedit.microworld.scene import COLORS, LARGE, SHAPES, SMALL, TEXTURES, TONES, Scene, Thing
+from regionedit.microworld.scene import COLORS, LARGE, LOOKS, SHAPES, SMALL, TEXTURES, TONES, Scene, Thing
 
 _WORDS = {
     "a": rf"(?:(?P<a_color>{'|'.join(COLORS)}) )?(?P<a_shape>{'|'.join(SHAPES)})",
@@ -15,6 +15,7 @@ _WORDS = {
     "c": rf"(?P<c>{'|'.join(COLORS)})",
     "g": rf"(?P<texture>{'|'.join(TEXTURES)}) (?P<tone>{'|'.join(TONES)})",
     "r": r"(?P<relation>left of|right of|above|below)",
+    "l": rf"(?P<look>{'|'.join(LOOKS)})",
     "o": rf"(?:(?P<o_color>{'|'.join(COLORS)}) )?(?P<o_shape>{'|'.join(SHAPES)})",
 }
 
@@ -42,6 +43,7 @@ class Command:
     ground: tuple[str, str] | None = None
     relation: str | None = None
     anchor: tuple[str | None, str] | None = None
+    look: str | None = None
 
     @property
     def canonical(self) -> str:
@@ -56,6 +58,7 @@ class Command:
             parts += ["->", name(self.new)] if self.named else [name(self.new)]
         parts += ["->", self.color] if self.color else []
         parts += ["->", *self.ground] if self.ground else []
+        parts += ["->", self.look] if self.look else []
         parts += [self.relation, name(self.anchor)] if self.anchor else []
         return " ".join(parts)
 
@@ -79,6 +82,7 @@ def parse(instruction: str) -> Command:
                 ground=(g["texture"], g["tone"]) if g.get("tone") else None,
                 relation=g.get("relation"),
                 anchor=(g["o_color"], g["o_shape"]) if g.get("o_shape") else None,
+                look=g.get("look"),
             )
     raise ValueError(f"instruction: {instruction!r} is not in the microworld's grammar; try 'make the red circle blue'")
 
@@ -102,7 +106,7 @@ def captions_of(scene: Scene, *commands: Command, believe: bool = False) -> tupl
         ValueError: a command names a thing that is not there, or no longer.
     """
     before, after = [*scene.things], [*scene.things]  # one thing, one place in both
-    background = scene.background
+    background, look = scene.background, scene.look
     added: set[int] = set()
     removed: set[int] = set()
     sized: set[int] = set()
@@ -140,7 +144,9 @@ def captions_of(scene: Scene, *commands: Command, believe: bool = False) -> tupl
             relations.append((len(after) - 1, command.relation, anchor))
         elif command.kind == "background":
             background = replace(background, texture=command.ground[0], tone=command.ground[1])
+        elif command.kind == "global":
+            look = command.look
     style = CaptionStyle(sized=frozenset(sized))
-    source = caption_in_style(Scene(scene.background, tuple(before)), style, frozenset(added))
+    source = caption_in_style(Scene(scene.background, tuple(before), scene.look), style, frozenset(added))
     style = replace(style, relations=tuple(relations))
-    return source, caption_in_style(Scene(background, tuple(after)), style, frozenset(removed))
+    return source, caption_in_style(Scene(background, tuple(after), look), style, frozenset(removed))

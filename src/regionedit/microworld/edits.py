@@ -6,9 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regionedit.microworld.grammar import OPERATIONS, PHRASINGS, RELATIONS, caption_in_style, sample_style
+from regionedit.microworld.grammar import (
+    NOOP_KINDS,
+    OPERATIONS,
+    PHRASINGS,
+    RELATIONS,
+    caption_in_style,
+    sample_style,
+)
 from regionedit.microworld.scene import (
     LARGE,
+    LOOKS,
     RADIUS,
     SMALL,
     UNSEEN_PAIRS,
@@ -26,7 +34,7 @@ class Edit:
     """An edit and its truth. Learning sees the four texts and the source picture, nothing else.
 
     Args:
-        named: index of the edited thing in `source`; None for add and background.
+        named: index of the edited thing in `source`; None for add, background, global and noop.
         added: index of the new thing in `target` for add.
         anchor, relation: add: the thing in `source` that the place refers to, and how.
         unseen_pair: the edit names or asks for a pair that training never shows.
@@ -97,6 +105,7 @@ def sample_edit(
     words: dict[str, str] = {}
     kind = operation
     named = added = anchor = relation = None
+    involved: list[tuple[str, str]] = []  # pairs that the instruction names and the edit does not change
     hidden: frozenset[int] = frozenset()
     target_style = style
     if not scene.things:
@@ -142,12 +151,24 @@ def sample_edit(
             return None
         target = replace(scene, background=ground)
         words = {"g": f"{ground.texture} {ground.tone}"}
+    elif operation == "global":
+        look = str(rng.choice([look for look in LOOKS if look != scene.look]))
+        target, words = replace(scene, look=look), {"l": look}
+    elif operation == "noop":
+        target, kind = scene, str(rng.choice(NOOP_KINDS))
+        if kind == "remove":
+            absent = _free_pair(scene, rng, allow_unseen, lambda p: True)
+            involved, words = [absent], {"a": " ".join(absent)}
+        elif kind == "recolour":
+            involved, words = [thing.pair], {"a": _name(scene, pick, rng), "c": thing.color}
+        else:
+            words = {"g": f"{scene.background.texture} {scene.background.tone}"}
     else:
         raise ValueError(f"operation: {operation!r} is not one of {', '.join(OPERATIONS)}")
 
     phrasings = PHRASINGS[kind][1 if unseen_phrasing else 0]
     told = scene if operation == "remove" else target
-    involved = [t.pair for t in (scene.things[named] if named is not None else None,) if t]
+    involved += [scene.things[named].pair] if named is not None else []
     edit = Edit(
         operation=operation,
         instruction=phrasings[int(rng.integers(len(phrasings)))].format(**words),
@@ -185,11 +206,11 @@ def neighbours(scene: Scene, rng: np.random.Generator, n: int) -> list[Scene]:
     while len(out) < n:
         change = str(
             rng.choice(
-                ["color", "shape", "swap", "remove", "add", "ground", "size"],
-                p=[0.25, 0.25, 0.2, 0.1, 0.08, 0.07, 0.05],
+                ["color", "shape", "swap", "remove", "add", "ground", "size", "look"],
+                p=[0.25, 0.25, 0.2, 0.1, 0.08, 0.05, 0.04, 0.03],
             )
         )
-        made = _changed(scene, change, rng) if scene.things or change in ("add", "ground") else None
+        made = _changed(scene, change, rng) if scene.things or change in ("add", "ground", "look") else None
         if made is not None and made not in out:
             out.append(made)
     return out
@@ -200,6 +221,8 @@ def _changed(scene: Scene, change: str, rng: np.random.Generator) -> Scene | Non
         ground = sample_background(rng)
         same = (ground.tone, ground.texture) == (scene.background.tone, scene.background.texture)
         return None if same else replace(scene, background=ground)
+    if change == "look":
+        return replace(scene, look=str(rng.choice([look for look in ("", *LOOKS) if look != scene.look])))
     if change == "add":
         spot = place(rng, scene.things, high=11.0) if len(scene.things) < 4 else None
         pair = _free_pair(scene, rng, True, lambda p: True)

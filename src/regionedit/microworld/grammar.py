@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regionedit.microworld.scene import COLORS, SHAPES, TEXTURES, TONES, Scene, Thing
+from regionedit.microworld.scene import COLORS, LOOKS, SHAPES, TEXTURES, TONES, Scene, Thing
 
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 # (seen, unseen) phrasings. {a}: the named thing, {b}: the new thing, {c}: a colour, {g}: a background's two words,
-# {r}: a relation, {o}: the thing it refers to.
+# {r}: a relation, {o}: the thing it refers to, {l}: a look.
 PHRASINGS = {
     "replace": (
         ("replace the {a} with a {b}", "change the {a} to a {b}", "turn the {a} into a {b}", "swap the {a} for a {b}"),
@@ -42,8 +42,14 @@ PHRASINGS = {
         ("change the background to {g}", "make the background {g}", "turn the background into {g}"),
         ("use a {g} background", "the background should be {g}"),
     ),
+    "global": (
+        ("make the picture {l}", "turn the whole picture {l}", "make everything {l}"),
+        ("give the picture a {l} look", "the whole picture should be {l}"),
+    ),
 }
-OPERATIONS = ("replace", "recolour", "resize", "remove", "add", "background")
+# noop: what is asked for is so already, in the words of NOOP_KINDS
+OPERATIONS = ("replace", "recolour", "resize", "remove", "add", "background", "global", "noop")
+NOOP_KINDS = ("recolour", "background", "remove")
 CAPTIONS = (
     "{things} on {ground}",
     "a picture of {things} on {ground}",
@@ -56,7 +62,7 @@ VOCABULARY = tuple(
     sorted(
         {w for kinds in PHRASINGS.values() for group in kinds for p in group for w in re.sub(r"\{\w\}", " ", p).split()}
         | {w for r in RELATIONS for w in r.split()}
-        | {*_CONNECTIVES, *COLORS, *SHAPES, *TONES, *TEXTURES}
+        | {*_CONNECTIVES, *COLORS, *SHAPES, *TONES, *TEXTURES, *LOOKS}
     )
 )
 
@@ -126,10 +132,11 @@ def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] =
         phrases.append(text)
     background = scene.background
     ground = f"{background.texture} {background.tone} background" if style.ground else "background"
-    if not phrases:
-        return f"an empty {ground}"
-    things = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
-    return CAPTIONS[style.template].format(things=things, ground=f"a {ground}")
+    things = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1] if phrases else ""
+    template = CAPTIONS[style.template] if phrases else "an empty {ground}"
+    if scene.look:
+        template = f"a {scene.look} picture of " + template.removeprefix("a picture of ")
+    return template.format(things=things, ground=f"a {ground}" if phrases else ground)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
 from regionedit.microworld.edits import Edit
-from regionedit.microworld.renderer import silhouettes
-from regionedit.microworld.scene import COLORS, SHAPES, SIZE, TEXTURES, TONES, Background, Scene, Thing
+from regionedit.microworld.renderer import render, silhouettes
+from regionedit.microworld.scene import COLORS, LOOKS, SHAPES, SIZE, TEXTURES, TONES, Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask, valid_space
 
 _NAMES = (*COLORS, *TONES)
 _PALETTE = np.array([*COLORS.values(), *TONES.values()], np.float32)
 SMALLEST = 18  # pixels; anything smaller is a speck, not a thing
+AWAY = 40  # grey levels by which a pixel differs from what it should be
 
 
 def label(picture: np.ndarray) -> np.ndarray:
@@ -96,14 +99,31 @@ def shows(picture: np.ndarray, color: str, shape: str, where: np.ndarray, share:
     return None
 
 
+def _told(picture: np.ndarray) -> tuple[str, str, list[tuple[str, str]]]:
+    scene = read_scene(picture)
+    return scene.background.tone, scene.background.texture, sorted(thing.pair for thing in scene.things)
+
+
+def away(picture: np.ndarray, scene: Scene) -> float:
+    """Share of the pixels that differ from this scene's by more than AWAY in any channel."""
+    return float((np.abs(render([scene])[0].astype(np.int16) - picture).max(-1) > AWAY).mean())
+
+
 def check(picture: np.ndarray, edit: Edit) -> bool:
     """Is the requested change there, by colour and shape of the pixels?
 
     replace, recolour: the new thing stands where the old one stood. resize: it does, at less than 0.85 or more than
     1.15 of its old radius. remove: at most a tenth of the old thing's pixels still differ from background tones.
     add: the new thing stands in the stated place. background: most background pixels have the new tone, and the new
-    texture is read from them.
+    texture is read from them. global: of all looks the asked one is the nearest, and nine pixels in ten are as they
+    should be. noop: at most one pixel in fifty is not as it was, and the same things and background are read from them.
     """
+    if edit.operation == "noop":
+        return away(picture, edit.source) <= 0.02 and _told(picture) == _told(render([edit.source])[0])
+    if edit.operation == "global":
+        others = [replace(edit.target, look=look) for look in ("", *LOOKS)]
+        errors = ((render(others).astype(np.float32) - picture) ** 2).mean((1, 2, 3))
+        return others[int(errors.argmin())] == edit.target and away(picture, edit.target) <= 0.1
     if edit.operation == "background":
         ground = truth_mask(edit) > 0.95
         wanted = list(_NAMES).index(edit.target.background.tone)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regionedit.microworld.scene import COLORS, SIZE, TONES, Background, Scene, Thing
+from regionedit.microworld.scene import COLORS, LOOKS, SIZE, TONES, Background, Scene, Thing
 
 SOFTNESS = 1.5  # pixels over which an edge fades
 TEXTURE_CONTRAST = 14.0  # grey levels by which a texture lightens and darkens its tone
 
+_LUMA = np.array([0.3, 0.59, 0.11], np.float32)
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 
 
@@ -73,6 +74,28 @@ def _background(background: Background) -> np.ndarray:
     return tone + TEXTURE_CONTRAST * wave[..., None]
 
 
+def with_look(picture: np.ndarray, look: str) -> np.ndarray:
+    """A picture [..., 3] in [0, 255], float32, in one of LOOKS, or as it is where that is empty.
+
+    Raises:
+        ValueError: unknown look.
+    """
+    grey = (picture @ _LUMA)[..., None]
+    if look == "":
+        return picture
+    if look == "dark":
+        return 0.45 * picture
+    if look == "bright":
+        return 255 - 0.5 * (255 - picture)
+    if look == "greyscale":
+        return np.broadcast_to(grey, picture.shape)
+    if look == "sepia":
+        return grey * np.array([1.08, 0.86, 0.62], np.float32)
+    if look == "moonlit":
+        return (0.4 * picture + 0.6 * grey) * np.array([0.4, 0.5, 0.8], np.float32)
+    raise ValueError(f"look: {look!r} is not one of {', '.join(LOOKS)}")
+
+
 def render(scenes: Sequence[Scene]) -> np.ndarray:
     """Pictures, uint8 [B, 64, 64, 3]."""
     pictures = np.stack([_background(s.background) for s in scenes])
@@ -84,5 +107,6 @@ def render(scenes: Sequence[Scene]) -> np.ndarray:
             alpha = alphas[start + k][..., None]
             color = np.array(COLORS[thing.color], np.float32) * (1 + 0.08 * thing.shade)
             pictures[b] = pictures[b] * (1 - alpha) + color * alpha
+        pictures[b] = with_look(pictures[b], scene.look)
         start += len(scene.things)
     return np.clip(pictures + 0.5, 0, 255).astype(np.uint8)

@@ -18,6 +18,7 @@ COLORS = {
 }
 TONES = {"gray": (128, 128, 128), "black": (35, 35, 38), "white": (222, 222, 218), "brown": (118, 84, 56)}
 TEXTURES = ("plain", "striped", "checkered")
+LOOKS = ("dark", "bright", "sepia", "greyscale", "moonlit")  # of a whole picture; most have none
 RADIUS = (6.0, 14.0)
 SMALL, LARGE = 8.5, 11.0  # radius below / above which a thing may be called small / large
 
@@ -59,15 +60,19 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
+    """What a picture shows; `look` is one of LOOKS, or empty."""
+
     background: Background
     things: tuple[Thing, ...]
+    look: str = ""
 
     def to_json(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict) -> Scene:
-        return cls(Background(**data["background"]), tuple(Thing(**t) for t in data["things"]))
+        things = tuple(Thing(**thing) for thing in data["things"])
+        return cls(Background(**data["background"]), things, data.get("look", ""))
 
 
 def all_pairs(allow_unseen: bool) -> list[tuple[str, str]]:

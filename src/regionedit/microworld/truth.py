@@ -13,8 +13,11 @@ from regionedit.microworld.scene import SIZE
 def truth_mask(edit: Edit) -> np.ndarray:
     """Coverage of the pixels that the edit is about, float32 [64, 64] in [0, 1].
 
-    The named thing as it was and as it shall be; the new thing for add; all but the things for background.
+    The named thing as it was and as it shall be; the new thing for add; all but the things for background; everything
+    for global; nothing for noop.
     """
+    if edit.operation in ("global", "noop"):
+        return np.full((SIZE, SIZE), float(edit.operation == "global"), np.float32)
     if edit.operation == "background":
         return 1 - coverage(edit.source).max(axis=0, initial=0)
     things = [edit.source.things[edit.named]] if edit.named is not None else []
@@ -23,7 +26,10 @@ def truth_mask(edit: Edit) -> np.ndarray:
 
 
 def object_map(edit: Edit) -> np.ndarray:
-    """uint8 [64, 64]: 0 background, 1 the named thing, 2 and up the other things; add and background name none."""
+    """uint8 [64, 64]: 0 background, 1 the named thing, 2 and up the other things.
+
+    add, background, global and noop name none.
+    """
     out = np.zeros((SIZE, SIZE), np.uint8)
     number = 2
     for index, seen in enumerate(coverage(edit.source)):
