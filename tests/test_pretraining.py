@@ -292,12 +292,12 @@ def test_pairs_of_pictures_are_edits_of_the_whole_world(script):
     assert edits[7] == ip2p.pair(ip2p.PAIR_SEED, 7) and len({edit.operation for edit in edits}) == 8
     assert any(edit.unseen_pair for edit in edits) and any(edit.unseen_phrasing for edit in edits)
     autoencoder: AutoencoderKL = autoencoders.build_autoencoder().eval()
-    pairs = ip2p.Pairs(autoencoder, 3)
-    assert pairs.instructions == [edit.instruction for edit in edits[:3]]
-    assert pairs.before_BChw.shape == pairs.after_BChw.shape == (3, 4, 16, 16)
-    same_B1hw = (pairs.before_BChw == pairs.after_BChw).all(1, keepdim=True)
-    assert 0 < pairs.changed_B1hw.float().mean() < 1
-    assert not same_B1hw[pairs.changed_B1hw > 0].all()
+    latents = ip2p.pair_latents(autoencoder, [edit for edit in edits if edit.operation == "replace"][:3])
+    before_BChw, after_BChw, changed_B1hw = (latents[name] for name in ("before_BChw", "after_BChw", "changed_B1hw"))
+    assert before_BChw.shape == after_BChw.shape == (3, 4, 16, 16)
+    same_B1hw = (before_BChw == after_BChw).all(1, keepdim=True)
+    assert 0 < changed_B1hw.float().mean() < 1
+    assert not same_B1hw[changed_B1hw].all()
 
 
 def test_what_an_instruct_pix2pix_is_not_given(script):

@@ -51,9 +51,11 @@ def hard_negatives(images_BD: Tensor, texts_BD: Tensor, captions: Sequence[str])
 
 
 def difference(a: Scene, b: Scene) -> str:
-    """What two scenes of a group differ in: count, ground, swap (of two colours), shape, color or size."""
+    """What two scenes of a group differ in: count, look, ground, swap (of two colours), shape, color or size."""
     if len(a.things) != len(b.things):
         return "count"
+    if a.look != b.look:
+        return "look"
     if a.background != b.background:
         return "ground"
     changed = [(x, y) for x, y in zip(a.things, b.things, strict=True) if x != y]

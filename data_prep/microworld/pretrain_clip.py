@@ -146,7 +146,7 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=10000, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=8000, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
     parser.add_argument(
         "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="of the arithmetic"

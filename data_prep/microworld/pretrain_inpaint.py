@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
 from known_edits import presence, single_things
 from pretrain_autoencoder import LATENT_FACTOR, encode, held_out_pictures, pool_latents, psnr, signed
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
 from scene_pool import ScenePool, common_pool, shape_pool
 from torch import Tensor, nn
@@ -39,23 +40,20 @@ WHOLE = (0.6, 0.3)
 DRILL = (0.8, 0.2)
 
 
-class Hidden:
-    """The pictures of a pool with a random part masked, encoded once.
+def hidden_parts(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64) -> dict[str, Tensor]:
+    """The pictures of a pool with a random part masked, encoded.
 
-    Attributes:
+    Returns:
         clean_BChw, masked_BChw: latents of the pictures and of what the mask leaves, half precision.
-        mask_B1hw: 1 where any pixel is masked, bool.
+        mask_B1hw: where any pixel is masked, bool.
     """
-
-    def __init__(self, autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64):
-        self.clean_BChw = pool_latents(autoencoder, pool)
-        masked, masks = [], []
-        for start in track(range(0, len(pool.pictures), batch), description="masked latents"):
-            pictures_BCHW = signed(pool.pictures[start : start + batch])
-            mask_B1HW = random_hard([seed + start + b for b in range(len(pictures_BCHW))], (SIZE, SIZE))
-            masked.append(encode(autoencoder, pictures_BCHW * (1 - mask_B1HW)).half().cpu())
-            masks.append(nn.functional.max_pool2d(mask_B1HW, LATENT_FACTOR).bool())
-        self.masked_BChw, self.mask_B1hw = torch.cat(masked), torch.cat(masks)
+    clean_BChw, masked, masks = pool_latents(autoencoder, pool), [], []
+    for start in track(range(0, len(pool.pictures), batch), description="masked latents"):
+        pictures_BCHW = signed(pool.pictures[start : start + batch])
+        mask_B1HW = random_hard([seed + start + b for b in range(len(pictures_BCHW))], (SIZE, SIZE))
+        masked.append(encode(autoencoder, pictures_BCHW * (1 - mask_B1HW)).half().cpu())
+        masks.append(nn.functional.max_pool2d(mask_B1HW, LATENT_FACTOR).bool())
+    return {"clean_BChw": clean_BChw, "masked_BChw": torch.cat(masked), "mask_B1hw": torch.cat(masks)}
 
 
 def between(ends: tuple[float, float], share: float) -> float:
@@ -64,10 +62,10 @@ def between(ends: tuple[float, float], share: float) -> float:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=40000, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=40000, learning_rate=1.5e-3)
     parser.add_argument("--autoencoder", type=Path, default=Path("outputs/microworld_models/autoencoder"))
     parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
+    parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     args, state = begin(parser)
     device = args.device
     autoencoder = AutoencoderKL.from_pretrained(args.autoencoder).eval().requires_grad_(False)
@@ -76,11 +74,11 @@ def main() -> None:
     learned = nn.ModuleDict({"unet": build_unet(9), "text_encoder": build_text_tower(tokenizer, 2)})
     learned.to(device, memory_format=torch.channels_last)
     denoising = Denoising(scheduler, device)
-    pools = (
-        common_pool(args.work, args.groups),
-        shape_pool(args.work, args.groups // 2),
-    )
-    hidden = [Hidden(autoencoder, pool, 10_000_000 * number) for number, pool in enumerate(pools)]
+    pools = common_pool(args.work, args.groups), shape_pool(args.work, args.groups // 2)
+    hidden = [
+        made_once(args.work, f"hidden_{number}", autoencoder, partial(hidden_parts, autoencoder, pool, 10**7 * number))
+        for number, pool in enumerate(pools)
+    ]
     nothing_1Chw = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE))  # what is left where everything is masked
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -88,8 +86,8 @@ def main() -> None:
         batch = pools[drilled].batch(args.seed + 100, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0)
         part, rows = hidden[drilled], batch.rows
         whole_B111 = (torch.rand(args.batch) < between(WHOLE, share))[:, None, None, None].to(device)
-        clean_BChw, masked_BChw = (x[rows].to(device).float() for x in (part.clean_BChw, part.masked_BChw))
-        mask_B1hw = part.mask_B1hw[rows].to(device) | whole_B111
+        clean_BChw, masked_BChw = (x[rows].to(device).float() for x in (part["clean_BChw"], part["masked_BChw"]))
+        mask_B1hw = part["mask_B1hw"][rows].to(device) | whole_B111
         masked_BChw = torch.where(whole_B111, nothing_1Chw, masked_BChw)
         texts = ["" if torch.rand(()) < TEXT_DROPOUT else caption for caption in batch.captions]
         noise, time_B = torch.randn_like(clean_BChw), denoising.draw(args.batch)

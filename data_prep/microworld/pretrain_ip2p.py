@@ -23,6 +23,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiff
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
 from known_edits import by_operation, change_where, chunks, known_edits, successes
 from pretrain_autoencoder import LATENT_FACTOR, encode, signed
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
 from scene_pool import LOOKED
 from torch import Tensor, nn
@@ -65,27 +66,22 @@ def pair(seed: int, index: int) -> Edit:
             return edit
 
 
-class Pairs:
-    """Edits and the latents of their pictures, made once.
+def pair_latents(autoencoder: AutoencoderKL, edits: list[Edit]) -> dict[str, Tensor]:
+    """The pictures of edits, encoded.
 
-    Attributes:
-        instructions: of the edits.
+    Returns:
         before_BChw, after_BChw: latents, half precision.
-        changed_B1hw: 1 where any pixel differs, else 0.
+        changed_B1hw: where any pixel differs, bool.
     """
-
-    def __init__(self, autoencoder: AutoencoderKL, count: int):
-        edits = [pair(PAIR_SEED, index) for index in track(range(count), description="edits")]
-        self.instructions = [edit.instruction for edit in edits]
-        before, after, changed = [], [], []
-        for start in track(range(0, count, TOGETHER), description="latents"):
-            part = edits[start : start + TOGETHER]
-            first, second = render([edit.source for edit in part]), render([edit.target for edit in part])
-            before.append(encode(autoencoder, signed(first)).half().cpu())
-            after.append(encode(autoencoder, signed(second)).half().cpu())
-            differs_BHW = torch.from_numpy((first != second).any(-1))
-            changed.append(nn.functional.max_pool2d(differs_BHW[:, None].half(), LATENT_FACTOR))
-        self.before_BChw, self.after_BChw, self.changed_B1hw = torch.cat(before), torch.cat(after), torch.cat(changed)
+    before, after, changed = [], [], []
+    for start in track(range(0, len(edits), TOGETHER), description="latents"):
+        part = edits[start : start + TOGETHER]
+        first, second = render([edit.source for edit in part]), render([edit.target for edit in part])
+        before.append(encode(autoencoder, signed(first)).half().cpu())
+        after.append(encode(autoencoder, signed(second)).half().cpu())
+        differs_BHW = torch.from_numpy((first != second).any(-1))
+        changed.append(nn.functional.max_pool2d(differs_BHW[:, None].half(), LATENT_FACTOR).bool())
+    return {"before_BChw": torch.cat(before), "after_BChw": torch.cat(after), "changed_B1hw": torch.cat(changed)}
 
 
 def left_out(draws_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +112,7 @@ def silence(states_BLD: Tensor, empty_1LD: Tensor, ids_BL: Tensor, end_token: in
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=40000, learning_rate=1e-3)
+    parser = arguments(__doc__, steps=40000, learning_rate=1.5e-3)
     parser.add_argument("--autoencoder", type=Path, default=Path("outputs/microworld_models/autoencoder"))
     parser.add_argument("--pairs", type=int, default=64000, help="edits in memory")
     parser.add_argument("--batch", type=int, default=32)
@@ -133,17 +129,19 @@ def main() -> None:
     )
     learned.to(device, memory_format=torch.channels_last)
     denoising = Denoising(scheduler, device)
-    pairs = Pairs(autoencoder, args.pairs)
+    edits = [pair(PAIR_SEED, index) for index in track(range(args.pairs), description="edits")]
+    latents = made_once(args.work, f"pairs_{args.pairs}", autoencoder, partial(pair_latents, autoencoder, edits))
+    before_BChw, after_BChw, changed_B1hw = (latents[name] for name in ("before_BChw", "after_BChw", "changed_B1hw"))
     empty_1L = token_ids(tokenizer, [""])
 
     def loss_of(step: int, share: float) -> Tensor:
-        rows = torch.randint(0, len(pairs.instructions), (args.batch,))
+        rows = torch.randint(0, len(edits), (args.batch,))
         no_text, no_picture, stays_B = left_out(torch.rand(args.batch))
-        texts = ["" if none else pairs.instructions[row] for row, none in zip(rows, no_text.tolist(), strict=True)]
+        texts = ["" if none else edits[row].instruction for row, none in zip(rows, no_text.tolist(), strict=True)]
         stays_B111 = stays_B[:, None, None, None]
-        clean_BChw = torch.where(stays_B111, pairs.before_BChw[rows], pairs.after_BChw[rows]).to(device).float()
-        changed_B1hw = (pairs.changed_B1hw[rows].float() * ~stays_B111).to(device)
-        source_BChw = (pairs.before_BChw[rows] * ~no_picture[:, None, None, None]).to(device).float()
+        clean_BChw = torch.where(stays_B111, before_BChw[rows], after_BChw[rows]).to(device).float()
+        changes_B1hw = (changed_B1hw[rows] & ~stays_B111).to(device)
+        source_BChw = (before_BChw[rows] * ~no_picture[:, None, None, None]).to(device).float()
         noise, time_B = torch.randn_like(clean_BChw), denoising.draw(args.batch)
         noisy_BChw = denoising.noised(clean_BChw, noise, time_B)
         inputs = torch.cat([noisy_BChw, source_BChw], 1).contiguous(memory_format=torch.channels_last)
@@ -153,7 +151,7 @@ def main() -> None:
         context_BLD, empty_1LD = states_BLD[:-1], states_BLD[-1:]
         with arithmetic(device=device), plain_attention():
             predicted = learned["unet"](inputs, time_B, encoder_hidden_states=context_BLD).sample
-        weight_B1hw = 1 + CHANGED_WEIGHT * changed_B1hw
+        weight_B1hw = 1 + CHANGED_WEIGHT * changes_B1hw
         weight_B1hw = weight_B1hw / weight_B1hw.mean((1, 2, 3), keepdim=True)
         said = silence(context_BLD, empty_1LD, ids_BL[:-1], tokenizer.eos_token_id)
         return denoising.loss(predicted, noise, time_B, weight_B1hw) + SILENCE_WEIGHT * said

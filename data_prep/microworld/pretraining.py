@@ -7,6 +7,7 @@ state, written every two minutes. A state without Adam's moments, or in half pre
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -244,6 +245,20 @@ def train(
     scores = evaluate() | {"steps": step, "minutes": round(position["seconds"] / 60, 1), "loss": running}
     console.print(f"done: {told(scores)}")
     return scores
+
+
+def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `make` returns, kept in a file that this network's weights belong to, so that resuming does not wait."""
+    digest = hashlib.sha256()
+    for weight in of.state_dict().values():
+        digest.update(weight.contiguous().cpu().numpy().tobytes())
+    path = folder / f"{name}_{digest.hexdigest()[:12]}.safetensors"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".part")
+        save_file(make(), temporary)
+        os.replace(temporary, path)
+    return load_file(path)
 
 
 def arithmetic(precision: str = "auto", device: str = "cpu") -> torch.autocast:
