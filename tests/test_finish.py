@@ -14,7 +14,7 @@ from regionedit.mask_sources import MaskSource, load_mask_source
 from regionedit.mask_sources.algebra import parse
 from regionedit.mask_sources.finder import UNFOUND, Plan
 from regionedit.mask_sources.finish import finish
-from regionedit.masks import grow, shift
+from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
 from tests.segmenters import unasked
 
@@ -32,36 +32,23 @@ def asked(seed: int = 0) -> list[EditRequest]:
 
 
 def finished(**config) -> torch.Tensor:
-    return finish(Region(square(), square()), RegionConfig(**config), asked()).mask_B1HW
+    return finish(Region(square(), square()), RegionConfig(**config)).mask_B1HW
 
 
 def test_masks_grow_shrink_and_move():
     assert torch.equal(finished(), square())
     assert torch.equal(finished(grow=2), square(6, 6, 12)) and torch.equal(finished(grow=-2), square(10, 10, 4))
     assert torch.equal(grow(torch.ones(1, 1, 5, 5), -2), torch.ones(1, 1, 5, 5))  # the border is no edge
-    assert torch.equal(shift(square(), 3, -2), square(6, 11)) and not shift(square(), 30, 0).any()
-    assert torch.equal(shift(square(0, 0, 8), -4, -4), square(0, 0, 4))
     soft = finished(grow=2, feather=2.0)
     assert ((soft > 0) == (square(6, 6, 12) > 0)).all() and (soft < 1).any() and soft.max() == 1
-
-
-def test_jitter_is_the_requests_own():
-    moved = [finish(Region(square(), square()), RegionConfig(jitter=3), asked(seed)).mask_B1HW for seed in range(12)]
-    again = [finish(Region(square(), square()), RegionConfig(jitter=3), asked(seed)).mask_B1HW for seed in range(12)]
-    assert all(torch.equal(a, b) for a, b in zip(moved, again, strict=True))
-    places = {tuple(mask[0, 0].nonzero()[0].tolist()) for mask in moved}
-    assert len(places) > 5 and all(5 <= row <= 11 and 5 <= column <= 11 for row, column in places)
-    assert all(mask.sum() == 64 for mask in moved)
-    with pytest.raises(ValueError, match="region.jitter: -1"):
-        load_mask_source("everything", RegionConfig(jitter=-1), unasked, unasked)
 
 
 def test_parts_follow_the_mask():
     left, right = square(), square()
     left[..., 12:], right[..., :12] = 0, 0
     region = Region(square(), square(), torch.cat([left, right], 1))
-    for config in (RegionConfig(grow=3), RegionConfig(jitter=4), RegionConfig(grow=1, feather=2.0)):
-        after = finish(region, config, asked(1))
+    for config in (RegionConfig(grow=3), RegionConfig(grow=1, feather=2.0)):
+        after = finish(region, config)
         assert torch.equal(after.per_instruction_BKHW.amax(1, keepdim=True), after.mask_B1HW)
         assert ((after.per_instruction_BKHW > 0).sum(1) <= 1).all()
         first, second = after.per_instruction_BKHW[0].flatten(1).sum(1).tolist()

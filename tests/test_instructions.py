@@ -170,7 +170,6 @@ def test_an_expression_on_a_command_line(call, tmp_path):
         (["--mask_source", "learned - dawn"], "no mask source 'dawn'"),
         (["--region.refine", "most"], "region.refine"),
         (["--region.grow", "1.5"], "region.grow"),
-        (["--region.jitter", "-2"], "region.jitter: -2"),
         (["--click", "3,4", "--region.sam", "nobody/no-sam"], "region.sam: no SAM could be loaded"),
         (["--click", "3,4", "--region.sam", "sam_vit_b.pth"], "region.sam: sam_vit_b.pth is a pickle"),
         (["--mask_source", "sam"], "needs a click"),

@@ -60,12 +60,6 @@ def by_hand(outputs, name):
             value = sum(
                 (cosine(before[i], before[j]) - cosine(after[i], after[j])) ** 2 for i in range(N) for j in range(N)
             ) / (N * N)
-        elif name == "region_contrast":
-            gone = o["source_text_BD"][b] - o["target_text_BD"][b]
-            units = [patch / np.linalg.norm(patch) for patch in o["source_patches_BND"][b]]
-            inside = sum(p_n * unit for p_n, unit in zip(p.flatten(), units, strict=True))
-            outside = sum((1 - p_n) * unit for p_n, unit in zip(p.flatten(), units, strict=True))
-            value = np.log(1 + np.exp(-(cosine(inside, gone) - cosine(outside, gone)) / 0.07))
         elif name == "area":
             value = p.sum() / 9
         elif name == "entropy":
@@ -158,7 +152,6 @@ PULLS = {
     "area": {"probability_BN"},
     "entropy": {"probability_BN"},
     "total_variation": {"probability_BN"},
-    "region_contrast": {"probability_BN", "source_patches_BND", "source_text_BD", "target_text_BD"},
 }
 
 
@@ -189,14 +182,13 @@ def test_losses_are_float32_even_under_autocast(outputs, name):
 def test_total_is_eq_11(outputs):
     config = LossConfig(
         alpha=0.3, beta=0.7, clip_guidance=1.1, clip_direction=1.3, clip_structure=1.7, area=0.2, entropy=-0.4,
-        total_variation=0.6, region_contrast=0.9,
+        total_variation=0.6,
     )  # fmt: skip
     loss, terms = losses.total(outputs, config)
     t = {name: np.mean(by_hand(outputs, name)) for name in losses.TERMS}
     semantic = t["semantic_edited"] + t["semantic_original"]
     clip = 1.1 * t["clip_guidance"] + 1.3 * t["clip_direction"] + 1.7 * t["clip_structure"]
     expected = 0.3 * semantic + 0.7 * clip + 0.2 * t["area"] - 0.4 * t["entropy"] + 0.6 * t["total_variation"]
-    expected += 0.9 * t["region_contrast"]
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     assert {name: tuple(value.shape) for name, value in terms.items()} == {name: (B,) for name in losses.TERMS}
 
@@ -226,17 +218,3 @@ def test_terms_of_the_result_are_those_that_its_gradient_comes_from(outputs):
     assert again["probability_BN"].grad is None
     nothing = losses.of_the_result(outputs, LossConfig(beta=0))
     assert torch.equal(nothing, torch.zeros(B))
-
-
-def test_the_contrast_is_least_where_what_goes_lies_inside():
-    """Two patches; the first shows what the target caption no longer speaks of."""
-    patches_BND = torch.eye(2)[None]
-    gone, kept = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]])
-    cost = [
-        losses.region_contrast(torch.tensor([probability]), patches_BND, gone, kept).item()
-        for probability in ([0.99, 0.01], [0.5, 0.5], [0.01, 0.99])
-    ]
-    assert cost[0] < 0.01 and cost[1] == pytest.approx(np.log(2)) and cost[2] > 10
-    same = torch.full((1, 2), 0.3).requires_grad_()
-    losses.region_contrast(same, patches_BND, gone, gone).sum().backward()
-    assert same.grad.abs().sum() == 0

@@ -1,6 +1,5 @@
 """Masks: hand-computed values, and properties that hold for every size."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -87,47 +86,9 @@ def test_straight_through_is_hard_forward_and_identity_backward(seed, threshold)
     assert torch.equal(probability.grad, weights)
 
 
-def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def test_binary_concrete_succeeds_as_often_as_it_should():
-    probability = torch.tensor([0.1, 0.5, 0.8]).repeat(1, 20000, 1)
-    for threshold in (0.5, 0.3):
-        sample = masks.binarize(probability, threshold, "binary_concrete", generators=generators(0))
-        odds = np.array([0.1, 0.5, 0.8]) / np.array([0.9, 0.5, 0.2]) * (1 - threshold) / threshold
-        assert np.allclose((sample > 0.5).float().mean((0, 1)).numpy(), odds / (1 + odds), atol=0.015)
-
-
-def test_binary_concrete_hardens_with_temperature_and_has_a_gradient():
-    probability = random_mask(0, (8, 8), batch=1).requires_grad_()
-    soft = masks.binarize(probability, estimator="binary_concrete", temperature=1.0, generators=generators(1))
-    hard = masks.binarize(probability, estimator="binary_concrete", temperature=0.05, generators=generators(1))
-    assert ((hard - 0.5).abs() >= (soft - 0.5).abs()).all()
-    assert torch.equal(soft > 0.5, hard > 0.5)
-    soft.sum().backward()
-    assert torch.isfinite(probability.grad).all() and (probability.grad > 0).all()
-
-
-def test_binary_concrete_survives_saturation():
-    probability = torch.tensor([[0.0, 1.0]], requires_grad=True)
-    sample = masks.binarize(probability, estimator="binary_concrete", generators=generators(0))
-    sample.sum().backward()
-    assert torch.isfinite(sample).all() and torch.isfinite(probability.grad).all()
-
-
-def test_binary_concrete_does_not_depend_on_the_batch():
-    probability = random_mask(0, (4, 4), batch=3)
-    together = masks.binarize(probability, estimator="binary_concrete", generators=generators(5, 6, 7))
-    alone = masks.binarize(probability[1:2], estimator="binary_concrete", generators=generators(6))
-    assert torch.allclose(together[1:2], alone, atol=1e-6)
-
-
 def test_binarize_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="'gumbel' is unknown"):
         masks.binarize(torch.zeros(1, 4), estimator="gumbel")
-    with pytest.raises(ValueError, match="1 given, 2 samples need one each"):
-        masks.binarize(torch.zeros(2, 4), estimator="binary_concrete", generators=generators(0))
 
 
 @quick

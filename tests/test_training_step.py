@@ -17,7 +17,7 @@ def make(tiny_train):
 
 
 @pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
-@pytest.mark.parametrize("estimator", ["null", "straight_through", "binary_concrete"])
+@pytest.mark.parametrize("estimator", ["null", "straight_through"])
 def test_every_weight_gets_a_finite_gradient_on_every_path(make, gradient, estimator):
     mask = "predicted" if gradient in ("last_step", "full") else "predicted_hard"
     config = make(f"--step.gradient={gradient}", f"--step.estimator={estimator}", f"--step.proposal_mask={mask}")
@@ -68,12 +68,8 @@ def test_what_conditions_the_proposal(make, mask):
 
 
 def test_an_empty_region_shows_clip_the_source_itself(make):
-    config = make()
+    config = make("--step.estimator=straight_through", "--step.threshold=1")  # no probability is above 1
     module = RegionTraining(config)
-    with torch.no_grad():
-        module.predictor.mlp[-1].weight.zero_()
-        module.predictor.mlp[-1].bias.fill_(-1e9)
-    module._composing_mask = lambda probability_BN, keys, epoch: torch.zeros_like(probability_BN)
     outputs, pictures = module.step(batch_for(config), 0)
     assert torch.equal(pictures["composed"], pictures["source"])
     assert torch.equal(outputs.result_BD, outputs.source_BD)
@@ -129,18 +125,3 @@ def test_stored_proposals_need_no_generator(make, pairs):
     check_step(config)
     train(config)
     assert len(logged(config)) == 2
-
-
-def test_a_warm_start_asks_no_generator_and_then_it_does(make, monkeypatch):
-    asked = []
-    original = RegionTraining._propose
-    monkeypatch.setattr(
-        RegionTraining, "_propose", lambda self, *a: asked.append(self.global_step) or original(self, *a)
-    )
-    config = make("--step.warm_steps=2", "--loss.region_contrast=1", "--max_steps=4")
-    train(config)
-    assert asked == [2, 3]
-    assert sorted(logged(config, "train/region_contrast")) == [1, 2]
-    assert sorted(logged(config, "train/clip_direction")) == [3, 4]
-    with pytest.raises(ValueError, match="loss.region_contrast"):
-        check_step(make("--step.warm_steps=2"))

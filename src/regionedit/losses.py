@@ -24,9 +24,6 @@ NO_DIRECTION = 1e-5
 
 SMALLEST_NORM = 1e-6
 
-TEMPERATURE = 0.07
-"""Of `region_contrast`; CLIP's own at the start of its training."""
-
 
 def semantic_alignment(projected_BD: Tensor, text_BD: Tensor) -> Tensor:
     """Eq. 4 with f_sem(F_Edited) and T_e, eq. 5 with f_sem(F_img) and T_o: cosine distance, [B] in [0, 2]."""
@@ -56,25 +53,6 @@ def clip_structure(source_patches_BND: Tensor, result_patches_BND: Tensor) -> Te
     """
     with autocast_off(source_patches_BND.device):
         return (_similarity(source_patches_BND) - _similarity(result_patches_BND)).square().mean((1, 2))
-
-
-def region_contrast(
-    probability_BN: Tensor, patches_BND: Tensor, source_text_BD: Tensor, target_text_BD: Tensor
-) -> Tensor:
-    """What has to go lies inside the region and not outside: [B], 0 and above, log 2 where both are alike.
-
-    -log sigma((cos(inside, T_o - T_e) - cos(outside, T_o - T_e)) / tau), where inside and outside are the source's
-    patches F_img averaged with weights P and 1 - P. Not in the paper; needs no generator. Where both captions say the
-    same there is nothing to look for: the cost is log 2 and the gradient 0.
-    """
-    probability_BN1 = probability_BN.float()[:, :, None]
-    gone_BD, same_B = _direction(source_text_BD, target_text_BD)
-    with autocast_off(patches_BND.device):
-        unit_BND = F.normalize(patches_BND.float(), dim=2, eps=SMALLEST_NORM)
-        inside_BD = (probability_BN1 * unit_BND).sum(1) / probability_BN1.sum(1).clamp(min=SMALLEST_NORM)
-        outside_BD = ((1 - probability_BN1) * unit_BND).sum(1) / (1 - probability_BN1).sum(1).clamp(min=SMALLEST_NORM)
-    gap_B = F.cosine_similarity(inside_BD, gone_BD) - F.cosine_similarity(outside_BD, gone_BD)
-    return F.softplus(-torch.where(same_B, 0.0, gap_B) / TEMPERATURE)
 
 
 def area(probability_BN: Tensor) -> Tensor:
@@ -112,9 +90,6 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "area": lambda o: area(o.probability_BN),
     "entropy": lambda o: entropy(o.probability_BN),
     "total_variation": lambda o: total_variation(o.probability_BN),
-    "region_contrast": lambda o: region_contrast(
-        o.probability_BN, o.source_patches_BND, o.source_text_BD, o.target_text_BD
-    ),
 }
 
 OF_THE_RESULT = ("clip_guidance", "clip_direction", "clip_structure")
@@ -132,7 +107,6 @@ def weights(config: LossConfig) -> dict[str, float]:
         "area": config.area,
         "entropy": config.entropy,
         "total_variation": config.total_variation,
-        "region_contrast": config.region_contrast,
     }
 
 

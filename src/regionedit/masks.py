@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PROBABILITY_MARGIN = 1e-6
 """Probabilities are kept this far from 0 and 1 before their logit is taken."""
 
 
@@ -59,42 +58,25 @@ def _overlap(length: int, cells: int, like: Tensor) -> Tensor:
 
 
 def binarize(
-    probability: Tensor,
-    threshold: float = 0.5,
-    estimator: Literal["straight_through", "binary_concrete"] | None = None,
-    temperature: float = 0.5,
-    generators: Sequence[torch.Generator] | None = None,
+    probability: Tensor, threshold: float = 0.5, estimator: Literal["straight_through"] | None = None
 ) -> Tensor:
-    """Turn probabilities into a mask; any shape, the same shape and type back.
+    """Turn probabilities into a mask of 0 and 1; any shape, the same shape and type back.
 
     Args:
         probability: [0, 1].
         threshold: strictly above it is 1.
-        estimator: None: 0 or 1, without gradient, for inference. `straight_through`: 0 or 1, with the gradient of the
-            identity. `binary_concrete`: a relaxed Bernoulli sample strictly inside (0, 1), above 1/2 exactly where a
-            draw of odds p(1-t) : t(1-p) is a success (with t = 1/2: with probability p).
-        temperature: of binary_concrete; towards 0 the samples approach 0 and 1.
-        generators: of binary_concrete's noise, one CPU generator per sample of the first dimension, so that the batch
-            a sample is in changes nothing; None draws from torch's global one.
+        estimator: None: without gradient, for inference. `straight_through`: with the gradient of the identity.
 
     Raises:
-        ValueError: an unknown estimator; another number of generators than samples.
+        ValueError: an unknown estimator.
     """
     hard = (probability > threshold).to(probability.dtype)
     if estimator is None:
         return hard
-    if estimator == "straight_through":
-        # In this order the forward value is exactly 0 or 1: x - x is 0 and adding it changes nothing.
-        return hard + (probability - probability.detach())
-    if estimator != "binary_concrete":
-        raise ValueError(f"estimator: {estimator!r} is unknown; use None, 'straight_through' or 'binary_concrete'")
-    generators = [None] * len(probability) if generators is None else generators
-    if len(generators) != len(probability):
-        raise ValueError(f"generators: {len(generators)} given, {len(probability)} samples need one each")
-    uniform = torch.stack([torch.rand(probability.shape[1:], generator=generator) for generator in generators])
-    uniform = uniform.to(probability).clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-    logit = torch.logit(probability, PROBABILITY_MARGIN) - float(np.log(threshold / (1 - threshold)))
-    return torch.sigmoid((logit + torch.logit(uniform)) / temperature)
+    if estimator != "straight_through":
+        raise ValueError(f"estimator: {estimator!r} is unknown; use None or 'straight_through'")
+    # In this order the forward value is exactly 0 or 1: x - x is 0 and adding it changes nothing.
+    return hard + (probability - probability.detach())
 
 
 def dilate(mask_B1HW: Tensor, pixels: int | tuple[int, int]) -> Tensor:
@@ -124,17 +106,6 @@ def grow(mask_B1HW: Tensor, pixels: int) -> Tensor:
     The picture's own border is no edge: a mask does not shrink away from it.
     """
     return dilate(mask_B1HW, pixels) if pixels >= 0 else 1 - dilate(1 - mask_B1HW, -pixels)
-
-
-def shift(mask_B1HW: Tensor, right: int, down: int) -> Tensor:
-    """Move a mask by whole pixels; what leaves the picture is gone, what enters is 0."""
-    height, width = mask_B1HW.shape[-2:]
-    moved = torch.zeros_like(mask_B1HW)
-    if abs(down) < height and abs(right) < width:
-        rows, columns = (slice(max(by, 0), side + min(by, 0)) for by, side in ((down, height), (right, width)))
-        old_rows, old_columns = (slice(max(-by, 0), side - max(by, 0)) for by, side in ((down, height), (right, width)))
-        moved[..., rows, columns] = mask_B1HW[..., old_rows, old_columns]
-    return moved
 
 
 def divide(mask_B1HW: Tensor, claims_BKHW: Tensor) -> Tensor:

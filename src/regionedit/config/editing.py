@@ -42,8 +42,6 @@ class RegionConfig:
             returns the picture as it was, `everything` edits the whole of it; either way the result says so. For
             generators that see the source, such as InstructPix2Pix: an in-painter would invent a new picture.
         grow: grows the mask, in pixels of the original picture; negative shrinks it. For any mask source.
-        jitter: moves the mask by up to so many pixels in each direction, at random by the request's seed: a study
-            option, to see what an inexact mask costs.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
@@ -57,7 +55,6 @@ class RegionConfig:
     refine: Literal["none", "sam", "auto"] = "none"
     unfound: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
-    jitter: int = 0
 
 
 @dataclass

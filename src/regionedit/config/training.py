@@ -23,18 +23,15 @@ class StepConfig:
         estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
         threshold: of the hard mask, in training and at inference. Not given in the paper.
         upsample: how the grid becomes a picture-sized mask.
-        warm_steps: first steps that ask no generator: semantic alignment and `loss.region_contrast` teach, with the
-            regularisers. 0: none. After them `loss.region_contrast` is off.
     """
 
     gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
     proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything", "half"] = "predicted_hard"
     explore: float = 0.5
     dilate: int = 1
-    estimator: Literal["straight_through", "binary_concrete"] | None = None
+    estimator: Literal["straight_through"] | None = None
     threshold: float = 0.5
     upsample: Literal["nearest", "bilinear"] = "nearest"
-    warm_steps: int = 0
 
 
 @dataclass
@@ -71,8 +68,6 @@ class LossConfig:
         entropy_until: share of the run over which the entropy weight falls to 0 on a straight line; P can settle then.
             0 keeps the weight as it is.
         total_variation: of the mean absolute difference between neighbouring patches of P.
-        region_contrast: of the contrast between what lies inside and outside the region (see `losses.region_contrast`),
-            which needs no generator.
     """
 
     alpha: float = 0.1
@@ -84,7 +79,6 @@ class LossConfig:
     entropy: float = -1.0
     entropy_until: float = 0.0
     total_variation: float = 0.0
-    region_contrast: float = 0.0
 
 
 @dataclass

@@ -177,7 +177,7 @@ def rival(
 
     if config.stage != "score":
         # The regions are finished already: what the editor's own mask source does to them would be done twice.
-        bare = replace(editor.config.region, refine="none", grow=0, jitter=0, feather=0.0)
+        bare = replace(editor.config.region, refine="none", grow=0, feather=0.0)
         painter = Editor(replace(editor.config, mask_source="drawn", region=bare), models)
         edit_cases(painter, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False, share=share)
     return Entry(name, baseline.title, edits, config, True, folder, note)

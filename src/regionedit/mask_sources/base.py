@@ -63,7 +63,7 @@ class MaskSource(ABC):
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
 
-        What `finish` does to every mask (grow, jitter, feather) is not done here.
+        What `finish` does to every mask (grow, feather) is not done here.
 
         Raises:
             ValueError: a request lacks what this source needs.

@@ -58,8 +58,6 @@ class Plan:
         Raises:
             ValueError: what the configuration lacks.
         """
-        if config.jitter < 0:
-            raise ValueError(f"region.jitter: {config.jitter} pixels; 0 keeps the mask where it is, more moves it")
         parts = {name: kind.load(config, encoders, generator) for name, kind in self.kinds.items()}
         wanted = config.refine != "none" and any(kind.refinable for kind in self.kinds.values())
         if wanted and config.refine == "auto" and not is_here(config.sam):
@@ -108,7 +106,7 @@ class Finder:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
             if self.config.unfound == "everything" and part.refinable:
                 found[name] = _everything_where_nothing_was_found(found[name])
-        return finish(self._joined(found), self.config, requests)
+        return finish(self._joined(found), self.config)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
         """Masks and probabilities by the expression. The instructions' parts are those of the first that tells them

@@ -21,7 +21,7 @@ from regionedit import losses, masks
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs
-from regionedit.training.judging import Judged, judge
+from regionedit.training.judging import judge
 from regionedit.training.networks import check_step, load_frozen, load_predictor
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
@@ -90,10 +90,7 @@ class RegionTraining(LightningModule):
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
             projected_patches_BD = self.predictor.project(source.patches_BND)
         with self.stage("generate"):
-            if warm:  # nothing is proposed, CLIP sees the source again
-                proposal_BCHW, begun_B, finish = source_BCHW, source_BCHW, _itself
-            else:
-                proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+            proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
 
         def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
             return StepOutputs(
@@ -117,17 +114,15 @@ class RegionTraining(LightningModule):
             return losses.of_the_result(outputs(result, rows), self.config.loss)
 
         with self.stage("judge"):
-            judged = Judged(source_BCHW, source) if warm else judge(begun_B, look, loss, self.config.savers.chunk)
+            judged = judge(begun_B, look, loss, self.config.savers.chunk)
         if proposal_BCHW is None:  # where the generator itself composes
             proposal_BCHW = judged.composed_BCHW
         pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
         return outputs(judged.features, pull_B=judged.pull_B), pictures
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
-        warm = self.global_step < self.config.step.warm_steps
-        outputs, pictures = self.step(batch, self.current_epoch, warm)
-        phase = warm if self.config.step.warm_steps else None
-        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress(), phase))
+        outputs, pictures = self.step(batch, self.current_epoch)
+        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress()))
         self._require_finite(batch, {"loss": loss, **terms})
         self._keys = batch.keys
         return {
@@ -177,7 +172,9 @@ class RegionTraining(LightningModule):
         """The proposal at CLIP's size, if it is a picture of its own; what carries the gradient, one row a sample; and
         what makes of its rows the pictures that CLIP sees."""
         step, grid = self.config.step, self.frozen[0].grid
-        mask_BN = self._composing_mask(probability_BN, batch.keys, epoch)
+        mask_BN = probability_BN
+        if step.estimator is not None:
+            mask_BN = masks.binarize(probability_BN, step.threshold, step.estimator)
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
@@ -209,14 +206,6 @@ class RegionTraining(LightningModule):
         size = tuple(batch.images_BCHW.shape[-2:])
         seeds = partial(self._seeds, batch.keys, epoch)
         return proposal_mask(probability_BN, self.frozen[0].grid, size, self.config.step, seeds)
-
-    def _composing_mask(self, probability_BN: Tensor, keys: tuple[str, ...], epoch: int) -> Tensor:
-        """P itself, or what `step.estimator` makes of it."""
-        step = self.config.step
-        if step.estimator is None:
-            return probability_BN
-        generators = [torch.Generator().manual_seed(seed) for seed in self._seeds(keys, epoch, "estimator")]
-        return masks.binarize(probability_BN, step.threshold, step.estimator, generators=generators)
 
     def _seeds(self, keys: tuple[str, ...], epoch: int, purpose: str) -> list[int]:
         """Keyed by (seed, epoch, sample key), never by rank or place in the batch."""

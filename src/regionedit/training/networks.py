@@ -43,11 +43,6 @@ def check_step(config: TrainConfig) -> None:
             f"data.proposal_rounds: {config.data.proposal_rounds}; it counts the rounds that data.proposals holds, at "
             "least 1, and 1 where none are stored"
         )
-    if step.warm_steps and config.loss.region_contrast <= 0:
-        raise ValueError(
-            f"loss.region_contrast: {config.loss.region_contrast}, so nothing says where during the {step.warm_steps} "
-            "steps of step.warm_steps; set it above 0"
-        )
     if config.savers.chunk < 0:
         raise ValueError(f"savers.chunk: {config.savers.chunk}, must be at least 0; 0 takes the whole batch at once")
     asked = {"savers.compile": config.savers.compile, "savers.checkpoint": {*config.savers.checkpoint} - {"clip"}}

@@ -8,18 +8,11 @@ from dataclasses import replace
 from regionedit.config import LossConfig, OptimizerConfig
 
 
-def loss_weights(settings: LossConfig, progress: float, warm: bool | None = None) -> LossConfig:
-    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`.
-
-    Args:
-        warm: in a run with `step.warm_steps`, whether this is one of them: then nothing looks at a composed picture,
-            and afterwards no contrast is asked for. None: a run without.
-    """
-    if settings.entropy_until:
-        settings = replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
-    if warm is None:
+def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
+    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`."""
+    if not settings.entropy_until:
         return settings
-    return replace(settings, beta=0.0) if warm else replace(settings, region_contrast=0.0)
+    return replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
 
 
 def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:
