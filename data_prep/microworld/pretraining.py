@@ -256,7 +256,7 @@ def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[st
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".part")
-        save_file(make(), temporary)
+        save_file({key: tensor.contiguous() for key, tensor in make().items()}, temporary)
         os.replace(temporary, path)
     return load_file(path)
 
