@@ -1,4 +1,4 @@
-"""README says what is there: files, targets, registries, configurations."""
+"""README and docs/architecture.md say what is there: files, targets, configurations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 
 def tree() -> list[Path]:
     """The paths of the annotated file tree."""
-    block = re.search(r"## Files\n\n```\n(.*?)```", README, re.S).group(1)
+    block = re.search(r"## Files\n\n```\n(.*?)```", (ROOT / "docs/architecture.md").read_text(), re.S).group(1)
     paths, parents = [], {}
     for line in block.splitlines():
         name = line.split()[0]
@@ -29,9 +29,8 @@ def tree() -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("path", tree(), ids=str)
-def test_every_file_of_the_tree_exists(path):
-    assert (ROOT / path).exists()
+def test_every_file_of_the_tree_exists():
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 
 def test_every_module_is_in_the_tree():
@@ -40,14 +39,18 @@ def test_every_module_is_in_the_tree():
     assert [path.name for path in package.iterdir() if path.name[0] not in "_." and path.name not in told] == []
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))))
-def test_every_make_target_exists(target):
-    assert target in re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+def test_every_make_target_exists():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M)) <= set(targets)
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"configs/\w+\.yaml", README))))
-def test_every_configuration_named_can_be_read(name):
-    load_config(KINDS[Path(name).stem.split("_")[0]], ROOT / name)
+def test_every_configuration_named_can_be_read():
+    for name in sorted(set(re.findall(r"configs/\w+\.yaml", README))):
+        load_config(KINDS[Path(name).stem.split("_")[0]], ROOT / name)
+
+
+def test_a_reader_is_done_with_it_in_five_minutes():
+    assert len(README.split("---", 2)[2].split()) <= 1200
 
 
 @pytest.mark.parametrize("name", ["app_microworld", "evaluate_microworld", "evaluate_demo", "evaluate_painters"])
