@@ -1,4 +1,4 @@
-"""Cross-attention inside a diffusers U-Net: reading where words look, and deciding where they may look.
+"""Cross-attention of a diffusers U-Net: record it for each word, and restrict it to a region.
 
 Focus on Your Instruction (FoI, Guo & Lin 2024), eq. 2-7; equation numbers in this file are that paper's. A guidance
 batch holds B samples with text and picture (I, T), then B with the picture alone (I, 0), then B with neither.
@@ -27,16 +27,16 @@ BLUR = (0.5, 3)
 """Standard deviation and width of the Gaussian filter before eq. 2, those of Attend-and-Excite."""
 
 NO_SUB_INSTRUCTION = -1
-"""Owner of a token that belongs to no sub-instruction: start, end, padding, the words that join."""
+"""Owner of a token of no sub-instruction: start, end and padding tokens, and the words between two instructions."""
 
 
-# ---------------------------------------------------------------- eq. 2: from a word's attention to a map
+# ---------------------------------------------------------------- eq. 2: the attention to a word becomes a map
 
 
 def keyword_map(attention_BKrc: Tensor) -> Tensor:
-    """Eq. 2 without the threshold: [B, K, r, c] attention as [B, K, r, c] in [0, 1]; each map's maximum is 1.
+    """Eq. 2 without the threshold: attention [B, K, r, c] becomes maps [B, K, r, c] in [0, 1], each with maximum 1.
 
-    Smoothed, then squared and min-max normalised three times. A flat map points nowhere: zeros.
+    The map is smoothed, then squared and min-max normalised three times. A flat map becomes zeros.
     """
     map_BKrc = _smooth(attention_BKrc.float())
     for _ in range(ROUNDS):
@@ -45,7 +45,7 @@ def keyword_map(attention_BKrc: Tensor) -> Tensor:
 
 
 def _smooth(map_BKrc: Tensor) -> Tensor:
-    """The Gaussian filter with the border reflected; a single row or column has nothing to reflect and is repeated."""
+    """Gaussian filter with reflected borders; a map with a single row or column repeats its border instead."""
     deviation, width = BLUR
     reach = width // 2
     weight_w = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=map_BKrc.device) / deviation) ** 2)
@@ -60,12 +60,12 @@ def _smooth(map_BKrc: Tensor) -> Tensor:
 def _normalise(map_BKrc: Tensor) -> Tensor:
     low = map_BKrc.amin((2, 3), keepdim=True)
     span = map_BKrc.amax((2, 3), keepdim=True) - low
-    # Attention in float32 has seven digits: what differs by less than that is flat.
+    # Float32 has seven digits: a map whose values differ by less counts as flat.
     flat = span <= 1e-6 * (span + low)
     return torch.where(flat, 0, (map_BKrc - low) / torch.where(flat, 1, span))
 
 
-# ---------------------------------------------------------------- eq. 3-7: attention that stays in its region
+# ---------------------------------------------------------------- eq. 3-7: restrict attention to its region
 
 
 def strengthening(time: float) -> float:
@@ -76,9 +76,9 @@ def strengthening(time: float) -> float:
 def modulate(x: Tensor, y: Tensor, mask: Tensor, alpha: Tensor, xi: float) -> Tensor:
     """Eq. 3 and 6: attention probabilities [B, E, Q, N].
 
-    The maximum of eq. 6, which the paper leaves open, is that of each head and query over the tokens: the most that a
-    word can gain at a place is to draw level with what the place looks at most. A maximum over the whole map would lift
-    all words at places that look nowhere in particular.
+    The paper does not say over what the maximum of eq. 6 is taken. Here it is taken over the tokens, for each head and
+    query: a word's logit can at most rise to that of the token to which the query attends most. A maximum over the
+    whole map would raise all words at queries that attend to no token in particular.
 
     Args:
         x: logits of the (I, T) branch, [B, E, Q, N], already divided by sqrt(d) (eq. 3 is linear up to its softmax).
@@ -92,23 +92,23 @@ def modulate(x: Tensor, y: Tensor, mask: Tensor, alpha: Tensor, xi: float) -> Te
 
 
 class Handler(Protocol):
-    """What replaces a cross-attention layer: `own` computes what the layer computes unchanged."""
+    """A function that replaces a cross-attention layer; `own` computes the layer's unchanged output."""
 
     def __call__(self, layer: nn.Module, hidden_SQC: Tensor, context_SND: Tensor, own: Callable) -> Tensor: ...
 
 
 class Modulation:
-    """Eq. 3-7 in every cross-attention layer of the (I, T) branch; the other branches are left alone.
+    """Applies eq. 3-7 to every cross-attention layer of the (I, T) branch; the other branches do not change.
 
-    Masks are resampled to each layer by the nearest cell: they stay hard, so that every logit is wholly X or wholly Y,
-    and coarse layers do not grow them.
+    Masks are resampled to the grid of each layer by nearest neighbour. They stay hard, so that every logit is either X
+    or Y, and do not grow in coarse layers.
 
-    A token of no sub-instruction has the union of the sample's masks and is not strengthened: outside all regions a
-    place attends exactly as without an instruction, inside one it attends to start and end as it would have.
+    A token without sub-instruction uses the union of the sample's masks and is not strengthened: outside all regions a
+    query attends exactly as without an instruction; inside one it attends to the start and end tokens as usual.
 
     Args:
         masks_BKhw: one mask per sub-instruction at the latent's resolution, [0, 1], 1 = edit.
-        owners: per sample, each token's sub-instruction or `NO_SUB_INSTRUCTION`; N for every sample.
+        owners: per sample, the sub-instruction of each of its N tokens, or `NO_SUB_INSTRUCTION`.
         strengths: per sample, alpha of each sub-instruction; 1 is neutral.
     """
 
@@ -117,8 +117,8 @@ class Modulation:
         self.masks_BKhw = torch.cat([masks_BKhw.float(), masks_BKhw.float().amax(1, keepdim=True)], 1)
         self.owner_BN = torch.tensor(owners, device=masks_BKhw.device) % self.masks_BKhw.shape[1]  # -1 is the union
         alpha = [
-            [0.0 if k == NO_SUB_INSTRUCTION else given[k] for k in owner]
-            for owner, given in zip(owners, strengths, strict=True)
+            [0.0 if k == NO_SUB_INSTRUCTION else own_strengths[k] for k in owner]
+            for owner, own_strengths in zip(owners, strengths, strict=True)
         ]
         self.alpha_B11N = torch.tensor(alpha, device=masks_BKhw.device)[:, None, None]
         self._masks_by_grid: dict[tuple[int, int], Tensor] = {}
@@ -142,7 +142,7 @@ class Modulation:
         return handle
 
     def _token_masks(self, grid: tuple[int, int]) -> Tensor:
-        """M of eq. 3 for one layer, [B, 1, Q, N]: each sub-instruction's mask at all of its tokens."""
+        """M of eq. 3 for one layer, [B, 1, Q, N]: every token has the mask of its sub-instruction."""
         if grid not in self._masks_by_grid:
             masks_BKQ = F.interpolate(self.masks_BKhw, grid, mode="nearest-exact").flatten(2)
             index_BNQ = self.owner_BN[:, :, None].expand(-1, -1, masks_BKQ.shape[-1])
@@ -150,13 +150,13 @@ class Modulation:
         return self._masks_by_grid[grid]
 
 
-# ---------------------------------------------------------------- reading attention
+# ---------------------------------------------------------------- record attention
 
 
 class Recorder:
-    """Collects cross-attention of the first B samples, averaged over heads, layers and steps; changes nothing.
+    """Records the cross-attention of the first B samples, averaged over heads, layers and steps; changes no output.
 
-    Only layers whose grid is the wanted one are read, and only their running sum is kept.
+    It reads only layers with the requested grid and keeps only a running sum.
 
     Args:
         batch: B; in a guidance batch the first B samples are the (I, T) branch.
@@ -181,16 +181,16 @@ class Recorder:
         return own(hidden_SQC, context_SND)
 
     def maps_BNrc(self) -> Tensor:
-        """The average, [B, N, r, c] in [0, 1]: how much every cell looks at every token.
+        """The average, [B, N, r, c] in [0, 1]: how much every cell attends to every token.
 
         Raises:
-            ValueError: no layer has the wanted grid; lists those there are.
+            ValueError: no layer has the requested grid; the message lists the grids that exist.
         """
         if self._sum_BQN is None:
-            there = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(self._grids, reverse=True))
+            existing = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(self._grids, reverse=True))
             raise ValueError(
                 f"generator.attention_resolution: the U-Net has no cross-attention on a grid of {self.grid[0]}x"
-                f"{self.grid[1]} cells for this picture; it has: {there}; give the longer side of one of these"
+                f"{self.grid[1]} cells for this picture; it has: {existing}; give the longer side of one of these"
             )
         return (self._sum_BQN / self._count).transpose(1, 2).unflatten(2, self.grid)
 
@@ -200,8 +200,8 @@ class Recorder:
 
 @contextmanager
 def attached(unet: nn.Module, handler: Handler) -> Iterator[None]:
-    """Let `handler` stand in for every cross-attention layer (attn2) of a U-Net; afterwards, also after an error, the
-    layers' own processors are back."""
+    """Replace every cross-attention layer (attn2) of a U-Net by `handler`; on exit, also after an error, the layers get
+    their own processors back."""
     originals = unet.attn_processors
     replaced = {
         name: _Processor(handler, original) if name.endswith("attn2.processor") else original
@@ -215,7 +215,7 @@ def attached(unet: nn.Module, handler: Handler) -> Iterator[None]:
 
 
 class _Processor:
-    """diffusers' calling convention around a handler."""
+    """Adapts a handler to the calling convention of diffusers' attention processors."""
 
     def __init__(self, handler: Handler, original: Callable):
         self.handler = handler
@@ -229,10 +229,10 @@ class _Processor:
 
 
 def layer_grid(queries: int, latent: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a layer with so many queries: the latent's divided by one power of two.
+    """Rows and columns of a layer with `queries` queries: those of the latent, both divided by the same power of two.
 
     Raises:
-        ValueError: no such power exists, so the latent's sides are not multiples of what the U-Net needs.
+        ValueError: no such power exists, because the latent's sides are not multiples of what the U-Net needs.
     """
     rows, columns = latent
     while rows * columns > queries and rows % 2 == 0 and columns % 2 == 0:
@@ -243,7 +243,7 @@ def layer_grid(queries: int, latent: tuple[int, int]) -> tuple[int, int]:
 
 
 def _logit_factors(layer: nn.Module, hidden_SQC: Tensor, context_SND: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 queries, divided by sqrt(d), and keys, [S, E, Q, D] and [S, E, N, D]: their product are the logits."""
+    """Float32 queries, divided by sqrt(d), and keys, [S, E, Q, D] and [S, E, N, D]; their product is the logits."""
     query = _split_heads(layer, layer.to_q(hidden_SQC)).float() * layer.scale
     return query, _split_heads(layer, layer.to_k(context_SND)).float()
 

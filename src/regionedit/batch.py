@@ -1,4 +1,4 @@
-"""Many requests edited into a folder: in portions, on one device or several, going on where it stopped."""
+"""Edit many requests into a folder: in portions, on one or several devices, and resumable."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 CELL = 128
 SHEET_COLUMNS, SHEET_ITEMS = 4, 200
-"""Of a contact sheet: results beside each other, and how many at most."""
+"""Contact sheet: results in a row, and the maximum number of results."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What became of one request.
+    """Outcome of one request.
 
     Args:
-        id: of the request.
-        share: of the picture's pixels that were edited, or None where it failed or was finished before.
-        failure: why it failed, or empty.
+        id: id of the request.
+        share: edited share of the picture's pixels; None if the request failed or was finished in an earlier run.
+        failure: reason of the failure, or empty.
     """
 
     id: str
@@ -49,11 +49,11 @@ def edit_into(
     portion: int,
     opened: Callable[[RequestFile], EditRequest] | None = None,
 ) -> Iterator[Item]:
-    """Edit requests into `out`/{id}/, as `EditResult.save` writes them; those that are finished there are skipped.
+    """Edit requests and save them into `out`/{id}/ with `EditResult.save`; finished ones are skipped.
 
     Args:
-        portion: requests opened at one time; pictures of one size find each other within it.
-        opened: opens a request; None: within the editor's `max_pixels`.
+        portion: how many requests are opened at a time; pictures of equal size are batched within a portion.
+        opened: function that opens a request; None opens it with the editor's `max_pixels` as limit.
     """
     opened = opened or (lambda request: request.open(editor.config.max_pixels))
     for start in range(0, len(requests), portion):
@@ -76,7 +76,7 @@ def edit_into(
 
 
 def is_finished(record: Path, editor: Editor, request: EditRequest) -> bool:
-    """Whether this run.json tells of the same edit: picture, words, region, settings and weights."""
+    """Whether this run.json records the same edit: the same picture, texts, region, settings and weights."""
     try:
         return json.loads(record.read_text())["digest"] == editor.digest(request)
     except (OSError, ValueError, KeyError, TypeError):
@@ -86,10 +86,10 @@ def is_finished(record: Path, editor: Editor, request: EditRequest) -> bool:
 def edit_in_parallel(
     config: EditConfig, requests: Sequence[RequestFile], out: Path, portion: int, workers: int
 ) -> Iterator[Item]:
-    """As `edit_into`, by several processes, each with the models on a device of its own where there are several.
+    """Like `edit_into`, in several processes, each with its own models; with several GPUs they are spread over them.
 
     Raises:
-        ValueError: the configuration lacks something; a worker died.
+        ValueError: something is missing in the configuration, or a worker process died.
     """
     processes = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
     items = processes.Queue()
@@ -104,18 +104,18 @@ def edit_in_parallel(
     ]
     for process in started:
         process.start()
-    waiting = len(started)
+    running = len(started)
     try:
-        while waiting:
+        while running:
             try:
                 item = items.get(timeout=1)
             except queue.Empty:
                 dead = [process.exitcode for process in started if process.exitcode]
                 if dead:
-                    raise ValueError(f"workers: one stopped with {dead[0]}; run the same command again") from None
+                    raise ValueError(f"workers: one exited with code {dead[0]}; run the same command again") from None
                 continue
             if item is None:
-                waiting -= 1
+                running -= 1
             elif isinstance(item, str):
                 raise ValueError(item)
             else:
@@ -127,16 +127,16 @@ def edit_in_parallel(
             process.join()
 
 
-def _devices(wanted: str, workers: int) -> list[str]:
+def _devices(device: str, workers: int) -> list[str]:
     import torch
 
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+    if device in ("auto", "cuda") and torch.cuda.is_available():
         return [f"cuda:{k % torch.cuda.device_count()}" for k in range(workers)]
-    return [wanted] * workers
+    return [device] * workers
 
 
 def _work(config, requests, out: Path, portion: int, workers: int, items) -> None:
-    """One worker: its items, then None; or why there can be none, as a string."""
+    """One worker process: puts its items into the queue, then None; if it fails, the reason as a string."""
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
@@ -149,18 +149,18 @@ def _work(config, requests, out: Path, portion: int, workers: int, items) -> Non
 
 
 def write_failures(out: Path, items: Sequence[Item]) -> None:
-    """failures.jsonl with a line for each request that failed; empty where none did."""
+    """Write failures.jsonl with one line for each failed request; the file is empty if none failed."""
     lines = [json.dumps({"id": item.id, "reason": item.failure}) + "\n" for item in items if item.failure]
     write_atomic(out / "failures.jsonl", "".join(lines).encode())
 
 
 def write_contact_sheet(out: Path, ids: Sequence[str]) -> None:
-    """contact_sheet.png: region and result of the first finished requests; none where nothing is finished."""
+    """Write contact_sheet.png with region and result of the first finished requests, if there are any."""
     finished = [name for name in ids if (out / name / "run.json").is_file()][:SHEET_ITEMS]
     cells = [_small(out / name / file) for name in finished for file in ("overlay.png", "result.png")]
-    across = 2 * SHEET_COLUMNS
+    columns = 2 * SHEET_COLUMNS
     if cells:
-        rows = [cells[start : start + across] for start in range(0, len(cells), across)]
+        rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
         write_atomic(out / "contact_sheet.png", png(grid(rows, ["region", "result"] * (len(rows[0]) // 2), CELL)))
 
 

@@ -1,4 +1,4 @@
-"""From YAML files and command lines to the dataclasses of `config`, by jsonargparse, and back; imports no torch."""
+"""Read YAML files and command lines into the dataclasses of `config` with jsonargparse, and save them. No torch."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def load_config(config_class: type[Config], path: str | Path | None = None, over
 def parse_command(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
     """The command line of train.py, infer.py, evaluate.py and app.py, as `config_class`.
 
-    Takes `--config FILE`, dotted overrides such as `--loss.area 0.3`, `--print_config` and `--help`. A command with
-    arguments of its own subclasses its configuration. A mistake exits with code 2 and one line that names it.
+    Accepts `--config FILE`, dotted overrides such as `--loss.area 0.3`, `--print_config` and `--help`. A command with
+    additional arguments subclasses its configuration. A wrong argument exits with code 2 and one line that names it.
     """
-    gc.set_threshold(100_000, 20, 100)  # imports make a million objects that last: looking through them is wasted time
+    gc.set_threshold(100_000, 20, 100)  # imports create a million long-lived objects; do not scan them again
     try:
         return load_config(config_class, overrides=sys.argv[1:] if argv is None else argv)
     except ValueError as error:
@@ -61,8 +61,8 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
 
 @contextmanager
 def errors_in_one_line(command: str) -> Iterator[None]:
-    """Ends a command with one line instead of a stack trace: code 2 for a ValueError, an argument or an input that can
-    be put right, code 1 for an OSError, what the machine refused."""
+    """End a command with one line instead of a stack trace: exit code 2 for a ValueError (a wrong argument or input
+    that the user can correct), 1 for an OSError (the machine refused something)."""
     try:
         yield
     except ValueError as error:
@@ -99,7 +99,7 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
 
 
 def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[str]:
-    """Every key that a YAML sets, dotted; free-form dictionaries such as `trainer` are not entered."""
+    """Every key that a YAML sets, dotted; the keys inside free-form dictionaries such as `trainer` are left out."""
     types = get_type_hints(config_class)
     for name, value in values.items():
         yield f"{prefix}{name}"
@@ -108,16 +108,17 @@ def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Itera
 
 
 def _refuse_unknown_keys(config_class: type, arguments: list[str]) -> None:
-    """Name a mistyped key in full, in the file or on the command line, with the nearest valid one."""
+    """Raise for a mistyped key in a file or on the command line; the message gives the full key and the nearest valid
+    one."""
     import yaml
 
     valid = [*_names(config_class)]
     free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
     options = [argument.split("=")[0] for argument in arguments if argument.startswith("--")]
     given = [(o[2:].rstrip("+"), "command line") for o in options if o not in ("--config", "--print_config", "--help")]
-    for place, argument in enumerate(arguments):
+    for index, argument in enumerate(arguments):
         name, _, file = argument.partition("=")
-        file = file or "".join(arguments[place + 1 : place + 2])
+        file = file or "".join(arguments[index + 1 : index + 2])
         if name == "--config" and Path(file).is_file():
             try:
                 values = yaml.safe_load(Path(file).read_text()) or {}

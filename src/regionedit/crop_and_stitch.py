@@ -1,8 +1,8 @@
-"""What the generator is shown of a picture: a window around each region, at the picture's own resolution.
+"""Crop and stitch: the generator sees a window around each region, at the picture's own resolution.
 
-A window holds one region, or several whose windows would overlap, and some of what surrounds it. It is scaled to the
-generator's size, painted there and scaled back; windows of all pictures go through the generator together. Nothing
-outside of the region's box is ever read back, so that the size of a picture costs nothing but memory for its bytes.
+A window contains a region, or several regions whose windows would overlap, and some of their surroundings. It is scaled
+to the generator's size, repainted and scaled back. Windows of all pictures are batched. Nothing outside the region's
+box is read back, so a larger picture costs only the memory for its pixels.
 
 Shape letters: B pictures of one size, P windows of one fitted shape, C channels, H W pixels of the pictures, h w of the
 fitted windows, K instructions. Boxes are (x0, y0, x1, y1), x1 and y1 excluded.
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 
-OWN_SIZE = 256  # smallest side of a window where the generator has no size of its own
-MOST = 16  # a region in more parts is one region: a cloud of specks
+OWN_SIZE = 256  # smallest side of a window if the generator has no size of its own
+MOST = 16  # a region with more connected parts gets a single window
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture on its way through the generator.
+    """A part of a picture that the generator repaints.
 
     Args:
-        place: of the picture in its batch.
-        number: of the window in its picture.
-        box: in the picture.
-        image_1Chw, mask_11hw, probability_11hw, parts_1Khw: fitted; masks are hard.
-        placed: how it was fitted.
+        place: index of the picture in its batch.
+        number: index of the window in its picture.
+        box: position in the picture.
+        image_1Chw, mask_11hw, probability_11hw, parts_1Khw: fitted to the generator's size; masks are hard.
+        placed: how the window was fitted, for `images.unfit`.
     """
 
     place: int
@@ -58,37 +58,43 @@ class Window:
 
 
 def require_crop(config: CropConfig) -> None:
-    """Refuse what no window can have. Raises ValueError: names the field."""
+    """Check the settings. Raises ValueError: the message names the wrong field."""
     if config.context and config.context < 1:
-        raise ValueError(f"crop.context: {config.context}; 0 shows the whole picture, 1 and more a window of a region")
+        raise ValueError(
+            f"crop.context: {config.context}; give 0 for the whole picture, or at least 1 for a window around a region"
+        )
     if config.match < 0:
-        raise ValueError(f"crop.match: {config.match}; give pixels, 0 for none")
+        raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
 
 
 def boxes_of(mask_HW: Tensor, context: float, size: int) -> list[Box]:
-    """The windows of a region, from the top; none of them overlap, and each part of the region lies in one.
+    """Windows of a region, sorted from the top: they do not overlap, and each part of the region lies in one.
 
     Args:
-        mask_HW: not 0 where it is edited; anywhere.
-        context: sides of a window in longer sides of the box of what it holds, at least 1; 0: the whole picture.
-        size: a window's shortest side, in pixels, where the picture is that large: what needs no enlarging is not.
+        mask_HW: pixels above 0 are edited.
+        context: side of a window as a multiple of the longer side of the box of its content, at least 1; 0: the whole
+            picture.
+        size: minimum side of a window in pixels, so that nothing is enlarged; less only if the picture is smaller.
     """
     height, width = mask_HW.shape
     whole = (0, 0, width, height)
     if not context or max(height, width) <= size:
         return [whole]
     parts, count = label((mask_HW > 0).numpy())
-    found = [(across.start, down.start, across.stop, down.stop) for down, across in find_objects(parts)]
+    part_boxes = [
+        (horizontal.start, vertical.start, horizontal.stop, vertical.stop)
+        for vertical, horizontal in find_objects(parts)
+    ]
     if count > MOST:
-        found = [_around(found)]
-    held = [[box] for box in found]
+        part_boxes = [_around(part_boxes)]
+    groups = [[box] for box in part_boxes]
     while True:
-        windows = [_window(_around(boxes), context, size, width, height) for boxes in held]
+        windows = [_window(_around(boxes), context, size, width, height) for boxes in groups]
         pair = _overlapping(windows)
         if pair is None:
             return sorted(windows, key=lambda box: (box[1], box[0]))
         first, second = pair
-        held[first] += held.pop(second)
+        groups[first] += groups.pop(second)
 
 
 def paint(
@@ -102,92 +108,93 @@ def paint(
     batch: int,
     watch: Watch | None,
 ) -> dict[int, list[Patch]]:
-    """The generator's pictures of the windows of every wanted picture, at the pictures' own resolution.
+    """Repaint the windows of the selected pictures, at the pictures' own resolution.
 
-    The generator may change every pixel that the mask touches at all, and it is shown a hard mask, as in-painters were
-    trained on; how much of its picture is used is decided afterwards, by the one composite.
+    The generator gets a hard mask, as in-painters are trained with, and may change every pixel where the mask is above
+    0. How much of each repainted pixel is used is decided later, by the composite.
 
     Args:
         images_BCHW: [0, 1], float32, on the CPU.
-        region: theirs.
-        places: of the pictures that are wanted; their masks are not empty.
+        region: regions of these pictures.
+        places: indices of the pictures to edit; their masks are not empty.
         requests, captions: one for every picture.
-        batch: windows that are painted together.
-        watch: told of every step, with whole pictures in which the windows are seen as they are then.
+        batch: number of windows that are repainted together.
+        watch: callback `(step, total, decode_preview)`, called after every denoising step; its previews are whole
+            pictures that show the current state of the windows.
     """
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
         for place in places
         for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size))
     ]
-    alike: dict[tuple, list[Window]] = {}
+    by_shape: dict[tuple, list[Window]] = {}
     for window in windows:
-        alike.setdefault(tuple(window.image_1Chw.shape), []).append(window)
-    calls = [group[start : start + batch] for group in alike.values() for start in range(0, len(group), batch)]
-    seen_BCHW = images_BCHW.clone() if watch else None
+        by_shape.setdefault(tuple(window.image_1Chw.shape), []).append(window)
+    batches = [group[start : start + batch] for group in by_shape.values() for start in range(0, len(group), batch)]
+    preview_BCHW = images_BCHW.clone() if watch else None
     patches: dict[int, list[Patch]] = {place: [] for place in places}
-    for number, together in enumerate(calls):
-        told = watch and partial(_told, watch, seen_BCHW, together, number, len(calls))
-        made_PChw = _paint_together(generator, together, requests, captions, told)
-        for window, made_1Chw in zip(together, made_PChw.split(1), strict=True):
-            patch = Patch(window.box, unfit(made_1Chw, window.placed)[0])
+    for number, batch_windows in enumerate(batches):
+        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, number, len(batches))
+        repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
+        for window, repainted_1Chw in zip(batch_windows, repainted_PChw.split(1), strict=True):
+            patch = Patch(window.box, unfit(repainted_1Chw, window.placed)[0])
             patches[window.place].append(patch)
             if watch:
-                _show(seen_BCHW, window, made_1Chw)
+                _paste(preview_BCHW, window, repainted_1Chw)
     return patches
 
 
-def _paint_together(
+def _repaint_windows(
     generator: Generator,
     windows: list[Window],
     requests: Sequence[EditRequest],
     captions: Sequence[Captions | None],
     watch: Watch | None,
 ) -> Tensor:
-    """What is painted in the windows of one call, PChw; `watch` is told of its steps."""
+    """Repaint the windows of one call: [P, C, h, w]; `watch` is called after each of its steps."""
     parts = [window.parts_1Khw for window in windows]
-    wanted = Region(
+    window_region = Region(
         torch.cat([window.mask_11hw for window in windows]),
         torch.cat([window.probability_11hw for window in windows]),
         None if parts[0] is None else torch.cat(parts),
     )
-    asked = [requests[window.place] for window in windows]
-    said = [captions[window.place] for window in windows]
+    window_requests = [requests[window.place] for window in windows]
+    window_captions = [captions[window.place] for window in windows]
     seeds = [
         noise_seed(request.seed, request.id, *([window.number] if window.number else []))
-        for request, window in zip(asked, windows, strict=True)
+        for request, window in zip(window_requests, windows, strict=True)
     ]
 
     with generator.watched(watch):
         fitted_PChw = torch.cat([window.image_1Chw for window in windows])
-        return generator.repaint(fitted_PChw, wanted, asked, said, seeds).float().cpu()
+        return generator.repaint(fitted_PChw, window_region, window_requests, window_captions, seeds).float().cpu()
 
 
-def _told(
+def _report_step(
     watch: Watch,
-    seen_BCHW: Tensor,
+    preview_BCHW: Tensor,
     windows: list[Window],
     number: int,
     calls: int,
     step: int,
     steps: int,
-    guess: Callable[[], Tensor],
+    decode_preview: Callable[[], Tensor],
 ) -> None:
-    """One step of one call, told as a step of all calls, with whole pictures in which the windows are seen."""
+    """Report one step of one call as a step of all calls, with previews of whole pictures."""
 
-    def shown() -> Tensor:
-        now_BCHW = seen_BCHW.clone()
-        for window, made_1Chw in zip(windows, guess().float().cpu().split(1), strict=True):
-            _show(now_BCHW, window, made_1Chw)
-        return now_BCHW
+    def preview() -> Tensor:
+        current_BCHW = preview_BCHW.clone()
+        for window, repainted_1Chw in zip(windows, decode_preview().float().cpu().split(1), strict=True):
+            _paste(current_BCHW, window, repainted_1Chw)
+        return current_BCHW
 
-    watch(number * steps + step, calls * steps, shown)
+    watch(number * steps + step, calls * steps, preview)
 
 
-def _show(seen_BCHW: Tensor, window: Window, made_1Chw: Tensor) -> None:
-    """Put a window into its picture."""
+def _paste(preview_BCHW: Tensor, window: Window, repainted_1Chw: Tensor) -> None:
+    """Paste a repainted window into its picture."""
     x0, y0, x1, y1 = window.box
-    seen_BCHW[window.place, :, y0:y1, x0:x1] = unfit(made_1Chw, window.placed)[0]
+    preview_BCHW[window.place, :, y0:y1, x0:x1] = unfit(repainted_1Chw, window.placed)[0]
 
 
 def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box, generator: Generator) -> Window:
@@ -209,7 +216,7 @@ def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box,
 
 
 def _window(box: Box, context: float, size: int, width: int, height: int) -> Box:
-    """A square around a box, in the picture; beside the square's own border it is cut to the picture."""
+    """A square around a box, moved into the picture; in a smaller picture it is cut to the picture's sides."""
     side = max(round(context * max(box[2] - box[0], box[3] - box[1])), size or OWN_SIZE)
     x0, x1 = _span(box[0], box[2], side, width)
     y0, y1 = _span(box[1], box[3], side, height)

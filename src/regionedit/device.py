@@ -1,5 +1,5 @@
-"""Which device computes, in which arithmetic, and where autocast must not reach: frozen networks, whose precision is
-configured, and losses, which are float32."""
+"""Choose device and precision, and switch autocast off for frozen networks (their precision is configured) and for
+losses (always float32)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def autocast_off(device: torch.device) -> AbstractContextManager:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a configuration; `auto` takes a GPU where there is one, this process's own under torchrun.
+    """The device of a configuration; `auto` takes a GPU if there is one, under torchrun the one of this process.
 
     Raises:
-        ValueError: a device that is not there.
+        ValueError: the device is not available.
     """
     if name == "auto":
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
@@ -36,7 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: str | torch.device) -> str:
-    """The precision of a configuration; `auto` is bfloat16 where the device multiplies it faster than float32."""
+    """The precision of a configuration; `auto` is bfloat16 if the device multiplies it faster than float32."""
     if name != "auto":
         return name
     return "bfloat16" if fast_bfloat16(torch.device(device).type) else "float32"
@@ -46,9 +46,10 @@ def pick_precision(name: str, device: str | torch.device) -> str:
 def fast_bfloat16(kind: str) -> bool:
     """Whether devices of this kind have hardware that multiplies bfloat16 matrices faster than float32 ones.
 
-    On a CPU these are AMX's tiles and ARM's BFMMLA. The dot products of AVX512-BF16 alone are not: with them torch 2.15
-    took 1.1 to 1.7 times as long as in float32 for convolutions, matrix products and attention of the sizes that occur
-    here. oneDNN is asked as well, because ONEDNN_MAX_CPU_ISA limits it; without hardware it took 25 times as long.
+    On a CPU this means AMX's tiles or ARM's BFMMLA. The dot products of AVX512-BF16 alone do not count: with them torch
+    2.15 took 1.1 to 1.7 times as long as in float32 for convolutions, matrix products and attention of the sizes used
+    here. oneDNN is queried as well, because ONEDNN_MAX_CPU_ISA limits it; without hardware support bfloat16 took 25
+    times as long.
 
     Args:
         kind: `cuda`, `cpu`, `mps`.
@@ -57,6 +58,6 @@ def fast_bfloat16(kind: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu" or not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    if platform.machine() in ("aarch64", "arm64"):  # there oneDNN's yes means these instructions
+    if platform.machine() in ("aarch64", "arm64"):  # on ARM, oneDNN's answer refers to BFMMLA
         return True
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))

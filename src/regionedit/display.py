@@ -1,4 +1,4 @@
-"""Pictures for people: a region shown on its picture, and sheets of pictures with titles."""
+"""Pictures to look at: a region or heat map drawn onto its picture, and sheets of pictures with titles."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ HEAT = 0.7
 
 
 def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
-    """The picture with each region tinted by its strength and outlined in a colour of its own; all are of one size."""
+    """The picture with each mask tinted by its values and outlined, in a colour of its own; all have one size."""
     shown = picture.convert("RGB").copy()
-    for place, mask in enumerate(masks):
-        _tint(shown, mask, TINTS[place % len(TINTS)])
+    for index, mask in enumerate(masks):
+        _tint(shown, mask, TINTS[index % len(TINTS)])
     return shown
 
 
 def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image) -> Image.Image:
-    """The picture under a map's colours, the more the higher its values in [0, 1] are, and the mask's outline."""
+    """The picture under a colour map, more opaque for higher values in [0, 1], with the outline of the mask."""
     from matplotlib import colormaps
     from scipy.ndimage import binary_erosion
 
     colours = (colormaps["plasma"](np.arange(256))[:, :3] * 255).astype(np.float32)
     probability_HW = np.clip(probability_HW, 0, 1).astype(np.float32)
     weights = HEAT * np.sqrt(probability_HW)[..., None]
-    hot = colours[(probability_HW * 255).round().astype(np.uint8)]
-    shown = np.asarray(picture.convert("RGB")) * (1 - weights) + hot * weights
+    coloured = colours[(probability_HW * 255).round().astype(np.uint8)]
+    shown = np.asarray(picture.convert("RGB")) * (1 - weights) + coloured * weights
     thickness = max(1, round(max(picture.size) / 300))
     inside = np.asarray(mask) > 0
     core = binary_erosion(inside, iterations=thickness, border_value=1)
@@ -40,7 +40,7 @@ def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image
 
 
 def difference(before: Image.Image, after: Image.Image) -> Image.Image:
-    """How much each pixel changed, at most over the channels: black where nothing did, white for the largest change."""
+    """Change of each pixel, maximum over channels: black where nothing changed, white for the largest change."""
     change = np.abs(np.asarray(after, np.int16) - np.asarray(before, np.int16)).max(-1)
     return Image.fromarray((change * (255 / max(1, change.max()))).round().astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""One edit, top to bottom: captions -> region -> generator -> one composite at the original size -> result and record.
+"""One edit, top to bottom: captions -> region -> generator -> blending at the original size -> result and record.
 
 Shape letters: B pictures of one size, C channels, H W their pixels.
 """
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from regionedit.records import Captions
 
-PIXELS_TOGETHER = 16_000_000  # pictures of one batch have at most so many pixels together, whatever `batch` says
+PIXELS_TOGETHER = 16_000_000  # a batch has at most this many pixels in total, whatever `batch` says
 
 
 @dataclass
 class Draft:
-    """A request on its way through the stages; `worded` is the same with the keywords that a model named."""
+    """State of a request between the stages; `worded` is the request with the keywords that a language model named."""
 
     request: EditRequest
     mask_source: str
@@ -50,15 +50,18 @@ class Draft:
 
 
 class Editor:
-    """Edits pictures as a configuration says. Pixels that the mask does not touch stay as they were, bit for bit.
+    """Edits pictures with the models and settings of a configuration. Pixels where the mask is 0 stay as they were, bit
+    for bit.
 
     Args:
         config: the whole configuration; use `from_config`.
-        models: what another editor already loaded for it; steps, guidance and the like may be others.
-        watch: told of every denoising step, with pictures at the size of the sources; see `generators.Watch`.
+        models: models that another editor loaded for this configuration; settings such as steps and guidance may
+            differ.
+        watch: callback `(step, total, decode_preview)`, called after every denoising step; previews have the size of
+            the sources; see `generators.Watch`.
 
     Raises:
-        ValueError: a name that the configuration asks for and nobody knows; nothing is loaded before.
+        ValueError: an unknown name in the configuration; it is found before anything is loaded.
     """
 
     def __init__(self, config: EditConfig, models: Models | None = None, watch: Watch | None = None):
@@ -74,7 +77,7 @@ class Editor:
 
     @property
     def computes(self) -> str:
-        """Device and arithmetic, in a few words for a terminal."""
+        """Device and precision as a short text for the terminal."""
         return told(self.config, self.models.device)
 
     @classmethod
@@ -83,14 +86,14 @@ class Editor:
         return cls(config if isinstance(config, EditConfig) else load_config(EditConfig, config))
 
     def using(self, mask_source: str) -> Editor:
-        """The same editor with another mask source; what is loaded is shared."""
+        """The same editor with another mask source; it shares the loaded models."""
         return Editor(replace(self.config, mask_source=mask_source), self.models)
 
     def edit(self, request: EditRequest) -> EditResult:
         """Edit one picture.
 
         Raises:
-            ValueError: the configuration or the request lacks something; one line that names it.
+            ValueError: something is missing in the configuration or the request; the message is one line that names it.
         """
         done: list[EditResult] = []
         while len(done) < self._steps(request):
@@ -100,54 +103,56 @@ class Editor:
         return self._whole(request, done)
 
     def find(self, request: EditRequest) -> FoundRegion:
-        """Where `edit` would edit, with the words that it would use; no generator is loaded that only paints.
+        """The region that `edit` would edit, and the captions that it would use. A generator that only repaints is not
+        loaded.
 
-        Captions that only the generator reads may be missing: the note says why they could not be described.
+        If the describer fails on captions that only the generator reads, they are left out and the note gives the
+        reason.
 
         Raises:
-            ValueError: the configuration or the request lacks something; one line that names it.
+            ValueError: something is missing in the configuration or the request; the message is one line that names it.
         """
         draft = self._draft(request)
         finder = self.models.mask_source(draft.mask_source, self.config.region)
-        unsaid = ""
+        caption_error = ""
         with self._stage("captions", [draft]):
             try:
                 self._describe([draft])
             except ValueError as error:
                 if require_mask_source(draft.mask_source).captions_with(self._generator_needs):
                     raise
-                unsaid, draft.worded = _one_line(error), draft.request
+                caption_error, draft.worded = _one_line(error), draft.request
         with torch.no_grad(), self._stage("region", [draft]):
             region = _as_saved(finder.find(to_tensor([draft.request.image]), [draft.worded], [draft.captions]))
-        (found,) = maps(region, [draft.request])
+        (region_maps,) = maps(region, [draft.request])
         untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
         return FoundRegion(
             mask=to_pictures(region.mask_B1HW)[0],
-            probability=found["probability"],
-            patches=found["patches"],
+            probability=region_maps["probability"],
+            patches=region_maps["patches"],
             captions=draft.captions,
             mask_source=draft.mask_source,
-            note="; ".join(filter(None, [untrained, found["note"], unsaid])),
+            note="; ".join(filter(None, [untrained, region_maps["note"], caption_error])),
             timings=draft.timings,
         )
 
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
-        """Edit many; pictures of one size go together, and the failure of one does not stop the others.
+        """Edit many requests; pictures of one size are batched, and a request that fails does not stop the others.
 
         Raises:
-            ValueError: the configuration lacks something that every request would miss.
+            ValueError: something is missing in the configuration that every request needs.
         """
         done: list[list[EditResult]] = [[] for _ in requests]
         failed: dict[int, EditFailure] = {}
         for step in range(max(map(self._steps, requests), default=0)):
-            places = [p for p, r in enumerate(requests) if p not in failed and step < self._steps(r)]
-            outcomes = self._edit_once([self._next(requests[p], done[p]) for p in places])
-            for place, outcome in zip(places, outcomes, strict=True):
+            indices = [p for p, r in enumerate(requests) if p not in failed and step < self._steps(r)]
+            outcomes = self._edit_once([self._next(requests[p], done[p]) for p in indices])
+            for index, outcome in zip(indices, outcomes, strict=True):
                 if isinstance(outcome, EditFailure):
-                    failed[place] = replace(outcome, reason=f"step {step + 1}: {outcome.reason}") if step else outcome
+                    failed[index] = replace(outcome, reason=f"step {step + 1}: {outcome.reason}") if step else outcome
                 else:
-                    done[place].append(outcome)
-        return [failed.get(place) or self._whole(request, done[place]) for place, request in enumerate(requests)]
+                    done[index].append(outcome)
+        return [failed.get(index) or self._whole(request, done[index]) for index, request in enumerate(requests)]
 
     def _steps(self, request: EditRequest) -> int:
         return 1 if self.config.joint else len(request.instructions)
@@ -161,23 +166,23 @@ class Editor:
         draft = self._draft(request)
         return as_one(request, done, run_record(self.config, draft.request, draft.mask_source))
 
-    # ------------------------------------------------------------ what is edited together, and what happens if it fails
+    # ------------------------------------------------------------ batches and failures
 
     def _edit_once(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         outcomes: dict[int, EditResult | EditFailure] = {}
         drafts: dict[int, Draft] = {}
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             try:
-                drafts[place] = self._draft(request)
+                drafts[index] = self._draft(request)
             except ValueError as error:
-                outcomes[place] = EditFailure(request.id, _one_line(error))
+                outcomes[index] = EditFailure(request.id, _one_line(error))
         self._load(drafts.values())
-        for places in self._groups(drafts):
-            outcomes |= zip(places, self._edit_or_fail([drafts[place] for place in places]), strict=True)
-        return [outcomes[place] for place in range(len(requests))]
+        for indices in self._groups(drafts):
+            outcomes |= zip(indices, self._edit_or_fail([drafts[index] for index in indices]), strict=True)
+        return [outcomes[index] for index in range(len(requests))]
 
     def digest(self, request: EditRequest) -> str:
-        """SHA-256 over all that decides the result; run.json holds it, so that a finished edit is recognised."""
+        """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
         draft = self._draft(request)
         return request_digest(self.config, draft.request, draft.mask_source)
 
@@ -188,7 +193,7 @@ class Editor:
         )
 
     def _load(self, drafts) -> None:
-        """Load what these requests will need, the region first: what is wrong with the configuration shows here."""
+        """Load the models that these requests need, the region first, so that configuration errors appear here."""
         for name in sorted({draft.mask_source for draft in drafts}):
             self.models.mask_source(name, self.config.region)
         _ = self.models.generator_with(self.config.generator)
@@ -196,12 +201,12 @@ class Editor:
             _ = self.models.describer
 
     def _groups(self, drafts: dict[int, Draft]) -> Iterator[list[int]]:
-        alike: dict[tuple, list[int]] = {}
-        for place, draft in drafts.items():
-            alike.setdefault((draft.request.image.size, draft.mask_source), []).append(place)
-        for (size, _), places in alike.items():
+        by_kind: dict[tuple, list[int]] = {}
+        for index, draft in drafts.items():
+            by_kind.setdefault((draft.request.image.size, draft.mask_source), []).append(index)
+        for (size, _), indices in by_kind.items():
             count = max(1, min(self.config.batch, PIXELS_TOGETHER // (size[0] * size[1])))
-            yield from (places[start : start + count] for start in range(0, len(places), count))
+            yield from (indices[start : start + count] for start in range(0, len(indices), count))
 
     def _edit_or_fail(self, drafts: list[Draft]) -> list[EditResult | EditFailure]:
         try:
@@ -211,11 +216,11 @@ class Editor:
                 return [EditFailure(drafts[0].request.id, _one_line(error))]
         return [outcome for draft in drafts for outcome in self._edit_or_fail([draft])]
 
-    # ------------------------------------------------------------ the road
+    # ------------------------------------------------------------ the stages of an edit
 
     @torch.no_grad()
     def _edit_together(self, drafts: list[Draft]) -> list[EditResult]:
-        """Requests with pictures of one size and one mask source."""
+        """Edit requests whose pictures have one size and whose mask source is the same."""
         with self._stage("captions", drafts):
             self._describe(drafts)
         requests, captions = [draft.worded for draft in drafts], [draft.captions for draft in drafts]
@@ -223,10 +228,10 @@ class Editor:
         with self._stage("region", drafts):
             finder = self.models.mask_source(drafts[0].mask_source, self.config.region)
             region = _as_saved(finder.find(images_BCHW, requests, captions))
-        edited = [place for place, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
+        edited = [index for index, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
         pictures, masks = [request.image for request in requests], to_pictures(region.mask_B1HW)
         if edited:
-            with self._stage("generate", [drafts[place] for place in edited]):
+            with self._stage("generate", [drafts[index] for index in edited]):
                 patches = paint(
                     self.models.generator_with(self.config.generator),
                     images_BCHW,
@@ -238,9 +243,9 @@ class Editor:
                     self.config.batch,
                     self.watch,
                 )
-            with self._stage("composite", [drafts[place] for place in edited]):
-                for place, painted in patches.items():
-                    pictures[place] = compose(pictures[place], painted, masks[place], self.config.crop.match)
+            with self._stage("composite", [drafts[index] for index in edited]):
+                for index, patches_of_picture in patches.items():
+                    pictures[index] = compose(pictures[index], patches_of_picture, masks[index], self.config.crop.match)
         return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
 
     @cached_property
@@ -248,40 +253,40 @@ class Editor:
         return require_generator(self.config.generator.name).needs_of(self.config.generator)
 
     def _needs(self, mask_source: str) -> Needs:
-        found_by = require_mask_source(mask_source)
-        read = found_by.captions_with(self._generator_needs)
+        plan = require_mask_source(mask_source)
+        captions_read = plan.captions_with(self._generator_needs)
         return Needs(
-            source="source" in read,
-            target="target" in read or self._generator_needs == "target_caption",
-            keywords=found_by.needs_keywords and require_describer(self.config.describe.name).names_keywords,
+            source="source" in captions_read,
+            target="target" in captions_read or self._generator_needs == "target_caption",
+            keywords=plan.needs_keywords and require_describer(self.config.describe.name).names_keywords,
         )
 
     def _describe(self, drafts: list[Draft]) -> None:
-        """Fill in the words that generator and mask source read; those that are given are never computed."""
+        """Fill in the captions and keywords that generator and mask source read; given ones are never computed."""
         needs = self._needs(drafts[0].mask_source)
-        told = needs.captions([draft.request for draft in drafts], lambda: self.models.describer)
-        for draft, (captions, described) in zip(drafts, told, strict=True):
+        results = needs.captions([draft.request for draft in drafts], lambda: self.models.describer)
+        for draft, (captions, described) in zip(drafts, results, strict=True):
             draft.captions = captions
             draft.captions_from = self.config.describe.name if described else captions and "given"
             draft.worded = needs.worded(draft.request, lambda: self.models.describer)
 
-    def _result(self, draft: Draft, picture: Image, mask: Image, found: dict) -> EditResult:
+    def _result(self, draft: Draft, picture: Image, mask: Image, region_maps: dict) -> EditResult:
         request = draft.request
-        nothing = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
+        empty_note = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
         untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
-        note = "; ".join(filter(None, [nothing, untrained, found["note"], *request.image.info["notes"]]))
+        note = "; ".join(filter(None, [empty_note, untrained, region_maps["note"], *request.image.info["notes"]]))
         result = EditResult(
             id=request.id,
             image=picture,
             mask=mask,
-            probability=found["probability"],
-            patches=found["patches"],
+            probability=region_maps["probability"],
+            patches=region_maps["patches"],
             captions=draft.captions,
             timings=draft.timings,
             record=run_record(self.config, request, draft.mask_source),
             note=note,
             source=request.image,
-            parts=found["parts"],
+            parts=region_maps["parts"],
         )
         result.record.update(
             captions=draft.captions and asdict(draft.captions) | {"from": draft.captions_from},
@@ -295,7 +300,7 @@ class Editor:
 
     @contextmanager
     def _stage(self, name: str, drafts: list[Draft]) -> Iterator[None]:
-        """Time a stage; each of the requests that share it bears an equal part."""
+        """Time a stage; its duration is divided equally among the requests."""
         start = time.perf_counter()
         yield
         if self.models.device.type == "cuda":
@@ -305,7 +310,7 @@ class Editor:
 
 
 def _as_saved(region: Region) -> Region:
-    """The mask that blends is the one that mask.png holds: a pixel it shows as 0 has not changed."""
+    """Round the mask to 8 bits, so that the blending mask equals mask.png: pixels that are 0 there do not change."""
     return replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
 
 

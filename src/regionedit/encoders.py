@@ -1,8 +1,8 @@
 """The two frozen encoders: CLIP for pictures and captions, T5 for instructions.
 
 Shape letters: B batch, C channels, H W pixels, N patches (row by row), D CLIP's projection width, M instruction tokens.
-Frozen means: evaluation mode whatever `train()` says, no parameter wants a gradient; a gradient still passes through
-`encode_image` to its pictures. Autocast is off inside, so that the configured precision alone decides.
+Frozen means: always in evaluation mode, even after `train()`, and no parameter requires a gradient. `encode_image` is
+still differentiable with respect to its pictures. Autocast is off inside, so the configured precision alone decides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from regionedit.device import autocast_off, pick_precision
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What CLIP sees in B pictures: projected into the space shared with text, not normalised, float32.
+    """CLIP features of B pictures: projected into the space shared with text, not normalised, float32.
 
     Args:
         global_BD: the class token, I_ori or I_res.
@@ -34,7 +34,7 @@ class ImageFeatures:
 
 
 class Frozen(nn.Module):
-    """A network that never learns: `freeze` once it is built, `train()` does nothing."""
+    """A network that is never trained: call `freeze` once it is built; `train()` does nothing."""
 
     def freeze(self) -> Self:
         self.requires_grad_(False)
@@ -45,11 +45,11 @@ class Frozen(nn.Module):
 
 
 class FrozenCLIP(Frozen):
-    """An open_clip model with a ViT, giving patch features in the same space as the global one.
+    """An open_clip model with a ViT; its patch features lie in the same space as its global feature.
 
     Args:
         model: an open_clip CLIP whose `visual` is a VisionTransformer with a class token.
-        tokenizer: texts to token ids [B, context].
+        tokenizer: turns texts into token ids [B, context].
 
     Attributes:
         image_size: side of the square that pictures are stretched to, in pixels.
@@ -62,7 +62,9 @@ class FrozenCLIP(Frozen):
         visual = model.visual
         (height, width), (rows, columns) = visual.image_size, visual.grid_size
         if height != width or rows != columns:
-            raise ValueError(f"encoders.clip: this CLIP sees pictures of {height}x{width}; a square one is needed")
+            raise ValueError(
+                f"encoders.clip: this CLIP takes pictures of {height}x{width}; choose one with square pictures"
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.image_size, self.grid, self.dim = height, rows, visual.output_dim
@@ -83,7 +85,7 @@ class FrozenCLIP(Frozen):
             precision: of the weights; features are float32 in any case.
 
         Raises:
-            ValueError: nothing there, no weights, or not a ViT with a class token; the message names the field.
+            ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
         """
         import open_clip
         from open_clip.transformer import VisionTransformer
@@ -118,7 +120,7 @@ class FrozenCLIP(Frozen):
     def preprocess(self, images_BCHW: Tensor) -> Tensor:
         """Stretch to CLIP's square and normalise, differentiably; the same for source and generated pictures.
 
-        The picture is stretched, not cropped: the grid of patches has to cover all of it.
+        The picture is stretched and not cropped, because the patch grid must cover all of it.
         """
         images_BCHW = images_BCHW.to(self.device, torch.float32)
         size = (self.image_size, self.image_size)
@@ -132,14 +134,14 @@ class FrozenCLIP(Frozen):
         visual = self.model.visual
         with autocast_off(self.device):
             pixels = self.preprocess(images_BCHW).to(visual.conv1.weight.dtype)
-            # ViT-L/14's patches are 1024 wide until ln_post and the projection, made for the class token, are applied.
-            seen = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NLC")
-            patches_BND = seen["image_intermediates"][0] @ visual.proj
-            return ImageFeatures(seen["image_features"].float(), patches_BND.float())
+            # ViT-L/14's patches are 1024 wide; ln_post and the class token's projection map them into the shared space.
+            outputs = visual.forward_intermediates(pixels, indices=1, normalize_intermediates=True, output_fmt="NLC")
+            patches_BND = outputs["image_intermediates"][0] @ visual.proj
+            return ImageFeatures(outputs["image_features"].float(), patches_BND.float())
 
     def checkpoint(self) -> None:
-        """Keep what lies between the layers of the picture tower only; inside them it is computed again on the way
-        back."""
+        """Activation checkpointing in the image tower: keep only the activations between layers and recompute the
+        others in the backward pass."""
         self.model.visual.set_grad_checkpointing(True)
 
     @torch.no_grad()
@@ -180,20 +182,20 @@ class FrozenInstructionEncoder(Frozen):
         """Load a folder or hub name, on the CPU.
 
         Raises:
-            ValueError: nothing there, or not a T5 encoder; the message names the field.
+            ValueError: no such model, or not a T5 encoder; the message names the field.
         """
         from transformers import AutoTokenizer, T5EncoderModel
 
         try:
-            model, read = T5EncoderModel.from_pretrained(
+            model, info = T5EncoderModel.from_pretrained(
                 name, revision=revision, dtype=getattr(torch, precision), output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
             raise ValueError(f"encoders.instruction: cannot load a T5 from {name!r}: {_one_line(error)}") from error
-        if read["missing_keys"]:
-            # transformers would go on with random numbers in their place.
-            missing = min(read["missing_keys"])
+        if info["missing_keys"]:
+            # transformers would use random weights in their place.
+            missing = min(info["missing_keys"])
             raise ValueError(f"encoders.instruction: {name!r} holds no T5 encoder, {missing} is missing")
         return cls(model, tokenizer, max_tokens)
 
@@ -205,7 +207,7 @@ class FrozenInstructionEncoder(Frozen):
     def encode(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features F_ins [B, M, D] float32 and their mask [B, M] bool, True for real tokens.
 
-        M is the longest instruction of the batch; what the padding holds is undefined, so pass the mask on.
+        M is the length of the batch's longest instruction. Features of padding are undefined: always use the mask.
         """
         instructions = list(instructions)
         tokens = self.tokenizer(
@@ -222,8 +224,8 @@ class FrozenInstructionEncoder(Frozen):
                 )
         tokens, mask_BM = tokens.to(self.device), mask_BM.to(self.device)
         with autocast_off(self.device):
-            seen = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return seen.last_hidden_state.float(), mask_BM
+            outputs = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return outputs.last_hidden_state.float(), mask_BM
 
 
 def load_encoders(

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, a crash or a full disk never meets half of one."""
+"""Atomic writes: a reader never finds half a file, even after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
     """Write several files of one folder, all or none: every byte is on disk before the first rename.
 
-    The files appear in the mapping's order, so the last one tells that all are there.
+    The files appear in the mapping's order, so if the last one exists, all of them do.
 
     Raises:
         OSError: no room, no permission; the message names the folder and nothing is left behind.
@@ -49,7 +49,7 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make the renames themselves durable; not every file system lets a folder be opened for it."""
+    """Make the renames themselves durable; skipped on file systems that do not let a folder be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

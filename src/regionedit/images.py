@@ -1,8 +1,8 @@
-"""Pictures: opening any file as upright RGB, PIL <-> BCHW, fitting to a generator's grid and back, saving.
+"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, save.
 
 Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
 Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
-torch is imported by the functions that need it: checking a bad argument must not wait for it.
+Only the functions that need torch import it, so that a wrong argument is reported without loading it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a picture file as upright RGB; `picture.info["notes"]` lists what had to be done to it.
+    """Open a picture file as upright RGB; `picture.info["notes"]` lists the conversions.
 
     Args:
-        path: any format Pillow reads. Of an animation the first frame is taken; alpha is flattened onto white; 16-bit,
-            palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
-        max_pixels: larger pictures are refused from their header, before anything is decoded.
+        path: any format that Pillow reads. The first frame of an animation is used; alpha is flattened onto white;
+            16-bit, palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
+        max_pixels: larger pictures are refused when their header is read, before decoding.
 
     Raises:
-        ValueError: missing, empty, not a picture, damaged or too large; one line that names the file.
+        ValueError: a missing, empty, damaged or too large file, or no picture; the message is one line that names it.
     """
     return upright_rgb(_decode(Path(path), max_pixels))
 
 
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a drawn mask as mode "L", 255 = edit; transparent parts are kept (0).
+    """Open a drawn mask as mode "L", 255 = edit; transparent parts become 0 (not edited).
 
     Raises:
-        ValueError: as `open_picture`; or values 0 and 1 only, which would be a nearly black mask.
+        ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
     """
     mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
     if _has_alpha(mask):
@@ -57,7 +57,7 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """A mask of mode "L" that is 255 inside the box (x0, y0, x1, y1), x1 and y1 excluded, cut to the picture.
+    """A mask of mode "L" that is 255 inside the box (x0, y0, x1, y1), x1 and y1 excluded, clipped to the picture.
 
     Raises:
         ValueError: a box without area, or outside the picture.
@@ -75,14 +75,14 @@ def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Ima
 
 
 def require_inside(size: tuple[int, int], points: Sequence[tuple[int, int]]) -> None:
-    """Refuse a click outside a picture of `size` (width, height). Raises ValueError naming it and the picture."""
+    """Refuse a click outside a picture of `size` (width, height). Raises ValueError that names both."""
     for x, y in points:
         if not (0 <= x < size[0] and 0 <= y < size[1]):
             raise ValueError(f"click: {x},{y} lies outside the {size[0]}x{size[1]} picture; count from 0,0 at top left")
 
 
 def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
-    """Refuse a mask that was not drawn on this picture. Raises ValueError naming both sizes."""
+    """Refuse a mask of another size than the picture. Raises ValueError that names both sizes."""
     if mask.size != picture.size:
         raise ValueError(
             f"mask: {mask.width}x{mask.height}, but the upright picture is {picture.width}x{picture.height}; "
@@ -91,7 +91,7 @@ def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
 
 
 def smaller(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with at most `side` pixels on its longer side; one that has no more is given back as it is."""
+    """The picture scaled down to at most `side` pixels on its longer side; a smaller one is returned as it is."""
     if max(picture.size) <= side:
         return picture
     copy = picture.copy()
@@ -100,7 +100,7 @@ def smaller(picture: Image.Image, side: int) -> Image.Image:
 
 
 def digest(picture: Image.Image) -> str:
-    """SHA-256 of mode, size and pixels: the same for equal pictures, wherever they are stored."""
+    """SHA-256 of mode, size and pixels; equal pictures have equal digests, wherever they are stored."""
     head = f"{picture.mode} {picture.width}x{picture.height} ".encode()
     return hashlib.sha256(head + picture.tobytes()).hexdigest()
 
@@ -109,7 +109,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     """Any PIL picture as upright 8-bit RGB with `info["notes"]`, a list of strings.
 
     Raises:
-        ValueError: values that no 8-bit picture can show (floats above 255, negative integers).
+        ValueError: values that an 8-bit picture cannot represent (floats above 255, negative integers).
     """
     if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
@@ -120,7 +120,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
         notes.append("animated: the first frame was taken")
     try:
         upright = ImageOps.exif_transpose(picture)
-    except Exception:  # a broken EXIF block raises whatever its parser stumbles over; the pixels are still good
+    except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
         upright, _ = picture, notes.append("EXIF data is damaged: the stored orientation was kept")
     if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
         notes.append("turned upright as its EXIF data says")
@@ -166,7 +166,7 @@ def to_pictures(images_BCHW: Tensor) -> list[Image.Image]:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture was fitted: its original size and the part of the fitted one that is not padding, in pixels."""
+    """How a picture was fitted: its original size, and the fitted size without padding, in pixels."""
 
     height: int
     width: int
@@ -175,15 +175,15 @@ class Fit:
 
 
 def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]:
-    """Scale to `size` on the longer side, keeping the shape, and pad right and bottom to a multiple.
+    """Scale to `size` on the longer side, keeping the aspect ratio, and pad right and bottom to a multiple.
 
     Args:
         images_BCHW: [B, C, H, W] in [0, 1].
         size: pixels of the longer side; 0 keeps the size.
-        multiple: height and width of the result are multiples of it; the last row and column are repeated.
+        multiple: height and width of the result are multiples of it; padding repeats the last row and column.
 
     Returns:
-        [B, C, h, w] in [0, 1], and what `unfit` needs. Nothing is resampled where the size already fits.
+        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs. Nothing is resampled if the size already fits.
     """
     import torch.nn.functional as F
 
@@ -198,12 +198,12 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
 
 
 def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
-    """The mask in the fitted picture's frame: 1 wherever any part of it falls, 0 in the padding.
+    """The mask at the size of the fitted picture: 1 in every pixel that the mask touches, 0 in the padding.
 
-    What is blended at the original size is thereby always inside what the generator was allowed to change.
+    So everything that is blended at the original size lies inside the area that the generator may change.
 
     Args:
-        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size; more masks than one per picture are fitted one by one.
+        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size; several masks per picture are fitted separately.
         placed: from `fit`.
         size: (h, w) of the fitted picture.
 
@@ -225,7 +225,7 @@ def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
 def png(picture: Image.Image) -> bytes:
     """The picture as a PNG file, with its colour profile if it came with one."""
     buffer = io.BytesIO()
-    # Level 4 takes half the time of Pillow's 6 for a few per cent more bytes.
+    # Level 4 takes half the time of Pillow's default 6 and a few per cent more bytes.
     picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
     return buffer.getvalue()
 
@@ -267,7 +267,7 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         )
     try:
         picture.load()
-    except Exception as error:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+    except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
     picture.info["path"] = str(path)
     return picture

@@ -1,14 +1,15 @@
-"""The word of an instruction that names what is to be edited, found by a small rule; and where it stands.
+"""A small rule that finds the keyword of an instruction, the word that names the object to edit, and its position.
 
-The rule reads English word by word, with short lists and no model. It takes the first thing that is named after the
-verb: `make the jacket red` -> jacket, `replace the cat with a dog` -> cat, `add a hat to the man` -> hat.
+The rule reads English word by word, with short word lists and no model. It takes the first object named after the verb:
+`make the jacket red` -> jacket, `replace the cat with a dog` -> cat, `add a hat to the man` -> hat.
 
-1. Properties and substitutions point behind themselves: `the color of the car`, `a dog in place of the cat`.
-2. Commands at the start are skipped (make, please, get rid of ...), and the first phrase ends where another begins: at
-   a preposition, at `should`, at `and`, at the next article.
-3. Of this phrase the last word counts that is no colour, size or other common adjective. After verbs that say what the
-   thing becomes (make, turn, paint, let ...) an unknown last word is such an adjective too: `make the jacket shiny`.
-4. Where no thing is named (`make it snowy`) the last word that means something is taken.
+1. After properties and substitutions the object follows: `the color of the car`, `a dog in place of the cat`.
+2. Commands at the start are skipped (make, please, get rid of ...). The first phrase ends where another begins: at a
+   preposition, at `should`, at `and`, at the next article.
+3. The keyword is the last word of this phrase that is no colour, size or other common adjective. After verbs that say
+   what the object becomes (make, turn, paint, let ...) an unknown last word counts as an adjective too: `make the
+   jacket shiny`.
+4. If no object is named (`make it snowy`), the keyword is the last word with a meaning of its own.
 """
 
 from __future__ import annotations
@@ -51,48 +52,48 @@ def find_keyword(text: str) -> str:
         ValueError: there is no word in it.
     """
     words = re.findall(r"\w+(?:[-'’]\w+)*|[,.;:!?]", text.lower())
-    named = [word for word in words if word[0].isalnum() or word[0] == "_"]
-    if not named:
+    real_words = [word for word in words if word[0].isalnum() or word[0] == "_"]
+    if not real_words:
         raise ValueError(f"keyword: the instruction {text[:60]!r} has no word; say which object is meant")
     becoming = any(word in _BECOMING for word in words[:3])
-    phrase, ended = _first_phrase(_behind_pointers(words))
-    things = [word for word in phrase if word not in _ADJECTIVES]
-    if becoming and not ended and len(things) > 1 and things[-1] == phrase[-1]:
-        things = things[:-1]
-    if things:
-        return things[-1]
+    phrase, ended = _first_phrase(_after_pointers(words))
+    nouns = [word for word in phrase if word not in _ADJECTIVES]
+    if becoming and not ended and len(nouns) > 1 and nouns[-1] == phrase[-1]:
+        nouns = nouns[:-1]
+    if nouns:
+        return nouns[-1]
     dropped = _COMMANDS | _DETERMINERS | _PRONOUNS | _BOUNDARIES
-    return next((word for word in reversed(named) if word not in dropped), named[-1])
+    return next((word for word in reversed(real_words) if word not in dropped), real_words[-1])
 
 
 def keyword_place(text: str, keyword: str) -> tuple[int, int]:
-    """Start and end of the keyword in its instruction, in characters; the first place, case ignored, whole words only.
+    """Start and end of the keyword's first occurrence in its instruction, in characters; whole words, any case.
 
     Raises:
-        ValueError: the keyword is empty or does not stand in the instruction.
+        ValueError: the keyword is empty or does not occur in the instruction.
     """
     found = keyword.strip() and re.search(rf"(?<!\w){re.escape(keyword.strip())}(?!\w)", text, re.IGNORECASE)
     if not found:
         raise ValueError(
-            f"keyword: {keyword!r} is no word of its instruction {text[:60]!r}; name one that stands there"
+            f"keyword: {keyword!r} is no word of its instruction {text[:60]!r}; give one that occurs in it"
         )
     return found.span()
 
 
-def _behind_pointers(words: list[str]) -> list[str]:
-    """The words behind `in place of`, `the color of` and the like; all of them where there is nothing of that kind."""
+def _after_pointers(words: list[str]) -> list[str]:
+    """The words after `in place of`, `the color of` and the like; all words if there is no such phrase."""
     for pointer in _POINTERS:
-        for place in range(1, len(words) - len(pointer)):
-            if tuple(words[place : place + len(pointer)]) == pointer:
-                return words[place + len(pointer) :]
-    for place, (word, following) in enumerate(zip(words, words[1:], strict=False)):
+        for index in range(1, len(words) - len(pointer)):
+            if tuple(words[index : index + len(pointer)]) == pointer:
+                return words[index + len(pointer) :]
+    for index, (word, following) in enumerate(zip(words, words[1:], strict=False)):
         if following == "of" and word in _PROPERTIES:
-            return words[place + 2 :]
+            return words[index + 2 :]
     return words
 
 
 def _first_phrase(words: list[str]) -> tuple[list[str], bool]:
-    """The words of the first named thing without articles, and whether another phrase follows it."""
+    """The words that name the first object, without articles, and whether another phrase follows."""
     start = 0
     while start < len(words) and words[start] in _COMMANDS:
         start += 1

@@ -1,4 +1,4 @@
-"""Equations 4-11, three regularisers and a contrast, one function each, every value per sample and in float32.
+"""Equations 4-11 and three regularisers; each term is a function that returns one float32 value per sample.
 
 To add a term: write a function of `StepOutputs` that returns [B], put it into `TERMS`, give it a weight in
 `config.LossConfig` and a line in `weights`.
@@ -20,7 +20,7 @@ from regionedit.device import autocast_off
 from regionedit.records import StepOutputs
 
 NO_DIRECTION = 1e-5
-"""A difference this small against the embeddings it is the difference of is rounding, not a direction."""
+"""A difference of two embeddings that is this small relative to them is rounding, not a direction."""
 
 SMALLEST_NORM = 1e-6
 
@@ -38,8 +38,8 @@ def clip_guidance(result_BD: Tensor, target_text_BD: Tensor) -> Tensor:
 def clip_direction(result_BD: Tensor, source_BD: Tensor, target_text_BD: Tensor, source_text_BD: Tensor) -> Tensor:
     """Eq. 8: cosine distance between I_res - I_ori and T_e - T_o, [B] in [0, 2].
 
-    Where nothing was edited, or both captions say the same, there is no direction to compare: the cost is 0 and so is
-    the gradient, which would be unbounded near a zero direction.
+    If nothing was edited or both captions are the same, there is no direction to compare: the loss and its gradient,
+    which would be unbounded near a zero direction, are 0.
     """
     image_BD, still_B = _direction(result_BD, source_BD)
     text_BD, same_B = _direction(target_text_BD, source_text_BD)
@@ -49,7 +49,7 @@ def clip_direction(result_BD: Tensor, source_BD: Tensor, target_text_BD: Tensor,
 def clip_structure(source_patches_BND: Tensor, result_patches_BND: Tensor) -> Tensor:
     """Eq. 9 in its mean form: squared Frobenius norm of Sim(F_img) - Sim(F_res), divided by N^2; [B] in [0, 4].
 
-    The paper's sum grows with N^2 and drowns every other term (256 patches: 65,536 times the mean).
+    The paper's sum grows with N^2 and would dominate every other term (256 patches: 65,536 times the mean).
     """
     with autocast_off(source_patches_BND.device):
         return (_similarity(source_patches_BND) - _similarity(result_patches_BND)).square().mean((1, 2))
@@ -70,12 +70,12 @@ def total_variation(probability_BN: Tensor) -> Tensor:
     """Mean absolute difference between neighbouring patches of the square grid, [B] in [0, 1].
 
     Raises:
-        ValueError: N is no square.
+        ValueError: N is not a square number.
     """
     batch, patches = probability_BN.shape
     side = math.isqrt(patches)
     if side * side != patches:
-        raise ValueError(f"probability_BN: {patches} patches are no square grid")
+        raise ValueError(f"probability_BN: {patches} patches do not form a square grid")
     grid = probability_BN.float().reshape(batch, side, side)
     steps = torch.cat([grid.diff(dim=1).flatten(1), grid.diff(dim=2).flatten(1)], dim=1)
     return steps.abs().sum(1) / max(steps.shape[1], 1)
@@ -93,11 +93,11 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
 }
 
 OF_THE_RESULT = ("clip_guidance", "clip_direction", "clip_structure")
-"""The terms that look at the composed picture."""
+"""The terms that depend on the blended picture."""
 
 
 def weights(config: LossConfig) -> dict[str, float]:
-    """What multiplies every term: alpha for eq. 6, beta for eq. 10 (both of eq. 11), regularisers as given."""
+    """The weight of every term: alpha for eq. 6, beta for eq. 10 (both of eq. 11), regularisers as configured."""
     return {
         "semantic_edited": config.alpha,
         "semantic_original": config.alpha,
@@ -114,7 +114,8 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
     """Eq. 11 and the regularisers.
 
     Returns:
-        The loss, a scalar: the batch mean of the weighted sum. And every term that is switched on, unweighted, [B].
+        The loss, a scalar: the batch mean of the weighted sum; and every term with a weight other than 0, unweighted,
+            [B].
 
     Raises:
         ValueError: every weight is 0.
@@ -130,7 +131,7 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
 
 
 def of_the_result(outputs: StepOutputs, config: LossConfig) -> Tensor:
-    """The weighted terms that look at the composed picture, [B]; those of `total` too."""
+    """The weighted sum of the terms that depend on the blended picture, [B]; `total` includes them too."""
     used = {name: weight for name, weight in weights(config).items() if weight != 0 and name in OF_THE_RESULT}
     return sum((weight * TERMS[name](outputs) for name, weight in used.items()), 0.0 * outputs.result_BD.sum(1))
 
@@ -140,7 +141,8 @@ def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:
 
 
 def _direction(end_BD: Tensor, start_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Difference and, [B] bool, where there is none; there a constant stands in, so that no gradient is undefined."""
+    """The difference, and where it vanishes, [B] bool; there a constant replaces it, so that no gradient is
+    undefined."""
     end_BD, start_BD = end_BD.float(), start_BD.float()
     difference_BD = end_BD - start_BD
     scale_B = torch.maximum(end_BD.detach().norm(dim=1), start_BD.detach().norm(dim=1))

@@ -1,4 +1,4 @@
-"""From probabilities on a grid to picture-sized masks and back, and the composition they drive.
+"""Masks: from probabilities on a patch grid to the picture's size and back, growing and feathering, and blending.
 
 Shape letters: B batch, C channels, H W pixels, N patches (N = grid * grid, row by row).
 Masks are float B1HW in [0, 1], 1 = edit; probabilities are float BN in [0, 1].
@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-"""Probabilities are kept this far from 0 and 1 before their logit is taken."""
-
 
 def upsample(
     probability_BN: Tensor,
@@ -23,10 +21,10 @@ def upsample(
     size: tuple[int, int],
     mode: Literal["nearest", "bilinear"] = "nearest",
 ) -> Tensor:
-    """Stretch a grid of probabilities over a picture: [B, N] -> [B, 1, H, W]. Differentiable.
+    """Upsample a grid of probabilities to a picture: [B, N] -> [B, 1, H, W]. Differentiable.
 
-    `nearest` gives every pixel the value of the patch its centre lies in, whatever the size. The grid is a square of so
-    many patches a side, or has rows and columns.
+    `nearest` gives every pixel the value of the patch that contains its centre, at any size. `grid` is the number of
+    patches a side, or (rows, columns).
 
     Raises:
         ValueError: N patches do not fill the grid.
@@ -60,12 +58,12 @@ def _overlap(length: int, cells: int, like: Tensor) -> Tensor:
 def binarize(
     probability: Tensor, threshold: float = 0.5, estimator: Literal["straight_through"] | None = None
 ) -> Tensor:
-    """Turn probabilities into a mask of 0 and 1; any shape, the same shape and type back.
+    """Turn probabilities of any shape into a mask of 0 and 1 of the same shape and type.
 
     Args:
         probability: [0, 1].
-        threshold: strictly above it is 1.
-        estimator: None: without gradient, for inference. `straight_through`: with the gradient of the identity.
+        threshold: values strictly above it become 1.
+        estimator: None: no gradient, for inference. `straight_through`: the gradient of the identity.
 
     Raises:
         ValueError: an unknown estimator.
@@ -80,7 +78,7 @@ def binarize(
 
 
 def dilate(mask_B1HW: Tensor, pixels: int | tuple[int, int]) -> Tensor:
-    """Grow a mask by `pixels` (or by rows and columns apart) on every side; soft values spread as they are."""
+    """Grow a mask by `pixels` (or by (rows, columns)) on every side; soft values spread unchanged."""
     rows, columns = (pixels, pixels) if isinstance(pixels, int) else pixels
     return _running_maximum(_running_maximum(mask_B1HW, rows, 2), columns, 3)
 
@@ -101,18 +99,18 @@ def _running_maximum(values: Tensor, radius: int, dim: int) -> Tensor:
 
 
 def grow(mask_B1HW: Tensor, pixels: int) -> Tensor:
-    """Grow a mask by `pixels` on every side, or shrink it by as many where they are negative.
+    """Grow a mask by `pixels` on every side, or shrink it if `pixels` is negative.
 
-    The picture's own border is no edge: a mask does not shrink away from it.
+    The picture's border is not an edge of the mask: a mask does not shrink away from it.
     """
     return dilate(mask_B1HW, pixels) if pixels >= 0 else 1 - dilate(1 - mask_B1HW, -pixels)
 
 
 def divide(mask_B1HW: Tensor, claims_BKHW: Tensor) -> Tensor:
-    """Divide a mask among K claimants: [B, K, H, W], of which at most one is not 0 at a pixel; their union is the mask.
+    """Divide a mask among K claims: [B, K, H, W]; the parts do not overlap, and their union is the mask.
 
-    A pixel goes to the highest claim (the first of equal ones); one that nobody claims to the nearest claimed pixel's
-    owner.
+    Each pixel goes to the highest claim (the first of equal ones); a pixel without a claim goes to the owner of the
+    nearest claimed pixel.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -130,7 +128,7 @@ def divide(mask_B1HW: Tensor, claims_BKHW: Tensor) -> Tensor:
 def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
     """Soften a mask's edge inwards: what was 0 stays 0, and the full value is reached `pixels` inside the edge.
 
-    The picture's own border is no edge. Without gradient.
+    The picture's border is not an edge of the mask. No gradient.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -145,21 +143,21 @@ def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
 
 
 def union(first_B1HW: Tensor, second_B1HW: Tensor) -> Tensor:
-    """Edited where either mask edits."""
+    """A mask that edits wherever one of the two edits."""
     return torch.maximum(first_B1HW, second_B1HW)
 
 
 def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """Blend by the mask: exactly the source where it is 0, bit for bit, and exactly the edit where it is 1.
 
-    The mask gets the gradient edited - source everywhere, also where its value is 0 or 1; otherwise a mask that is hard
+    The gradient of the mask is edited - source everywhere, also where the mask is 0 or 1; otherwise a mask that is hard
     in the forward pass could never grow. Undefined edited pixels (NaN) do no harm where the mask is 0.
     """
     mask_B1HW = mask_B1HW.to(source_BCHW.dtype)
     unusable = (mask_B1HW == 0) & ~torch.isfinite(edited_BCHW)
     edited_BCHW = torch.where(unusable, source_BCHW, edited_BCHW.to(source_BCHW.dtype))
-    # lerp counts from the nearer end: both ends are exact, and where edit and source agree so does the result, under
-    # any mask. m * e + (1 - m) * s would round there, and a picture nobody changed would seem to have moved (eq. 8).
+    # lerp starts from the nearer end: both ends are exact, and where edit and source are equal, so is the result, for
+    # any mask. m * e + (1 - m) * s would round there, and eq. 8 would see a change in an unchanged picture.
     return torch.lerp(source_BCHW, edited_BCHW, mask_B1HW)
 
 
@@ -180,9 +178,9 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def random_hard(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Masks that know nothing of the picture, as public in-painters were trained on: B1HW of 0 and 1, never empty.
+    """Random masks, independent of the picture, as public in-painters are trained with: B1HW of 0 and 1, never empty.
 
-    A quarter is everything, the rest boxes and blobs in equal parts.
+    A quarter of them cover the whole picture; the rest are boxes and blobs in equal parts.
 
     Args:
         seeds: one per sample; the same seed gives the same mask, whatever it is batched with.
@@ -214,7 +212,7 @@ def _box(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _blob(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A brush that wanders: discs of one radius along a random walk."""
+    """A random brush stroke: discs of one radius along a random walk."""
     height, width = size
     rows, columns = np.mgrid[:height, :width]
     reach = min(height, width)

@@ -1,4 +1,4 @@
-"""The frozen models that a configuration asks for, each loaded once and when it is first needed."""
+"""The frozen models of a configuration, each loaded once, when it is first needed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Models:
         return load_generator(self.config.generator, self.device)
 
     def generator_with(self, settings: GeneratorConfig) -> Generator:
-        """The generator under settings of which all but the weights may differ from the configuration's.
+        """The generator with other settings; all but its weights may differ from the configuration.
 
         Raises:
-            ValueError: a setting that this generator cannot have.
+            ValueError: a setting that this generator does not have.
         """
         if settings == self.config.generator:
             return self.generator
@@ -45,7 +45,7 @@ class Models:
         return require_describer(self.config.describe.name).load(self.config.describe)
 
     def mask_source(self, name: str, region: RegionConfig | None = None) -> Finder:
-        """The mask source or expression, with the configuration's own `region` or another."""
+        """The mask source or expression, with the configuration's `region` settings or other ones."""
         region = region or self.config.region
         key = name, astuple(region)
         if key not in self._mask_sources:

@@ -1,4 +1,4 @@
-"""Settles every precision that a configuration leaves at `auto`, once, for the device that will compute."""
+"""Replaces every precision `auto` of a configuration, once, by the precision for the device in use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Train = TypeVar("Train", bound="TrainConfig")
 
 
 def settle_editing(config: Edit, device: str | torch.device) -> Edit:
-    """`config` as it will compute on `device`.
+    """`config` with the precisions that are used on `device`.
 
     Raises:
-        ValueError: an unknown `generator.name`, or a `describe.device` that is not there.
+        ValueError: an unknown `generator.name`, or a `describe.device` that is not available.
     """
     describe = config.describe
     if describe.precision == "auto":
@@ -36,8 +36,8 @@ def settle_editing(config: Edit, device: str | torch.device) -> Edit:
 
 
 def settle_training(config: Train, device: str | torch.device) -> Train:
-    """`config` as it will compute on `device`. The encoders' `auto` is float32 everywhere: equation 8 compares features
-    that differ by less than bfloat16 rounds.
+    """`config` with the precisions that are used on `device`. For the encoders `auto` is always float32: equation 8
+    compares features that differ by less than the rounding of bfloat16.
 
     Raises:
         ValueError: an unknown `generator.name`.
@@ -49,5 +49,5 @@ def settle_training(config: Train, device: str | torch.device) -> Train:
 
 
 def told(config: EditConfig | TrainConfig, device: str | torch.device) -> str:
-    """Device and arithmetic in a few words, for a line on the terminal."""
+    """Device and precision as a short text for the terminal."""
     return f"on {device}: generator in {config.generator.precision}, encoders in {config.encoders.precision}"

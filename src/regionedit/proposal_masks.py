@@ -1,4 +1,4 @@
-"""What conditions the generator's proposal: the predicted region or something that does not depend on it.
+"""The mask that conditions the generator's proposal: the predicted region, or a mask that does not depend on it.
 
 Shape letters: B batch, N patches, H W pixels. Masks are [0, 1] and 1 means edit.
 """
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     Seeds = Callable[[str], list[int]]
 
 SETTINGS = "proposals.json"
-"""Beside stored proposals: what they were made with, {field: value}."""
+"""File beside stored proposals: the settings that they were made with, {field: value}."""
 
 
 def check_stored(folder: Path, proposal_mask: str) -> None:
-    """Refuse stored proposals that were made under another mask than the configuration says.
+    """Refuse stored proposals that were made with another `step.proposal_mask` than the configured one.
 
     Raises:
-        ValueError: names the field, both values and the way out.
+        ValueError: the message names the field and both values and says what to do.
     """
     file = folder / SETTINGS
     made = json.loads(file.read_text()).get("step.proposal_mask", proposal_mask) if file.is_file() else proposal_mask
     if made != proposal_mask:
         raise ValueError(
-            f"step.proposal_mask: is {proposal_mask!r}, but the proposals in {folder} were made under {made!r}; set it "
-            "to that, choose another data.proposals, or null to make them as training goes"
+            f"step.proposal_mask: is {proposal_mask!r}, but the proposals in {folder} were made with {made!r}; set it "
+            "to that, or choose another data.proposals (null makes proposals during training)"
         )
 
 
@@ -47,7 +47,7 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
         probability_BN: the predicted P.
         grid: patches a side.
         size: height and width of the pictures.
-        seeds: one per sample for a purpose, so that a mask belongs to its sample and not to its place in the batch.
+        seeds: function from a purpose to one seed per sample; a mask depends on its sample, not on the batch.
     """
     probability_BN = probability_BN.detach().float()
     everywhere_B1HW = probability_BN.new_ones(len(probability_BN), 1, *size)
@@ -61,10 +61,10 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
         return masks.upsample(probability_BN, grid, size, step.upsample)
     hard_BN = masks.binarize(probability_BN, step.threshold)
     grown_BN = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate).flatten(1)
-    explores_B111 = _drawn(seeds("explore")).view(-1, 1, 1, 1) < step.explore
+    explores_B111 = _uniform(seeds("explore")).view(-1, 1, 1, 1) < step.explore
     return torch.where(explores_B111.to(grown_BN.device), everywhere_B1HW, masks.upsample(grown_BN, grid, size))
 
 
-def _drawn(seeds: list[int]) -> Tensor:
-    """A number in [0, 1) for each seed, [B]."""
+def _uniform(seeds: list[int]) -> Tensor:
+    """A random number in [0, 1) for each seed, [B]."""
     return torch.stack([torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds])

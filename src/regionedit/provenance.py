@@ -1,4 +1,4 @@
-"""What made a result: request, settings, weights byte for byte, packages; all that run.json needs to repeat an edit."""
+"""How a result was made: request, settings, hashes of the weights, packages. run.json stores it to repeat an edit."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SCHEMA = 1
 
 
 def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> dict[str, Any]:
-    """What was asked and what will answer, as plain values.
+    """The request, the settings and the models, as plain values.
 
     Args:
         request: its picture is upright RGB already.
-        mask_source: the one, or the expression, that finds the region; it need not be the configured one.
+        mask_source: the mask source or expression that finds the region; it may differ from the configured one.
     """
     return {
         "schema": SCHEMA,
@@ -56,7 +56,7 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
 
 
 def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -> str:
-    """SHA-256 over all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
+    """SHA-256 of all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
     settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
     decides = {
@@ -76,16 +76,16 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
 
 
 def _settings(config: EditConfig) -> dict[str, Any]:
-    """What `EditConfig` itself holds; a command's own arguments are told elsewhere."""
+    """The fields of `EditConfig` itself, without the additional arguments of a command."""
     values = asdict(config)
     return {f.name: values[f.name] for f in fields(EditConfig)}
 
 
 def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
-    """The weights that take part."""
+    """The weights that the edit uses."""
     encoders = config.encoders
     used = {"generator": identify(config.generator.path, config.generator.revision)}
-    sources = set(re.findall(r"\w+", mask_source))  # of an expression each name
+    sources = set(re.findall(r"\w+", mask_source))  # all names of an expression
     if sources & {"learned", "clip_similarity"}:
         used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
     if "sam" in sources or config.region.refine != "none":
@@ -116,7 +116,7 @@ def packages() -> dict[str, str]:
 
 
 def identify(name: str, revision: str | None = None) -> dict[str, str | None]:
-    """Say which weights a name stands for now.
+    """Identify the weights that a name refers to now.
 
     Args:
         name: a folder, a hub name, or a name known to its library; open_clip's `local-dir:` and `hf-hub:` are read.
@@ -135,7 +135,7 @@ def identify(name: str, revision: str | None = None) -> dict[str, str | None]:
 
 @functools.cache
 def _folder_sha256(folder: str) -> str:
-    """One digest over names and contents; read once in a process, because weights can be gigabytes."""
+    """One digest of names and contents; computed once per process, because weights can be gigabytes."""
     total = hashlib.sha256()
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What travels along the two roads: frozen records with shapes and ranges, no behaviour beyond saving.
+"""The records that editing, training and evaluation exchange; frozen, with shapes and ranges.
 
 Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K instructions of one
 request.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captions:
-    """The paper's t_o and t_e: what the picture shows, and what the edited picture shall show."""
+    """The paper's t_o and t_e: what the picture shows, and what the edited picture should show."""
 
     source: str
     target: str
@@ -35,7 +35,7 @@ class Instruction:
     Args:
         text: what to do, in words.
         strength: how strongly a generator that modulates attention follows it; 1 is neutral.
-        keyword: the word that names the object, for mask sources that need one; None lets them find it.
+        keyword: the word that names the object, for mask sources that need one; None: it is found automatically.
     """
 
     text: str
@@ -50,13 +50,13 @@ class EditRequest:
     Args:
         image: any PIL picture; `images.open_picture` has already turned it to upright RGB.
         instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
-        seed: noise is keyed by (seed, id), so the same request gives the same picture whatever it is batched with.
+        seed: noise depends on (seed, id), so a request gives the same picture in any batch.
         captions: given captions skip the describer.
         mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
-        click: a point (x, y) on the thing to edit, or several, in pixels of the original picture; stored as a tuple of
+        click: a point (x, y) on the object to edit, or several, in pixels of the original picture; stored as a tuple of
             points.
         box: (x0, y0, x1, y1) in pixels of the original picture.
-        id: case id; names output files and keys the noise.
+        id: case id; output files are named by it, and the noise depends on it.
 
     Raises:
         ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
@@ -77,22 +77,22 @@ class EditRequest:
         given: str | Sequence[Instruction | str] = self.instructions
         if isinstance(given, str):
             given = (given,)
-        made = tuple(Instruction(i) if isinstance(i, str) else i for i in given)
-        if not made:
+        listed = tuple(Instruction(i) if isinstance(i, str) else i for i in given)
+        if not listed:
             raise ValueError("instructions: at least one is needed")
-        for instruction in made:
+        for instruction in listed:
             if not instruction.text.strip():
                 raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
             if len(instruction.text) > self.MAX_INSTRUCTION:
                 raise ValueError(
                     f"instruction: {len(instruction.text)} characters, at most {self.MAX_INSTRUCTION} are accepted"
                 )
-        object.__setattr__(self, "instructions", made)
+        object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
 
     @property
     def marks(self) -> frozenset[str]:
-        """What a person marked in the picture: some of mask, box and click."""
+        """Which of mask, box and click the request has."""
         return frozenset(name for name in ("mask", "box", "click") if getattr(self, name) is not None)
 
     @property
@@ -102,11 +102,11 @@ class EditRequest:
 
 
 def _points(given) -> tuple[tuple[int, int], ...]:
-    """(x, y), or a sequence of such, as a tuple of points."""
+    """(x, y), or a sequence of points, as a tuple of points."""
     try:
         alone = all(isinstance(value, Integral) for value in given)
         points = tuple(tuple(point) for point in ([given] if alone else given))
-    except TypeError:  # something in it cannot be counted through
+    except TypeError:  # something in it is not iterable
         points = ()
     if not points or not all(len(p) == 2 and all(isinstance(v, Integral) for v in p) for p in points):
         raise ValueError(f"click: {given!r} is not a point (x, y) in whole pixels, nor several of them")
@@ -119,12 +119,13 @@ class Region:
 
     Args:
         mask_B1HW: [0, 1], 1 = edit, at the image's own size.
-        probability_B1HW: the soft map the mask was made from, same size.
+        probability_B1HW: the probability map from which the mask was made, same size.
         per_instruction_BKHW: the part of the mask that belongs to each sub-instruction, or None; requests with fewer
-            are filled up with zeros. Their union is the mask. They do not overlap, but for `ip2p_attention`, whose
-            words may look at the same place.
-        patches_BN: the map on the source's own square grid, before it was enlarged, or None where there is none.
-        notes: per picture what a person should know about its region, or empty; no notes at all is ().
+            are padded with zeros. The union of the parts is the mask. They do not overlap, except those of
+            `ip2p_attention`, where several keywords may attend to the same place.
+        patches_BN: the probability map on the mask source's own square grid, before upsampling; None without such a
+            grid.
+        notes: for each picture a message to the user about its region, or empty; () if there are none at all.
     """
 
     mask_B1HW: Tensor
@@ -136,11 +137,11 @@ class Region:
 
 @dataclass(frozen=True)
 class FoundRegion:
-    """Where a request would be edited, before anything is painted.
+    """Where a request would be edited, before the generator runs.
 
     Args:
         mask, probability, patches, captions, timings, note: as in `EditResult`.
-        mask_source: the one, or the expression, that found it.
+        mask_source: the mask source or expression that found the region.
     """
 
     mask: Image
@@ -157,17 +158,17 @@ class EditResult:
     """One finished edit.
 
     Args:
-        id: of the request.
+        id: id of the request.
         image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
         mask: mode "L", 255 = edit, at the source's size.
-        probability: the soft map the mask was made from, float32 [H, W] in [0, 1].
+        probability: the probability map from which the mask was made, float32 [H, W] in [0, 1].
         patches: the same on the mask source's own grid, float32 [side, side], or None.
-        captions: what the describer or the request said, or None where nothing needed them.
-        timings: seconds of each stage; of requests that were edited together, each bears its share.
+        captions: captions from the describer or the request, or None if nothing needed them.
+        timings: seconds of each stage; requests that were edited together share them equally.
         record: everything needed to repeat the edit; plain values, written as run.json.
-        note: what a person should know, or empty: nothing to edit, transparency flattened, ...
+        note: message to the user, or empty: nothing to edit, transparency flattened, ...
         source: the picture that was edited, upright RGB.
-        parts: of several instructions each one's part of the mask, in their order; () where they are not told apart.
+        parts: with several instructions, each one's part of the mask, in their order; () if the parts are not known.
     """
 
     id: str
@@ -209,7 +210,7 @@ class EditResult:
 
 @dataclass(frozen=True)
 class EditFailure:
-    """A request that could not be edited while others went on; `reason` is one line."""
+    """A request of a batch that could not be edited; `reason` is one line."""
 
     id: str
     reason: str
@@ -220,14 +221,14 @@ class TrainBatch:
     """B captioned pictures. Truth is present in microworld validation only, and only metrics read it.
 
     Args:
-        keys: sample keys; key the noise and name culprits.
+        keys: sample keys; the noise depends on them, and errors name them.
         images_BCHW: [0, 1].
-        proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes its own.
+        proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes new ones.
         source_text_BD, target_text_BD: cached CLIP embeddings of the captions, or None: the step computes them.
         latents_BChw: cached latents of the sources in the generator's autoencoder, or None.
         truth_mask_B1HW: [0, 1] coverage of the true region, or None.
-        object_masks: per sample a [K, H, W] bool tensor of every object's visible silhouette with the named one
-            first, or None; only for pointing.
+        object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
+            instruction names first; or None. Only the pointing metric uses it.
         operations: per sample, or empty where unknown.
     """
 
@@ -247,7 +248,7 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """All that a loss term may look at; every tensor of one training step.
+    """The tensors of one training step that loss terms can read.
 
     Args:
         probability_BN: P_region of eq. 3.
@@ -256,7 +257,8 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
-        pull_B: zeros that carry the gradient of the terms that look at the result, or None: the result carries it.
+        pull_B: surrogate loss: zeros with the gradient of the terms that depend on the result; None: the result itself
+            is differentiable.
     """
 
     probability_BN: Tensor
@@ -279,13 +281,14 @@ class EditCase:
         id: unique within the benchmark.
         request: picture, instruction, given captions, seed.
         operation: replace, recolour, resize, remove, add, background, or the benchmark's own word.
-        groups: what to report apart, for example {"seen": "unseen", "objects": "3"}.
+        groups: groups that are reported separately, for example {"seen": "unseen", "objects": "3"}.
         truth_mask: mode "L", 255 = edit, or None.
-        thing_mask: likewise, of the thing that the instruction names as it stands in the source, or None.
-        truth_image: the truly edited picture, or None.
-        truth: what only metrics may read (in the microworld the `Edit` with both scenes), or None.
-        continues: id of the case whose edited picture is edited here, in a chain of turns; `request.image` is then the
-            true source of this turn, which gives size and metrics. None: the request's own picture is edited.
+        thing_mask: mask of the object that the instruction names, in the source; mode "L", 255 = object, or None.
+        truth_image: the true edited picture, or None.
+        truth: data that only metrics may read (in the microworld the `Edit` with both scenes), or None.
+        continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
+            the true source of this turn, which sets the size and is used by metrics. None: the request's own picture is
+            edited.
         scored: false for a turn that is edited only because a later one continues it.
     """
 

@@ -1,6 +1,6 @@
 """Equations 1-3 and f_sem: from a picture's patches and an instruction to the probability that a patch is edited.
 
-Knows no Lightning, no frozen encoder and no generator; holds nothing but what is trained.
+Independent of Lightning, the frozen encoders and the generator; contains only trained parameters.
 
 Shape letters: B batch, N patches (row by row), M instruction tokens, D embedding width, h heads.
 """
@@ -26,7 +26,7 @@ from regionedit.files import write_together
 WEIGHTS = "model.safetensors"
 
 LOGIT_LIMIT = 15.0
-"""Logits are kept within +-15 in float32. The sigmoid's slope is 3e-7 there, so nothing that learns is cut off, and P
+"""Logits are clamped to +-15 in float32. The sigmoid's slope is 3e-7 there, so no useful gradient is cut off, and P
 stays strictly between 0 and 1."""
 
 MODEL_CARD = """---
@@ -35,8 +35,9 @@ MODEL_CARD = """---
 
 # Region predictor
 
-Says which patches of a picture an instruction wants edited. It reads CLIP's patch features and the instruction's T5
-features and gives one probability per patch. It learnt from captioned pictures alone: no masks, no edited pairs.
+Predicts which patches of a picture an instruction asks to edit. It reads CLIP's patch features and the instruction's
+T5 features and returns one probability per patch. It was trained on captioned pictures alone, without masks or edited
+pairs.
 
 ```python
 from regionedit.region_predictor import RegionPredictor
@@ -46,7 +47,7 @@ prediction = predictor(patches_BND, instruction_BMD, instruction_mask_BM)
 prediction.probability_BN  # 1 = edit, row by row
 ```
 
-It only works with the encoders it was trained with.
+It works only with the encoders that it was trained with.
 
 ## Trained with
 {% for line in trained_with or ["not recorded"] %}
@@ -59,26 +60,28 @@ It only works with the encoders it was trained with.
 {{ measured or "Not recorded." }}
 
 ## Limits
-- CLIP's own limits hold: instructions that need a deeper reading of the picture ("move the cat to the sofa") may fail.
-- In dense scenes the region may be inaccurate, and among several alike objects the wrong one may be taken.
-- The region is a grid of patches; nothing smaller than a patch can be outlined.
-- A predictor trained on the microworld knows rendered shapes only, and no photographs.
+- It inherits CLIP's limits: instructions that need a deeper understanding of the picture ("move the cat to the sofa")
+  may fail.
+- In dense scenes the region may be inaccurate, and among several similar objects the wrong one may be selected.
+- The region is a grid of patches; it cannot outline anything smaller than a patch.
+- A predictor trained on the microworld knows only rendered shapes, no photographs.
 
 ## Fairness
-CLIP, T5 and the generator behind an edit learnt from pictures and texts of the web and carry their biases. Which person
-or thing a region finds, and what is painted there, inherits them. Do not use it to judge, single out or misrepresent
-people, and look at results before they are published.
+CLIP, T5 and the generator of an edit were trained on pictures and texts of the web and have their biases. These affect
+which person or object a region covers and what is generated there. Do not use the model to judge, single out or
+misrepresent people, and check results before you publish them.
 
 ## Licences
-These weights: Apache-2.0. The models they rely on have their own: CLIP ViT-L/14 of OpenAI: MIT; FLAN-T5-base:
-Apache-2.0; Stable Diffusion 1.5 in-painting: CreativeML OpenRAIL-M, whose use restrictions also bind edited pictures.
+These weights: Apache-2.0. The models that they need have licences of their own: CLIP ViT-L/14 of OpenAI: MIT;
+FLAN-T5-base: Apache-2.0; Stable Diffusion 1.5 in-painting: CreativeML OpenRAIL-M, whose use restrictions also bind
+edited pictures.
 The microworld's encoders and generator: Apache-2.0.
 """
 
 
 @dataclass(frozen=True)
 class RegionPrediction:
-    """What the predictor says about B pictures.
+    """Output of the predictor for B pictures.
 
     Args:
         fused_BND: F_Edited, eq. 1.
@@ -107,7 +110,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x_BND: Tensor, context_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
-        """What every patch takes from the context: [B, N, D]. Context where the mask is False is not looked at."""
+        """Attention output of every patch, [B, N, D]. Context tokens where the mask is False are ignored."""
         query = self._split(self.query(x_BND))
         key = self._split(self.key(context_BMD))
         value = self._split(self.value(context_BMD))
@@ -130,20 +133,20 @@ class RegionPredictor(
 
     Args:
         dim: width D of patch and instruction features, 768 in the paper.
-        grid: patches a side of the pictures it is trained on.
-        variant: `paper`: equations 1-3 to the letter, where `heads`, `residual`, `norm` and `positions` do not apply:
-            one head, scale 1/sqrt(D), nothing else. `default`: with what follows.
-        heads: of both attentions.
-        residual: add each attention's input to its output. The bare blocks give every patch the same value for about
-            the first 50 steps.
+        grid: patches a side of the training pictures.
+        variant: `paper`: exactly equations 1-3, with one head and scale 1/sqrt(D); `heads`, `residual`, `norm` and
+            `positions` are ignored. `default`: uses these four settings.
+        heads: number of heads of both attentions.
+        residual: add each attention's input to its output. Without it every patch has the same value for about the
+            first 50 steps.
         norm: LayerNorm of the patches, the instruction, and the inputs of self-attention and MLP.
         positions: a learned vector per patch, added to the patches; on another square grid (a CLIP of the same family
-            at a higher resolution) they are interpolated. Residual, norm and positions together more than doubled the
-            IoU that 100 supervised steps reach (.67 against .29 on an 8x8 grid). Learned through the generator, 1,500
-            steps, one seed: .51 with all three, .26 without residual, .53 without norm, .54 without positions, .04 with
-            none (`paper`).
+            at a higher resolution) they are interpolated. Residual, norm and positions together more than double the
+            IoU after 100 supervised steps (.67 against .29 on an 8x8 grid). Trained through the generator, 1,500 steps,
+            one seed: .51 with all three, .26 without residual, .53 without norm, .54 without positions, .04 with none
+            (`paper`).
         mlp_width: hidden width of the MLP; 0 means D.
-        initial_probability: about what an untrained predictor says everywhere.
+        initial_probability: approximate output of an untrained predictor for every patch.
 
     Raises:
         ValueError: a width that the heads do not divide, an unknown variant, a probability outside (0, 1).
@@ -201,7 +204,7 @@ class RegionPredictor(
     def _from_pretrained(
         cls, *, model_id: str, revision, cache_dir, force_download, local_files_only, token, **arguments
     ) -> RegionPredictor:
-        """What `from_pretrained` does once config.json is read. The mixin's own version would leave a missing weight
+        """`from_pretrained` calls this after reading config.json. The mixin's own version would leave a missing weight
         random, fall back to pickle and print."""
         file = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
@@ -229,7 +232,7 @@ class RegionPredictor(
             instruction_mask_BM: bool, True for real tokens, at least one in every row; None: all are real.
 
         Raises:
-            ValueError: another width than the predictor was made for, or patches that form no square.
+            ValueError: features of another width than the predictor's, or patches that do not form a square.
         """
         self._check(patches_BND, instruction_BMD)
         x_BND = self.patch_norm(patches_BND)
@@ -271,7 +274,7 @@ class RegionPredictor(
         )
 
     def _positions(self, patches: int) -> Tensor:
-        """The learned positions, stretched when the pictures have another number of patches."""
+        """The learned positions, interpolated if the pictures have another number of patches."""
         if patches == len(self.position_ND):
             return self.position_ND
         side = math.isqrt(patches)

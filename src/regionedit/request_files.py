@@ -1,6 +1,6 @@
-"""Edit requests as files name them: one picture, a folder of pictures, or a JSONL with a request in each line.
+"""Read edit requests from files: one picture, a folder of pictures, or a JSONL with one request in each line.
 
-Everything that can be checked without decoding a picture is checked when the requests are read.
+Reading checks everything that can be checked without decoding a picture.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class RequestFile:
-    """A request whose pictures are still files.
+    """A request whose picture and mask are not opened yet.
 
     Args:
-        image, mask: paths; no mask is None.
+        image, mask: paths; mask is None if there is none.
         instructions, seed, box, click, id: as in `EditRequest`.
-        source_caption, target_caption: empty where not given.
+        source_caption, target_caption: empty if not given.
     """
 
     image: Path
@@ -55,7 +55,7 @@ class RequestFile:
         """Decode picture and mask.
 
         Raises:
-            ValueError: a file that cannot be used, a mask of another size.
+            ValueError: a file that cannot be read, or a mask of another size.
         """
         picture = open_picture(self.image, max_pixels)
         mask = open_mask(self.mask, max_pixels) if self.mask else None
@@ -64,7 +64,7 @@ class RequestFile:
         return self.with_pictures(picture, mask)
 
     def with_pictures(self, picture: Image, mask: Image | None) -> EditRequest:
-        """The request with its files as they were decoded."""
+        """The request with its decoded picture and mask."""
         given = self.source_caption or self.target_caption
         return EditRequest(
             image=picture,
@@ -82,12 +82,12 @@ def read_requests(path: str | Path) -> list[RequestFile]:
     """Read a JSONL of requests.
 
     Each line is an object with `image` and `instruction` (or `instructions`: strings or {"text", "strength",
-    "keyword"}), and if wanted seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]), click ([x, y], or
-    several of them) and id. Paths are relative to the JSONL. Without an id a request is called after its picture.
+    "keyword"}), and optionally seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]), click ([x, y], or
+    several of them) and id. Paths are relative to the JSONL. A request without id is named after its picture.
 
     Raises:
-        ValueError: unreadable file, a line that is no such object, a picture that is not there, an id twice; the
-            message names file and line.
+        ValueError: an unreadable file, an invalid line, a missing picture, a duplicate id; the message names file and
+            line.
     """
     path = Path(path)
     try:
@@ -112,7 +112,7 @@ def read_requests(path: str | Path) -> list[RequestFile]:
 
 
 def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
-    """One request for each picture of a folder, in order of name; all but picture and id is taken from `like`.
+    """One request for each picture of a folder, sorted by name; all fields but image and id come from `like`.
 
     Raises:
         ValueError: no picture in the folder.
@@ -143,12 +143,12 @@ def parse_click(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def split_instructions(text: str) -> list[str]:
-    """One instruction for each part between semicolons; a text without any part is given back, to be refused."""
+    """Split a text at semicolons into instructions; an empty text is returned as it is, to be rejected later."""
     return [part.strip() for part in text.split(";") if part.strip()] or [text]
 
 
 def make_instructions(given: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
-    """Checked as `EditRequest` checks them, without a picture. Raises ValueError: none, an empty or a too long one."""
+    """Instructions, checked like those of `EditRequest`. Raises ValueError: none, an empty or a too long one."""
     return EditRequest(image=None, instructions=given).instructions
 
 
@@ -188,15 +188,15 @@ def _instructions(row: dict) -> list[str | Instruction]:
     if "instruction" in row:
         return [row["instruction"]]
     listed = row["instructions"] if isinstance(row["instructions"], list) else [row["instructions"]]
-    made: list[str | Instruction] = []
+    parsed: list[str | Instruction] = []
     for item in listed:
         if isinstance(item, str):
-            made.append(item)
+            parsed.append(item)
         elif _is_instruction(item):
-            made.append(Instruction(**item))
+            parsed.append(Instruction(**item))
         else:
             raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
-    return made
+    return parsed
 
 
 def _is_instruction(item) -> bool:
@@ -241,14 +241,14 @@ def _file_name(text: str) -> str:
 
 
 def named(requests: list[RequestFile]) -> list[RequestFile]:
-    """Call requests without an id after their pictures: cat, cat_2, cat_3..."""
+    """Name requests without an id after their pictures: cat, cat_2, cat_3..."""
     taken = {request.id for request in requests}
-    found = []
+    result = []
     for request in requests:
         name, count = request.id or request.image.stem, 1
         while not request.id and name in taken:
             count += 1
             name = f"{request.image.stem}_{count}"
         taken.add(name)
-        found.append(replace(request, id=name))
-    return found
+        result.append(replace(request, id=name))
+    return result

@@ -1,4 +1,4 @@
-"""What an edit leaves behind: the composed picture, its region's maps, and several edits of one picture as one.
+"""From the generator's output to a result: blend it into the source, collect the region's maps, merge several edits.
 
 Shape letters: B pictures, C channels, H W their pixels, K instructions, N patches.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Patch:
-    """A generator's picture of a part of the source.
+    """The generator's output for a part of the source.
 
     Args:
         box: (x0, y0, x1, y1) in the source, x1 and y1 excluded.
@@ -37,7 +37,7 @@ class Patch:
 
 
 def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
-    """The one composite of an edit, at the original size; what lies outside the patches is not even read.
+    """Blend the patches into the source, at the original size; pixels outside the patches are not read.
 
     Args:
         picture: the source, RGB.
@@ -62,14 +62,14 @@ def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float 
 
 
 def changed_outside(source: Image, result: Image, mask: Image) -> int:
-    """How many pixels differ from the source where the mask is 0; counted, and 0 for every composite."""
+    """Number of pixels that differ from the source where the mask is 0; always 0 for results of `compose`."""
     differs_HW = (np.asarray(source) != np.asarray(result)).any(-1)
     return int((differs_HW & (np.asarray(mask) == 0)).sum())
 
 
 def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
-    """Per picture what `EditResult` holds of its region: probability, patches, parts and note."""
-    found = []
+    """For each picture, the fields of `EditResult` about its region: probability, patches, parts and note."""
+    rows = []
     for b, request in enumerate(requests):
         patches_NN = parts_KHW = None
         if region.patches_BN is not None:
@@ -78,7 +78,7 @@ def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]
         count = len(request.instructions)
         if region.per_instruction_BKHW is not None and count > 1:
             parts_KHW = region.per_instruction_BKHW[b, :count]
-        found.append(
+        rows.append(
             {
                 "probability": region.probability_B1HW[b, 0].numpy(),
                 "patches": patches_NN,
@@ -86,26 +86,26 @@ def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]
                 "note": region.notes[b] if region.notes else "",
             }
         )
-    return found
+    return rows
 
 
 def next_step(request: EditRequest, done: Sequence[EditResult]) -> EditRequest:
-    """One instruction after another: the request for the next one, on the picture that the ones before left.
+    """One instruction after another: the request for the next one, on the picture that the previous steps produced.
 
-    Given captions speak of the whole edit, so each step is described anew. Seed, id and marks are the request's own: a
-    step is what the same instruction would do alone to that picture.
+    Given captions describe the whole edit, so each step gets new captions. Seed, id and marks stay those of the
+    request: a step does what its instruction alone would do to that picture.
     """
     image = done[-1].image if done else request.image
     return replace(request, image=image, instructions=request.instructions[len(done) : len(done) + 1], captions=None)
 
 
 def as_one(request: EditRequest, done: Sequence[EditResult], record: dict[str, Any]) -> EditResult:
-    """The steps of one request as one result: the last picture, all that was masked, the highest probability.
+    """Merge the steps of a request into one result: last picture, union of the masks, maximum of the probabilities.
 
     Args:
         request: with all its instructions.
         done: one result for each of them, in order.
-        record: of the whole request, as `provenance.run_record` makes it; each step's share of it is added.
+        record: record of the whole request, from `provenance.run_record`; an entry for each step is added.
     """
     mask = done[0].mask
     for step in done[1:]:
@@ -126,7 +126,7 @@ def as_one(request: EditRequest, done: Sequence[EditResult], record: dict[str, A
         source=done[0].source,
         parts=tuple(step.mask for step in done),
     )
-    told = ("captions", "edited_share", "note", "seconds")
+    fields = ("captions", "edited_share", "note", "seconds")
     whole.record.update(
         captions=None,
         edited_share=round(whole.share, 6),
@@ -134,7 +134,7 @@ def as_one(request: EditRequest, done: Sequence[EditResult], record: dict[str, A
         device=done[-1].record["device"],
         seconds={stage: round(seconds, 4) for stage, seconds in timings.items()},
         steps=[
-            {"instruction": step.record["instructions"][0]["text"]} | {name: step.record[name] for name in told}
+            {"instruction": step.record["instructions"][0]["text"]} | {name: step.record[name] for name in fields}
             for step in done
         ],
     )

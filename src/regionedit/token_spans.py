@@ -1,7 +1,7 @@
-"""Which tokens of a joint sentence belong to which sub-instruction, and which to its keyword.
+"""The tokens of each sub-instruction and of its keyword in the joint sentence.
 
-The sentence is the sub-instructions joined with " and ", as `EditRequest.instruction` has it. Places are counted with
-the tokenizer itself on the text before them: CLIP's tokenizer never joins letters across a space or a word's edge.
+The joint sentence is `EditRequest.instruction`: the sub-instructions joined with " and ". To find a position, the
+tokenizer counts the tokens of the text before it; CLIP's tokenizer never joins letters across a space or a word's edge.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def joint(instructions: Sequence[Instruction]) -> str:
 def sub_instruction_spans(instructions: Sequence[Instruction], tokenizer) -> list[range]:
     """Each sub-instruction's token positions in the padded joint sentence; the start token is position 0.
 
-    What the tokenizer cuts off has no position; a warning says that there is such a part.
+    Tokens beyond the tokenizer's limit have no position; a warning reports that text is cut off.
     """
     limit = tokenizer.model_max_length - 1  # the last position is the end token's
-    spans = [_span(start, end, instructions, tokenizer) for start, end in _places(instructions)]
+    spans = [_span(start, end, instructions, tokenizer) for start, end in _text_spans(instructions)]
     if spans[-1].stop > limit:
         warnings.warn(
             f"instruction of {spans[-1].stop + 1} tokens cut to the generator's {limit + 1}: "
@@ -40,41 +40,42 @@ def sub_instruction_spans(instructions: Sequence[Instruction], tokenizer) -> lis
 
 
 def keyword_spans(instructions: Sequence[Instruction], tokenizer) -> list[range]:
-    """The token positions of each sub-instruction's keyword: the given one, or the one that a rule finds.
+    """The token positions of each sub-instruction's keyword: the given one, or the one that the rule of `keywords`
+    finds.
 
     Raises:
-        ValueError: a given keyword that is no word of its instruction; one in the part that the tokenizer cuts off.
+        ValueError: a given keyword that is no word of its instruction, or one beyond the tokenizer's limit.
     """
     limit = tokenizer.model_max_length - 1
     spans = []
-    for instruction, (begin, _) in zip(instructions, _places(instructions), strict=True):
+    for instruction, (begin, _) in zip(instructions, _text_spans(instructions), strict=True):
         keyword = find_keyword(instruction.text) if instruction.keyword is None else instruction.keyword
         start, end = keyword_place(instruction.text, keyword)
         span = _span(begin + start, begin + end, instructions, tokenizer)
         if span.stop > limit:
             raise ValueError(
-                f"keyword: {keyword!r} ends at token {span.stop - 1}, but the generator reads {limit - 1} of the joint "
-                "instruction; shorten it, or give fewer instructions at once"
+                f"keyword: {keyword!r} ends at token {span.stop - 1}, but the generator reads {limit - 1} tokens of "
+                "the joint instruction; shorten it, or give fewer instructions at once"
             )
         spans.append(span)
     return spans
 
 
-def _places(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
+def _text_spans(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
     """Start and end of each sub-instruction in the joint sentence, in characters."""
-    places, start = [], 0
+    spans, start = [], 0
     for instruction in instructions:
-        places.append((start, start + len(instruction.text)))
-        start = places[-1][1] + len(JOINT)
-    return places
+        spans.append((start, start + len(instruction.text)))
+        start = spans[-1][1] + len(JOINT)
+    return spans
 
 
 def _span(start: int, end: int, instructions: Sequence[Instruction], tokenizer) -> range:
     """Token positions of a part of the joint sentence that begins and ends at the edge of a word."""
     sentence = joint(instructions)
     before, through = (
-        # verbose: transformers would warn of the length, which is looked at here
-        len(tokenizer(sentence[:place], add_special_tokens=False, verbose=False).input_ids)
-        for place in (start, end)
+        # not verbose: transformers would warn about the length, which is checked here
+        len(tokenizer(sentence[:position], add_special_tokens=False, verbose=False).input_ids)
+        for position in (start, end)
     )
     return range(1 + before, 1 + through)

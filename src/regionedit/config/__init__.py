@@ -1,7 +1,7 @@
 """The whole configuration as typed dataclasses; `command_line` reads them from files and arguments. Imports no torch.
 
-A YAML under configs/ lists only what differs from the defaults here. The defaults are the microworld's.
-"Not given in the paper" marks what the paper leaves open.
+A YAML under configs/ lists only what differs from these defaults, which are the microworld's. "Not given in the paper"
+marks settings that the paper does not specify.
 """
 
 from regionedit.config.app import AppConfig

@@ -1,4 +1,4 @@
-"""The page in a browser."""
+"""Settings of the page in a browser."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ class AppConfig(EditConfig):
 
     Args:
         host: address to listen on: 127.0.0.1 serves this machine alone, 0.0.0.0 everyone who can reach it.
-        port: 0 takes the first free one from 7860 on.
-        share: a public address through Gradio's servers, for as long as the command runs.
-        password_variable: environment variable with a password that everyone has to give, with any name; None: none.
-        examples: a JSONL of requests (as for infer.py) that are offered as examples, or None.
+        port: port to listen on; 0 takes the first free one from 7860.
+        share: create a public address through Gradio's servers, for as long as the command runs.
+        password_variable: environment variable with a password that every visitor must enter, with any user name; None:
+            no password.
+        examples: a JSONL of requests (as for infer.py) that the page offers as examples, or None.
         systems: name -> an infer.py configuration that can be compared with the page's own; arguments may follow the
             file's name.
-        judge: the CLIP that scores comparisons, as for evaluate.py; None: they are not scored by one.
-        max_megabytes: of one uploaded file.
-        max_steps, max_variants, max_pictures: of one request: denoising steps, variants, pictures of a batch.
-        queue: requests that may wait; more are turned away.
+        judge: the CLIP of the metrics that scores comparisons, as for evaluate.py; None: no CLIP scores them.
+        max_megabytes: maximum size of one uploaded file.
+        max_steps: maximum number of denoising steps of one request.
+        max_variants: maximum number of variants of one request.
+        max_pictures: maximum number of pictures in a batch.
+        queue: how many requests may wait; further ones are rejected.
     """
 
     host: str = "127.0.0.1"

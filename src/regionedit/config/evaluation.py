@@ -1,4 +1,4 @@
-"""Evaluating: which cases, which systems, which networks judge."""
+"""Settings of an evaluation: cases, systems, and the networks of the metrics."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from regionedit.config.models import MICROWORLD
 
 @dataclass
 class EvaluateConfig(EditConfig):
-    """`python evaluate.py --config FILE`: a benchmark, an editor, scores.
+    """`python evaluate.py --config FILE`: edit the cases of a benchmark and score the edits.
 
     Args:
         benchmark: key of BENCHMARKS.
         data: the benchmark's folder.
-        out: receives pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
-            again to go on.
-        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `score` only reads
+        out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
+            again to continue.
+        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `score` only scores
             finished ones, `both` does one after the other in a single process.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
-        limit: first cases only, 0 for all.
+        limit: evaluate only this many first cases, 0 for all.
         ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
-        protocol: a published protocol of configs/protocols/, or a file like those: it decides the metrics' networks and
-            the columns. None: the benchmark's own metrics with the networks below.
-        expected: metric -> published mean that this run should give again, told at the end.
-        tolerance: how far from it counts as given again.
+        protocol: a published protocol of configs/protocols/, or a file of the same form: it sets the metrics' networks
+            and the columns. None: the benchmark's own metrics with the networks below.
+        expected: metric -> published mean that this run should reproduce; the comparison is printed at the end.
+        tolerance: largest difference from it that counts as reproduced.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
         given_captions: the editor gets the benchmark's captions; false lets the describer write them.
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
-        baselines: rivals whose regions are scored beside the editor's own, keys of BASELINES.
+        baselines: keys of BASELINES whose regions are scored beside the editor's own.
         edited_baselines: those of them that also edit, with the same generator.
         systems: name -> an infer.py configuration that edits the same cases, in a row of its own; arguments may follow
             the file's name, such as `configs/edit_microworld.yaml --mask_source sam`.
-        systems_limit: the first cases only for them, 0 for all; their table shows this run over the same cases.
+        systems_limit: how many first cases they edit, 0 for all; their table shows this run on the same cases.
         validation: shards with truth on which the baseline clip_similarity chooses its threshold, or None.
-        validation_samples: how many of them.
-        ceiling: a summary.json of the same predictor trained with masks, shown in the table, or None.
+        validation_samples: number of samples used from them.
+        ceiling: summary.json of the same predictor trained with masks, which the table shows as the ceiling, or None.
         training_log: metrics.csv of the training run whose curves the report shows, or None.
-        note: a sentence for the head of the report, on what the numbers should be read with.
-        judge: the CLIP of the metrics, which no loss has seen: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
+        note: a sentence at the head of the report that helps to read the numbers.
+        judge: the CLIP of the metrics, which no loss uses: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
             `ARCHITECTURE,TAG` such as ViT-B-32,openai.
         dino: the ViT of the metric dino.
-        dinov2: the ViT of the metric dinov2, or None: not computed. Likewise:
+        dinov2: the ViT of the metric dinov2; None: the metric is not computed. The same holds for the next three.
         pick_score: model and processor of PickScore, `model` or `model,processor`.
         structure: the ViT whose keys measure the structure distance.
         lpips: the network of LPIPS: alex, vgg or squeeze.

@@ -1,4 +1,4 @@
-"""Training: the step, what it costs, the losses, the data, the run."""
+"""Settings of training: the step, its memory, the losses, the data, the run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from regionedit.config.models import EncodersConfig, GeneratorConfig, PredictorC
 
 @dataclass
 class StepConfig:
-    """How one training step composes and what carries the gradient.
+    """How a training step blends the proposal into the source, and along which path the gradient flows.
 
     Args:
         gradient: `composite` (default: blend in pixels at CLIP's size, no gradient through the generator), `latent`
             (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
             dilated), `random_hard` (boxes and blobs), `everything`, `half` (study only).
-        explore: share of samples whose proposal is made with a mask of everything instead of `predicted_hard`: it shows
-            the requested change everywhere, so that a region can move to where it fits.
+        explore: share of samples whose proposal repaints the whole picture instead of `predicted_hard`: the requested
+            change then appears everywhere, so that a region can move to where it fits.
         dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
-        estimator: how P becomes the composing mask in training: None leaves it soft. Not given in the paper.
-        threshold: of the hard mask, in training and at inference. Not given in the paper.
-        upsample: how the grid becomes a picture-sized mask.
+        estimator: how P becomes the blending mask in training; None leaves it soft. Not given in the paper.
+        threshold: threshold of the hard mask, in training and at inference. Not given in the paper.
+        upsample: how the patch grid is interpolated to the picture's size.
     """
 
     gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
@@ -36,15 +36,16 @@ class StepConfig:
 
 @dataclass
 class SaversConfig:
-    """What a step takes of memory and time. What is learnt stays the same: the gradient differs by rounding alone.
+    """Memory settings of a training step. They do not change what is learnt: the gradient differs only by rounding.
 
     Args:
-        chunk: pictures that are decoded and seen by CLIP, forward and back, before the next ones; 0 for all at once.
-        frozen_convolutions: the generator's convolutions do not keep their inputs, which only weights that learn need.
-        checkpoint: networks whose activations are not kept but computed again on the way back: `unet`, `autoencoder`,
-            `clip`. Saves more, costs their forward pass once more.
-        compile: torch.compile the U-Net and the decoder: a step of the microworld that makes its proposal takes 0.83
-            to 0.94 of the time, the first one 80 s more.
+        chunk: how many pictures are decoded and passed through CLIP at a time, forward and backward; 0 for all at once.
+        frozen_convolutions: the generator's convolutions do not store their inputs, which only trained weights would
+            need.
+        checkpoint: networks whose activations are recomputed in the backward pass instead of stored: `unet`,
+            `autoencoder`, `clip`. Saves more memory, costs their forward pass once more.
+        compile: torch.compile the U-Net and the decoder: a microworld step that makes its own proposal takes 0.83 to
+            0.94 of the time, the first one 80 s more.
     """
 
     chunk: int = 0
@@ -58,16 +59,16 @@ class LossConfig:
     """Weights of eq. 10 and 11 and of the regularisers; a weight of 0 switches a term off. Not given in the paper.
 
     Args:
-        alpha: of L_semAlign, eq. 11.
-        beta: of L_CLIP, eq. 11.
+        alpha: weight of L_semAlign, eq. 11.
+        beta: weight of L_CLIP, eq. 11.
         clip_guidance: lambda_g, eq. 7.
         clip_direction: lambda_d, eq. 8.
         clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
-        area: of mean(P).
-        entropy: of mean(P (1 - P)); a negative weight keeps P away from saturation.
-        entropy_until: share of the run over which the entropy weight falls to 0 on a straight line; P can settle then.
-            0 keeps the weight as it is.
-        total_variation: of the mean absolute difference between neighbouring patches of P.
+        area: weight of mean(P).
+        entropy: weight of mean(P (1 - P)); a negative weight keeps P away from saturation.
+        entropy_until: share of the run over which the entropy weight falls linearly to 0, so that P can settle. 0 keeps
+            the weight as it is.
+        total_variation: weight of the mean absolute difference between neighbouring patches of P.
     """
 
     alpha: float = 0.1
@@ -89,7 +90,7 @@ class OptimizerConfig:
         lr: peak learning rate.
         weight_decay: decoupled (AdamW).
         warmup_steps: linear warm-up.
-        final_lr: share of the peak that is left at the end of the cosine; 1 keeps the rate constant.
+        final_lr: share of the peak rate at the end of the cosine; 1 keeps the rate constant.
         gradient_clip: largest gradient norm.
     """
 
@@ -102,23 +103,24 @@ class OptimizerConfig:
 
 @dataclass
 class DataConfig:
-    """Where the pairs are and how they are read.
+    """Where the training pairs are and how they are read.
 
     Args:
         train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
-        validation: the same, or None; truth sidecars are read where present.
+        validation: the same, or None; truth sidecars are read if present.
         proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
         proposal_rounds: how many proposals are stored for each sample: `proposals` itself holds the first of each, its
             folders `round_1`, `round_2`, ... the others. Every epoch reads the next round, and after the last one the
-            first again. A round that is still being made is waited for, so they can be made beside training.
-        marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` names, where there are
+            first again. Training waits for a round that is still being made, so both can run at the same time.
+        marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` lists, if there are
             such files.
         features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
-            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features made otherwise are refused.
+            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features of other models or settings
+            are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         image_size: pictures are resized to this square.
         workers: loader processes per rank.
-        block_shards: shards that are shuffled together.
+        block_shards: number of shards that are shuffled together.
         max_bad_fraction: share of unreadable samples above which the run fails.
         validation_samples: how many are used, 0 for all.
     """
@@ -139,16 +141,16 @@ class DataConfig:
 
 @dataclass
 class LogConfig:
-    """What a run leaves behind.
+    """What a run logs and saves.
 
     Args:
-        every_steps: scalars.
-        pictures_every_steps: the grid of source, probability, composed and proposal.
-        validate_every_steps: validation without truth, and with it where there is truth.
-        checkpoint_every_steps: resumable checkpoints.
-        export: the weights that become region_predictor/: the `last`, or the `best` by validation loss, which knows no
+        every_steps: interval of the scalars.
+        pictures_every_steps: interval of the picture grid: source, probability, blend and proposal.
+        validate_every_steps: interval of validation; scores with truth are added where truth exists.
+        checkpoint_every_steps: interval of resumable checkpoints.
+        export: the weights that become region_predictor/: the `last`, or the `best` by validation loss, which uses no
             truth.
-        wandb_project: log there too (pip install wandb), None for TensorBoard and CSV only.
+        wandb_project: also log to this project of Weights & Biases (pip install wandb); None: TensorBoard and CSV only.
     """
 
     every_steps: int = 10
@@ -165,7 +167,7 @@ class TrainConfig:
 
     Args:
         out: folder of the run: checkpoints, logs, pictures, region_predictor/. Run again to resume.
-        seed: of initialisation, order and noise.
+        seed: seed of initialisation, order and noise.
         max_seconds: stop (and finish cleanly) after this many seconds of training, 0 for no limit; the schedule then
             follows time.
         max_steps: optimiser steps, the schedule's length.

@@ -1,1 +1,1 @@
-"""Shards to batches: what there is (manifest), in which order (plan), how it is read (shards), how it is served."""
+"""From shards to batches: contents (manifest), order (plan), reading (shards), batching (loader)."""

@@ -1,4 +1,4 @@
-"""The pairs for Lightning: training and validation loaders of this process's rank."""
+"""Lightning data module: training and validation loaders of this process's rank."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PairsDataModule(LightningDataModule):
     Args:
         data: where the pairs are and how they are read.
         seed: decides the training order.
-        max_steps: of the run; told as a number of epochs.
+        max_steps: of the run; logged as a number of epochs.
 
     Raises:
         ValueError: from `setup` and the loaders; names data.train, data.validation or data.proposals.
@@ -39,22 +39,22 @@ class PairsDataModule(LightningDataModule):
         self._loaders: list[TrainLoader | ValidationLoader] = []
 
     def prepare_data(self) -> None:
-        """Index the shards, once per node, before the other ranks ask for the manifests."""
+        """Index the shards, once per node, before the other ranks need the manifests."""
         self._open()
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the manifests and refuse what no loader could be made of."""
+        """Load the manifests and reject data from which no loader can be built."""
         self.train, self.validation = self._open()
         EpochPlan(self.train.sizes, self.seed, self.data.global_batch, self.data.block_shards, epoch=0)
 
     def train_dataloader(self) -> TrainLoader:
         if self.train is None:
             self.setup()
-        loader = TrainLoader(self.train, self.data, self.seed, *self._place())
+        loader = TrainLoader(self.train, self.data, self.seed, *self._rank_and_size())
         epochs = self.max_steps / len(loader)
         rank_zero_info(
-            f"{self.data.train}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} an epoch, "
-            f"{loader.plan.dropped} dropped in each; {self.max_steps} steps are {epochs:.2f} epochs"
+            f"{self.data.train}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
+            f"which drops {loader.plan.dropped} samples; {self.max_steps} steps are {epochs:.2f} epochs"
         )
         self._loaders.append(loader)
         return loader
@@ -65,19 +65,19 @@ class PairsDataModule(LightningDataModule):
             self.setup()
         if not self.validation:
             return []
-        loader = ValidationLoader(self.validation, self.data, *self._place())
+        loader = ValidationLoader(self.validation, self.data, *self._rank_and_size())
         self._loaders.append(loader)
         return loader
 
     def teardown(self, stage: str | None = None) -> None:
-        """Tell which samples this rank could not read."""
+        """Log which samples this rank could not read."""
         for loader in self._loaders:
             if loader.bad.counts:
                 log.warning("bad samples that were replaced: %s", loader.bad.report())
         self._loaders.clear()
 
     def transfer_batch_to_device(self, batch: TrainBatch, device: torch.device, dataloader_idx: int) -> TrainBatch:
-        """Lightning cannot move a frozen record."""
+        """Lightning cannot move a frozen dataclass itself."""
         return move(batch, device)
 
     def _open(self) -> tuple[Manifest, Manifest | None]:
@@ -87,7 +87,7 @@ class PairsDataModule(LightningDataModule):
             return train, None
         return train, _named("data.validation", Manifest.open, data.validation, truth=True, marks=data.marks)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 

@@ -1,9 +1,9 @@
-"""Cached features of a shard: what frozen networks make of samples that never change, so that training need not.
+"""Cached features of a shard: outputs of frozen networks, which training then need not compute.
 
 `{shard}.text_features.safetensors` holds CLIP's pooled embeddings of both captions, `{shard}.latents.safetensors` the
-source's latent in the generator's autoencoder. Either may be there; data_prep/cache_features.py writes them. Each says
-in its metadata what it was made with, and each row which caption or picture it was made from: training that would see
-anything else is refused.
+source's latent in the generator's autoencoder. Both are optional; data_prep/cache_features.py writes them. The metadata
+of a file records what it was made with, and each row has a hash of its captions or picture. Features that do not match
+the run are an error.
 
 Shape letters: S samples of a shard, D CLIP's width, C h w channels and size of a latent.
 """
@@ -35,7 +35,7 @@ _OPEN_FILES = 32
 
 
 def text_settings(encoders: EncodersConfig) -> dict[str, Any]:
-    """All that decides a caption's embedding, by the field that sets it."""
+    """All settings that affect a caption's embedding, by field."""
     return {
         "encoders.clip": identify(encoders.clip, encoders.clip_pretrained),
         "encoders.precision": encoders.precision,
@@ -43,7 +43,7 @@ def text_settings(encoders: EncodersConfig) -> dict[str, Any]:
 
 
 def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, Any]:
-    """All that decides a source's latent, by the field that sets it."""
+    """All settings that affect a source's latent, by field."""
     return {
         "generator.path": identify(generator.path, generator.revision) | {"variant": generator.variant},
         "generator.precision": generator.precision,
@@ -54,23 +54,23 @@ def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, An
 
 
 def caption_mark(source: str, target: str) -> int:
-    """64 bits that tell two pairs of captions apart."""
+    """A 64-bit hash of a pair of captions."""
     return int.from_bytes(hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest(), "big")
 
 
 def picture_mark(data: bytes) -> int:
-    """32 bits that tell two picture files apart."""
+    """A 32-bit checksum of a picture file."""
     return zlib.crc32(data)
 
 
 def write_features(
     path: Path, settings: Mapping[str, Any], stamp: str, keys: Sequence[str], marks: Sequence[int], features: np.ndarray
 ) -> None:
-    """Write one file of features whole or not at all.
+    """Write one file of features completely or not at all.
 
     Args:
         settings: `text_settings` or `latent_settings`.
-        stamp: by which the writer knows whether its work is still of these files.
+        stamp: lets the writer see whether its earlier work was made from the same files.
         keys: of the samples [S].
         marks: of their captions or pictures [S].
         features: source and target captions [S, 2, D], or latents [S, C, h, w]; float32 or float16.
@@ -88,7 +88,7 @@ def write_features(
 
 
 def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
-    """Settings and stamp of a file of features, or None where there is none that can be read."""
+    """Settings and stamp of a file of features, or None if it does not exist or cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -98,24 +98,25 @@ def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse, before any model is loaded, features that were made otherwise than this run would make them.
+    """Reject features that were made with other settings than this run's, before any model is loaded.
 
     Args:
-        settings: what this run computes with, by those kinds of FILES that are of use to it.
+        settings: the settings of this run, for those kinds of FILES that it uses.
 
     Raises:
-        ValueError: no features, some shards without, another model, revision, precision or size; names the fields.
+        ValueError: no features, shards without features, or another model, revision, precision or size; names the
+            fields.
     """
-    there = {kind: [s for s in manifest.shards if (folder / FILES[kind].format(s)).is_file()] for kind in settings}
-    if not any(there.values()):
+    present = {kind: [s for s in manifest.shards if (folder / FILES[kind].format(s)).is_file()] for kind in settings}
+    if not any(present.values()):
         raise ValueError(
             f"data.features: {folder} holds no {' or '.join(settings)} of {manifest.folder}; run cache_features.py"
         )
-    for kind, shards in there.items():
+    for kind, shards in present.items():
         if shards and len(shards) < len(manifest.shards):
-            lacking = next(shard for shard in manifest.shards if shard not in shards)
+            missing = next(shard for shard in manifest.shards if shard not in shards)
             raise ValueError(
-                f"data.features: {folder / FILES[kind].format(lacking)} is missing, as are those of "
+                f"data.features: {folder / FILES[kind].format(missing)} is missing, as are those of "
                 f"{len(manifest.shards) - len(shards) - 1} other shards; run cache_features.py again"
             )
         for shard in shards:
@@ -127,16 +128,16 @@ def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Ma
                 if made[0].get(name) != value:
                     raise ValueError(
                         f"data.features: {path} was made with {name} {_short(made[0].get(name))}, this run has "
-                        f"{_short(value)}; run cache_features.py with this configuration, or set data.features null"
+                        f"{_short(value)}; run cache_features.py with this configuration, or set data.features to null"
                     )
 
 
 class FeatureReader:
-    """Rows of cached features by shard and key. Each process keeps its own few open files.
+    """Reads rows of cached features by shard and key. Each process keeps a few files of its own open.
 
     Args:
         folder: of the features.
-        kinds: those of FILES that are of use.
+        kinds: the kinds of FILES that are used.
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str] = tuple(FILES)):
@@ -144,15 +145,15 @@ class FeatureReader:
         self._files: OrderedDict[Path, tuple[Any, dict[bytes, int], np.ndarray] | None] = OrderedDict()
 
     def text(self, shard: str, key: str, source: str, target: str) -> np.ndarray | None:
-        """Embeddings of both captions, float32 [2, D], or None where text is not cached.
+        """Embeddings of both captions, float32 [2, D], or None if text is not cached.
 
         Raises:
-            ValueError: the sample is not there, or its captions have changed.
+            ValueError: the sample is missing, or its captions have changed.
         """
         return self._row("text", shard, key, caption_mark(source, target), "pair of captions")
 
     def latent(self, shard: str, key: str, picture: bytes) -> np.ndarray | None:
-        """The source's latent, float32 [C, h, w], or None where latents are not cached. Raises as `text`."""
+        """The source's latent, float32 [C, h, w], or None if latents are not cached. Raises as `text`."""
         return self._row("latents", shard, key, picture_mark(picture), "picture")
 
     def _row(self, kind: str, shard: str, key: str, mark: int, what: str) -> np.ndarray | None:
@@ -183,8 +184,8 @@ class FeatureReader:
 
 
 def _short(value: Any) -> str:
-    """A setting in few words; of a model its name and what tells two versions of it apart."""
+    """A setting in a few words; for a model, its name and version."""
     if not isinstance(value, dict):
         return repr(value)
-    told = [str(value[name])[:12] for name in ("revision", "variant", "sha256", "commit") if value.get(name)]
-    return f"{value.get('name')}" + (f" ({', '.join(told)})" if told else "")
+    version = [str(value[name])[:12] for name in ("revision", "variant", "sha256", "commit") if value.get(name)]
+    return f"{value.get('name')}" + (f" ({', '.join(version)})" if version else "")

@@ -1,13 +1,12 @@
-"""Indexing: which samples a shard and its sidecars hold and at which byte each part starts; every file is checked.
+"""Indexing: finds the samples of a shard and its sidecars and the byte at which each part starts; checks every file.
 
-A folder holds standard img2dataset shards `{shard}.tar` with `{key}.jpg|.png|...`, `{key}.txt` (caption) and whatever
-else, and beside each a sidecar `{shard}.instructions.jsonl`: a header line `{"schema": 1, ...}`, then one line
-`{"key", "instruction", "target_caption"}` for every key of the shard, in any order. A line may also bring a
-`source_caption`, which then stands in for the one in the tar; and a line `{"key", "dropped": "why"}` takes its sample
-out, whatever the tar holds of it. Optional sidecars:
-`{shard}.truth.tar` (`{key}.mask.png`, `{key}.objects.png`; validation only) and `{shard}.proposals.tar`
-(`{key}.png|.jpg`, in a folder of their own). Samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` names are
-left out (see marks.py), whatever is wrong with them.
+A folder holds standard img2dataset shards `{shard}.tar` with `{key}.jpg|.png|...`, `{key}.txt` (caption) and any other
+members. Each shard has a sidecar `{shard}.instructions.jsonl`: a header line `{"schema": 1, ...}`, then one line
+`{"key", "instruction", "target_caption"}` for every key of the shard, in any order. A line may also hold a
+`source_caption`, which replaces the one in the tar. A line `{"key", "dropped": "why"}` removes its sample, whatever the
+tar holds of it. Optional sidecars: `{shard}.truth.tar` (`{key}.mask.png`, `{key}.objects.png`; validation only) and
+`{shard}.proposals.tar` (`{key}.png|.jpg`, in a folder of their own). Samples that `{shard}.marks.jsonl` or
+`{shard}.subset.jsonl` lists are left out (see marks.py), even if they are damaged.
 
 Shape letters: S samples.
 """
@@ -30,7 +29,7 @@ from regionedit.data.tar_headers import tar_members
 
 SCHEMA = 1  # of the instructions sidecar
 PICTURES = ("jpg", "jpeg", "png", "webp")
-PARTS = {  # part of a sample -> the file it lies in
+PARTS = {  # part of a sample -> the file that holds it
     "picture": "{}.tar",
     "caption": "{}.tar",
     "instruction": "{}.instructions.jsonl",
@@ -42,12 +41,12 @@ PARTS = {  # part of a sample -> the file it lies in
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """One shard.
+    """The index of one shard.
 
     Args:
         keys: bytes [S], in the tar's order.
         columns: for each part, int64 [S, 2]: first byte and number of bytes in its file.
-        digest: hash of keys, places and instructions.
+        digest: hash of keys, byte offsets and instructions.
     """
 
     keys: np.ndarray
@@ -56,10 +55,10 @@ class ShardIndex:
 
 
 def find_shards(folder: Path) -> tuple[str, ...]:
-    """Names of the shards of a folder without suffix, sorted.
+    """Names of the shards in a folder, without suffix, sorted.
 
     Raises:
-        ValueError: no folder, no shards, a gap in their numbers or a sidecar without its shard.
+        ValueError: no folder, no shards, a gap in their numbers, or a sidecar without its shard.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; pack shards into it or correct the path")
@@ -75,18 +74,18 @@ def find_shards(folder: Path) -> tuple[str, ...]:
     if missing:
         example = f"{missing[0]:0{len(shards[0])}d}.tar"
         raise ValueError(
-            f"{folder / example}: missing shard ({len(missing)} of {len(numbers) + len(missing)} are); restore it, or "
-            f"say that it is empty on purpose with an empty tar (tar cf {example} -T /dev/null) and a sidecar that has "
-            "only its header line"
+            f"{folder / example}: missing shard ({len(missing)} of {len(numbers) + len(missing)} are); restore it or, "
+            f"if it is empty on purpose, make an empty tar (tar cf {example} -T /dev/null) and a sidecar that has only "
+            "its header line"
         )
     return tuple(shards)
 
 
 def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Members of a tar by key and suffix, each as (first byte, number of bytes), from its headers alone.
+    """Members of a tar by key and suffix, each as (first byte, number of bytes), from its headers only.
 
     Raises:
-        ValueError: missing, not an uncompressed tar, truncated, or one name twice.
+        ValueError: it is missing, not an uncompressed tar or truncated, or it holds a name twice.
     """
     members: dict[str, dict[str, tuple[int, int]]] = {}
     try:
@@ -106,10 +105,10 @@ def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def index_instructions(path: Path) -> Iterator[tuple[str, int, int, bool]]:
-    """(key, first byte, number of bytes, dropped) of each line of an instructions sidecar, each line checked.
+    """(key, first byte, number of bytes, dropped) of each line of an instructions sidecar; checks each line.
 
     Raises:
-        ValueError: missing, without a header of this schema, or a line that is no instruction.
+        ValueError: it is missing, lacks a header of this schema, or has a line that is not an instruction.
     """
     try:
         content = path.read_bytes()
@@ -130,8 +129,8 @@ def index_instructions(path: Path) -> Iterator[tuple[str, int, int, bool]]:
             needed = ["key"] + (["dropped"] if dropped else ["instruction", "target_caption"])
             needed += ["source_caption"] * ("source_caption" in entry)
             if not all(isinstance(entry.get(name), str) and entry[name].strip() for name in needed):
-                told = f"{', '.join(needed[:-1])} and {needed[-1]}"
-                raise ValueError(f"{path}, line {number + 1}: needs {told}, none empty")
+                names = f"{', '.join(needed[:-1])} and {needed[-1]}"
+                raise ValueError(f"{path}, line {number + 1}: needs {names}, none empty")
             yield entry["key"], offset, len(line), dropped
         offset += len(line)
     if offset == 0:
@@ -144,11 +143,12 @@ def index_shard(
     """Join a shard with its sidecars.
 
     Args:
-        parts: the keys of PARTS to look for.
-        marks: leave out the samples that are marked.
+        parts: the keys of PARTS to index.
+        marks: leave out marked samples.
 
     Raises:
-        ValueError: as `index_tar` and `index_instructions`; unpaired keys; a sidecar that does not match.
+        ValueError: as `index_tar` and `index_instructions`; a key without picture or caption; a sidecar that does not
+            match.
     """
     tar = part_path(folder, proposals, "picture", shard)
     members = index_tar(tar)
@@ -169,13 +169,13 @@ def index_shard(
     keys = [key for key in members if key not in dropped]
     columns: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
     for key in keys:
-        found = members[key]
-        pictures = [suffix for suffix in found if suffix in PICTURES]
-        if len(pictures) != 1 or "txt" not in found:
+        entry = members[key]
+        pictures = [suffix for suffix in entry if suffix in PICTURES]
+        if len(pictures) != 1 or "txt" not in entry:
             what = "no picture" if not pictures else "no caption (.txt)" if len(pictures) == 1 else "two pictures"
             raise ValueError(f"{tar}: unpaired key {key}: {what}; pack the shard again")
-        columns["picture"].append(found[pictures[0]])
-        columns["caption"].append(found["txt"])
+        columns["picture"].append(entry[pictures[0]])
+        columns["caption"].append(entry["txt"])
 
     columns["instruction"] = [lines[key] for key in keys]
 
@@ -201,46 +201,46 @@ def index_shard(
 
 
 def part_path(folder: Path, proposals: Path | None, part: str, shard: str) -> Path:
-    """The file in which a part of a shard's samples lies."""
+    """The file that holds a part of a shard's samples."""
     return (proposals if part == "proposal" else folder) / PARTS[part].format(shard)
 
 
 def _left_out(folder: Path, shard: str, members: dict) -> set[str]:
-    """The marked keys, all of which the shard must hold."""
+    """The marked keys; the shard must hold all of them."""
     marked = marked_keys(folder, shard)
-    if foreign := sorted(marked.keys() - members.keys()):
+    if unknown := sorted(marked.keys() - members.keys()):
         raise ValueError(
-            f"{marked[foreign[0]]}: does not match its shard: {len(foreign)} of its keys are not there ({foreign[0]}); "
+            f"{marked[unknown[0]]}: does not match its shard: {len(unknown)} of its keys are not there ({unknown[0]}); "
             "mark this shard again"
         )
     return set(marked)
 
 
-def _without(found: dict, left_out: set[str]) -> dict:
-    return {key: value for key, value in found.items() if key not in left_out} if left_out else found
+def _without(entries: dict, left_out: set[str]) -> dict:
+    return {key: value for key, value in entries.items() if key not in left_out} if left_out else entries
 
 
-def _match(path: Path, keys: list[str], found: dict, dropped: set[str] = frozenset()) -> None:
-    """The sidecar at `path` must speak of these keys, of all of them and of no other but the dropped."""
-    lacking = [key for key in keys if key not in found]
-    foreign = set(found).difference(keys, dropped) if len(found) > len(keys) - len(lacking) else set()
-    if lacking or foreign:
-        example = f"{lacking[0]} is not in it" if lacking else f"its {min(foreign)} is not in the shard"
+def _match(path: Path, keys: list[str], entries: dict, dropped: set[str] = frozenset()) -> None:
+    """Check that the sidecar at `path` holds all of these keys, and no others except dropped ones."""
+    missing = [key for key in keys if key not in entries]
+    unknown = set(entries).difference(keys, dropped) if len(entries) > len(keys) - len(missing) else set()
+    if missing or unknown:
+        example = f"{missing[0]} is not in it" if missing else f"its {min(unknown)} is not in the shard"
         raise ValueError(
-            f"{path}: does not match its shard: {len(lacking)} of {len(keys)} keys lacking, {len(foreign)} foreign "
+            f"{path}: does not match its shard: {len(missing)} of {len(keys)} keys missing, {len(unknown)} unknown "
             f"({example}); write it again from this shard"
         )
 
 
-def _only(path: Path, key: str, found: dict[str, tuple[int, int]], suffixes: tuple[str, ...]) -> tuple[int, int]:
-    places = [found[suffix] for suffix in suffixes if suffix in found]
+def _only(path: Path, key: str, entries: dict[str, tuple[int, int]], suffixes: tuple[str, ...]) -> tuple[int, int]:
+    places = [entries[suffix] for suffix in suffixes if suffix in entries]
     if len(places) != 1:
         raise ValueError(f"{path}: needs exactly one {key}.{'|'.join(suffixes)}; write the file again")
     return places[0]
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and lower-case suffix by webdataset's rule: the suffix starts at the first dot of the base name."""
+    """Key and lower-case suffix; as in webdataset, the suffix starts at the first dot of the base name."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return folder + slash + stem, suffix.lower()

@@ -1,4 +1,4 @@
-"""Loaders: exact epochs, equal shares for ranks and workers, bad samples replaced, one integer of state.
+"""Loaders: exact epochs, equal shares for ranks and workers, replacement of bad samples, one integer of state.
 
 Shape letters: B samples of this rank's share of a global batch, C channels, H W pixels, K objects.
 """
@@ -27,14 +27,14 @@ from regionedit.records import TrainBatch
 
 log = logging.getLogger(__name__)
 
-_MOST_IN_A_ROW = 1000  # bad samples after which the search for a replacement is given up
+_MOST_IN_A_ROW = 1000  # bad samples after which the search for a replacement stops
 
 
 class _Pairs(Dataset):
-    """What a loader process does: (epoch, place) pairs in, one collated batch out, bad samples replaced.
+    """The work of a loader process: (epoch, place) pairs in, one collated batch out, bad samples replaced.
 
     Args:
-        plan: the plan of an epoch.
+        plan: from an epoch to its plan.
     """
 
     def __init__(self, reader: ShardReader, plan: Callable[[int], EpochPlan | EvenPlan]):
@@ -45,7 +45,7 @@ class _Pairs(Dataset):
         bad: list[tuple[str, str]] = []
         try:
             return _collate([self._sample(epoch, place, bad) for epoch, place in turns]) | {"bad": bad}
-        except ValueError as error:  # told as data: an exception would arrive wrapped in the worker's whole traceback
+        except ValueError as error:  # sent as data: an exception would arrive with the worker's whole traceback
             return {"error": str(error), "bad": bad}
 
     def _sample(self, epoch: int, place: int, bad: list[tuple[str, str]]) -> Sample:
@@ -64,20 +64,20 @@ class _Pairs(Dataset):
 
 
 class TrainLoader:
-    """Endless epochs of TrainBatch, one epoch for each `iter()`; goes on where it stopped.
+    """Yields TrainBatch objects, one epoch for each `iter()`, without end; continues where it stopped.
 
-    Its whole state is the number of global batches that were handed out, so it resumes exactly under any number of
-    workers and ranks. Save the state between steps; batches that were only prefetched do not count.
+    Its whole state is the number of global batches it has yielded, so it resumes exactly under any number of workers
+    and ranks. Save the state between steps; prefetched batches do not count.
 
     Args:
         manifest: the shards.
         data: global_batch, image_size, workers, block_shards, max_bad_fraction.
-        seed: decides the order.
-        rank, ranks: this process and how many share each global batch.
+        seed: determines the order.
+        rank, ranks: this process, and the number of processes that share each global batch.
 
     Attributes:
-        position: global batches that were handed out.
-        waited: seconds that their taker spent here.
+        position: global batches yielded so far.
+        waited: seconds that the caller has waited for batches.
 
     Raises:
         ValueError: fewer samples than one global batch, or ranks that cannot share it equally.
@@ -105,7 +105,7 @@ class TrainLoader:
         self._batches = _dataloader(self._pairs, self._turns, data.workers)
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, wherever in it the loader stands."""
+        """Batches of a whole epoch, whatever the current position."""
         return len(self.plan)
 
     def __iter__(self) -> Iterator[TrainBatch]:
@@ -125,22 +125,22 @@ class TrainLoader:
         return {"position": self.position, **self._identity}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go to a position.
+        """Go to a saved position.
 
         Raises:
-            ValueError: the state is of another order: other shards, seed, global batch or block size.
+            ValueError: the state belongs to another order: other shards, seed, global batch or block size.
         """
         for name, value in self._identity.items():
             if state[name] != value:
                 field = {"seed": "seed", "manifest": "data.train"}.get(name, f"data.{name}")
-                what = "these are not the shards" if name == "manifest" else f"{value} is not the {state[name]}"
+                what = "these are not the shards" if name == "manifest" else f"{value} differs from the {state[name]}"
                 raise ValueError(
-                    f"{field}: {what} of the checkpoint's run; restore it, or start afresh with another out"
+                    f"{field}: {what} of the checkpoint's run; restore it, or start again with another out"
                 )
         self.position = state["position"]
 
     def _open_round(self, epoch: int) -> None:
-        """Before an epoch's loader processes begin: they read what `_pairs` holds then."""
+        """Switch to the epoch's round of proposals, before the loader processes start and copy `_pairs`."""
         number = epoch % self._data.proposal_rounds
         if number != self._round:
             manifest = open_round(self._manifest, self._data, epoch)
@@ -155,10 +155,10 @@ class TrainLoader:
 
 
 class ValidationLoader:
-    """The same evenly spread samples each time, with truth where there is any; every rank has equally many.
+    """Yields the same evenly spread samples each time, with truth if there is any; every rank gets equally many.
 
     Args:
-        manifest, data, rank, ranks: as of TrainLoader; `data.validation_samples` are used.
+        manifest, data, rank, ranks: as for TrainLoader; it uses `data.validation_samples`.
     """
 
     def __init__(self, manifest: Manifest, data: DataConfig, rank: int = 0, ranks: int = 1):
@@ -167,7 +167,7 @@ class ValidationLoader:
         self.bad = BadSamples(data.max_bad_fraction, len(places))
         share = max(1, data.global_batch // ranks)
         self._turns = [[(0, place) for place in places[i : i + share]] for i in range(0, len(places), share)]
-        pairs = _Pairs(ShardReader(manifest, data.image_size, truth=True), partial(_always, plan))
+        pairs = _Pairs(ShardReader(manifest, data.image_size, truth=True), partial(_same_plan, plan))
         self._batches = _dataloader(pairs, lambda: iter(self._turns), data.workers)
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class ValidationLoader:
 
 
 class _Turns:
-    """A batch sampler for DataLoader, whose every iteration asks anew where to start."""
+    """A batch sampler for DataLoader; each iteration starts at the current position."""
 
     def __init__(self, turns: Callable[[], Iterator[list[tuple[int, int]]]]):
         self._turns = turns
@@ -194,42 +194,42 @@ def _dataloader(pairs: _Pairs, turns: Callable[[], Iterator[list[tuple[int, int]
         pairs,
         batch_sampler=_Turns(turns),
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_outlive_signals,
-        generator=torch.Generator(),  # of its own: starting to read must not advance anybody's noise
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # so that reading leaves the global random state unchanged
     )
 
 
-def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and a scheduler's signals reach every process of a job; the main one alone decides when to stop.
+def _ignore_signals(worker: int) -> None:
+    """Ignore Ctrl-C and a scheduler's signals, which reach every process of a job: only the main one decides to stop.
 
-    Workers that died of them would turn its orderly end into a crash, so SIGTERM counts from the parent only.
+    If workers died of them, its orderly end would become a crash. So a worker obeys SIGTERM only from its parent.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not report who sent a signal
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_parent_says, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_the_parent_says(parent: int) -> None:
+def _exit_on_sigterm_from(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
 
 
-def _as_it_is(content: dict) -> dict:
+def _unchanged(content: dict) -> dict:
     return content
 
 
-def _always(plan: EvenPlan, epoch: int) -> EvenPlan:
+def _same_plan(plan: EvenPlan, epoch: int) -> EvenPlan:
     return plan
 
 
 def _collate(samples: list[Sample]) -> dict:
-    """Plain tensors and lists: small to send between processes, and torch knows how to pin them."""
+    """Collate to plain tensors and lists: they are small to send between processes, and torch can pin them."""
     content = {
         "keys": [s.key for s in samples],
         "instructions": [s.instruction for s in samples],
@@ -280,6 +280,6 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
 
 
 def _silhouettes(objects_1HW: torch.Tensor) -> torch.Tensor:
-    """bool [K, H, W], the named thing first; its mask is empty where the edit names none (add, background)."""
+    """bool [K, H, W], the named object first; its mask is empty if the edit names none (add, background)."""
     numbers = torch.arange(1, max(1, int(objects_1HW.max())) + 1, dtype=torch.uint8)
     return objects_1HW == numbers[:, None, None]

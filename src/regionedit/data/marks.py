@@ -1,8 +1,8 @@
-"""Marks: which samples of a shard are left out, and why. Nothing is deleted; without its marks a shard is whole again.
+"""Marks: which samples of a shard are left out, and why. Nothing is deleted; without its marks a shard is complete.
 
-`{shard}.marks.jsonl` (what the rules of data_prep/filter.py found) and `{shard}.subset.jsonl` (what a random choice
-left out) have one format: a header line `{"schema": 1, "rules": {...}, "hash": "..."}`, then one line
-`{"key": ..., "reasons": [...]}` for each sample that is left out.
+`{shard}.marks.jsonl` (by the rules of data_prep/filter.py) and `{shard}.subset.jsonl` (by a random choice) have one
+format: a header line `{"schema": 1, "rules": {...}, "hash": "..."}`, then one line `{"key": ..., "reasons": [...]}` for
+each sample that is left out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MARKS, SUBSET = SIDECARS = "{}.marks.jsonl", "{}.subset.jsonl"
 
 
 def mark_files(folder: Path, shard: str) -> list[Path]:
-    """The sidecars with marks that a shard has."""
+    """The existing sidecars with marks of a shard."""
     return [path for name in SIDECARS if (path := folder / name.format(shard)).is_file()]
 
 
 def marked_keys(folder: Path, shard: str) -> dict[str, Path]:
-    """Keys of a shard that are left out, each with a sidecar that says so.
+    """Keys of a shard that are left out, each with a sidecar that lists it.
 
     Raises:
         ValueError: as `read_marks`.
@@ -33,10 +33,10 @@ def marked_keys(folder: Path, shard: str) -> dict[str, Path]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header line of a sidecar with marks, or {} where there is none.
+    """The header line of a sidecar with marks, or {} if the file does not exist.
 
     Raises:
-        ValueError: the first line is no header of this schema.
+        ValueError: the first line is not a header of this schema.
     """
     try:
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def read_marks(path: Path) -> dict[str, tuple[str, ...]]:
     """Reasons by key, in the file's order.
 
     Raises:
-        ValueError: no header of this schema, or a line that is no mark.
+        ValueError: no header of this schema, or a line that is not a mark.
     """
     read_header(path)
     marks: dict[str, tuple[str, ...]] = {}
@@ -77,11 +77,11 @@ def read_marks(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def write_marks(path: Path, rules: Mapping[str, Any], digest: str, marks: Mapping[str, Sequence[str]]) -> None:
-    """Write a sidecar whole or not at all.
+    """Write a sidecar completely or not at all.
 
     Args:
-        rules: what was decided by, for people.
-        digest: hash of all that decides the marks; the same hash means the same marks.
+        rules: the rules that were applied, for people to read.
+        digest: hash of all that determines the marks; the same hash means the same marks.
         marks: reasons by key.
 
     Raises:

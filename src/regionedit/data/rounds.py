@@ -1,4 +1,4 @@
-"""Rounds of stored proposals: several for each sample, one round an epoch, perhaps still being made."""
+"""Rounds of stored proposals: several proposals per sample, one round per epoch; a round may still be in the making."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from regionedit.data.manifest import Manifest
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN = 2.0
-"""Seconds between two looks at a round that is being made."""
+"""Seconds between two checks of a round that is not complete yet."""
 
 
 def round_folder(proposals: str | Path, number: int) -> Path:
-    """Where a round lies: the first in the folder itself."""
+    """The folder of a round; that of the first is `proposals` itself."""
     return Path(proposals) / f"round_{number}" if number else Path(proposals)
 
 
 def open_round(first: Manifest, data: DataConfig, epoch: int) -> Manifest:
-    """The manifest with the proposals of an epoch's round; waits until every shard of the round is there.
+    """The manifest with the proposals of an epoch's round; waits until every shard of the round exists.
 
     Args:
         first: the manifest of the first round.
@@ -36,19 +36,19 @@ def open_round(first: Manifest, data: DataConfig, epoch: int) -> Manifest:
         return first
     folder = round_folder(data.proposals, number)
     _wait(folder, first.shards)
-    found = Manifest.open(data.train, proposals=folder, marks=data.marks)
-    if found.identity != first.identity:
-        raise ValueError(f"data.train: {data.train} has changed since this run began; restore it, or start afresh")
-    return found
+    manifest = Manifest.open(data.train, proposals=folder, marks=data.marks)
+    if manifest.identity != first.identity:
+        raise ValueError(f"data.train: {data.train} has changed since this run began; restore it, or start again")
+    return manifest
 
 
 def _wait(folder: Path, shards: Sequence[str]) -> None:
-    told = False
-    while lacking := [shard for shard in shards if not part_path(folder, folder, "proposal", shard).exists()]:
-        if not told:
+    warned = False
+    while missing := [shard for shard in shards if not part_path(folder, folder, "proposal", shard).exists()]:
+        if not warned:
             log.warning(
                 "data.proposals: %s lacks %d of %d shards; waiting for make_proposals.py",
-                folder, len(lacking), len(shards),
+                folder, len(missing), len(shards),
             )  # fmt: skip
-            told = True
+            warned = True
         time.sleep(LOOK_AGAIN)

@@ -1,4 +1,4 @@
-"""Samples out of shards by number: any sample of any shard in one read per part, decoded and resized.
+"""Reads samples by number: any sample of any shard with one read per part, decoded and resized.
 
 webdataset can only stream a tar from its beginning, so the parts are read at the manifest's byte offsets.
 Shape letters: H W pixels of the resized picture, C channels.
@@ -25,7 +25,7 @@ _OPEN_FILES = 64
 
 
 class BadSample(Exception):
-    """One sample cannot be read; `reason` is short and the same for all samples that fail alike."""
+    """A sample cannot be read; `reason` is short and the same for all samples with the same fault."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -34,11 +34,11 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One decoded sample; pictures are uint8 [H, W, C] in 0..255. What the shard does not hold is None.
+    """One decoded sample; pictures are uint8 [H, W, C] in 0..255. Parts that the shard does not hold are None.
 
     Args:
         mask_HW: coverage of the true region.
-        objects_HW: 0 background, 1 the named thing, 2 and up the other things.
+        objects_HW: 0 background, 1 the named object, 2 and up the other objects.
         operation: empty unless truth is read.
         text: cached embeddings of both captions, float32 [2, D].
         latent: cached latent of the picture, float32 [C, h, w].
@@ -58,19 +58,19 @@ class Sample:
 
 
 class ShardReader:
-    """Reads samples by their number in the manifest's order. Each process keeps its own few open files.
+    """Reads samples by their number in the manifest's order. Each process keeps a few files of its own open.
 
     Args:
-        manifest: what is where.
+        manifest: of the shards.
         size: pictures are resized to this square.
-        truth: also read the operation, and the true region where the manifest has it.
+        truth: also read the operation, and the true region if the manifest has it.
         features: folder of cached features, or None.
     """
 
     def __init__(self, manifest: Manifest, size: int, truth: bool = False, features: str | None = None):
         self.manifest, self.size, self.truth = manifest, size, truth
         self._features: FeatureReader | None = None
-        if features is not None:  # a stored proposal was painted already: nobody asks for the source's latent
+        if features is not None:  # stored proposals need no latents of the sources
             kinds = ("text", "latents") if manifest.proposals is None else ("text",)
             self._features = FeatureReader(Path(features), kinds)
         self._ends = np.cumsum(manifest.sizes)
@@ -84,9 +84,9 @@ class ShardReader:
         """One sample.
 
         Raises:
-            BadSample: its picture or caption cannot be used; another sample may take its place.
-            ValueError: its shard is gone or has become shorter since it was indexed, or its cached features are of
-                other captions or another picture; the run must stop.
+            BadSample: its picture or caption cannot be used; another sample may replace it.
+            ValueError: its shard is missing or has become shorter since it was indexed, or its cached features belong
+                to other captions or another picture; the run must stop.
         """
         columns = self.manifest.columns
         stored = self.stored("picture", sample)
@@ -119,7 +119,7 @@ class ShardReader:
         )
 
     def _caption(self, sample: int) -> str:
-        """What the tar says that the picture shows."""
+        """The caption in the tar."""
         try:
             caption = self.stored("caption", sample).decode().strip()
         except UnicodeDecodeError:
@@ -133,13 +133,13 @@ class ShardReader:
             os.close(self._files.popitem()[1])
 
     def stored(self, part: str, sample: int) -> bytes:
-        """One part of PARTS of a sample as it lies in its file. Raises ValueError as `read`."""
+        """One part of PARTS of a sample, as the bytes in its file. Raises ValueError as `read`."""
         path = self.manifest.path(part, self.shard(sample))
         offset, length = (int(v) for v in self.manifest.columns[part][sample])
         try:
             data = os.pread(self._open(path), length, offset)
         except FileNotFoundError:
-            raise ValueError(f"{path}: missing shard; it was there when it was indexed: restore it") from None
+            raise ValueError(f"{path}: missing shard, which existed when it was indexed; restore it") from None
         if len(data) < length:
             raise ValueError(f"{path}: truncated since it was indexed; copy or pack it again")
         return data
@@ -155,12 +155,12 @@ class ShardReader:
 
 
 class BadSamples:
-    """Counts bad samples by (shard, reason) and stops the run when they are too many.
+    """Counts bad samples by (shard, reason) and stops the run if there are too many.
 
     Args:
-        limit: share of the samples of an epoch, `data.max_bad_fraction`, rounded up to whole samples: one bad sample
-            among a few hundred is no reason to stop, unless the limit is 0.
-        samples: of an epoch, on this rank.
+        limit: share of an epoch's samples that may be bad, `data.max_bad_fraction`, rounded up to whole samples: one
+            bad sample among a few hundred does not stop the run, unless the limit is 0.
+        samples: number of samples in an epoch, on this rank.
     """
 
     def __init__(self, limit: float, samples: int):
@@ -169,7 +169,7 @@ class BadSamples:
         self._this_epoch = 0
 
     def new_epoch(self) -> None:
-        """The limit is for each epoch; the counts go on."""
+        """Start a new epoch for the limit; `counts` continues."""
         self._this_epoch = 0
 
     def add(self, bad: list[tuple[str, str]]) -> None:
@@ -187,7 +187,7 @@ class BadSamples:
             )
 
     def report(self, most: int = 10) -> str:
-        """The commonest (shard, reason) pairs in one line, or "no bad samples"."""
+        """The most frequent (shard, reason) pairs in one line, or "no bad samples"."""
         lines = [f"{shard}.tar: {reason} x{count}" for (shard, reason), count in self.counts.most_common(most)]
         rest = len(self.counts) - len(lines)
         return "; ".join(lines + [f"and {rest} more"] * (rest > 0)) or "no bad samples"
@@ -203,7 +203,7 @@ def _picture(data: bytes, size: int) -> np.ndarray:
         raise BadSample("not a picture") from None
     except Image.DecompressionBombError:
         raise BadSample("picture too large") from None
-    except Exception as error:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+    except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ...
         raise BadSample("truncated picture" if "truncated" in str(error) else "damaged picture") from None
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)

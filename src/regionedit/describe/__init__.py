@@ -1,4 +1,4 @@
-"""Describers: captions for requests that bring none. To add one: a class, a line in `DESCRIBERS`."""
+"""Describers write captions for requests that have none. To add one: a class and a line in `DESCRIBERS`."""
 
 from __future__ import annotations
 

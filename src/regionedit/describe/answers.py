@@ -1,4 +1,4 @@
-"""Answers of language models, read strictly: one JSON object with the fields that were asked for, or none."""
+"""Strict parser for the answers of language models: one JSON object with exactly the requested fields, or an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
 class Answer(BaseModel):
-    """What a prompt asks for: exactly these fields, each one line of text."""
+    """The fields that a prompt requests: exactly these, each one line of text."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -48,7 +48,7 @@ Kind = TypeVar("Kind", bound=Answer)
 
 
 def read_answer(text: str, kind: type[Kind]) -> Kind:
-    """One answer; a code fence around it is all that is forgiven.
+    """Parse one answer; a code fence around it is the only deviation that is accepted.
 
     Raises:
         ValueError: no JSON object, other fields, empty or overlong text; one line that quotes the answer's beginning.
@@ -69,32 +69,32 @@ def read_answer(text: str, kind: type[Kind]) -> Kind:
 
 
 def ask(model: ChatModel, chats: Sequence[Chat], kind: type[Kind]) -> list[Kind | ValueError]:
-    """The answers to chats; what cannot be read is asked once more, and then given up.
+    """The answers to chats; a chat whose answer cannot be parsed is sent once more.
 
     Returns:
-        For each chat its answer, or what went wrong with it.
+        For each chat its answer, or an error.
     """
     outcomes: dict[int, Kind | ValueError] = {}
-    waiting = list(range(len(chats)))
+    open_chats = list(range(len(chats)))
     for again in (False, True):
-        unread = []
-        for place, text in zip(waiting, model.answer([chats[p] for p in waiting], again), strict=True):
-            if isinstance(text, ValueError):  # no answer at all: the model has its own way to try again
-                outcomes[place] = text
+        unparsed = []
+        for index, text in zip(open_chats, model.answer([chats[p] for p in open_chats], again), strict=True):
+            if isinstance(text, ValueError):  # no answer at all: the model has made its own attempts already
+                outcomes[index] = text
                 continue
             try:
-                outcomes[place] = read_answer(text, kind)
+                outcomes[index] = read_answer(text, kind)
             except ValueError as error:
-                wanted = ", ".join(kind.model_fields)
-                outcomes[place] = ValueError(f"describe: {model.identity['name']} gave no {wanted}: {error}")
-                unread.append(place)
-        waiting = unread
-        if not waiting:
+                fields = ", ".join(kind.model_fields)
+                outcomes[index] = ValueError(f"describe: {model.identity['name']} gave no {fields}: {error}")
+                unparsed.append(index)
+        open_chats = unparsed
+        if not open_chats:
             break
-    return [outcomes[place] for place in range(len(chats))]
+    return [outcomes[index] for index in range(len(chats))]
 
 
 def source_captions(model: ChatModel, pictures: Sequence[Image]) -> list[str | ValueError]:
-    """What a model that sees says each picture shows, or why there is no answer."""
+    """Source captions of pictures from a vision-language model, or for each an error."""
     answers = ask(model, [prompt("source_caption").chat(picture) for picture in pictures], SourceCaption)
     return [answer.source_caption if isinstance(answer, SourceCaption) else answer for answer in answers]

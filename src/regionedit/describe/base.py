@@ -1,6 +1,6 @@
-"""What every describer promises: captions of a picture before and after its instructions.
+"""The interface of every describer: captions of a picture before and after its instructions.
 
-A describer writes what the picture shows (t_o), and what it shall show (t_e). It sees pixels and instructions, never
+A describer writes what the picture shows (t_o) and what it should show (t_e). It sees pixels and instructions, never
 the truth of a case.
 """
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from regionedit.config import DescribeConfig
 
-    Asked = tuple[str, tuple[str, ...]]  # a picture's digest, and its instructions
+    Asked = tuple[str, tuple[str, ...]]  # digest of a picture, and its instructions
 
 
 class Describer(ABC):
     """Writes captions, once for each (picture, instructions).
 
     Attributes:
-        names_keywords: has a language model that `keyword` asks.
+        names_keywords: `keyword` can query a language model.
     """
 
     names_keywords: ClassVar[bool] = False
@@ -33,50 +33,52 @@ class Describer(ABC):
     def __init__(self):
         self._known: dict[Asked, Captions] = {}
 
-    @classmethod  # noqa: B027  most have nothing to refuse
+    @classmethod  # noqa: B027  most have nothing to check
     def check(cls, config: DescribeConfig) -> None:
         """Refuse a configuration that this describer cannot work with; loads nothing. Raises ValueError."""
 
     @classmethod
     def load(cls, config: DescribeConfig) -> Self:
-        """Make the describer ready. Raises ValueError: what the configuration lacks, and the way out."""
+        """Load the describer. Raises ValueError: something is missing in the configuration; the message says what to
+        do."""
         cls.check(config)
         return cls()
 
     def describe(self, pictures: Sequence[Image], instructions: Sequence[str | Sequence[str]]) -> list[Captions]:
-        """Captions of RGB pictures; remembered by the picture's content.
+        """Captions of RGB pictures, cached by the picture's content and the instructions.
 
         Args:
-            instructions: for each picture its instruction, or all of them in their order; the target caption tells the
-                picture after the last.
+            instructions: for each picture its instruction, or all of them in their order; the target caption describes
+                the picture after the last one.
 
         Raises:
-            ValueError: a picture or instruction that this describer cannot put into words, and what to do. What was
-                written for the others is remembered.
+            ValueError: this describer cannot caption a picture or understand an instruction; the message says what to
+                do. The captions of the others stay in the cache.
         """
-        several = [(texts,) if isinstance(texts, str) else tuple(texts) for texts in instructions]
-        asked = [(digest(picture), texts) for picture, texts in zip(pictures, several, strict=True)]
-        new = {key: place for place, key in enumerate(asked) if key not in self._known}
-        if new:
-            written = self._write(list(new), [pictures[place] for place in new.values()])
-            outcomes = dict(zip(new, written, strict=True))
-            self._known |= {key: told for key, told in outcomes.items() if isinstance(told, Captions)}
-            for told in outcomes.values():
-                if not isinstance(told, Captions):
-                    raise told
-        return [self._known[key] for key in asked]
+        instruction_lists = [(texts,) if isinstance(texts, str) else tuple(texts) for texts in instructions]
+        keys = [(digest(picture), texts) for picture, texts in zip(pictures, instruction_lists, strict=True)]
+        missing = {key: place for place, key in enumerate(keys) if key not in self._known}
+        if missing:
+            written = self._write(list(missing), [pictures[place] for place in missing.values()])
+            outcomes = dict(zip(missing, written, strict=True))
+            self._known |= {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Captions)}
+            for outcome in outcomes.values():
+                if not isinstance(outcome, Captions):
+                    raise outcome
+        return [self._known[key] for key in keys]
 
     @abstractmethod
     def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
-        """What each RGB picture shows (t_o), whatever will be asked of it; or why there are no words for it."""
+        """The source caption (t_o) of each RGB picture, independent of any instruction; or an error."""
 
     def keyword(self, instruction: str) -> str | None:
-        """The words of an instruction that name the thing it is about, by a language model.
+        """The words of an instruction that name its object, according to a language model.
 
-        Always words that stand in the instruction. None where there is no such model, or it names none.
+        They always occur in the instruction. None if there is no such model, or if it names no words of the
+        instruction.
         """
         return None
 
     @abstractmethod
     def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
-        """For each that was not asked before its captions, or why there are none."""
+        """For each picture and instructions that are not cached: captions, or an error."""

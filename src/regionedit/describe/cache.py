@@ -1,4 +1,4 @@
-"""What models said, on disk: one small JSON file for each answer, shared by all processes that name the folder."""
+"""Models' answers on disk: one small JSON file for each answer, shared by all processes that use the folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FOLDERS = 256
 
 
 class AnswerCache:
-    """Answers by what was asked and who was asked.
+    """Stores each answer under its question, which includes the model that was asked.
 
-    A file appears whole or not at all, and one that cannot be read counts as not there. The oldest make room for new
-    ones; files are spread evenly over 256 folders, and each keeps its share of the bound.
+    Files are written atomically, and a file that cannot be read counts as missing. The oldest answers are deleted to
+    make room for new ones. Files are spread evenly over 256 folders, each with an equal share of the limit.
 
     Args:
-        folder: made when it is first written to.
-        entries: how many answers are kept at most, rounded up to a multiple of 256.
+        folder: created by the first write.
+        entries: maximum number of answers, rounded up to a multiple of 256.
     """
 
     def __init__(self, folder: str | Path, entries: int):
@@ -27,25 +27,25 @@ class AnswerCache:
         self.each = -(-entries // FOLDERS)
 
     def get(self, asked: object) -> dict[str, str] | None:
-        """The answer to what was asked (plain values), or None."""
+        """The answer to a question (plain values), or None."""
         try:
             stored = json.loads(self._path(asked).read_bytes())
-            known = stored["asked"] == json.loads(json.dumps(asked)) and stored["answer"]
+            cached = stored["asked"] == json.loads(json.dumps(asked)) and stored["answer"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return known if isinstance(known, dict) and all(isinstance(v, str) for v in known.values()) else None
+        return cached if isinstance(cached, dict) and all(isinstance(v, str) for v in cached.values()) else None
 
     def put(self, asked: object, answer: dict[str, str]) -> None:
-        """Keep an answer. Raises OSError: no room, no permission; the message names the folder."""
+        """Store an answer. Raises OSError: no room, no permission; the message names the folder."""
         path = self._path(asked)
         write_atomic(path, json.dumps({"asked": asked, "answer": answer}, ensure_ascii=False, indent=1).encode())
         files = []
         for file in path.parent.iterdir():
             try:
                 files.append((file.stat().st_mtime_ns, file))
-            except FileNotFoundError:  # another process made room
+            except FileNotFoundError:  # another process deleted it
                 continue
-        for _, file in sorted(files)[: -self.each]:  # half-written ones of killed processes grow old as well
+        for _, file in sorted(files)[: -self.each]:  # half-written files of killed processes get old and go as well
             file.unlink(missing_ok=True)
 
     def _path(self, asked: object) -> Path:

@@ -1,4 +1,4 @@
-"""What is asked of a model that answers in words, and what every such model promises."""
+"""A question to a chat model, and the interface of every chat model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Chat:
     """One question.
 
     Args:
-        system: what the model is to do, and the form of its answer.
+        system: the task, and the form of the answer.
         user: the question itself.
-        picture: that it is about, RGB, or None.
+        picture: the picture that the question is about, RGB, or None.
     """
 
     system: str
@@ -32,22 +32,22 @@ class ChatModel(ABC):
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Plain values that tell this model from any other that could answer differently."""
+        """Plain values that distinguish this model from any other that could answer differently."""
 
     @abstractmethod
     def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
-        """An answer to each chat, or why there is none.
+        """An answer to each chat, or an error.
 
         Args:
-            again: the first answer was of no use: instead of the likeliest words others may be drawn, by a fixed seed.
+            again: the first answer could not be used: sample the answer with a fixed seed instead of greedy decoding.
         """
 
 
 def messages(chat: Chat, picture: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A chat in the form that chat templates and endpoints share.
+    """A chat in the message format of chat templates and endpoints.
 
     Args:
-        picture: the content part that stands for the chat's picture, in the reader's own form.
+        picture: the content part with the chat's picture, in the format of the model or server.
     """
     question: str | list = chat.user
     if picture is not None:

@@ -1,7 +1,7 @@
-"""A chat model behind an OpenAI-compatible HTTP endpoint, asked by aiohttp.
+"""A chat model behind an OpenAI-compatible HTTP endpoint, queried with aiohttp.
 
-What a busy or restarting server answers (429, 5xx, nothing at all) is tried again after growing waits; what will not
-change by waiting (a wrong key, an unknown model) is told at once.
+If the server is busy or restarting (429, 5xx, no answer at all), the question is sent again after growing waits; errors
+that waiting does not fix (a wrong key, an unknown model) are raised at once.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
     from regionedit.config import DescribeConfig
 
-PASSING = frozenset({408, 429, 500, 502, 503, 504})  # statuses that may be gone after a while
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before trying again; doubled each time
+PASSING = frozenset({408, 429, 500, 502, 503, 504})  # statuses that may change after a while
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the next attempt; doubled each time
 LARGEST_REPLY = 1_000_000  # bytes
-TEMPERATURE, SEED = 0.7, 0  # of a second question after an answer of no use
+TEMPERATURE, SEED = 0.7, 0  # for the second attempt after an answer that cannot be used
 
 
 class ChatEndpoint(ChatModel):
-    """Asks `POST {address}/chat/completions`.
+    """Sends questions to `POST {address}/chat/completions`.
 
     Args:
-        address: up to /v1.
-        model: the name the server knows it by.
+        address: address of the server up to /v1.
+        model: the server's name for the model.
         key: sent as a bearer token, or None.
-        max_tokens: of one answer.
-        picture_size: longer side of a picture as it is sent, in pixels; it travels as a PNG data URL.
-        concurrency: questions that wait for their answers at one time.
+        max_tokens: maximum length of one answer.
+        picture_size: longer side of the picture that is sent, in pixels; it is sent as a PNG data URL.
+        concurrency: maximum number of questions that wait for their answers at the same time.
         timeout: seconds for one attempt.
-        attempts: how often a question is put before it is given up.
+        attempts: how often a question is sent before it fails.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ChatEndpoint(ChatModel):
         }
 
     def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
-        with ThreadPoolExecutor(1) as thread:  # a thread of its own: the caller may live in an event loop
+        with ThreadPoolExecutor(1) as thread:  # a separate thread: the caller may run in an event loop
             return thread.submit(lambda: asyncio.run(self._answer_all(chats, again))).result()
 
     async def _answer_all(self, chats: Sequence[Chat], again: bool) -> list[str | ValueError]:
@@ -106,15 +106,15 @@ class ChatEndpoint(ChatModel):
             return await asyncio.gather(*map(one, chats))
 
     def _body(self, chat: Chat, again: bool) -> dict[str, Any]:
-        shown = None
+        image_part = None
         if chat.picture is not None:
             data = base64.b64encode(png(smaller(chat.picture, self.picture_size))).decode()
-            shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-        drawing = {"temperature": TEMPERATURE, "seed": SEED} if again else {"temperature": 0}
-        return {"model": self.model, "messages": messages(chat, shown), "max_tokens": self.max_tokens} | drawing
+            image_part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+        sampling = {"temperature": TEMPERATURE, "seed": SEED} if again else {"temperature": 0}
+        return {"model": self.model, "messages": messages(chat, image_part), "max_tokens": self.max_tokens} | sampling
 
     async def _answer(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> str:
-        """One question, put again as long as what is wrong may pass. Raises ValueError: given up, and why."""
+        """Send one question, again while the error may be temporary. Raises ValueError: the last error."""
         import aiohttp
 
         reason = ""
@@ -130,7 +130,7 @@ class ChatEndpoint(ChatModel):
                     reason = f"status {response.status}: {_beginning(reply)}"
                     if response.status not in PASSING:
                         raise ValueError(f"describe.endpoint: {self.address}: {reason}")
-                    wait = max(wait, _asked_to_wait(response.headers.get("Retry-After", "")))
+                    wait = max(wait, _retry_after(response.headers.get("Retry-After", "")))
             except TimeoutError:
                 reason = f"no answer within {self.timeout:g} s"
             except aiohttp.ClientError as error:
@@ -141,7 +141,7 @@ class ChatEndpoint(ChatModel):
 
 
 def _content(reply: bytes) -> str:
-    """The text of a chat completion. What is no chat completion is read as an empty answer, which is asked again."""
+    """The text of a chat completion. Anything else is read as an empty answer, and `ask` sends the question again."""
     try:
         content = json.loads(reply)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
@@ -149,8 +149,8 @@ def _content(reply: bytes) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _asked_to_wait(header: str) -> float:
-    """Seconds of a Retry-After header; its other form, a date, is not followed."""
+def _retry_after(header: str) -> float:
+    """Seconds of a Retry-After header; its other form, a date, is ignored."""
     return min(float(header), LONGEST_WAIT) if header.isdecimal() else 0.0
 
 

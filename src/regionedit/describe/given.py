@@ -1,4 +1,4 @@
-"""No describer at all: requests bring their captions."""
+"""No describer: every request has to bring its captions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Given(Describer):
 
         others = ", ".join(name for name in DESCRIBERS if name != "given")
         lacking = ValueError(
-            "captions: the request brings none and describe.name is `given`; pass --target_caption (and "
+            "captions: the request has none and describe.name is `given`; pass --target_caption (and "
             f"--source_caption for clip_similarity), or --describe.name {others}"
         )
         return [lacking] * count

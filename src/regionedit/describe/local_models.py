@@ -1,6 +1,6 @@
-"""Chat models in this process, by transformers: language models, and those that see pictures as well.
+"""Chat models in this process, run by transformers: language models and vision-language models.
 
-Answers are the likeliest words (greedy); those of a second try are drawn with a fixed seed.
+Answers are decoded greedily; those of a second attempt are sampled with a fixed seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regionedit.provenance import identify
 if TYPE_CHECKING:
     from regionedit.config import DescribeConfig
 
-TEMPERATURE, SEED = 0.7, 0  # of a second try
+TEMPERATURE, SEED = 0.7, 0  # of a second attempt
 
 
 class LanguageModel(ChatModel):
@@ -27,7 +27,7 @@ class LanguageModel(ChatModel):
     Args:
         model, tokenizer: loaded.
         name, revision: what they were loaded from.
-        max_tokens: of one answer.
+        max_tokens: maximum length of one answer.
     """
 
     def __init__(self, model, tokenizer, name: str, revision: str | None, max_tokens: int):
@@ -38,7 +38,7 @@ class LanguageModel(ChatModel):
 
     @classmethod
     def load(cls, config: DescribeConfig) -> Self:
-        """Read `describe.language`. Raises ValueError: no such weights, or no chat template."""
+        """Load `describe.language`. Raises ValueError: no such weights, or no chat template."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         name, revision = config.language, config.language_revision
@@ -74,8 +74,8 @@ class VisionLanguageModel(ChatModel):
     Args:
         model, processor: loaded.
         name, revision: what they were loaded from.
-        max_tokens: of one answer.
-        picture_size: longer side of a picture as the model is shown it, in pixels.
+        max_tokens: maximum length of one answer.
+        picture_size: longer side of the picture that the model gets, in pixels.
     """
 
     def __init__(self, model, processor, name: str, revision: str | None, max_tokens: int, picture_size: int):
@@ -91,7 +91,7 @@ class VisionLanguageModel(ChatModel):
 
     @classmethod
     def load(cls, config: DescribeConfig) -> Self:
-        """Read `describe.vision`. Raises ValueError: no such weights."""
+        """Load `describe.vision`. Raises ValueError: no such weights."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         name, revision = config.vision, config.vision_revision
@@ -114,23 +114,23 @@ class VisionLanguageModel(ChatModel):
         return [self._answer(chat, again) for chat in chats]
 
     def _answer(self, chat: Chat, again: bool) -> str:
-        shown = None
+        image_part = None
         if chat.picture is not None:
-            shown = {"type": "image", "image": smaller(chat.picture, self.picture_size)}
+            image_part = {"type": "image", "image": smaller(chat.picture, self.picture_size)}
         inputs = self.processor.apply_chat_template(
-            _in_parts(messages(chat, shown)),
+            _in_parts(messages(chat, image_part)),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         )
-        inputs = inputs.to(self.model.dtype)  # of the pixels; token ids stay whole numbers
+        inputs = inputs.to(self.model.dtype)  # converts the pixels; token ids stay integers
         return _generate(self.model, inputs, self.processor.tokenizer, self.max_tokens, again)[0]
 
 
-def _in_parts(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages whose every content is a list of parts, as templates of vision-language models read them."""
-    parts = {m["role"]: m["content"] for m in told}
+def _in_parts(chat_messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose every content is a list of parts, as chat templates of vision-language models expect them."""
+    parts = {m["role"]: m["content"] for m in chat_messages}
     return [
         {"role": role, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
         for role, content in parts.items()
@@ -139,7 +139,7 @@ def _in_parts(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def _generate(model, inputs, tokenizer, max_tokens: int, again: bool) -> list[str]:
-    """What the model says after each of the inputs, whose ends stand in one column."""
+    """The model's continuation of each input; the inputs are padded on the left."""
     inputs = inputs.to(model.device)
     options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if again:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Microworld(Describer):
-    """Reads a microworld picture's pixels and carries out on what it read one instruction after another, in words."""
+    """Reads the scene from a microworld picture's pixels, applies the instructions to it one after another, and writes
+    both captions."""
 
     def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         return [caption(picture) for picture in pictures]
@@ -29,8 +30,8 @@ class Microworld(Describer):
         written: list[Captions | ValueError] = []
         for (_, texts), picture in zip(asked, pictures, strict=True):
             try:
-                meant = [commands.parse(text) for text in texts]
-                written.append(Captions(*commands.captions_of(read(picture), *meant, believe=True)))
+                edits = [commands.parse(text) for text in texts]
+                written.append(Captions(*commands.captions_of(read(picture), *edits, believe=True)))
             except ValueError as error:
                 written.append(error)
         return written
@@ -45,7 +46,7 @@ def read(picture: Image) -> Scene:
 
 
 def caption(picture: Image) -> str:
-    """What a picture shows, whatever will be asked of it."""
+    """The source caption of a picture, independent of any instruction."""
     from regionedit.microworld.grammar import CaptionStyle, caption_in_style
 
     return caption_in_style(read(picture), CaptionStyle())

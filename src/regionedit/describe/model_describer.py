@@ -1,4 +1,4 @@
-"""A describer that asks models in words: what it was told once is kept in memory and, if wanted, on disk."""
+"""A describer that queries language models and keeps their answers in memory and, if configured, on disk."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class ModelDescriber(Describer):
-    """Asks models, each question once.
+    """Queries models, once for each question.
 
     Args:
         language: answers questions about texts.
-        identity: plain values that tell who is asked what: models and prompts.
-        cache: where answers outlive the process, or None.
+        identity: plain values that identify the models and prompts.
+        cache: keeps answers on disk for later processes, or None.
     """
 
     names_keywords = True
@@ -44,38 +44,38 @@ class ModelDescriber(Describer):
 
     @abstractmethod
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
-        """Captions from the models, or for each picture why there are none."""
+        """Captions from the models, or for each picture an error."""
 
     @abstractmethod
     def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:
-        """What the pictures show, from the models, or for each picture why there are no words."""
+        """Source captions from the models, or for each picture an error."""
 
     def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         keys = [["source", digest(picture), self.identity] for picture in pictures]
-        known = [self.cache.get(key) if self.cache else None for key in keys]
-        told: list[str | ValueError | None] = [words and words.get("source") for words in known]
-        new = [place for place, words in enumerate(told) if words is None]
-        for place, words in zip(new, self._sources([pictures[place] for place in new]), strict=True):
-            told[place] = words
-            if self.cache and isinstance(words, str):
-                self.cache.put(keys[place], {"source": words})
-        return told
+        cached = [self.cache.get(key) if self.cache else None for key in keys]
+        captions: list[str | ValueError | None] = [caption and caption.get("source") for caption in cached]
+        missing = [index for index, caption in enumerate(captions) if caption is None]
+        for index, caption in zip(missing, self._sources([pictures[index] for index in missing]), strict=True):
+            captions[index] = caption
+            if self.cache and isinstance(caption, str):
+                self.cache.put(keys[index], {"source": caption})
+        return captions
 
     def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
         keys = [[*key, self.identity] for key in asked]
-        written: list[Captions | ValueError | None] = [self._remembered(key) for key in keys]
-        new = [place for place, told in enumerate(written) if told is None]
-        if new:
-            answers = self._ask([pictures[place] for place in new], [asked[place][1] for place in new])
-            for place, told in zip(new, answers, strict=True):
-                written[place] = told
-                if self.cache and isinstance(told, Captions):
-                    self.cache.put(keys[place], asdict(told))
+        written: list[Captions | ValueError | None] = [self._cached(key) for key in keys]
+        missing = [index for index, captions in enumerate(written) if captions is None]
+        if missing:
+            answers = self._ask([pictures[index] for index in missing], [asked[index][1] for index in missing])
+            for index, captions in zip(missing, answers, strict=True):
+                written[index] = captions
+                if self.cache and isinstance(captions, Captions):
+                    self.cache.put(keys[index], asdict(captions))
         return written
 
-    def _remembered(self, key: list) -> Captions | None:
-        known = self.cache.get(key) if self.cache else None
-        return Captions(**known) if known and set(known) == {"source", "target"} else None
+    def _cached(self, key: list) -> Captions | None:
+        stored = self.cache.get(key) if self.cache else None
+        return Captions(**stored) if stored and set(stored) == {"source", "target"} else None
 
     def keyword(self, instruction: str) -> str | None:
         if instruction not in self._keywords:

@@ -1,4 +1,4 @@
-"""Which words an edit needs beside its request, and who writes them: what is given is never asked for."""
+"""Which captions and keywords an edit needs, and how missing ones are written; given ones are never computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Needs:
     Args:
         source: the caption of the picture as it is.
         target: the caption of the edited picture.
-        keywords: the word of each instruction that names the thing, and a language model is there to find it.
+        keywords: the word of each instruction that names the object, if a language model can find it.
     """
 
     source: bool = False
@@ -35,29 +35,30 @@ class Needs:
         return self.keywords and any(instruction.keyword is None for instruction in request.instructions)
 
     def met(self, request: EditRequest) -> bool:
-        """Nothing has to be asked."""
+        """Whether the request gives everything that is needed."""
         return not self.lacks_captions(request) and not self.lacks_keywords(request)
 
     def captions(
         self, requests: Sequence[EditRequest], describer: Callable[[], Describer]
     ) -> list[tuple[Captions | None, bool]]:
-        """For each request its captions, if it gives or needs any, and whether some of them were described.
+        """For each request its captions, if it gives or needs any, and whether the describer wrote some of them.
 
         Raises:
-            ValueError: one that cannot be described.
+            ValueError: a request that the describer cannot caption.
         """
         captions = [request.captions for request in requests]
-        missing = [place for place, request in enumerate(requests) if self.lacks_captions(request)]
+        missing = [index for index, request in enumerate(requests) if self.lacks_captions(request)]
         if missing:
-            texts = [tuple(i.text for i in requests[place].instructions) for place in missing]
-            told = describer().describe([requests[place].image for place in missing], texts)
-            for place, made in zip(missing, told, strict=True):
-                given = captions[place] or Captions("", "")
-                captions[place] = Captions(given.source or made.source, given.target or made.target)
-        return [(caption, place in missing) for place, caption in enumerate(captions)]
+            texts = [tuple(i.text for i in requests[index].instructions) for index in missing]
+            described = describer().describe([requests[index].image for index in missing], texts)
+            for index, made in zip(missing, described, strict=True):
+                given = captions[index] or Captions("", "")
+                captions[index] = Captions(given.source or made.source, given.target or made.target)
+        return [(caption, index in missing) for index, caption in enumerate(captions)]
 
     def worded(self, request: EditRequest, describer: Callable[[], Describer]) -> EditRequest:
-        """The request with the keywords that the language model names; the others stay to be found by the rule."""
+        """The request with the keywords that the language model names; the rule of `keywords` finds the others
+        later."""
         if not self.lacks_keywords(request):
             return request
         named = [

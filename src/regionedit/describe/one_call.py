@@ -1,4 +1,4 @@
-"""Both captions from one question to one model that sees the picture: half the memory of two models."""
+"""Both captions from one call of one vision-language model, which needs half the memory of two models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OneCall(ModelDescriber):
 
     Args:
         model: sees the picture and reads the instructions.
-        cache: where answers outlive the process, or None.
+        cache: keeps answers on disk for later processes, or None.
     """
 
     def __init__(self, model: ChatModel, cache: AnswerCache | None = None):
@@ -50,7 +50,7 @@ class Vlm(OneCall):
     def check(cls, config: DescribeConfig) -> None:
         if config.vision == PIXELS:
             raise ValueError(
-                "describe.vision: `vlm` asks a vision-language model; name one, for example "
+                "describe.vision: `vlm` needs a vision-language model; name one, for example "
                 "Qwen/Qwen2.5-VL-7B-Instruct, or use --describe.name microworld"
             )
 
@@ -72,7 +72,7 @@ class Endpoint(OneCall):
                 f"describe.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
             )
         if not config.endpoint_model:
-            raise ValueError("describe.endpoint_model: say which of the endpoint's models to ask")
+            raise ValueError("describe.endpoint_model: empty; name one of the endpoint's models")
         if config.api_key_variable and not os.environ.get(config.api_key_variable):
             raise ValueError(f"describe.api_key_variable: the environment has no {config.api_key_variable}; export it")
 

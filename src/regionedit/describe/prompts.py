@@ -1,4 +1,4 @@
-"""What models are asked, in the text files of prompts/; a prompt's version is its hash."""
+"""The prompts for models, in the text files of prompts/; a prompt's version is its hash."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JOINED = "; "  # between several instructions
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question with places to fill in.
+    """A question with placeholders.
 
     Args:
         system: what the model is to do.
-        user: the question; `$caption` and `$instruction` are filled in.
-        sha256: of the file.
+        user: the question; `$caption` and `$instruction` are placeholders.
+        sha256: hash of the file.
     """
 
     system: str
@@ -34,13 +34,13 @@ class Prompt:
     sha256: str
 
     def chat(self, picture: Image | None = None, **words: str) -> Chat:
-        """The question about these words; what stands in them is never filled in itself."""
+        """The question with `words` filled in; placeholders inside the words themselves are not expanded."""
         return Chat(self.system, Template(self.user).substitute(words), picture)
 
 
 @functools.cache
 def prompt(name: str) -> Prompt:
-    """The prompt `name`.txt: above a line `---` what the model is to do, below it the question."""
+    """The prompt `name`.txt: the system text above a line `---`, the question below it."""
     text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
     system, user = text.rstrip("\n").split(BETWEEN)
     return Prompt(system, user, hashlib.sha256(text.encode()).hexdigest())

@@ -1,4 +1,4 @@
-"""The paper's describer: a vision-language model tells what the picture shows, a language model what it shall show."""
+"""The paper's describer: a vision-language model writes the source caption, a language model the target caption."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from regionedit.describe.cache import AnswerCache
     from regionedit.describe.chat import ChatModel
 
-PIXELS = "microworld"  # the name of a vision model that is none: a microworld picture is read from its pixels
+PIXELS = "microworld"  # value of describe.vision without a model: captions are read from a microworld picture's pixels
 
 
 class TwoStage(ModelDescriber):
-    """t_o = MLLM(X), t_e = LLM(t_o, instruction); several instructions are put to the language model as one question.
+    """t_o = MLLM(X), t_e = LLM(t_o, instruction); several instructions make one question to the language model.
 
     Args:
-        vision: tells what a picture shows; None reads a microworld picture's pixels.
+        vision: writes the source caption; None reads it from a microworld picture's pixels.
         language: writes the target caption.
-        cache: where answers outlive the process, or None.
+        cache: keeps answers on disk for later processes, or None.
     """
 
     def __init__(self, vision: ChatModel | None, language: ChatModel, cache: AnswerCache | None = None):
@@ -46,12 +46,12 @@ class TwoStage(ModelDescriber):
 
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
         outcomes: list[Captions | ValueError | str] = self._sources(pictures)
-        seen = [place for place, told in enumerate(outcomes) if isinstance(told, str)]
+        captioned = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, str)]
         question = prompt("target_caption")
-        chats = [question.chat(caption=outcomes[p], instruction=JOINED.join(instructions[p])) for p in seen]
-        for place, answer in zip(seen, ask(self.language, chats, TargetCaption), strict=True):
-            told = isinstance(answer, TargetCaption)
-            outcomes[place] = Captions(outcomes[place], answer.target_caption) if told else answer
+        chats = [question.chat(caption=outcomes[p], instruction=JOINED.join(instructions[p])) for p in captioned]
+        for index, answer in zip(captioned, ask(self.language, chats, TargetCaption), strict=True):
+            answered = isinstance(answer, TargetCaption)
+            outcomes[index] = Captions(outcomes[index], answer.target_caption) if answered else answer
         return outcomes
 
     def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:

@@ -1,7 +1,8 @@
-"""Evaluation: the edit road run over a benchmark, then scores of the saved pictures.
+"""Evaluation: edits every case of a benchmark, then scores the saved pictures.
 
-To add a benchmark or a metric, write it and add one line here. The reference is part of a metric's name: `l1` is
-against the target picture, `l1_source` against the source, so that two protocols never share a column by accident.
+To add a metric, write it and add one line to `METRICS`; for a benchmark, add one line to `BENCHMARKS` in
+benchmarks/__init__.py. A metric's name includes its reference: `l1` compares with the target picture, `l1_source` with
+the source, so that two protocols never share a column by accident.
 """
 
 from __future__ import annotations

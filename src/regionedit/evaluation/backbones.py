@@ -1,6 +1,6 @@
-"""The frozen networks that only metrics use, by the field of EvaluateConfig that names them.
+"""The frozen networks of the metrics, by the field of EvaluateConfig that names them.
 
-They run on the configured device in float32. A run loads each of them once.
+They run in float32 on the configured device. A run loads each of them once.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def load_backbone(field: Field, name: str, device: str = "cpu") -> Backbone:
 
     Args:
         field: judge, dino, dinov2, pick_score, structure or lpips.
-        name: what the field holds: for the judge `local-dir:FOLDER`, `hf-hub:OWNER/NAME` or `ARCHITECTURE,TAG` of
-            open_clip (`ViT-B-32,openai`); for pick_score `model` or `model,processor`; for lpips alex, vgg or squeeze;
-            otherwise a folder or hub name in transformers' layout.
+        name: the field's value. For judge (the CLIP of the metrics): `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or
+            `ARCHITECTURE,TAG` of open_clip (`ViT-B-32,openai`). For pick_score: `model` or `model,processor`. For
+            lpips: alex, vgg or squeeze. Otherwise a folder or hub name in transformers' layout.
         device: cpu, cuda, cuda:1, mps or auto.
 
     Raises:
-        ValueError: it cannot be loaded, or the device is not there; one line that names the field.
+        ValueError: the network cannot be loaded, or the device is missing; one line that names the field.
     """
-    place = pick_device(device)
+    torch_device = pick_device(device)
     try:
-        return _LOADERS[field](name, place)
+        return _LOADERS[field](name, torch_device)
     except (OSError, ValueError) as error:
         raise ValueError(f"{field}: {name} cannot be loaded: {' '.join(str(error).split())}") from None
 
 
-def _judge(name: str, device: torch.device) -> Clip:
+def _clip(name: str, device: torch.device) -> Clip:
     if ":" not in name and "," not in name:
         raise ValueError(f"an architecture needs its weights' tag, such as {name},openai")
     return Clip(FrozenCLIP.load(*name.split(",", 1)).to(device))
@@ -52,7 +52,7 @@ def _judge(name: str, device: torch.device) -> Clip:
 def _dino(name: str, device: torch.device) -> ClassToken:
     model = _vit(name, device)
     size = model.config.image_size
-    # DINO's protocol is defined at its 224 px; a ViT of another size, such as the microworld's, has only its own rule.
+    # DINO's protocol is defined at 224 px; a ViT of another size, such as the microworld's, uses its own preprocessing.
     preprocess = dino_preprocess() if size in (DINO_SIZE, (DINO_SIZE, DINO_SIZE)) else own_preprocess(_processor(name))
     return ClassToken(model, preprocess)
 
@@ -99,23 +99,23 @@ def _vit(name: str, device: torch.device) -> torch.nn.Module:
 
 def _pretrained(from_pretrained: Callable, name: str, device: torch.device) -> torch.nn.Module:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise ValueError("no such folder")  # the hub's client would call it a badly spelt name
-    model, read = from_pretrained(name, output_loading_info=True, dtype=torch.float32)
-    if read["missing_keys"]:
-        # transformers would go on with random numbers in their place.
-        raise ValueError(f"its weights lack {min(read['missing_keys'])}")
+        raise ValueError("no such folder")  # the hub's client would complain about an invalid name instead
+    model, report = from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+    if report["missing_keys"]:
+        # transformers would continue with random weights in their place.
+        raise ValueError(f"its weights lack {min(report['missing_keys'])}")
     return model.to(device)
 
 
 def _processor(name: str):
     from transformers import AutoImageProcessor
 
-    # transformers 5 resizes tensors unless told otherwise.
+    # By default transformers 5 resizes tensors.
     return AutoImageProcessor.from_pretrained(name, backend="pil")
 
 
 _LOADERS: dict[Field, Callable[[str, torch.device], Backbone]] = {
-    "judge": _judge,
+    "judge": _clip,
     "dino": _dino,
     "dinov2": _dinov2,
     "pick_score": _pick_score,

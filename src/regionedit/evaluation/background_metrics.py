@@ -1,10 +1,10 @@
-"""What happened outside the human mask: PSNR, SSIM, LPIPS and MSE against the source, each in two variants, and the
+"""How much changed outside the human mask: PSNR, SSIM, LPIPS and MSE against the source, each in two variants, and the
 structure distance of the whole picture.
 
-`*_pie` is PIE-Bench's (PnPInversion, evaluation/evaluate.py): both pictures are black inside the mask, which has a
-frame of one pixel, and the mean goes over the whole frame; the equal black part flatters, the more the larger the mask.
-The variant without a suffix goes over the pixels outside the mask alone, without a frame, and nothing that happened
-inside changes it. A mask that leaves no background has no value.
+`*_pie` is PIE-Bench's variant (PnPInversion, evaluation/evaluate.py): a frame of one pixel at the picture's border is
+added to the mask, both pictures are made black inside it, and the mean is over the whole picture. The equal black part
+improves the score, the more the larger the mask. The variant without a suffix averages only over the pixels outside the
+mask, without the frame, and does not depend on the pixels inside. If the mask leaves no background, there is no value.
 
 Pictures are [3, H, W] float32 in [0, 1], the edited one at the source's size.
 """
@@ -21,14 +21,14 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from regionedit.evaluation.metrics import NAN, BackboneMetric, CaseMetric, edited_pixels, pixels
 from regionedit.evaluation.outcomes import Outcome
 
-SSIM_SMALLEST = 6  # pixels a side: the 11-pixel window is reflected at the border
+SSIM_SMALLEST = 6  # smallest side in pixels: the padding of the 11-pixel window reflects the picture at its border
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of values in [0, 1], of any shape.
 
-    Equal values count as if one of them differed by one of 255 levels, the smallest difference that 8-bit pictures can
-    have: torchmetrics' infinity would be the mean of every table with one untouched background.
+    Equal inputs score as if one value differed by one of 255 levels, the smallest difference of 8-bit pictures.
+    torchmetrics gives infinity, and a single unchanged background would then make the mean of a table infinite.
     """
     largest = 20 * math.log10(255) + 10 * math.log10(a.numel())
     return min(float(peak_signal_noise_ratio(a, b, data_range=1.0)), largest)
@@ -37,7 +37,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 def ssim_map(a_CHW: Tensor, b_CHW: Tensor) -> Tensor:
     """[H, W] structural similarity (Gaussian window of 11 pixels, sigma 1.5), mean over the channels.
 
-    Its mean is torchmetrics' SSIM; earlier versions left the outermost 5 pixels out.
+    Its mean is the SSIM of torchmetrics, whose earlier versions left the outermost 5 pixels out.
     """
     if min(a_CHW.shape[1:]) < SSIM_SMALLEST:
         return torch.full(a_CHW.shape[1:], NAN)
@@ -62,15 +62,15 @@ class Background(CaseMetric):
         edited, source = _pictures(outcome)
         if self.pie:
             return self.whole(edited * keep_HW, source * keep_HW)
-        # A window or a receptive field at the mask's edge reaches inside: there both pictures are the source.
+        # Windows and receptive fields at the mask's edge reach inside, so both pictures show the source there.
         return self.kept(torch.where(keep_HW, edited, source), source, keep_HW)
 
     def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        """The comparison of two whole pictures."""
+        """Compare two whole pictures."""
         raise NotImplementedError
 
     def kept(self, a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor) -> float:
-        """The comparison of the kept pixels of two pictures."""
+        """Compare the kept pixels of two pictures."""
         return self.whole(a_CHW[:, keep_HW], b_CHW[:, keep_HW])
 
 
@@ -109,7 +109,7 @@ class BackgroundMSEPie(BackgroundMSE):
 
 
 class BackgroundSSIM(Background):
-    """Structural similarity, at most 1, mean of its map over the pixels outside the mask; tables may show it x 100."""
+    """Structural similarity, at most 1, mean over the pixels outside the mask; tables may show it times 100."""
 
     title = "bg. SSIM"
     higher_is_better = True
@@ -131,8 +131,8 @@ class BackgroundSSIMPie(BackgroundSSIM):
 class BackgroundLPIPS(Background, BackboneMetric):
     """LPIPS, at least 0, mean of its map over the pixels outside the mask; tables often show it times 10^3.
 
-    Approximate: the map is made of coarse layers scaled up, and near the mask's edge a layer also sees the masked part,
-    where both pictures are the source, which pulls the value down.
+    The value is approximate: the map is upsampled from coarse layers. Near the mask's edge a layer also sees the
+    inside, where both pictures show the source, which lowers the value.
     """
 
     title = "bg. LPIPS"
@@ -147,14 +147,14 @@ class BackgroundLPIPS(Background, BackboneMetric):
 
 
 class BackgroundLPIPSPie(BackgroundLPIPS):
-    """LPIPS, at least 0, PIE-Bench's variant (there with the network squeeze)."""
+    """LPIPS, at least 0, PIE-Bench's variant (it uses the network squeeze)."""
 
     title = "bg. LPIPS PIE"
     pie = True
 
 
 class StructureDistance(BackboneMetric):
-    """PIE-Bench's structure distance of the edited picture from the source, whole pictures; see `Structure`.
+    """PIE-Bench's structure distance between edited and source picture, whole pictures; see `Structure`.
 
     At least 0; tables usually show it times 10^3.
     """

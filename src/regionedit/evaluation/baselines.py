@@ -1,7 +1,7 @@
-"""Honest rivals of a mask source, scored on the same cases: regions that look at nothing, CLIP alone, and the truth.
+"""Baselines of a mask source, scored on the same cases: fixed regions, CLIP, DiffEdit, a click, and the true region.
 
-Each is a mask source and a way to turn a case into a request. Only `truth` and `click`, which points at the true
-thing, read the truth, and say so in their names.
+Each one is a mask source and a function from a case to its request. Only `truth`, and `click`, which clicks the true
+object, read the truth; their titles say so.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from regionedit.mask_sources.prompts import deepest
 from regionedit.masks import downsample
 from regionedit.records import Captions, EditCase, EditRequest
 
-UNSIZED = 512  # side of validation pictures where the generator keeps every size
+UNSIZED = 512  # side of validation pictures if the generator accepts every size
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A rival.
+    """A baseline.
 
     Args:
         mask_source: key of MASK_SOURCES.
-        request: the case as this rival gets it.
-        title: in tables.
-        tuned: its threshold is the best one on validation shards, so that it is not judged by a poor choice of ours.
+        request: case -> the request that the mask source gets.
+        title: name in tables.
+        tuned: use the threshold that is best on validation shards, so that a poor choice of ours does not hurt it.
     """
 
     mask_source: str
@@ -45,12 +45,12 @@ class Baseline:
 
 
 def as_it_is(case: EditCase) -> EditRequest:
-    """The case's own request."""
+    """The request of the case, unchanged."""
     return case.request
 
 
 def with_chance_box(case: EditCase) -> EditRequest:
-    """A square with a ninth of the picture's area at a random place, the same every time."""
+    """A drawn box of a ninth of the picture's area at a random place, which is fixed for each case."""
     width, height = case.request.image.size
     side_x, side_y = max(1, width // 3), max(1, height // 3)
     rng = np.random.default_rng(noise_seed(0, "chance", case.id))
@@ -59,19 +59,21 @@ def with_chance_box(case: EditCase) -> EditRequest:
 
 
 def with_truth(case: EditCase) -> EditRequest:
-    """Every pixel that the true region touches."""
+    """A drawn mask of every pixel that the true region touches."""
     return replace(case.request, mask=case.truth_mask.convert("L").point(lambda value: 255 if value else 0))
 
 
 def with_click(case: EditCase) -> EditRequest:
-    """A click where a person would click: on the true thing, as far from its rim as can be; where nothing is there yet
-    (add) or all around is meant (background), in the middle of the true region."""
-    thing = case.thing_mask or case.truth_mask
-    return replace(case.request, click=(deepest(np.asarray(thing.convert("L")) > 127),))
+    """A click where a person would click: on the true object, as far from its outline as possible.
+
+    If the edit names no object (add, background), the click is in the middle of the true region.
+    """
+    mask = case.thing_mask or case.truth_mask
+    return replace(case.request, click=(deepest(np.asarray(mask.convert("L")) > 127),))
 
 
 def marked_by_truth(mask_source: str, case: EditCase, request: EditRequest) -> EditRequest:
-    """The request, for a mask source that reads what a person marks: with the mark that one who knows would make."""
+    """The request; for a mask source that reads marks, with the click or mask of a person who knows the truth."""
     reads = require_mask_source(mask_source).reads
     if not reads or request.marks or case.truth_mask is None:
         return request
@@ -79,7 +81,7 @@ def marked_by_truth(mask_source: str, case: EditCase, request: EditRequest) -> E
     return replace(request, click=marked.click, mask=marked.mask)
 
 
-IDENTITY = "identity"  # the source, not edited: what preservation alone scores
+IDENTITY = "identity"  # the unedited source: the scores of perfect preservation
 
 BASELINES: dict[str, Baseline] = {
     "chance": Baseline("drawn", with_chance_box, "random box"),
@@ -88,25 +90,25 @@ BASELINES: dict[str, Baseline] = {
     "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity", tuned=True),
     "difference": Baseline("difference", as_it_is, "difference (DiffEdit)", tuned=True),
     "box_search": Baseline("box_search", as_it_is, "best box by CLIP"),
-    "click": Baseline("sam", with_click, "SAM, a click on the true thing"),
+    "click": Baseline("sam", with_click, "SAM, a click on the true object"),
     "truth": Baseline("drawn", with_truth, "true region (oracle)"),
 }
 
 
 def require_baselines(names: Iterable[str]) -> None:
-    """Raises ValueError naming one that nobody knows, and those there are."""
+    """Raises ValueError for an unknown name; the message lists the known ones."""
     for name in names:
         if name != IDENTITY and name not in BASELINES:
             raise ValueError(f"baselines: no baseline {name!r}; there are: {', '.join((IDENTITY, *BASELINES))}")
 
 
 def unchanged(cases: Iterable[EditCase]) -> Iterator[Outcome]:
-    """Every source picture as it is, as if that were an edit."""
+    """Outcomes whose edited picture is the unchanged source."""
     return (Outcome(case, picture=case.request.image) for case in cases if case.scored)
 
 
 def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
-    """The true region as an oracle would give it: its cells on the grid, every pixel it touches in the mask."""
+    """Outcomes with the true region: on the grid its true cells, in the mask every pixel that it touches."""
     for case in (case for case in cases if case.scored):
         coverage = np.asarray(case.truth_mask.convert("L"), np.float32) / 255
         cells = (cell_means(coverage, grid) > TRUTH_CELL).astype(np.float32)
@@ -117,13 +119,13 @@ def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
 def best_validation_threshold(
     source: MaskSource, grid: int, config: EvaluateConfig, operations: Sequence[str]
 ) -> float:
-    """The threshold with the highest mean region IoU on the validation shards; the test cases are never looked at.
+    """The threshold with the highest mean region IoU on the validation shards; the test cases are not used.
 
     Raises:
-        ValueError: no validation shards with truth.
+        ValueError: `validation` is missing, or its shards have no truth.
     """
     if config.validation is None:
-        raise ValueError("validation: a baseline needs validation shards with truth to choose its threshold on")
+        raise ValueError("validation: missing; give shards with truth, on which a baseline chooses its threshold")
     manifest = Manifest.open(config.validation, truth=True)
     data = DataConfig(
         validation=config.validation,
@@ -136,14 +138,14 @@ def best_validation_threshold(
     curves = []
     for batch in ValidationLoader(manifest, data):
         if batch.truth_mask_B1HW is None:
-            raise ValueError(f"validation: {config.validation} has no truth beside its shards")
-        asked = zip(to_pictures(batch.images_BCHW), batch.instructions, batch.keys, strict=True)
-        requests = [EditRequest(picture, instruction, id=key) for picture, instruction, key in asked]
+            raise ValueError(f"validation: {config.validation} has no truth; give shards that were packed with truth")
+        samples = zip(to_pictures(batch.images_BCHW), batch.instructions, batch.keys, strict=True)
+        requests = [EditRequest(picture, instruction, id=key) for picture, instruction, key in samples]
         captions = [Captions(*both) for both in zip(batch.source_captions, batch.target_captions, strict=True)]
         region = source.find(batch.images_BCHW, requests, captions)
-        found_BN = downsample(region.probability_B1HW, grid) if region.patches_BN is None else region.patches_BN
+        region_BN = downsample(region.probability_B1HW, grid) if region.patches_BN is None else region.patches_BN
         truth_BN = downsample(batch.truth_mask_B1HW, grid) > TRUTH_CELL
-        for found_N, truth_N, operation in zip(found_BN, truth_BN, batch.operations, strict=True):
+        for region_N, truth_N, operation in zip(region_BN, truth_BN, batch.operations, strict=True):
             if operation in operations:
-                curves.append(iou_curve(found_N.numpy(), truth_N.numpy()))
+                curves.append(iou_curve(region_N.numpy(), truth_N.numpy()))
     return float(THRESHOLDS[int(torch.stack(curves).mean(0).argmax())])

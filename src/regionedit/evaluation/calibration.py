@@ -1,4 +1,4 @@
-"""Is the evaluation itself right? Known numbers to find again: a printed row, and a checksum that needs no editor."""
+"""Checks of the evaluation itself against known numbers: a published row, and a checksum that needs no editor."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from regionedit.records import EditCase
 CHECKSUMS = {1053: 0.28259, 535: 0.28554}
 CHECKSUM_BENCHMARKS = ("magicbrush", "magicbrush_multi_turn")
 CHECKSUM_JUDGE = "ViT-B-32,openai"
-# Arithmetic (half or single precision) moves the mean far less; other captions move it by .02.
+# Half or single precision changes the mean far less than this; other captions change it by .02.
 CHECKSUM_TOLERANCE = 0.002
 TOGETHER = 32
 
 
 class PictureAndTextEncoder(Protocol):
-    """What the judge CLIP offers."""
+    """The interface of the CLIP of the metrics."""
 
     def unit_pictures(self, pictures: list[Image.Image]) -> Tensor: ...
 
@@ -36,15 +36,15 @@ def check_expected(summary: dict, expected: Mapping[str, float], tolerance: floa
     """Compare an evaluation's means with known ones.
 
     Args:
-        summary: what summary.json holds.
+        summary: the content of summary.json.
         expected: metric -> mean.
-        tolerance: largest difference that counts as found again.
+        tolerance: largest difference that counts as reproduced.
 
     Returns:
-        A line for each metric: measured, expected, within or OUTSIDE and by how much.
+        A line for each metric: measured and expected mean, `within` or `OUTSIDE` the tolerance, the difference.
 
     Raises:
-        ValueError: `expected` names no metric.
+        ValueError: `expected` has a key that is not a metric.
     """
     lines = []
     for name, value in expected.items():
@@ -61,7 +61,7 @@ def check_expected(summary: dict, expected: Mapping[str, float], tolerance: floa
 
 
 def check_data(config: EvaluateConfig, cases: Iterable[EditCase]) -> list[str]:
-    """The checksum's verdict where one is known for this benchmark and judge, otherwise nothing.
+    """The verdict on MagicBrush's checksum, if one is known for this benchmark and CLIP; otherwise [].
 
     Raises:
         ValueError: as `magicbrush_checksum`.
@@ -72,27 +72,27 @@ def check_data(config: EvaluateConfig, cases: Iterable[EditCase]) -> list[str]:
 
 
 def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder) -> tuple[float, int]:
-    """Mean cosine of the target pictures and the target captions of the scored cases, and how many these are.
+    """Mean cosine between target picture and target caption over the scored cases, and the number of these cases.
 
     Raises:
-        ValueError: a scored case has no target picture or no caption, or there is none.
+        ValueError: a scored case has no target picture or no caption, or there is no scored case.
     """
     total, count = 0.0, 0
-    for together in chunks((case for case in cases if case.scored), TOGETHER):
-        for case in together:
+    for chunk in chunks((case for case in cases if case.scored), TOGETHER):
+        for case in chunk:
             if case.truth_image is None or case.request.captions is None:
                 raise ValueError(f"{case.id}: the checksum needs target pictures and captions")
-        pictures = judge.unit_pictures([case.truth_image.convert("RGB") for case in together])
-        texts = judge.unit_texts([case.request.captions.target for case in together])
+        pictures = judge.unit_pictures([case.truth_image.convert("RGB") for case in chunk])
+        texts = judge.unit_texts([case.request.captions.target for case in chunk])
         total += float((pictures * texts).sum())
-        count += len(together)
+        count += len(chunk)
     if not count:
-        raise ValueError("the checksum needs cases")
+        raise ValueError("data: the checksum needs cases, and none is scored")
     return total / count, count
 
 
 def checksum_verdict(found: float, n: int) -> str:
-    """One line: do data, captions and CLIP give MagicBrush's known number?
+    """One line that says whether data, captions and CLIP reproduce MagicBrush's known number.
 
     Args:
         found: from `magicbrush_checksum` with OpenAI's ViT-B/32.
@@ -102,7 +102,7 @@ def checksum_verdict(found: float, n: int) -> str:
         whole = " or ".join(f"{known:,}" for known in CHECKSUMS)
         return f"MagicBrush checksum: {found:.5f} over {n:,} cases; known only for {whole} cases"
     known = CHECKSUMS[n]
-    told = f"MagicBrush checksum: CLIP-T of the target pictures {found:.5f}, known {known:.5f}"
+    line = f"MagicBrush checksum: CLIP-T of the target pictures {found:.5f}, known {known:.5f}"
     if abs(found - known) <= CHECKSUM_TOLERANCE:
-        return f"{told}: right"
-    return f"{told}: WRONG; about 0.307 means global instead of local descriptions, else another CLIP, split or resize"
+        return f"{line}: right"
+    return f"{line}: WRONG; about 0.307 means global instead of local descriptions; otherwise check CLIP, split, resize"

@@ -1,8 +1,8 @@
-"""Finished evaluations, and whether their numbers may stand in one column.
+"""Finished evaluations, and whether their numbers may share a column.
 
-Two numbers may where everything that changes them is equal: the networks behind the metric, the reference picture, the
-caption filter, the way of resizing, the cases. What else a protocol block holds is listed in `NOT_COMPARED`, with the
-reason.
+Two numbers may share a column if everything that changes them is equal: the networks of the metric, the reference
+picture, the caption filter, the resizing, the cases. The keys of a protocol block that change no number are listed in
+`NOT_COMPARED`, each with its reason.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from regionedit.evaluation import METRICS
 from regionedit.evaluation.protocols import BACKBONES, backbone_of
 
 NOT_COMPARED = {
-    "threshold": "where a system cuts its own region; the cut region is scored alike",
-    "columns": "which metrics a table shows, not how they are computed",
+    "threshold": "each system has its own threshold; the resulting regions are scored in the same way",
+    "columns": "they choose the metrics of a table, not how these are computed",
 }
-# The only metrics that read the region on the grid of the protocol block.
+# The only metrics that depend on the `grid` of the protocol block.
 ON_GRID = ("region_iou", "region_iou_best", "region_precision", "region_recall", "region_area")
-NAMED = 3  # ids of cases that a message names
+NAMED = 3  # case ids that a message lists
 NEEDED = ("benchmark", "protocol", "n", "failed", "metrics")
 
 
 class IncomparableError(ValueError):
-    """Numbers that may not stand in one column; `lines` says why, one difference each."""
+    """Numbers that may not share a column; `lines` gives the reasons, one difference each."""
 
     def __init__(self, lines: Sequence[str]):
         super().__init__("; ".join(lines))
@@ -43,9 +43,9 @@ class Evaluation:
     """One finished evaluation.
 
     Args:
-        name: in tables.
-        folder: where summary.json lies, and cases.parquet where its rows were kept.
-        summary: what summary.json holds.
+        name: name in tables.
+        folder: holds summary.json, and cases.parquet if the rows were kept.
+        summary: the content of summary.json.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Evaluation:
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """A row per case, by id; None where the rows were not kept.
+        """One row per case, indexed by id; None if the rows were not kept.
 
         Raises:
             ValueError: the file is damaged.
@@ -73,13 +73,13 @@ class Evaluation:
             raise ValueError(f"{path}: not the rows of an evaluation: {' '.join(str(error).split())}") from None
 
     def values(self, metric: str) -> pd.Series:
-        """The metric's values by case id, those that its mean is over.
+        """The values that the metric's mean is over, indexed by case id.
 
         Raises:
             ValueError: the rows were not kept.
         """
         if self.rows is None:
-            raise ValueError(f"{self.name}: {self.folder} has no cases.parquet, whose rows this needs")
+            raise ValueError(f"{self.name}: {self.folder} has no cases.parquet; run the evaluation again to write it")
         if metric not in self.rows:
             return pd.Series(dtype=float)
         values = self.rows[metric]
@@ -90,14 +90,14 @@ class Evaluation:
 
 
 def read_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:
-    """The evaluations of these folders or summary.json files, named by folder.
+    """Read the evaluations in these folders or summary.json files; each is named by its folder.
 
     Raises:
-        ValueError: one is not an evaluation, or is given twice; one line that names it.
+        ValueError: a path is not an evaluation, or is given twice; one line that names it.
     """
     files = [Path(path) if Path(path).suffix == ".json" else Path(path) / "summary.json" for path in paths]
     folders = [file.parent for file in files]
-    found = []
+    evaluations = []
     for file, folder in zip(files, folders, strict=True):
         if folders.count(folder) > 1:
             raise ValueError(f"{folder}: given twice")
@@ -111,47 +111,47 @@ def read_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:
         if missing:
             raise ValueError(f"{file}: not the summary of an evaluation: lacks {', '.join(missing)}")
         alone = [other.resolve().name for other in folders].count(folder.resolve().name) == 1
-        found.append(Evaluation(folder.resolve().name if alone else str(folder), folder, summary))
-    return found
+        evaluations.append(Evaluation(folder.resolve().name if alone else str(folder), folder, summary))
+    return evaluations
 
 
 def differences(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> list[str]:
-    """What keeps the evaluations out of common columns, a line for each difference; empty: nothing does.
+    """Why the evaluations may not share columns, one line for each difference; empty if they may.
 
-    A key counts for the columns that it changes: another DINO leaves CLIP's columns as they are. Only columns that two
-    evaluations have values for are looked at.
+    A key is compared only for the columns that it changes: another DINO does not affect the columns of CLIP. Only
+    columns with values in at least two evaluations are compared.
 
     Args:
         columns: head -> metric.
     """
     lines: dict[str, list[str]] = {}  # line -> columns, in order of appearance
     for title, metric in columns.items():
-        together = [e for e in evaluations if metric in e.summary["metrics"]]
-        for one, other in pairwise(together):
+        measured = [e for e in evaluations if metric in e.summary["metrics"]]
+        for one, other in pairwise(measured):
             for line in _differences(one, other, metric):
                 lines.setdefault(line, []).append(title)
     return [line if len(of) == len(columns) else f"{line} (columns: {', '.join(of)})" for line, of in lines.items()]
 
 
 def ignored_differences(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The differences that change no number, with their reason, to be told with the table."""
+    """The differences that change no number, each with its reason, for the notes of the table."""
     lines = []
     for key, reason in NOT_COMPARED.items():
         values = [e.block.get(key) for e in evaluations]
         if key != "columns" and any(value != values[0] for value in values):
-            told = ", ".join(f"{value} in {e.name}" for value, e in zip(values, evaluations, strict=True))
-            lines.append(f"{key} differs ({reason}): {told}")
+            listed = ", ".join(f"{value} in {e.name}" for value, e in zip(values, evaluations, strict=True))
+            lines.append(f"{key} differs ({reason}): {listed}")
     return lines
 
 
 def _differences(one: Evaluation, other: Evaluation, metric: str) -> Iterator[str]:
     facts = [{"benchmark": e.summary["benchmark"]} | dict(_flat(e.block)) for e in (one, other)]
     for key in dict.fromkeys([*facts[0], *facts[1]]):
-        told = [repr(found[key]) if key in found else "nothing" for found in facts]
-        if told[0] != told[1] and _changes(key, metric):
-            yield f"{key}: {told[0]} in {one.name}, {told[1]} in {other.name}"
+        values = [repr(block[key]) if key in block else "nothing" for block in facts]
+        if values[0] != values[1] and _changes(key, metric):
+            yield f"{key}: {values[0]} in {one.name}, {values[1]} in {other.name}"
             if key == "benchmark":
-                return  # nothing else could be alike
+                return  # everything else differs too
     if one.rows is not None and other.rows is not None and set(one.rows.index) != set(other.rows.index):
         ids = [one.rows.index.difference(other.rows.index), other.rows.index.difference(one.rows.index)]
         alone = [
@@ -163,7 +163,7 @@ def _differences(one: Evaluation, other: Evaluation, metric: str) -> Iterator[st
 
 
 def _changes(key: str, metric: str) -> bool:
-    """Does this key of a protocol block change the metric's number?"""
+    """Whether this key of a protocol block changes the metric's number."""
     if key in NOT_COMPARED:
         return False
     if key in BACKBONES:
@@ -176,7 +176,7 @@ def _changes(key: str, metric: str) -> bool:
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys; `columns` stays whole."""
+    """The block with nested keys joined by dots; `columns` stays one value."""
     for key, value in block.items():
         if isinstance(value, dict) and key not in NOT_COMPARED:
             yield from _flat(value, f"{prefix}{key}.")

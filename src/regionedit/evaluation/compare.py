@@ -1,8 +1,8 @@
-"""python -m regionedit.evaluation.compare A B ...: several evaluations in one table, or a refusal that says why.
+"""python -m regionedit.evaluation.compare A B ...: several evaluations in one table, or the reasons for a refusal.
 
-A, B are folders that evaluate.py wrote, or their summary.json. The terminal shows the table; --out receives
-comparison.md, comparison.tex and comparison.csv (full precision). Exit code 2 and a line for each difference where two
-numbers of one column were not computed alike.
+A and B are folders that evaluate.py wrote, or their summary.json. The command prints the table and writes
+comparison.md, comparison.tex and comparison.csv (full precision) to --out. If two numbers of a column were computed
+differently, it exits with code 2 and prints a line for each difference.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from regionedit.evaluation.system_pairs import PICK_SCORE, paired_table, pick_sc
 from regionedit.evaluation.tables import TextTable, print_table
 from regionedit.files import write_together
 
-WIDTH = 160  # of the printed tables where no terminal says how many columns there are
-IDENTITY, ORACLE = "identity", "truth"  # the baselines that bound the systems
+WIDTH = 160  # characters in a line of the printed tables when the output is not a terminal
+IDENTITY, ORACLE = "identity", "truth"  # the baselines that mark the extremes
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is shown.
+    """The result of `compare`.
 
     Args:
-        tables: the comparison first.
-        rows: those of the comparison.
-        columns: its heads -> metrics.
+        tables: the comparison table first.
+        rows: of the comparison table.
+        columns: head -> metric of the comparison table.
     """
 
     tables: list[TextTable]
@@ -54,31 +54,31 @@ class Comparison:
 def compare(
     evaluations: Sequence[Evaluation], protocol: Protocol | None = None, published: bool = False, paired: bool = False
 ) -> Comparison:
-    """The comparison of evaluations that were computed alike.
+    """Compare evaluations that were computed in the same way.
 
     Args:
         evaluations: the systems.
-        protocol: whose columns are shown, and which all evaluations must have kept to; None: that of their own blocks.
-        published: quote the rows that others printed.
-        paired: add differences on the cases in both.
+        protocol: gives the columns, and every evaluation must have followed it; None: the first evaluation's columns.
+        published: also quote published rows.
+        paired: add the differences between systems on the cases that both have.
 
     Raises:
-        IncomparableError: two numbers of a column were not computed alike, or not with this protocol.
-        ValueError: an evaluation lacks the rows that a table needs, or nothing is there to show.
+        IncomparableError: two numbers of a column were computed differently, or not with this protocol.
+        ValueError: an evaluation lacks rows that a table needs, or there is nothing to show.
     """
     first = evaluations[0]
     if protocol is not None:
         _require(protocol, evaluations)
-    asked = protocol.columns if protocol else first.block.get("columns") or column_heads(first.summary["metrics"])
-    if unknown := [metric for metric in asked.values() if metric not in METRICS]:
+    wanted = protocol.columns if protocol else first.block.get("columns") or column_heads(first.summary["metrics"])
+    if unknown := [metric for metric in wanted.values() if metric not in METRICS]:
         raise ValueError(f"{first.name}: no metric {', '.join(unknown)}; there are: {', '.join(METRICS)}")
-    if lines := differences(evaluations, asked):
+    if lines := differences(evaluations, wanted):
         raise IncomparableError(lines)
-    columns = {title: m for title, m in asked.items() if any(m in e.summary["metrics"] for e in evaluations)}
+    columns = {title: m for title, m in wanted.items() if any(m in e.summary["metrics"] for e in evaluations)}
     if not columns:
-        raise ValueError(f"{first.name}: none of the columns was measured: {', '.join(asked)}")
-    notes = [_told(first)]
-    if missing := [title for title in asked if title not in columns]:
+        raise ValueError(f"{first.name}: none of the columns was measured: {', '.join(wanted)}")
+    notes = [_protocol_line(first)]
+    if missing := [title for title in wanted if title not in columns]:
         notes.append(f"not measured: {', '.join(missing)}")
     rows = [
         Row(e.name, "measured", _scores(e.summary, columns), e.summary["n"], e.summary["failed"]) for e in evaluations
@@ -119,11 +119,11 @@ def _scores(block: dict, columns: Mapping[str, str]) -> dict[str, dict]:
 def _with_preferences(
     rows: list[Row], evaluations: Sequence[Evaluation], title: str
 ) -> tuple[list[Row], list[TextTable], str]:
-    """The rows with PickScore soft-maxed over the systems, or without it where there is only one."""
+    """The rows with the soft-max of PickScore over the systems, or without PickScore if there is only one system."""
     compared = [e for e in evaluations if PICK_SCORE in e.summary["metrics"]]
     if len(compared) < 2:
         rows = [replace(row, scores={t: s for t, s in row.scores.items() if t != title}) for row in rows]
-        return rows, [], f"{title}: not shown, for its soft-max is over systems and there is one"
+        return rows, [], f"{title}: not shown; its soft-max is over systems, and there is only one"
     raw = pick_scores(compared)
     if raw.empty:
         raise ValueError(f"{PICK_SCORE}: no case has a score from every system")
@@ -134,35 +134,35 @@ def _with_preferences(
 
 
 def _bounds(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> list[Row]:
-    """The source copied, which is the same for all systems, and each system with the true region."""
-    # Their PickScores are raw, and take no part in the soft-max.
+    """The rows of the unedited source, which is the same for all systems, and of each system with the true region."""
+    # Their PickScores are raw values, which are not part of the soft-max.
     shown = {title: metric for title, metric in columns.items() if metric != PICK_SCORE}
     baselines = [(e, e.summary.get("baselines", {})) for e in evaluations]
-    found = [(IDENTITY, found[IDENTITY], "") for _, found in baselines if IDENTITY in found][:1]
-    found += [("oracle", found[ORACLE], f"{e.name}: ") for e, found in baselines if ORACLE in found]
+    bounds = [(IDENTITY, blocks[IDENTITY], "") for _, blocks in baselines if IDENTITY in blocks][:1]
+    bounds += [("oracle", blocks[ORACLE], f"{e.name}: ") for e, blocks in baselines if ORACLE in blocks]
     rows = [
         Row(f"{owner}{block.get('title', kind)}", kind, _scores(block, shown), block["n"], block["failed"])
-        for kind, block, owner in found
+        for kind, block, owner in bounds
     ]
     return [row for row in rows if row.scores]
 
 
 def _incomplete(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
-    """Systems whose mean in a column is over fewer cases than were scored."""
-    told = []
+    """Notes on systems whose mean in a column is over fewer cases than were scored."""
+    notes = []
     for row in (row for row in rows if row.kind == "measured"):
         scored = row.n - row.failed
         for title, metric in columns.items():
             n = row.scores.get(title, {}).get("n", scored)
             if n < scored and not METRICS[metric].headline:
-                told.append(f"{row.name}, {title}: over {n} of {scored} scored cases, the others have no value")
-    return told
+                notes.append(f"{row.name}, {title}: over {n} of {scored} scored cases, the others have no value")
+    return notes
 
 
 def _published(
     evaluations: Sequence[Evaluation], protocol: Protocol | None, columns: Mapping[str, str]
 ) -> tuple[list[Row], list[TextTable], list[str]]:
-    """What others printed: rows for the same columns, tables of the rest, remarks."""
+    """Published results: rows of the same protocol, tables of the others, remarks."""
     name = evaluations[0].block["name"]
     same, others = of_benchmark(evaluations[0].summary["benchmark"], name)
     if protocol is None and (FOLDER / f"{name}.yaml").is_file():
@@ -173,10 +173,10 @@ def _published(
     if not same:
         remarks = [f"no printed row is known for protocol {name} on this benchmark"]
     elif lines:
-        remarks = [f"no printed row compares, for not all was computed as protocol {name} has it: {'; '.join(lines)}"]
+        remarks = [f"no printed row compares, because something differs from protocol {name}: {'; '.join(lines)}"]
         same, others = [], same + others
     else:
-        remarks = [f"not said by the protocol's authors, {key}: {told}" for key, told in protocol.unstated.items()]
+        remarks = [f"not said by the protocol's authors, {key}: {text}" for key, text in protocol.unstated.items()]
     comparable = [title for title, metric in columns.items() if metric != PICK_SCORE]
     if lost := dict.fromkeys(title for row in same for title in row.figures if title not in comparable):
         remarks.append(f"printed, but not shown here: {', '.join(lost)}")
@@ -191,34 +191,34 @@ def _quoted(row: PublishedRow, titles: Sequence[str]) -> Row:
     return Row(row.method, "published", scores, source=row.cited, note=row.remark)
 
 
-def _told(evaluation: Evaluation) -> str:
+def _protocol_line(evaluation: Evaluation) -> str:
     """The protocol block in one line."""
     block = evaluation.block
     facts = [f"{key} {block[key]}" for key in BACKBONES if key in block]
-    said = [key for key in ("reference", "caption_filter", "resize") if key in block]
-    facts += [f"{key.replace('_', ' ')}: {block[key]}" for key in said]
+    stated = [key for key in ("reference", "caption_filter", "resize") if key in block]
+    facts += [f"{key.replace('_', ' ')}: {block[key]}" for key in stated]
     if "n_found" in block:
         facts.append(f"{block['n_found']} cases" + (f" of {block['n_expected']}" if block.get("n_expected") else ""))
     return f"{evaluation.summary['benchmark']}, protocol {block['name']}: {'; '.join(facts)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: compared. 2: not comparable, or a wrong argument; each line says what."""
+    """0: compared. 2: not comparable, or a wrong argument; each line gives a reason."""
     parser = argparse.ArgumentParser(prog="compare", description="Several evaluations in one table.")
     parser.add_argument("evaluations", nargs="+", help="folders that evaluate.py wrote, or their summary.json")
-    parser.add_argument("--protocol", help="name or YAML of the protocol that all must have kept to; gives the columns")
+    parser.add_argument("--protocol", help="name or YAML of a protocol: gives the columns; all must follow it")
     parser.add_argument("--out", default="outputs/comparison", help="receives comparison.md, .tex and .csv")
-    parser.add_argument("--published", action="store_true", help="quote the rows that others printed")
+    parser.add_argument("--published", action="store_true", help="also quote published rows")
     parser.add_argument("--paired", action="store_true", help="add differences between systems on the same cases")
     arguments = parser.parse_args(argv)
     out = Path(arguments.out)
     try:
         protocol = Protocol.read(arguments.protocol) if arguments.protocol else None
-        found = compare(read_evaluations(arguments.evaluations), protocol, arguments.published, arguments.paired)
+        result = compare(read_evaluations(arguments.evaluations), protocol, arguments.published, arguments.paired)
         files = {
-            "comparison.md": markdown(found.tables),
-            "comparison.tex": latex(found.tables),
-            "comparison.csv": numbers(found.rows, found.columns).to_csv(index=False),
+            "comparison.md": markdown(result.tables),
+            "comparison.tex": latex(result.tables),
+            "comparison.csv": numbers(result.rows, result.columns).to_csv(index=False),
         }
         write_together(out, {name: text.encode() for name, text in files.items()})
     except IncomparableError as error:
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compare: error: {error}", file=sys.stderr)
         return 2
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    for table in found.tables:
+    for table in result.tables:
         print_table(table, console)
     console.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)
     return 0

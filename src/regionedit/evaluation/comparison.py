@@ -1,4 +1,4 @@
-"""The rows of a comparison, and the tables made of them."""
+"""The rows of a comparison, and the tables made from them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Row:
 
     Args:
         name: the system.
-        kind: measured, identity (the source copied), oracle (the true region edited) or published.
-        scores: column -> {mean, low, high, n}; of a published row only the mean.
-        n, failed: cases, None where not known.
-        source: of a published row.
-        note: what the reader must know.
+        kind: measured, identity (the unedited source), oracle (edited in the true region) or published.
+        scores: column -> {mean, low, high, n}; a published row has only the mean.
+        n, failed: numbers of cases, None if unknown.
+        source: paper and table of a published row.
+        note: a remark for the reader.
     """
 
     name: str
@@ -36,30 +36,30 @@ class Row:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The means alone."""
+        """Column -> mean."""
         return {title: score["mean"] for title, score in self.scores.items()}
 
 
 def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
     """A row per system with each column's mean, low, high and n, in full precision."""
-    told = []
+    table = []
     for row in rows:
         facts = {"system": row.name, "kind": row.kind, "n": row.n, "failed": row.failed}
         for title in columns:
             score = row.scores.get(title, {})
             facts[title] = score.get("mean")
             facts |= {f"{title} {key}": score.get(key) for key in ("low", "high", "n")}
-        told.append(facts | {"source": row.source, "note": row.note})
+        table.append(facts | {"source": row.source, "note": row.note})
     counts = ["n", "failed", *(f"{title} n" for title in columns)]
-    return pd.DataFrame(told).astype(dict.fromkeys(counts, "Int64"))
+    return pd.DataFrame(table).astype(dict.fromkeys(counts, "Int64"))
 
 
 def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
-    """The comparison: measured systems, then the rows that bound them, then what others printed.
+    """The comparison table: measured systems, then the unedited source and the oracles, then published rows.
 
     Args:
         columns: head -> metric.
-        notes: what the table must say of itself.
+        notes: shown below the table.
     """
     decimals = {t: _decimals([row.scores[t]["mean"] for row in rows if t in row.scores]) for t in columns}
     marks = {source: f"[{k}]" for k, source in enumerate(dict.fromkeys(r.source for r in rows if r.source), 1)}
@@ -82,24 +82,24 @@ def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[
 
 
 def quoted_tables(rows: Sequence[PublishedRow]) -> list[TextTable]:
-    """What others printed with other protocols: a table for each source, under its own column titles."""
+    """Published results of other protocols: a table for each source, with its own column titles."""
     tables = []
     for source, protocol in dict.fromkeys((row.cited, row.protocol) for row in rows):
-        together = [row for row in rows if (row.cited, row.protocol) == (source, protocol)]
-        places = _places([row.figures for row in together])
+        of_source = [row for row in rows if (row.cited, row.protocol) == (source, protocol)]
+        places = _places([row.figures for row in of_source])
         cells = tuple(
             (row.method, *(f"{row.figures[t]:.{places[t]}f}" if t in row.figures else "" for t in places))
-            for row in together
+            for row in of_source
         )
-        notes = ["quoted, not measured here", *dict.fromkeys(row.table_note for row in together)]
-        notes += [f"{row.method}: {row.remark}" for row in together if row.remark]
+        notes = ["quoted, not measured here", *dict.fromkeys(row.table_note for row in of_source)]
+        notes += [f"{row.method}: {row.remark}" for row in of_source if row.remark]
         title = f"Other protocol ({protocol}), not comparable: {source}"
         tables.append(TextTable(title, "\n".join(filter(None, notes)), ("method", *places), cells))
     return tables
 
 
 def _best(rows: Sequence[Row], columns: Mapping[str, str]) -> frozenset[tuple[int, int]]:
-    """The best measured system of each column; copying the source and editing the true region are no systems."""
+    """The cells of the best measured system in each column; the unedited source and the oracles do not compete."""
     best: set[tuple[int, int]] = set()
     for place, (title, metric) in enumerate(columns.items(), 3):
         higher = METRICS[metric].higher_is_better
@@ -115,13 +115,13 @@ def _arrow(metric: str) -> str:
 
 
 def _decimals(values: Sequence[float]) -> int:
-    """As the field prints: PSNR 27.22, CLIP 0.2742, and five places where everything is small."""
+    """Decimal places as papers print them: 2 for PSNR (27.22), 4 for CLIP (0.2742), 5 if all values are small."""
     largest = max((abs(value) for value in values), default=0)
     return 2 if largest > 1.5 else 4 if largest >= 0.03 else 5
 
 
 def _places(rows: Sequence[Mapping[str, float]]) -> dict[str, int]:
-    """The decimal places that a printed table's columns have, so that no digit is added to it."""
+    """The decimal places of a published table's columns, so that no digits are added."""
     places: dict[str, int] = {}
     for figures in rows:
         for title, figure in figures.items():

@@ -1,8 +1,8 @@
-"""Runs an editor, or only a mask source, over the cases of a benchmark and saves what comes out.
+"""Runs an editor, or only a mask source, over the cases of a benchmark and saves the results.
 
-A case is finished when its record is there and everything that decides the result is still the same; finished cases are
-not redone. A case that fails is listed with its reason and the others go on. Several processes (torchrun, SLURM) share
-the cases without padding: a case and those that continue it stay with one process.
+A case is finished if its record exists and everything that the result depends on is unchanged; finished cases are not
+edited again. A case that fails is saved with its reason, and the run continues. Several processes (torchrun, SLURM)
+share the cases without padding; a case and the cases that continue it stay in one process.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from regionedit.records import EditCase, EditFailure, EditRequest
 
 Item = TypeVar("Item")
 Prepare = Callable[[EditCase], EditRequest]
-# variables in which torchrun and srun tell a process its place and how many there are
+# environment variables of torchrun and srun: a process's number, and the number of processes
 PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the cases is this process's: every `of`-th chain from `place`, counted from 0."""
+    """This process's part of the cases: every `of`-th chain of cases, beginning with number `place` (from 0)."""
 
     place: int = 0
     of: int = 1
 
     @classmethod
     def of_this_process(cls) -> Share:
-        """As torchrun or SLURM say; all cases where neither does."""
+        """From the environment of torchrun or SLURM; all cases without one."""
         for place, of in PLACES:
             if of in os.environ:
                 return cls(int(os.environ.get(place, 0)), int(os.environ[of]))
@@ -45,10 +45,10 @@ class Share:
     def pick(self, cases: Iterable[EditCase]) -> Iterator[EditCase]:
         """The cases of this share, in their order."""
         chain_of: dict[str, int] = {}
-        begun = 0
+        chains = 0
         for case in cases:
             if case.continues is None:
-                chain_of[case.id], begun = begun, begun + 1
+                chain_of[case.id], chains = chains, chains + 1
             else:
                 chain_of[case.id] = chain_of[case.continues]
             if chain_of[case.id] % self.of == self.place:
@@ -63,15 +63,15 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def turns(cases: Iterable[EditCase], size: int) -> Iterator[list[EditCase]]:
-    """Successive lists of at most `size` cases, none of which continues another of its list."""
-    together: list[EditCase] = []
+    """Successive lists of at most `size` cases; no case continues another case of its list."""
+    group: list[EditCase] = []
     for case in cases:
-        if len(together) == size or any(case.continues == other.id for other in together):
-            yield together
-            together = []
-        together.append(case)
-    if together:
-        yield together
+        if len(group) == size or any(case.continues == other.id for other in group):
+            yield group
+            group = []
+        group.append(case)
+    if group:
+        yield group
 
 
 def edit_cases(
@@ -83,25 +83,25 @@ def edit_cases(
     save_regions: bool,
     share: Share = Share(),
 ) -> None:
-    """Edit every case of the share that is not finished; save pictures and records.
+    """Edit every unfinished case of the share; save pictures and records.
 
-    A case that continues another gets that one's edited picture as its source.
+    A case that continues another one edits that case's edited picture.
 
     Args:
-        prepare: the request of a case, for example with a drawn region instead of a predicted one.
+        prepare: case -> request, for example with a drawn region instead of a predicted one.
         title: of the progress bar.
-        save_regions: save masks and probabilities too.
+        save_regions: also save masks and probabilities.
     """
     for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
         unfinished = []
         for case in group:
             request = prepare(case)
             if case.continues is not None:
-                before = folder.picture(case.continues)
-                if before is None:
-                    folder.write_failure(case.id, f"the turn before, {case.continues}, has no picture")
+                previous = folder.picture(case.continues)
+                if previous is None:
+                    folder.write_failure(case.id, f"the previous turn, {case.continues}, has no picture")
                     continue
-                request = replace(request, image=before)
+                request = replace(request, image=previous)
             if folder.record(case.id).get("digest") != editor.digest(request):
                 unfinished.append(request)
         for result in editor.edit_batch(unfinished) if unfinished else ():
@@ -114,7 +114,7 @@ def edit_cases(
 
 
 def find_regions(source: MaskSource, cases: Iterable[EditCase], prepare: Prepare) -> Iterator[Outcome]:
-    """What a mask source finds, without editing and without saving; a case that fails says why."""
+    """Outcomes with the regions of a mask source; nothing is edited or saved. A failed case has its reason."""
     for case in (case for case in cases if case.scored):
         request = prepare(case)
         try:

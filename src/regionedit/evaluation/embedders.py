@@ -1,7 +1,7 @@
-"""Frozen networks that describe a picture or a text by one vector: CLIP, a ViT's class token, PickScore.
+"""Frozen networks that embed a picture or a text as one vector: CLIP, a ViT's class token, PickScore.
 
-Pictures are resized by PIL, never as tensors: a resize without antialiasing moves a cosine by more than systems differ.
-Embeddings are float32, not normalised, and kept by content, because one source serves several metrics and editors.
+PIL resizes the pictures, because resizing tensors without antialiasing changes a cosine by more than systems differ.
+Embeddings are float32, not normalised, and cached by content, because several metrics and editors use the same source.
 
 Shape letters: n pictures or texts, D embedding width.
 """
@@ -21,24 +21,24 @@ from regionedit.device import autocast_off
 from regionedit.encoders import FrozenCLIP
 from regionedit.images import digest
 
-KEPT = 16384  # embeddings a network keeps of pictures and of texts: three pictures a case of the largest benchmark
-TOGETHER = 32  # pictures or texts of one forward pass
+KEPT = 16384  # cached embeddings of pictures, and of texts: enough for three pictures a case of the largest benchmark
+TOGETHER = 32  # pictures or texts in one forward pass
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_SIZE, DINO_RESIZE = 224, 256
 
 
 class Remembered:
-    """Embeddings by content: what is not known is embedded in batches, the most recently asked for are kept.
+    """A cache of embeddings by content: new items are embedded in batches, the most recently used are kept.
 
     Args:
         embed: up to `TOGETHER` items -> [n, D].
-        key: what makes two items the same.
-        kept: number of embeddings that are kept.
+        key: item -> key; items with equal keys are the same.
+        kept: capacity, in embeddings.
     """
 
     def __init__(self, embed: Callable[[list], Tensor], key: Callable[[object], Hashable], kept: int = KEPT):
         self.embed, self.key, self.kept = embed, key, kept
-        self.known: OrderedDict[Hashable, int] = OrderedDict()  # to rows of `table`, the latest last
+        self.known: OrderedDict[Hashable, int] = OrderedDict()  # key -> row of `table`, most recently used last
         self.table: Tensor | None = None
 
     def __call__(self, items: Sequence) -> Tensor:
@@ -47,37 +47,37 @@ class Remembered:
         unknown = {key: item for key, item in zip(keys, items, strict=True) if key not in self.known}
         fresh = self._embed_all(list(unknown.values()))
         made = dict(zip(unknown, fresh, strict=True))
-        found = torch.stack([made[key] if key in made else self.table[self.known[key]] for key in keys])
+        rows = torch.stack([made[key] if key in made else self.table[self.known[key]] for key in keys])
         for key in keys:
             if key not in made:
                 self.known.move_to_end(key)
         for key, row in made.items():
             self._keep(key, row)
-        return found
+        return rows
 
     @torch.no_grad()
     def _embed_all(self, items: list) -> list[Tensor]:
-        """A row for each item."""
+        """One row for each item."""
         parts = (items[start : start + TOGETHER] for start in range(0, len(items), TOGETHER))
         return [row for part in parts for row in self.embed(part).float().cpu()]
 
     def _keep(self, key: Hashable, row: Tensor) -> None:
         if self.table is None:
-            # One table: thousands of small tensors between the pictures of each batch would tear the heap to pieces.
+            # One table, because thousands of small tensors between the pictures of each batch would fragment the heap.
             self.table = torch.empty(self.kept, len(row))
-        place = len(self.known) if len(self.known) < self.kept else self.known.popitem(last=False)[1]
-        self.table[place] = row
-        self.known[key] = place
+        number = len(self.known) if len(self.known) < self.kept else self.known.popitem(last=False)[1]
+        self.table[number] = row
+        self.known[key] = number
 
 
 class Clip:
-    """The judge: an open_clip model with open_clip's own preprocessing.
+    """The CLIP of the metrics: an open_clip model with open_clip's own preprocessing.
 
-    For OpenAI's models: resize to 224 on the shorter side, bicubic, centre crop, the model's mean and std. Training, by
+    For OpenAI's models this is: shorter side to 224, bicubic, centre crop, the model's mean and std. Training, by
     contrast, stretches the picture so that the patches cover all of it.
 
     Args:
-        clip: as FrozenCLIP.load gives it, on its device.
+        clip: from FrozenCLIP.load, on its device.
 
     Attributes:
         pictures: RGB pictures -> [n, D], raw.
@@ -110,14 +110,14 @@ class Clip:
     def _texts(self, texts: list[str]) -> Tensor:
         tokenizer = self.clip.tokenizer
         length = tokenizer([""]).shape[1]
-        # One place more: what stands there, if it is not padding, would be cut.
+        # Tokenised with one more position: a text with a token there, other than padding, is too long.
         last = tokenizer([*texts, ""], context_length=length + 1)[:, length]
         _warn_cut([t for t, token in zip(texts, last[:-1], strict=True) if token != last[-1]], length, self.cut)
         return self.clip.encode_text(texts)
 
 
 class ClassToken:
-    """A transformers ViT whose class token, after the last norm, describes the picture: DINO, DINOv2.
+    """A transformers ViT; the class token after the last norm is the embedding of the picture: DINO, DINOv2.
 
     Args:
         model: with `last_hidden_state`, on its device.
@@ -143,7 +143,7 @@ class ClassToken:
 
 
 class PickScore:
-    """How much people would prefer a picture for a prompt (Kirstain et al. 2023, arXiv 2305.01569).
+    """PickScore: how much people would prefer a picture for a prompt (Kirstain et al. 2023, arXiv 2305.01569).
 
     Args:
         model: a transformers CLIPModel fine-tuned on preferences, on its device.
@@ -176,14 +176,14 @@ class PickScore:
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
         tokens = tokens.to(self.model.device)
         with autocast_off(self.model.device):
-            found = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return _features(found)
+            given = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return _features(given)
 
 
 def dino_preprocess() -> Callable[[Image.Image], Tensor]:
-    """The picture as the published DINO scores saw it: shorter side 256, bicubic, the central 224, ImageNet's colours.
+    """Preprocessing of the published DINO scores: shorter side 256, bicubic, centre crop 224, ImageNet's mean and std.
 
-    This is what MagicBrush's image_eval.py does, and not what the model's own processor would (straight to 224).
+    MagicBrush's image_eval.py does this; the model's own processor would resize straight to 224.
     """
     from torchvision import transforms
 
@@ -198,17 +198,17 @@ def dino_preprocess() -> Callable[[Image.Image], Tensor]:
 
 
 def own_preprocess(processor) -> Callable[[Image.Image], Tensor]:
-    """The picture as a transformers image processor gives it."""
+    """The preprocessing of a transformers image processor."""
     return lambda picture: processor(picture, return_tensors="pt")["pixel_values"][0]
 
 
-def _features(found) -> Tensor:
-    """get_*_features gives a tensor in transformers 4 and an output in transformers 5."""
-    return found if isinstance(found, Tensor) else found.pooler_output
+def _features(output) -> Tensor:
+    """The embeddings from get_*_features, which returns a tensor in transformers 4 and an output in transformers 5."""
+    return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _warn_cut(texts: Sequence[str], length: int, cut: set[str]) -> None:
-    """Remember texts that are longer than the context, and say so the first time."""
+    """Add texts that are longer than the context to `cut`, and warn the first time."""
     if texts and not cut:
         warnings.warn(f"captions of more than {length} tokens are cut, such as {texts[0][:60]!r}...", stacklevel=2)
     cut.update(texts)

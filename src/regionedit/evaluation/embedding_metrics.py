@@ -1,4 +1,4 @@
-"""Cosines between a network's embeddings of the edited picture and of a reference picture."""
+"""Cosines between a network's embeddings of the edited picture and a reference picture."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from regionedit.evaluation.outcomes import Outcome
 
 
 class PictureSimilarity(BackboneMetric):
-    """Cosine, in [-1, 1], of the class-token embeddings of the edited picture and a reference, both at their own sizes.
+    """Cosine, in [-1, 1], of the class-token embeddings of the edited picture and a reference; 1 for equal pictures.
 
-    The network's preprocessing does the resizing. 1 for two equal pictures.
+    Both pictures enter at their own sizes; the network's preprocessing resizes them.
     """
 
     higher_is_better = True
@@ -40,21 +40,21 @@ class TargetSimilarity(PictureSimilarity):
 
 
 class SourceSimilarity(PictureSimilarity):
-    """The reference is the source picture: what was preserved. An unchanged picture scores 1."""
+    """The reference is the source picture, so this measures preservation. An unchanged picture scores 1."""
 
     def reference(self, outcome: Outcome) -> Image.Image:
         return outcome.case.request.image
 
 
 class ClipImage(TargetSimilarity):
-    """CLIP-I of MagicBrush: cosine of the judge's embeddings of the edited and the target picture."""
+    """CLIP-I of MagicBrush: cosine of CLIP's embeddings of the edited and the target picture."""
 
     title = "CLIP img"
     backbone = "judge"
 
 
 class ClipImageSource(SourceSimilarity):
-    """CLIPimg of Emu Edit: cosine of the judge's embeddings of the edited and the source picture."""
+    """CLIPimg of Emu Edit: cosine of CLIP's embeddings of the edited and the source picture."""
 
     title = "CLIP img source"
     backbone = "judge"

@@ -1,4 +1,4 @@
-"""The rows of the comparison: the editor itself and its rivals, each with a folder of finished cases."""
+"""The rows of the comparison: the editor, its baselines and other systems, each with its finished cases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.mask_sources import MaskSource, load_mask_source, require_mask_source
 from regionedit.records import EditCase, EditRequest
 
-UNKNOWN_GRID = 16  # on which regions are scored whose source had no grid: that of ViT-L/14
+UNKNOWN_GRID = 16  # side of the grid for scoring regions whose source has none: that of ViT-L/14
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Entry:
     """One row.
 
     Args:
-        name: in summary.json.
-        title: in tables.
-        outcomes: cases -> their finished ones that are scored, read or found anew by each call.
-        config: with the threshold that belongs to its region.
-        edited: there are pictures, not only regions.
-        folder: where the pictures are read from, None where everything is found anew.
-        note: what the reader should know.
-        rows: one per case, once scored.
+        name: key in summary.json.
+        title: name in tables.
+        outcomes: cases -> the outcomes of the scored ones; each call reads or computes them again.
+        config: its `region.threshold` belongs to this row's region.
+        edited: whether the row has edited pictures, not only regions.
+        folder: where its pictures are saved; None if outcomes are computed without saving.
+        note: a remark for the reader of the tables.
+        rows: one for each case, once scored.
         summary: means and intervals, once scored.
     """
 
@@ -57,7 +57,7 @@ class Entry:
 
 
 def finished_pictures(config: EvaluateConfig) -> Entry:
-    """Pictures that exist already: a folder of them, or the `out` of another run.
+    """The row of existing pictures: a folder of them, or the `out` of another run.
 
     Raises:
         ValueError: no such folder.
@@ -71,24 +71,24 @@ def finished_pictures(config: EvaluateConfig) -> Entry:
 
 
 def unedited(config: EvaluateConfig) -> Entry:
-    """Every source as it is: what preservation alone scores."""
+    """The row of the unedited sources: the scores of perfect preservation."""
     return Entry(IDENTITY, "source, not edited", unchanged, config, edited=True)
 
 
 def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], share: Share) -> Entry:
-    """The configured editor; it only finds regions where the configuration says so."""
+    """The row of the configured editor; with `regions_only` it predicts regions and edits nothing."""
     name = config.mask_source
     if config.regions_only:
-        source, prepare = editor.models.mask_source(name), _asked(config)
+        source, prepare = editor.models.mask_source(name), _requests(config)
         return Entry(name, name, lambda chosen: find_regions(source, chosen, prepare), config, edited=False)
-    return _edited(name, editor, config, CaseFolder(config.out), cases, share, _asked(config))
+    return _edited(name, editor, config, CaseFolder(config.out), cases, share, _requests(config))
 
 
 def system_editor(name: str, config: EvaluateConfig) -> Editor:
     """The editor of the infer.py configuration that `systems` names; nothing is loaded yet.
 
     Raises:
-        ValueError: its file is missing or wrong, or an argument behind it.
+        ValueError: the file is missing or wrong, or one of the arguments after it.
     """
     try:
         path, *changes = shlex.split(config.systems[name])
@@ -99,10 +99,10 @@ def system_editor(name: str, config: EvaluateConfig) -> Editor:
 
 
 def system(name: str, editor: Editor, config: EvaluateConfig, cases: Collection[EditCase], share: Share) -> Entry:
-    """Another editor on the same cases; marks of theirs that its mask source does not read were not made for it."""
+    """The row of another editor on the same cases; it gets only the marks of a case that its mask source reads."""
     config = replace(config, **{f.name: getattr(editor.config, f.name) for f in fields(EditConfig)})
     folder = CaseFolder(Path(config.out) / "systems" / name, focus=config.out)
-    return _edited(name, editor, config, folder, cases, share, _asked(config, marked=False))
+    return _edited(name, editor, config, folder, cases, share, _requests(config, all_marks=False))
 
 
 def _edited(
@@ -117,31 +117,33 @@ def _edited(
     if config.stage != "score":
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
     first = next(iter(cases))
-    told = prepare(first).marks - first.request.marks
-    note = f"the {' and '.join(sorted(told))} that {config.mask_source} reads comes from the truth" if told else ""
+    added = prepare(first).marks - first.request.marks
+    note = f"the {' and '.join(sorted(added))} that {config.mask_source} reads comes from the truth" if added else ""
     return Entry(name, name, folder.outcomes, config, True, folder, note)
 
 
-def _asked(config: EvaluateConfig, marked: bool = True) -> Prepare:
-    """What the editor of this configuration is asked in a case; without captions the describer has to write them.
+def _requests(config: EvaluateConfig, all_marks: bool = True) -> Prepare:
+    """A function from a case to the request for this configuration's editor.
+
+    With `given_captions` false the request has no captions, and the describer writes them.
 
     Args:
-        marked: marks of a case are meant for this editor, whatever it reads; else it gets those that it reads alone.
+        all_marks: pass every mark (mask, box, click) of the case on; else only those that the mask source reads.
     """
     reads = require_mask_source(config.mask_source).reads
 
-    def asked(case: EditCase) -> EditRequest:
+    def request_of(case: EditCase) -> EditRequest:
         request = case.request if config.given_captions else replace(case.request, captions=None)
-        unread = () if marked else ({"mask", "box", "click"} - reads)
+        unread = () if all_marks else ({"mask", "box", "click"} - reads)
         return marked_by_truth(config.mask_source, case, replace(request, **dict.fromkeys(unread)))
 
-    return asked
+    return request_of
 
 
 def rival(
     name: str, config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], headline: tuple, share: Share
 ) -> Entry:
-    """A baseline on the same cases, with the same generator if it is one of `edited_baselines`."""
+    """The row of a baseline on the same cases; if it is in `edited_baselines` it edits with the same generator."""
     if name == IDENTITY:
         return unedited(config)
     baseline = BASELINES[name]
@@ -167,8 +169,8 @@ def rival(
     folder = CaseFolder(Path(config.out) / "baselines" / name, focus=config.out)
 
     def with_region(case: EditCase) -> EditRequest:
-        (found,) = regions([replace(case, scored=True)])
-        return replace(case.request, mask=Image.fromarray((found.mask * 255).round().astype("uint8")))
+        (region,) = regions([replace(case, scored=True)])
+        return replace(case.request, mask=Image.fromarray((region.mask * 255).round().astype("uint8")))
 
     def edits(chosen: Iterable[EditCase]) -> Iterator[Outcome]:
         chosen = list(chosen)
@@ -176,8 +178,8 @@ def rival(
             yield replace(region, picture=edit.picture, focus=edit.focus, failed=edit.failed, note=edit.note)
 
     if config.stage != "score":
-        # The regions are finished already: what the editor's own mask source does to them would be done twice.
+        # The regions are final: refining, growing or feathering them here would apply these settings twice.
         bare = replace(editor.config.region, refine="none", grow=0, feather=0.0)
-        painter = Editor(replace(editor.config, mask_source="drawn", region=bare), models)
-        edit_cases(painter, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False, share=share)
+        plain = Editor(replace(editor.config, mask_source="drawn", region=bare), models)
+        edit_cases(plain, cases, folder, with_region, f"editing: {baseline.title}", save_regions=False, share=share)
     return Entry(name, baseline.title, edits, config, True, folder, note)

@@ -14,7 +14,7 @@ MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_|<"} | {"\n": " ", "\r": " 
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ", "\r": " "}
-    # A row that begins with [ would be read as the argument of the \\ before it.
+    # LaTeX would read a row that begins with [ as the argument of the \\ before it.
     | {"[": "{[}", "]": "{]}"}
     | {"±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "†": r"$\dagger$"}
     | {"<": "$<$", ">": "$>$", "|": "$|$"}
@@ -22,7 +22,7 @@ LATEX = str.maketrans(
 
 
 def to_markdown(table: TextTable) -> str:
-    """A heading, a GitHub table and the note; the best cells are bold."""
+    """A heading, a table in GitHub's Markdown and the note; the best cells are bold."""
     lines = [f"### {table.title.translate(MARKDOWN)}", ""]
     lines.append(_piped([head.translate(MARKDOWN) for head in table.heads]))
     lines.append(_piped([":---", *["---:"] * (len(table.heads) - 1)]))
@@ -35,7 +35,7 @@ def to_markdown(table: TextTable) -> str:
 
 
 def to_latex(table: TextTable) -> str:
-    """A table environment with booktabs' rules; the notes stand below the table."""
+    """A table environment with the rules of booktabs; the notes are below the table."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cells) + r" \\"
@@ -63,27 +63,27 @@ def to_latex(table: TextTable) -> str:
 
 
 def to_csv(table: TextTable) -> str:
-    """The heads and the rows; a reader gets back the same cells."""
+    """The heads and the rows; reading the CSV gives the same cells."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.heads, *table.rows])
     return text.getvalue()
 
 
 def markdown(tables: Sequence[TextTable]) -> str:
-    """Several tables, one below the other."""
+    """Several tables, one below another."""
     return "\n".join(map(to_markdown, tables))
 
 
 def latex(tables: Sequence[TextTable]) -> str:
-    """Several tables; says what the document's head must load."""
+    """Several tables, after a comment that names the package to load."""
     return "\n".join(["% needs \\usepackage{booktabs}", *map(to_latex, tables)])
 
 
 def write_tables(folder: str | Path, tables: Sequence[TextTable]) -> None:
-    """Write tables.md, tables.tex and tables.csv, all or none; in the CSV each table stands below its title.
+    """Write tables.md, tables.tex and tables.csv, all or none; in the CSV each table follows its title.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written.
     """
     blocks = [f"{to_csv(TextTable('', '', (table.title,), ()))}{to_csv(table)}" for table in tables]
     texts = {"tables.md": markdown(tables), "tables.tex": latex(tables), "tables.csv": "\n".join(blocks)}

@@ -1,6 +1,7 @@
-"""The gallery: the cases of an evaluation with their pictures on one HTML page that sorts by any score.
+"""The gallery: one HTML page with the cases of an evaluation and their pictures, sortable by any score.
 
-Everything is inside the file. It holds a few hundred cases at most, spread evenly over a larger benchmark, and says so.
+The file contains its pictures. Of a benchmark with more than `SHOWN` cases it holds an evenly spread selection and says
+so.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from regionedit.records import EditCase
 
 SHOWN = 400  # cases on the page
 SIDE = 192  # pixels of the longer side of a picture
-SMALL = 96  # up to this side PNG is smaller than JPEG, and sharp
+SMALL = 96  # up to this side pictures are PNG: smaller than JPEG, and lossless
 
 
 def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Sequence[Entry] = ()) -> None:
-    """Write the page of an editor's finished and scored cases; its failed ones are on it with their reasons.
+    """Write the page of an editor's scored cases; failed cases are shown with their reasons.
 
     Args:
-        systems: others whose edited pictures of the same cases stand beside it.
+        systems: other editors, whose edited pictures of the same cases are shown beside the editor's own.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -69,7 +70,7 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Se
 
 
 def _small(picture: Image.Image) -> str:
-    """A small copy as a data URI."""
+    """A small copy of the picture as a data URI."""
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
     if max(small.size) <= SMALL:

@@ -1,8 +1,8 @@
 """Metrics of finished cases, torchmetrics style: `update` with outcomes, `compute` for the mean, `values` for the rows.
 
-Every metric gives one number per case and NaN where it has no meaning (the case failed, no region was found, there is
-no target picture, the captions do not differ); means leave NaN out and say how many cases they are over. A black or
-blank picture is a picture like any other. `why_missing` says, once per run, what the cases without a value lack.
+Every metric gives one number per case, and NaN where it is undefined (the case failed, it has no region or no target
+picture, its captions do not differ). Means leave NaN out and come with the number of cases that they are over. Black or
+blank pictures are scored like any other. `why_missing` reports, once per run, what the cases without a value lack.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ NEEDS: dict[str, Callable[[Outcome], bool]] = {
 class CaseMetric(Metric):
     """One number per case.
 
-    Subclasses implement `score`, or `score_all` where many cases together are cheaper.
+    Subclasses implement `score`, or `score_all` if a batch of cases is cheaper.
 
     Attributes:
-        needs: what a case must have, keys of NEEDS; one that lacks it has NaN.
-        of_region: reads the region and needs no edited picture.
-        headline: averaged over the benchmark's headline operations alone.
-        higher_is_better: None where neither is.
-        title: the column's head.
+        needs: what a case must have, keys of NEEDS; a case that lacks one scores NaN.
+        of_region: the metric reads the region and needs no edited picture.
+        headline: the mean is over the benchmark's headline operations only.
+        higher_is_better: None if neither direction is better.
+        title: column head.
     """
 
     full_state_update = False
@@ -60,23 +60,23 @@ class CaseMetric(Metric):
 
     @classmethod
     def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        """The metric with what it takes from the configuration.
+        """The metric with its settings and networks from the configuration.
 
         Raises:
-            ValueError: a backbone that the configuration names cannot be loaded.
+            ValueError: a network that the configuration names cannot be loaded.
         """
         return cls()
 
     def score(self, outcome: Outcome) -> float:
-        """The value of one case that has everything in `needs`."""
+        """The value of one case, which has everything in `needs`."""
         raise NotImplementedError
 
     def score_all(self, outcomes: Sequence[Outcome]) -> Sequence[float] | Tensor:
-        """The values of at least one case, all of which have everything in `needs`."""
+        """The values of one or more cases, which all have everything in `needs`."""
         return [self.score(outcome) for outcome in outcomes]
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
-        """Score these cases, in order; what a case scores does not depend on its batch."""
+        """Score these cases in order; a case's score does not depend on its batch."""
         ready = [self.is_ready(outcome) for outcome in outcomes]
         scores = torch.full((len(outcomes),), NAN, dtype=torch.float64)
         if any(ready):
@@ -85,7 +85,7 @@ class CaseMetric(Metric):
         self.cases.append(scores)
 
     def is_ready(self, outcome: Outcome) -> bool:
-        """Can the case be scored? What it lacks is counted; that it failed is counted elsewhere."""
+        """Whether the case can be scored; counts what it lacks (failed cases are counted elsewhere)."""
         if outcome.failed is not None or (outcome.picture is None and not self.of_region):
             return False
         lacks = next((need for need in self.needs if not NEEDS[need](outcome)), None)
@@ -94,14 +94,14 @@ class CaseMetric(Metric):
         return lacks is None
 
     def why_missing(self) -> str:
-        """What cases without a value lacked, such as "needs target pictures (7 cases have none)"; empty for nothing."""
+        """What cases without a value lacked, such as "needs target pictures (7 cases have none)"; empty if nothing."""
         return "; ".join(
             f"needs {what} ({count} case{'s have' if count > 1 else ' has'} none)"
             for what, count in sorted(self.lacking.items())
         )
 
     def states(self) -> tuple[str, ...]:
-        """Names of the lists to which an update adds one tensor each, a row per case."""
+        """Names of the state lists; an update appends one tensor to each, with a row per case."""
         return tuple(self._defaults)
 
     def values(self) -> Tensor:
@@ -119,10 +119,10 @@ class CaseMetric(Metric):
 
 
 class BackboneMetric(CaseMetric):
-    """A metric that asks a frozen network; without one every case has NaN.
+    """A metric that uses a frozen network; without a network every case scores NaN.
 
     Args:
-        network: from `load_backbone`, or None where the configuration names none.
+        network: from `load_backbone`, or None if the configuration names none.
 
     Attributes:
         backbone: the field of EvaluateConfig that names the network.
@@ -147,13 +147,13 @@ class BackboneMetric(CaseMetric):
 
 
 def rgb(picture: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
-    """The picture as RGB, resized by PIL, bicubic, where it has another size."""
+    """The picture as RGB, resized by PIL (bicubic) if its size differs from `size`."""
     picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return picture if size in (None, picture.size) else picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def pixels(picture: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
-    """[H, W, 3] float32 in [0, 1] of `rgb`."""
+    """The result of `rgb` as [H, W, 3] float32 in [0, 1]."""
     return np.asarray(rgb(picture, size), np.float32) / 255
 
 
@@ -167,7 +167,7 @@ def edited_pixels(outcome: Outcome, frame: bool = False) -> np.ndarray:
     """Bool [H, W]: the pixels of which the human mask covers more than half.
 
     Args:
-        frame: with the outermost pixels, as PIE-Bench takes them "to avoid annotation errors in boundary".
+        frame: add the outermost pixels, as PIE-Bench does "to avoid annotation errors in boundary".
     """
     mask = outcome.truth > 0.5
     if frame:

@@ -1,6 +1,6 @@
-"""What only a world with known things can score: pointing, the place of something added, the success of an edit.
+"""Metrics that need a world with known objects: pointing, the place of an added object, the success of an edit.
 
-`case.truth` is the microworld's `Edit`; a case of another benchmark has no value here.
+`case.truth` is the microworld's `Edit`; cases of other benchmarks have no value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _edit(outcome: Outcome, operation: str | None = None) -> Edit | None:
 
 
 class Pointing(CaseMetric):
-    """Is the named thing the one with the highest mean probability among the scene's things?
+    """Whether the named object has the highest mean probability of all objects in the scene.
 
-    Only scenes with two things or more and an edit that names one. A tie of k things that includes the named one counts
-    1/k, so a flat map scores chance.
+    Only scenes with two or more objects and an edit that names one have a value. A tie of k objects that includes the
+    named one counts 1/k, so a constant map scores chance.
     """
 
     of_region = True
@@ -42,14 +42,14 @@ class Pointing(CaseMetric):
 
     @staticmethod
     def point(probability: np.ndarray, things: np.ndarray, named: int) -> float:
-        """The score of a [H, W] map over the [K, H, W] visible coverage of all things."""
+        """The score of a [H, W] map, given the [K, H, W] visible coverage of all objects."""
         means = (things * probability).sum((1, 2)) / things.sum((1, 2)).clip(1e-6)
         highest = np.isclose(means, means.max(), rtol=0, atol=1e-4)
         return float(highest[named] / highest.sum())
 
 
 class PointingChance(Pointing):
-    """What pointing at random would score: one over the number of things."""
+    """The score of pointing at random: one over the number of objects."""
 
     title = "chance"
 
@@ -59,7 +59,7 @@ class PointingChance(Pointing):
 
 
 class AddInside(CaseMetric):
-    """Add: share of the region that lies in free space on the stated side of the thing it refers to."""
+    """Add: share of the region that lies in free space, on the stated side of the object that the instruction names."""
 
     of_region = True
     higher_is_better = True
@@ -82,7 +82,7 @@ class AddInside(CaseMetric):
 
 
 class AddSizeRatio(AddInside):
-    """Add: area of the region over the area of the thing that was truly added; 1 is its size."""
+    """Add: area of the region over the area of the object in the true edit; 1 means equal areas."""
 
     higher_is_better = None
     title = "size ratio"
@@ -94,7 +94,7 @@ class AddSizeRatio(AddInside):
 
 
 class BackgroundIoU(AddInside):
-    """Background: pixel IoU of the region with the complement of all things."""
+    """Background: pixel IoU of the region with the complement of all objects."""
 
     title = "rest IoU"
 
@@ -106,7 +106,7 @@ class BackgroundIoU(AddInside):
 
 
 class EditSuccess(CaseMetric):
-    """Is the requested change really there, by colour and shape of the pixels? No network is asked."""
+    """Whether the requested change is visible, checked by colour and shape of the pixels without a network."""
 
     higher_is_better = True
     title = "success"
@@ -119,7 +119,7 @@ class EditSuccess(CaseMetric):
 
 
 class AddPresent(EditSuccess):
-    """Add: is the new thing there, in its place?"""
+    """Add: whether the new object is visible in its place."""
 
     title = "present"
 

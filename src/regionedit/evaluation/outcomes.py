@@ -1,8 +1,8 @@
-"""Finished cases: how they are kept, and how the metrics see them. Everything scored is read back from these files.
+"""Finished cases: the files that hold them, and the records that metrics read. All scores come from these files.
 
-A folder of finished cases holds `pictures/{id}.png`, and where a region was found `masks/{id}.png` (8 bit, 255 = edit),
-`probability/{id}.png` (16 bit, at the picture's size) and `grid/{id}.png` (16 bit, one pixel for each patch: the
-source's own map before it was enlarged). `records/{id}.json` says how to repeat the edit; a case that failed has
+A folder of finished cases holds `pictures/{id}.png` and, for edits with a region, `masks/{id}.png` (8 bit, 255 = edit),
+`probability/{id}.png` (16 bit, at the picture's size) and `grid/{id}.png` (16 bit, one pixel for each patch: the mask
+source's own map before upsampling). `records/{id}.json` holds everything needed to repeat the edit; a failed case has
 `failures/{id}.txt` with the reason instead. Several processes may write at once, each its own cases.
 """
 
@@ -30,13 +30,14 @@ class Outcome:
 
     Args:
         case: with its truth.
-        picture: the edited picture, RGB, of the size that it was saved in; None where there is only a region.
+        picture: the edited picture, RGB, at its saved size; None if there is only a region.
         mask: [H, W], 1 = edit, or None.
-        probability: [H, W], the map the mask was made from, or None.
-        patches: [side, side], the same before it was enlarged, or None.
-        focus: [H, W], where the evaluation's own editor edited this case, for all rows the same; None if nowhere known.
+        probability: [H, W], the map that the mask was made from, or None.
+        patches: [side, side], the same map before upsampling, or None.
+        focus: [H, W], the mask of the evaluation's own editor for this case, the same in every row; None if unknown.
         failed: why there is nothing to score, or None.
-        note: what is unusual about the picture, or None: metrics resize one of another size as their protocols do.
+        note: a remark on the picture, or None: its size differs from the source's, and each metric resizes it as its
+            protocol says.
     """
 
     case: EditCase
@@ -49,7 +50,7 @@ class Outcome:
     note: str | None = None
 
     def grid(self, side: int) -> np.ndarray | None:
-        """P on a [side, side] grid: the source's own map where it has this size, else the mean over each cell."""
+        """P on a [side, side] grid: the mask source's own map if it has this size, else the mean over each cell."""
         if self.patches is not None and self.patches.shape == (side, side):
             return self.patches
         return None if self.probability is None else cell_means(self.probability, side)
@@ -62,12 +63,12 @@ class Outcome:
 
 
 class CaseFolder:
-    """Where the finished cases of one editor are.
+    """The folder of one editor's finished cases.
 
     Args:
-        folder: as the module says.
-        pictures: where the pictures are instead, named by case id, in any usual format.
-        focus: the folder of the evaluation's own editor, if this is another one's.
+        folder: laid out as the module's docstring says.
+        pictures: a folder to read the pictures from instead, named by case id, in any usual format.
+        focus: the folder of the evaluation's own editor, if `folder` belongs to another one.
     """
 
     def __init__(self, folder: str | Path, pictures: str | Path | None = None, focus: str | Path | None = None):
@@ -76,11 +77,11 @@ class CaseFolder:
         self.pictures = Path(pictures) if pictures is not None else self.folder / "pictures"
 
     def outcomes(self, cases: Iterable[EditCase]) -> Iterator[Outcome]:
-        """Read the scored cases back; what is missing or unreadable becomes the reason of its case."""
+        """Read the scored cases back; a case whose picture is missing or unreadable fails with this reason."""
         for case in cases:
             if not case.scored:
                 continue
-            found = Outcome(
+            outcome = Outcome(
                 case,
                 mask=_read(self._path("masks", case.id)),
                 probability=_read(self._path("probability", case.id)),
@@ -88,24 +89,24 @@ class CaseFolder:
                 focus=_read(self.focus / "masks" / f"{case.id}.png"),
             )
             reason = self.failure(case.id)
-            yield self._with_picture(found) if reason is None else replace(found, failed=reason)
+            yield self._with_picture(outcome) if reason is None else replace(outcome, failed=reason)
 
-    def _with_picture(self, found: Outcome) -> Outcome:
-        case = found.case
+    def _with_picture(self, outcome: Outcome) -> Outcome:
+        case = outcome.case
         try:
             picture = self.picture(case.id)
         except ValueError as error:
-            return replace(found, failed=str(error))
+            return replace(outcome, failed=str(error))
         if picture is None:
-            return replace(found, failed=f"no picture {case.id} in {self.pictures}")
+            return replace(outcome, failed=f"no picture {case.id} in {self.pictures}")
         size = case.request.image.size
         if picture.size == size:
-            return replace(found, picture=picture)
+            return replace(outcome, picture=picture)
         note = f"{picture.width}x{picture.height}, the source has {size[0]}x{size[1]}"
-        return replace(found, picture=picture, note=note)
+        return replace(outcome, picture=picture, note=note)
 
     def picture(self, case_id: str) -> Image.Image | None:
-        """The edited picture of a case, None where there is none.
+        """The edited picture of a case, or None.
 
         Raises:
             ValueError: it cannot be read.
@@ -114,12 +115,12 @@ class CaseFolder:
         return None if path is None else open_picture(path)
 
     def failure(self, case_id: str) -> str | None:
-        """Why a case failed, None where it did not."""
+        """Why a case failed, or None."""
         path = self._failure(case_id)
         return path.read_text() if path.is_file() else None
 
     def stamp(self, case_id: str) -> str:
-        """Changes whenever a file that is scored changes."""
+        """A text that changes whenever a file of the case that is scored changes."""
         names = [p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()]
         names += [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
         names += [self.focus / "masks" / f"{case_id}.png"]
@@ -127,7 +128,7 @@ class CaseFolder:
         return " ".join(f"{file.st_mtime_ns}:{file.st_size}" for file in files)
 
     def grid_side(self) -> int:
-        """Side of the grid on which regions were found, 0 where none was saved."""
+        """Side of the saved grid maps; 0 if none was saved."""
         path = next((self.folder / "grid").glob("*.png"), None)
         return Image.open(path).width if path else 0
 
@@ -137,25 +138,25 @@ class CaseFolder:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def seconds(self, case_id: str) -> float:
-        """Time of an edit, loading not included; NaN where nothing tells."""
+        """Seconds of an edit without loading; NaN if not recorded."""
         times = self.record(case_id).get("seconds")
         return sum(times.values()) if times else float("nan")
 
     def write_region(self, result: EditResult) -> None:
-        """Save where a case was edited."""
+        """Save the region of a case: mask, probability and grid map."""
         write_atomic(self._path("masks", result.id), png(result.mask))
         write_atomic(self._path("probability", result.id), png(sixteen_bit(result.probability)))
         if result.patches is not None:
             write_atomic(self._path("grid", result.id), png(sixteen_bit(result.patches)))
 
     def write_picture(self, result: EditResult) -> None:
-        """Save an edited picture; its record comes last and tells that all is there."""
+        """Save an edited picture; its record is written last and marks the case as finished."""
         write_atomic(self.pictures / f"{result.id}.png", png(result.image))
         write_atomic(self.folder / "records" / f"{result.id}.json", json.dumps(result.record, indent=1).encode())
         self._failure(result.id).unlink(missing_ok=True)
 
     def write_failure(self, case_id: str, reason: str) -> None:
-        """Save why a case failed; a picture of an earlier run does not stand for it."""
+        """Save why a case failed, and delete the picture and record of an earlier run."""
         (self.folder / "records" / f"{case_id}.json").unlink(missing_ok=True)
         (self.pictures / f"{case_id}.png").unlink(missing_ok=True)
         write_atomic(self._failure(case_id), reason.encode())
@@ -168,7 +169,7 @@ class CaseFolder:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    """A saved map as [H, W] in [0, 1], or None where there is none."""
+    """A saved map as [H, W] in [0, 1], or None without a file."""
     if not path.is_file():
         return None
     values = np.asarray(Image.open(path))

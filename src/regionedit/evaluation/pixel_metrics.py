@@ -1,4 +1,4 @@
-"""Differences of pixels: L1 and L2 from a reference picture, and what changed outside the region."""
+"""Pixel differences: L1 and L2 to a reference picture, and the change outside the region."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from regionedit.evaluation.outcomes import Outcome
 
 
 class PixelDifference(CaseMetric):
-    """A mean over height, width and channels of one picture; the edited one is resized to the reference, bicubic.
+    """A mean over height, width and channels of one picture; the edited picture is resized to the reference, bicubic.
 
-    MagicBrush's image_eval.py: pictures in [0, 1], a mean of the pictures' values, not over all their pixels.
+    As in MagicBrush's image_eval.py, pixels are in [0, 1], and a table averages over pictures, not over all pixels.
     """
 
     higher_is_better = False
@@ -24,7 +24,7 @@ class PixelDifference(CaseMetric):
         raise NotImplementedError
 
     def difference(self, outcome: Outcome) -> np.ndarray:
-        """[H, W, 3] in [-1, 1], float64, so that the square's mean never exceeds the absolute value's."""
+        """[H, W, 3] in [-1, 1]; float64, so that the mean square never exceeds the mean absolute value."""
         reference = self.reference(outcome)
         return pixels(outcome.picture, reference.size).astype(np.float64) - pixels(reference)
 
@@ -43,7 +43,7 @@ class L1(PixelDifference):
 
 
 class L2(L1):
-    """Mean squared difference from the target picture, in [0, 1]: the literature's "L2" is no norm. Never above L1."""
+    """Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no norm."""
 
     title = "L2"
 
@@ -74,7 +74,7 @@ class L2Source(L2):
 class OutsideChange(CaseMetric):
     """Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1].
 
-    Exactly 0 for an editor that keeps its promise.
+    Exactly 0 for an editor that changes nothing outside its region.
     """
 
     needs = ("regions",)
@@ -86,7 +86,7 @@ class OutsideChange(CaseMetric):
 
 
 class OutsideTruthChange(CaseMetric):
-    """Mean absolute change of the pixels that the true region does not touch: what was changed without need."""
+    """Mean absolute change of the pixels that the true region does not touch: changes that were not asked for."""
 
     title = "outside truth"
     higher_is_better = False
@@ -97,7 +97,7 @@ class OutsideTruthChange(CaseMetric):
 
 
 def _change_outside(outcome: Outcome, regions: Sequence[np.ndarray | None]) -> float:
-    """Mean absolute change where all regions are 0; NaN where they leave nothing."""
+    """Mean absolute change where all regions are 0; NaN if they cover the whole picture."""
     changed = change(outcome)
     outside = np.ones(changed.shape, bool)
     for region in regions:

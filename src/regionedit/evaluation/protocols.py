@@ -1,7 +1,7 @@
-"""Protocols as data: what a published table was computed with, and what a result file says it was computed with.
+"""Protocols as data: how the numbers of a published table were computed, and how those of a result file were.
 
-`configs/protocols/NAME.yaml` holds one protocol each. A number is comparable with another only where both have the same
-block, which `Protocol.block` writes into summary.json.
+Each `configs/protocols/NAME.yaml` holds one protocol. `Protocol.block` describes an evaluation for summary.json; two
+numbers are comparable only if their blocks agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.benchmarks import Benchmark
 
 FOLDER = Path("configs/protocols")
-# Which network a metric is computed with, by the beginning of its name; the longest beginning wins.
+# Prefix of a metric's name -> the field of EvaluateConfig with its network; the longest matching prefix wins.
 NETWORKS = {
     "clip_": "judge",
     "dino": "dino",
@@ -27,10 +27,10 @@ NETWORKS = {
     "background_lpips": "lpips",
 }
 BACKBONES = tuple(dict.fromkeys(NETWORKS.values()))
-# A caption filter derived anew by rule may keep a few cases more or fewer than the authors' own list.
+# Our rule for a caption filter may keep a few cases more or fewer than the authors' list: share of n that may differ.
 N_TOLERANCE = 0.01
 
-# What the metrics decide where no protocol does.
+# Choices of the metrics that no protocol makes.
 CONVENTIONS = {
     "psnr_of_identical_backgrounds": "one 8-bit level in one value",
     "changed_pixels": "mean over channels > 0.1, opened by 3 x 3",
@@ -39,13 +39,13 @@ CONVENTIONS = {
 
 
 def backbone_of(metric: str) -> str | None:
-    """The field of EvaluateConfig that names the metric's network, None for a metric without one."""
-    fitting = [start for start in NETWORKS if metric.startswith(start)]
-    return NETWORKS[max(fitting, key=len)] if fitting else None
+    """The field of EvaluateConfig that names the metric's network; None for a metric without a network."""
+    matching = [prefix for prefix in NETWORKS if metric.startswith(prefix)]
+    return NETWORKS[max(matching, key=len)] if matching else None
 
 
 def column_heads(metrics: Iterable[str]) -> dict[str, str]:
-    """Head -> metric, in order; where two metrics have one title, the later head carries the metric's name."""
+    """Head -> metric, in order; if two metrics have the same title, the second head also has the metric's name."""
     heads: dict[str, str] = {}
     for name in metrics:
         title = (METRICS[name].title if name in METRICS else "") or name
@@ -58,16 +58,16 @@ class Protocol:
     """One protocol.
 
     Args:
-        name: the file's name without its ending.
+        name: the file's name without its suffix.
         benchmark: key of BENCHMARKS.
         note: who publishes with it.
-        backbones: judge, dino, dinov2, pick_score, structure, lpips -> model; those that the columns need.
+        backbones: judge, dino, dinov2, pick_score, structure, lpips -> model; exactly those that the columns need.
         reference: the picture that edits are compared with.
         caption_filter: which cases are left out, and by what rule.
-        resize: what happens to pictures of another size.
-        n: cases on the real data, None where nobody says.
+        resize: how pictures of another size are resized.
+        n: number of cases in the real data, None if unknown.
         columns: published column title -> key of METRICS, in order.
-        unstated: what the authors do not say -> what is done here instead. Keys are other fields, backbones or columns.
+        unstated: what the authors do not say -> what we do. Keys are other fields, backbones or columns.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Protocol:
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> Protocol:
-        """Read `configs/protocols/NAME.yaml`, or the file of another place.
+        """Read `configs/protocols/NAME.yaml`, or a YAML file elsewhere.
 
         Raises:
-            ValueError: no such file, or one of its fields is missing, unknown, of a wrong type, or names something that
-                does not exist; one line with file, field and choices.
+            ValueError: no such file, or a field is missing, unknown, of a wrong type, or names something that does not
+                exist; one line with file, field and choices.
         """
         import yaml
 
@@ -108,16 +108,16 @@ class Protocol:
 
     @classmethod
     def own(cls, benchmark_name: str, benchmark: Benchmark) -> Protocol:
-        """What stands in for a published protocol where none was asked for: the benchmark's own facts and metrics."""
-        says = benchmark.protocol
+        """The protocol of an evaluation without a published one: the benchmark's own facts and metrics."""
+        facts = benchmark.protocol
         return cls(
             name="none",
             benchmark=benchmark_name,
             note="no published protocol was asked for",
             backbones={},
-            reference=says.get("reference", "as each metric says"),
-            caption_filter=says.get("caption_filter", "none"),
-            resize=says.get("resize", "as the benchmark does"),
+            reference=facts.get("reference", "as each metric says"),
+            caption_filter=facts.get("caption_filter", "none"),
+            resize=facts.get("resize", "as the benchmark does"),
             n=None,
             columns=column_heads(benchmark.metrics),
         )
@@ -126,14 +126,14 @@ class Protocol:
         """The configuration with this protocol's networks.
 
         Raises:
-            ValueError: the configuration names another benchmark.
+            ValueError: the configuration has another benchmark.
         """
         if config.benchmark != self.benchmark:
             raise ValueError(f"protocol: {self.name} belongs to benchmark {self.benchmark}, not to {config.benchmark}")
         return replace(config, **self.backbones)
 
     def block(self, config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
-        """What summary.json carries under "protocol": the networks that were really used, and what was really read."""
+        """The value of "protocol" in summary.json: the networks that were really used, and what was really read."""
         used = {name for name in map(backbone_of, benchmark.metrics) if name}
         return {
             "name": self.name,
@@ -153,10 +153,10 @@ class Protocol:
         }
 
     def deviations(self, block: Mapping[str, Any]) -> list[str]:
-        """Where a result's block differs from this protocol, a line each; empty: the numbers belong in its columns."""
+        """One line for each difference between a result's block and this protocol; empty if they agree."""
         wanted = {"name": self.name} | self.backbones
         wanted |= {"reference": self.reference, "caption_filter": self.caption_filter, "resize": self.resize}
-        lines = [f"{key}: {block.get(key)!r}, not {told!r}" for key, told in wanted.items() if block.get(key) != told]
+        lines = [f"{key}: {block.get(key)!r}, not {goal!r}" for key, goal in wanted.items() if block.get(key) != goal]
         found = block.get("n_found")
         if self.n is not None and (found is None or abs(found - self.n) > N_TOLERANCE * self.n):
             lines.append(f"n: {found} cases, not {self.n}")
@@ -164,7 +164,7 @@ class Protocol:
 
 
 def _build(name: str, values: Any) -> Protocol:
-    """The protocol from what its file holds; messages begin with the field."""
+    """The protocol from the content of its file; messages begin with the field."""
     if not isinstance(values, dict):
         raise ValueError("not a protocol: expected `key: value` lines")
     known = {f.name: f for f in fields(Protocol) if f.name != "name"}
@@ -190,10 +190,10 @@ def _build(name: str, values: Any) -> Protocol:
             raise ValueError(f"backbones.{key}: no column needs it; the columns need: {', '.join(sorted(needed))}")
     for key in sorted(needed - set(protocol.backbones)):
         raise ValueError(f"backbones.{key}: missing; the columns need: {', '.join(sorted(needed))}")
-    sayable = [*known, *protocol.backbones, *protocol.columns]
+    allowed = [*known, *protocol.backbones, *protocol.columns]
     for key in protocol.unstated:
-        if key not in sayable:
-            raise ValueError(f"unstated.{key}: neither field, backbone nor column; there are: {', '.join(sayable)}")
+        if key not in allowed:
+            raise ValueError(f"unstated.{key}: neither field, backbone nor column; there are: {', '.join(allowed)}")
     return protocol
 
 

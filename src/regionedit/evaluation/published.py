@@ -1,4 +1,4 @@
-"""Figures that others printed, from published.yaml: quoted with their source, never measured here, never corrected."""
+"""Published figures from published.yaml: quoted with their source, never measured here, never corrected."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ UNKNOWN = "unknown"
 NEEDED = ("source", "protocol", "benchmark", "columns", "rows")
 OPTIONAL = ("note", "second_hand", "scale")
 REMARKS = ("note", "impossible")
-SAME_DATA = {"emu_edit_unfiltered": "emu_edit"}  # benchmarks that read one data set in two ways
+SAME_DATA = {"emu_edit_unfiltered": "emu_edit"}  # benchmark -> another benchmark with the same data set
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One printed row.
+    """One published row.
 
     Args:
         method: as printed.
         benchmark: key of BENCHMARKS.
-        protocol: name of a protocol, or unknown: the authors do not say enough to repeat it.
+        protocol: name of a protocol, or `unknown` if the authors do not say enough to repeat it.
         source: paper and table.
         figures: published column title -> figure, in the metric's own unit.
-        note: what the reader must know of the row, such as a human mask among the inputs.
-        table_note: what the reader must know of the whole table.
-        impossible: why the row cannot be right as printed; it is shown as printed all the same.
-        second_hand: taken from somebody's notes on the paper and not checked against it.
+        note: a remark on the row, for example that the system gets the human mask.
+        table_note: a remark on the whole table.
+        impossible: why a figure cannot be right; the row is still shown as printed.
+        second_hand: taken from notes on the paper and not checked against it.
     """
 
     method: str
@@ -42,25 +42,25 @@ class PublishedRow:
 
     @property
     def cited(self) -> str:
-        """The source, and whether the paper itself was seen."""
+        """The source, marked if the figures are second-hand."""
         return f"{self.source} (second-hand, from notes on the paper)" if self.second_hand else self.source
 
     @property
     def remark(self) -> str:
-        """What must stand beside the row; empty where nothing must."""
+        """The note to show with the row; empty if there is none."""
         return "; ".join(part for part in (self.impossible and f"impossible: {self.impossible}", self.note) if part)
 
 
 def read_published(path: str | Path = FILE) -> tuple[PublishedRow, ...]:
-    """All rows, in the file's order.
+    """Read all rows, in the file's order.
 
-    Each table of the file has `source`, `protocol`, `benchmark`, `columns` and `rows`, and perhaps `note` and
-    `second_hand`, which hold for all its rows, and `scale`: title -> factor from the printed unit to the metric's. A
+    Each table of the file has `source`, `protocol`, `benchmark`, `columns` and `rows`. Optional keys are `note` and
+    `second_hand`, which apply to all its rows, and `scale`: title -> factor from the printed unit to the metric's. A
     row is [method, figures in the columns' order], null where nothing is printed; a mapping at its end may hold `note`
     and `impossible`.
 
     Raises:
-        ValueError: a table lacks something or has something unknown, or a row does not fit its columns.
+        ValueError: a table lacks a key or has an unknown one, or a row does not fit its columns.
     """
     import yaml
 
@@ -78,7 +78,7 @@ def read_published(path: str | Path = FILE) -> tuple[PublishedRow, ...]:
 
 
 def of_benchmark(benchmark: str, protocol: str) -> tuple[list[PublishedRow], list[PublishedRow]]:
-    """The rows printed for a benchmark's data: with this benchmark and protocol, and with others."""
+    """The published rows on a benchmark's data: those of this benchmark and protocol, and all others."""
     data = SAME_DATA.get(benchmark, benchmark)
     rows = [row for row in read_published() if SAME_DATA.get(row.benchmark, row.benchmark) == data]
     same = [row for row in rows if (row.benchmark, row.protocol) == (benchmark, protocol)]

@@ -1,8 +1,8 @@
 """How well a region matches the true one: on the predictor's grid, in pixels, and at its best threshold.
 
 In pixels there are two references: the human mask, which in MagicBrush is a loose brush stroke, and the pixels in which
-source and target picture differ. Precision and recall stand beside the IoU because a tight region in a loose mask has a
-modest IoU.
+source and target picture differ. Precision and recall complement the IoU, because a tight region inside a loose mask
+has a modest IoU.
 
 Legend: G side of the grid, T thresholds. A true cell is one whose coverage exceeds 0.25.
 """
@@ -25,36 +25,36 @@ from regionedit.evaluation.outcomes import Outcome, cell_means
 TRUTH_CELL = 0.25
 THRESHOLDS = np.linspace(0.01, 0.99, 99, dtype=np.float32)
 TAU = 0.1  # mean over the channels of |difference| above which a pixel has changed
-OPENING = 3  # side of the square that has to fit into a changed area: less is the grain of a codec
+OPENING = 3  # side in pixels of a square that fits into real changes; smaller ones are compression noise
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two bool arrays; two empty ones agree: 1."""
+    """Intersection over union of two bool arrays; 1 if both are empty."""
     union = (a | b).sum()
     return float((a & b).sum() / union) if union else 1.0
 
 
 def precision(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the predicted that is true; NaN where nothing was predicted."""
+    """Share of the predicted elements that are true; NaN if nothing is predicted."""
     return float(truth[predicted].mean()) if predicted.any() else NAN
 
 
 def recall(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the true that was predicted; NaN where nothing is true."""
+    """Share of the true elements that are predicted; NaN if nothing is true."""
     return float(predicted[truth].mean()) if truth.any() else NAN
 
 
 def iou_curve(probability: np.ndarray, truth: np.ndarray) -> Tensor:
-    """[T] float64 IoU of the cells above each threshold with bool `truth` of the same shape."""
+    """[T] float64: for each threshold, IoU of the cells above it with bool `truth` of the same shape."""
     return torch.tensor([iou(probability > threshold, truth) for threshold in THRESHOLDS], dtype=torch.float64)
 
 
 class GridMetric(CaseMetric):
-    """A metric of cells.
+    """A metric of the cells of a grid.
 
     Args:
         grid: side of the grid.
-        threshold: P above it is the region.
+        threshold: cells with P above it are the region.
     """
 
     of_region = True
@@ -82,28 +82,28 @@ class GridMetric(CaseMetric):
 
 
 class RegionIoU(GridMetric):
-    """Intersection over union of the cells with P above the threshold and the true cells."""
+    """Intersection over union of the region's cells and the true cells."""
 
     title = "IoU"
     compare = staticmethod(iou)
 
 
 class RegionPrecision(GridMetric):
-    """Share of the predicted cells that are true; NaN where nothing was predicted."""
+    """Share of the region's cells that are true; NaN if the region is empty."""
 
     title = "prec."
     compare = staticmethod(precision)
 
 
 class RegionRecall(GridMetric):
-    """Share of the true cells that were predicted; NaN where no cell is true."""
+    """Share of the true cells that are in the region; NaN if no cell is true."""
 
     title = "recall"
     compare = staticmethod(recall)
 
 
 class RegionArea(GridMetric):
-    """Share of the grid that was predicted."""
+    """Share of the grid's cells that are in the region."""
 
     title = "area"
 
@@ -112,9 +112,9 @@ class RegionArea(GridMetric):
 
 
 class RegionIoUBest(GridMetric):
-    """Region IoU at the one threshold that suits the whole set best: what calibration alone could gain.
+    """Region IoU at the one threshold that is best for the whole set: what a better threshold alone could gain.
 
-    `operations` choose the threshold and have a value; others are NaN.
+    Only cases of the given `operations` choose the threshold and get a value; the others are NaN.
     """
 
     title = "IoU best"
@@ -150,10 +150,12 @@ class RegionIoUBest(GridMetric):
 
 
 class PixelMetric(CaseMetric):
-    """A metric of the pixels with P above the threshold (of the mask where no P was kept) against the human mask.
+    """A metric of the region's pixels against the human mask.
+
+    The region is where P is above the threshold; without a saved P it is the mask.
 
     Args:
-        threshold: P above it is the region.
+        threshold: pixels with P above it are the region.
     """
 
     of_region = True
@@ -170,13 +172,13 @@ class PixelMetric(CaseMetric):
         return cls(config.region.threshold)
 
     def truth(self, outcome: Outcome) -> np.ndarray | None:
-        """Bool [H, W] pixels that should be found, or None where there is nothing to find."""
+        """Bool [H, W] pixels of the true region, or None if the case has none."""
         return edited_pixels(outcome)
 
     def score(self, outcome: Outcome) -> float:
         truth = self.truth(outcome)
-        found = outcome.mask > 0.5 if outcome.probability is None else outcome.probability > self.threshold
-        return NAN if truth is None else self.compare(found, truth)
+        region = outcome.mask > 0.5 if outcome.probability is None else outcome.probability > self.threshold
+        return NAN if truth is None else self.compare(region, truth)
 
     def compare(self, predicted: np.ndarray, truth: np.ndarray) -> float:
         """The score of bool [H, W] pixels."""
@@ -184,15 +186,17 @@ class PixelMetric(CaseMetric):
 
 
 class RegionIoUPixel(PixelMetric):
-    """Intersection over union, in pixels, of the region and what the human mask at least half covers."""
+    """Intersection over union of the region and the pixels of which the human mask covers more than half."""
 
     title = "IoU pixel"
     compare = staticmethod(iou)
 
 
 class MaskIoU(PixelMetric):
-    """Intersection over union, in pixels, of the mask that was painted under, refined, grown or cut as the editor's
-    settings say, and what the human mask at least half covers; NaN where no mask was kept."""
+    """Intersection over union of the mask that was edited and the pixels of which the human mask covers more than half.
+
+    The edited mask is the region after refining, growing and thresholding by the editor's settings. NaN without a mask.
+    """
 
     title = "IoU mask"
     compare = staticmethod(iou)
@@ -203,21 +207,21 @@ class MaskIoU(PixelMetric):
 
 
 class RegionPrecisionPixel(PixelMetric):
-    """Share of the region's pixels that the human mask covers; NaN where the region is empty."""
+    """Share of the region's pixels that the human mask covers; NaN if the region is empty."""
 
     title = "prec. pixel"
     compare = staticmethod(precision)
 
 
 class RegionRecallPixel(PixelMetric):
-    """Share of the human mask's pixels that the region holds; NaN where the mask is empty."""
+    """Share of the human mask's pixels that are in the region; NaN if the mask is empty."""
 
     title = "recall pixel"
     compare = staticmethod(recall)
 
 
 class ChangedMetric(PixelMetric):
-    """A metric of the region's pixels against `changed_pixels` of source and target picture; NaN where none changed."""
+    """A metric of the region's pixels against `changed_pixels` of source and target picture; NaN if none changed."""
 
     needs = ("regions", "target pictures")
 
@@ -227,31 +231,31 @@ class ChangedMetric(PixelMetric):
 
 
 class RegionIoUChanged(ChangedMetric):
-    """Intersection over union, in pixels, of the region and what differs between source and target picture."""
+    """Intersection over union of the region and the pixels in which source and target picture differ."""
 
     title = "IoU changed"
     compare = staticmethod(iou)
 
 
 class RegionPrecisionChanged(ChangedMetric):
-    """Share of the region's pixels in which source and target picture differ; NaN where the region is empty."""
+    """Share of the region's pixels in which source and target picture differ; NaN if the region is empty."""
 
     title = "prec. changed"
     compare = staticmethod(precision)
 
 
 class RegionRecallChanged(ChangedMetric):
-    """Share of the pixels in which source and target picture differ that the region holds."""
+    """Share of the pixels in which source and target picture differ that are in the region."""
 
     title = "recall changed"
     compare = staticmethod(recall)
 
 
 class ChangeIoU(CaseMetric):
-    """Intersection over union of what the editor really changed and the human mask; fits editors without a region.
+    """Intersection over union of the pixels that the editor changed and the human mask; works without a region.
 
-    Changed is a pixel with |edited - source|, mean over the channels, above `tau`. An editor that changed nothing
-    scores 0.
+    A pixel counts as changed if |edited - source|, mean over the channels, is above `tau`. An editor that changes
+    nothing scores 0.
 
     Args:
         tau: in [0, 1].
@@ -271,8 +275,9 @@ class ChangeIoU(CaseMetric):
 
 
 class ChangeIoUFocus(ChangeIoU):
-    """Intersection over union of what was really changed and the region that the evaluation's own editor edits, for
-    every row the same: how well an edit without a region stays where it belongs (Mask-Blended Inference).
+    """Intersection over union of the changed pixels and the mask of the evaluation's own editor, the same in every row.
+
+    It measures how well an edit without a region stays inside that mask (Mask-Blended Inference).
     """
 
     title = "change IoU region"
@@ -284,7 +289,7 @@ class ChangeIoUFocus(ChangeIoU):
 
 
 def changed_pixels(source: Image, target: Image, tau: float = TAU, opening: int = OPENING) -> np.ndarray:
-    """Bool [H, W] of the source's size: |target - source|, mean over the channels, above `tau`, then opened.
+    """Bool [H, W] of the source's size: |target - source|, mean over the channels, above `tau`; then a binary opening.
 
     Args:
         opening: side in pixels of the square structuring element; 1 keeps every pixel.

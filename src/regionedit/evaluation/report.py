@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it, pictures included, that can be mailed and opened anywhere."""
+"""The report: a single HTML file that contains its pictures, so that it can be mailed and opened anywhere."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.records import EditCase
 
-THUMBNAIL = 256  # pixels of the longer side
+THUMBNAIL = 256  # longer side in pixels
 PER_OPERATION = 6
 WORST = 8
-CELL = 128  # pixels of a picture on the sheet of examples
+CELL = 128  # side in pixels of a cell of examples.png
 EXAMPLES = "Examples"
 
 
@@ -40,10 +40,10 @@ def write_report(
 
     Args:
         cases: of the benchmark.
-        entries: finished and scored; the editor's own comes first.
-        systems: other editors that had the same cases, or the first of them.
-        summary: what summary.json holds.
-        tables: to be shown.
+        entries: scored rows; the editor's own is the first.
+        systems: scored rows of other editors on the same cases, or on the first of them.
+        summary: the content of summary.json.
+        tables: shown in this order.
     """
     own = entries[0]
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -52,8 +52,8 @@ def write_report(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     chosen = choose_cases(own.rows)
-    wanted = {case_id for _, ids in chosen for case_id in ids}
-    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
+    shown = {case_id for _, ids in chosen for case_id in ids}
+    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in shown)}
     rows = own.rows.set_index("id")
     html = environment.get_template("report.html").render(
         title=f"{config.benchmark}: {own.title}",
@@ -64,7 +64,7 @@ def write_report(
         sheet=side_by_side([*entries, *systems], cases),
         trade_off=draw_trade_off(summary),
         curves=draw_curves(config.training_log),
-        curves_note=f"On validation pictures, while training ({config.training_log}).",
+        curves_note=f"Scores on validation pictures during training ({config.training_log}).",
         galleries=[
             {"title": title, "cards": [card(outcomes[case_id], rows.loc[case_id]) for case_id in ids]}
             for title, ids in chosen
@@ -75,15 +75,15 @@ def write_report(
 
 
 def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
-    """One case of each operation a column; a row for every system that edited, with its region and its picture."""
+    """A sheet of pictures: a column for one case of each operation, a row for every system with edited pictures."""
     edited = [entry for entry in entries if entry.edited and entry.folder]
-    everywhere = min((entry.rows for entry in edited), key=len, default=entries[0].rows)
-    wanted = _one_of_each(choose_cases(everywhere))
+    common = min((entry.rows for entry in edited), key=len, default=entries[0].rows)
+    wanted = _one_of_each(choose_cases(common))
     shown = {case.id: case for case in cases if case.id in wanted}
     rows = []
     for entry in edited if len(edited) > 1 else ():
-        found = {outcome.case.id: outcome for outcome in entry.outcomes(shown.values())}
-        rows.append((entry.title, [_shown(found[case_id], ("region", "edited")) for case_id in wanted]))
+        outcomes = {outcome.case.id: outcome for outcome in entry.outcomes(shown.values())}
+        rows.append((entry.title, [_shown(outcomes[case_id], ("region", "edited")) for case_id in wanted]))
     return (
         {
             "heads": [shown[case_id].request.instruction for case_id in wanted],
@@ -95,7 +95,7 @@ def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
 
 
 def _shown(outcome: Outcome, names: Collection[str]) -> list[tuple[str, str]]:
-    """Those of a case's pictures that there are, as (name, data URI)."""
+    """The named pictures that the case has, as (name, data URI)."""
     return [(n, data_uri(png(thumbnail(picture)))) for n, picture in pictures_of(outcome).items() if n in names]
 
 
@@ -105,7 +105,7 @@ def _one_of_each(chosen: Sequence[tuple[str, list[str]]]) -> list[str]:
 
 
 def choose_cases(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Titles and case ids: for each operation some spread evenly over the benchmark, then the worst regions."""
+    """Titles and case ids: for each operation up to `PER_OPERATION` cases spread evenly, then the worst regions."""
     scored = rows[rows["failed"].isna()]
     chosen = []
     for operation, part in scored.groupby("operation", sort=False):
@@ -118,7 +118,7 @@ def choose_cases(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def pictures_of(outcome: Outcome) -> dict[str, Image.Image]:
-    """What there is to see of a case, by name, from the source to the truth."""
+    """The pictures of a case by name, from the source to the true edit; missing ones are left out."""
     case = outcome.case
     source = case.request.image
     pictures = {"source": source}
@@ -136,7 +136,7 @@ def pictures_of(outcome: Outcome) -> dict[str, Image.Image]:
 
 
 def card(outcome: Outcome, row: pd.Series) -> dict:
-    """What the report shows of one case."""
+    """The content of one case's card in the report."""
     shown = {"region_iou": "region IoU", "pointing": "pointing", "l1": "L1"}
     scores = [f"{title} {row[name]:.2f}" for name, title in shown.items() if pd.notna(row.get(name))]
     success = row.get("edit_success")
@@ -150,10 +150,10 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
 
 
 def write_examples(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
-    """A sheet with one case of each operation, spread over the benchmark and not picked by hand."""
+    """Write a sheet with one case of each operation, chosen by its place in the benchmark and not by hand."""
     wanted = _one_of_each(choose_cases(own.rows))
     outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
-    rows = [[_words(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
+    rows = [[_text_cell(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
     if rows:
         names = pictures_of(outcomes[wanted[0]])
         write_atomic(path, png(grid(rows, header=("instruction", *names), cell=CELL)))
@@ -163,8 +163,8 @@ def _grey(values: np.ndarray) -> Image.Image:
     return Image.fromarray((values * 255).round().astype("uint8"))
 
 
-def _words(text: str) -> Image.Image:
-    """A cell with text in it."""
+def _text_cell(text: str) -> Image.Image:
+    """A white cell with wrapped text."""
     cell = Image.new("RGB", (CELL, CELL), "white")
     ImageDraw.Draw(cell).multiline_text((4, CELL // 3), textwrap.fill(text, 19), fill="black")
     return cell

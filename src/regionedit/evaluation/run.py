@@ -31,45 +31,45 @@ from regionedit.evaluation.tables import evaluation_tables, few_cases, print_tab
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
-COUNTED = ("n_found", "counts")  # of a protocol's block: what grows with the cases and changes no case's score
-WIDTH = 132  # columns of the printed tables where no terminal says how many there are
+COUNTED = ("n_found", "counts")  # keys of a protocol block that count cases and change no case's score
+WIDTH = 132  # characters in a line of the printed tables when the output is not a terminal
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
-    """Run a benchmark; `out` receives what the configuration's docstring says. Running it again goes on.
+    """Run a benchmark and write the files that `EvaluateConfig` lists to `out`. Calling it again resumes the run.
 
     Returns:
-        What summary.json holds; after the stage `edit` alone, {"n", "failed"} of this process's cases.
+        The content of summary.json; with `stage` edit only {"n", "failed"} of this process's cases.
 
     Raises:
-        ValueError: the configuration names something unknown, or lacks something; one line that names the field.
+        ValueError: a field of the configuration has an unknown value or is missing; one line that names the field.
     """
     if config.benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark: no benchmark {config.benchmark!r}; there are: {', '.join(BENCHMARKS)}")
     require_baselines(config.baselines)
     if taken := set(config.systems) & {config.mask_source, *config.baselines}:
-        raise ValueError(f"systems.{min(taken)}: this row has the name already; choose another")
+        raise ValueError(f"systems.{min(taken)}: mask_source or a baseline has this name already; choose another")
     if extra := set(config.edited_baselines) - set(config.baselines):
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
     share = Share.of_this_process()
     if share.of > 1 and config.stage != "edit":
         raise ValueError(
-            f"stage: {share.of} processes share the editing; run them with --stage edit, then one to score"
+            f"stage: {share.of} processes share the editing; start them with --stage edit, then one with --stage score"
         )
     ceiling = _read_ceiling(config.ceiling)
     protocol = Protocol.read(config.protocol) if config.protocol else None
     config = protocol.apply(config) if protocol else config
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
-    make_metrics(cases.metrics, config, not config.regions_only)  # a judge that is missing must not show an hour later
+    make_metrics(cases.metrics, config, not config.regions_only)  # fails now if a network is missing
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     for line in check_data(config, cases) if config.stage != "edit" else ():
         console.print(line, markup=False)
-    some = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
+    system_cases = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
     if config.pictures is not None:
         entries, systems = _finished(config), []
     else:
-        entries, systems = _run(config, cases, some, share, console)
+        entries, systems = _run(config, cases, system_cases, share, console)
     if config.stage == "edit":
         ids = [case.id for case in share.pick(cases)]
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
@@ -79,7 +79,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     missing: list[str] = []
     torch.backends.cudnn.allow_tf32 = False  # embeddings in full float32, on every GPU
     for entry in (*entries, *systems):
-        edited = some if entry in systems else cases
+        edited = system_cases if entry in systems else cases
         metrics = make_metrics(cases.metrics, entry.config, entry.edited)
         log = entry.folder and ScoreLog(
             Path(config.out) / "scores" / f"{entry.name}.jsonl",
@@ -129,62 +129,64 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
 
 
 def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -> dict[str, CaseMetric]:
-    """These metrics, fresh; those of pictures only where there are pictures."""
-    wanted = [name for name in names if edited or METRICS[name].of_region]
-    return {name: METRICS[name].from_config(config) for name in wanted}
+    """New instances of the named metrics; with `edited` false, only those that need no edited picture."""
+    computed = [name for name in names if edited or METRICS[name].of_region]
+    return {name: METRICS[name].from_config(config) for name in computed}
 
 
 def _finished(config: EvaluateConfig) -> list[Entry]:
-    """Pictures that somebody made, and beside them what needs no model of ours."""
+    """The row of the pictures in `config.pictures`, and the unedited source if it is among the baselines."""
     given = finished_pictures(config)
     return [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
 
 
 def _run(
-    config: EvaluateConfig, cases: Benchmark, some: Benchmark, share: Share, console: Console
+    config: EvaluateConfig, cases: Benchmark, system_cases: Benchmark, share: Share, console: Console
 ) -> tuple[list[Entry], list[Entry]]:
-    """The editor's own entry and its rivals', and the other systems'; what is lacking shows before anything is edited.
+    """The rows of the editor and its baselines, and the rows of the other systems.
+
+    A wrong configuration raises before the first edit.
 
     Args:
-        some: the cases that the systems edit.
+        system_cases: the cases that the other systems edit.
     """
     editor = Editor.from_config(config)
     console.print(f"editing {editor.computes}", markup=False)
     config = replace(editor.config, grid=config.grid or editor.models.encoders[0].grid)
     editor.models.mask_source(config.mask_source)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
-    rivals = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
-    entries = [own(config, editor, cases, share), *rivals]
-    return entries, [system(name, theirs, config, some, share) for name, theirs in editors.items()]
+    baselines = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
+    entries = [own(config, editor, cases, share), *baselines]
+    return entries, [system(name, theirs, config, system_cases, share) for name, theirs in editors.items()]
 
 
 def _systems(entries: list[Entry], systems: list[Entry], headline: tuple) -> dict:
-    """The systems' scores, and those of whatever else edited, over the systems' cases alone; {} without systems."""
+    """Scores of the systems and of all other rows with edited pictures, over the systems' cases; {} without systems."""
     if not systems:
         return {}
     ids = systems[0].rows["id"]
-    found = {}
-    for place, entry in enumerate([*entries, *systems]):
+    blocks = {}
+    for number, entry in enumerate([*entries, *systems]):
         if entry.edited and entry.folder:
             rows = entry.rows[entry.rows["id"].isin(ids)]
             block = summarise(rows, {n: METRICS[n] for n in rows if n in METRICS}, [], headline)
-            told = {"title": entry.title if place else f"{entry.title} (this run)", "note": entry.note}
-            found[entry.name] = block | told | {"seconds": _seconds(rows)}
-    return found
+            label = {"title": entry.title if number else f"{entry.title} (this run)", "note": entry.note}
+            blocks[entry.name] = block | label | {"seconds": _seconds(rows)}
+    return blocks
 
 
 def _seconds(rows: DataFrame) -> float | None:
-    """Mean time of an edit, None where nothing tells."""
+    """Mean seconds of an edit; None if none was recorded."""
     return float(rows["seconds"].mean()) if rows["seconds"].notna().any() else None
 
 
 def _read_ceiling(path: str | None) -> dict | None:
-    """Metrics of the same predictor trained with masks, as an evaluation once wrote them."""
+    """Metrics of the same predictor trained with masks, read from the summary.json of an earlier evaluation."""
     if path is None:
         return None
     try:
-        found = json.loads(Path(path).read_text())
-        return {key: found[key] for key in ("n", "failed", "metrics", "by")} | {"note": found.get("note", "")}
+        summary = json.loads(Path(path).read_text())
+        return {key: summary[key] for key in ("n", "failed", "metrics", "by")} | {"note": summary.get("note", "")}
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"ceiling: {path} is not the summary.json of an evaluation: {error!r}") from None
 

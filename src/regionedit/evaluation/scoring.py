@@ -21,37 +21,37 @@ from regionedit.evaluation.outcomes import Outcome
 from regionedit.records import EditCase
 
 RESAMPLES = 1000
-TOGETHER = 32  # cases whose pictures are open at one time
+TOGETHER = 32  # cases whose pictures are in memory at the same time
 
 
 class ScoreLog:
-    """Scores on their way to a table, a line for each case: a scoring that is killed goes on where it was.
+    """Scores saved case by case, so that an interrupted scoring resumes.
 
     Args:
-        path: JSONL; the first line tells what the scores depend on.
-        depends: that; a file with another first line is started anew.
-        stamp: case id -> what changes with the files that are scored.
+        path: JSONL, one line for each case after a first line that holds `depends`.
+        depends: everything that the scores depend on; a file with another first line is discarded.
+        stamp: case id -> a text that changes with the files that are scored.
     """
 
     def __init__(self, path: Path, depends: dict, stamp: Callable[[str], str]):
         self.path, self.stamp = path, stamp
         self.header = json.dumps(depends, sort_keys=True)
         self.lines: dict[str, dict] = {}
-        found = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        if found and found[0].strip() == self.header:
-            whole = [json.loads(line) for line in found[1:] if line.endswith("\n")]  # the last may be half written
+        saved = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        if saved and saved[0].strip() == self.header:
+            whole = [json.loads(line) for line in saved[1:] if line.endswith("\n")]  # the last may be incomplete
             self.lines = {line["id"]: line for line in whole}
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = "".join(json.dumps(line) + "\n" for line in self.lines.values())
         path.write_text(f"{self.header}\n{kept}")
 
     def known(self, case_id: str) -> dict | None:
-        """The line of a case whose files have not changed since."""
+        """The saved line of a case, or None if there is none or the case's files have changed."""
         line = self.lines.get(case_id)
         return line if line is not None and line["stamp"] == self.stamp(case_id) else None
 
     def add(self, lines: Iterable[dict]) -> None:
-        """Write these lines down before anything else happens."""
+        """Append these lines to the file and flush it to disk."""
         with self.path.open("a") as file:
             file.writelines(json.dumps(line | {"stamp": self.stamp(line["id"])}) + "\n" for line in lines)
             file.flush()
@@ -66,10 +66,10 @@ def score_cases(
     total: int,
     log: ScoreLog | None = None,
 ) -> pd.DataFrame:
-    """Score finished cases; the metrics are left holding all of them.
+    """Score finished cases; afterwards the metrics' states hold all of them.
 
     Args:
-        outcomes: the finished cases of an entry; asked for those alone that the log does not hold.
+        outcomes: cases -> their outcomes; called only with cases that the log does not hold.
 
     Returns:
         One row per scored case: id, instruction, operation, the case's groups, `failed` (a reason, or None), `note`,
@@ -80,25 +80,25 @@ def score_cases(
     for together in chunks(scored, TOGETHER):
         lines = {case.id: line for case in together if log and (line := log.known(case.id))}
         fresh = list(outcomes([case for case in together if case.id not in lines]))
-        made = [{"id": o.case.id, "failed": o.failed, "note": o.note, "states": {}} for o in fresh]
+        new_lines = [{"id": o.case.id, "failed": o.failed, "note": o.note, "states": {}} for o in fresh]
         for name, metric in metrics.items() if fresh else ():
             metric.update(fresh)
-            for line, rows_of_states in zip(made, _taken(metric), strict=True):
+            for line, rows_of_states in zip(new_lines, _take_last(metric), strict=True):
                 line["states"][name] = rows_of_states
-        if log and made:
-            log.add(made)
-        lines |= {line["id"]: line for line in made}
+        if log and new_lines:
+            log.add(new_lines)
+        lines |= {line["id"]: line for line in new_lines}
         for name, metric in metrics.items():
             _put(metric, [lines[case.id]["states"][name] for case in together])
         for case in together:
-            words = {"instruction": case.request.instruction, "operation": case.operation}
-            told = {key: lines[case.id][key] for key in ("failed", "note")}
-            rows.append({"id": case.id} | words | case.groups | told)
+            request = {"instruction": case.request.instruction, "operation": case.operation}
+            remarks = {key: lines[case.id][key] for key in ("failed", "note")}
+            rows.append({"id": case.id} | request | case.groups | remarks)
     return pd.DataFrame(rows).assign(**{name: metric.values().numpy() for name, metric in metrics.items()})
 
 
-def _taken(metric: CaseMetric) -> list[dict[str, dict]]:
-    """What the last update added to a metric's states, taken out again: per case {state: packed row}."""
+def _take_last(metric: CaseMetric) -> list[dict[str, dict]]:
+    """Remove what the last update added to a metric's states, and return it: per case {state: packed row}."""
     added = {state: getattr(metric, state).pop() for state in metric.states() if getattr(metric, state)}
     return [
         {state: _packed(tensor[i]) for state, tensor in added.items()} for i in range(len(next(iter(added.values()))))
@@ -106,7 +106,7 @@ def _taken(metric: CaseMetric) -> list[dict[str, dict]]:
 
 
 def _put(metric: CaseMetric, rows: list[dict[str, dict]]) -> None:
-    """Add rows to a metric's states as an update of these cases would have."""
+    """Add rows to a metric's states, as an update with these cases would."""
     for state in rows[0]:
         getattr(metric, state).append(torch.stack([_unpacked(row[state]) for row in rows]))
 
@@ -123,9 +123,9 @@ def _unpacked(row: dict) -> Tensor:
 
 
 def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Collection[str], headline: tuple) -> dict:
-    """Means with 95 % bootstrap intervals, over all and by group.
+    """Means with 95 % bootstrap intervals, over all cases and by group.
 
-    Metrics marked `headline` are taken over the headline operations, except where the table is by operation.
+    Metrics marked `headline` are averaged over the headline operations only, except in the table by operation.
 
     Returns:
         {"n", "failed", "other_size", "metrics": {name: {mean, low, high, n}}, "by": {group: {value: the same keys}}}
@@ -154,11 +154,11 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Col
 
 def interval(values: np.ndarray) -> dict[str, float | int | None]:
     """Mean and 95 % bootstrap interval of the values; one value has no interval."""
-    found = {"mean": float(values.mean()), "low": None, "high": None, "n": len(values)}
+    score = {"mean": float(values.mean()), "low": None, "high": None, "n": len(values)}
     if len(values) < 2:
-        return found
+        return score
     if np.ptp(values) == 0:
-        return found | {"low": found["mean"], "high": found["mean"]}
-    made = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
-    low, high = made.confidence_interval
-    return found | {"low": float(low), "high": float(high)}
+        return score | {"low": score["mean"], "high": score["mean"]}
+    resampled = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    low, high = resampled.confidence_interval
+    return score | {"low": float(low), "high": float(high)}

@@ -1,4 +1,4 @@
-"""Scores that exist only between systems: PickScore's soft-max, who wins, differences on the same cases."""
+"""Scores between systems: the soft-max of PickScore, the share of wins, differences on the same cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICK_SCORE = "pick_score"
 
 
 def pick_scores(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """Raw PickScores, a row per case and a column per system, of the cases that all systems have a score for.
+    """Raw PickScores of the cases that every system has a score for: a row per case, a column per system.
 
     Raises:
         IncomparableError: the systems were not scored on the same cases.
@@ -26,43 +26,43 @@ def pick_scores(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     first = evaluations[0]
     for other in evaluations[1:]:
         if lacking := len(first.rows.index.symmetric_difference(other.rows.index)):
-            line = f"pick_score: its soft-max over systems needs the same cases; {lacking} are in one of"
-            raise IncomparableError([f"{line} {first.name} and {other.name} alone"])
+            line = f"pick_score: its soft-max over systems needs the same cases; {lacking} are in only one of"
+            raise IncomparableError([f"{line} {first.name} and {other.name}"])
     return pd.DataFrame(raw).dropna()
 
 
 def soft_max(raw: pd.DataFrame) -> pd.DataFrame:
-    """The probability that each system's picture is the preferred one, case by case; a row adds up to 1.
+    """The probability that each system's picture is the preferred one, case by case; each row adds up to 1.
 
     Kirstain et al., Pick-a-Pic (2023): soft-max of the scores over all pictures made for one prompt. The value depends
-    on which systems take part; chance is one over their number.
+    on which systems are compared; chance is one over their number.
     """
     return pd.DataFrame(softmax(raw.to_numpy(), axis=1), raw.index, raw.columns)
 
 
 def preference_table(raw: pd.DataFrame) -> TextTable:
-    """Each pair of systems: the share of cases that the first wins (a tie counts half), the mean two-way soft-max."""
+    """For each pair of systems: the share of cases that the first wins (a tie counts half), and the mean soft-max."""
     rows = []
     for one, other in combinations(raw.columns, 2):
         lead = (raw[one] - raw[other]).to_numpy()
         wins = interval(np.where(lead == 0, 0.5, lead > 0).astype(float))
         preferred = interval(expit(lead))
         rows.append((f"{one} over {other}", str(len(raw)), _with_interval(wins), _with_interval(preferred)))
-    note = "Share of cases with the higher raw score, and the mean soft-max of the two alone; 0.5 is a draw."
+    note = "Share of cases with the higher raw score, and the mean soft-max over the two systems; 0.5 is a draw."
     return TextTable("PickScore, pairs", note, ("pair", "n", "wins", "preferred"), tuple(rows))
 
 
 def paired_table(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> TextTable:
-    """Each pair of systems: mean difference, first minus second, on the cases that both have a value for.
+    """For each pair of systems: the mean difference, first minus second, on the cases that both have a value for.
 
-    The interval is over resampled cases, so what makes a case hard for both cancels out. Differences whose interval
-    leaves 0 out are set apart.
+    The interval is over resampled cases, so a case that is hard for both systems does not widen it. Differences whose
+    interval excludes 0 are bold.
 
     Raises:
-        ValueError: there is one evaluation, or one whose rows were not kept.
+        ValueError: there is only one evaluation, or the rows of one were not kept.
     """
     if len(evaluations) < 2:
-        raise ValueError("paired differences need two evaluations")
+        raise ValueError("paired: differences need at least two evaluations")
     rows, clear, rules = [], set(), set()
     for one, other in combinations(evaluations, 2):
         rules.add(len(rows))
@@ -77,7 +77,7 @@ def paired_table(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) 
                 clear.add((len(rows), 3))
             shown = "" if None in bounds else f"[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
             rows.append((f"{one.name} − {other.name}", title, str(len(both)), f"{score['mean']:+.4f}", shown))
-    note = "mean difference on the n cases in both, 95 % bootstrap interval over cases; set apart where it leaves 0 out"
+    note = "mean difference on the n cases in both, 95 % bootstrap interval over cases; bold if it excludes 0"
     heads = ("pair", "column", "n", "difference", "interval")
     return TextTable("Paired differences", note, heads, tuple(rows), frozenset(clear), frozenset(rules - {0}))
 

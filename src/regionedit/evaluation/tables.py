@@ -1,4 +1,4 @@
-"""The tables of an evaluation as plain rows of text: what the console prints and what the report shows."""
+"""The tables of an evaluation as rows of text, for the console, the report and the exported files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from regionedit.evaluation.protocols import column_heads
 if TYPE_CHECKING:
     from regionedit.evaluation.entries import Entry
 
-FEW = 12  # cases that are shown one by one in a table
-OF_A_CASE = (  # what the table of few cases shows
+FEW = 12  # up to this many cases, a table lists each case
+OF_A_CASE = (  # columns of the table that lists each case
     "region_iou",
     "region_iou_pixel",
     "change_iou_focus",
@@ -30,7 +30,7 @@ OF_A_CASE = (  # what the table of few cases shows
     "l1",
 )
 
-# The microworld's tables differ by what a row is; those of every other benchmark show its protocol's columns.
+# The microworld's tables each have their own columns; the tables of other benchmarks show the protocol's columns.
 OWN_COLUMNS = {
     "microworld": {
         "comparison": (
@@ -80,8 +80,8 @@ class TextTable:
     """A title, a note, column heads and rows of cells; the first cell of a row is its name.
 
     Args:
-        note: below the table; may have several lines.
-        best: (row, column) of the cells to set apart, both from 0.
+        note: shown below the table; may have several lines.
+        best: (row, column) of the cells shown in bold, both from 0.
         rules: rows above which a line is drawn.
     """
 
@@ -94,7 +94,7 @@ class TextTable:
 
 
 def columns_of(summary: dict, table: str) -> dict[str, str]:
-    """Head -> metric of a `comparison`, `operation` or `group` table: the benchmark's own or its protocol's columns."""
+    """Head -> metric of the `comparison`, `operation` or `group` table, from OWN_COLUMNS or from the protocol."""
     own = OWN_COLUMNS.get(summary["benchmark"])
     if own is not None:
         return column_heads(own[table])
@@ -102,9 +102,9 @@ def columns_of(summary: dict, table: str) -> dict[str, str]:
 
 
 def comparison(summary: dict, intervals: bool = True) -> TextTable:
-    """The editor between its rivals, from a summary; `chance` tells what pointing at random would score."""
-    rivals = {name: block for name, block in summary["baselines"].items() if name != "truth"}
-    blocks = [(block["title"], block) for block in rivals.values()]  # of all cases; `systems` may have had fewer
+    """The editor and its baselines, from a summary; a note gives the score of pointing at random."""
+    baselines = {name: block for name, block in summary["baselines"].items() if name != "truth"}
+    blocks = [(block["title"], block) for block in baselines.values()]  # over all cases; `systems` may be over fewer
     blocks.append((f"{summary['name']} (this run)", summary))
     if summary["ceiling"]:
         blocks.append(("trained with masks (ceiling)", summary["ceiling"]))
@@ -115,7 +115,7 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
         notes.append(f"region columns: mean over {', '.join(headline)}")
     if chance := summary["metrics"].get("pointing_chance"):
         notes.append(f"pointing at random scores {chance['mean']:.3f}")
-    notes += [f"{block['title']}: {block['note']}" for block in rivals.values() if block["note"]]
+    notes += [f"{block['title']}: {block['note']}" for block in baselines.values() if block["note"]]
     columns = columns_of(summary, "comparison")
     of_regions = any(name in METRICS and METRICS[name].of_region for name in columns.values())
     title, head = ("Regions and edits", "region") if of_regions else ("Edits", "system")
@@ -123,7 +123,7 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
 
 
 def systems(summary: dict, intervals: bool = True) -> TextTable:
-    """Other editors over the cases that they had, and this run over the same."""
+    """Other editors over the cases that they edited, and this run over the same cases."""
     blocks = [(block["title"], block) for block in summary.get("systems", {}).values()]
     notes = [f"{block['title']}: {block['note']}" for _, block in blocks if block["note"]]
     count = f"the first {blocks[0][1]['n']} cases" if blocks else ""
@@ -133,39 +133,39 @@ def systems(summary: dict, intervals: bool = True) -> TextTable:
 
 
 def by_group(summary: dict, group: str, intervals: bool = True) -> TextTable:
-    """One group of cases a row: operations, numbers of objects, seen and unseen pairs."""
+    """A row for each value of a group, for example each operation, number of objects, or seen and unseen pairs."""
     columns = columns_of(summary, "operation" if group == "operation" else "group")
     blocks = [(f"{value} (n={block['n']})", block) for value, block in summary["by"][group].items()]
     return _table(f"By {group}", "", group, columns, blocks, intervals)
 
 
 def also_measured(summary: dict, intervals: bool = True) -> TextTable:
-    """The metrics that no other table of the evaluation has a column for: a metric a row, a system a column."""
+    """The metrics without a column in the other tables: a row for each metric, a column for each system."""
     shown = {name for table in ("comparison", "operation", "group") for name in columns_of(summary, table).values()}
     blocks = {f"{summary['name']} (this run)": summary}
     blocks |= {block["title"]: block for block in summary["baselines"].values()}
-    left = dict.fromkeys(name for block in blocks.values() for name in block["metrics"] if name not in shown)
+    others = dict.fromkeys(name for block in blocks.values() for name in block["metrics"] if name not in shown)
     rows = tuple(
         (head, *(_cell(block["metrics"].get(name), intervals) for block in blocks.values()))
-        for head, name in column_heads(left).items()
+        for head, name in column_heads(others).items()
     )
     return TextTable("Also measured", "", ("metric", *blocks), rows)
 
 
 def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
-    """All tables of an evaluation: the comparison, other systems, what neither has columns for, and every group."""
+    """All tables of an evaluation: the comparison, other systems, the remaining metrics, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
     tables = (comparison(summary, intervals), systems(summary, intervals), also_measured(summary, intervals), *groups)
     return [table for table in tables if table.rows]
 
 
 def few_cases(summary: dict, entries: Sequence[Entry]) -> list[TextTable]:
-    """Every case by itself, under each system that edited all of them, where they are few enough to be read."""
+    """A table with a row for each case and each system that edited all cases; none if there are more than `FEW`."""
     edited = [entry for entry in entries if entry.edited and len(entry.rows) == summary["n"]]
     if not edited or not 0 < summary["n"] <= FEW:
         return []
-    told = [name for name in OF_A_CASE if any(name in e.rows and e.rows[name].notna().any() for e in edited)]
-    shown = column_heads(told)
+    measured = [name for name in OF_A_CASE if any(name in e.rows and e.rows[name].notna().any() for e in edited)]
+    shown = column_heads(measured)
     rows, rules = [], set()
     for place, name in enumerate(edited[0].rows["id"]):
         rules.add(len(rows))
@@ -181,7 +181,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def share_of_ceiling(summary: dict) -> str:
-    """How near the run comes to the same predictor trained with masks, in words; empty without a ceiling."""
+    """The run's scores as shares of those of the same predictor trained with masks; empty without a ceiling."""
     if not summary["ceiling"]:
         return ""
     best = summary["ceiling"]["metrics"]
@@ -194,7 +194,7 @@ def share_of_ceiling(summary: dict) -> str:
 
 
 def print_tables(summary: dict, console: Console) -> None:
-    """Every table on the console: means alone, intervals are in the report."""
+    """Print every table, means only; the report has the intervals."""
     for table in evaluation_tables(summary, False):
         print_table(table, console)
     closing = [share_of_ceiling(summary), f"{summary['n']} cases, {summary['failed']} failed"]
@@ -202,7 +202,7 @@ def print_tables(summary: dict, console: Console) -> None:
 
 
 def print_table(table: TextTable, console: Console) -> None:
-    """One table, in parts below one another where it is wider than the console; cells are never read as markup."""
+    """Print a table, split into parts if it is wider than the console; cells are never parsed as markup."""
     console.print(Text(table.title, style="italic"))
     for columns in _fitting(table, console.width):
         shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -214,12 +214,12 @@ def print_table(table: TextTable, console: Console) -> None:
             bold = ("bold" if (number, place) in table.best else "" for place in columns)
             shown.add_row(*(Text(row[place], style=style) for place, style in zip(columns, bold, strict=True)))
         console.print(shown)
-    # Not as the table's own title and caption, which would be wrapped to its width.
+    # Title and note are printed separately, because rich wraps a table's own ones to the table's width.
     console.print(Text(table.note, style="dim"))
 
 
 def _fitting(table: TextTable, width: int) -> list[list[int]]:
-    """Places of the columns that fit into one line each time; the first, which names the rows, is always there."""
+    """The column numbers of each part that fits into `width`; column 0, which names the rows, is in every part."""
     needed = [max(map(len, cells)) + 2 for cells in zip(table.heads, *table.rows, strict=True)]
     parts: list[list[int]] = [[0]]
     for place in range(1, len(needed)):
@@ -245,16 +245,16 @@ def _table(
 
 
 def _with_seconds(table: TextTable, blocks: Sequence[tuple[str, dict]]) -> TextTable:
-    """With one more column: the mean time of an edit, where edits were made."""
+    """The table with a column for the mean seconds of an edit, if any block has it."""
     if not any(block.get("seconds") for _, block in blocks):
         return table
-    told = [_number(block.get("seconds"), 2) for _, block in blocks]
-    rows = tuple((*row, cell) for row, cell in zip(table.rows, told, strict=True))
+    seconds = [_number(block.get("seconds"), 2) for _, block in blocks]
+    rows = tuple((*row, cell) for row, cell in zip(table.rows, seconds, strict=True))
     return replace(table, heads=(*table.heads, "s/edit"), rows=rows)
 
 
 def _cell(score: dict | None, interval: bool) -> str:
-    """The mean, and half the width of its interval."""
+    """The mean ± half the width of its interval."""
     if score is None:
         return ""
     width = f" ±{(score['high'] - score['low']) / 2:.3f}" if interval and score["low"] is not None else ""

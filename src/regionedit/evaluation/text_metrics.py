@@ -1,4 +1,4 @@
-"""Does the edited picture show what was asked for? CLIP and PickScore between pictures and texts.
+"""Whether the edited picture matches the texts: similarities of CLIP and PickScore.
 
 Shape letters: n cases, D embedding width, U distinct instructions.
 """
@@ -19,13 +19,13 @@ from regionedit.evaluation.metrics import NAN, BackboneMetric, edited_pixels, rg
 from regionedit.evaluation.outcomes import Outcome
 
 CANDIDATES = 100  # as in the R-precision of text-to-image work: the true text among 100
-NO_DIRECTION = 1e-4  # captions whose embeddings differ by less than this share of their length say the same
+NO_DIRECTION = 1e-4  # captions whose embeddings differ by less than this share of their norm count as equal
 
 
 class ClipText(BackboneMetric):
-    """CLIP-T of MagicBrush, CLIPout of Emu Edit: cosine of the judge's embeddings of edited picture and target caption.
+    """CLIP-T of MagicBrush, CLIPout of Emu Edit: cosine of CLIP's embeddings of edited picture and target caption.
 
-    In [-1, 1]. MagicBrush's figures are with its local descriptions as target captions.
+    In [-1, 1]. MagicBrush's figures use its local descriptions as target captions.
     """
 
     title = "CLIP text"
@@ -47,7 +47,7 @@ class ClipText(BackboneMetric):
 
 
 class ClipInstruction(ClipText):
-    """Cosine of the judge's embeddings of the edited picture and the instruction, in [-1, 1]."""
+    """Cosine of CLIP's embeddings of the edited picture and the instruction, in [-1, 1]."""
 
     title = "CLIP instr."
     needs = ()
@@ -57,12 +57,13 @@ class ClipInstruction(ClipText):
 
 
 class ClipInstructionRank(BackboneMetric):
-    """Place of the case's own instruction by its cosine with the edited picture among up to 100; 1 is the best.
+    """Rank of the case's own instruction among up to 100 candidates, by cosine with the edited picture; 1 is the best.
 
-    The candidates are the own instruction and the 99 distinct ones (case and spaces aside) that come next in the order
-    of the cases, going on at the first after the last: every case has equally many, whatever failed and however the
-    cases were batched. Fewer distinct instructions are all candidates; a single one has no rank. Of equal cosines the
-    own one is first. A picture that knows nothing of the text expects half of the candidates plus a half.
+    The candidates are the own instruction and the next 99 distinct ones (ignoring case and extra spaces) in the order
+    of the cases, continuing at the first case after the last. Every case has equally many, whichever cases failed and
+    however they were batched. With fewer distinct instructions all are candidates; with a single one there is no rank.
+    Among equal cosines the own instruction comes first. An unrelated picture has an expected rank of half the number of
+    candidates plus a half.
     """
 
     title = "instr. rank"
@@ -78,15 +79,15 @@ class ClipInstructionRank(BackboneMetric):
         if self.network is None:
             return super().update(outcomes)
         ready = [self.is_ready(outcome) for outcome in outcomes]
-        told = [outcome.case.request.instruction for outcome in outcomes]
-        texts_nD = self.network.unit_texts(told)
+        instructions = [outcome.case.request.instruction for outcome in outcomes]
+        texts_nD = self.network.unit_texts(instructions)
         pictures_nD = torch.full_like(texts_nD, NAN)
         if any(ready):
-            seen = [rgb(outcome.picture) for outcome, is_ready in zip(outcomes, ready, strict=True) if is_ready]
-            pictures_nD[torch.tensor(ready)] = self.network.unit_pictures(seen)
+            edited = [rgb(outcome.picture) for outcome, is_ready in zip(outcomes, ready, strict=True) if is_ready]
+            pictures_nD[torch.tensor(ready)] = self.network.unit_pictures(edited)
         self.pictures.append(pictures_nD)
         self.instructions.append(texts_nD)
-        self.names.append(torch.tensor([_name(text) for text in told]))
+        self.names.append(torch.tensor([_text_hash(text) for text in instructions]))
         return None
 
     def values(self) -> Tensor:
@@ -94,16 +95,16 @@ class ClipInstructionRank(BackboneMetric):
             return super().values()
         pictures_nD, texts_nD = dim_zero_cat(self.pictures), dim_zero_cat(self.instructions)
         _, first, own = np.unique(dim_zero_cat(self.names).numpy(), return_index=True, return_inverse=True)
-        order = np.argsort(first)  # distinct instructions as they came
+        order = np.argsort(first)  # distinct instructions in order of appearance
         texts_UD = texts_nD[first[order]]
-        place = np.argsort(order)[own]  # of each case's own instruction among them
+        position = np.argsort(order)[own]  # of each case's own instruction among them
         count = len(texts_UD)
         ranks = torch.full((len(pictures_nD),), NAN, dtype=torch.float64)
         if count > 1:
             following = np.arange(min(CANDIDATES, count))
             for i, picture_D in enumerate(pictures_nD):
                 if not picture_D.isnan().any():
-                    cosines = texts_UD[(place[i] + following) % count] @ picture_D
+                    cosines = texts_UD[(position[i] + following) % count] @ picture_D
                     ranks[i] = 1 + int((cosines[1:] > cosines[0]).sum())
         return ranks
 
@@ -111,8 +112,8 @@ class ClipInstructionRank(BackboneMetric):
 class ClipDirection(BackboneMetric):
     """CLIPdir: cosine between the change of the picture and the change of the captions, in [-1, 1].
 
-    Differences of normalised embeddings, as InstructPix2Pix's metrics/clip_similarity.py has it (the definition of
-    Gal et al. 2022, arXiv 2108.00946). A picture that did not change scores 0; captions that do not differ have no
+    A change is a difference of normalised embeddings, as in InstructPix2Pix's metrics/clip_similarity.py (definition of
+    Gal et al. 2022, arXiv 2108.00946). An unchanged picture scores 0; captions that do not differ have no
     direction: NaN.
     """
 
@@ -122,31 +123,32 @@ class ClipDirection(BackboneMetric):
     needs = ("source captions", "target captions")
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """[n, D] whose differences are directions."""
+        """[n, D] embeddings; their differences are the directions."""
         return self.network.unit_pictures(pictures)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """[n, D] whose differences are directions."""
+        """[n, D] embeddings; their differences are the directions."""
         return self.network.unit_texts(texts)
 
     def score_all(self, outcomes: Sequence[Outcome]) -> Tensor:
         captions = [outcome.case.request.captions for outcome in outcomes]
         sources = [rgb(outcome.case.request.image) for outcome in outcomes]
-        # Asked for together, so that equal pictures and equal texts have bit-equal embeddings.
+        # Embedded in one call, so that equal pictures and equal texts have bit-equal embeddings.
         pictures = self.embed_pictures([rgb(outcome.picture) for outcome in outcomes] + sources)
         texts = self.embed_texts([c.target for c in captions] + [c.source for c in captions])
-        seen_nD = pictures[: len(sources)] - pictures[len(sources) :]
-        told_nD = texts[: len(captions)] - texts[len(captions) :]
-        says_nothing = told_nD.norm(dim=-1) <= NO_DIRECTION * texts[: len(captions)].norm(dim=-1)
+        picture_change_nD = pictures[: len(sources)] - pictures[len(sources) :]
+        text_change_nD = texts[: len(captions)] - texts[len(captions) :]
+        no_direction = text_change_nD.norm(dim=-1) <= NO_DIRECTION * texts[: len(captions)].norm(dim=-1)
         same = [c.source.strip().lower() == c.target.strip().lower() for c in captions]
-        return cosine_similarity(seen_nD, told_nD, dim=-1).masked_fill(says_nothing | torch.tensor(same), NAN)
+        cosines = cosine_similarity(picture_change_nD, text_change_nD, dim=-1)
+        return cosines.masked_fill(no_direction | torch.tensor(same), NAN)
 
 
 class ClipDirectionRaw(ClipDirection):
-    """CLIPdir from differences of embeddings as they come, not normalised, in [-1, 1].
+    """CLIPdir from differences of raw embeddings, not normalised, in [-1, 1].
 
-    What the public script of the UltraEdit protocol computes (NEP, evaluations/editing/emuedit_eval.py); it weighs
-    pictures and texts by the lengths of their embeddings and is another number than `clip_direction`.
+    The public script of the UltraEdit protocol computes this (NEP, evaluations/editing/emuedit_eval.py). It weights
+    pictures and texts by the norms of their embeddings, so its numbers differ from `clip_direction`.
     """
 
     title = "CLIP dir. raw"
@@ -159,9 +161,9 @@ class ClipDirectionRaw(ClipDirection):
 
 
 class ClipWhole(ClipText):
-    """CLIP similarity, whole, of PIE-Bench: 100 times the cosine with the target caption, not below 0.
+    """CLIP similarity, whole, of PIE-Bench: 100 times the cosine with the target caption, at least 0.
 
-    The CLIPScore of torchmetrics (Hessel et al. 2021, arXiv 2104.08718, without its factor of 2.5).
+    This is the CLIPScore of torchmetrics (Hessel et al. 2021, arXiv 2104.08718, without its factor of 2.5).
     """
 
     title = "CLIP whole"
@@ -171,7 +173,7 @@ class ClipWhole(ClipText):
 
 
 class ClipEdited(ClipWhole):
-    """CLIP similarity, edited, of PIE-Bench: as `clip_whole`, of the picture with everything outside the mask black.
+    """CLIP similarity, edited, of PIE-Bench: `clip_whole` of the picture that is black outside the mask.
 
     The mask has PIE-Bench's frame of one pixel.
     """
@@ -187,8 +189,8 @@ class ClipEdited(ClipWhole):
 class PickScore(BackboneMetric):
     """PickScore of the edited picture for the target caption: exp(logit_scale), about 100, times the cosine.
 
-    FoI's table is the soft-max of these over the systems compared, case by case, and so depends on who takes part; that
-    is done when results are put side by side. That the prompt is the target caption is our reading of the paper.
+    FoI's table shows the soft-max of these scores over the compared systems, case by case, and so depends on which
+    systems are compared; `compare` computes it. That the prompt is the target caption is our reading of the paper.
     """
 
     title = "PickScore"
@@ -201,6 +203,6 @@ class PickScore(BackboneMetric):
         return self.network.scores([rgb(outcome.picture) for outcome in outcomes], prompts)
 
 
-def _name(text: str) -> int:
-    """A number that stands for a text, case and spaces aside."""
+def _text_hash(text: str) -> int:
+    """A hash of a text that ignores case and extra spaces."""
     return int.from_bytes(hashlib.sha256(" ".join(text.lower().split()).encode()).digest()[:7], "big")

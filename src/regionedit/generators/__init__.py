@@ -1,4 +1,4 @@
-"""Frozen generators. To add one: write `generators/x.py`, add a line to `GENERATORS`; contract tests then cover it."""
+"""Frozen generators. To add one, write `generators/x.py` and a line in `GENERATORS`; contract tests then cover it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
     "top_k": (0, ("next_scale",)),
     "checkout": (None, ("next_scale",)),
 }
-"""Settings that change the pictures of some generators and nobody else's: the value that changes nothing, and whose."""
+"""Settings that only some generators use: the value that all others require, and the generators that use it."""
 
 __all__ = [
     "GENERATORS",
@@ -78,21 +78,21 @@ def require_generator(name: str) -> type[Generator]:
 
 
 def require_gradient(name: str, gradient: str) -> None:
-    """Refuse, before any model is loaded, a gradient that the generator cannot give.
+    """Reject a `step.gradient` that the generator does not support, before any model is loaded.
 
     Raises:
-        ValueError: `gradient` is not `composite` and `name` is not a `DifferentiableGenerator`; names those that are.
+        ValueError: `gradient` is not `composite` and `name` is not a `DifferentiableGenerator`; lists those that are.
     """
     if gradient != "composite" and not issubclass(require_generator(name), DifferentiableGenerator):
         able = sorted(key for key, kind in GENERATORS.items() if issubclass(kind, DifferentiableGenerator))
         raise ValueError(
-            f"step.gradient: {gradient!r} needs a gradient that generator {name!r} cannot give; "
+            f"step.gradient: {gradient!r} needs a differentiable generator, which {name!r} is not; "
             f"use `composite`, or one of the generators {', '.join(able)}"
         )
 
 
 def require_settings(config: GeneratorConfig) -> None:
-    """Refuse a setting that this generator would pass over, so that its pictures would be taken for others.
+    """Reject a setting that this generator ignores: its pictures could be mistaken for pictures made with the setting.
 
     Raises:
         ValueError: names the setting.
@@ -100,7 +100,8 @@ def require_settings(config: GeneratorConfig) -> None:
     for setting, (neutral, names) in ONLY.items():
         if config.name not in names and getattr(config, setting) != neutral:
             raise ValueError(
-                f"generator.{setting}: only {' and '.join(names)} does this; leave it at {neutral}, or use that"
+                f"generator.{setting}: only {' and '.join(names)} uses this setting; leave it at {neutral}, or use "
+                "that generator"
             )
 
 
@@ -108,15 +109,15 @@ def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") 
     """Load the frozen generator of a configuration onto a device.
 
     Raises:
-        ValueError: unknown `generator.name`, or nothing loadable at `generator.path`; a setting that this generator
-            would pass over.
+        ValueError: unknown `generator.name`, nothing that can be loaded at `generator.path`, or a setting that this
+            generator ignores.
     """
     require_settings(config)
     return require_generator(config.name).load(settled(config, device)).to(device)
 
 
 def settled(config: GeneratorConfig, device: str | torch.device) -> GeneratorConfig:
-    """`config` with the precision that its `auto` stands for on this device.
+    """`config` with precision `auto` replaced by the precision for this device.
 
     Raises:
         ValueError: unknown `generator.name`.

@@ -1,4 +1,4 @@
-"""Too little memory on the device, answered with the setting that needs less."""
+"""Turns an out-of-memory error of the device into advice: which setting needs less memory."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ if TYPE_CHECKING:
 
 @contextmanager
 def enough_memory(config: GeneratorConfig, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Inside, these modules work on this device.
+    """Inside, these modules run on this device.
 
     Raises:
-        ValueError: too little memory; names the settings that need less.
+        ValueError: too little memory; names settings that need less.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         sizes = [sum(weight.numel() * weight.element_size() for weight in m.parameters()) for m in modules]
-        there = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-        told = f" of {there / 2**30:.0f} GiB" if there else ""
+        total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+        of_total = f" of {total / 2**30:.0f} GiB" if total else ""
         raise ValueError(
-            f"generator: too little memory on {device}{told}: the weights take {sum(sizes) / 2**30:.1f} GiB, the rest "
-            f"grows with the picture; use --{lighter(config, sizes, there)}, or a smaller --generator.size or --batch"
+            f"generator: too little memory on {device}{of_total}: the weights take {sum(sizes) / 2**30:.1f} GiB, "
+            f"the rest grows with the picture; use --{lighter(config, sizes, total)}, or a smaller "
+            "--generator.size or --batch"
         ) from error
 
 
 def lighter(config: GeneratorConfig, sizes: Sequence[int], there: int) -> str:
-    """The setting with which modules of these sizes go onto a device of `there` bytes; room for the rest is a fifth."""
+    """The setting with which modules of these sizes fit into 4/5 of `there` bytes; the rest stays free."""
     room = 0.8 * there
     if config.precision == "float32" and sum(sizes) / 2 <= room:
         return "generator.precision bfloat16"

@@ -1,6 +1,6 @@
-"""Any in-painting pipeline of diffusers, called as it is: `inpaint_pipelines` says how each class wants to be called.
+"""Any in-painting pipeline of diffusers, called unchanged; `inpaint_pipelines` lists how each class must be called.
 
-Shape letters: B batch, R rows of the batch that are painted in one call, C channels, H W pixels.
+Shape letters: B batch, R rows of the batch that one call generates, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ SCHEDULERS = {
     "dpm": "DPMSolverMultistepScheduler",
     "lcm": "LCMScheduler",
 }
-"""Schedulers that `generator.scheduler` may put in the place of a U-Net's own; transformers keep theirs."""
+"""Schedulers that `generator.scheduler` can use instead of a U-Net's own; transformers keep theirs."""
 
 FIXED = ("pipeline", "safety_checker", "offload", "compile", "lora", "lora_revision")
-"""Settings that are decided when the weights are loaded."""
+"""Settings that are fixed when the weights are loaded."""
 
 
 class DiffusersInpaint(Generator):
     """A frozen pipeline of one of the classes in `INPAINT_PIPELINES`.
 
-    Noise is drawn for each picture by a generator of its own, on the CPU. The pipelines make masks hard, and outside of
-    them most give back the source as the autoencoder sees it.
+    Each picture's noise comes from a random generator of its own, on the CPU. The pipelines binarize masks, and outside
+    of them most return the source as the autoencoder reconstructs it.
 
     Args:
-        pipeline: loaded; its modules are frozen here.
-        how: what is particular about its class.
+        pipeline: a loaded pipeline; its modules are frozen here.
+        how: how its class is called.
         config: steps, guidance, strength and the rest.
 
     Attributes:
-        needs: as the class has it.
+        needs: taken from `how`.
 
     Raises:
-        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that cannot be had.
+        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that the class does not support.
     """
 
     def __init__(self, pipeline, how: InpaintPipeline, config: GeneratorConfig):
@@ -84,7 +84,7 @@ class DiffusersInpaint(Generator):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read a pipeline's folder or hub name in diffusers' layout."""
+        """Read a pipeline from a folder or hub name in diffusers' layout."""
         import diffusers
 
         name, how = require_pipeline(config)
@@ -106,7 +106,7 @@ class DiffusersInpaint(Generator):
         if how.asks_guidance:
             pipeline.transformer.register_to_config(guidance_embeds=False)
         if config.precision == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
-            pipeline.vae.register_to_config(force_upcast=False)  # nothing to cast, and a warning at every call
+            pipeline.vae.register_to_config(force_upcast=False)  # no upcast needed, and it warns at every call
         if config.lora is not None:
             add_low_rank(pipeline, config)
         if config.compile:
@@ -133,41 +133,41 @@ class DiffusersInpaint(Generator):
         return self
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Pictures without a region are returned as they are, and no pipeline is called for them.
+        """Pictures with an empty region are returned unchanged, without a call of the pipeline.
 
         Raises:
             ValueError: the safety checker blacked out a result; the device has too little memory.
         """
         made_BCHW = images_BCHW.float().clone()
-        rows = [row for row, mask_1HW in enumerate(mask_B1HW) if mask_1HW.max() >= 0.5]
-        calls = [rows] if self.how.batches and rows else [[row] for row in rows]
-        for number, called in enumerate(calls):
-            told = self._watch and partial(self._told, made_BCHW, called, number, len(calls))
+        masked = [row for row, mask_1HW in enumerate(mask_B1HW) if mask_1HW.max() >= 0.5]
+        calls = [masked] if self.how.batches and masked else [[row] for row in masked]
+        for number, rows in enumerate(calls):
+            on_step = self._watch and partial(self._report_step, made_BCHW, rows, number, len(calls))
             with enough_memory(self.config, _modules(self.pipeline), self.device):
-                made_BCHW[called] = self._paint(
-                    images_BCHW[called], mask_B1HW[called], [texts[r] for r in called], [seeds[r] for r in called], told
+                made_BCHW[rows] = self._call_pipeline(
+                    images_BCHW[rows], mask_B1HW[rows], [texts[r] for r in rows], [seeds[r] for r in rows], on_step
                 ).to(made_BCHW)
         return made_BCHW
 
-    def _told(
-        self, made_BCHW: Tensor, rows: list[int], number: int, calls: int, step: int, steps: int, see: Callable
+    def _report_step(
+        self, made_BCHW: Tensor, rows: list[int], number: int, calls: int, step: int, steps: int, decode: Callable
     ) -> None:
-        """One step of one call, told as a step of all pictures; those that wait are seen as they are."""
+        """Report a step of one call as a step of all pictures; the preview shows the other rows as they are now."""
 
-        def guess() -> Tensor:
-            seen_BCHW = made_BCHW.clone()
-            seen_BCHW[rows] = see().to(seen_BCHW)
-            return seen_BCHW
+        def preview() -> Tensor:
+            preview_BCHW = made_BCHW.clone()
+            preview_BCHW[rows] = decode().to(preview_BCHW)
+            return preview_BCHW
 
-        self._watch(number * steps + step, calls * steps, guess)
+        self._watch(number * steps + step, calls * steps, preview)
 
-    def _paint(
+    def _call_pipeline(
         self,
         images_RCHW: Tensor,
         mask_R1HW: Tensor,
         texts: list[str],
         seeds: Sequence[int],
-        told: Callable[[int, int, Callable[[], Tensor]], None] | None,
+        on_step: Callable[[int, int, Callable[[], Tensor]], None] | None,
     ) -> Tensor:
         """One call of the pipeline: [R, C, H, W] in [0, 1]."""
         pipeline, how, config = self.pipeline, self.how, self.config
@@ -175,7 +175,7 @@ class DiffusersInpaint(Generator):
         working = how.working_size(height, width, pipeline.vae_scale_factor * 2)
         images_RCHW, mask_R1HW = images_RCHW.float(), self._whole_cells(mask_R1HW)
         arguments = {
-            "prompt": texts,  # a list of its own: Z-Image writes its chat template into it
+            "prompt": texts,  # a new list: Z-Image writes its chat template into it
             "image": to_pictures(images_RCHW) if how.pil else images_RCHW,
             "mask_image": to_pictures(mask_R1HW) if how.pil else mask_R1HW,
             "height": height,
@@ -191,28 +191,28 @@ class DiffusersInpaint(Generator):
         if how.keeps_size:
             arguments |= {"max_area": height * width, "_auto_resize": False}
 
-        def ended(pipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
-            told(step + 1, pipeline.num_timesteps, partial(self._seen, guess, working, (height, width)))
+        def on_step_end(pipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
+            on_step(step + 1, pipeline.num_timesteps, partial(self._preview, guess, working, (height, width)))
             return {}
 
         try:
             with guessed(pipeline, self.scheduler) as guess:
-                made = pipeline(**arguments, callback_on_step_end=told and ended)
+                made = pipeline(**arguments, callback_on_step_end=on_step and on_step_end)
             self._refuse_blacked_out(made)
             if how.forgets_shift:
                 return decode(pipeline, how.latents, made.images, *working)
             return _resized(made.images.float(), (height, width))
         finally:
-            pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device when an edit is ended
+            pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device if a callback ends the edit
 
-    def _seen(self, guess: Guess, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """The finished pictures as the last step guessed them."""
+    def _preview(self, guess: Guess, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """The clean pictures as the last step estimated them."""
         return _resized(decode(self.pipeline, self.how.latents, guess.latents, *working), size)
 
     def _whole_cells(self, mask_R1HW: Tensor) -> Tensor:
         """The mask with every latent cell that it touches filled.
 
-        Pipelines look at one pixel of a cell, so that thin strokes and single pixels would be lost.
+        Pipelines read one pixel per cell, so thin strokes and single pixels would be lost.
         """
         mask_R1HW = (mask_R1HW >= 0.5).float()
         if not self.how.mask_cells:
@@ -224,12 +224,12 @@ class DiffusersInpaint(Generator):
         flagged = getattr(made, "nsfw_content_detected", None) or []
         if any(flagged):
             raise ValueError(
-                "generator.safety_checker: the model's safety checker blacked out the result; ask for something else, "
-                "take another seed, or set it to off if it is mistaken and you answer for what is made"
+                "generator.safety_checker: the model's safety checker blacked out the result; change the request or "
+                "the seed, or set it to off if it is mistaken and you take responsibility for the results"
             )
 
     def _scheduler(self):
-        """The checkpoint's own, or what `generator.scheduler` names with its settings."""
+        """The checkpoint's own scheduler, or the one that `generator.scheduler` names, with the same settings."""
         import diffusers
 
         own = self.pipeline.scheduler
@@ -239,25 +239,25 @@ class DiffusersInpaint(Generator):
 
 
 def require_sampling(kind: type, how: InpaintPipeline, config: GeneratorConfig) -> None:
-    """Refuse, before any weights are read, steps that cannot be taken.
+    """Reject sampling settings that cannot run, before any weights are read.
 
     Raises:
-        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that this class cannot have.
+        ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that this class does not support.
     """
     strength = how.strength if config.strength is None else config.strength
     if not 0 < strength <= 1:
         raise ValueError(f"generator.strength: {strength} is outside (0, 1]; 1 starts from pure noise")
     if int(config.steps * strength) < 1:
         raise ValueError(
-            f"generator.strength: {strength} of {config.steps} steps is not one; raise it or generator.steps"
+            f"generator.strength: {strength} of {config.steps} steps is less than one; raise it or generator.steps"
         )
     if config.scheduler is not None and (config.scheduler not in SCHEDULERS or "unet" not in _components(kind)):
         known = ", ".join(["null", *SCHEDULERS]) if "unet" in _components(kind) else "null, the checkpoint's own"
-        raise ValueError(f"generator.scheduler: {config.scheduler!r} cannot be had with {kind.__name__}; use {known}")
+        raise ValueError(f"generator.scheduler: {config.scheduler!r} cannot be used with {kind.__name__}; use {known}")
 
 
 def _components(kind: type) -> set[str]:
-    """What no pipeline of this class can do without."""
+    """Names of the components that every pipeline of this class needs."""
     given = inspect.signature(kind.__init__).parameters.values()
     needed = {argument.name for argument in given if argument.default is inspect.Parameter.empty} - {"self"}
     return needed - {"safety_checker", "feature_extractor"}
@@ -268,7 +268,7 @@ def _modules(pipeline) -> list[torch.nn.Module]:
 
 
 def _resized(images_RCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Back to the size that was given, from that at which the pipeline works."""
+    """Resize from the size at which the pipeline works to the size of the input."""
     if tuple(images_RCHW.shape[-2:]) == size:
         return images_RCHW
     return F.interpolate(images_RCHW, size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""Latents of in-painting pipelines on their way, made into pictures that people can look at.
+"""Previews of in-painting pipelines while they denoise: latents decoded into pictures.
 
-Shape letters: B batch, C latent channels, y x latent cells, N cells in a row after another, D channels of such a cell.
+Shape letters: B batch, C latent channels, y x latent cells, N cells in one sequence, D channels of such a cell.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Guess:
-    """The clean latents that the last denoising step points at, in the pipeline's own layout; None before a step."""
+    """The clean latents that the last denoising step estimated, in the pipeline's own layout; None before a step."""
 
     def __init__(self):
         self.latents: Tensor | None = None
@@ -25,19 +25,19 @@ class Guess:
 
 @contextmanager
 def guessed(pipeline, scheduler) -> Iterator[Guess]:
-    """Inside, the pipeline has this scheduler, every step of which leaves its guess.
+    """Inside, the pipeline uses this scheduler, and every step stores its estimate of the clean latents.
 
-    Pipelines tell nobody what their network predicted, only the scheduler sees it.
+    Pipelines do not expose what their network predicted; only the scheduler receives it.
     """
     guess, step, own = Guess(), scheduler.step, pipeline.scheduler
 
-    @functools.wraps(step)  # pipelines look at its signature to know whether it takes a generator
-    def remembered(output: Tensor, timestep: Tensor, sample: Tensor, **settings):
+    @functools.wraps(step)  # pipelines inspect its signature to see if it takes a generator
+    def recording_step(output: Tensor, timestep: Tensor, sample: Tensor, **settings):
         stepped = step(output, timestep, sample, **settings)
         guess.latents = clean(scheduler, output.float(), timestep, sample.float())
         return stepped
 
-    scheduler.step, pipeline.scheduler = remembered, scheduler
+    scheduler.step, pipeline.scheduler = recording_step, scheduler
     try:
         yield guess
     finally:
@@ -46,10 +46,10 @@ def guessed(pipeline, scheduler) -> Iterator[Guess]:
 
 
 def clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
-    """The clean latents by one step's prediction; to be called after that step.
+    """The clean latents according to one step's prediction; call it after that step.
 
-    Three kinds of schedulers: rectified flow, x = (1 - s) x0 + s e, predicting e - x0; those whose samples keep their
-    variance, x = sqrt(a) x0 + sqrt(1 - a) e; and those whose samples grow with the noise, x / sqrt(a).
+    There are three kinds of schedulers: rectified flow, x = (1 - s) x0 + s e, where the network predicts e - x0; those
+    that preserve variance, x = sqrt(a) x0 + sqrt(1 - a) e; and those whose samples grow with the noise, x / sqrt(a).
     """
     if not hasattr(scheduler, "alphas_cumprod"):
         return sample - scheduler.sigmas[scheduler.step_index - 1].to(sample) * output
@@ -66,10 +66,10 @@ def clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor
 
 
 def decode(pipeline, layout: str, latents: Tensor, height: int, width: int) -> Tensor:
-    """Pictures of these latents, [B, 3, height, width] in [0, 1]."""
+    """Pictures decoded from these latents, [B, 3, height, width] in [0, 1]."""
     vae = pipeline.vae
     latents = UNPACKERS[layout](pipeline, latents, height, width)
-    overflows = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)  # SDXL's, says its config
+    overflows = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)  # SDXL's, by its config
     if overflows:
         vae.to(torch.float32)
     made = vae.decode(latents.to(vae.dtype)).sample
@@ -89,7 +89,7 @@ def _packed(pipeline, latents_BND: Tensor, height: int, width: int) -> Tensor:
 
 
 def _patched(pipeline, latents_BND: Tensor, height: int, width: int) -> Tensor:
-    """FLUX.2: two by two cells are one token, normalised by running statistics of the autoencoder."""
+    """FLUX.2: each token is two by two cells, normalised by running statistics of the autoencoder."""
     statistics, side = pipeline.vae.bn, pipeline.vae_scale_factor * 2
     latents_BDyx = latents_BND.permute(0, 2, 1).unflatten(2, (height // side, width // side))
     deviation_D = (statistics.running_var + pipeline.vae.config.batch_norm_eps).sqrt().to(latents_BDyx)
@@ -98,7 +98,7 @@ def _patched(pipeline, latents_BND: Tensor, height: int, width: int) -> Tensor:
 
 
 def _unscaled(config, latents: Tensor) -> Tensor:
-    """As the autoencoder gave them: by statistics of each channel where it has some, else by a scale and a shift."""
+    """Undo the normalisation: by statistics of each channel where the autoencoder has them, else by scale and shift."""
     scale = config.get("scaling_factor") or 1
     if config.get("latents_mean") is None:
         return latents / scale + (config.get("shift_factor") or 0)
@@ -112,6 +112,6 @@ def _unscaled(config, latents: Tensor) -> Tensor:
 UNPACKERS: dict[str, Callable[..., Tensor]] = {
     "plain": _plain,
     "packed": _packed,
-    "packed_video": _packed,  # the same with a frame's dimension, which only the statistics' shape notices
+    "packed_video": _packed,  # the same with a frame dimension, which only affects the shape of the statistics
     "patched": _patched,
 }

@@ -1,6 +1,6 @@
-"""Which of diffusers' in-painting pipelines can be driven, and how each differs from the others.
+"""Which of diffusers' in-painting pipelines are supported, and how each differs from the others.
 
-Read off diffusers 0.42.1; a test compares what can be compared with the installed classes.
+Taken from diffusers 0.42.1; a test compares what can be compared with the installed classes.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class InpaintPipeline:
     """How one class is called.
 
     Args:
-        needs: the text it follows.
-        strength: its own default: 1 starts from pure noise, below it the source shines through.
+        needs: the text that it follows.
+        strength: its own default: 1 starts from pure noise, below 1 the source remains partly visible.
         siblings: classes whose checkpoints hold the same components, for `generator.pipeline`.
-        guidance: the argument that `generator.guidance` goes to.
-        negative: text of the branch without the prompt, for a class that guides only where one is given.
-        latents: how its latents are laid out, a key of `inpaint_latents.UNPACKERS`.
-        mask_cells: latent cells on a side that share one value of its mask; 0: it reads the mask's pixels.
-        batches: several pictures in one call; otherwise they are taken one by one.
-        pil: it takes PIL pictures only.
-        area: it works at this many pixels, whatever it is given.
-        most_pixels: it scales down what has more.
-        keeps_size: arguments that stop it from scaling to sizes of its own.
-        forgets_shift: its last decoding leaves out the autoencoder's shift, so that we decode.
-        asks_guidance: it asks its transformer's configuration for `guidance_embeds`, which that does not have.
+        guidance: the argument that receives `generator.guidance`.
+        negative: text of the branch without the prompt, for a class that applies guidance only if it gets such a text.
+        latents: layout of its latents, a key of `inpaint_latents.UNPACKERS`.
+        mask_cells: side, in latent cells, of the squares that share one mask value; 0: it reads the mask per pixel.
+        batches: one call can take several pictures; otherwise one call per picture.
+        pil: it accepts only PIL pictures.
+        area: it works at this many pixels, whatever the size of the input.
+        most_pixels: it scales down inputs with more pixels than this.
+        keeps_size: it has arguments that stop it from resizing to sizes of its own.
+        forgets_shift: its final decoding omits the autoencoder's shift, so `DiffusersInpaint` decodes instead.
+        asks_guidance: it reads `guidance_embeds` from its transformer's configuration, which lacks this entry.
     """
 
     needs: Literal["target_caption", "instruction"]
@@ -55,7 +55,7 @@ class InpaintPipeline:
     asks_guidance: bool = False
 
     def working_size(self, height: int, width: int, multiple: int) -> tuple[int, int]:
-        """Pixels at which it works when it is given a picture of this size, by its own arithmetic."""
+        """Height and width at which it works for a picture of this size, by its own arithmetic."""
         if self.area:
             wide = math.sqrt(self.area * (width / height))
             height, width = (round(side / 32) * 32 for side in (wide / (width / height), wide))
@@ -101,10 +101,10 @@ INPAINT_PIPELINES: dict[str, InpaintPipeline] = {
 
 
 def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
-    """The class that `generator.pipeline` names or, where it is null, the checkpoint; loads no weights.
+    """The class that `generator.pipeline` names or, if it is null, the checkpoint; loads no weights.
 
     Raises:
-        ValueError: no such class in the table, or a checkpoint that says of itself that it is something else.
+        ValueError: the named class is not in `INPAINT_PIPELINES`.
     """
     if config.pipeline is not None:
         if config.pipeline not in INPAINT_PIPELINES:
@@ -113,19 +113,19 @@ def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
                 f"{', '.join(INPAINT_PIPELINES)}"
             )
         return config.pipeline, INPAINT_PIPELINES[config.pipeline]
-    found = _index(config.path, config.revision)["_class_name"]
-    if found not in INPAINT_PIPELINES:
-        siblings = [name for name, entry in INPAINT_PIPELINES.items() if found in entry.siblings]
-        way = f"set generator.pipeline to {siblings[0]}" if siblings else f"use one of {', '.join(INPAINT_PIPELINES)}"
-        raise ValueError(f"generator.path: {config.path} holds a {found}, which in-paints nothing; {way}")
-    return found, INPAINT_PIPELINES[found]
+    named = _index(config.path, config.revision)["_class_name"]
+    if named not in INPAINT_PIPELINES:
+        siblings = [name for name, entry in INPAINT_PIPELINES.items() if named in entry.siblings]
+        fix = f"set generator.pipeline to {siblings[0]}" if siblings else f"use one of {', '.join(INPAINT_PIPELINES)}"
+        raise ValueError(f"generator.path: {config.path} holds a {named}, not a known in-painting pipeline; {fix}")
+    return named, INPAINT_PIPELINES[named]
 
 
 def require_checkpoint(config: GeneratorConfig, name: str, components: set[str]) -> None:
-    """Refuse, before any weights are read, a checkpoint that does not hold this class's components.
+    """Reject a checkpoint that lacks components of this class, before any weights are read.
 
     Raises:
-        ValueError: names both classes, or what is missing.
+        ValueError: names both classes, or the missing components.
     """
     index, folder = _index(config.path, config.revision), Path(config.path)
     fits = (name, *INPAINT_PIPELINES[name].siblings)
@@ -134,33 +134,33 @@ def require_checkpoint(config: GeneratorConfig, name: str, components: set[str])
             f"generator.path: {config.path} holds a {index['_class_name']}; {name} needs a checkpoint of "
             f"{' or '.join(fits)}"
         )
-    there = {part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None}
+    present = {part for part, kind in index.items() if isinstance(kind, list) and kind[0] is not None}
     if folder.is_dir():
-        components = components | there - ({"safety_checker"} if config.safety_checker == "off" else set())
-        there = {part for part in there if (folder / part).is_dir()}
-    if missing := sorted(components - there):
+        components = components | present - ({"safety_checker"} if config.safety_checker == "off" else set())
+        present = {part for part in present if (folder / part).is_dir()}
+    if missing := sorted(components - present):
         raise ValueError(
-            f"generator.path: {config.path} lacks {', '.join(missing)} of its {name}; get it again, for example with "
-            f"`hf download`"
+            f"generator.path: {config.path} lacks {', '.join(missing)} of its {name}; download it again, for "
+            f"example with `hf download`"
         )
 
 
 def _index(path: str, revision: str | None) -> dict:
-    """The model_index.json in a folder or under a hub name.
+    """The model_index.json of a folder or hub name.
 
     Raises:
-        ValueError: there is none, or the hub does not give it out; says what to do.
+        ValueError: it does not exist, or the hub refuses access; says what to do.
     """
-    place = Path(path) / "model_index.json"
-    if Path(path).is_dir() and not place.exists():
+    file = Path(path) / "model_index.json"
+    if Path(path).is_dir() and not file.exists():
         raise ValueError(f"generator.path: {path} has no model_index.json; give a folder in diffusers' layout")
-    if not place.exists():
-        place = _from_hub(path, revision)
+    if not file.exists():
+        file = _from_hub(path, revision)
     try:
-        index = json.loads(place.read_text())
+        index = json.loads(file.read_text())
         return index | {"_class_name": str(index["_class_name"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"generator.path: model_index.json of {path} names no pipeline class; get it again") from error
+        raise ValueError(f"generator.path: model_index.json of {path} names no pipeline class; replace it") from error
 
 
 @lru_cache
@@ -173,25 +173,25 @@ def _from_hub(path: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise ValueError(
             f"generator.path: no folder {path!r} here, and the hub cannot be reached; give a folder, or run "
-            f"`hf download {path}` where there is a network"
+            f"`hf download {path}` on a machine with network access"
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError, OSError, ValueError) as error:
         raise hub_refusal(path, error) from error
 
 
 def hub_refusal(path: str, error: Exception) -> ValueError:
-    """What a person can do about an error of the hub's or of loading from it."""
+    """An error of the hub, or of loading from it, as a message that says what the user can do."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError) or status in (401, 403):
         return ValueError(
-            f"generator.path: {path} is given to those who accept its conditions: accept them on "
+            f"generator.path: {path} requires you to accept its conditions: accept them on "
             f"https://huggingface.co/{path} and log in with `hf auth login`"
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         return ValueError(
-            f"generator.path: no folder and no model {path!r} at the hub; check the name, or log in with "
+            f"generator.path: no folder and no model {path!r} on the hub; check the name, or log in with "
             "`hf auth login` if it is private"
         )
     return ValueError(

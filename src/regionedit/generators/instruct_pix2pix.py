@@ -1,8 +1,9 @@
 """InstructPix2Pix (Brooks et al. 2023), and Focus on Your Instruction (FoI, Guo & Lin 2024) on top of it.
 
-Plain, it repaints the whole picture as an instruction says, and the region only composes. The library's pipeline knows
-no region, so `three_way_sampling` takes its steps, and here stands what the region does in between; with everything off
-the picture is the pipeline's own. Equation numbers are FoI's. Euler-ancestral, as the public checkpoint's authors.
+Without FoI, it repaints the whole picture according to the instruction, and the region only acts in compositing. The
+pipeline of diffusers has no regions, so `three_way_sampling` runs its steps, and this file adds what the region changes
+between them. With all FoI options off, the picture equals the pipeline's. Equation numbers are FoI's. The sampler is
+Euler-ancestral, as the authors of the public checkpoint use it.
 
 Shape letters: B batch, C channels, H W pixels of the pictures as they came, h w pixels of the fitted ones, K
 sub-instructions, N text tokens, y x latent cells, r c cells of the attention's grid.
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
 
 
 class InstructPix2Pix(Generator, TextComparer):
-    """A frozen eight-channel U-Net that sees the source picture and reads the instruction.
+    """A frozen eight-channel U-Net, conditioned on the source picture and the instruction.
 
     Args:
         pipeline: a loaded StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler.
-        config: steps, both guidance scales, and what the region does during sampling.
+        config: steps, both guidance scales, and how the region acts during sampling.
 
     Raises:
         ValueError: a share or a number of steps outside its range; modulation or disentangling without guidance.
@@ -65,7 +66,7 @@ class InstructPix2Pix(Generator, TextComparer):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read a StableDiffusionInstructPix2PixPipeline folder or hub name."""
+        """Read a StableDiffusionInstructPix2PixPipeline from a folder or hub name."""
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
         require_region_modes(config)
@@ -96,7 +97,7 @@ class InstructPix2Pix(Generator, TextComparer):
         return self
 
     def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return self._paint(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
+        return self._generate(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
 
     @torch.no_grad()
     def repaint(
@@ -107,11 +108,11 @@ class InstructPix2Pix(Generator, TextComparer):
         captions: Sequence[Captions | None],
         seeds: Sequence[int],
     ) -> Tensor:
-        """What is painted under a region, before it is composed with the source: BCHW in [0, 1].
+        """The generated pictures, before they are composited with the source: BCHW in [0, 1].
 
-        One forward pass a step serves all sub-instructions. During sampling masks are hard: a pixel counts as soon as
-        its value is above 0. Where the region has a mask for each sub-instruction, modulation keeps each to its own;
-        otherwise all share the one mask, wherever it comes from.
+        One forward pass per step serves all sub-instructions. During sampling masks are hard: a pixel is edited as soon
+        as its value is above 0. If the region has a mask for each sub-instruction, modulation restricts each to its own
+        mask; otherwise all share the one mask.
 
         Raises:
             ValueError: fewer masks than sub-instructions.
@@ -120,29 +121,29 @@ class InstructPix2Pix(Generator, TextComparer):
         masks_BKHW = region.per_instruction_BKHW
         if masks_BKHW is None:
             masks_BKHW = region.mask_B1HW.expand(-1, max(map(len, instructions)), -1, -1)
-        fitted_BChw, placed = fit(images_BCHW, self.size, self.multiple)
-        mask_B1hw = fit_soft_mask((region.mask_B1HW > 0).float(), placed, fitted_BChw)
-        masks_BKhw = fit_soft_mask((masks_BKHW > 0).float(), placed, fitted_BChw)
+        fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
+        mask_B1hw = fit_soft_mask((region.mask_B1HW > 0).float(), placement, fitted_BChw)
+        masks_BKhw = fit_soft_mask((masks_BKHW > 0).float(), placement, fitted_BChw)
         with autocast_off(images_BCHW.device):
-            made_BChw = self._paint(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds)
-        return unfit(made_BChw, placed)
+            made_BChw = self._generate(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds)
+        return unfit(made_BChw, placement)
 
     @torch.no_grad()
     def attend(self, images_BChw: Tensor, requests: Sequence[EditRequest], seeds: Sequence[int]) -> Tensor:
-        """How much every cell looks at each sub-instruction's keyword during the first `mask_steps` denoising steps.
+        """How much each cell attends to each sub-instruction's keyword during the first `mask_steps` denoising steps.
 
-        With the same seeds these are the first steps of `edit`, before anything is modulated.
+        With the same seeds these are the first steps of `edit`, before modulation begins.
 
         Args:
             images_BChw: [0, 1], at a size that is a multiple of `multiple`.
 
         Returns:
-            Attention in [0, 1], [B, K, r, c], the mean over a keyword's tokens; zeros where a request has fewer
+            Attention in [0, 1], [B, K, r, c], averaged over a keyword's tokens; zeros where a request has fewer
             sub-instructions than another.
 
         Raises:
-            ValueError: a keyword that is no word of its instruction or lies behind what the tokenizer reads; no layer
-                of the wanted resolution; `mask_steps` is 0 or more steps than run.
+            ValueError: a keyword is not a word of its instruction or lies beyond the tokenizer's limit; no layer has
+                the requested resolution; `mask_steps` is 0 or more steps than run.
         """
         spans = [keyword_spans(request.instructions, self.pipeline.tokenizer) for request in requests]
         with autocast_off(images_BChw.device):
@@ -157,10 +158,10 @@ class InstructPix2Pix(Generator, TextComparer):
     def compare_texts(
         self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
     ) -> Tensor:
-        """With the source in sight, at half of the noise schedule; against the empty text this is the relevance map of
-        Watch Your Steps (Mirzaei et al. 2023)."""
+        """With the source as a condition, at half of the noise schedule. If one text is empty, this is the relevance
+        map of Watch Your Steps (Mirzaei et al. 2023)."""
         pipeline = self.pipeline
-        fitted_BChw, placed = fit(images_BCHW.to(pipeline.device), self.size, self.multiple)
+        fitted_BChw, placement = fit(images_BCHW.to(pipeline.device), self.size, self.multiple)
         timestep = pipeline.scheduler.config.num_train_timesteps // 2
         alpha = pipeline.scheduler.alphas_cumprod[timestep].item()
         with autocast_off(images_BCHW.device):
@@ -175,10 +176,10 @@ class InstructPix2Pix(Generator, TextComparer):
                 unet_input = torch.cat([noised_BCyx, source_BCyx], 1).repeat(2, 1, 1, 1)
                 one, other = pipeline.unet(unet_input, timestep, encoder_hidden_states=context_SND).sample.chunk(2)
                 total_B1yx += (one - other).abs().mean(1, keepdim=True)
-        return unfit(relative_difference(total_B1yx, fitted_BChw), placed).to(images_BCHW)
+        return unfit(relative_difference(total_B1yx, fitted_BChw), placement).to(images_BCHW)
 
     def _read_attention(self, images_BChw: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """[B, N, r, c] of the first steps."""
+        """Attention of the first steps, [B, N, r, c]."""
         sampling = ThreeWaySampling(self.pipeline, self.config, images_BChw, texts, seeds)
         steps = self.config.mask_steps
         if not 1 <= steps <= len(sampling.timesteps):
@@ -190,14 +191,14 @@ class InstructPix2Pix(Generator, TextComparer):
         cells = self.config.attention_resolution or max(latent) // 4
         recorder = Recorder(len(texts), latent, tuple(round(side * cells / max(latent)) for side in latent))
         for place in range(steps):
-            last = place == steps - 1  # behind it nothing is denoised: only the branch that is read is computed
+            last = place == steps - 1  # no denoising follows, so only the branch that is read is computed
             with attached(self.pipeline.unet, recorder):
                 predicted_SCyx = sampling.predict(place, text_only=last)
             if not last:
                 sampling.step(place, sampling.guide(predicted_SCyx))
         return recorder.maps_BNrc()
 
-    def _paint(
+    def _generate(
         self,
         images_BChw: Tensor,
         mask_B1hw: Tensor,
@@ -205,9 +206,9 @@ class InstructPix2Pix(Generator, TextComparer):
         instructions: Sequence[Sequence[Instruction]],
         seeds: Sequence[int],
     ) -> Tensor:
-        """Raw pictures, [B, C, h, w] in [0, 1], under the joint sentence of each picture's sub-instructions."""
+        """Raw pictures, [B, C, h, w] in [0, 1]; each picture's sub-instructions are joined into one sentence."""
         config, tokenizer = self.config, self.pipeline.tokenizer
-        spans = [sub_instruction_spans(own, tokenizer) for own in instructions]  # warns of what is cut, always
+        spans = [sub_instruction_spans(own, tokenizer) for own in instructions]  # always, to warn if text is cut
         sampling = ThreeWaySampling(self.pipeline, config, images_BChw, [joint(own) for own in instructions], seeds)
         mask_B1yx = self._latent_masks(mask_B1hw)
         modulation = self._modulation(masks_BKhw, instructions, spans) if config.modulation else None
@@ -217,9 +218,9 @@ class InstructPix2Pix(Generator, TextComparer):
         if config.latent_blend:
             sampling.put_source_back(0, mask_B1yx)
         for place, timestep in enumerate(sampling.timesteps):
-            bent = modulation is not None and place in modulated
+            modulate = modulation is not None and place in modulated
             time = float(timestep) / (trained - 1)
-            with attached(self.pipeline.unet, modulation.at(time)) if bent else nullcontext():
+            with attached(self.pipeline.unet, modulation.at(time)) if modulate else nullcontext():
                 predicted_SCyx = sampling.predict(place)
             sampling.step(place, sampling.guide(predicted_SCyx, mask_B1yx if place in disentangled else None))
             if config.latent_blend:
@@ -229,16 +230,16 @@ class InstructPix2Pix(Generator, TextComparer):
         return sampling.decode().to(images_BChw)
 
     def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:
-        """Eq. 8's resolution: a latent cell counts as much as its most edited pixel, so that thin strokes stay."""
+        """Masks at eq. 8's resolution: a latent cell takes the maximum of its pixels, so that thin strokes remain."""
         return F.max_pool2d(masks_BKhw.to(self.pipeline.device).float(), self.pipeline.vae_scale_factor)
 
     def _modulation(
         self, masks_BKhw: Tensor, instructions: Sequence[Sequence[Instruction]], spans: Sequence[Sequence[range]]
     ) -> Modulation:
         """FoI's M and alpha for these pictures."""
-        most = max(map(len, instructions))
-        if masks_BKhw.shape[1] < most:
-            raise ValueError(f"region: {masks_BKhw.shape[1]} masks for {most} sub-instructions; give one for each")
+        largest = max(map(len, instructions))
+        if masks_BKhw.shape[1] < largest:
+            raise ValueError(f"region: {masks_BKhw.shape[1]} masks for {largest} sub-instructions; give one for each")
         owners = [[NO_SUB_INSTRUCTION] * self.pipeline.tokenizer.model_max_length for _ in instructions]
         for owner, own in zip(owners, spans, strict=True):
             for k, span in enumerate(own):
@@ -248,7 +249,7 @@ class InstructPix2Pix(Generator, TextComparer):
 
 
 def require_region_modes(config: GeneratorConfig) -> None:
-    """Refuse what the loop cannot do, before any model is loaded.
+    """Reject settings that the sampling loop cannot run, before any model is loaded.
 
     Raises:
         ValueError: a share outside its range; a negative count; modulation or disentangling without text guidance.
@@ -257,7 +258,7 @@ def require_region_modes(config: GeneratorConfig) -> None:
         raise ValueError(f"generator.start: {config.start} is outside (0, 1]; 1 starts from pure noise")
     for name in ("modulation_until", "disentangle_until"):
         if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"generator.{name}: {getattr(config, name)} is no share of the steps; give 0 to 1")
+            raise ValueError(f"generator.{name}: {getattr(config, name)} is not a share of the steps; give 0 to 1")
     for name in ("mask_steps", "attention_resolution"):
         if getattr(config, name) < 0:
             raise ValueError(f"generator.{name}: {getattr(config, name)} is negative; give 0 or more")

@@ -1,4 +1,4 @@
-"""Low-rank updates (LoRA) added to a pipeline's weights once, so that nothing is slower afterwards."""
+"""Low-rank updates (LoRA), added to a pipeline's weights once, so that inference is not slower."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FILE = "pytorch_lora_weights.safetensors"
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
-"""How kohya's files, LCM-LoRA's among them, call the parts; behind it stands the module's name with `_` for `.`."""
+"""Prefixes in kohya's files, including LCM-LoRA's; the module's name follows, with `_` for `.`."""
 
 ENDINGS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
 
@@ -24,7 +24,7 @@ def add_low_rank(pipeline, config: GeneratorConfig) -> None:
     """Add the updates of `generator.lora` to the weights: W + alpha / rank * up @ down.
 
     Raises:
-        ValueError: no such file, or updates of modules that this pipeline does not have.
+        ValueError: the file does not exist, or it updates modules that this pipeline does not have.
     """
     weights, modules, added = _read(config), _named(pipeline), 0
     for down_key, down in weights.items():
@@ -35,7 +35,7 @@ def add_low_rank(pipeline, config: GeneratorConfig) -> None:
                 if up is None or name not in modules:
                     raise ValueError(
                         f"generator.lora: {config.lora} updates {name}, which {type(pipeline).__name__} does not have; "
-                        "use one that was made for this model"
+                        "use a LoRA that was made for this model"
                     )
                 alpha = weights.get(name + ".alpha")
                 _add(modules[name], down, up, 1.0 if alpha is None else float(alpha) / len(down), config)
@@ -49,8 +49,8 @@ def _add(module: nn.Module, down: Tensor, up: Tensor, scale: float, config: Gene
     update = up.float().flatten(1) @ down.float().flatten(1)
     if update.numel() != weight.numel():
         raise ValueError(
-            f"generator.lora: {config.lora} is {tuple(update.shape)} where the weight is {tuple(weight.shape)}; use "
-            "one that was made for this model"
+            f"generator.lora: an update in {config.lora} is {tuple(update.shape)} where the weight is "
+            f"{tuple(weight.shape)}; use a LoRA that was made for this model"
         )
     with torch.no_grad():
         weight.copy_(weight.float() + scale * update.view(weight.shape))
@@ -73,13 +73,13 @@ def _read(config: GeneratorConfig) -> dict[str, Tensor]:
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors.torch import load_file
 
-    place = Path(config.lora)
+    file = Path(config.lora)
     try:
-        if place.is_dir():
-            place = place / FILE
-        elif not place.exists():
-            place = Path(hf_hub_download(config.lora, FILE, revision=config.lora_revision))
-        return load_file(place)
+        if file.is_dir():
+            file = file / FILE
+        elif not file.exists():
+            file = Path(hf_hub_download(config.lora, FILE, revision=config.lora_revision))
+        return load_file(file)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ValueError(
             f"generator.lora: no {FILE} could be read from {config.lora!r}: {' '.join(str(error).split())[:200]}"

@@ -1,9 +1,9 @@
-"""Masked-token generation (MaskGIT, Chang et al. 2022; MUSE; aMUSEd): the region's tokens are predicted anew.
+"""Masked-token generation (MaskGIT, Chang et al. 2022; MUSE; aMUSEd): predicts the tokens of the region again.
 
-A picture is a map of codebook indices. Those of the region become the mask token; a transformer that reads the caption
-predicts them all at once, the surest are kept, and the rest is predicted again. The library's in-painting pipeline has
-one share of masked tokens and one stream of random numbers for a whole batch, so its modules and its scheduler are
-used and the loop is written out here, each sample with its own. For one picture the result is the pipeline's own.
+A picture is a map of codebook indices. The indices inside the region become the mask token. A transformer conditioned
+on the caption predicts them all at once; the most certain are kept, the others are predicted again. The in-painting
+pipeline of diffusers has one share of masked tokens and one random stream for a whole batch. This file uses its modules
+and scheduler, but runs a loop with a share and a stream for each sample. For one picture both give the same result.
 
 Shape letters: B batch, C channels, H W pixels, y x tokens, K codebook entries, L text tokens, D text width.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from regionedit.config import GeneratorConfig
 
-AESTHETIC_SCORE = 6  # what the library asks for; the crop's corner is 0, 0
+AESTHETIC_SCORE = 6  # diffusers' default; the crop's corner is 0, 0
 
 
 class MaskedToken(Generator):
-    """A frozen transformer over the tokens of a VQ autoencoder, with CLIP's text tower.
+    """A frozen transformer over the tokens of a VQ autoencoder, with CLIP's text encoder.
 
     Args:
         pipeline: a loaded AmusedInpaintPipeline.
@@ -42,9 +42,9 @@ class MaskedToken(Generator):
 
     def __init__(self, pipeline, config: GeneratorConfig):
         if config.steps < 1:
-            raise ValueError(f"generator.steps: {config.steps}, at least 1 is needed")
+            raise ValueError(f"generator.steps: {config.steps}, but must be at least 1")
         if config.temperature < 0:
-            raise ValueError(f"generator.temperature: {config.temperature:g}, it must not be negative")
+            raise ValueError(f"generator.temperature: {config.temperature:g}, but must not be negative")
         self.pipeline = pipeline
         self.config = config
         self.size = config.size
@@ -59,7 +59,7 @@ class MaskedToken(Generator):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read an AmusedPipeline folder or hub name; the in-painting pipeline has the same parts."""
+        """Read an AmusedPipeline from a folder or hub name; the in-painting pipeline has the same components."""
         kind = pipeline_class()
         with loading("generator.path", "masked-token pipeline", config.path):
             pipeline = kind.from_pretrained(
@@ -86,7 +86,7 @@ class MaskedToken(Generator):
         return self._decode(tokens_Byx).to(images_BCHW)
 
     def _repredict(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """The token map with the region's tokens predicted anew, on the CPU, where all random numbers are drawn."""
+        """The token map with the region's tokens predicted again; on the CPU, where all random numbers are drawn."""
         device = self.transformer.device
         source_Byx = self._encode(images_BCHW.to(device)).cpu()
         edited_Byx = self._edited_tokens(mask_B1HW).cpu()
@@ -101,7 +101,7 @@ class MaskedToken(Generator):
                 self.scheduler.step(logits[None], timestep, tokens[None], starting_mask_ratio=share, generator=stream)
                 for logits, tokens, share, stream in zip(logits_BKyx, tokens_Byx, shares, streams, strict=True)
             ]
-            # The scheduler masks at least one token, and at a high temperature known ones too: never outside the region
+            # The scheduler masks at least one token and, at a high temperature, known ones; outside the region keep all
             tokens_Byx = torch.where(edited_Byx, torch.cat([step.prev_sample for step in stepped]), source_Byx)
             if self._watch is not None:
                 guess_Byx = torch.where(edited_Byx, torch.cat([s.pred_original_sample for s in stepped]), source_Byx)
@@ -109,7 +109,7 @@ class MaskedToken(Generator):
         return tokens_Byx
 
     def _encode(self, images_BCHW: Tensor) -> Tensor:
-        """The index of the nearest codebook entry for every cell."""
+        """The index of the nearest codebook entry for each cell."""
         latents_BCyx = self.vqvae.encode(images_BCHW.to(self.vqvae.dtype)).latents
         return self.vqvae.quantize(latents_BCyx)[2][2].view(len(latents_BCyx), *latents_BCyx.shape[-2:])
 
@@ -122,14 +122,14 @@ class MaskedToken(Generator):
         return self.vqvae.decoder(self.vqvae.post_quant_conv(codes_BCyx)).float().clamp(0, 1)
 
     def _edited_tokens(self, mask_B1HW: Tensor) -> Tensor:
-        """A token is edited when any of its pixels is, by half or more: it is predicted or kept, nothing in between."""
+        """A token is predicted if the mask is at least one half in any of its pixels, otherwise it is kept."""
         return F.max_pool2d(mask_B1HW.float(), self.factor)[:, 0] >= 0.5
 
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Hidden states of the last layer but one [texts, L, D] and pooled texts [texts, D]; for guidance the empty
-        text's come first."""
-        asked = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
-        distinct = sorted(set(asked))
+        """Hidden states of the second-to-last layer [texts, L, D] and pooled texts [texts, D]; with guidance, those of
+        the empty text come first."""
+        prompts = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
+        distinct = sorted(set(prompts))
         tokens = self.pipeline.tokenizer(
             distinct,
             padding="max_length",
@@ -137,9 +137,9 @@ class MaskedToken(Generator):
             truncation=True,
             return_tensors="pt",
         )
-        read = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), output_hidden_states=True)
-        rows = [distinct.index(text) for text in asked]
-        return read.hidden_states[-2][rows], read.text_embeds[rows]
+        encoded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), output_hidden_states=True)
+        rows = [distinct.index(text) for text in prompts]
+        return encoded.hidden_states[-2][rows], encoded.text_embeds[rows]
 
     def _predict(self, tokens_Byx: Tensor, context: tuple[Tensor, Tensor], size: tuple[int, int]) -> Tensor:
         """Guided logits, BKyx float32; both branches in one call."""
@@ -160,7 +160,7 @@ class MaskedToken(Generator):
 
 
 def pipeline_class():
-    """The library's pipeline class. It is deprecated there, so that a later release may come without it.
+    """diffusers' pipeline class. It is deprecated, so a later release may lack it.
 
     Raises:
         ValueError: the installed diffusers has no AmusedInpaintPipeline.
@@ -169,7 +169,7 @@ def pipeline_class():
         from diffusers import AmusedInpaintPipeline
     except ImportError as error:
         raise ValueError(
-            "generator.name: masked_token needs diffusers' AmusedInpaintPipeline, which this release has no longer; "
+            "generator.name: masked_token needs diffusers' AmusedInpaintPipeline, which this release has removed; "
             "install diffusers 0.42"
         ) from error
     return AmusedInpaintPipeline

@@ -1,8 +1,8 @@
-"""Public next-scale models from a checkout of their code, behind `next_scale.ScaleWise`. EXPERIMENTAL.
+"""Adapters from public next-scale models, in a checkout of their code, to `next_scale.ScaleWise`. EXPERIMENTAL.
 
-Switti (Voronov et al. 2024) reads text; VAR (Tian et al. 2024) knows the classes of ImageNet and no text. Neither is a
+Switti (Voronov et al. 2024) is conditioned on text, VAR (Tian et al. 2024) on ImageNet classes only. Neither is a
 package. The adapters are written against yandex-research/switti at commit 3b286b5 and FoundationVision/VAR at commit
-78b9539, and tested on stand-ins with the same signatures. They have never been run with the real weights here.
+78b9539, and tested on substitutes with the same signatures. They have never been run with the real weights here.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, l
 cells of one scale, L cells of a scale and all before it, N text tokens, T text width, D width, V codes.
@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from regionedit.config import GeneratorConfig
 
 CONDITIONED_SIDE = 512
-"""Switti is told the size of the pictures that it was trained on, whatever it paints."""
+"""The picture size that Switti is conditioned on: the one of its training, whatever size it generates."""
 
 VAR_SIDES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}
-"""Of the published VAR checkpoints, by the size of their pictures."""
+"""Sides of the scales of the published VAR checkpoints, by picture size."""
 
 
 def load_checkout(config: GeneratorConfig) -> Switti | VarByClass:
     """The model of `generator.checkout` with the weights at `generator.path`, on the CPU.
 
     Raises:
-        ValueError: neither checkout is there, it cannot be imported, or the weights do not fit.
+        ValueError: the folder is neither checkout, it cannot be imported, or the weights do not fit.
     """
     models = Path(config.checkout) / "models"
     for file, kind in (("pipeline.py", Switti), ("var.py", VarByClass)):
@@ -47,22 +47,22 @@ def load_checkout(config: GeneratorConfig) -> Switti | VarByClass:
 
 
 def modules_of(checkout: str, *names: str) -> list[ModuleType]:
-    """Import some modules of a checkout, which is on `sys.path` meanwhile and not after.
+    """Import modules of a checkout, whose folder is on `sys.path` only during the import.
 
     Raises:
-        ValueError: one of them needs a package that is not here.
+        ValueError: one of them needs a package that is not installed.
     """
     sys.path.insert(0, str(checkout))
     try:
         return [importlib.import_module(name) for name in names]
     except ImportError as error:
-        raise ValueError(f"generator.checkout: {checkout} cannot be imported here: {error}") from error
+        raise ValueError(f"generator.checkout: {checkout} cannot be imported: {error}") from error
     finally:
         sys.path.remove(str(checkout))
 
 
 class _PublicTokens:
-    """What the autoencoder of both models does for the loop; `sides` are the cells on the side of each scale."""
+    """The autoencoder of both models, as the loop uses it; `sides` are the cells on the side of each scale."""
 
     def __init__(self, vae: nn.Module, sides: Sequence[int]):
         self.vae, self.sides = vae.eval().requires_grad_(False), tuple(sides)
@@ -74,7 +74,7 @@ class _PublicTokens:
         return [tokens_Bl.unflatten(1, (side, side)) for tokens_Bl, side in zip(maps, self.sides, strict=True)]
 
     def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
-        """What stands after a scale, BCyx."""
+        """The accumulated features after a scale, BCyx."""
         quantizer, scales = self.vae.quantize, len(self.sides)
         entries_BCss = quantizer.embedding(tokens_Bss).permute(0, 3, 1, 2)
         return quantizer.get_next_autoregressive_input(scale, scales, standing_BCyx.clone(), entries_BCss)[0]
@@ -85,7 +85,7 @@ class _PublicTokens:
 
 
 class SwittiText(NamedTuple):
-    """What its blocks read: hidden states, the pooled text, 0 or -inf for each token, and the size that it is told."""
+    """The condition of its blocks: hidden states, pooled text, a bias of 0 or -inf per token, and the embedded size."""
 
     context_BNT: Tensor
     pooled_BD: Tensor
@@ -94,10 +94,10 @@ class SwittiText(NamedTuple):
 
 
 class Switti(_PublicTokens):
-    """A loaded `SwittiPipeline`. It does not look at the tokens that are known.
+    """A loaded `SwittiPipeline`. It ignores the known tokens.
 
     Args:
-        pipeline: of the checkout's own class.
+        pipeline: an instance of the checkout's own class.
         size_condition: the checkout's `get_crop_condition`.
 
     Raises:
@@ -112,8 +112,8 @@ class Switti(_PublicTokens):
             raise ValueError("generator.path: this is Switti AR, which attends to earlier scales; use yresearch/Switti")
         if tuple(quantizer.v_patch_nums) != self.sides:
             raise ValueError(
-                f"generator.size: the transformer paints {self.image_size} pixels and the autoencoder was built for "
-                f"{quantizer.v_patch_nums[-1] * pipeline.vae.downsample}; set it to {self.image_size}"
+                f"generator.size: the transformer generates {self.image_size} pixels, but the autoencoder was built "
+                f"for {quantizer.v_patch_nums[-1] * pipeline.vae.downsample}; set it to {self.image_size}"
             )
         self.pipeline, self.size_condition = pipeline, size_condition
         for module in (network, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -121,11 +121,11 @@ class Switti(_PublicTokens):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read a transformer from `generator.path`, folder or hub name. The autoencoder and both text towers are those
-        that the checkout names (`SwittiPipeline.vae_path` and so on)."""
-        painting, conditions = modules_of(config.checkout, "models.pipeline", "models.switti")
+        """Read a transformer from `generator.path`, folder or hub name. The autoencoder and both text encoders are
+        those that the checkout names (`SwittiPipeline.vae_path` and so on)."""
+        pipelines, conditions = modules_of(config.checkout, "models.pipeline", "models.switti")
         try:
-            pipeline = painting.SwittiPipeline.from_pretrained(
+            pipeline = pipelines.SwittiPipeline.from_pretrained(
                 config.path, torch_dtype=getattr(torch, config.precision), device="cpu", reso=config.size
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -145,14 +145,14 @@ class Switti(_PublicTokens):
         return self
 
     def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> SwittiText:
-        """Both text towers' states; "" is no text."""
+        """Hidden states of both text encoders; "" is no text."""
         network = self.pipeline.switti
         context_BNT, pooled_BP, bias_BN = self.pipeline.encode_prompt(list(texts), encode_null=False)
         size_BD = None
         if network.use_crop_cond:
             sides = [CONDITIONED_SIDE] * len(texts)
-            told = self.size_condition(sides, sides).to(pooled_BP.device)
-            size_BD = network.crop_proj(network.crop_embed(told.view(-1)).reshape(len(texts), -1).to(pooled_BP))
+            size = self.size_condition(sides, sides).to(pooled_BP.device)
+            size_BD = network.crop_proj(network.crop_embed(size.view(-1)).reshape(len(texts), -1).to(pooled_BP))
         return SwittiText(context_BNT, network.text_pooler(pooled_BP), bias_BN, size_BD)
 
     def start(self, count: int) -> Tensor:
@@ -161,7 +161,7 @@ class Switti(_PublicTokens):
         return network.word_embed.weight.new_zeros(count, network.Cvae, side, side)
 
     def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, text: SwittiText) -> Tensor:
-        """Of every cell of a scale, BssV, in float32."""
+        """Logits of every cell of a scale, BssV, in float32."""
         network, side = self.pipeline.switti, self.sides[scale]
         before = sum(earlier**2 for earlier in self.sides[:scale])
         here = slice(before, before + side**2)
@@ -188,10 +188,10 @@ class Switti(_PublicTokens):
 
 
 class VarByClass(_PublicTokens):
-    """VAR, which paints a class of ImageNet: in-painting by class, no editing by text.
+    """VAR, which generates pictures of an ImageNet class: in-painting by class, no editing by text.
 
-    It attends to all earlier scales. Instead of a cache, what stood after every scale is carried along, one below
-    another in the channels, and each scale is predicted with all before it: two to three times the work.
+    It attends to all earlier scales. Instead of a cache, the accumulated features after every scale are stacked in the
+    channels, and each scale is predicted together with all before it, which takes two to three times the work.
 
     Args:
         network: the checkout's `VAR`.
@@ -207,15 +207,15 @@ class VarByClass(_PublicTokens):
         """Read `vae.safetensors` and `var.safetensors` from the folder at `generator.path`.
 
         Raises:
-            ValueError: a size that no published VAR paints, a precision, or files that are not VAR's.
+            ValueError: a size that no published VAR has, a precision other than float32, or files that are not VAR's.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if config.size not in VAR_SIDES or config.precision != "float32":
             raise ValueError(
-                f"generator.size: {config.size} in {config.precision}: VAR paints {' or '.join(map(str, VAR_SIDES))} "
-                "pixels, and this adapter computes in float32 alone"
+                f"generator.size: {config.size} in {config.precision}: VAR generates {' or '.join(map(str, VAR_SIDES))}"
+                " pixels, and this adapter supports only float32"
             )
         transformers, autoencoders = modules_of(config.checkout, "models.var", "models.vqvae")
         sides = VAR_SIDES[config.size]
@@ -250,7 +250,7 @@ class VarByClass(_PublicTokens):
         return self
 
     def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
-        """Class numbers, B; "" is the class of no class.
+        """Class numbers, B; "" becomes the number that stands for no class.
 
         Raises:
             ValueError: a text that is not the number of a class.
@@ -259,19 +259,19 @@ class VarByClass(_PublicTokens):
         for text in texts:
             if text and not (text.strip().isdecimal() and int(text) < classes):
                 raise ValueError(
-                    f"target_caption: VAR paints ImageNet's classes and reads no text; give the number of one, 0 to "
-                    f"{classes - 1}, not {text!r}"
+                    f"target_caption: VAR generates ImageNet's classes and reads no text; give the number of a class, "
+                    f"0 to {classes - 1}, not {text!r}"
                 )
         numbers = [int(text) if text else classes for text in texts]
         return torch.tensor(numbers, device=self.network.lvl_1L.device)
 
     def start(self, count: int) -> Tensor:
-        """Zeros for every scale, BCyx with as many times the channels."""
+        """Zeros, BCyx with the channels repeated for every scale."""
         network, side = self.network, self.sides[-1]
         return network.word_embed.weight.new_zeros(count, network.Cvae * len(self.sides), side, side)
 
     def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, classes_B: Tensor) -> Tensor:
-        """Of every cell of a scale, BssV."""
+        """Logits of every cell of a scale, BssV."""
         network, side = self.network, self.sides[scale]
         class_BD = network.class_emb(classes_B)
         parts = [class_BD[:, None] + network.pos_start]
@@ -279,19 +279,19 @@ class VarByClass(_PublicTokens):
             pooled_BCss = F.interpolate(before_BCyx, (later, later), mode="area")
             parts.append(network.word_embed(pooled_BCss.flatten(2).transpose(1, 2)))
         x_BLD = torch.cat(parts, 1)
-        seen = x_BLD.shape[1]
-        x_BLD = x_BLD + network.lvl_embed(network.lvl_1L[:, :seen]) + network.pos_1LC[:, :seen]
+        length = x_BLD.shape[1]
+        x_BLD = x_BLD + network.lvl_embed(network.lvl_1L[:, :length]) + network.pos_1LC[:, :length]
         shared = network.shared_ada_lin(class_BD)
         for block in network.blocks:
-            x_BLD = block(x=x_BLD, cond_BD=shared, attn_bias=network.attn_bias_for_masking[:, :, :seen, :seen])
+            x_BLD = block(x=x_BLD, cond_BD=shared, attn_bias=network.attn_bias_for_masking[:, :, :length, :length])
         return network.get_logits(x_BLD[:, -(side**2) :], class_BD).unflatten(1, (side, side)).float()
 
     def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
-        """What stood after every scale up to this; the newest also in place of those to come."""
+        """The accumulated features after every scale up to this one; later scales hold a copy of the newest."""
         parts = list(standing_BCyx.split(self.network.Cvae, 1))
         newest_BCyx = super().accumulate(scale, parts[scale], tokens_Bss)
         return torch.cat([*parts[:scale], *[newest_BCyx] * (len(parts) - scale)], 1)
 
     def decode(self, standing_BCyx: Tensor) -> Tensor:
-        """Pictures in [0, 1], BCHW, of what stands last."""
+        """Pictures in [0, 1], BCHW, from the features of the last scale."""
         return super().decode(standing_BCyx[:, -self.network.Cvae :])

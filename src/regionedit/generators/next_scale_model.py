@@ -1,11 +1,12 @@
-"""A small text-conditioned next-scale model: token maps of all scales, and a transformer that predicts each in turn.
+"""A small text-conditioned next-scale model: an autoencoder with token maps, and a transformer that predicts them.
 
-The transformer sees, for every cell of a scale, what the scales before it have put there, and the token itself where
-it is known already: outside the region. Cells attend to their own scale, to the caption, and to a coarse view of the
-source outside the region, without which the first scales could not know what of the caption is there already. They do
-not attend to earlier scales, whose sum they see, as in Switti (Voronov et al. 2024); so nothing is kept between scales.
+For each cell of a scale, the transformer receives the features accumulated from the earlier scales and, outside the
+region, the cell's known token. Cells attend to their own scale, to the caption, and to a coarse view of the source
+outside the region. Without this view the first scales could not know which parts of the caption the picture already
+shows. Cells do not attend to earlier scales but receive their sum, as in Switti (Voronov et al. 2024), so nothing is
+cached between scales.
 
-A folder holds `config.json`, `model.safetensors`, and CLIP's text tower as `text_encoder/` and `tokenizer/`.
+A folder holds `config.json`, `model.safetensors`, and CLIP's text encoder as `text_encoder/` and `tokenizer/`.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, L
 cells of several scales, N text tokens and cells of the view, T text width, D width, V codes.
@@ -30,7 +31,7 @@ from regionedit.generators.next_scale_tokens import TokenAutoencoder
 
 @dataclass(frozen=True)
 class NextScaleSizes:
-    """The model's shape, as `config.json` has it.
+    """Sizes of the model, as stored in `config.json`.
 
     Args:
         image_size: side of the pictures, four times the last of `sides`.
@@ -38,7 +39,7 @@ class NextScaleSizes:
         codes, channels: entries of the codebook and their width.
         autoencoder_widths: channels at half and at a quarter of the picture's side.
         width, layers, heads, mlp: of the transformer; `mlp` is the hidden width.
-        text_width: of the text tower.
+        text_width: of the text encoder.
         view: cells on the side of the view of the source outside the region.
     """
 
@@ -56,14 +57,14 @@ class NextScaleSizes:
 
 
 class Condition(NamedTuple):
-    """What the transformer reads: states of the text and of the view, BNT, and True where one is no padding, BN."""
+    """What cells attend to: states of the text and of the view, BNT, and a mask that is False for padding, BN."""
 
     states_BNT: Tensor
     real_BN: Tensor
 
 
 class Block(nn.Module):
-    """Attention within each scale, attention to text and view, and two layers on every cell."""
+    """Self-attention within each scale, cross-attention to text and view, and an MLP on every cell."""
 
     def __init__(self, sizes: NextScaleSizes):
         super().__init__()
@@ -82,10 +83,10 @@ class Block(nn.Module):
         key, value = self.key_value(condition.states_BNT).chunk(2, -1)
         padding_BN = ~condition.real_BN
         bias = torch.zeros_like(padding_BN, dtype=x_BLD.dtype).masked_fill(padding_BN, -1e4)[:, None, None]
-        read = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self._by_head(self.query(self.cross_norm(x_BLD))), self._by_head(key), self._by_head(value), attn_mask=bias
         )
-        x_BLD = x_BLD + self.cross_out(read.transpose(1, 2).flatten(2))
+        x_BLD = x_BLD + self.cross_out(attended.transpose(1, 2).flatten(2))
         return x_BLD + self.down(F.gelu(self.up(self.mlp_norm(x_BLD))))
 
     def _by_head(self, x_BLD: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class Block(nn.Module):
 
 
 class ScaleTransformer(nn.Module):
-    """Says of every cell of a scale which code comes there."""
+    """Predicts the code of every cell of a scale."""
 
     def __init__(self, sizes: NextScaleSizes):
         super().__init__()
@@ -106,10 +107,10 @@ class ScaleTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.width)
         self.head = nn.Linear(sizes.width, sizes.codes)
-        self.apply(self._start)
+        self.apply(self._initialize)
 
     @staticmethod
-    def _start(module: nn.Module) -> None:
+    def _initialize(module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.in_features**-0.5)
         if isinstance(module, nn.Linear):
@@ -119,21 +120,21 @@ class ScaleTransformer(nn.Module):
                 nn.init.normal_(layer.weight, std=0.3 * layer.in_features**-0.5)
 
     def look(self, features_BCyx: Tensor, kept_B1yx: Tensor) -> Tensor:
-        """The view of a picture's features where `kept_B1yx` is 1, BNT."""
+        """The coarse view, BNT, of a picture's features where `kept_B1yx` is 1."""
         side = round(len(self.view_positions) ** 0.5)
-        seen_BCyx = torch.cat([features_BCyx * kept_B1yx, kept_B1yx], 1)
-        cells_BNC = F.adaptive_avg_pool2d(seen_BCyx, side).flatten(2).transpose(1, 2)
+        masked_BCyx = torch.cat([features_BCyx * kept_B1yx, kept_B1yx], 1)
+        cells_BNC = F.adaptive_avg_pool2d(masked_BCyx, side).flatten(2).transpose(1, 2)
         return self.view(cells_BNC) + self.view_positions
 
     def forward(
         self, scales: Sequence[int], pooled: Sequence[Tensor], known: Sequence[Tensor], condition: Condition
     ) -> list[Tensor]:
-        """Logits of some scales, each for itself, BssV.
+        """Logits of some scales, each predicted on its own, BssV.
 
         Args:
-            scales: their numbers.
-            pooled: of each, what the scales before it have put there, BCss.
-            known: of each, its tokens, Bss; UNKNOWN where they are asked for.
+            scales: their indices.
+            pooled: for each, the features accumulated from earlier scales, averaged over its cells, BCss.
+            known: for each, its tokens, Bss; UNKNOWN where they are to be predicted.
         """
         cells = []
         for scale, pooled_BCss, known_Bss in zip(scales, pooled, known, strict=True):
@@ -150,16 +151,16 @@ class ScaleTransformer(nn.Module):
 
 
 def with_view(text: Condition, view_BNT: Tensor) -> Condition:
-    """The text's states with the view's behind them."""
+    """The text's states, followed by the view's."""
     real_BN = text.real_BN.new_ones(view_BNT.shape[:2])
     return Condition(torch.cat([text.states_BNT, view_BNT], 1), torch.cat([text.real_BN, real_BN], 1))
 
 
 class NextScaleModel(nn.Module):
-    """The shipped model, with what a next-scale generator asks of one (`next_scale.ScaleWise`).
+    """The shipped next-scale model, which implements `next_scale.ScaleWise`.
 
     Args:
-        sizes: its shape.
+        sizes: its sizes.
         text_encoder, text_tokenizer: transformers' CLIPTextModel and CLIPTokenizer.
     """
 
@@ -192,7 +193,7 @@ class NextScaleModel(nn.Module):
         return model.eval().requires_grad_(False)
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write what `load` reads; the text tower in a folder of its own."""
+        """Write a folder for `load`; the text encoder gets a folder of its own."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
@@ -212,30 +213,30 @@ class NextScaleModel(nn.Module):
         return self.autoencoder.quantizer.tokens(self.autoencoder.encoder(images_BCHW * 2 - 1))
 
     def read_texts(self, texts: Sequence[str]) -> Condition:
-        """The texts alone; "" is no text."""
+        """The texts, without a view; "" is no text."""
         options = {"padding": True, "truncation": True, "return_tensors": "pt"}
-        asked = self.text_tokenizer(list(texts), **options).to(self.transformer.head.weight.device)
-        states_BNT = self.text_encoder(asked.input_ids)[0]  # causal: padding behind the text changes nothing before
-        return Condition(states_BNT, asked.attention_mask.bool())
+        tokens = self.text_tokenizer(list(texts), **options).to(self.transformer.head.weight.device)
+        states_BNT = self.text_encoder(tokens.input_ids)[0]  # causal: padding after the text does not change it
+        return Condition(states_BNT, tokens.attention_mask.bool())
 
     def read(self, texts: Sequence[str], images_BCHW: Tensor, mask_B1HW: Tensor) -> Condition:
-        """The texts, and the sources outside a mask of 0 and 1."""
+        """The texts, and the view of the sources outside a mask of 0 and 1."""
         kept_B1yx = 1 - F.adaptive_max_pool2d(mask_B1HW, self.sides[-1])
         view_BNT = self.transformer.look(self.autoencoder.encoder(images_BCHW * 2 - 1), kept_B1yx)
         return with_view(self.read_texts(texts), view_BNT)
 
     def start(self, count: int) -> Tensor:
-        """What stands before the first scale: zeros, BCyx."""
+        """The accumulated features before the first scale: zeros, BCyx."""
         side, device = self.sides[-1], self.transformer.head.weight.device
         return torch.zeros(count, self.sizes.channels, side, side, device=device)
 
     def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, condition: Condition) -> Tensor:
-        """Of every cell of a scale, BssV, in float32."""
+        """Logits of every cell of a scale, BssV, in float32."""
         pooled_BCss = self.autoencoder.quantizer.pooled(standing_BCyx, scale)
         return self.transformer([scale], [pooled_BCss], [known_Bss], condition)[0].float()
 
     def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
-        """What stands after a scale, BCyx."""
+        """The accumulated features after a scale, BCyx."""
         return standing_BCyx + self.autoencoder.quantizer.spread(tokens_Bss, scale)
 
     def decode(self, standing_BCyx: Tensor) -> Tensor:

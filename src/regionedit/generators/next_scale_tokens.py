@@ -1,8 +1,8 @@
-"""Pictures as token maps of growing size, each the residual of those before it, as VAR's (Tian et al. 2024).
+"""Pictures as token maps of growing size, each encoding the residual of those before it, as in VAR (Tian et al. 2024).
 
-An autoencoder's features are approached from coarse to fine: at every scale what is still missing is averaged down to
-that scale's cells, each cell takes the nearest entry of one shared codebook, and the entries, blown up to the full grid
-and smoothed by a convolution of that scale, are added to what stands already.
+The features of an autoencoder are approximated from coarse to fine. At every scale the residual is averaged over that
+scale's cells, and each cell takes the nearest entry of one shared codebook. The entries are upsampled to the full grid,
+smoothed by a convolution of that scale, and added to the accumulated features.
 
 Shape letters: B pictures, C feature channels, D image channels, H W pixels, y x cells of the full grid, s cells on a
 scale's side, V codes.
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_GROUPS = 8
-SMOOTHED = 0.5  # share of a scale's entries that goes through its convolution; the rest is added as it is
+SMOOTHED = 0.5  # share of a scale's entries that passes its convolution; the rest is added unchanged
 
 
 class Residual(nn.Module):
-    """Two normalised 3 x 3 convolutions beside the identity."""
+    """Two normalised 3 x 3 convolutions with a skip connection."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -42,7 +42,7 @@ class ScaleQuantizer(nn.Module):
         sides: cells on the side of each scale, growing; the last is the full grid's.
 
     Attributes:
-        codebook_VC: the entries; a buffer, because they are moved by averages and not by a gradient.
+        codebook_VC: the entries; a buffer, because moving averages update them, not a gradient.
     """
 
     def __init__(self, channels: int, codes: int, sides: Sequence[int]):
@@ -71,16 +71,16 @@ class ScaleQuantizer(nn.Module):
 
     def tokens(self, features_BCyx: Tensor) -> list[Tensor]:
         """Token maps of all scales, int64 Bss each."""
-        maps, standing_BCyx = [], torch.zeros_like(features_BCyx)
+        maps, accumulated_BCyx = [], torch.zeros_like(features_BCyx)
         for scale in range(len(self.sides)):
-            tokens_Bss = self.nearest(self.pooled(features_BCyx - standing_BCyx, scale))
-            standing_BCyx = standing_BCyx + self.spread(tokens_Bss, scale)
+            tokens_Bss = self.nearest(self.pooled(features_BCyx - accumulated_BCyx, scale))
+            accumulated_BCyx = accumulated_BCyx + self.spread(tokens_Bss, scale)
             maps.append(tokens_Bss)
         return maps
 
 
 class TokenAutoencoder(nn.Module):
-    """Convolutions from pictures in [-1, 1] to features of a quarter of the side and back, with a `ScaleQuantizer`.
+    """Convolutions from pictures in [-1, 1] to features at a quarter of the side and back, with a `ScaleQuantizer`.
 
     Args:
         widths: channels at half and at a quarter of the picture's side.

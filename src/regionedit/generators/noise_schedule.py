@@ -1,4 +1,4 @@
-"""Eq. 12: which noise levels a sampling visits."""
+"""Eq. 12: the noise levels that sampling visits."""
 
 from __future__ import annotations
 

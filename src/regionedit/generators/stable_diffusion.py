@@ -1,7 +1,7 @@
-"""Stable Diffusion in-painting with a loop of its own, so that a gradient can pass: appendix A of the paper.
+"""Stable Diffusion in-painting with its own denoising loop, which is differentiable: appendix A of the paper.
 
-A diffusers pipeline call cannot be trained through (it switches gradients off and makes masks hard), so the pipeline is
-used to load the modules, and the equations are written out here. DDIM without added noise (sigma = 0), trailing
+A diffusers pipeline is not differentiable: it switches gradients off and binarizes masks. So the pipeline only loads
+the modules, and the equations are written out here. DDIM without added noise (sigma = 0), trailing
 timesteps: the first step starts from pure noise and the last one ends at the clean latent.
 
 Shape letters: B batch, C latent channels, H W pixels, h w latent pixels, L text tokens, D text width.
@@ -42,9 +42,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     """A frozen nine-channel in-painting U-Net with its autoencoder and text encoder.
 
     Args:
-        modules: `unet`, `vae`, `text_encoder` and, where another one decodes, `decoder`; frozen here.
+        modules: `unet`, `vae`, `text_encoder` and, for another decoder than the autoencoder's, `decoder`; frozen here.
         tokenizer: of the text encoder.
-        scheduler: gives the noise schedule and `prediction_type` of the checkpoint.
+        scheduler: provides the noise schedule and `prediction_type` of the checkpoint.
         config: steps, guidance, blending and the rest.
 
     Raises:
@@ -55,7 +55,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
     def __init__(self, modules: dict[str, nn.Module], tokenizer, scheduler, config: GeneratorConfig):
         self.modules = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
-        for module in self.modules.values():  # measured on a CPU: a quarter off the autoencoder's time
+        for module in self.modules.values():  # saves a quarter of the autoencoder's time on a CPU
             module.to(memory_format=torch.channels_last)
         self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
         self.decoder = self.modules.get("decoder", self.vae)
@@ -81,7 +81,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
     @classmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read the modules of a StableDiffusionInpaintPipeline folder or hub name."""
+        """Read the modules of a StableDiffusionInpaintPipeline from a folder or hub name."""
         from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
         with loading("generator.path", "in-painting pipeline", config.path):
@@ -109,14 +109,14 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
     @torch.no_grad()
     def source_latents(self, images_BCHW: Tensor) -> Tensor:
-        """Latents of pictures, as `propose` encodes them itself, BChw float32."""
+        """Latents of pictures, encoded as in `propose`, BChw float32."""
         fitted_BChw, _ = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
         with autocast_off(images_BCHW.device):
             return self._encode(fitted_BChw)
 
     @contextmanager
     def knowing(self, latents_BChw: Tensor | None) -> Iterator[None]:
-        """Inside, the sources' latents are these, which `source_latents` made of the same pictures; None: not known."""
+        """Inside, use these latents of the sources instead of encoding; `source_latents` made them. None: encode."""
         before, self._known_BChw = self._known_BChw, latents_BChw
         try:
             yield
@@ -153,8 +153,12 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def save(self, savers: SaversConfig) -> None:
-        """Bytes kept for the way back at 512 px, as a share of the plain ones, counted by benchmarks/memory.py: frozen
-        convolutions: KL decoder .62, U-Net .84, at no cost; checkpointed: .14 and .20, for one forward pass more."""
+        """Apply the memory settings that this generator supports.
+
+        Memory kept for the backward pass at 512 px, as a share of that without settings, counted by
+        benchmarks/memory.py. `frozen_convolutions`: KL decoder .62, U-Net .84, at no cost; `checkpoint`: .14 and .20,
+        for one more forward pass.
+        """
         for module in self.modules.values():
             if savers.frozen_convolutions:
                 forget_inputs(module)
@@ -169,8 +173,8 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def compare_texts(
         self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
     ) -> Tensor:
-        """With nothing of the picture shown but its noised latent, at half of the noise schedule."""
-        fitted_BChw, placed = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
+        """At half of the noise schedule; the U-Net receives nothing of the picture but its noised latent."""
+        fitted_BChw, placement = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
         everything_B1hw = torch.ones_like(fitted_BChw[:, :1])
         latent_mask = self._latent_mask(everything_B1hw)
         with autocast_off(images_BCHW.device):
@@ -185,7 +189,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 noised_BChw = alpha**0.5 * clean_BChw + (1 - alpha) ** 0.5 * noise_BChw
                 one, other = self._unet_output(noised_BChw, condition, timestep, context_BLD).chunk(2)
                 total += (one - other).abs().mean(1, keepdim=True)
-        return unfit(relative_difference(total, fitted_BChw), placed).to(images_BCHW)
+        return unfit(relative_difference(total, fitted_BChw), placement).to(images_BCHW)
 
     def _sample(
         self,
@@ -195,7 +199,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         seeds: Sequence[int],
         gradient_steps: int,
     ) -> tuple[Tensor, Tensor]:
-        """Eq. 14-23: the denoised latent and the source's latent; the last `gradient_steps` steps carry gradient."""
+        """Eq. 14-23: the denoised latent and the source's; the last `gradient_steps` steps are differentiable."""
         images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
         with torch.no_grad():
             known_BChw = self._known_BChw
@@ -229,7 +233,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     # ------------------------------------------------------------ eq. 15: text
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of the texts, after those of the empty text when guidance needs it."""
+        """Embeddings of the texts, preceded by those of the empty text if guidance needs them."""
         return self._embed_each([*([""] * len(texts) if self.config.guidance != 1 else []), *texts])
 
     def _embed_each(self, texts: Sequence[str]) -> Tensor:
@@ -245,16 +249,16 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         embedded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
         return embedded[[distinct.index(text) for text in texts]]
 
-    # ------------------------------------------------------------ eq. 16: what the U-Net sees
+    # ------------------------------------------------------------ eq. 16: input of the U-Net
 
     def _latent_mask(self, mask_B1HW: Tensor) -> Tensor:
-        """A latent pixel counts as much as the most edited of its pixels: thin strokes stay, hard masks stay hard."""
+        """A latent pixel takes the maximum of its pixels: thin strokes remain, hard masks stay hard."""
         return F.max_pool2d(mask_B1HW.to(self.unet.device).float(), self.vae_factor)
 
     def _masked_source(self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor) -> Tensor:
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
-        if _everything(mask_B1HW):  # nothing is left of any picture: one stands for all
+        if _everything(mask_B1HW):  # all masked pictures are equal: encode one
             hidden_1Chw = self._encode_signed(torch.zeros_like(images_BCHW[:1]))
             return hidden_1Chw.expand(len(images_BCHW), -1, -1, -1)
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
@@ -269,7 +273,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return unconditional + self.config.guidance * (conditional - unconditional)
 
     def _unet_output(self, latent_BChw: Tensor, condition: Tensor, timestep: int, context_BLD: Tensor) -> Tensor:
-        """The same latents under one text each or several, one after the other: as long as the context."""
+        """The latents are repeated until they have as many rows as the context: one or several texts for each."""
         unet_input = torch.cat([latent_BChw, condition], dim=1)
         return self.unet(
             unet_input.repeat(len(context_BLD) // len(latent_BChw), 1, 1, 1).to(self.unet.dtype),
@@ -282,7 +286,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def _step(
         self, latent_BChw: Tensor, predicted_BChw: Tensor, alpha: float, next_alpha: float
     ) -> tuple[Tensor, Tensor]:
-        """The next latent, and the clean one that the prediction points at."""
+        """The next latent, and the clean latent that the prediction implies."""
         signal, noise = alpha**0.5, (1 - alpha) ** 0.5
         if self.prediction_type == "epsilon":
             epsilon = predicted_BChw
@@ -297,7 +301,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
 
 def _everything(mask_B1HW: Tensor) -> bool:
-    """The mask covers whole pictures, and no gradient goes to it."""
+    """Whether the mask covers whole pictures and needs no gradient."""
     return not (mask_B1HW.requires_grad or mask_B1HW.is_meta) and bool((mask_B1HW == 1).all())
 
 
@@ -305,6 +309,6 @@ def _everything(mask_B1HW: Tensor) -> bool:
 
 
 def blend(model_BChw: Tensor, source_BChw: Tensor, noise_BChw: Tensor, mask_B1hw: Tensor, alpha: float) -> Tensor:
-    """Eq. 23, with the source noised to the same level by eq. 22; the noise is z_T's own, since sigma = 0."""
+    """Eq. 23, with the source noised to the same level by eq. 22; the noise is that of z_T, since sigma = 0."""
     noised_BChw = alpha**0.5 * source_BChw + (1 - alpha) ** 0.5 * noise_BChw
     return mask_B1hw * model_BChw + (1 - mask_B1hw) * noised_BChw

@@ -1,7 +1,7 @@
-"""InstructPix2Pix's denoising over the library pipeline's modules, one step at a time.
+"""InstructPix2Pix's denoising with the modules of diffusers' pipeline, one step at a time.
 
-The pipeline's own call takes no mask and guides in one fixed way. This does the same arithmetic with the same noise, so
-that with nothing added the picture is the pipeline's; what is added in between is the generator's business.
+The pipeline's own call takes no mask and applies guidance in one fixed way. This class does the same arithmetic with
+the same noise, so without changes the picture equals the pipeline's. The generator makes its changes between steps.
 
 Shape letters: B batch, C channels, H W pixels, y x latent cells, N text tokens, D text width. S samples of a guidance
 batch: B with text and picture (I, T), then B with the picture alone (I, 0), then B with neither.
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class ThreeWaySampling:
-    """B pictures on their way from noise to a finished latent.
+    """Denoises B pictures from noise to a clean latent.
 
     Args:
-        pipeline: a StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler; its scheduler keeps
-            the place, so that one sampling has to end before another begins.
+        pipeline: a StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler; its scheduler
+            stores the current step, so one sampling must end before the next begins.
         config: steps, start, both guidance scales.
         images_BCHW: [0, 1], at a size that is a multiple of what the U-Net needs.
         texts: one per picture.
-        seeds: one per picture; all of a picture's noise comes from its own seed, so that its batch changes nothing.
+        seeds: one per picture; all of a picture's noise comes from its own seed, so its batch changes nothing.
 
     Attributes:
-        latent_BCyx: as far denoised as steps were taken.
-        clean_BCyx: the finished latent as the last step guessed it.
+        latent_BCyx: the latent after the last step.
+        clean_BCyx: the clean latent as the last step estimated it.
         source_BCyx: the source's clean latent.
         timesteps: of the steps that run.
     """
@@ -47,7 +47,7 @@ class ThreeWaySampling:
         device, dtype = self.unet.device, self.context_SND.dtype
         encoded_BCyx = self.vae.encode((images_BCHW * 2 - 1).to(device, self.vae.dtype)).latent_dist.mode().to(dtype)
         self.source_BCyx = encoded_BCyx * self.vae.config.scaling_factor
-        # The U-Net sees the source's latent as the autoencoder gives it, not scaled; without a picture it sees zeros.
+        # The U-Net receives the source's latent unscaled, as the autoencoder returns it; without a picture, zeros.
         self.condition_SCyx = encoded_BCyx
         if self.guided:
             self.condition_SCyx = torch.cat([encoded_BCyx, encoded_BCyx, torch.zeros_like(encoded_BCyx)])
@@ -66,15 +66,15 @@ class ThreeWaySampling:
 
     @property
     def guided(self) -> bool:
-        """Whether the branches without text and without picture are computed, by the library's rule."""
+        """Whether the branches without text and without picture are computed, by diffusers' rule."""
         return self.config.guidance > 1 and self.config.image_guidance >= 1
 
     def noised_source(self, place: int) -> Tensor:
-        """The source's latent at the noise level before step `place`; behind the last step, clean. [B, C, y, x]"""
+        """The source's latent at the noise level before step `place`; after the last step, clean. [B, C, y, x]"""
         return self.source_BCyx + self.scheduler.sigmas[self.skipped + place].to(self.noise_BCyx) * self.noise_BCyx
 
     def predict(self, place: int, text_only: bool = False) -> Tensor:
-        """The U-Net's noise for all branches, [S, C, y, x], or for (I, T) alone."""
+        """The noise that the U-Net predicts for all branches, [S, C, y, x], or for (I, T) alone."""
         context_SND = self.context_SND[: len(self.latent_BCyx)] if text_only else self.context_SND
         scaled_BCyx = self.scheduler.scale_model_input(self.latent_BCyx, self.timesteps[place])
         copies = len(context_SND) // len(scaled_BCyx)
@@ -82,7 +82,7 @@ class ThreeWaySampling:
         return self.unet(unet_input, self.timesteps[place], encoder_hidden_states=context_SND).sample
 
     def guide(self, predicted_SCyx: Tensor, mask_B1yx: Tensor | None = None) -> Tensor:
-        """FoI's eq. 1, or with a mask eq. 9, where text guides inside it alone: [B, C, y, x]."""
+        """FoI's eq. 1 or, with a mask, eq. 9: text guidance only inside the mask. [B, C, y, x]"""
         if not self.guided:
             return predicted_SCyx
         both_BCyx, picture_BCyx, neither_BCyx = predicted_SCyx.chunk(3)
@@ -97,9 +97,9 @@ class ThreeWaySampling:
         self.latent_BCyx, self.clean_BCyx = stepped.prev_sample, stepped.pred_original_sample
 
     def put_source_back(self, place: int, mask_B1yx: Tensor) -> None:
-        """Outside the mask the latent becomes the source's, at the noise level before step `place`.
+        """Outside the mask, replace the latent by the source's, at the noise level before step `place`.
 
-        The noise is the first one at every step: any would do, since nothing outside is kept from step to step.
+        Every step uses the initial noise; any noise would do, since nothing outside is kept from step to step.
         """
         self.latent_BCyx = torch.where(mask_B1yx > 0, self.latent_BCyx, self.noised_source(place))
 
@@ -108,7 +108,7 @@ class ThreeWaySampling:
         return self._decoded(self.latent_BCyx)
 
     def guess(self) -> Tensor:
-        """The finished pictures as the last step guessed them, [B, C, H, W] in [0, 1]."""
+        """The clean pictures as the last step estimated them, [B, C, H, W] in [0, 1]."""
         return self._decoded(self.clean_BCyx)
 
     def _decoded(self, latent_BCyx: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class ThreeWaySampling:
         return (self.vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1)
 
     def _contexts(self, pipeline, texts: Sequence[str]) -> Tensor:
-        """[S, N, D]: the texts, then twice the empty one for every text."""
+        """[S, N, D]: the texts; with guidance, then the empty text twice for every text."""
         embedded = embed(pipeline, [*texts, ""])
         if not self.guided:
             return embedded[:-1]
@@ -124,7 +124,7 @@ class ThreeWaySampling:
 
 
 def embed(pipeline, texts: Sequence[str]) -> Tensor:
-    """What the U-Net reads of these texts, [B, N, D]."""
+    """Embeddings of these texts for the U-Net's cross-attention, [B, N, D]."""
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     tokens = tokenizer(
         list(texts),

@@ -1,4 +1,4 @@
-"""A small decoder in place of an autoencoder's own: TAESD, distilled for the latents of Stable Diffusion."""
+"""A small decoder that replaces an autoencoder's own: TAESD, distilled for the latents of Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def load_decoder(config: GeneratorConfig, channels: int) -> nn.Module:
-    """The AutoencoderTiny of `generator.decoder`, which knows the same latents.
+    """The AutoencoderTiny at `generator.decoder`, which decodes the same latents.
 
     Raises:
-        ValueError: nothing loadable there, or one of other latents; names the field.
+        ValueError: it could not be loaded, or it decodes other latents; names the field.
     """
     from diffusers import AutoencoderTiny
 
@@ -32,6 +32,6 @@ def load_decoder(config: GeneratorConfig, channels: int) -> nn.Module:
     if decoder.config.latent_channels != channels:
         raise ValueError(
             f"generator.decoder: {config.decoder} decodes latents of {decoder.config.latent_channels} channels, those "
-            f"of {config.path} have {channels}; use the one made for it, or null"
+            f"of {config.path} have {channels}; use the decoder made for it, or null"
         )
     return decoder

@@ -45,10 +45,10 @@ __all__ = [
 
 
 def require_mask_source(text: str) -> Plan:
-    """What a name or an expression such as `learned + sam - drawn` asks for; loads nothing.
+    """The plan behind a name or an expression such as `learned + sam - drawn`; loads nothing.
 
     Raises:
-        ValueError: no expression, with the place; an unknown name, with the known ones.
+        ValueError: an invalid expression, with the position of the error; an unknown name, with the known ones.
     """
     expression = parse(text)
     for name in expression.names:
@@ -58,22 +58,22 @@ def require_mask_source(text: str) -> Plan:
 
 
 def with_untrained(text: str, region: RegionConfig) -> tuple[str, str]:
-    """The mask source that can be used now, and what its results have to say.
+    """The mask source to use now, and a note for its results.
 
-    While no region is trained `region.untrained` takes the place of `learned`; without it `learned` stays, and says
-    when it is loaded what to do.
+    While no region predictor is trained, `region.untrained` replaces `learned`. Without it `learned` stays, and loading
+    it raises an error that says what to do.
     """
     if region.checkpoint is not None or region.untrained is None or "learned" not in require_mask_source(text).kinds:
         return text, ""
-    stand_in = region.untrained if text.strip() == "learned" else f"({region.untrained})"
+    replacement = region.untrained if text.strip() == "learned" else f"({region.untrained})"
     return (
-        re.sub(r"\blearned\b", stand_in, text),
-        f"no region is trained for these models (region.checkpoint), {region.untrained} says where",
+        re.sub(r"\blearned\b", replacement, text),
+        f"no predictor is trained for these models (region.checkpoint): {region.untrained} finds the region",
     )
 
 
 def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:
-    """The mask source of a request with these marks: what a person marked is never passed over in silence.
+    """The mask source for a request with these marks; no mark of the user is ignored silently.
 
     It is the configured one if that reads all the marks; else `sam` for a click, and `drawn` for a mask or a box.
     """
@@ -83,9 +83,9 @@ def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:
 
 
 def load_mask_source(text: str, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
-    """Load a mask source or an expression; `encoders` and `generator` are called only by those that use them.
+    """Load a mask source or an expression; `encoders` and `generator` are called only if a source uses them.
 
     Raises:
-        ValueError: unknown name, or what the configuration lacks.
+        ValueError: an unknown name, or something missing in the configuration.
     """
     return require_mask_source(text).load(config, encoders, generator)

@@ -4,7 +4,7 @@
     term       = factor { "&" factor }          a & b: both, the minimum
     factor     = name | "(" expression ")"
 
-`&` binds tighter than `+` and `-`, which are read from the left. The same arithmetic serves masks and probabilities.
+`&` binds tighter than `+` and `-`, which associate to the left. Masks and probabilities use the same arithmetic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEEPEST = 50
-"""Brackets in brackets; nobody means more, and Python's own stack ends some way behind it."""
+"""Maximum nesting of brackets, safely below Python's recursion limit."""
 
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>[-+&()])|(?P<stray>\S))")
 _BINDS = {"+": 0, "-": 0, "&": 1}
@@ -59,7 +59,7 @@ class Operation:
         """The joined map.
 
         Args:
-            values: of each name a map in [0, 1]; all of one shape.
+            values: for each name a map in [0, 1]; all have one shape.
         """
         left, right = self.left.evaluate(values), self.right.evaluate(values)
         if self.sign == "+":
@@ -69,7 +69,7 @@ class Operation:
         return left.minimum(right)
 
     def __str__(self) -> str:
-        """As few brackets as `parse` needs to give the same expression again."""
+        """The expression with as few brackets as `parse` needs to read it back."""
         own = _BINDS[self.sign]
         left, right = str(self.left), str(self.right)
         if isinstance(self.left, Operation) and _BINDS[self.left.sign] < own:
@@ -83,16 +83,16 @@ Expression = Name | Operation
 
 
 def parse(text: str) -> Expression:
-    """Read an expression; whether its names are known is not asked here.
+    """Read an expression; its names are not checked.
 
     Raises:
-        ValueError: no expression; names the place, counted from 1.
+        ValueError: not an expression; the message gives the position, counted from 1.
     """
     return _Reader(text).read()
 
 
 class _Reader:
-    """Recursive descent: one method for each rule of the grammar."""
+    """Recursive descent parser: one method for each rule of the grammar."""
 
     def __init__(self, text: str):
         self.text = text
@@ -100,20 +100,20 @@ class _Reader:
         self.place = 0
 
     def read(self) -> Expression:
-        whole = self.expression(0)
+        result = self.expression(0)
         if self.place < len(self.tokens):
-            self.refuse("+, - or &")
-        return whole
+            self.fail("+, - or &")
+        return result
 
     def expression(self, depth: int) -> Expression:
         left = self.term(depth)
-        while sign := self.taken("+", "-"):
+        while sign := self.accept("+", "-"):
             left = Operation(sign, left, self.term(depth))
         return left
 
     def term(self, depth: int) -> Expression:
         left = self.factor(depth)
-        while sign := self.taken("&"):
+        while sign := self.accept("&"):
             left = Operation(sign, left, self.factor(depth))
         return left
 
@@ -121,27 +121,27 @@ class _Reader:
         if self.place < len(self.tokens) and self.tokens[self.place][0] == "name":
             self.place += 1
             return Name(self.tokens[self.place - 1][1])
-        if not self.taken("("):
-            self.refuse("the name of a mask source or (")
+        if not self.accept("("):
+            self.fail("the name of a mask source or (")
         if depth == DEEPEST:
             raise ValueError(f"mask_source: more than {DEEPEST} brackets in brackets")
         inner = self.expression(depth + 1)
-        if not self.taken(")"):
-            self.refuse(")")
+        if not self.accept(")"):
+            self.fail(")")
         return inner
 
-    def taken(self, *signs: str) -> str | None:
-        """The next token if it is one of these, which is then behind us."""
+    def accept(self, *signs: str) -> str | None:
+        """Consume the next token and return it if it is one of these, else None."""
         if self.place == len(self.tokens) or self.tokens[self.place][1] not in signs:
             return None
         self.place += 1
         return self.tokens[self.place - 1][1]
 
-    def refuse(self, wanted: str) -> None:
+    def fail(self, wanted: str) -> None:
         where = "at the end"
         if self.place < len(self.tokens):
             _, found, start = self.tokens[self.place]
-            where = f"at character {start + 1}, where {found!r} stands"
+            where = f"at character {start + 1}, before {found!r}"
         raise ValueError(
             f"mask_source: {self.text!r}: {wanted} is missing {where}; write for example 'learned + sam - drawn'"
         )

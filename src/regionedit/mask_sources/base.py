@@ -1,4 +1,4 @@
-"""What every mask source promises.
+"""The interface of every mask source.
 
 Shape letters: B batch, H W pixels of the pictures as they came, N patches of a square grid, K instructions.
 """
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class MaskSource(ABC):
-    """Says where to edit.
+    """Finds where to edit.
 
     Attributes:
         captions: which captions `find` reads: `source`, of the pictures as they are; `target`, of the edited ones.
-        needs_keywords: `find` reads which word of each instruction names the thing.
-        reads: which of a request's marks (mask, box, click) `find` looks at.
-        refinable: its regions are found, more or less well, on a thing, which `region.refine` can make tight; false
-            where a person said what is meant, and where nothing was looked at.
+        needs_keywords: `find` reads which word of each instruction names the object.
+        reads: which marks of a request (mask, box, click) `find` reads.
+        refinable: `region.refine` may tighten the regions to an object; false for regions that the user marked and for
+            fixed regions.
     """
 
     captions: ClassVar[frozenset[str]] = frozenset()
@@ -43,47 +43,47 @@ class MaskSource(ABC):
 
     @classmethod
     def captions_with(cls, needs: Need) -> frozenset[str]:
-        """The captions that `find` reads when a generator that follows `needs` edits; loads nothing."""
+        """The captions that `find` reads with a generator that follows `needs`; loads nothing."""
         return cls.captions
 
     @classmethod
     @abstractmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        """Make the source ready; `encoders` and `generator` load what is frozen when they are called, once for all.
+        """Load the source; calling `encoders` or `generator` loads the frozen models, once for all sources.
 
         Raises:
-            ValueError: what the configuration lacks, and the way out.
+            ValueError: something is missing in the configuration; the message says what to do.
         """
 
     def to(self, device: str | torch.device) -> Self:
-        """Move models of the source's own; what `encoders` and `generator` gave is where it should be."""
+        """Move the source's own models; those from `encoders` and `generator` are on their device already."""
         return self
 
     @abstractmethod
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
 
-        What `finish` does to every mask (grow, feather) is not done here.
+        `finish` later applies grow and feather to every mask.
 
         Raises:
-            ValueError: a request lacks what this source needs.
+            ValueError: a request lacks something that this source needs.
         """
 
 
 def region_from_patches(patches_BN: Tensor, grid: int, size: tuple[int, int], config: RegionConfig) -> Region:
-    """Enlarge maps on a [grid, grid] of patches to pictures of `size` (H, W) and cut out the masks."""
+    """Upsample maps on a [grid, grid] of patches to pictures of `size` (H, W) and threshold them to masks."""
     patches_BN = patches_BN.detach().float().cpu()
     probability_B1HW = masks.upsample(patches_BN, grid, size, config.upsample)
     return Region(cut_masks(probability_B1HW, (grid, grid), config), probability_B1HW, patches_BN=patches_BN)
 
 
 def cut_masks(probability_BKHW: Tensor, patches: tuple[float, float], config: RegionConfig) -> Tensor:
-    """Masks of picture-sized maps, each for itself: above the threshold, dilated. [B, K, H, W], 0 or 1.
+    """Masks from picture-sized maps, each on its own: thresholded, then dilated. [B, K, H, W], 0 or 1.
 
-    The mask grows by rows and columns apart: a patch is not square in a picture that is not.
+    Rows and columns are dilated separately, because patches of a picture that is not square are not square.
 
     Args:
-        patches: how many the picture is high and wide, of the map's own grid.
+        patches: height and width of the picture, in patches of the map's own grid.
     """
     size = probability_BKHW.shape[-2:]
     single = masks.binarize(probability_BKHW, config.threshold).flatten(0, 1)[:, None]

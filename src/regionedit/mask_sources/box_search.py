@@ -1,4 +1,4 @@
-"""The search without learning: of many boxes, the one through which CLIP likes the proposal best."""
+"""Search without learning: among many boxes, take the one whose blended picture has the lowest CLIP loss."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from regionedit.records import Captions, EditRequest
 
 SIDES = (2, 3, 4)
-"""Sides of the boxes, in eighths of the picture; they stand at every eighth."""
+"""Sides of the boxes, in eighths of the picture; a box can start at every eighth."""
 
 
 class BoxSearch(MaskSource):
-    """Per picture, with no training: the generator paints the target caption, or follows the instruction, everywhere
-    once, every box composes source and proposal, and the box with the lowest CLIP loss (eq. 7 and 8 with weight 1) is
-    the region.
+    """No training: for each picture the generator repaints everything once, from the target caption or the instruction.
+    Every box blends source and proposal, and the box with the lowest CLIP loss (eq. 7 and 8 with weight 1) is the
+    region.
 
     After LearnRegion (Lin et al. 2023), whose boxes grow around anchors of DINO and are chosen by CLIP losses.
     """
@@ -47,14 +47,14 @@ class BoxSearch(MaskSource):
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         seeds = [noise_seed(request.seed, request.id) for request in requests]
-        followed = self.generator.needs == "instruction"
-        texts = [request.instruction for request in requests] if followed else [c.target for c in captions]
+        by_instruction = self.generator.needs == "instruction"
+        texts = [request.instruction for request in requests] if by_instruction else [c.target for c in captions]
         proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), texts, seeds)
-        chosen = [
+        best_boxes = [
             self._best(image_CHW, proposal_CHW.to(image_CHW), caption)
             for image_CHW, proposal_CHW, caption in zip(images_BCHW, proposals_BCHW, captions, strict=True)
         ]
-        mask_B1HW = torch.stack(chosen).float().cpu()
+        mask_B1HW = torch.stack(best_boxes).float().cpu()
         return Region(mask_B1HW, mask_B1HW)
 
     def _best(self, image_CHW: Tensor, proposal_CHW: Tensor, caption: Captions) -> Tensor:
@@ -74,7 +74,7 @@ class BoxSearch(MaskSource):
 def boxes(size: tuple[int, int]) -> Tensor:
     """All boxes of a picture of `size` (H, W), [K, 1, H, W] of 0 and 1; none is empty."""
     height, width = size
-    found = []
+    all_boxes = []
     for side in SIDES:
         for top in range(8 - side + 1):
             for left in range(8 - side + 1):
@@ -82,5 +82,5 @@ def boxes(size: tuple[int, int]) -> Tensor:
                 rows = slice(top * height // 8, -(-(top + side) * height // 8))
                 columns = slice(left * width // 8, -(-(left + side) * width // 8))
                 box_HW[rows, columns] = 1
-                found.append(box_HW)
-    return torch.stack(found)[:, None]
+                all_boxes.append(box_HW)
+    return torch.stack(all_boxes)[:, None]

@@ -1,4 +1,4 @@
-"""The untrained rival: where does the picture look like its caption?"""
+"""An untrained baseline: how similar CLIP finds each patch to the source caption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ClipSimilarity(MaskSource):
-    """Cosine of the source caption T_o and every projected patch, stretched to [0, 1] in each picture."""
+    """Cosine of the source caption T_o and every projected patch, min-max normalised in each picture."""
 
     captions: ClassVar[frozenset[str]] = frozenset({"source"})
 
@@ -44,7 +44,7 @@ class ClipSimilarity(MaskSource):
 def similarity(patches_BND: Tensor, text_BD: Tensor) -> Tensor:
     """Cosine similarity of patches and text, min-max normalised over each picture: [B, N] in [0, 1].
 
-    A picture whose patches are all alike has no region: zeros.
+    If all patches of a picture are alike, there is no region: zeros.
     """
     cosine_BN = torch.einsum("bnd,bd->bn", F.normalize(patches_BND, dim=-1), F.normalize(text_BD, dim=-1))
     low_B1, high_B1 = cosine_BN.amin(1, keepdim=True), cosine_BN.amax(1, keepdim=True)

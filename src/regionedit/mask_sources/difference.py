@@ -1,4 +1,4 @@
-"""The generator's own opinion: where would it paint something else for the target caption than for the source's?"""
+"""The generator's own estimate: where its predictions for the target caption and the source caption differ."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 
 class Difference(MaskSource):
-    """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, cut at the
-    threshold. A generator that follows instructions is asked with the instruction and without (as Watch Your Steps,
-    Mirzaei et al. 2023), and no captions are needed. Needs no training; without a grid of patches `region.grow` widens
-    it, not `region.dilate`."""
+    """DiffEdit's mask (Couairon et al. 2022): the difference of the noise predictions for both captions, thresholded.
+
+    A generator that follows instructions predicts with and without the instruction instead (as in Watch Your Steps,
+    Mirzaei et al. 2023), and no captions are needed. Needs no training. There is no grid of patches, so `region.grow`
+    widens the mask and `region.dilate` does not.
+    """
 
     captions: ClassVar[frozenset[str]] = frozenset({"source", "target"})
 

@@ -1,4 +1,4 @@
-"""The region a person drew: a mask or a box."""
+"""The region that the user drew: a mask or a box."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Drawn(MaskSource):
-    """The request's mask, grey values included, or its box; works with any generator, untrained."""
+    """The request's mask, grey values included, or its box; needs no training and works with any generator."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"mask", "box"})
     refinable: ClassVar[bool] = False

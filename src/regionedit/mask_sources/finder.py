@@ -1,4 +1,4 @@
-"""From the words of `mask_source` to regions: parts found, each made tight if wanted, joined, finished."""
+"""From the setting `mask_source` to regions: find each part, refine it if configured, join the parts, finish."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ UNFOUND = "no region was found: the whole picture is edited"
 
 @dataclass(frozen=True)
 class Plan:
-    """What `mask_source` asks for: one mask source, or several in an expression. Nothing is loaded yet.
+    """A parsed `mask_source`: one mask source, or several in an expression. Nothing is loaded yet.
 
     Args:
-        expression: as it was read.
+        expression: the parsed expression.
         kinds: the class behind each of its names.
     """
 
@@ -41,7 +41,7 @@ class Plan:
     kinds: Mapping[str, type[MaskSource]]
 
     def captions_with(self, needs: Need) -> frozenset[str]:
-        """The captions, `source` and `target`, that any of the parts reads when a generator of these needs edits."""
+        """The captions, `source` and `target`, that any part reads with a generator of these needs."""
         return frozenset().union(*(kind.captions_with(needs) for kind in self.kinds.values()))
 
     @property
@@ -53,28 +53,28 @@ class Plan:
         return frozenset().union(*(kind.reads for kind in self.kinds.values()))
 
     def load(self, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
-        """Make every part ready.
+        """Load every part.
 
         Raises:
-            ValueError: what the configuration lacks.
+            ValueError: something is missing in the configuration.
         """
         parts = {name: kind.load(config, encoders, generator) for name, kind in self.kinds.items()}
-        wanted = config.refine != "none" and any(kind.refinable for kind in self.kinds.values())
-        if wanted and config.refine == "auto" and not is_here(config.sam):
-            log.warning("region.refine auto: %s is not on this machine; regions stay as they were found", config.sam)
-            wanted = False
-        refiner = Refiner(load_segmenter(config.sam)) if wanted else None
+        refine = config.refine != "none" and any(kind.refinable for kind in self.kinds.values())
+        if refine and config.refine == "auto" and not is_here(config.sam):
+            log.warning("region.refine auto: %s is not on this machine; regions are not refined", config.sam)
+            refine = False
+        refiner = Refiner(load_segmenter(config.sam)) if refine else None
         return Finder(self.expression, parts, refiner, config)
 
 
 class Finder:
-    """The mask source that a configuration asks for, whole: `find` is that of `MaskSource`.
+    """A loaded mask source or expression; `find` is that of `MaskSource`.
 
     Args:
         expression: how the parts are joined.
         parts: a mask source for each name.
-        refiner: makes the parts' regions tight, or None.
-        config: of the finished mask.
+        refiner: tightens the parts' regions to objects, or None.
+        config: settings of the finished mask.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Finder:
         self.config = config
 
     def to(self, device: str | torch.device) -> Finder:
-        """Move what the parts have of their own; encoders and generator are moved by those who gave them."""
+        """Move the parts' own models; shared encoders and generators are moved by their owner."""
         for part in self.parts.values():
             part.to(device)
         if self.refiner is not None:
@@ -97,7 +97,7 @@ class Finder:
         """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.
 
         Raises:
-            ValueError: a request lacks what a part needs.
+            ValueError: a request lacks something that a part needs.
         """
         found = {}
         for name, part in self.parts.items():
@@ -105,24 +105,25 @@ class Finder:
             if self.refiner is not None and part.refinable:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
             if self.config.unfound == "everything" and part.refinable:
-                found[name] = _everything_where_nothing_was_found(found[name])
+                found[name] = _edit_everything_if_empty(found[name])
         return finish(self._joined(found), self.config)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
-        """Masks and probabilities by the expression. The instructions' parts are those of the first that tells them
-        apart, cut to the joined mask; a map on one source's own grid is no longer that of the whole."""
+        """Join masks and probabilities by the expression. The parts of the instructions come from the first source that
+        separates them, cut to the joined mask. A map on one source's own grid does not describe the joined region and
+        is left out."""
         if isinstance(self.expression, Name):
             return found[self.expression.name]
         mask_B1HW = self.expression.evaluate({name: region.mask_B1HW for name, region in found.items()})
         probability_B1HW = self.expression.evaluate({name: region.probability_B1HW for name, region in found.items()})
-        told_apart = [r.per_instruction_BKHW for r in found.values() if r.per_instruction_BKHW is not None]
-        parts_BKHW = divide(mask_B1HW, told_apart[0]) if told_apart else None
-        said = [region.notes for region in found.values() if region.notes]
-        notes = tuple("; ".join(filter(None, of_picture)) for of_picture in zip(*said, strict=True))
+        separated = [r.per_instruction_BKHW for r in found.values() if r.per_instruction_BKHW is not None]
+        parts_BKHW = divide(mask_B1HW, separated[0]) if separated else None
+        notes_by_part = [region.notes for region in found.values() if region.notes]
+        notes = tuple("; ".join(filter(None, of_picture)) for of_picture in zip(*notes_by_part, strict=True))
         return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)
 
 
-def _everything_where_nothing_was_found(region: Region) -> Region:
+def _edit_everything_if_empty(region: Region) -> Region:
     empty_B = region.mask_B1HW.flatten(1).amax(1) == 0
     if not empty_B.any():
         return region

@@ -1,4 +1,4 @@
-"""The last steps of every region, whatever found it: grown or shrunk, then softened.
+"""The last steps of every region, whatever its mask source: grow or shrink the mask, then soften its edge.
 
 Shape letters: B pictures, H W their pixels, K instructions.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def finish(region: Region, config: RegionConfig) -> Region:
     """The region with `grow` and `feather` applied, in this order; both are pixels of the picture.
 
-    What a source does on its own grid (`threshold`, `dilate` in patches) is done by the source. Probabilities stay.
-    Parts of several instructions follow the mask: a pixel that is new belongs to the nearest part.
+    The mask source itself applies `threshold` and `dilate` (in patches) on its own grid. Probabilities do not change.
+    The parts of several instructions follow the mask: a new pixel belongs to the nearest part.
     """
     if not (config.grow or config.feather):
         return region

@@ -1,4 +1,4 @@
-"""Regions that look at nothing: the baselines every mask source has to beat."""
+"""Fixed regions that ignore picture and instruction: the baselines that every mask source has to beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where InstructPix2Pix itself looks when it reads the word that names the object."""
+"""The region to which InstructPix2Pix itself attends for the word that names the object."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 class Ip2pAttention(MaskSource):
     """The masks of Focus on Your Instruction (Guo & Lin 2024), section 4.1: the cross-attention of the first denoising
-    step to each sub-instruction's keyword, sharpened by eq. 2 and cut at the threshold.
+    step to each sub-instruction's keyword, sharpened by eq. 2 and thresholded.
 
     Needs no training. The paper draws the threshold from 0.4 to 0.7 and enlarges by whole cells, which is
-    `region.upsample: nearest`. The seeds are the edit's own: where InstructPix2Pix edits, what is read are its own
-    first steps. Where another generator does, `region.attention` is the InstructPix2Pix that only looks.
+    `region.upsample: nearest`. The seeds are those of the edit: if InstructPix2Pix edits, the attention comes from the
+    first steps of that edit. For any other generator, `region.attention` configures an InstructPix2Pix that only
+    provides attention.
     """
 
     needs_keywords = True
@@ -53,7 +54,7 @@ class Ip2pAttention(MaskSource):
         try:
             return cls(load_generator(config.attention), config)
         except ValueError as error:
-            raise ValueError(f"region.attention, which ip2p_attention reads: {error}") from None
+            raise ValueError(f"region.attention (for ip2p_attention): {error}") from None
 
     def to(self, device: str | torch.device) -> Self:
         self.generator.to(device)
@@ -79,7 +80,7 @@ class Ip2pAttention(MaskSource):
 
 
 def _sharpen_inside(attention_BKrc: Tensor, rows: int, columns: int) -> Tensor:
-    """Eq. 2 over the cells that show the picture: its padding must not decide where a map is brightest."""
+    """Eq. 2 over the cells that show the picture, so that padding does not affect where a map is brightest."""
     sharp_BKrc = keyword_map(attention_BKrc[..., :rows, :columns])
     bottom, right = attention_BKrc.shape[-2] - rows, attention_BKrc.shape[-1] - columns
     return F.pad(sharp_BKrc, (0, right, 0, bottom), mode="replicate")

@@ -1,4 +1,4 @@
-"""The region predictor at work."""
+"""The trained region predictor as a mask source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from regionedit.records import Captions, EditRequest, Region
 
 UNTRAINED = (
-    "region.checkpoint: this configuration has no trained region; these mask sources work untrained: drawn "
+    "region.checkpoint: this configuration has no trained predictor; these mask sources need none: drawn "
     "(--mask FILE or --box x0,y0,x1,y1), sam (--click x,y), clip_similarity and difference (--mask_source NAME); to "
     "train one, run `python train.py --config configs/train_sd15_paper256.yaml` and pass --region.checkpoint "
     "OUT/region_predictor"
@@ -30,9 +30,9 @@ UNTRAINED = (
 
 
 class Learned(MaskSource):
-    """P_region of eq. 3 for the instruction; several instructions are asked one by one and their regions joined.
+    """P_region of eq. 3 for the instruction; several instructions are predicted one by one and their regions joined.
 
-    Of the joined mask each instruction gets the pixels where its own probability is the highest.
+    Each instruction gets the pixels of the joined mask where its own probability is the highest.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Learned(MaskSource):
         size = tuple(images_BCHW.shape[-2:])
         most = max(len(request.instructions) for request in requests)
         single_BKN = probability_RN.new_zeros(len(requests), most, probability_RN.shape[-1])
-        place = 0
+        row = 0
         for b, request in enumerate(requests):
             count = len(request.instructions)
-            single_BKN[b, :count] = probability_RN[place : place + count]
-            place += count
+            single_BKN[b, :count] = probability_RN[row : row + count]
+            row += count
         region = region_from_patches(single_BKN.amax(1), self.clip.grid, size, self.config)
         if most == 1:
             return region
@@ -86,25 +86,25 @@ class Learned(MaskSource):
         return replace(region, per_instruction_BKHW=parts_BKHW)
 
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """As the encoder does, but each distinct text once, and the last call's not again: one instruction is often
-        given to hundreds of pictures."""
+        """Like the encoder, but each distinct text is encoded once and the last call is cached: one instruction is
+        often applied to hundreds of pictures."""
         distinct = tuple(dict.fromkeys(texts))
         if self._encoded is None or self._encoded[0] != distinct:
             self._encoded = distinct, self.instruction.encode(distinct)
         features_TMD, mask_TM = self._encoded[1]
-        places = [distinct.index(text) for text in texts]
-        return features_TMD[places], mask_TM[places]
+        rows = [distinct.index(text) for text in texts]
+        return features_TMD[rows], mask_TM[rows]
 
 
 def load_predictor(checkpoint: str) -> RegionPredictor:
-    """A region_predictor/ folder or hub name, frozen.
+    """Load a frozen predictor from a region_predictor/ folder or hub name.
 
     Raises:
         ValueError: nothing loadable there.
     """
     try:
         return RegionPredictor.from_pretrained(checkpoint).eval().requires_grad_(False)
-    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
+    except Exception as error:  # folder, hub and safetensors fail in different ways; the message gives the name
         raise ValueError(
             f"region.checkpoint: no region predictor could be loaded from {checkpoint!r}: "
             f"{' '.join(str(error).split())[:200]}"

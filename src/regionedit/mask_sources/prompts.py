@@ -1,4 +1,4 @@
-"""What SAM is asked: points on the thing and a box around it, from a person's marks or from a region that was found.
+"""Prompts for SAM: points on an object and a box around it, from the user's marks or from a region that was found.
 
 Shape letters: H W pixels of the picture. Points are (x, y), boxes (x0, y0, x1, y1) with x1 and y1 excluded, in pixels.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from regionedit.records import EditRequest
 
 SCRIBBLE_POINTS = 5
-"""Points taken from a scribble: enough to span a stroke, few enough that SAM was trained with as many."""
+"""Points taken from a scribble: enough to span a stroke, and no more than SAM was trained with."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Points on one thing and a box around it; without either, nothing is asked for."""
+    """Points on one object and a box around it; empty without either."""
 
     points: tuple[tuple[int, int], ...] = ()
     box: tuple[int, int, int, int] | None = None
@@ -33,17 +33,17 @@ class Prompt:
 
 
 def of_request(request: EditRequest) -> Prompt:
-    """The clicks and the box of a request; where there is no click, a drawn mask is a scribble.
+    """The clicks and the box of a request; without a click, a drawn mask is read as a scribble.
 
-    A scribble gives points and, if there is no other, a box. With a click, a mask is left to who else reads it, as in
-    `sam - drawn`.
+    A scribble gives points and, if the request has no box, a box. With a click, the mask is left to other mask sources,
+    as in `sam - drawn`.
 
     Raises:
         ValueError: nothing is marked; a click or a box outside the picture; a mask of another size.
     """
     if not request.marks:
         raise ValueError(
-            "click: mask source `sam` needs a click on the thing (--click x,y), a box around it (--box x0,y0,x1,y1) "
+            "click: mask source `sam` needs a click on the object (--click x,y), a box around it (--box x0,y0,x1,y1) "
             "or a scribble over it (--mask FILE)"
         )
     points = request.click or ()
@@ -57,12 +57,13 @@ def of_request(request: EditRequest) -> Prompt:
 
 
 def of_scribble(mask: Image) -> Prompt:
-    """Points spread over a drawn mask, off its rim, and the box around it; an empty mask asks for nothing."""
+    """Points spread over a drawn mask, away from its edge, and the box around it; an empty mask gives an empty
+    prompt."""
     drawn_HW = np.asarray(mask.convert("L")) > 0
     if not drawn_HW.any():
         return Prompt()
     depth_HW = _depth(drawn_HW)
-    # Points on a stroke's middle line say more than those on its rim, which may already lie beside the thing.
+    # Points on a stroke's middle line are safer than those on its edge, which may already lie beside the object.
     rows, columns = np.nonzero(depth_HW >= min(2, depth_HW.max()))
     points = [deepest(drawn_HW)]
     apart = np.full(len(rows), np.inf)
@@ -76,9 +77,9 @@ def of_scribble(mask: Image) -> Prompt:
 
 
 def of_region(mask_HW: np.ndarray, probability_HW: np.ndarray) -> Prompt:
-    """A region's peak, its most probable pixel, and the box around it; an empty region asks for nothing.
+    """A region's peak, its most probable pixel, and the box around it; an empty region gives an empty prompt.
 
-    Of many pixels that are equally probable the one deepest inside them is the peak.
+    Of several equally probable pixels, the peak is the one deepest inside them.
     """
     inside_HW = mask_HW > 0
     if not inside_HW.any():
@@ -96,7 +97,7 @@ def deepest(mask_HW: np.ndarray) -> tuple[int, int]:
 
 
 def _depth(mask_HW: np.ndarray) -> np.ndarray:
-    """How far each pixel lies inside the mask; the picture's border is an edge too."""
+    """How far each pixel lies inside the mask; the picture's border counts as an edge."""
     from scipy.ndimage import distance_transform_edt
 
     return distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""Regions made object-tight: SAM is asked for the thing at a region's peak, within the region's box.
+"""Tighten regions to objects: SAM segments the object at a region's peak, within the region's box.
 
 Shape letters: B pictures, H W their pixels, K instructions.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from regionedit.records import Region
 
 AGREEMENT = 0.1
-"""SAM's mask replaces a region that it overlaps by this IoU at least; less, and it speaks of another thing."""
+"""SAM's mask replaces a region if their IoU is at least this; below it, SAM segmented another object."""
 
 
 class Refiner:
-    """Replaces regions by SAM's masks of the things they lie on."""
+    """Replaces regions by SAM's masks of the objects in them."""
 
     def __init__(self, segmenter: Segmenter):
         self.segmenter = segmenter
@@ -34,8 +34,8 @@ class Refiner:
     def refine(self, images_BCHW: Tensor, region: Region) -> Region:
         """The region with tighter masks; probabilities stay those of the source, and empty regions stay empty.
 
-        The parts of several instructions are refined one by one, since each lies on a thing of its own. A part that
-        SAM's mask does not overlap is kept as it was, with a note.
+        The parts of several instructions are refined one by one, since each lies on its own object. A part that SAM's
+        mask overlaps too little is kept as it was, with a note.
         """
         several = region.per_instruction_BKHW is not None
         coarse_BKHW = region.per_instruction_BKHW if several else region.mask_B1HW
@@ -43,8 +43,8 @@ class Refiner:
         for b, picture in enumerate(to_pictures(images_BCHW)):
             tight = [self._tight(picture, part_HW, region.probability_B1HW[b, 0]) for part_HW in coarse_BKHW[b]]
             rows.append(torch.stack([mask_HW for mask_HW, _ in tight]))
-            said = [region.notes[b]] if region.notes else []
-            notes.append("; ".join(filter(None, said + [note for _, note in tight])))
+            own_note = [region.notes[b]] if region.notes else []
+            notes.append("; ".join(filter(None, own_note + [note for _, note in tight])))
         tight_BKHW = torch.stack(rows)
         mask_B1HW = tight_BKHW.amax(1, keepdim=True)
         parts_BKHW = divide(mask_B1HW, tight_BKHW) if several else None

@@ -1,4 +1,4 @@
-"""The thing that a person pointed at: a click, a box or a scribble, made a mask by Segment Anything."""
+"""The object that the user marked with a click, a box or a scribble, segmented by Segment Anything."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class Sam(MaskSource):
-    """SAM's mask for the request's marks, hard, at the picture's own size; works with any generator, untrained.
+    """SAM's mask for the request's marks, hard, at the picture's own size; needs no training and works with any
+    generator.
 
-    SAM may find nothing where the click lies: the region is empty then.
+    If SAM finds nothing at the click, the region is empty.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"mask", "box", "click"})

@@ -1,4 +1,4 @@
-"""Segment Anything (Kirillov et al. 2023) and SAM 2, frozen, as transformers runs them: one picture, many prompts.
+"""Segment Anything (Kirillov et al. 2023) and SAM 2, frozen, run by transformers: one picture, many prompts.
 
 Shape letters: H W pixels of the picture as it came, h w of SAM's own masks.
 """
@@ -25,11 +25,11 @@ VERSIONS = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
 
 
 class Segmenter:
-    """A frozen SAM. The last picture's embedding is kept: encoding takes seconds, a prompt milliseconds.
+    """A frozen SAM. It caches the last picture's embedding: encoding takes seconds, a prompt milliseconds.
 
     Args:
         model: SamModel or Sam2Model.
-        processor: the one that belongs to it.
+        processor: the processor of this model.
     """
 
     def __init__(self, model, processor):
@@ -45,40 +45,40 @@ class Segmenter:
 
     @torch.no_grad()
     def segment(self, picture: Image, prompt: Prompt) -> Tensor:
-        """How surely each pixel belongs to the thing that is prompted for: [H, W] in [0, 1] on the CPU, cut at 1/2.
+        """Probability that each pixel belongs to the prompted object: [H, W] in [0, 1] on the CPU; threshold it at 1/2.
 
-        Of SAM's masks (part, thing, whole) the one that it expects to overlap the truth best.
+        SAM returns several masks (part, object, whole); the one with the highest IoU estimate is used.
 
         Args:
-            picture: RGB, any size; SAM sees it at its own.
+            picture: RGB, any size; SAM scales it to its own.
             prompt: in pixels of the picture; not empty.
         """
-        read, embedding = self._encode(picture)
-        frame = {name: read[name] for name in ("original_sizes", "reshaped_input_sizes") if name in read}
+        inputs, embedding = self._encode(picture)
+        frame = {name: inputs[name] for name in ("original_sizes", "reshaped_input_sizes") if name in inputs}
         # Prompts are scaled here and not by the processor, which would scale the whole picture again for each.
-        seen = read.get("reshaped_input_sizes", torch.tensor([read["pixel_values"].shape[-2:]]))
-        height, width = (seen[0] / read["original_sizes"][0]).tolist()
-        asked = {}
+        input_sizes = inputs.get("reshaped_input_sizes", torch.tensor([inputs["pixel_values"].shape[-2:]]))
+        height, width = (input_sizes[0] / inputs["original_sizes"][0]).tolist()
+        prompts = {}
         if prompt.points:
             points = [[x * width, y * height] for x, y in prompt.points]
-            asked["input_points"] = torch.tensor([[points]], device=self.model.device, dtype=torch.float32)
+            prompts["input_points"] = torch.tensor([[points]], device=self.model.device, dtype=torch.float32)
         if prompt.box:
             x0, y0, x1, y1 = prompt.box
             box = [x0 * width, y0 * height, x1 * width, y1 * height]
-            asked["input_boxes"] = torch.tensor([[box]], device=self.model.device, dtype=torch.float32)
-        answer = self.model(image_embeddings=embedding, **asked, multimask_output=True)
-        best = int(answer.iou_scores[0, 0].argmax())
-        logits_11hw = answer.pred_masks[0, :, best : best + 1].float().cpu()
+            prompts["input_boxes"] = torch.tensor([[box]], device=self.model.device, dtype=torch.float32)
+        output = self.model(image_embeddings=embedding, **prompts, multimask_output=True)
+        best = int(output.iou_scores[0, 0].argmax())
+        logits_11hw = output.pred_masks[0, :, best : best + 1].float().cpu()
         (logits_11HW,) = self.processor.post_process_masks([logits_11hw], **frame, binarize=False)
         return logits_11HW[0, 0].sigmoid()
 
     def _encode(self, picture: Image) -> tuple[dict, object]:
-        """What the processor made of the picture, and the embedding: the last one if it is the same picture."""
+        """The processor's output for the picture, and its embedding; both are cached for the last picture."""
         key = digest(picture)
         if self._encoded is None or self._encoded[0] != key:
-            read = self.processor(images=picture, return_tensors="pt")
-            embedding = self.model.get_image_embeddings(read["pixel_values"].to(self.model.device, self.model.dtype))
-            self._encoded = key, dict(read), embedding
+            inputs = self.processor(images=picture, return_tensors="pt")
+            embedding = self.model.get_image_embeddings(inputs["pixel_values"].to(self.model.device, self.model.dtype))
+            self._encoded = key, dict(inputs), embedding
         return self._encoded[1:]
 
 
@@ -91,12 +91,12 @@ def is_here(path: str) -> bool:
     return path.count("/") == 1 and isinstance(try_to_load_from_cache(path, "config.json"), str)
 
 
-@lru_cache(maxsize=1)  # the mask source `sam` and the refining of others use one and the same
+@lru_cache(maxsize=1)  # the mask source `sam` and `region.refine` share one model
 def load_segmenter(path: str) -> Segmenter:
     """Read a SAM or SAM 2 from a folder or hub name, onto the CPU.
 
     Raises:
-        ValueError: a pickle, another model, or nothing loadable there; says how to get there.
+        ValueError: a pickle, another model, or nothing loadable; the message says what to do.
     """
     import transformers
 
@@ -111,7 +111,7 @@ def load_segmenter(path: str) -> Segmenter:
         if kind in VERSIONS:
             model = getattr(transformers, f"{VERSIONS[kind]}Model").from_pretrained(path, use_safetensors=True)
             return Segmenter(model, getattr(transformers, f"{VERSIONS[kind]}Processor").from_pretrained(path))
-    except Exception as error:  # folder, hub and safetensors each fail in their own way; the reader needs the name
+    except Exception as error:  # folder, hub and safetensors fail in different ways; the message gives the name
         raise ValueError(
             f"region.sam: no SAM could be loaded from {path!r}: give a folder in transformers' own layout, with "
             "model.safetensors in it (`hf download facebook/sam-vit-huge --local-dir FOLDER`), or a hub name where "

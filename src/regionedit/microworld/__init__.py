@@ -1,1 +1,1 @@
-"""The microworld: coloured shapes on plain and textured backgrounds, in which the truth about every edit is known."""
+"""The microworld: coloured shapes on plain or textured backgrounds, with known ground truth for every edit."""

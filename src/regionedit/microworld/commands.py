@@ -1,4 +1,4 @@
-"""What an instruction means, from its words alone; and what a scene looks like after it, in words."""
+"""Parses instructions of the microworld's grammar, and writes the captions before and after an edit."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _PATTERNS = tuple(_patterns())
 
 @dataclass(frozen=True)
 class Command:
-    """An understood instruction; kind is an operation, with resize told apart as enlarge and shrink.
+    """A parsed instruction. `kind` is an operation, with resize split into `enlarge` and `shrink`.
 
-    Things are (color or None, shape); ground is (texture, tone).
+    Objects are (color or None, shape); ground is (texture, tone).
     """
 
     kind: str
@@ -64,10 +64,10 @@ class Command:
 
 
 def parse(instruction: str) -> Command:
-    """The meaning of an instruction.
+    """Parse an instruction.
 
     Raises:
-        ValueError: not a sentence of the microworld's grammar.
+        ValueError: the instruction is not in the microworld's grammar.
     """
     text = " ".join(instruction.lower().strip(" .!").split())
     for kind, pattern in _PATTERNS:
@@ -87,57 +87,57 @@ def parse(instruction: str) -> Command:
     raise ValueError(f"instruction: {instruction!r} is not in the microworld's grammar; try 'make the red circle blue'")
 
 
-def _find(things: Sequence[Thing], pair: tuple[str | None, str], gone: set[int]) -> int | None:
+def _find(things: Sequence[Thing], pair: tuple[str | None, str], removed: set[int]) -> int | None:
     color, shape = pair
     for index, thing in enumerate(things):
-        if index not in gone and thing.shape == shape and color in (None, thing.color):
+        if index not in removed and thing.shape == shape and color in (None, thing.color):
             return index
     return None
 
 
 def captions_of(scene: Scene, *commands: Command, believe: bool = False) -> tuple[str, str]:
-    """(source caption, target caption) of a scene as it was read from pixels, and commands carried out in their order.
+    """Source and target caption of a scene that was read from pixels, with the commands applied in order.
 
     Args:
-        believe: a coloured thing that a command names and the scene does not show is there all the same: the person
-            who asked sees it.
+        believe: assume that a coloured object exists if a command names it but the scene does not show it: the user
+            sees it.
 
     Raises:
-        ValueError: a command names a thing that is not there, or no longer.
+        ValueError: a command names an object that is not in the scene, or that an earlier command removed.
     """
-    before, after = [*scene.things], [*scene.things]  # one thing, one place in both
+    before, after = [*scene.things], [*scene.things]  # an object has the same index in both
     background, look = scene.background, scene.look
     added: set[int] = set()
     removed: set[int] = set()
     sized: set[int] = set()
     relations: list[tuple[int, str, int]] = []
 
-    def place(pair: tuple[str | None, str]) -> int:
+    def index_of(pair: tuple[str | None, str]) -> int:
         index = _find(after, pair, removed)
         if index is not None:
             return index
-        if not (believe and pair[0]) or _find(after, pair, set()) is not None:  # there is one, and it was removed
+        if not (believe and pair[0]) or _find(after, pair, set()) is not None:  # it exists but was removed
             raise ValueError(f"instruction: the picture shows no {' '.join(w for w in pair if w)}")
         for things in (before, after):
             things.append(Thing(pair[1], pair[0], 0, 0, 10))
         return len(after) - 1
 
     for command in commands:
-        index = place(command.named) if command.named else None
+        index = index_of(command.named) if command.named else None
         if command.kind == "replace":
             after[index] = replace(after[index], color=command.new[0], shape=command.new[1])
         elif command.kind == "recolour":
             after[index] = replace(after[index], color=command.color)
         elif command.kind in ("enlarge", "shrink"):
             small, large = (SMALL, LARGE) if command.kind == "enlarge" else (LARGE, SMALL)
-            if index not in sized:  # what is resized twice was what the first command saw
+            if index not in sized:  # the first resize decides the size before the edit
                 before[index] = replace(before[index], radius=small)
             after[index] = replace(after[index], radius=large)
             sized.add(index)
         elif command.kind == "remove":
             removed.add(index)
         elif command.kind == "add":
-            anchor = place(command.anchor)
+            anchor = index_of(command.anchor)
             for things in (before, after):
                 things.append(Thing(command.new[1], command.new[0], 0, 0, 10))
             added.add(len(after) - 1)

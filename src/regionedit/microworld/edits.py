@@ -1,4 +1,4 @@
-"""An edit and its truth: what is asked, in words, and the scenes before and after; and scenes that nearly agree."""
+"""Edits with ground truth (texts, scenes before and after), and similar scenes as hard negatives."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from regionedit.microworld.scene import (
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit and its truth. Learning sees the four texts and the source picture, nothing else.
+    """An edit and its ground truth. Training reads only the instruction, the two captions and the source picture.
 
     Args:
-        named: index of the edited thing in `source`; None for add, background, global and noop.
-        added: index of the new thing in `target` for add.
-        anchor, relation: add: the thing in `source` that the place refers to, and how.
-        unseen_pair: the edit names or asks for a pair that training never shows.
+        named: index of the edited object in `source`; None for add, background, global and noop.
+        added: index of the new object in `target` for add.
+        anchor, relation: for add, the object in `source` that the instruction refers to, and where the new one is.
+        unseen_pair: the instruction names or requests a colour-shape pair that training never shows.
     """
 
     operation: str
@@ -55,7 +55,7 @@ class Edit:
 
     @property
     def changed(self) -> Thing | None:
-        """The thing that must be there afterwards: the new, replaced, recoloured or resized one."""
+        """The object that the result must show: the new, replaced, recoloured or resized one."""
         if self.operation == "add":
             return self.target.things[self.added]
         if self.operation in ("replace", "recolour", "resize"):
@@ -73,14 +73,14 @@ class Edit:
 
 
 def _name(scene: Scene, index: int, rng: np.random.Generator) -> str:
-    """Colour and shape; now and then the shape alone where it is the only one of its kind."""
+    """Colour and shape; sometimes only the shape, if no other object has it."""
     thing = scene.things[index]
     alone = sum(t.shape == thing.shape for t in scene.things) == 1
     return thing.shape if alone and rng.random() < 0.12 else f"{thing.color} {thing.shape}"
 
 
 def _free_pair(scene: Scene, rng: np.random.Generator, allow_unseen: bool, keep) -> tuple[str, str] | None:
-    """A random pair that passes `keep` and that no thing of the scene has."""
+    """A random pair that passes `keep` and that no object of the scene has."""
     taken = {t.pair for t in scene.things}
     free = [p for p in all_pairs(allow_unseen) if p not in taken and keep(p)]
     return free[int(rng.integers(len(free)))] if free else None
@@ -99,13 +99,13 @@ def sample_edit(
     unseen_phrasing: bool = False,
     allow_unseen: bool = True,
 ) -> Edit | None:
-    """A random edit of the scene, or None where this operation is impossible (no room to add, nothing to resize)."""
+    """A random edit of the scene, or None if this operation is impossible (no room to add, nothing to resize)."""
     operation = operation or OPERATIONS[int(rng.integers(len(OPERATIONS)))]
     style = sample_style(scene, rng, ground=operation == "background")
     words: dict[str, str] = {}
     kind = operation
     named = added = anchor = relation = None
-    involved: list[tuple[str, str]] = []  # pairs that the instruction names and the edit does not change
+    involved: list[tuple[str, str]] = []  # pairs that the instruction names but the edit does not change
     hidden: frozenset[int] = frozenset()
     target_style = style
     if not scene.things:
@@ -167,13 +167,13 @@ def sample_edit(
         raise ValueError(f"operation: {operation!r} is not one of {', '.join(OPERATIONS)}")
 
     phrasings = PHRASINGS[kind][1 if unseen_phrasing else 0]
-    told = scene if operation == "remove" else target
+    described = scene if operation == "remove" else target
     involved += [scene.things[named].pair] if named is not None else []
     edit = Edit(
         operation=operation,
         instruction=phrasings[int(rng.integers(len(phrasings)))].format(**words),
         source_caption=caption_in_style(scene, style),
-        target_caption=caption_in_style(told, target_style, hidden),
+        target_caption=caption_in_style(described, target_style, hidden),
         source=scene,
         target=target,
         named=named,
@@ -188,7 +188,7 @@ def sample_edit(
 
 
 def _beside(scene: Scene, anchor: Thing, relation: str, rng: np.random.Generator):
-    """(x, y, radius) in the stated relation to the anchor and clear of everything, or None."""
+    """(x, y, radius) in the given relation to the anchor and clear of all objects, or None if no place was found."""
     dx, dy = RELATIONS[relation]
     for _ in range(40):
         radius = float(rng.uniform(6.5, 11.0))
@@ -201,7 +201,7 @@ def _beside(scene: Scene, anchor: Thing, relation: str, rng: np.random.Generator
 
 
 def neighbours(scene: Scene, rng: np.random.Generator, n: int) -> list[Scene]:
-    """n scenes that differ from this one in one attribute, one thing or a swap of colours: hard negatives."""
+    """n scenes that differ from this one in one attribute, one object or a swap of two colours: hard negatives."""
     out: list[Scene] = []
     while len(out) < n:
         change = str(
@@ -247,7 +247,7 @@ def _changed(scene: Scene, change: str, rng: np.random.Generator) -> Scene | Non
 
 
 def _resized(scene: Scene, index: int, rng: np.random.Generator) -> Scene | None:
-    """A small thing made large or a large one made small, or None where it is neither or has no room."""
+    """The scene with a small object made large or a large one small; None if it is neither or has no room."""
     thing = scene.things[index]
     low, high = {"small": (LARGE, RADIUS[1]), "large": (RADIUS[0], SMALL)}.get(thing.size_word, (0, 0))
     others = tuple(t for i, t in enumerate(scene.things) if i != index)

@@ -1,4 +1,4 @@
-"""The words of captions and instructions, and how a scene is told."""
+"""The wording of captions and instructions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from regionedit.microworld.scene import COLORS, LOOKS, SHAPES, TEXTURES, TONES, 
 
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
-# (seen, unseen) phrasings. {a}: the named thing, {b}: the new thing, {c}: a colour, {g}: a background's two words,
-# {r}: a relation, {o}: the thing it refers to, {l}: a look.
+# (seen, unseen) phrasings. {a}: the named object, {b}: the new object, {c}: a colour, {g}: a background's texture and
+# tone, {r}: a relation, {o}: the object it refers to, {l}: a look.
 PHRASINGS = {
     "replace": (
         ("replace the {a} with a {b}", "change the {a} to a {b}", "turn the {a} into a {b}", "swap the {a} for a {b}"),
@@ -47,7 +47,7 @@ PHRASINGS = {
         ("give the picture a {l} look", "the whole picture should be {l}"),
     ),
 }
-# noop: what is asked for is so already, in the words of NOOP_KINDS
+# noop: the scene already matches the instruction, which has the wording of one of NOOP_KINDS
 OPERATIONS = ("replace", "recolour", "resize", "remove", "add", "background", "global", "noop")
 NOOP_KINDS = ("recolour", "background", "remove")
 CAPTIONS = (
@@ -69,14 +69,14 @@ VOCABULARY = tuple(
 
 @dataclass(frozen=True)
 class CaptionStyle:
-    """How a caption is worded, so that the captions before and after an edit differ in what was edited alone.
+    """The wording of a caption: with one style, the captions before and after an edit differ only in what was edited.
 
     Args:
         template: index into CAPTIONS.
-        order: things in the order they are told; things that are not listed follow.
-        sized: things whose size is told.
-        ground: tell the background's tone and texture.
-        relations: (thing, relation, other thing), each told behind the first of its two.
+        order: object indices in the order of mention; objects that are not listed follow.
+        sized: objects whose size is mentioned.
+        ground: whether the background's tone and texture are mentioned.
+        relations: (object, relation, other object), mentioned after the first of the two.
     """
 
     template: int = 0
@@ -87,7 +87,7 @@ class CaptionStyle:
 
 
 def relation_between(a: Thing, b: Thing) -> str | None:
-    """The relation in which a clearly stands to b, or None."""
+    """The relation of a to b, if one is clear, or None."""
     dx, dy = a.x - b.x, a.y - b.y
     if abs(dx) > 1.6 * abs(dy):
         return "left of" if dx < 0 else "right of"
@@ -97,13 +97,13 @@ def relation_between(a: Thing, b: Thing) -> str | None:
 
 
 def sample_style(scene: Scene, rng: np.random.Generator, ground: bool = False) -> CaptionStyle:
-    """A random wording; `ground` insists on the background being told."""
+    """A random wording; with `ground` it always mentions the background's tone and texture."""
     count = len(scene.things)
     relations = ()
     if count > 1 and rng.random() < 0.25:
         a, b = (int(i) for i in rng.choice(count, 2, replace=False))
-        told = relation_between(scene.things[a], scene.things[b])
-        relations = ((a, told, b),) if told else ()
+        relation = relation_between(scene.things[a], scene.things[b])
+        relations = ((a, relation, b),) if relation else ()
     return CaptionStyle(
         template=int(rng.integers(len(CAPTIONS))),
         order=tuple(int(i) for i in rng.permutation(count)),
@@ -119,7 +119,7 @@ def _phrase(thing: Thing, sized: bool) -> str:
 
 
 def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] = frozenset()) -> str:
-    """The scene in words; things in `hidden` are left out (they were removed)."""
+    """The scene's caption; objects in `hidden` are left out (they were removed)."""
     order = [*style.order, *(i for i in range(len(scene.things)) if i not in style.order)]
     phrases = []
     for i in order:

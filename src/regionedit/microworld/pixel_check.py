@@ -1,4 +1,4 @@
-"""Reads things, background and the success of an edit from pixels: no CLIP, no learning."""
+"""Reads objects, background and the success of an edit from pixels, without CLIP or any trained model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from regionedit.microworld.truth import truth_mask, valid_space
 
 _NAMES = (*COLORS, *TONES)
 _PALETTE = np.array([*COLORS.values(), *TONES.values()], np.float32)
-SMALLEST = 18  # pixels; anything smaller is a speck, not a thing
-AWAY = 40  # grey levels by which a pixel differs from what it should be
+SMALLEST = 18  # pixels; a smaller blob is a speck, not an object
+AWAY = 40  # grey levels; a pixel that differs by more from the expected one is wrong
 
 
 def label(picture: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def label(picture: np.ndarray) -> np.ndarray:
 
 
 def best_shape(blob: np.ndarray) -> tuple[str, float, Thing]:
-    """The shape whose silhouette fits a bool [64, 64] blob best: (shape, IoU, where), over radii and offsets."""
+    """The shape whose silhouette fits a bool [64, 64] blob best, over radii: (shape, IoU, the fitted object)."""
     rows, columns = np.nonzero(blob)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     extent = {"circle": 1, "square": 0.86, "triangle": 0.93, "cross": 1, "ring": 1}
@@ -46,7 +46,7 @@ def best_shape(blob: np.ndarray) -> tuple[str, float, Thing]:
 
 
 def find_things(picture: np.ndarray) -> list[Thing]:
-    """All things that uint8 [64, 64, 3] pixels show, largest first."""
+    """All objects in the pixels, uint8 [64, 64, 3], largest first."""
     labels = label(picture)
     found = []
     for index, color in enumerate(COLORS):
@@ -60,7 +60,7 @@ def find_things(picture: np.ndarray) -> list[Thing]:
 
 
 def read_scene(picture: np.ndarray) -> Scene:
-    """Things and background as the pixels show them."""
+    """Objects and background, read from the pixels, uint8 [64, 64, 3]."""
     labels = label(picture)
     tones = labels >= len(COLORS)
     counts = np.bincount(labels[tones], minlength=len(_NAMES)) if tones.any() else np.zeros(len(_NAMES), int)
@@ -69,7 +69,7 @@ def read_scene(picture: np.ndarray) -> Scene:
 
 
 def _texture(picture: np.ndarray, ground: np.ndarray) -> str:
-    """plain, striped or checkered, by the strongest waves of the background's grey levels."""
+    """plain, striped or checkered, from the strongest frequencies of the background's grey levels."""
     inner = ndimage.binary_erosion(ground, iterations=3)
     if inner.sum() < 64:
         return "plain"
@@ -81,14 +81,14 @@ def _texture(picture: np.ndarray, ground: np.ndarray) -> str:
     power[:3, :3] = power[-2:, :3] = power[:3, -2:] = power[-2:, -2:] = 0
     first = np.unravel_index(power.argmax(), power.shape)
     total = power.max()
-    for sign in (1, -1):  # a stripe is one wave and its mirror image; a chequer has a second, crossing pair
+    for sign in (1, -1):  # stripes have one frequency and its mirror image; checkers have a second, crossing pair
         rows, columns = (np.arange(-6, 7) + sign * first[0]) % 128, (np.arange(-6, 7) + sign * first[1]) % 128
         power[np.ix_(rows, columns)] = 0
     return TEXTURES[2] if power.max() > 0.4 * total else TEXTURES[1]
 
 
 def shows(picture: np.ndarray, color: str, shape: str, where: np.ndarray, share: float = 0.5) -> Thing | None:
-    """The thing of this colour and shape with at least `share` of its pixels in bool [64, 64] `where`, or None."""
+    """The object of this colour and shape with at least `share` of its pixels in `where`, bool [64, 64], or None."""
     blobs, count = ndimage.label(label(picture) == list(COLORS).index(color), structure=np.ones((3, 3)))
     for number in range(1, count + 1):
         blob = blobs == number
@@ -99,27 +99,28 @@ def shows(picture: np.ndarray, color: str, shape: str, where: np.ndarray, share:
     return None
 
 
-def _told(picture: np.ndarray) -> tuple[str, str, list[tuple[str, str]]]:
+def _summary(picture: np.ndarray) -> tuple[str, str, list[tuple[str, str]]]:
     scene = read_scene(picture)
     return scene.background.tone, scene.background.texture, sorted(thing.pair for thing in scene.things)
 
 
 def away(picture: np.ndarray, scene: Scene) -> float:
-    """Share of the pixels that differ from this scene's by more than AWAY in any channel."""
+    """Share of the pixels that differ from the rendered scene by more than AWAY in any channel."""
     return float((np.abs(render([scene])[0].astype(np.int16) - picture).max(-1) > AWAY).mean())
 
 
 def check(picture: np.ndarray, edit: Edit) -> bool:
-    """Is the requested change there, by colour and shape of the pixels?
+    """Did the edit succeed, judging by the colour and shape of the pixels?
 
-    replace, recolour: the new thing stands where the old one stood. resize: it does, at less than 0.85 or more than
-    1.15 of its old radius. remove: at most a tenth of the old thing's pixels still differ from background tones.
-    add: the new thing stands in the stated place. background: most background pixels have the new tone, and the new
-    texture is read from them. global: of all looks the asked one is the nearest, and nine pixels in ten are as they
-    should be. noop: at most one pixel in fifty is not as it was, and the same things and background are read from them.
+    replace, recolour: the new object is where the old one was. resize: the same, with less than 0.85 or more
+    than 1.15 times the old radius. remove: at most a tenth of the old object's pixels still differ from the
+    background's tone. add: the new object is in the requested relation to the anchor. background: most background
+    pixels have the new tone, and their texture reads as the new one. global: the requested look is the nearest of all
+    looks, and nine pixels in ten are as they should be. noop: at most one pixel in fifty has changed, and the objects
+    and background read from the pixels are the same.
     """
     if edit.operation == "noop":
-        return away(picture, edit.source) <= 0.02 and _told(picture) == _told(render([edit.source])[0])
+        return away(picture, edit.source) <= 0.02 and _summary(picture) == _summary(render([edit.source])[0])
     if edit.operation == "global":
         others = [replace(edit.target, look=look) for look in ("", *LOOKS)]
         errors = ((render(others).astype(np.float32) - picture) ** 2).mean((1, 2, 3))

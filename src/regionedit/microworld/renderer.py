@@ -1,6 +1,6 @@
-"""Draws scenes with anti-aliased signed-distance functions, many at once.
+"""Renders many scenes at once, with anti-aliased signed-distance functions.
 
-Shape letters: B scenes, K things, H W pixels (64).
+Shape letters: B scenes, K objects, H W pixels (64).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _distance(shape: str, x, y, r):
 
 
 def silhouettes(things: Sequence[Thing]) -> np.ndarray:
-    """Coverage of each thing alone, float32 [K, 64, 64] in [0, 1]."""
+    """Coverage of each object alone, float32 [K, 64, 64] in [0, 1]."""
     out = np.zeros((len(things), SIZE, SIZE), np.float32)
     for shape in {t.shape for t in things}:
         rows = [k for k, t in enumerate(things) if t.shape == shape]
@@ -52,11 +52,11 @@ def silhouettes(things: Sequence[Thing]) -> np.ndarray:
 
 
 def coverage(scene: Scene) -> np.ndarray:
-    """Visible coverage of each thing, float32 [K, 64, 64]; later things would hide earlier ones (none overlap)."""
+    """Visible coverage of each object, float32 [K, 64, 64]; later objects would hide earlier ones (none overlap)."""
     alone = silhouettes(scene.things)
-    seen = np.ones((SIZE, SIZE), np.float32)
+    visible = np.ones((SIZE, SIZE), np.float32)
     for k in range(len(alone) - 1, -1, -1):
-        alone[k], seen = alone[k] * seen, seen * (1 - alone[k])
+        alone[k], visible = alone[k] * visible, visible * (1 - alone[k])
     return alone
 
 
@@ -75,7 +75,7 @@ def _background(background: Background) -> np.ndarray:
 
 
 def with_look(picture: np.ndarray, look: str) -> np.ndarray:
-    """A picture [..., 3] in [0, 255], float32, in one of LOOKS, or as it is where that is empty.
+    """A picture [..., 3] in [0, 255], float32, with one of LOOKS applied; an empty look changes nothing.
 
     Raises:
         ValueError: unknown look.

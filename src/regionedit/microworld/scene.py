@@ -1,4 +1,4 @@
-"""Scenes: what there is to see, before it is drawn. Lengths are pixels of a 64-pixel picture, y points down."""
+"""Scenes before rendering. Lengths are pixels of a 64-pixel picture; y points down."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ COLORS = {
 }
 TONES = {"gray": (128, 128, 128), "black": (35, 35, 38), "white": (222, 222, 218), "brown": (118, 84, 56)}
 TEXTURES = ("plain", "striped", "checkered")
-LOOKS = ("dark", "bright", "sepia", "greyscale", "moonlit")  # of a whole picture; most have none
+LOOKS = ("dark", "bright", "sepia", "greyscale", "moonlit")  # effects on the whole picture; most pictures have none
 RADIUS = (6.0, 14.0)
-SMALL, LARGE = 8.5, 11.0  # radius below / above which a thing may be called small / large
+SMALL, LARGE = 8.5, 11.0  # radius below / above which an object may be called small / large
 
-# Pairs that no training sample shows, names or asks for; evaluation reports them apart.
+# Pairs that no training sample shows, names or requests; evaluation reports them separately.
 UNSEEN_PAIRS = frozenset({("pink", "triangle"), ("cyan", "cross"), ("yellow", "ring"), ("green", "square")})
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured shape; `shade` in [-1, 1] makes it a little darker or lighter."""
+    """An object: a coloured shape. `shade` in [-1, 1] makes it a little darker or lighter."""
 
     shape: str
     color: str
@@ -43,13 +43,13 @@ class Thing:
 
     @property
     def size_word(self) -> str:
-        """small, large, or nothing in between."""
+        """`small`, `large`, or empty for radii in between."""
         return "small" if self.radius <= SMALL else "large" if self.radius >= LARGE else ""
 
 
 @dataclass(frozen=True)
 class Background:
-    """Tone and texture; angle (radians), period (pixels) and phase (radians) place the texture."""
+    """Tone and texture; angle (radians), period (pixels) and phase (radians) position the texture."""
 
     tone: str
     texture: str
@@ -60,7 +60,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; `look` is one of LOOKS, or empty."""
+    """The contents of a picture; `look` is one of LOOKS, or empty."""
 
     background: Background
     things: tuple[Thing, ...]
@@ -91,13 +91,13 @@ def sample_background(rng: np.random.Generator) -> Background:
 
 
 def fits(x: float, y: float, radius: float, others: tuple[Thing, ...]) -> bool:
-    """Is a thing here inside the picture and clear of the others?"""
+    """Whether an object at this place is inside the picture and clear of the others."""
     inside = radius <= x <= SIZE - radius and radius <= y <= SIZE - radius
     return inside and all(np.hypot(x - o.x, y - o.y) > radius + o.radius + 1.5 for o in others)
 
 
 def place(rng: np.random.Generator, others: tuple[Thing, ...], low: float = RADIUS[0], high: float = RADIUS[1]):
-    """(x, y, radius) clear of the others, or None where no room was found in 60 tries."""
+    """A random (x, y, radius) clear of the others, or None if no room was found in 60 tries."""
     for attempt in range(60):
         radius = float(rng.uniform(low, max(low, high * (1 - attempt / 120))))
         x, y = (float(v) for v in rng.uniform(radius, SIZE - radius, 2))
@@ -107,9 +107,9 @@ def place(rng: np.random.Generator, others: tuple[Thing, ...], low: float = RADI
 
 
 def sample_scene(rng: np.random.Generator, allow_unseen: bool, things: int | None = None) -> Scene:
-    """One to four things (or as many as asked for); no two share both colour and shape.
+    """A random scene with one to four objects, or `things` of them; no two share both colour and shape.
 
-    Four scenes in five have two things or more, and six in ten of those hold two that share a colour or a shape.
+    Four scenes in five have two objects or more, and six in ten of those have two that share a colour or a shape.
     """
     count = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.35, 0.28, 0.17])) if things is None else things
     pairs = all_pairs(allow_unseen)

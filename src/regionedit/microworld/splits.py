@@ -9,11 +9,11 @@ from regionedit.microworld.grammar import OPERATIONS
 from regionedit.microworld.scene import sample_scene
 
 SPLITS = ("pretrain", "train", "validation", "test")
-SAMPLED = OPERATIONS[:6]  # global and noop wait for models that have learned them
+SAMPLED = OPERATIONS[:6]  # global and noop follow once models have learned them
 
 
 def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
-    """The stream of one sample; streams of different splits, seeds or indices never meet.
+    """The random generator of one sample; the streams of different splits, seeds or indices never overlap.
 
     Raises:
         ValueError: unknown split.
@@ -24,7 +24,7 @@ def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
 
 
 def sample(split: str, seed: int, index: int, operations: tuple[str, ...] = SAMPLED) -> Edit:
-    """The edit of one sample. Training shows only seen pairs and phrasings; validation and test show both.
+    """The edit of one sample. Training has only seen pairs and phrasings; validation and test have both.
 
     A quarter of the validation and test samples use a phrasing that training never shows.
     """

@@ -1,4 +1,4 @@
-"""The truth about an edit, for evaluation only: no model and no training ever imports this module."""
+"""Ground truth of an edit, for evaluation only: no model and no region training imports this module."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from regionedit.microworld.scene import SIZE
 
 
 def truth_mask(edit: Edit) -> np.ndarray:
-    """Coverage of the pixels that the edit is about, float32 [64, 64] in [0, 1].
+    """Coverage of the true region, float32 [64, 64] in [0, 1].
 
-    The named thing as it was and as it shall be; the new thing for add; all but the things for background; everything
-    for global; nothing for noop.
+    The named object before and after the edit; the new object for add; everything but the objects for background;
+    everything for global; nothing for noop.
     """
     if edit.operation in ("global", "noop"):
         return np.full((SIZE, SIZE), float(edit.operation == "global"), np.float32)
@@ -26,23 +26,23 @@ def truth_mask(edit: Edit) -> np.ndarray:
 
 
 def object_map(edit: Edit) -> np.ndarray:
-    """uint8 [64, 64]: 0 background, 1 the named thing, 2 and up the other things.
+    """uint8 [64, 64]: 0 background, 1 the named object, 2 and up the other objects.
 
-    add, background, global and noop name none.
+    add, background, global and noop name no object.
     """
     out = np.zeros((SIZE, SIZE), np.uint8)
     number = 2
-    for index, seen in enumerate(coverage(edit.source)):
+    for index, visible in enumerate(coverage(edit.source)):
         if index == edit.named:
-            out[seen > 0.5] = 1
+            out[visible > 0.5] = 1
         else:
-            out[seen > 0.5] = number
+            out[visible > 0.5] = number
             number += 1
     return out
 
 
 def valid_space(edit: Edit) -> np.ndarray:
-    """For add: bool [64, 64], the free pixels that stand in the stated relation to the anchor (a 45 degree sector).
+    """For add: bool [64, 64], the free pixels in the requested relation to the anchor (a 45 degree sector).
 
     Raises:
         ValueError: the edit adds nothing.

@@ -1,4 +1,4 @@
-"""Training a region predictor: one step (module), its scores (scores), what watches it (callbacks), one run (run)."""
+"""Training a region predictor: one step (module), validation scores (scores), callbacks, one run (run)."""
 
 from regionedit.training.callbacks import Stopped
 from regionedit.training.module import NotFinite, RegionTraining, check_step

@@ -1,4 +1,4 @@
-"""What watches a run: stopping and saving, the progress bar, scalars in a CSV, the picture grid."""
+"""Callbacks of a run: stopping and saving, the progress bar, scalars in a CSV, the picture grid."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop and has saved; the exit code is the shell's for that signal."""
+    """A signal stopped the run, and everything is saved; the exit code is the shell's for that signal."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)
 
 
 class SaveAndStop(Callback):
-    """Resumable checkpoints every so often, at the end, and when a signal asks to stop.
+    """Saves resumable checkpoints at intervals, at the end, and when a signal stops the run.
 
     Args:
         folder: receives last.ckpt.
-        every_steps: between checkpoints.
+        every_steps: steps between checkpoints.
     """
 
     def __init__(self, folder: Path, every_steps: int):
@@ -49,10 +49,10 @@ class SaveAndStop(Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: RegionTraining) -> None:
-        if threading.current_thread() is not threading.main_thread():  # elsewhere Python takes no handlers
+        if threading.current_thread() is not threading.main_thread():  # Python allows no handlers elsewhere
             return
         for number in SIGNALS:
-            self._handlers[number] = signal.signal(number, self._ask)
+            self._handlers[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
         stop = self._signal > 0
@@ -69,20 +69,19 @@ class SaveAndStop(Callback):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def _ask(self, number: int, frame) -> None:
+    def _on_signal(self, number: int, frame) -> None:
         self._signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
 
 
 class Scalars(Callback):
-    """Loss terms, region statistics, learning rate, speed and this rank's share of time spent waiting for data.
+    """Logs loss terms, region statistics, learning rate, speed and the share of time that this rank waits for data.
 
-    Loss terms and statistics are means over the ranks.
-
-    Logged here and not by `self.log`, so that the step after which a run stops is logged as well.
+    Loss terms and statistics are means over the ranks. `self.log` is not used, because it would miss the step after
+    which a run stops.
 
     Attributes:
-        latest: what was logged last.
+        latest: the values logged last.
     """
 
     def __init__(self, every_steps: int, global_batch: int):
@@ -119,10 +118,10 @@ class Scalars(Callback):
 
 
 class Bar(Callback):
-    """One bar for the whole run, with the loss terms; without a terminal, a line now and then.
+    """One progress bar for the whole run, with the loss terms; without a terminal, an occasional line.
 
     Args:
-        scalars: where the numbers are.
+        scalars: provides the numbers.
     """
 
     SHORT = {
@@ -153,7 +152,7 @@ class Bar(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
         step, config = trainer.global_step, module.config
         total = config.max_steps
-        if config.max_seconds:  # then the whole is what the speed so far promises
+        if config.max_seconds:  # then extrapolate from the speed so far
             total = min(total, round(step * config.max_seconds / module.seconds()))
         terms = " ".join(f"{short} {self.scalars.latest.get(name, 0):.3g}" for name, short in self.SHORT.items())
         self._progress.update(self._task, completed=step, total=max(step, total), terms=terms)
@@ -165,8 +164,8 @@ class Bar(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: RegionTraining) -> None:
-        found = {k.removeprefix("validation/"): float(v) for k, v in trainer.callback_metrics.items()}
-        words = " ".join(f"{k} {v:.3g}" for k, v in found.items() if k != "step" and k.count("/") == 0)
+        scores = {k.removeprefix("validation/"): float(v) for k, v in trainer.callback_metrics.items()}
+        words = " ".join(f"{k} {v:.3g}" for k, v in scores.items() if k != "step" and k.count("/") == 0)
         self.console.print(f"step {trainer.global_step}: validation {words}", highlight=False, soft_wrap=True)
 
     def teardown(self, trainer: Trainer, module: RegionTraining, stage: str) -> None:
@@ -175,12 +174,12 @@ class Bar(Callback):
 
 
 class Pictures(Callback):
-    """The grid of source, probability, composed and proposal, to PNG and TensorBoard.
+    """Writes a grid of source, probability, composed picture and proposal to PNG and TensorBoard.
 
     Args:
         folder: receives step_000200.png and so on.
-        every_steps: between two grids.
-        rows: samples of a grid.
+        every_steps: steps between two grids.
+        rows: number of samples in a grid.
     """
 
     def __init__(self, folder: Path, every_steps: int, rows: int = 8):
@@ -211,11 +210,11 @@ class Pictures(Callback):
 
 
 class LongCsv(Logger):
-    """Scalars as rows `step,name,value` in one file that a resumed run carries on.
+    """Writes scalars as rows `step,name,value` into one file, which a resumed run continues.
 
     Args:
         path: of the file.
-        resumed_at: rows after this step are of a run that was cut off, and are dropped.
+        resumed_at: rows after this step come from an interrupted run and are dropped.
     """
 
     def __init__(self, path: Path, resumed_at: int = 0):
@@ -233,7 +232,7 @@ class LongCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args, **kwargs) -> None:
-        """The resolved configuration is written elsewhere."""
+        """Does nothing: the resolved configuration is written elsewhere."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -1,7 +1,7 @@
-"""What CLIP sees of the composed pictures: of all at once, or chunk by chunk with the gradient taken on the way.
+"""CLIP features of the composed pictures: of the whole batch at once, or chunk by chunk with one backward pass each.
 
-Each picture's loss depends on that picture alone, so a chunk can be decoded, seen and sent back before the next one is
-begun, and what the decoder and CLIP keep for the way back is a chunk's and not the batch's. Nothing is computed twice.
+Each picture's loss depends only on that picture. So one chunk can be decoded, encoded by CLIP and differentiated before
+the next one starts, and the decoder and CLIP keep activations of a chunk, not of the batch. Nothing is computed twice.
 
 Shape letters: B batch, b pictures of a chunk, C channels, H W pixels.
 """
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """Composed pictures and what CLIP says of them.
+    """Composed pictures and their CLIP features.
 
     Args:
         composed_BCHW: at CLIP's size.
-        features: of the composed pictures; without gradient where there is a `pull_B`.
-        pull_B: zeros whose gradient with respect to what was begun is the loss's, or None: the features carry it.
+        features: of the composed pictures; detached if there is a `pull_B`.
+        pull_B: a surrogate loss: its value is zero, and its gradient with respect to `judge`'s first argument is that
+            of the losses. None: the features carry the gradient.
     """
 
     composed_BCHW: Tensor
@@ -38,29 +39,29 @@ class Judged:
 
 
 def judge(begun_B: Tensor, look: Look, loss: Callable[[ImageFeatures, slice], Tensor], chunk: int) -> Judged:
-    """Finish and look at everything, `chunk` rows at a time; 0: all at once.
+    """Compose and encode all pictures, `chunk` rows at a time; 0: all at once.
 
-    Counted by benchmarks/memory.py, 32 pictures of 512 px, KL decoder, one denoising step: chunks of 4 bring the step's
-    peak to .42 of what it was.
+    Counted by benchmarks/memory.py, 32 pictures of 512 px, KL decoder, one denoising step: chunks of 4 reduce the
+    step's peak memory to .42 of its size.
 
     Args:
-        begun_B: what carries the gradient, latents or composed pictures, [B, ...].
+        begun_B: the tensor that carries the gradient, latents or composed pictures, [B, ...].
         look: from rows of it to the composed pictures and their features, each row on its own.
         loss: from the features of some rows to their losses [b], each row on its own.
     """
     if not chunk:
         return Judged(*look(begun_B))
-    pictures, features, pulls = [], [], []
+    pictures, features, gradients = [], [], []
     for start in range(0, len(begun_B), chunk):
         rows = slice(start, start + chunk)
         part_b = begun_B[rows]
-        composed_bCHW, seen = look(part_b)
+        composed_bCHW, encoded = look(part_b)
         if part_b.requires_grad:
-            pulls.append(torch.autograd.grad(loss(seen, rows).sum(), part_b)[0])
+            gradients.append(torch.autograd.grad(loss(encoded, rows).sum(), part_b)[0])
         pictures.append(composed_bCHW.detach())
-        features.append((seen.global_BD.detach(), seen.patches_BND.detach()))
-    found = ImageFeatures(*(torch.cat(parts) for parts in zip(*features, strict=True)))
+        features.append((encoded.global_BD.detach(), encoded.patches_BND.detach()))
+    detached = ImageFeatures(*(torch.cat(parts) for parts in zip(*features, strict=True)))
     pull_B = None
-    if pulls:
-        pull_B = ((begun_B - begun_B.detach()) * torch.cat(pulls)).flatten(1).sum(1)
-    return Judged(torch.cat(pictures), found, pull_B)
+    if gradients:
+        pull_B = ((begun_B - begun_B.detach()) * torch.cat(gradients)).flatten(1).sum(1)
+    return Judged(torch.cat(pictures), detached, pull_B)

@@ -1,7 +1,7 @@
-"""One training step, top to bottom: the generator proposes, the region composes, CLIP judges.
+"""One training step, top to bottom: the generator proposes, the region blends, CLIP scores the result.
 
 Shape letters: B batch, C channels, H W pixels, N patches, D embedding width, M instruction tokens.
-Frozen networks never enter the module's state: checkpoints hold the predictor only, and DDP never sees the rest.
+Frozen networks are not part of the module's state: checkpoints and DDP contain only the predictor.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 EVERY_ROW = slice(None)
 
 VALIDATION_EPOCH = -1
-"""Keys the noise of validation, which is the same every time."""
+"""The epoch in validation's noise seeds, so that its noise is always the same."""
 
 
 class NotFinite(RuntimeError):
@@ -45,11 +45,11 @@ class NotFinite(RuntimeError):
 
 
 class RegionTraining(LightningModule):
-    """Trains a region predictor from captioned pictures; everything else is frozen.
+    """Trains a region predictor on captioned pictures; all other networks are frozen.
 
     Args:
-        config: the whole configuration; only `data` and `trainer` are read elsewhere.
-        frozen: the networks of `encoders` and `generator` where they are loaded already; None loads them.
+        config: the whole configuration; `data` and `trainer` mainly concern other modules.
+        frozen: the networks of `encoders` and `generator` if they are loaded already; None loads them.
 
     Raises:
         ValueError: a configuration or a checkpoint that does not fit; names the field.
@@ -59,7 +59,7 @@ class RegionTraining(LightningModule):
         super().__init__()
         check_step(config)
         self.config = config
-        self.frozen = frozen or load_frozen(config)  # in a tuple, so that they are no submodules
+        self.frozen = frozen or load_frozen(config)  # in a tuple, so that they do not become submodules
         clip, _, generator = self.frozen
         if isinstance(generator, DifferentiableGenerator):
             generator.save(config.savers)
@@ -69,15 +69,15 @@ class RegionTraining(LightningModule):
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
-        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # times a stage, where somebody asks
+        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # replaced to time the stages
         self._seconds_before, self._started = 0.0, None
 
     # ------------------------------------------------------------ the step
 
     def step(self, batch: TrainBatch, epoch: int, warm: bool = False) -> tuple[StepOutputs, dict[str, Tensor]]:
-        """From a batch to all that the losses look at, and the pictures on the way.
+        """From a batch to the inputs of all loss terms, and the intermediate pictures.
 
-        Encode, predict the region (eq. 1-3), propose and compose (eq. 14-24), encode again.
+        Encode, predict the region (eq. 1-3), propose and blend (eq. 14-24), encode again.
         """
         clip, instruction_encoder, _ = self.frozen
         with self.stage("encode"), torch.no_grad():
@@ -90,7 +90,7 @@ class RegionTraining(LightningModule):
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
             projected_patches_BD = self.predictor.project(source.patches_BND)
         with self.stage("generate"):
-            proposal_BCHW, begun_B, finish = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+            proposal_BCHW, blended_B, decode_rows = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
 
         def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
             return StepOutputs(
@@ -106,16 +106,16 @@ class RegionTraining(LightningModule):
                 pull_B=pull_B,
             )
 
-        def look(rows_B: Tensor) -> tuple[Tensor, ImageFeatures]:
-            composed_BCHW = finish(rows_B)
+        def compose_and_encode(rows_B: Tensor) -> tuple[Tensor, ImageFeatures]:
+            composed_BCHW = decode_rows(rows_B)
             return composed_BCHW, clip.encode_image(composed_BCHW)
 
         def loss(result: ImageFeatures, rows: slice) -> Tensor:
             return losses.of_the_result(outputs(result, rows), self.config.loss)
 
         with self.stage("judge"):
-            judged = judge(begun_B, look, loss, self.config.savers.chunk)
-        if proposal_BCHW is None:  # where the generator itself composes
+            judged = judge(blended_B, compose_and_encode, loss, self.config.savers.chunk)
+        if proposal_BCHW is None:  # the generator itself blended it
             proposal_BCHW = judged.composed_BCHW
         pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
         return outputs(judged.features, pull_B=judged.pull_B), pictures
@@ -133,7 +133,7 @@ class RegionTraining(LightningModule):
         }
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
-        """Losses (when a generator is loaded), area, instruction swap; with truth also IoU and pointing."""
+        """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
         clip, instruction_encoder, generator = self.frozen
         patches_BND = clip.encode_image(self._at_clip_size(batch.images_BCHW)).patches_BND
         swapped = batch.instructions[1:] + batch.instructions[:1]
@@ -148,11 +148,11 @@ class RegionTraining(LightningModule):
             self.scores.add_losses(loss, terms)
 
     def on_validation_epoch_end(self) -> None:
-        found = self.scores.compute()
-        named = {f"validation/{name}": value for name, value in found.items()}
+        scores = self.scores.compute()
+        named = {f"validation/{name}": value for name, value in scores.items()}
         self.log_dict(named | {"step": float(self.global_step)}, sync_dist=True)  # equal on all ranks already
 
-    # ------------------------------------------------------------ its parts
+    # ------------------------------------------------------------ parts of the step
 
     def _texts(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """T_o and T_e, cached or computed."""
@@ -169,8 +169,8 @@ class RegionTraining(LightningModule):
     def _compose(
         self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int
     ) -> tuple[Tensor | None, Tensor, Callable[[Tensor], Tensor]]:
-        """The proposal at CLIP's size, if it is a picture of its own; what carries the gradient, one row a sample; and
-        what makes of its rows the pictures that CLIP sees."""
+        """The proposal at CLIP's size, if it is a separate picture; the tensor that carries the gradient, one row per
+        sample; and a function from its rows to the pictures for CLIP."""
         step, grid = self.config.step, self.frozen[0].grid
         mask_BN = probability_BN
         if step.estimator is not None:
@@ -178,21 +178,21 @@ class RegionTraining(LightningModule):
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
-            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _itself
+            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _identity
         size = batch.images_BCHW.shape[-2:]
         own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
         with self._known_latents(batch):
-            latents_BCyx, finish = self.frozen[2].begin_with_gradient(
+            latents_BCyx, decode = self.frozen[2].begin_with_gradient(
                 batch.images_BCHW,
                 masks.upsample(mask_BN, grid, size, step.upsample),
                 *self._texts_and_seeds(batch, epoch),
                 step.gradient,
                 own,
             )
-        return None, latents_BCyx, lambda rows_BCyx: self._at_clip_size(finish(rows_BCyx))
+        return None, latents_BCyx, lambda rows_BCyx: self._at_clip_size(decode(rows_BCyx))
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
-        """Stored proposals, or new ones, without gradient."""
+        """Stored or new proposals, without gradient."""
         if batch.proposals_BCHW is not None:
             return batch.proposals_BCHW
         mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
@@ -208,7 +208,7 @@ class RegionTraining(LightningModule):
         return proposal_mask(probability_BN, self.frozen[0].grid, size, self.config.step, seeds)
 
     def _seeds(self, keys: tuple[str, ...], epoch: int, purpose: str) -> list[int]:
-        """Keyed by (seed, epoch, sample key), never by rank or place in the batch."""
+        """Derived from (seed, epoch, sample key), never from the rank or the position in the batch."""
         return [noise_seed(self.config.seed, epoch, key, purpose) for key in keys]
 
     def _texts_and_seeds(self, batch: TrainBatch, epoch: int) -> tuple[tuple[str, ...], list[int]]:
@@ -222,8 +222,8 @@ class RegionTraining(LightningModule):
         per_sample = [value for value in bad.values() if value.ndim]
         keys = batch.keys
         if per_sample:
-            spoilt_B = ~torch.isfinite(torch.stack(per_sample)).all(0)
-            keys = [key for key, spoilt in zip(batch.keys, spoilt_B.tolist(), strict=True) if spoilt]
+            wrong_B = ~torch.isfinite(torch.stack(per_sample)).all(0)
+            keys = [key for key, wrong in zip(batch.keys, wrong_B.tolist(), strict=True) if wrong]
         raise NotFinite(f"step {self.global_step}: {', '.join(bad)} not finite for samples {', '.join(keys)}")
 
     # ------------------------------------------------------------ optimisation, by step or by time
@@ -240,12 +240,12 @@ class RegionTraining(LightningModule):
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), self.config.optimizer.gradient_clip)
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such a step
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # 16-mixed skips such a step
             raise NotFinite(f"step {self.global_step}: gradient not finite for samples {', '.join(self._keys)}")
         self.gradient_norm = norm
 
     def progress(self) -> float:
-        """Share of the run that is done, by steps or by time (`max_seconds`), whichever is further; all ranks agree."""
+        """Completed share of the run, by steps or by time (`max_seconds`), whichever is larger; equal on all ranks."""
         by_steps = self.global_step / self.config.max_steps
         if not self.config.max_seconds:
             return by_steps
@@ -258,7 +258,7 @@ class RegionTraining(LightningModule):
         """Seconds of training so far, over all resumptions."""
         return self._seconds_before + (time.monotonic() - self._started if self._started else 0.0)
 
-    # ------------------------------------------------------------ life with Lightning
+    # ------------------------------------------------------------ Lightning hooks
 
     def setup(self, stage: str) -> None:
         for network in self.frozen:
@@ -276,5 +276,5 @@ class RegionTraining(LightningModule):
         self._seconds_before = checkpoint["seconds"]
 
 
-def _itself(rows_BCHW: Tensor) -> Tensor:
+def _identity(rows_BCHW: Tensor) -> Tensor:
     return rows_BCHW

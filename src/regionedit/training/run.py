@@ -1,4 +1,4 @@
-"""One run: check, build, fit, export. The same call again goes on where the last one stopped."""
+"""One run: check, build, fit, export. The same call again resumes where the last one stopped."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "savers", "trainer",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
-"""What a resumed run may have different; everything else decides what is learnt."""
+"""Settings that a resumed run may change; all others affect what is learnt."""
 
 
 def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
-    """Train until `max_steps` or `max_seconds`, or go on with what is in `config.out`.
+    """Train until `max_steps` or `max_seconds`, or resume the run in `config.out`.
 
     Args:
-        watchers: callbacks that are asked before the run's own.
+        watchers: callbacks that are called before the run's own.
 
     Returns:
         The exported region_predictor/ folder.
 
     Raises:
-        ValueError: a configuration that cannot work, or that differs from the run it would resume; names the field.
+        ValueError: a configuration that cannot work, or that differs from that of the run to resume; names the field.
         NotFinite: a loss or gradient is NaN or infinite.
-        Stopped: a signal asked to stop, and everything is saved.
+        Stopped: a signal stopped the run, and everything is saved.
     """
     check_step(config)
     device = pick_device("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
@@ -61,7 +61,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     _quieten()
     data = PairsDataModule(config.data, config.seed, config.max_steps)
     if rank_zero_only.rank == 0:
-        data.setup()  # refuses unusable data before any model is loaded
+        data.setup()  # rejects unusable data before any model is loaded
         _check_features(config, data.train)
     module = RegionTraining(config)
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
@@ -128,7 +128,7 @@ def _trainer(
 
 
 def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
-    """The checkpoint to go on with, or None.
+    """The checkpoint to resume from, or None.
 
     Raises:
         ValueError: it was trained with another configuration; names the first field that differs.
@@ -138,9 +138,9 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start afresh") from error
+        raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start again") from error
     now = _flat(asdict(config))
-    before = _flat(asdict(TrainConfig())) | _flat(saved["config"])  # a field that is newer than the run had its default
+    before = _flat(asdict(TrainConfig())) | _flat(saved["config"])  # fields newer than the run had their defaults
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
             raise ValueError(
@@ -195,7 +195,7 @@ def _at(revision: str | None) -> str:
 
 
 def _measured(metrics: Path, step: int) -> str:
-    """What validation said of the exported weights; empty for a run too short to have logged anything."""
+    """Validation scores of the exported weights; empty if the run was too short to log any."""
     if not metrics.is_file():
         return ""
     with metrics.open(newline="") as file:
@@ -204,7 +204,7 @@ def _measured(metrics: Path, step: int) -> str:
 
 
 def _quieten() -> None:
-    """Lightning's advice that does not apply here."""
+    """Silence Lightning's advice that does not apply here."""
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     for text in (

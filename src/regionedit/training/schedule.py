@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate, and the weight of the entropy."""
+"""What changes over a run: the learning rate, and the weight of the entropy loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from regionedit.config import LossConfig, OptimizerConfig
 
 
 def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
-    """The weights at progress 0 to 1 of a run: all constant but that of the entropy, see `entropy_until`."""
+    """The loss weights at progress 0 to 1 of a run; only that of the entropy changes, see `entropy_until`."""
     if not settings.entropy_until:
         return settings
     return replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))

@@ -1,4 +1,4 @@
-"""Scores of predicted regions over a validation set: without truth, and with it where there is some.
+"""Scores of predicted regions over a validation set, without and, where available, with the true region.
 
 Shape letters: B batch, N patches, K objects of one picture, H W pixels, T thresholds.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from regionedit.records import TrainBatch
 
 TRUTH_COVERAGE = 0.25
-"""A patch belongs to the true region when more than this share of it is covered."""
+"""A patch belongs to the true region if the region covers more than this share of it."""
 
 LOCAL_OPERATIONS = ("replace", "recolour", "remove")
-"""Operations whose region is an object that is there; their mean is the headline number."""
+"""Operations whose region is an object in the source picture; their mean is the main score."""
 
 THRESHOLDS = tuple(i / 20 for i in range(1, 20))
 
@@ -30,7 +30,7 @@ class RegionScores:
     """Means of per-sample scores, over all ranks.
 
     Args:
-        threshold: P above it is edited.
+        threshold: patches with P above it are edited.
     """
 
     def __init__(self, threshold: float):
@@ -38,14 +38,14 @@ class RegionScores:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def add_losses(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        """The batch mean and the unweighted terms [B]."""
+        """Add the batch mean of the loss and the unweighted terms [B]."""
         count = len(next(iter(terms.values())))
         self._add("loss", loss.expand(count))
         for name, value_B in terms.items():
             self._add(name, value_B)
 
     def add_regions(self, probability_BN: Tensor, swapped_BN: Tensor, batch: TrainBatch, grid: int) -> None:
-        """Predicted regions, and those of the same pictures with each other's instructions."""
+        """Add predicted regions, and those of the same pictures with swapped instructions."""
         hard_BN, swapped_BN = probability_BN > self.threshold, swapped_BN > self.threshold
         self._add("region_area", probability_BN.mean(1))
         self._add("region_above_threshold", hard_BN.float().mean(1))
@@ -63,7 +63,7 @@ class RegionScores:
             self._add_by_operation("pointing", pointing(probability_BN, batch.object_masks, grid), batch.operations)
 
     def compute(self) -> dict[str, float]:
-        """Means by name, and start afresh. `iou_best`: the best over thresholds of the mean IoU."""
+        """Means by name; resets the sums. `iou_best`: the best mean IoU over the thresholds."""
         sums = self._gather()
         self._sums.clear()
         means = {name: total / count for name, (total, count) in sums.items() if count}
@@ -102,19 +102,19 @@ class RegionScores:
 def pointing(probability_BN: Tensor, object_masks: tuple[Tensor, ...], grid: int) -> Tensor:
     """Is the named object the one with the highest mean probability? [B] of 0 or 1.
 
-    NaN where the question has no answer: the edit names no object, or no other object can be seen.
+    NaN where this is undefined: the edit names no object, or no other object is visible.
 
     Args:
         object_masks: per sample bool [K, H, W], the named object first.
     """
-    found = []
+    hits = []
     for probability_N, masks_KHW in zip(probability_BN.float(), object_masks, strict=True):
         pixels_K = masks_KHW.flatten(1).sum(1)
         if not pixels_K[0] or (pixels_K > 0).sum() < 2:
-            found.append(float("nan"))
+            hits.append(float("nan"))
             continue
         probability_HW = masks.upsample(probability_N[None], grid, tuple(masks_KHW.shape[-2:]))[0, 0]
         mean_K = (probability_HW * masks_KHW).flatten(1).sum(1) / pixels_K.clamp(min=1)
         mean_K = mean_K.masked_fill(pixels_K == 0, -1)
-        found.append(float(mean_K.argmax() == 0))
-    return torch.tensor(found)
+        hits.append(float(mean_K.argmax() == 0))
+    return torch.tensor(hits)

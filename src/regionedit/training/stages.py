@@ -1,4 +1,4 @@
-"""Where the time of a step goes: `--profile true`."""
+"""How much time each stage of a step takes: `--profile true`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """Seconds of each stage. On a GPU it waits for the work of a stage to be done, so that the time is the stage's own.
+    """Seconds of each stage. On a GPU it waits until the work of a stage is done, so that times do not mix.
 
     Attributes:
         seconds: by stage, in the order in which they first ended.
@@ -41,7 +41,7 @@ class Stages:
         return time.perf_counter()
 
     def table(self, steps: int) -> str:
-        """Lines with milliseconds a step and the share of all that was timed."""
+        """Lines with milliseconds per step and the share of the total."""
         whole = sum(self.seconds.values()) or 1.0
         lines = [f"{'stage':<12}{'ms a step':>12}{'share':>9}"]
         for name, seconds in self.seconds.items():
@@ -50,10 +50,10 @@ class Stages:
 
 
 class Profile(Callback):
-    """Times the stages of every step but the first, which warms up, and prints them at the end.
+    """Times the stages of every step except the first, which warms up, and prints them at the end.
 
-    `data` is the wait for the next batch, `rest` what is left of a step: clipping, the optimiser, logging, saving,
-    validation.
+    `data` is the time spent waiting for the next batch, `rest` the remainder of a step: clipping, the optimiser,
+    logging, saving, validation.
     """
 
     def __init__(self):

@@ -1,1 +1,1 @@
-"""The page in a browser: see where an edit will happen, correct it, edit, compare. `page.serve` opens it."""
+"""The page in a browser: find a region, correct it, edit, compare. `page.serve` starts the server."""

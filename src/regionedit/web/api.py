@@ -1,6 +1,6 @@
-"""The page's functions for programs, under names that stay: /find_region, /edit, /reproduce, /compare, /batch."""
+"""The HTTP endpoints for programs, whose names will not change: /find_region, /edit, /reproduce, /compare, /batch."""
 
-# No postponed annotations here: Gradio documents the endpoints from those of the functions.
+# No postponed annotations here: Gradio reads the functions' annotations to document the endpoints.
 import json
 import os
 import tempfile
@@ -29,18 +29,18 @@ def api(studio: Studio) -> None:
     config, comparer = studio.config, Comparer(studio)
 
     def find_region(image: gr.FileData, instruction: str) -> tuple[gr.FileData, gr.FileData, dict]:
-        """Where an instruction would be carried out: mask.png (255 = edit), a heat map, and what is known of it."""
+        """Find the region of an instruction: mask.png (255 = edit), a heat map, and mask source, seconds and note."""
         picture = studio.open(*uploaded(image))
         sketch = studio.find(_settings(config, instruction), Sketch(picture))
         cut, found = Cut.of(config.region), sketch.found
         mask = sketch.mask(cut, config.region)
-        told_of = {"mask_source": found.mask_source, "seconds": sum(found.timings.values()), "note": found.note}
+        details = {"mask_source": found.mask_source, "seconds": sum(found.timings.values()), "note": found.note}
         with tempfile.TemporaryDirectory() as folder:
             files = [
                 _file(gr, folder, "mask.png", png(mask)),
                 _file(gr, folder, "heat_map.png", png(sketch.shown(cut, config.region))),
             ]
-            yield *files, told_of
+            yield *files, details
 
     def edit(
         image: gr.FileData,
@@ -51,10 +51,10 @@ def api(studio: Studio) -> None:
         target_caption: str = "",
         mask: gr.FileData | None = None,
     ) -> tuple[gr.FileData, gr.FileData, str]:
-        """Edit a picture: the result as PNG with its run.json inside, mask.png, run.json as text.
+        """Edit a picture: the result as a PNG that contains its run.json, then mask.png, then run.json as text.
 
-        Steps and guidance of 0 are the page's own.
-        A mask (255 = edit, the picture's size) takes the place of the region that would be found.
+        For steps or guidance 0 the page's default applies.
+        A mask (255 = edit, of the picture's size) replaces the region that would be found.
         """
         picture = studio.open(*uploaded(image))
         drawn = None if mask is None else studio.open_mask(uploaded(mask)[0], picture)
@@ -64,7 +64,7 @@ def api(studio: Studio) -> None:
             yield _answer(gr, result, folder)
 
     def reproduce(image: gr.FileData, result: gr.FileData) -> tuple[gr.FileData, gr.FileData, str]:
-        """Make an edit again from its source and the PNG that was downloaded; answers as /edit."""
+        """Repeat an edit from its source and the downloaded PNG; returns the same as /edit."""
         picture, (path, _) = studio.open(*uploaded(image)), uploaded(result)
         studio.check_size(path, "result")
         settings, sketch, cut = restored(*read_portable(path, config.max_pixels), [picture], studio)
@@ -75,18 +75,18 @@ def api(studio: Studio) -> None:
     def compare(
         image: gr.FileData, instruction: str, mask_sources: list[str], systems: list[str]
     ) -> tuple[gr.FileData, dict]:
-        """One request under several mask sources and systems: a sheet of pictures, and times and scores."""
+        """Edit with several mask sources and systems: a sheet of pictures, and a table of times and scores."""
         picture = studio.open(*uploaded(image))
-        asked = Cut.of(config.region), mask_sources, systems
-        answers = list(comparer.compare(_settings(config, instruction), Sketch(picture), *asked))
+        compared = Cut.of(config.region), mask_sources, systems
+        answers = list(comparer.compare(_settings(config, instruction), Sketch(picture), *compared))
         if not any(answer.result for answer in answers):
-            raise ValueError(f"None of them could edit; the first: {answers[0].failure}")
+            raise ValueError(f"systems: none could edit the picture; the first error: {answers[0].failure}")
         with tempfile.TemporaryDirectory() as folder:
             table = {"columns": list(COLUMNS), "rows": [answer.row() for answer in answers]}
             yield _file(gr, folder, "comparison.png", png(sheet(answers))), table
 
     def batch(files: list[gr.FileData], instruction: str = "", seed: int = 0) -> tuple[gr.FileData, dict]:
-        """Edit many pictures, by one instruction or a CSV or JSONL among them: a ZIP, and the failures with reasons."""
+        """Edit many pictures, by one instruction or a CSV or JSONL among them: a ZIP, and failures with reasons."""
         settings = _settings(config, instruction or "-", seed)
         with tempfile.TemporaryDirectory() as folder:
             requests = gather(studio, [uploaded(file) for file in files], settings, Path(folder) / "uploads")
@@ -100,26 +100,26 @@ def api(studio: Studio) -> None:
 
 
 def uploaded(file: dict) -> tuple[Path, str]:
-    """Path and own name of a file that a program uploaded before.
+    """Path and original name of a file that a program has uploaded.
 
     Raises:
-        ValueError: it is no such file; programs may not name files of the server.
+        ValueError: not an uploaded file; programs cannot read other files of the server.
     """
     path = Path(str((file or {}).get("path", ""))) if isinstance(file, dict) else Path()
     served = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
     if not path.is_absolute() or not path.resolve().is_relative_to(served) or not path.is_file():
-        raise ValueError("file: not an uploaded one; send it to /gradio_api/upload first, as gradio_client does")
+        raise ValueError("file: not an uploaded file; upload it to /gradio_api/upload first, as gradio_client does")
     return path, str(file.get("orig_name") or path.name)
 
 
 def _settings(config: AppConfig, instruction: str, seed=0, steps=0, guidance=0.0, target_caption="") -> Settings:
-    own = Settings.of(config)
+    defaults = Settings.of(config)
     return replace(
-        own,
+        defaults,
         instruction=instruction,
         seed=seed,
-        steps=steps or own.steps,
-        guidance=guidance or own.guidance,
+        steps=steps or defaults.steps,
+        guidance=guidance or defaults.guidance,
         target_caption=target_caption,
     )
 
@@ -129,7 +129,7 @@ def _answer(gr, result: EditResult, folder: str) -> tuple:
     return (
         _file(gr, folder, f"{result.id}_edited.png", portable_png(result)),
         _file(gr, folder, "mask.png", png(result.mask)),
-        # As text: gradio_client takes every {"path": ...} for a file to fetch, and a record tells a picture's path.
+        # As text: gradio_client downloads every {"path": ...}, and the record contains the picture's path.
         json.dumps(result.record | {"changed_outside": outside}),
     )
 

@@ -1,6 +1,6 @@
-"""The tab where many pictures are edited: one instruction for all, or a list; live results, resumable, as a ZIP."""
+"""The tab that edits many pictures, by one instruction or a list: live results, resumable, a ZIP at the end."""
 
-# No postponed annotations here, as in `edit_tab`.
+# No postponed annotations, for the reason given in `edit_tab`.
 import secrets
 import shutil
 import tempfile
@@ -21,31 +21,31 @@ from regionedit.web.studio import Studio
 
 THUMBNAIL = 256
 SHOWN = 60
-"""Results that the live gallery shows, the latest ones; all of them are in the ZIP."""
+"""The live gallery shows this many of the latest results; the ZIP has all of them."""
 
 
 def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
-    """Lay the tab out inside the current Blocks.
+    """Add the tab to the current Blocks.
 
     Args:
-        form: components of `Settings` on the tab for one picture; their generator settings hold here, too.
-        jobs: folder for the work of all sessions, which nobody is served from.
+        form: components of `Settings` on the tab Edit; their generator settings apply here as well.
+        jobs: folder for the files of all sessions; the server serves no file from it.
     """
     import gradio as gr
 
-    # The folder is the session's own: what is finished in it is not done again, and it goes with the session.
+    # Each session has its own folder: pictures finished there are not edited again. It is deleted with the session.
     job = gr.State(None, time_to_live=SESSION, delete_callback=lambda folder: folder and shutil.rmtree(folder, True))
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures, and a list if wanted (CSV, JSONL)",
+                label="Pictures, optionally with a list (CSV, JSONL)",
                 file_count="multiple",
                 height=220,
                 elem_id="batch-files",
             )
             instruction = gr.Textbox(
-                label="What to change in all of them",
-                info="Not read where a list is given. Steps, guidance and seed are those of the tab Edit.",
+                label="What to change in every picture",
+                info="Ignored if there is a list. Steps, guidance and seed come from the tab Edit.",
                 elem_id="batch-instruction",
             )
             with gr.Row():
@@ -58,7 +58,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
                 label="Results", format="jpeg", columns=4, height=420, buttons=[], elem_id="batch-gallery"
             )
             failures = gr.Dataframe(
-                headers=["picture", "why it failed"], label="Failed", visible=False, elem_id="batch-failures"
+                headers=["picture", "reason"], label="Failed", visible=False, elem_id="batch-failures"
             )
 
     def edited(uploads: list | None, job: str | None, text: str, *values):
@@ -81,8 +81,8 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
                 gallery: shown,
                 failures: gr.Dataframe(failed, visible=bool(failed)),
             }
-        with tempfile.TemporaryDirectory() as parting:
-            ready = zipped(folder / "out", Path(parting) / "regionedit_batch.zip")
+        with tempfile.TemporaryDirectory() as temporary:
+            ready = zipped(folder / "out", Path(temporary) / "regionedit_batch.zip")
             yield {download: gr.DownloadButton(value=str(ready), interactive=True)}
 
     def waiting():
@@ -100,22 +100,22 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
         show_progress_on=status,
         api_visibility="private",
     )
-    stopped = "Cancelled; press Edit all to go on where it stopped."
-    cancel.click(lambda: words.line(stopped), None, status, cancels=[running], **AT_ONCE)
+    cancelled = "Cancelled; press Edit all to continue."
+    cancel.click(lambda: words.line(cancelled), None, status, cancels=[running], **AT_ONCE)
 
 
 def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) -> Iterator[list[Item]]:
-    """Edit the requests into `out`, and give all that is done after each.
+    """Edit the requests into `out`; after each, yield the list of all finished items.
 
-    Between portions others may use the models: a batch of hundreds does not keep one who edits one picture waiting.
+    Other users can use the models between two portions of the batch, so nobody waits until hundreds are finished.
     """
     config = settings.configuration(studio.editor.config)
     editor = Editor(config, studio.editor.models)
-    coming = edit_into(editor, requests, out, config.batch, lambda request: opened(studio, request))
+    edits = edit_into(editor, requests, out, config.batch, lambda request: opened(studio, request))
     items: list[Item] = []
     while True:
         with studio.lock:
-            item = next(coming, None)
+            item = next(edits, None)
         if item is None:
             break
         items.append(item)

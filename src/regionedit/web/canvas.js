@@ -1,11 +1,11 @@
-// The region on the page. The server draws it; here a stroke is shown while it is painted, and then sent:
-// 'stroke' {tool, points, radius} or 'pick' {tool, point}, in pixels of the original picture; 'undo', 'clear'.
+// The region on the page. The server draws it; this script shows a stroke while the user paints it and then sends an
+// event: 'stroke' {tool, points, radius} or 'pick' {tool, point}, in pixels of the original picture; 'undo'; 'clear'.
 const colours = { paint: 'rgba(255, 0, 128, 0.55)', erase: 'rgba(255, 255, 255, 0.65)' };
 const one = (selector) => element.querySelector(selector);
 let tool = 'paint';
 let points = [];
 
-function place() {
+function layout() {
   const value = props.value, image = one('img'), canvas = one('canvas');
   if (!image) return;
   image.style.display = value ? 'block' : 'none';
@@ -14,7 +14,7 @@ function place() {
   element.querySelectorAll('[data-tool]').forEach((b) => b.setAttribute('aria-pressed', b.dataset.tool === tool));
   if (!value) return;
   if (image.getAttribute('src') !== value.src) image.src = value.src;
-  // The picture keeps its shape inside the image's box; the canvas lies exactly on the picture.
+  // The picture keeps its aspect ratio inside the image's box; the canvas covers exactly the picture.
   const scale = Math.min(image.clientWidth / value.width, image.clientHeight / value.height) || 0;
   const width = value.width * scale, height = value.height * scale;
   canvas.style.left = `${image.offsetLeft + (image.clientWidth - width) / 2}px`;
@@ -43,7 +43,7 @@ function show() {
   pen.lineWidth = 2 * radius() * scale;
   pen.lineCap = pen.lineJoin = 'round';
   pen.beginPath();
-  points.forEach(([x, y], place) => (place ? pen.lineTo(x * scale, y * scale) : pen.moveTo(x * scale, y * scale)));
+  points.forEach(([x, y], index) => (index ? pen.lineTo(x * scale, y * scale) : pen.moveTo(x * scale, y * scale)));
   if (points.length === 1) pen.lineTo(points[0][0] * scale + 0.1, points[0][1] * scale);
   pen.stroke();
 }
@@ -54,7 +54,7 @@ element.addEventListener('click', (event) => {
   if (button.dataset.tool) tool = button.dataset.tool;
   if (button.dataset.do === 'undo') trigger('undo');
   if (button.dataset.do === 'clear') trigger('clear');
-  place();
+  layout();
 });
 element.addEventListener('pointerdown', (event) => {
   if (event.target.tagName !== 'CANVAS' || !props.value) return;
@@ -76,8 +76,8 @@ element.addEventListener('pointerup', () => {
   if (points.length) trigger('stroke', { tool, points, radius: radius() });
   points = [];
 });
-element.addEventListener('pointercancel', () => { points = []; place(); });
-element.addEventListener('load', place, true);
-new ResizeObserver(place).observe(element);
-watch('value', place);
-place();
+element.addEventListener('pointercancel', () => { points = []; layout(); });
+element.addEventListener('load', layout, true);
+new ResizeObserver(layout).observe(element);
+watch('value', layout);
+layout();

@@ -1,6 +1,6 @@
-"""The region as a component of the page: a picture to paint on. Its behaviour is in canvas.js, its look in canvas.css.
+"""The page's component for the region: a picture to paint on. canvas.js has its behaviour, canvas.css its style.
 
-Gradio's own image editor sends whole layers for every stroke and keeps a WebGL context; a stroke's points are enough.
+Gradio's own image editor sends whole layers for every stroke and needs WebGL; this one sends only the stroke's points.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOSSLESS = 400_000
-"""Pictures with at most so many pixels are shown as PNG, larger ones as JPEG."""
+"""Pictures with at most this many pixels are sent as PNG, larger ones as JPEG."""
 
 
 def region_canvas():
-    """The component; events `stroke`, `pick`, `undo` and `clear`."""
+    """The component, with the events `stroke`, `pick`, `undo` and `clear`."""
     import gradio as gr
 
     html, css, js = (
@@ -28,11 +28,11 @@ def region_canvas():
 
 
 def canvas_value(shown: Image, size: tuple[int, int]) -> dict[str, Any]:
-    """What the component shows.
+    """The value of the component.
 
     Args:
-        shown: of any size.
-        size: of the original picture, in whose pixels strokes are told.
+        shown: the picture to show, of any size.
+        size: width and height of the original picture; strokes are in its pixels.
     """
     buffer = io.BytesIO()
     lossless = shown.width * shown.height <= LOSSLESS

@@ -1,6 +1,6 @@
-"""The tab where several mask sources and generators answer the request of the tab Edit."""
+"""The tab that edits the request of the tab Edit with several mask sources and editors."""
 
-# No postponed annotations here, as in `edit_tab`.
+# No postponed annotations, for the reason given in `edit_tab`.
 import tempfile
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from regionedit.web.sketch import Cut
 from regionedit.web.studio import Studio
 
 KEPT = 20
-"""Cases of a session that the human-study items hold, the latest ones."""
+"""The human-study items contain this many of the session's latest cases."""
 
 
 def compare_tab(studio: Studio, layout: EditLayout, edit: EditTab) -> None:
-    """Lay the tab out inside the current Blocks and connect it."""
+    """Add the tab to the current Blocks and connect its events."""
     import gradio as gr
 
     comparer = Comparer(studio)
     cases = gr.State([], time_to_live=SESSION)
-    gr.HTML(words.line("The picture, the words and the settings are those of the tab Edit."))
+    gr.HTML(words.line("Picture, instruction and settings come from the tab Edit."))
     sources = gr.CheckboxGroup(
         [MARKED, *comparer.mask_sources()],
         value=[studio.editor.config.mask_source] if studio.editor.config.mask_source in comparer.mask_sources() else [],
@@ -55,14 +55,14 @@ def compare_tab(studio: Studio, layout: EditLayout, edit: EditTab) -> None:
         yield {status: words.compared(0, total)}
         for answer in comparer.compare(Settings(*values), sketch, cut, sources, systems):
             answers.append(answer)
-            seen = {picture: sheet(answers)} if any(a.result for a in answers) else {}
+            updates = {picture: sheet(answers)} if any(a.result for a in answers) else {}
             rows = [a.row() for a in answers]
-            yield seen | {table: rows, status: words.compared(len(answers), total)}
+            yield updates | {table: rows, status: words.compared(len(answers), total)}
         if not any(a.result for a in answers):
-            raise ValueError(f"None of them could edit; the first: {answers[0].failure}")
+            raise ValueError(f"systems: none could edit the picture; the first error: {answers[0].failure}")
         cases = [*cases, answers][-KEPT:]
-        with tempfile.TemporaryDirectory() as parting:
-            shown, items = Path(parting) / "comparison.png", Path(parting) / "human_study_items.zip"
+        with tempfile.TemporaryDirectory() as temporary:
+            shown, items = Path(temporary) / "comparison.png", Path(temporary) / "human_study_items.zip"
             write_atomic(shown, png(sheet(answers)))
             study_items(cases, items)
             yield {

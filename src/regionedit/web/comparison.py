@@ -1,4 +1,4 @@
-"""One request under several mask sources and generators: pictures, times and scores side by side."""
+"""Edits one request with several mask sources and editors: pictures, times and scores side by side."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COLUMNS = ("system", "seconds", "edited, %", "pixels changed outside", *METRICS)
 
 @dataclass(frozen=True)
 class Compared:
-    """One system's answer.
+    """The result of one system.
 
     Args:
         system: its name.
-        result: or None where it failed.
-        seconds: of the whole edit, with loading where a model was used for the first time.
-        scores: metric -> value; none that could not be computed.
+        result: the edit, or None if it failed.
+        seconds: of the whole edit, including the loading of models that were not loaded yet.
+        scores: metric -> value, for the metrics that could be computed.
         failure: why there is no result, or empty.
     """
 
@@ -49,7 +49,7 @@ class Compared:
     failure: str = ""
 
     def row(self) -> list:
-        """The cells of COLUMNS."""
+        """The table row, with the cells of COLUMNS."""
         if self.result is None:
             return [f"{self.system}: {self.failure}", *[""] * (len(COLUMNS) - 1)]
         outside = changed_outside(self.result.source, self.result.image, self.result.mask)
@@ -58,9 +58,9 @@ class Compared:
 
 
 class Comparer:
-    """Compares the page's own editor under several mask sources, and other configurations.
+    """Compares the page's editor with several mask sources, and other configurations.
 
-    Other systems and the judge are loaded when they are first asked for, and kept.
+    Other systems and the models of the metrics are loaded when they are first needed, and kept.
     """
 
     def __init__(self, studio: Studio):
@@ -69,33 +69,33 @@ class Comparer:
         self._metrics: dict | None = None
 
     def mask_sources(self) -> list[str]:
-        """Those that need no mark of a person."""
+        """The mask sources that need no mark from the user."""
         return [name for name, kind in MASK_SOURCES.items() if not kind.reads]
 
     def compare(
         self, settings: Settings, sketch: Sketch, cut: Cut, sources: Sequence[str], systems: Sequence[str]
     ) -> Iterator[Compared]:
-        """One answer after the other. MARKED among the sources is the region as it is on the page.
+        """Yield one result after the other. The source MARKED stands for the region as it is on the page.
 
         Raises:
-            ValueError: nothing to compare, a name that is not offered.
+            ValueError: nothing to compare, or an unknown name.
         """
         settings.check(self.studio.config)
         if not sources and not systems:
-            raise ValueError("Choose at least two things to compare.")
+            raise ValueError("Choose at least two mask sources or editors to compare.")
         for name in (*sources, *systems):
             if name not in (MARKED, *MASK_SOURCES, *self.studio.config.systems):
-                raise ValueError(f"system: {name!r} is not offered")
+                raise ValueError(f"system: {name!r} is not offered; choose one that the tab Compare lists")
         settings = replace(settings, variants=1)
         config, request = settings.configuration(self.studio.editor.config), settings.request(sketch.picture)
-        told = request.captions or self._described(request)
-        for name, editor, asked in self._asked(config, settings, sketch, cut, sources, systems):
-            answer = self._answer(name, editor, asked, told)
-            told = told or (answer.result and answer.result.captions)
+        captions = request.captions or self._described(request)
+        for name, editor, system_request in self._requests(config, settings, sketch, cut, sources, systems):
+            answer = self._answer(name, editor, system_request, captions)
+            captions = captions or (answer.result and answer.result.captions)
             yield answer
 
     def _described(self, request: EditRequest) -> Captions | None:
-        """Captions for the scores of generators that need none; None where they cannot be described."""
+        """Captions for the scores of generators that need none; None if they cannot be described."""
         if self.studio.config.judge is None:
             return None
         with self.studio.lock:
@@ -105,7 +105,7 @@ class Comparer:
             except ValueError:
                 return None
 
-    def _asked(self, config, settings, sketch, cut, sources, systems) -> Iterator[tuple[str, Editor, EditRequest]]:
+    def _requests(self, config, settings, sketch, cut, sources, systems) -> Iterator[tuple[str, Editor, EditRequest]]:
         models, request = self.studio.editor.models, settings.request(sketch.picture)
         for name in sources:
             if name == MARKED:
@@ -117,17 +117,17 @@ class Comparer:
         for name in systems:
             yield name, self._system(name), request
 
-    def _answer(self, name: str, editor: Editor, request: EditRequest, told: Captions | None) -> Compared:
-        began = time.perf_counter()
+    def _answer(self, name: str, editor: Editor, request: EditRequest, captions: Captions | None) -> Compared:
+        start = time.perf_counter()
         with self.studio.lock:
             try:
                 (outcome,) = editor.edit_batch([request])
             except ValueError as error:
                 outcome = EditFailure(request.id, " ".join(str(error).split()))
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
             if isinstance(outcome, EditFailure):
                 return Compared(name, None, seconds, {}, outcome.reason)
-            captions = outcome.captions if outcome.captions and outcome.captions.source else told
+            captions = outcome.captions if outcome.captions and outcome.captions.source else captions
             return Compared(name, outcome, seconds, self._scores(outcome, replace(request, captions=captions)))
 
     def _system(self, name: str) -> Editor:
@@ -141,15 +141,15 @@ class Comparer:
         return self._systems[name]
 
     def _scores(self, result: EditResult, request: EditRequest) -> dict[str, float]:
-        """Those metrics of evaluate.py that need no truth."""
+        """Compute the metrics of evaluate.py that need no truth."""
         from regionedit.evaluation import METRICS as ALL
         from regionedit.evaluation.outcomes import Outcome
 
         if self._metrics is None:
             config = self.studio.config
-            judged = EvaluateConfig(device=config.device, judge=config.judge or "")
-            wanted = METRICS if config.judge else ("l1_source",)
-            self._metrics = {name: ALL[name].from_config(judged) for name in wanted}
+            metric_config = EvaluateConfig(device=config.device, judge=config.judge or "")
+            metrics = METRICS if config.judge else ("l1_source",)
+            self._metrics = {name: ALL[name].from_config(metric_config) for name in metrics}
         case = EditCase(request.id, request, "")
         outcome = Outcome(case, result.image)
         ready = {name: metric for name, metric in self._metrics.items() if metric.is_ready(outcome)}
@@ -157,31 +157,31 @@ class Comparer:
 
 
 def sheet(answers: Sequence[Compared]) -> Image:
-    """Source, then region above result for each system."""
-    made = [answer for answer in answers if answer.result is not None]
-    regions = [overlay(answer.result.source, answer.result.mask) for answer in made]
-    source = made[0].result.source
-    header = ["source", *(answer.system[:40] for answer in made)]
-    return grid([[source, *regions], [source, *(answer.result.image for answer in made)]], header, cell=256)
+    """A picture of the comparison: the source, then for each system its region above its result."""
+    finished = [answer for answer in answers if answer.result is not None]
+    regions = [overlay(answer.result.source, answer.result.mask) for answer in finished]
+    source = finished[0].result.source
+    header = ["source", *(answer.system[:40] for answer in finished)]
+    return grid([[source, *regions], [source, *(answer.result.image for answer in finished)]], header, cell=256)
 
 
 def study_items(cases: Sequence[Sequence[Compared]], to: Path) -> Path:
-    """The compared cases as a ZIP that `python -m regionedit.evaluation.human_study make` reads.
+    """Write the compared cases to the ZIP `to`, as input of `python -m regionedit.evaluation.human_study make`.
 
-    `data/` is a benchmark of the kind `folder`; `systems/NAME/` holds each system's pictures. A case that a system
-    failed is left out of its folder, and thereby out of the study.
+    `data/` is a benchmark of the kind `folder`; `systems/NAME/` has each system's pictures. A case that a system failed
+    is missing in its folder, so the study leaves it out.
     """
     with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
         lines = []
         for number, answers in enumerate(cases, start=1):
-            made = [answer for answer in answers if answer.result is not None]
-            if not made:
+            finished = [answer for answer in answers if answer.result is not None]
+            if not finished:
                 continue
-            name, record = f"case_{number:03}", made[0].result.record
-            archive.writestr(f"data/{name}.png", png(made[0].result.source))
+            name, record = f"case_{number:03}", finished[0].result.record
+            archive.writestr(f"data/{name}.png", png(finished[0].result.source))
             texts = [instruction["text"] for instruction in record["instructions"]]
             lines.append(json.dumps({"id": name, "image": f"{name}.png", "instructions": texts}))
-            for answer in made:
+            for answer in finished:
                 archive.writestr(f"systems/{_folder(answer.system)}/{name}.png", png(answer.result.image))
         archive.writestr("data/cases.jsonl", "\n".join(lines) + "\n")
     return to

@@ -1,4 +1,4 @@
-"""What stands where on the tab where one picture is edited; what it does is in `edit_tab`."""
+"""The layout of the tab that edits one picture; `edit_tab` has its behaviour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Form:
-    """The components that hold `Settings`, under the names of its fields."""
+    """The components for the fields of `Settings`, under the same names."""
 
     instruction: Any
     strengths: Any
@@ -30,7 +30,7 @@ class Form:
     target_caption: Any
 
     def components(self) -> list:
-        """In the order of the fields of `Settings`."""
+        """All components, in the order of the fields of `Settings`."""
         return [getattr(self, field.name) for field in fields(Settings)]
 
 
@@ -39,12 +39,12 @@ class EditLayout:
     """The tab's components.
 
     Args:
-        picture, view, region_line: the upload; the region on it; what it says.
+        picture, view, region_line: the upload; the canvas with the region; the line that describes the region.
         form: the settings.
         cut: sliders of threshold, grow and feather.
         find, edit, cancel: buttons.
-        status: how the edit goes.
-        result: row that is seen after the first edit, with slider, difference, gallery, download and details.
+        status: line with the progress of the edit.
+        result: row that appears with the first edit and contains slider, difference, gallery, download and details.
     """
 
     picture: Any
@@ -65,10 +65,10 @@ class EditLayout:
 
 
 def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
-    """Lay the tab out inside the current Blocks.
+    """Add the tab to the current Blocks.
 
     Args:
-        examples: picture file and instruction each; none is offered where there are none.
+        examples: [picture file, instruction] of each example; if empty, the page shows no examples.
     """
     import gradio as gr
 
@@ -124,7 +124,7 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
             download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
         with gr.Column(min_width=320):
             changed = gr.Image(
-                label="Difference: black did not change", format="png", interactive=False, height=300,
+                label="Difference: black is unchanged", format="png", interactive=False, height=300,
                 elem_id="difference", buttons=["fullscreen"],
             )  # fmt: skip
             with gr.Accordion("How it was made", open=False):
@@ -149,17 +149,17 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
 
 
 def _examples(examples: list[list[str]], picture: Any, instruction: Any) -> None:
-    """Small pictures in a row; a click takes the picture and its instruction."""
+    """Add a row of example pictures; a click selects a picture and its instruction."""
     import gradio as gr
 
-    offered = gr.Dataset(
+    dataset = gr.Dataset(
         components=[picture],
         samples=[[path] for path, _ in examples],
         type="index",
         label="Or start from an example",
         elem_id="examples",
     )
-    offered.click(lambda chosen: examples[chosen], offered, [picture, instruction], **AT_ONCE)
+    dataset.click(lambda chosen: examples[chosen], dataset, [picture, instruction], **AT_ONCE)
 
 
 def _cut(config: AppConfig) -> list:
@@ -174,7 +174,7 @@ def _cut(config: AppConfig) -> list:
 
 
 def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
-    """Folded away: everything that has a default."""
+    """Add the folded section of all settings that have a default."""
     import gradio as gr
 
     only_ip2p = config.generator.name == "instruct_pix2pix"
@@ -192,17 +192,15 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
             )
         with gr.Row():
             steps = gr.Slider(1, config.max_steps, own.steps, step=1, label="Steps", elem_id="steps", min_width=120)
-            guidance = gr.Slider(1, 20, own.guidance, step=0.1, label="Guidance, to the words", min_width=120)
+            guidance = gr.Slider(1, 20, own.guidance, step=0.1, label="Text guidance", min_width=120)
         with gr.Row(visible=only_ip2p):
-            image_guidance = gr.Slider(
-                1, 5, own.image_guidance, step=0.1, label="Image guidance, to the picture", min_width=120
-            )
-            start = gr.Slider(0.05, 1, own.start, step=0.05, label="Strength; 1 starts from noise", min_width=120)
+            image_guidance = gr.Slider(1, 5, own.image_guidance, step=0.1, label="Image guidance", min_width=120)
+            start = gr.Slider(0.05, 1, own.start, step=0.05, label="Noise at the start; 1 is pure noise", min_width=120)
         strengths = gr.Textbox(own.strengths, label="Strength of each change", placeholder="1; 1.5")
         source = gr.Textbox(
             label="What the picture shows",
-            info="Described when the region is found; yours to correct.",
+            info="Filled in when the region is found; you can correct it.",
             elem_id="source-caption",
         )
-        target = gr.Textbox(label="What the edited picture shall show", elem_id="target-caption")
+        target = gr.Textbox(label="What the edited picture should show", elem_id="target-caption")
     return Form(instruction, strengths, seed, steps, guidance, image_guidance, start, variants, source, target)

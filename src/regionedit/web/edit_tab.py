@@ -1,7 +1,7 @@
-"""The tab where one picture is edited: find the region, correct it, edit, compare before and after, download."""
+"""The tab that edits one picture: find the region, correct it, edit, compare before and after, download."""
 
-# No postponed annotations here: Gradio reads those of the handlers to know which of them want an event's data, and
-# gradio itself is imported where it is used.
+# No postponed annotations here: Gradio reads the handlers' annotations to find those that take an event's data, and
+# gradio itself is imported only inside the functions.
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ INTO_VIEW = "() => document.querySelector('#result').scrollIntoView({behavior: '
 
 
 class EditTab(NamedTuple):
-    """What other tabs need: state `sketch` and `results`, and the event after which `results` are new."""
+    """What other tabs use: the states `sketch` and `results`, and the event `finished` after which `results` is new."""
 
     sketch: Any
     results: Any
@@ -33,7 +33,7 @@ class EditTab(NamedTuple):
 
 
 def connect(layout: EditLayout, studio: Studio) -> EditTab:
-    """Give the tab's components their behaviour."""
+    """Connect the events of the tab's components."""
     import gradio as gr
 
     sketch, results = gr.State(None, time_to_live=SESSION), gr.State([], time_to_live=SESSION)
@@ -41,27 +41,27 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     captions = [layout.form.source_caption, layout.form.target_caption]
     _connect_region(layout, studio, sketch, region, captions)
 
-    asked = [sketch, *layout.cut, *layout.form.components()]
+    edit_inputs = [sketch, *layout.cut, *layout.form.components()]
     shown = [layout.slider, layout.status, layout.difference, layout.download, layout.details]
     buttons = [layout.edit, layout.cancel]
 
     def edited(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
         settings, cut, sketch = Settings(*values), Cut(threshold, grow, feather), present(sketch)
         yield {layout.status: words.progress(0, int(settings.steps))}
-        if sketch.is_stale(settings.instruction):  # what is edited is always what is seen
+        if sketch.is_stale(settings.instruction):  # the user always sees the region that is edited
             sketch = studio.find(settings, sketch)
             found = [sketch, *region_values(sketch, cut, studio.config.region), *caption_values(sketch)]
             yield dict(zip([*region, *captions], found, strict=True))
-        for news in streamed(lambda tell: _edit(studio, settings, sketch, cut, tell)):
-            if isinstance(news, tuple):
-                step, steps, picture = news
-                seen = {} if picture is None else {layout.slider: (sketch.picture, picture)}
-                yield {layout.status: words.progress(step, steps)} | seen
+        for update in streamed(lambda report: _edit(studio, settings, sketch, cut, report)):
+            if isinstance(update, tuple):
+                step, steps, picture = update
+                preview = {} if picture is None else {layout.slider: (sketch.picture, picture)}
+                yield {layout.status: words.progress(step, steps)} | preview
                 continue
-            several = [(result.image, f"seed {result.record['seed']}") for result in news]
-            with tempfile.TemporaryDirectory() as folder:  # Gradio has copied the file when it asks for what follows
-                made = dict(zip(shown, result_values(news[0], folder), strict=True))
-                yield made | {results: news, layout.gallery: gr.Gallery(several, visible=len(news) > 1)}
+            variants = [(result.image, f"seed {result.record['seed']}") for result in update]
+            with tempfile.TemporaryDirectory() as folder:  # Gradio has copied the file before it resumes
+                made = dict(zip(shown, result_values(update[0], folder), strict=True))
+                yield made | {results: update, layout.gallery: gr.Gallery(variants, visible=len(update) > 1)}
 
     def chosen(results: list, event: gr.SelectData):
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     )
     running = clicked.then(
         told(edited),
-        asked,
+        edit_inputs,
         [*shown, *region, *captions, results, layout.gallery],
         show_progress="minimal",
         show_progress_on=layout.status,
@@ -95,7 +95,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
 
 
 def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: list, captions: list) -> None:
-    """Upload, Find region, the sliders and the canvas."""
+    """Connect the upload, the button Find region, the sliders and the canvas."""
     import gradio as gr
 
     config = studio.config.region
@@ -122,10 +122,10 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
 
     def picked(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
-        thing = studio.thing_at(present(sketch).picture, event.point)
-        if thing.getbbox() is None:
-            raise ValueError("Nothing was found there; tap the middle of a thing, or paint it.")
-        sketch = sketch.corrected(thing, adds=event.tool == "take")
+        selected = studio.thing_at(present(sketch).picture, event.point)
+        if selected.getbbox() is None:
+            raise ValueError("No object was found there; click the middle of an object, or paint it.")
+        sketch = sketch.corrected(selected, adds=event.tool == "take")
         return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
 
     def undone(sketch: Sketch | None, *cut: float):
@@ -136,49 +136,49 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         sketch = present(sketch).cleared()
         return sketch, *region_values(sketch, Cut(*cut), config)
 
-    seen, form = [sketch, *layout.cut], layout.form
-    layout.picture.change(told(opened), [layout.picture, *seen], [*region, *captions], preprocess=False, **QUICK)
+    inputs, form = [sketch, *layout.cut], layout.form
+    layout.picture.change(told(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK)
     form.instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
     for trigger in (layout.find.click, form.instruction.submit):
         trigger(
             told(found),
-            [*seen, *form.components()],
+            [*inputs, *form.components()],
             [*region, *captions],
             show_progress="minimal",
             show_progress_on=layout.region_line,
             **MODELS,
         )
     for slider in layout.cut:
-        slider.change(told(recut), seen, region[1:], trigger_mode="always_last", **AT_ONCE)
-    layout.view.stroke(told(painted), seen, region, **QUICK)
-    layout.view.pick(told(picked), seen, region, show_progress="hidden", **MODELS)
-    layout.view.undo(told(undone), seen, region, **QUICK)
-    layout.view.clear(told(cleared), seen, region, **QUICK)
+        slider.change(told(recut), inputs, region[1:], trigger_mode="always_last", **AT_ONCE)
+    layout.view.stroke(told(painted), inputs, region, **QUICK)
+    layout.view.pick(told(picked), inputs, region, show_progress="hidden", **MODELS)
+    layout.view.undo(told(undone), inputs, region, **QUICK)
+    layout.view.clear(told(cleared), inputs, region, **QUICK)
 
 
-def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, tell) -> list[EditResult]:
-    """The edit, which tells (step, steps, the first variant as it looks now or None)."""
+def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, report) -> list[EditResult]:
+    """Edit, and pass (step, steps, preview of the first variant or None) to `report` after each step."""
     region = sketch.mask(cut, studio.config.region)
 
     def preview(step, steps, pictures):
         inside = None
         if pictures is not None and region.getbbox():
-            seen = Patch((0, 0, *region.size), to_tensor([pictures[0]])[0])
-            inside = compose(sketch.picture, [seen], region)
-        tell((step, steps, inside))
+            patch = Patch((0, 0, *region.size), to_tensor([pictures[0]])[0])
+            inside = compose(sketch.picture, [patch], region)
+        report((step, steps, inside))
 
     return studio.edit(settings, sketch, cut, preview)
 
 
 def present(sketch: Sketch | None) -> Sketch:
-    """Raises ValueError: no picture was chosen."""
+    """The sketch itself. Raises ValueError: no picture was chosen."""
     if sketch is None:
-        raise ValueError("Choose a picture first: drop it into the box at the top, or take an example.")
+        raise ValueError("Choose a picture first: drop one into the box at the top, or click an example.")
     return sketch
 
 
 def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict, str]:
-    """Values of the canvas and of the line below it."""
+    """Values for the canvas and for the line below it."""
     mask = sketch.mask(cut, config)
     share = 1 - mask.histogram()[0] / (mask.width * mask.height)
     view = canvas_value(sketch.shown(cut, config), sketch.picture.size)
@@ -186,13 +186,13 @@ def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict,
 
 
 def caption_values(sketch: Sketch) -> tuple[str, str]:
-    """Values of the two captions; empty where nothing needed them, or where they could not be described."""
+    """Values for the two captions; empty if nothing needed them or they could not be described."""
     captions = sketch.found.captions
     return (captions.source, captions.target) if captions else ("", "")
 
 
 def result_values(result: EditResult, folder: str) -> tuple:
-    """Values of slider, status, difference, download and details; the file to download is written to `folder`."""
+    """Values for slider, status, difference, download and details; writes the file to download to `folder`."""
     import gradio as gr
 
     outside = changed_outside(result.source, result.image, result.mask)

@@ -1,6 +1,6 @@
-"""What is refused before Gradio reads it: requests of too many bytes, and addresses in place of uploaded files.
+"""Refuses requests before Gradio reads them: too many bytes, or a URL in place of an uploaded file.
 
-Gradio fetches a file that is named by an address, of any size, from the server's side of the network.
+If a request names a file by URL, Gradio downloads it from the server's network, whatever its size.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 
 MAX_BYTES = 4_000_000
-"""Of a request that is no upload; brush strokes and the longest accepted texts are far below."""
+"""Limit of a request that is not an upload; brush strokes and the longest accepted texts need far less."""
 
 ADDRESSES = ("http:", "https:", "ftp:", "//")
 
 
 class Guard:
-    """ASGI middleware around the page's server."""
+    """ASGI middleware that answers such requests with 413 or 400."""
 
     def __init__(self, app):
         self.app = app
@@ -30,10 +30,11 @@ class Guard:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > MAX_BYTES:
-                return await _refuse(413, f"request: more than {MAX_BYTES} bytes", scope, receive, send)
+                detail = f"request: more than {MAX_BYTES} bytes; upload files to /gradio_api/upload"
+                return await _refuse(413, detail, scope, receive, send)
         if names_address(body):
-            said = "file: an address instead of a file; send the file itself to /gradio_api/upload first"
-            return await _refuse(400, said, scope, receive, send)
+            detail = "file: a URL instead of an uploaded file; upload it to /gradio_api/upload first"
+            return await _refuse(400, detail, scope, receive, send)
         read = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay():
@@ -43,11 +44,11 @@ class Guard:
 
 
 def names_address(body: bytes) -> bool:
-    """Whether a file in this JSON is named by an address; what is no JSON names none."""
+    """Whether this JSON names a file by URL; False if it is not JSON."""
     try:
         waiting = [json.loads(body)]
     except (ValueError, RecursionError):
-        return False  # Gradio refuses it itself
+        return False  # Gradio refuses invalid JSON itself
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -61,11 +62,11 @@ def names_address(body: bytes) -> bool:
 
 
 def _is_upload(scope) -> bool:
-    """Multipart, whose files Gradio itself bounds by `max_file_size`."""
+    """Whether the request is multipart; Gradio limits its files itself, by `max_file_size`."""
     return any(name == b"content-type" and value.startswith(b"multipart/") for name, value in scope["headers"])
 
 
-async def _refuse(code: int, said: str, scope, receive, send) -> None:
+async def _refuse(code: int, detail: str, scope, receive, send) -> None:
     from starlette.responses import JSONResponse
 
-    await JSONResponse({"detail": said}, code)(scope, receive, send)
+    await JSONResponse({"detail": detail}, code)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What every function behind the page does with an error: one sentence for the person, the rest for the log."""
+"""How the page's event handlers run, and how they report errors: one sentence for the user, the rest in the log."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import logging
 log = logging.getLogger(__name__)
 
 MODELS = {"concurrency_id": "models", "concurrency_limit": 1, "api_visibility": "private"}
-"""Of events that use a model: they wait for each other in one queue."""
+"""Arguments of events that use a model: they share one queue and run one at a time."""
 
 AT_ONCE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Of events that use none and cannot fail: the page shows errors of queued events only."""
+"""Arguments of events that use no model and cannot fail: unqueued, and Gradio shows errors of queued events only."""
 
 QUICK = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-"""Of events that use none and can fail."""
+"""Arguments of events that use no model and can fail."""
 
 SESSION = 3600
-"""Seconds that a session's pictures stay in memory after they were last changed."""
+"""Seconds from the last change of a session's data to its deletion from memory."""
 
-UNEXPECTED = "Something went wrong on the server, which has noted it; the picture and the settings are still here."
+UNEXPECTED = "The server had an unexpected error and logged it; your picture and settings are still here."
 
 
 def told(function):
-    """The function, or generator function, with errors as a message of the page that can hold no markup."""
+    """Wrap a function or generator function: it shows errors as messages on the page, with markup escaped."""
     import gradio as gr
 
     def message(error: Exception) -> gr.Error:

@@ -1,6 +1,6 @@
-"""The tab with the session's results, and where a downloaded PNG brings its settings back."""
+"""The tab with the session's results, which also restores the settings from a downloaded PNG."""
 
-# No postponed annotations here, as in `edit_tab`.
+# No postponed annotations, for the reason given in `edit_tab`.
 import tempfile
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -30,10 +30,10 @@ class Kept:
 
     Args:
         file: its portable PNG.
-        thumbnail: small.
+        thumbnail: a small copy of the result.
         source: the picture that was edited; results of one picture share it.
-        name: of the file that is downloaded.
-        words: below the thumbnail.
+        name: file name of the download.
+        words: caption of the thumbnail.
     """
 
     file: bytes
@@ -44,7 +44,7 @@ class Kept:
 
 
 def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) -> None:
-    """Lay the tab out inside the current Blocks and connect it."""
+    """Add the tab to the current Blocks and connect its events."""
     import gradio as gr
 
     kept, picked = gr.State([], time_to_live=SESSION), gr.State(None, time_to_live=SESSION)
@@ -65,12 +65,12 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 restore = gr.Button("Restore its settings", interactive=False, elem_id="history-restore")
         with gr.Column(min_width=320):
             dropped = gr.File(
-                label="Reproduce: drop a PNG that was downloaded here",
+                label="Reproduce: drop a PNG that you downloaded here",
                 file_types=[".png"],
                 height=160,
                 elem_id="reproduce",
             )
-            gr.HTML(words.line("Its source has to be on the tab Edit, or among this session's results."))
+            gr.HTML(words.line("The source must be on the tab Edit or among this session's results."))
 
     def keep(results: list, kept: list):
         new = [
@@ -88,8 +88,8 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
 
     def chosen(kept: list, event: gr.SelectData):
         one = kept[event.index]
-        with tempfile.TemporaryDirectory() as parting:
-            path = Path(parting) / one.name
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / one.name
             path.write_bytes(one.file)
             yield one, gr.DownloadButton(value=str(path), interactive=True), gr.Button(interactive=True)
 
@@ -106,7 +106,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 edit.sketch: sketch,
                 layout.view: view,
                 layout.region_line: line,
-                layout.status: words.line("Everything is as it was: Edit makes the same picture again."),
+                layout.status: words.line("All settings are restored: Edit makes the same picture again."),
                 tabs: gr.Tabs(selected="edit"),
             }
         )
@@ -114,8 +114,8 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
     def restored_kept(one: Kept | None, sketch: Sketch | None, kept: list):
         if one is None:
             raise ValueError("Choose a result first.")
-        with tempfile.TemporaryDirectory() as parting:
-            path = Path(parting) / "kept.png"
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "kept.png"
             path.write_bytes(one.file)
             return restored_from(path, sketch, kept)
 
@@ -134,24 +134,24 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
 
 
 def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: Studio):
-    """Settings, sketch and sliders that make the recorded edit again.
+    """Settings, sketch and slider values that repeat the recorded edit.
 
     Args:
-        known: pictures, one of which has to be the recorded one.
+        known: pictures; one of them has to be the recorded source.
 
     Raises:
-        ValueError: the record is none; its picture is not among the known ones.
+        ValueError: not the record of an edit, or its source is not among the known pictures.
     """
     settings = of_record(record)
-    told_of = record.get("picture") or {}
-    picture = next((one for one in known if digest(one) == told_of.get("sha256")), None)
+    source = record.get("picture") or {}
+    picture = next((one for one in known if digest(one) == source.get("sha256")), None)
     if picture is None:
         raise ValueError(
-            f"picture: this edit was made from {str(told_of.get('path', 'a picture'))[:80]!r}; put that one on the tab "
-            "Edit first, then drop the PNG here again. The file itself does not hold it."
+            f"picture: this edit was made from {str(source.get('path', 'a picture'))[:80]!r}; choose that picture "
+            "on the tab Edit first, then drop the PNG here again. The PNG does not contain its source."
         )
     picture = picture.copy()
-    picture.info["path"] = str(record["id"])  # the id keys the noise
+    picture.info["path"] = str(record["id"])  # the noise depends on the id
     captions = Captions(settings.source_caption, settings.target_caption)
     found = FoundRegion(
         mask=mask,
@@ -159,7 +159,7 @@ def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: 
         patches=None,
         captions=captions,
         mask_source=str(record.get("mask_source", "")),
-        note="as it is in the file",
+        note="restored from the file",
         timings={"region": 0.0},
     )
     settings = replace(settings, variants=1)

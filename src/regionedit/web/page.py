@@ -1,4 +1,4 @@
-"""The whole page: its tabs, its limits, and the server that shows it."""
+"""Builds the page from its tabs and starts the server with its limits."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 TITLE = "regionedit: say what to change, see where, change nothing else"
 PHONE = "<style>@media (max-width: 640px) { .gradio-container .app { padding: 8px 10px !important; } }</style>"
-"""Not in page.css, of which Gradio lets nothing reach the margins around all components."""
+"""Margins on telephones, in the head: rules in page.css do not reach the element around all components."""
 
 
 def make_page(config: AppConfig, jobs: Path):
-    """The Blocks, with its queue; nothing is served yet.
+    """Build Gradio's Blocks and queue, and start loading the models in a thread; nothing is served yet.
 
     Args:
-        jobs: private folder for the work of batches.
+        jobs: private folder for the files of batches.
 
     Raises:
-        ValueError: something that the configuration names cannot be had.
+        ValueError: the configuration names something that does not exist.
     """
     import gradio as gr
 
@@ -65,31 +65,31 @@ def make_page(config: AppConfig, jobs: Path):
 
 
 def serve(config: AppConfig) -> None:
-    """Open the page and answer until the process is stopped; whatever was uploaded is gone afterwards.
+    """Serve the page until the process is stopped, then delete all uploads.
 
     Raises:
-        ValueError: something that the configuration names cannot be had.
+        ValueError: the configuration names something that does not exist.
         OSError: the port is taken.
     """
     password = _password(config)
     folder = Path(tempfile.mkdtemp(prefix="regionedit-"))  # readable by this user alone
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "served")
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # events are remembered for a page that is not shown
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # for Gradio's dashboard, which is off
     try:
         make_page(config, folder / "jobs").launch(**launch_settings(config, password))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop("GRADIO_TEMP_DIR", None)  # what Gradio still does in this process must not make it again
+        os.environ.pop("GRADIO_TEMP_DIR", None)  # Gradio must not create the folder again in this process
 
 
 def launch_settings(config: AppConfig, password: str | None) -> dict:
-    """What Gradio's `launch` is told."""
+    """The arguments for Gradio's `launch`."""
     import gradio as gr
     from starlette.middleware import Middleware
 
     return {
         "app_kwargs": {"middleware": [Middleware(Guard)]},
-        "server_name": None if "SPACE_ID" in os.environ else config.host,  # a Space says itself where to listen
+        "server_name": None if "SPACE_ID" in os.environ else config.host,  # a Space sets the address itself
         "server_port": config.port or None,
         "share": config.share,
         "auth": (lambda _name, given: compare_digest(given.encode(), password.encode())) if password else None,

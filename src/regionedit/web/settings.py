@@ -1,4 +1,4 @@
-"""What a person sets on the page, made into a request and the configuration that answers it."""
+"""The settings on the page, and how they become a request and a configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from regionedit.config import AppConfig
 
 MAX_TEXT = 2000
-"""Characters of all instructions together, and of a caption; one instruction has at most `EditRequest` says."""
+"""Most characters of all instructions together, and of a caption; `EditRequest` limits each instruction."""
 
 MAX_INSTRUCTIONS = 8
 MAX_SEED = 2**32 - 1
@@ -24,15 +24,15 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one edit; the page's form and the API's arguments.
+    """The settings of one edit, from the page's form or the API's arguments.
 
     Args:
         instruction: one, or several separated by semicolons.
-        strengths: of each instruction, separated by semicolons; empty for 1. A single one holds for all.
-        seed: of the first variant; the others follow.
+        strengths: one for each instruction, separated by semicolons; empty for 1. A single value applies to all.
+        seed: of the first variant; each further variant adds 1.
         steps, guidance, image_guidance, start: of the generator, as in `GeneratorConfig`.
-        variants: pictures made of one request.
-        source_caption, target_caption: empty lets them be described.
+        variants: number of pictures for one request.
+        source_caption, target_caption: if empty, the describer writes them where they are needed.
     """
 
     instruction: str
@@ -48,12 +48,12 @@ class Settings:
 
     @classmethod
     def of(cls, config: AppConfig) -> Settings:
-        """The configuration's own, with no instruction yet."""
+        """The values of the configuration, without an instruction."""
         generator = config.generator
         return cls("", "", 0, generator.steps, generator.guidance, generator.image_guidance, generator.start)
 
     def check(self, config: AppConfig) -> None:
-        """Refuse what is outside the page's limits. Raises ValueError: one sentence that names the field."""
+        """Check the page's limits. Raises ValueError: a value outside them; one sentence that begins with the field."""
         for name in ("instruction", "source_caption", "target_caption"):
             if len(getattr(self, name)) > MAX_TEXT:
                 raise ValueError(f"{name}: {len(getattr(self, name))} characters, at most {MAX_TEXT} are accepted")
@@ -71,16 +71,16 @@ class Settings:
                 raise ValueError(f"{name}: {value!r} is outside {low} to {high}")
 
     def instructions(self) -> tuple[Instruction, ...]:
-        """Raises ValueError: too many, or strengths that do not fit them."""
+        """The instructions with their strengths. Raises ValueError: too many, or strengths that do not fit them."""
         texts = split_instructions(self.instruction)
         if len(texts) > MAX_INSTRUCTIONS:
-            raise ValueError(f"instruction: {len(texts)} parts between semicolons, at most {MAX_INSTRUCTIONS}")
+            raise ValueError(f"instruction: {len(texts)} given, at most {MAX_INSTRUCTIONS} are accepted")
         given = [part.strip() for part in self.strengths.split(";") if part.strip()] or ["1"]
         given = given * len(texts) if len(given) == 1 else given
         try:
             strengths = [float(part) for part in given]
         except ValueError:
-            raise ValueError(f"strengths: {self.strengths[:40]!r} is not a number, or several: 1; 1.5") from None
+            raise ValueError(f"strengths: {self.strengths[:40]!r} is not a number or a list such as 1; 1.5") from None
         if len(strengths) != len(texts) or not all(0 <= strength <= 10 for strength in strengths):
             raise ValueError(
                 f"strengths: {len(strengths)} given for {len(texts)} instructions; give one for each, from 0 to 10"
@@ -88,10 +88,10 @@ class Settings:
         return tuple(Instruction(text, strength) for text, strength in zip(texts, strengths, strict=True))
 
     def request(self, picture: Image, mask: Image | None = None, variant: int = 0) -> EditRequest:
-        """The request for one variant; its id is the picture's name, as infer.py gives it.
+        """The request for one variant; its id is the picture's name, as in infer.py.
 
         Raises:
-            ValueError: no instruction, an empty or a too long one.
+            ValueError: no instruction, or an empty or too long one.
         """
         captions = Captions(self.source_caption.strip(), self.target_caption.strip())
         return EditRequest(
@@ -104,7 +104,7 @@ class Settings:
         )
 
     def configuration(self, config: AppConfig) -> AppConfig:
-        """The page's configuration with these settings of the generator."""
+        """The page's configuration with these generator settings."""
         generator = replace(
             config.generator,
             steps=int(self.steps),
@@ -116,14 +116,14 @@ class Settings:
 
 
 def of_record(record: Mapping[str, Any]) -> Settings:
-    """The settings that a run.json was made with.
+    """Read the settings from a run.json.
 
     Raises:
         ValueError: not a run.json of an edit.
     """
     try:
         generator = record["settings"]["generator"]
-        told = record["captions"] or {}
+        captions = record["captions"] or {}
         instructions = record["instructions"]
         return Settings(
             instruction="; ".join(str(i["text"]) for i in instructions),
@@ -133,14 +133,14 @@ def of_record(record: Mapping[str, Any]) -> Settings:
             guidance=float(generator["guidance"]),
             image_guidance=float(generator["image_guidance"]),
             start=float(generator["start"]),
-            source_caption=str(told.get("source", "")),
-            target_caption=str(told.get("target", "")),
+            source_caption=str(captions.get("source", "")),
+            target_caption=str(captions.get("target", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError("record: the picture's run.json is not one of an edit, or of another version") from None
+        raise ValueError("record: this run.json is not that of an edit, or comes from another version") from None
 
 
 def case_id(path: str) -> str:
-    """A name for the case from its file's name: letters, digits, dot, dash and underscore."""
+    """A case id from a file name: letters, digits, dot, dash and underscore."""
     stem = re.sub(r"\.[A-Za-z]{2,5}$", "", path.replace("\\", "/").rsplit("/", 1)[-1])
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:100] or "picture"

@@ -1,4 +1,4 @@
-"""The region on the page: what was found, cut by the sliders, and what a person added and erased by hand.
+"""The region on the page: the found region, cut by the sliders, and the user's corrections.
 
 Shape letters: H W pixels of the picture.
 """
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 UNTOUCHED, ADDED, ERASED = 128, 255, 0
 UNDONE_AT_MOST = 30
 SHOWN = 1024
-"""Longer side, in pixels, of the region as the page shows it, at most; a small picture is enlarged to half of it, so
-that the outline is a thin line."""
+"""Most pixels on the longer side of the region's picture on the page. A small picture is enlarged to about half of it,
+so that the outline is a thin line."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the sliders stand: as in `RegionConfig`."""
+    """Values of the sliders, as in `RegionConfig`."""
 
     threshold: float
     grow: int
@@ -45,15 +45,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A picture, the region that was found in it, and the corrections by hand, which win over the sliders.
+    """A picture, the region found in it, and the user's corrections, which override the sliders.
 
     Args:
         picture: RGB.
-        found: before `grow` and `feather`, which are the sliders'; None before anything was looked for.
-        instruction: that it was found for.
-        given: the region came with a file; nobody finds it again.
-        touched: PNG of mode "L": ADDED, ERASED or UNTOUCHED for each pixel; the last one counts, the others are there
-            to undo. Compressed, since a session keeps many.
+        found: the region before the sliders' `grow` and `feather`; None if no region was searched for yet.
+        instruction: the one that the region was found for.
+        given: the region comes from a file and is not found again.
+        touched: PNGs of mode "L" with ADDED, ERASED or UNTOUCHED for each pixel. The last one applies; the others are
+            for undo. Compressed, because a session keeps many.
     """
 
     picture: Image.Image
@@ -63,15 +63,15 @@ class Sketch:
     given: bool = False
 
     def is_stale(self, instruction: str) -> bool:
-        """The region has to be found before this instruction is carried out; one that is only painted never has."""
+        """Whether the region must first be found for this instruction; never if it is only painted."""
         return not self.touched if self.found is None else self.instruction != instruction
 
     def is_own(self, cut: Cut, config: RegionConfig) -> bool:
-        """The region is the editor's own, found or not yet: nothing was corrected and no slider moved."""
+        """Whether the editor would find this region itself: it has no corrections, and no slider was moved."""
         return not self.touched and not self.given and cut == Cut.of(config)
 
     def mask(self, cut: Cut, config: RegionConfig) -> Image.Image:
-        """The region as mode "L", 255 = edit. Needs no model."""
+        """The region as a mask of mode "L", 255 = edit. Runs no model."""
         height, width = self.picture.height, self.picture.width
         if self.found is None:
             mask_B1HW = to_tensor([Image.new("L", (width, height))])
@@ -90,27 +90,27 @@ class Sketch:
         import torch
 
         patches = self.found.patches
-        if patches is None:  # no grid of its own: there is nothing that `dilate` could be counted in
+        if patches is None:  # the map has no patch grid, and `dilate` is counted in patches
             patches, config = np.zeros((1, 1)), replace(config, dilate=0.0)
         return cut_masks(torch.from_numpy(self.found.probability)[None, None].float(), patches.shape, config)
 
     def corrected(self, change: Image.Image, adds: bool) -> Sketch:
-        """With a change of mode "L", not 0 = changed, added to the region or erased from it."""
+        """The sketch with `change` added to the region or erased from it: mode "L", every value above 0 counts."""
         touched_HW = _decoded(self.touched[-1]).copy() if self.touched else np.full(change.size[::-1], UNTOUCHED)
         touched_HW[np.asarray(change) > 0] = ADDED if adds else ERASED
         stroke = png(Image.fromarray(touched_HW.astype(np.uint8)))
         return replace(self, touched=(*self.touched[-UNDONE_AT_MOST:], stroke))
 
     def undone(self) -> Sketch:
-        """Without the last correction."""
+        """The sketch without the last correction."""
         return replace(self, touched=self.touched[:-1])
 
     def cleared(self) -> Sketch:
-        """Without corrections."""
+        """The sketch without corrections."""
         return replace(self, touched=())
 
     def shown(self, cut: Cut, config: RegionConfig) -> Image.Image:
-        """The heat map and the region's outline over the picture, small enough for a page."""
+        """The picture with heat map and outline of the region, small enough for the page."""
         mask, picture = self.mask(cut, config), smaller(self.picture, SHOWN)
         factor = SHOWN // 2 // max(picture.size)
         if factor > 1:
@@ -123,15 +123,15 @@ class Sketch:
 
 
 def stroke_mask(size: tuple[int, int], points: Sequence[Sequence[float]], radius: float) -> Image.Image:
-    """A brush's stroke as mode "L", 255 = painted.
+    """A brush stroke as a mask of mode "L", 255 = painted.
 
     Args:
         size: width and height of the picture.
-        points: (x, y) in pixels of it.
+        points: (x, y) in pixels of the picture; at most 10,000 are used.
         radius: of the brush, in pixels.
 
     Raises:
-        ValueError: no points, too many, or no numbers.
+        ValueError: no points, or points or radius that are not finite numbers.
     """
     try:
         line = [(float(x), float(y)) for x, y in points][:10_000]
@@ -139,7 +139,7 @@ def stroke_mask(size: tuple[int, int], points: Sequence[Sequence[float]], radius
     except (TypeError, ValueError):
         line = []
     if not line or not np.isfinite([*np.ravel(line), radius]).all():
-        raise ValueError("stroke: no points (x, y) and radius in pixels")
+        raise ValueError("stroke: give points (x, y) and a radius, all in pixels")
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
     if len(line) > 1:

@@ -1,4 +1,4 @@
-"""Work that tells of its steps, as an iterator: it runs in a thread of its own and stops when nobody listens."""
+"""Runs a function in a thread and yields its progress; closing the iterator stops the function."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """Raised inside the work when whoever listened has gone. No ValueError: it must not look like a failed edit."""
+    """Raised in the function when its iterator was closed. Not a ValueError, which would look like a failed edit."""
 
 
 def streamed(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
-    """Run `work(tell)` and give what it tells; its return value comes last.
+    """Run `work(report)`; yield what it passes to `report`, and its return value last.
 
-    Only the latest thing told is kept for a slow listener. Closing the iterator makes the next `tell` raise `Stopped`.
+    A slow consumer gets only the latest report. After the iterator is closed, the next `report` raises `Stopped`.
 
     Raises:
-        Exception: whatever the work raised.
+        Exception: any exception of `work`.
     """
-    told: queue.Queue[tuple[str, Any]] = queue.Queue()
+    messages: queue.Queue[tuple[str, Any]] = queue.Queue()
     stop = threading.Event()
 
-    def tell(news: Any) -> None:
+    def report(value: Any) -> None:
         if stop.is_set():
             raise Stopped
-        told.put(("news", news))
+        messages.put(("report", value))
 
     def run() -> None:
         try:
-            told.put(("done", work(tell)))
+            messages.put(("done", work(report)))
         except Stopped:
             pass
-        except Exception as error:  # carried to whoever listens, who alone can say it to a person
-            told.put(("failed", error))
+        except Exception as error:  # raised again in the consumer, which can show it to the user
+            messages.put(("failed", error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         while True:
-            kind, value = told.get()
-            while kind == "news" and not told.empty():
-                kind, value = told.get()
+            kind, value = messages.get()
+            while kind == "report" and not messages.empty():
+                kind, value = messages.get()
             if kind == "failed":
                 raise value
             yield value

@@ -1,4 +1,4 @@
-"""What the page does, without the page: open uploads, find regions, edit. One request at a time uses the models."""
+"""The functions behind the page: open uploads, find regions, edit. One request at a time uses the models."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from regionedit.web.settings import Settings
 
 PREVIEW_EVERY = 0.25
-"""Seconds between previews at least: each costs a decoding."""
+"""Minimum seconds between previews: each preview decodes the latents."""
 
 Preview = Callable[[int, int, list["Image"] | None], None]
-"""Told of a step: its number, how many there are, and the pictures as they look now, or None to save time."""
+"""Callback `(step, steps, pictures)` after every denoising step; `pictures`: a preview of each variant, or None."""
 
 
 class Studio:
-    """The functions behind the page and its API.
+    """The editor, its lock and the uploads, shared by the page and its API.
 
     Args:
-        config: of the page.
+        config: configuration of the page.
 
     Raises:
-        ValueError: a name in the configuration that nobody knows.
+        ValueError: an unknown name in the configuration.
     """
 
     def __init__(self, config: AppConfig):
@@ -46,7 +46,7 @@ class Studio:
         self.uploads = Uploads()
 
     def warm_up(self) -> None:
-        """Load what the first region and the first edit would wait for."""
+        """Load the models of the first region and the first edit."""
         with self.lock:
             if "drawn" not in self.editor.config.mask_source:
                 self.editor.models.mask_source(self.editor.config.mask_source, self._bare_region)
@@ -55,10 +55,10 @@ class Studio:
     # ------------------------------------------------------------ uploads
 
     def open(self, path: str | Path, name: str = "") -> Image:
-        """An uploaded picture as upright RGB that knows the name of its file and nothing of this machine's folders.
+        """Open an uploaded picture as upright RGB; it holds the name of its file but no folder of this machine.
 
         Raises:
-            ValueError: too large in bytes or pixels, or no picture.
+            ValueError: too large in bytes or pixels, or not a picture.
         """
         path, name = Path(path), name or Path(path).name
         try:
@@ -70,7 +70,7 @@ class Studio:
         return picture
 
     def open_mask(self, path: str | Path, picture: Image) -> Image:
-        """An uploaded mask of a picture, mode "L". Raises ValueError: as `open`, or of another size."""
+        """Open an uploaded mask of a picture, mode "L". Raises ValueError: as `open`, or not of the picture's size."""
         try:
             self.check_size(Path(path), "mask")
             mask = open_mask(path, self.config.max_pixels)
@@ -80,7 +80,7 @@ class Studio:
         return mask
 
     def check_size(self, path: Path, name: str) -> None:
-        """Refuse a file of too many bytes, or one that is deleted already; it counts as read. Raises ValueError."""
+        """Mark the file as read. Raises ValueError: too many bytes, or already deleted."""
         if not path.exists():
             raise ValueError(f"file {name!r}: it is no longer on the server; choose it again")
         self.uploads.read(path)
@@ -95,10 +95,10 @@ class Studio:
         return replace(self.config.region, grow=0, feather=0.0)
 
     def find(self, settings: Settings, sketch: Sketch) -> Sketch:
-        """The sketch with the region where the instruction would be carried out; corrections stay.
+        """The sketch with the region that is found for the instruction; corrections are kept.
 
         Raises:
-            ValueError: one sentence that names what is wrong.
+            ValueError: one sentence that names the problem.
         """
         settings.check(self.config)
         request = settings.request(sketch.picture)
@@ -107,10 +107,10 @@ class Studio:
             return replace(sketch, found=bare.find(request), instruction=settings.instruction, given=False)
 
     def thing_at(self, picture: Image, point: Sequence[int]) -> Image:
-        """The thing at a point (x, y), by Segment Anything, as a mask of mode "L"; empty where it finds none.
+        """The object at a point (x, y), found by Segment Anything: a mask of mode "L", empty if there is none.
 
         Raises:
-            ValueError: outside the picture; no Segment Anything on this machine.
+            ValueError: the point is outside the picture; Segment Anything is not on this machine.
         """
         request = EditRequest(picture, "select", click=tuple(int(value) for value in point))
         require_inside(picture.size, request.click)
@@ -123,16 +123,16 @@ class Studio:
     def edit(
         self, settings: Settings, sketch: Sketch, cut: Cut, preview: Preview | None = None, mask: Image | None = None
     ) -> list[EditResult]:
-        """The variants of an edit; what a person saw as the region is where it happens.
+        """Edit the region that the user sees; one result for each variant.
 
-        A region that nobody changed is left to the editor, whose result is then infer.py's, bit for bit.
+        If the user did not change the region, the editor finds it itself: the result equals infer.py's, bit for bit.
 
         Args:
-            preview: told of the steps; what it raises ends the edit.
-            mask: takes the place of the sketch's region.
+            preview: callback after each step; an exception in it ends the edit.
+            mask: replaces the sketch's region.
 
         Raises:
-            ValueError: one sentence that names what is wrong.
+            ValueError: one sentence that names the problem.
         """
         settings.check(self.config)
         if mask is None and not sketch.is_own(cut, self.config.region):
@@ -151,14 +151,14 @@ class Studio:
 
 
 def _throttled(preview: Preview):
-    shown = time.monotonic()
+    last = time.monotonic()
 
     def watch(step, steps, guess):
-        nonlocal shown
+        nonlocal last
         pictures = None
-        if step < steps and time.monotonic() - shown > PREVIEW_EVERY:
+        if step < steps and time.monotonic() - last > PREVIEW_EVERY:
             pictures = to_pictures(guess())
-            shown = time.monotonic()
+            last = time.monotonic()
         preview(step, steps, pictures)
 
     return watch

@@ -1,4 +1,4 @@
-"""Uploaded files leave the disk soon after they were read: what is worked on is in memory or the session's folder."""
+"""Deletes uploaded files soon after they were read; the page works on copies in memory or the session's folder."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 
 AFTER_USE = 60.0
-"""Seconds that a file stays after it was last read: the browser that shows it has long fetched it."""
+"""Seconds from the last read of a file to its deletion; by then, the browser has fetched it."""
 
 UNUSED = 900.0
-"""Seconds that a file stays which nobody read: its request may wait in the queue."""
+"""Seconds from the upload to the deletion of a file that was never read: its request may be waiting in the queue."""
 
 EVERY = 10.0
 
 
 class Uploads:
-    """What was uploaded and when it was last read.
+    """The uploaded files and when each was last read.
 
     Attributes:
-        files: paths; the server adds what comes.
+        files: paths; the server adds each new upload.
     """
 
     def __init__(self):
@@ -27,30 +27,30 @@ class Uploads:
         self._read: dict[str, float] = {}
 
     def read(self, path: Path) -> None:
-        """Note that a file was read now; it may be one that nobody uploaded."""
+        """Record that a file was read now; files that are not uploads are ignored."""
         if str(path) in self.files:
             self._read[str(path)] = time.time()
 
     def sweep(self, now: float) -> None:
-        """Delete what is due at `now`, in seconds since the epoch. The same file uploaded again starts anew."""
+        """Delete the files that are due at `now`, in seconds since the epoch. A repeated upload restarts the time."""
         for name in list(self.files):
             path, read = Path(name), self._read.get(name)
             try:
-                came = path.lstat().st_ctime
-            except FileNotFoundError:  # not yet where it will be, or gone with the server's own cleaning
+                uploaded = path.lstat().st_ctime
+            except FileNotFoundError:  # not moved to its place yet, or already deleted by Gradio
                 continue
-            due = came + UNUSED if read is None or read < came else read + AFTER_USE
+            due = uploaded + UNUSED if read is None or read < uploaded else read + AFTER_USE
             if now > due:
                 path.unlink(missing_ok=True)
                 self.files.discard(name)
                 self._read.pop(name, None)
 
     def sweep_for_ever(self) -> None:
-        """In a thread that ends with the process."""
+        """Call `sweep` regularly in a thread that ends with the process."""
 
-        def go_on():
+        def loop():
             while True:
                 time.sleep(EVERY)
                 self.sweep(time.time())
 
-        threading.Thread(target=go_on, daemon=True).start()
+        threading.Thread(target=loop, daemon=True).start()

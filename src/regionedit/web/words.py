@@ -1,4 +1,4 @@
-"""What the page says, as HTML that can hold no markup of anybody's input."""
+"""The status lines of the page as HTML; all input is escaped, so it cannot add markup."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def line(text: str, mood: str = "") -> str:
-    """One line of text; `mood` is good, bad or nothing."""
+    """One line of text; `mood` is good, bad or empty and sets the colour."""
     return f'<p class="said {mood}" role="status">{escape(text)}</p>'
 
 
 def progress(step: int, steps: int) -> str:
-    """A bar for the denoising steps."""
+    """A progress bar for the denoising steps."""
     return _bar(step, steps, f"step {step} of {steps}" if step else "waiting for the models")
 
 
 def compared(done: int, total: int) -> str:
-    """A bar for the systems of a comparison."""
+    """A progress bar for the systems of a comparison."""
     return _bar(done, total, f"{done} of {total} compared")
 
 
@@ -32,30 +32,30 @@ def _bar(done: int, total: int, text: str) -> str:
 
 
 def region(found: FoundRegion | None, share: float) -> str:
-    """What the region is, and how it was found."""
-    said = [f"{share:.1%} of the picture will be edited" if share else "No region yet"]
+    """The region's share of the picture, and how it was found."""
+    parts = [f"{share:.1%} of the picture will be edited" if share else "No region yet"]
     if found is not None:
-        said = said if share else ["The region is empty: lower the threshold, or paint it"]
-        said.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
-    return "; ".join(filter(None, [*said, found.note if found else ""])) + "."
+        parts = parts if share else ["The region is empty: lower the threshold, or paint a region"]
+        parts.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
+    return "; ".join(filter(None, [*parts, found.note if found else ""])) + "."
 
 
 def batch(items: Sequence[Item], total: int) -> str:
-    """How far a batch is."""
+    """A progress bar for a batch."""
     failed = sum(1 for item in items if item.failure)
     before = sum(1 for item in items if item.share is None and not item.failure)
     counts = {"finished before": before, "failed": failed}
-    said = [f"{len(items)} of {total}", *(f"{count} {what}" for what, count in counts.items() if count)]
-    return _bar(len(items), total, "; ".join(said))
+    parts = [f"{len(items)} of {total}", *(f"{count} {what}" for what, count in counts.items() if count)]
+    return _bar(len(items), total, "; ".join(parts))
 
 
 def result(result: EditResult, outside: int) -> str:
-    """What the edit did.
+    """The changed pixels outside the region, the edited share and the time.
 
     Args:
-        outside: pixels that changed outside the region, as they were counted.
+        outside: counted number of pixels that changed outside the region.
     """
     pixels = "1 pixel" if outside == 1 else f"{outside:,} pixels"
     seconds = sum(result.timings.values())
-    said = [f"{pixels} changed outside the region", f"{result.share:.1%} of the picture edited in {seconds:.1f} s"]
-    return "; ".join(filter(None, [*said, result.note])) + "."
+    parts = [f"{pixels} changed outside the region", f"{result.share:.1%} of the picture edited in {seconds:.1f} s"]
+    return "; ".join(filter(None, [*parts, result.note])) + "."

@@ -1,4 +1,4 @@
-"""The benchmarks, one file each; to add one, write it and add a line here."""
+"""The benchmarks, one file each. To add one, write its file and add a line to `BENCHMARKS`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a benchmark is: an iterator of `EditCase`s read from disk, with the metrics and the protocol that go with them.
+"""The interface of a benchmark: an iterator of `EditCase`s read from disk, with its metrics and its protocol.
 
-A benchmark never drops a case without saying so: what its protocol leaves out is counted, one that cannot be read
-raises and one that cannot be edited becomes a row with its reason.
+A benchmark never drops a case silently. It counts the cases that its protocol leaves out; an unreadable case raises; a
+case that cannot be edited becomes a row with its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from regionedit.records import EditCase
 
-# What true masks allow to be measured, beside target pictures for the changed pixels.
+# Metrics for benchmarks with true masks; those named `changed` also need target pictures.
 OF_TRUE_MASKS = (
     "region_iou_pixel",
     "region_precision_pixel",
@@ -36,22 +36,21 @@ OF_TRUE_MASKS = (
 
 
 class Benchmark(ABC):
-    """Cases in an order that is always the same; pictures are opened as the iteration reaches them.
+    """Cases in a fixed order; a picture is opened when the iteration reaches its case.
 
-    A case that continues another comes at least as many places after it as the other's whole turn is long: all first
-    turns, then all second ones.
+    A case that continues another is a later turn, and cases are ordered by turn: all first turns, then all second ones.
 
     Args:
-        folder: where the data are; what is expected there is said by each benchmark.
-        limit: the first cases only, 0 for all.
-        ids: a file with the ids to keep, a JSON list or one a line; None for all.
+        folder: the data; each benchmark says what it expects there.
+        limit: keep only the first cases, 0 for all.
+        ids: a file with the ids to keep, a JSON list or one id a line; None for all.
 
     Raises:
-        ValueError: the folder lacks something; says what was expected and what is there.
+        ValueError: the folder lacks something; the message lists what was expected and what is there.
     """
 
     metrics: ClassVar[tuple[str, ...]]
-    # The operations whose region the picture alone decides: metrics marked so are means over these; () for all.
+    # Operations whose region the picture determines: metrics marked `headline` are averaged over them; () for all.
     headline: ClassVar[tuple[str, ...]] = ()
     protocol: ClassVar[dict[str, str]]
     counts: dict[str, int]
@@ -67,36 +66,36 @@ class Benchmark(ABC):
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """The ids of a file: a JSON list of ids or of objects with `idx` or `id`, or one id a line.
+    """Read the ids of a file: a JSON list of ids or of objects with `idx` or `id`, or one id a line.
 
     Raises:
-        ValueError: no such file, or nothing in it.
+        ValueError: no such file, or no id in it.
     """
     try:
         text = Path(path).read_text().strip()
         rows = json.loads(text) if text.startswith("[") else text.split("\n")
-        found = [str(row.get("idx", row.get("id", ""))) if isinstance(row, dict) else str(row) for row in rows]
+        names = [str(row.get("idx", row.get("id", ""))) if isinstance(row, dict) else str(row) for row in rows]
     except OSError as error:
         raise ValueError(f"ids: {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"ids: {path} is neither a JSON list nor one id a line: {error}") from None
-    ids = [i.strip() for i in found if i.strip()]
+    ids = [i.strip() for i in names if i.strip()]
     if not ids:
         raise ValueError(f"ids: {path} names no case")
     return ids
 
 
 def kept_ids(known: Sequence[str], path: str | Path | None) -> set[str]:
-    """Those of the known ids that the file lists, or all without a file; ids that the data lack are warned of.
+    """The known ids that the file lists, or all without a file; warns of listed ids that the data lack.
 
     Raises:
-        ValueError: the file cannot be read, or lists none of them.
+        ValueError: the file cannot be read, or lists none of the known ids.
     """
-    there = set(known)
+    present = set(known)
     if path is None:
-        return there
+        return present
     wanted = dict.fromkeys(read_ids(path))
-    lacking = [i for i in wanted if i not in there]
+    lacking = [i for i in wanted if i not in present]
     if len(lacking) == len(wanted):
         raise ValueError(f"ids: {path} lists none of the {len(known)} cases; ids look like {', '.join(known[:3])}")
     if lacking:
@@ -105,13 +104,13 @@ def kept_ids(known: Sequence[str], path: str | Path | None) -> set[str]:
 
 
 def require_unique(ids: Sequence[str], where: str | Path) -> None:
-    """Raises ValueError: an id comes twice; results are named by it."""
+    """Raises ValueError if an id occurs twice, because results are named by it."""
     if twice := next((name for name, count in Counter(ids).items() if count > 1), None):
         raise ValueError(f"data: {where}: id {twice!r} comes twice")
 
 
 def case_ids(names: Sequence[str]) -> list[str]:
-    """Ids that can name files, one for each name in order; a name that comes again gets _2, _3, ..."""
+    """Ids that can name files, one for each name in order; a repeated name gets _2, _3, ..."""
     taken: set[str] = set()
     made = []
     for name in (re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "case" for name in names):

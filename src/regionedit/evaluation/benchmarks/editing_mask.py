@@ -1,4 +1,4 @@
-"""Editing-Mask: 200 pictures with the region that an edit should touch, made to measure mask accuracy."""
+"""Editing-Mask: 200 pictures with the region that an edit should change, made to measure mask accuracy."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Line:
     """One line of the list.
 
     Args:
-        id: the number of an Imagen picture, or the last five digits of an ImageNet one, as in the authors' scripts.
+        id: the number of an Imagen picture, or the last five digits of an ImageNet file, as in the authors' scripts.
         stem: of the picture's file.
-        caption: what the picture shows; ImageNet lines have none.
-        source, target: the phrases to exchange.
+        caption: the caption of the picture; for ImageNet it is made from the class.
+        source, target: the phrase to replace, and its replacement.
         origin: imagen or imagenet.
     """
 
@@ -50,16 +50,16 @@ class EditingMask(MaskedBenchmark):
     The folder is the authors' repository with `dataset/Editing-Mask.zip` unpacked beside it, or any folder that holds
     `Editing-Mask_list.txt`, `image/` and `mask/`. Half of the list's lines are
     `id <> caption <> source phrase <> target phrase` (pictures by Imagen), half `file <> source class <> target class`
-    (ImageNet), which get the caption "a {class}", the authors' own prompt. The instruction is made from the phrases.
-    Masks are found by the picture's name, with or without `-mask`; white is the region to edit.
+    (ImageNet); the latter get the caption "a {class}", the authors' own prompt. The instruction is made from the two
+    phrases. A mask has the name of its picture, with or without `-mask`; white is the region to edit.
 
     Args:
         folder: of the data.
-        limit: the first cases only, 0 for all.
-        ids: a file with the cases to keep, or None.
+        limit: keep only the first cases, 0 for all.
+        ids: a file with the ids of the cases to keep, or None.
 
     Raises:
-        ValueError: the folder is another one, a line cannot be read, pictures are missing, or all masks are.
+        ValueError: the folder has another layout, a line cannot be read, pictures are missing, or all masks are.
     """
 
     metrics = (
@@ -134,13 +134,13 @@ class EditingMask(MaskedBenchmark):
 
 
 def exchange(caption: str, source: str, target: str) -> str:
-    """The caption with one phrase in place of another; "a dog" by "a cat" does not become "a a cat".
+    """The caption with `source` replaced by `target`, without doubling an article ("a a cat").
 
     >>> exchange("A photo of a Persian cat on a beach.", "Persian cat", "a raccoon")
     'A photo of a raccoon on a beach.'
     """
-    before, found, after = caption.partition(source)
-    if not found:
+    before, match, after = caption.partition(source)
+    if not match:
         return target
     if ARTICLE.match(target):
         before = re.sub(rf"\b{ARTICLE.pattern}$", "", before, flags=re.IGNORECASE)
@@ -148,11 +148,11 @@ def exchange(caption: str, source: str, target: str) -> str:
 
 
 def _layout(folder: Path) -> tuple[Path, Path, Path]:
-    """The list and the folders of pictures and masks."""
+    """Paths of the list, the pictures' folder and the masks' folder."""
     if not folder.is_dir():
-        raise ValueError(f"data: {folder} is no folder; expected the Editing-Mask data: {LIST}, image/, mask/")
+        raise ValueError(f"data: {folder} is not a folder; expected the Editing-Mask data: {LIST}, image/, mask/")
     require_finished(folder)
-    found = []
+    paths = []
     for what, places in ((LIST, LISTS), ("image/", IMAGES), ("mask/", MASKS)):
         path = next((folder / place for place in places if (folder / place).exists()), None)
         if path is None:
@@ -161,8 +161,8 @@ def _layout(folder: Path) -> tuple[Path, Path, Path]:
                 f"data: {folder} has no {what}{packed}; expected the Editing-Mask data: {LIST}, image/, mask/; found: "
                 f"{found_in(folder)}"
             )
-        found.append(path)
-    return tuple(found)
+        paths.append(path)
+    return tuple(paths)
 
 
 def _lines(index: Path) -> list[Line]:

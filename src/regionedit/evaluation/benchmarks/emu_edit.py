@@ -1,4 +1,4 @@
-"""The Emu Edit test set: 3,589 pictures with instructions and captions, seven tasks, no truth."""
+"""The Emu Edit test set: 3,589 pictures with instructions and captions, seven tasks, no true edits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ TEXTS = ("idx", "instruction", "task", "input_caption", "output_caption")
 class EmuEdit(Benchmark):
     """`facebook/emu_edit_test_set`: a folder of its parquet files, or its hub name, best with `@revision`.
 
-    The hub's two repositories have their split names swapped (the 3,589 rows are `test` in this one and `validation` in
-    `emu_edit_test_set_generations`), so the split is chosen by its number of rows. Some rows have the same caption
-    twice, none, or a placeholder; they are left out, unless `ids` lists the cases to keep.
+    The two repositories on the hub use opposite split names (the 3,589 rows are `test` in this one and `validation` in
+    `emu_edit_test_set_generations`), so the split is chosen by its number of rows. Rows whose captions are identical,
+    empty or a placeholder are left out, unless `ids` lists the cases to keep.
 
     Args:
         folder: a folder, or a hub name.
-        limit: the first kept cases only, 0 for all.
+        limit: keep only the first of the remaining cases, 0 for all.
         ids: a file with the `idx` of the cases to keep, whatever their captions; or None.
 
     Raises:
-        ValueError: as `read_splits`; a column is missing, an `idx` comes twice.
+        ValueError: as `read_splits`; also a missing column, or an `idx` that occurs twice.
     """
 
     metrics = (
@@ -49,7 +49,7 @@ class EmuEdit(Benchmark):
         "pick_score",
         "outside_change",
     )
-    filtered = True  # by caption_flaw
+    filtered = True  # leave out rows with a caption_flaw
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         splits = read_splits(folder, HUB_NAME)
@@ -111,13 +111,13 @@ class EmuEdit(Benchmark):
 
 
 class EmuEditUnfiltered(EmuEdit):
-    """The same with every row, whatever its captions; a pair that does not differ has no direction."""
+    """The same test set with every row; a row whose captions do not differ has no CLIP direction."""
 
     filtered = False
 
 
 def caption_flaw(source: str | None, target: str | None) -> str | None:
-    """Why a pair of captions says nothing about the edit, or None."""
+    """Why a pair of captions does not describe the edit, or None."""
     both = [(caption or "").strip().lower() for caption in (source, target)]
     if not all(both):
         return "empty caption"
@@ -127,7 +127,7 @@ def caption_flaw(source: str | None, target: str | None) -> str | None:
 
 
 def _test_split(splits: Sequence[Split]) -> Split:
-    """The split of 3,589 rows; without one, that whose rows are named test, or the only one, with a warning."""
+    """The split with 3,589 rows; without one the split whose rows say `test`, or the only split, with a warning."""
     if any(len(split) == ROWS for split in splits):
         return choose_split(splits, ROWS)
     named = [s for s in splits if {row.get("split") for row in s.texts((), optional=("split",))} == {"test"}]

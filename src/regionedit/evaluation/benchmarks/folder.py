@@ -1,4 +1,4 @@
-"""A user's own pictures and instructions, with as much truth as there is."""
+"""A user's own pictures and instructions; true masks and target pictures are optional."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from regionedit.request_files import RequestFile, named, parse_request
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the JSONL: what infer.py would edit, and the truth.
+    """One line of the JSONL: the request, and the truth.
 
     Args:
-        request: without a mask, which would be a drawn region.
-        mask, target: files of the true region and the truly edited picture, or None.
-        operation: the user's own word.
+        request: has no mask, because the editor would take it as a drawn region.
+        mask, target: files of the true region and the true edit, or None.
+        operation: the user's own name for the kind of edit.
     """
 
     request: RequestFile
@@ -32,20 +32,20 @@ class Line:
 
 
 class Folder(MaskedBenchmark):
-    """A JSONL with a case in each line; paths are relative to it.
+    """A JSONL with one case in each line; paths are relative to the file.
 
     A line has the fields of infer.py's requests (`request_files.read_requests`: image, instruction or instructions with
-    text, strength and keyword, source_caption, target_caption, seed, box, id), `target` (the truly edited picture) and
-    `operation`. Its `mask` is the true region, white on black: it scores and is never shown to the editor. A metric has
-    no value for a line that lacks its truth or captions.
+    text, strength and keyword, source_caption, target_caption, seed, box, id), and `target` (the true edit) and
+    `operation`. Its `mask` is the true region, white on black; it is only used for scoring and never given to the
+    editor. A metric has no value for a line that lacks the truth or the captions it needs.
 
     Args:
         folder: the JSONL, or a folder with one.
-        limit: the first cases only, 0 for all.
-        ids: a file with the cases to keep, or None.
+        limit: keep only the first cases, 0 for all.
+        ids: a file with the ids of the cases to keep, or None.
 
     Raises:
-        ValueError: no JSONL or several, a line that is no case; names file and line.
+        ValueError: there is no JSONL or several, or a line is not a case; names file and line.
     """
 
     metrics = (
@@ -110,11 +110,11 @@ def _index(folder: Path) -> Path:
     if not folder.is_dir():
         raise ValueError(f"data: {folder} does not exist; expected a JSONL, or a folder with one")
     require_finished(folder)
-    found = sorted(folder.glob("*.jsonl"))
-    if len(found) != 1:
-        there = ", ".join(path.name for path in found) or found_in(folder)
-        raise ValueError(f"data: {folder} has {len(found)} JSONL files where one is needed; found: {there}")
-    return found[0]
+    files = sorted(folder.glob("*.jsonl"))
+    if len(files) != 1:
+        there = ", ".join(path.name for path in files) or found_in(folder)
+        raise ValueError(f"data: {folder} has {len(files)} JSONL files where one is needed; found: {there}")
+    return files[0]
 
 
 def _lines(index: Path) -> list[Line]:
@@ -137,7 +137,7 @@ def _line(text: str, folder: Path) -> Line:
     truth = {name: row.pop(name) for name in ("target", "operation") if isinstance(row, dict) and name in row}
     for name, value in truth.items():
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{name}: {value!r} is not a string with something in it")
+            raise ValueError(f"{name}: {value!r} is empty or not a string; give a text")
     target = folder / truth["target"] if "target" in truth else None
     if target is not None and not target.is_file():
         raise ValueError(f"target: {target}: no such file")

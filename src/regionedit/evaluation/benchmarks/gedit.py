@@ -1,4 +1,4 @@
-"""GEdit-Bench: 606 requests that people really made, in English and Chinese; a vision-language model is its judge."""
+"""GEdit-Bench: 606 real requests in English and Chinese; its own scores come from a vision-language model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TEXTS = ("task_type", "key", "instruction", "instruction_language")
 class GEdit(Benchmark):
     """`stepfun-ai/GEdit-Bench` (arXiv 2504.17761): a folder of its arrow files, or its hub name. English rows.
 
-    Its own scores (VIEScore: semantic consistency, perceptual quality) come from a judge that is not run here; only
-    what needs neither truth nor captions is computed. The picture is `input_image`, the one its judge is shown. A case
-    is called by its key, as the authors' scripts name its picture.
+    Its own scores (VIEScore: semantic consistency, perceptual quality) come from a vision-language model, which is not
+    run here; only metrics that need neither truth nor captions are computed. The source picture is `input_image`, which
+    that model is shown too. A case's id is its key, as in the picture names of the authors' scripts.
 
     Args:
         folder: a folder, or a hub name, best with `@revision`.
-        limit: the first cases only, 0 for all.
+        limit: keep only the first cases, 0 for all.
         ids: a file with the keys of the cases to keep, or None.
 
     Raises:
-        ValueError: as `read_splits`; a column is missing, no row has the language.
+        ValueError: as `read_splits`; also a missing column, or no row in the language.
     """
 
     metrics = (
@@ -47,24 +47,24 @@ class GEdit(Benchmark):
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         self.split = choose_split(read_splits(folder, HUB_NAME), ROWS)
         self.texts = self.split.texts(TEXTS)
-        spoken = [i for i, row in enumerate(self.texts) if row["instruction_language"] == self.language]
-        told = [i for i in spoken if (self.texts[i]["instruction"] or "").strip()]
-        if not told:
+        in_language = [i for i, row in enumerate(self.texts) if row["instruction_language"] == self.language]
+        usable = [i for i in in_language if (self.texts[i]["instruction"] or "").strip()]
+        if not usable:
             there = sorted({str(row["instruction_language"]) for row in self.texts})
             raise ValueError(f"data: {folder} has no row in {self.language!r}; there are: {', '.join(there)}")
-        self.names = dict(zip(told, case_ids([str(self.texts[i]["key"]) for i in told]), strict=True))
+        self.names = dict(zip(usable, case_ids([str(self.texts[i]["key"]) for i in usable]), strict=True))
         listed = kept_ids(list(self.names.values()), ids)
-        kept = [i for i in told if self.names[i] in listed]
+        kept = [i for i in usable if self.names[i] in listed]
         self.kept = kept[:limit] if limit else kept
         self.counts = {
             "rows": len(self.texts),
             "kept": len(kept),
-            "in another language": len(self.texts) - len(spoken),
-            "no instruction": len(spoken) - len(told),
+            "in another language": len(self.texts) - len(in_language),
+            "no instruction": len(in_language) - len(usable),
         }
-        if len(told) != CASES:
+        if len(usable) != CASES:
             warnings.warn(
-                f"data: {folder} has {len(told):,} rows in {self.language!r}, GEdit-Bench {CASES:,}; the numbers are "
+                f"data: {folder} has {len(usable):,} rows in {self.language!r}, GEdit-Bench {CASES:,}; the numbers are "
                 "not comparable with those of the whole set",
                 stacklevel=2,
             )

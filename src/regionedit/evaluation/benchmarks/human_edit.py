@@ -29,16 +29,16 @@ PICTURES = ("INPUT_IMG", "MASK_IMG", "OUTPUT_IMG")
 class HumanEdit(MaskedBenchmark):
     """`BryanW/HumanEdit` (arXiv 2412.04280): a folder of its parquet files, or its hub name, best with `@revision`.
 
-    The target caption is the description a person wrote, or LLaMA's where there is none; the source caption is LLaMA's.
-    Their authors differ, so no direction is scored. `core` marks the instructions that suffice without a mask.
+    The target caption is the description that a person wrote, or LLaMA's if there is none; the source caption is
+    LLaMA's. Their authors differ, so no CLIP direction is scored. `core` marks instructions that need no mask.
 
     Args:
         folder: a folder, or a hub name.
-        limit: the first cases only, 0 for all.
-        ids: a file with the cases to keep, or None. A case is called by its IMAGE_ID; one that comes again gets _2.
+        limit: keep only the first cases, 0 for all.
+        ids: a file with the ids of the cases to keep, or None. A case's id is its IMAGE_ID; a repeated one gets _2.
 
     Raises:
-        ValueError: as `read_splits`; a column is missing.
+        ValueError: as `read_splits`; also a missing column.
     """
 
     metrics = (
@@ -65,10 +65,10 @@ class HumanEdit(MaskedBenchmark):
         self.texts = self.split.texts(TEXTS)
         self.names = case_ids([str(row["IMAGE_ID"]) for row in self.texts])
         listed = kept_ids(self.names, ids)
-        told = [bool((row["EDITING_INSTRUCTION"] or "").strip()) for row in self.texts]
-        kept = [i for i, name in enumerate(self.names) if name in listed and told[i]]
+        has_instruction = [bool((row["EDITING_INSTRUCTION"] or "").strip()) for row in self.texts]
+        kept = [i for i, name in enumerate(self.names) if name in listed and has_instruction[i]]
         self.kept = kept[:limit] if limit else kept
-        self._counts = {"rows": len(self.texts), "kept": len(kept), "no instruction": told.count(False)}
+        self._counts = {"rows": len(self.texts), "kept": len(kept), "no instruction": has_instruction.count(False)}
         if len(self.texts) != ROWS:
             warnings.warn(
                 f"data: {folder} has {len(self.texts):,} rows, HumanEdit {ROWS:,}; the numbers are not comparable with "

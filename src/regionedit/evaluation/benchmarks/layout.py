@@ -1,4 +1,4 @@
-"""The folder of a benchmark: is everything there, and was the download finished?"""
+"""Checks of a benchmark's folder: nothing is missing, and no download is unfinished."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SHOWN = 6  # names that a message lists
 
 
 def require_layout(folder: str | Path, needed: Collection[str], name: str) -> Path:
-    """The folder, if it holds all that is needed and no half-finished download.
+    """The folder as a path, after checking that it holds everything needed and no unfinished download.
 
     Args:
-        needed: names inside the folder; one that ends in "/" has to be a folder.
+        needed: names inside the folder; a name that ends in "/" must be a folder.
         name: of the data, for the message.
 
     Raises:
-        ValueError: something is missing; says what was expected and what is there.
+        ValueError: something is missing; the message lists what was expected and what is there.
     """
     folder = Path(folder)
     expected = f"expected {name}: {', '.join(needed)}"
@@ -34,21 +34,21 @@ def require_layout(folder: str | Path, needed: Collection[str], name: str) -> Pa
 
 
 def require_finished(folder: Path) -> None:
-    """Raises ValueError: a download left an unfinished file behind."""
+    """Raises ValueError if a download left an unfinished file."""
     for pattern in UNFINISHED:
         if left := next(folder.rglob(pattern), None):
             raise ValueError(f"data: {left} is a half-finished download; run the download again until it ends")
 
 
 def found_in(folder: Path) -> str:
-    """What a folder holds, for a message: the first names and how many more."""
+    """The content of a folder for a message: the first names and the number of the others."""
     names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more if names else "nothing"
 
 
 def require_files(paths: Collection[Path], what: str) -> None:
-    """Raises ValueError: some of these files are not there; says how many and names the first."""
+    """Raises ValueError if files are missing; the message has their number and the first one."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""MagicBrush: sessions of one to three instructions on a photograph, with the true result of every turn."""
+"""MagicBrush: sessions of one to three edits of a photograph, with the true result of every turn."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Turn:
     Args:
         session: its img_id.
         number: of the turn, from 1.
-        turns: of the session.
+        turns: number of turns in the session.
         input, output, mask: file names inside images/{session}.
-        last: whether it ends the session.
+        last: whether it is the session's last turn.
     """
 
     session: str
@@ -47,20 +47,21 @@ class MagicBrush(MaskedBenchmark):
     """Single-turn: every turn of the released test set, edited from its true source.
 
     The folder holds `edit_sessions.json`, `images/{img_id}/{img_id}-input.png, -output1.png, -mask1.png, ...`,
-    `local_descriptions.json` and `global_descriptions.json`. A case is called as the authors' scripts name its picture:
+    `local_descriptions.json` and `global_descriptions.json`. Case ids are the picture names of the authors' scripts:
     `139_1`, `139_inde_2`. All first turns come before all second ones.
 
     The target caption is the local description, as in the paper (github.com/OSU-NLP-Group/MagicBrush/issues/17). The
-    source caption is the local description of the turn's input; first turns may have none and then get the global one,
-    which is why no direction is scored.
+    source caption is the local description of the turn's input. First turns may have none and then get the global one;
+    therefore no CLIP direction is scored.
 
     Args:
         folder: of the test set.
-        limit: the first cases only, 0 for all.
-        ids: a file with the cases to keep, or None.
+        limit: keep only the first cases, 0 for all.
+        ids: a file with the ids of the cases to keep, or None.
 
     Raises:
-        ValueError: the folder is another one, pictures are missing; says what was expected and what is there.
+        ValueError: the folder has another layout, or pictures are missing; the message lists what was expected and what
+            is there.
     """
 
     metrics = (
@@ -77,7 +78,7 @@ class MagicBrush(MaskedBenchmark):
         "clip_instruction",
     )
     setting = "single-turn: every turn from its true source"
-    later = "inde"  # what the authors' scripts call a later turn's picture
+    later = "inde"  # in the picture names of the authors' scripts, for turns after the first
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         super().__init__(folder, limit, ids)
@@ -85,8 +86,8 @@ class MagicBrush(MaskedBenchmark):
         sessions = _sessions(self.folder / "edit_sessions.json")
         turns = sorted((turn for session in sessions for turn in session), key=lambda turn: turn.number)
         require_unique([self.case_id(turn) for turn in turns], self.folder / "edit_sessions.json")
-        if silent := [self.case_id(turn) for turn in turns if not turn.instruction.strip()]:
-            raise ValueError(f"data: {self.folder / 'edit_sessions.json'}: {silent[0]} has no instruction")
+        if empty := [self.case_id(turn) for turn in turns if not turn.instruction.strip()]:
+            raise ValueError(f"data: {self.folder / 'edit_sessions.json'}: {empty[0]} has no instruction")
         self.turns = self._select(turns, limit, ids)
         pictures = dict.fromkeys(self._path(t, name) for t in self.turns for name in (t.input, t.output))
         require_files(pictures, "pictures")
@@ -128,7 +129,7 @@ class MagicBrush(MaskedBenchmark):
         return map(self._case, self.turns)
 
     def case_id(self, turn: Turn) -> str:
-        """As the authors' scripts name the edited picture."""
+        """The edited picture's name in the authors' scripts."""
         return f"{turn.session}_1" if turn.number == 1 else f"{turn.session}_{self.later}_{turn.number}"
 
     def _select(self, turns: list[Turn], limit: int, ids: str | Path | None) -> list[Turn]:
@@ -178,16 +179,17 @@ class MagicBrush(MaskedBenchmark):
 
     @staticmethod
     def _caption(captions: dict, turn: Turn, name: str) -> str | None:
-        """From {img_id: {file: caption}}, as released, or {file: caption}, as some copies have it."""
+        """A caption from {img_id: {file: caption}}, as released, or from {file: caption}, as in some copies."""
         nested = captions.get(turn.session)
         caption = (nested if isinstance(nested, dict) else captions).get(name)
         return caption.strip() or None if isinstance(caption, str) else None
 
 
 class MagicBrushMultiTurn(MagicBrush):
-    """Multi-turn: a session's turns applied one after another to one's own results; the last one is scored.
+    """Multi-turn: each turn of a session edits the editor's own result of the turn before; the last one is scored.
 
-    A case is called `139_1`, `139_iter_2`. `limit` counts sessions; `ids` lists last turns, whose earlier ones follow.
+    Case ids are `139_1`, `139_iter_2`. `limit` counts sessions; `ids` lists last turns, and their earlier turns are
+    included.
 
     Raises:
         ValueError: as `MagicBrush`; also a session with a missing turn.
@@ -202,15 +204,15 @@ class MagicBrushMultiTurn(MagicBrush):
         sessions = [name for name in dict.fromkeys(turn.session for turn in turns) if last[name] in listed]
         sessions = set(sessions[:limit] if limit else sessions)
         chosen = [turn for turn in turns if turn.session in sessions]
-        made: dict[str, Turn] = {}
+        latest: dict[str, Turn] = {}
         for turn in chosen:
-            before = made.get(turn.session)
-            if turn.number != (before.number + 1 if before else 1) or before and turn.input != before.output:
+            previous = latest.get(turn.session)
+            if turn.number != (previous.number + 1 if previous else 1) or previous and turn.input != previous.output:
                 raise ValueError(
                     f"data: turn {turn.number} of session {turn.session} starts from {turn.input}, which no turn "
-                    "before it makes; a turn is missing in edit_sessions.json. Leave the session out with ids"
+                    "before it produces; edit_sessions.json lacks a turn. Leave the session out with ids"
                 )
-            made[turn.session] = turn
+            latest[turn.session] = turn
         return chosen
 
     def _scored(self, turn: Turn) -> bool:
@@ -236,9 +238,9 @@ def _sessions(path: Path) -> list[list[Turn]]:
 
 
 def _turns(session: str, rows: list[dict]) -> list[Turn]:
-    """The turns of a session in the order of their outputs' numbers; as they are listed where names have none."""
-    found = [NUMBER.search(row["output"]) for row in rows]
-    numbers = [int(number[1]) for number in found if number]
+    """The turns of a session, ordered by the numbers in their output names; without numbers, in the file's order."""
+    matches = [NUMBER.search(row["output"]) for row in rows]
+    numbers = [int(match[1]) for match in matches if match]
     if len(set(numbers)) < len(rows):
         numbers = list(range(1, len(rows) + 1))
     return [
@@ -261,9 +263,9 @@ def _captions(folder: Path, names: tuple[str, ...]) -> dict:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text())
+        captions = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"data: {path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(captions, dict):
         raise ValueError(f"data: {path} is not {{img_id: {{file: caption}}}}")
-    return found
+    return captions

@@ -1,4 +1,4 @@
-"""The microworld's test cases: rendered scenes whose truth is known."""
+"""The microworld's test cases: rendered scenes with known true edits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from regionedit.records import Captions, EditCase, EditRequest
 
 
 class Microworld(Benchmark):
-    """Rendered scenes whose truth is known; the folder is made by `data_prep/microworld/pack.py --split test`.
+    """Rendered scenes with known true edits; `data_prep/microworld/pack.py --split test` makes the folder.
 
-    The folder holds `cases.jsonl` (one case a line), `pictures/{id}.png`, `truth/{id}.png` (the truly edited picture)
-    and `masks/{id}.png` (8-bit coverage of the true region).
+    The folder holds `cases.jsonl` (one case a line), `pictures/{id}.png`, `truth/{id}.png` (the true edit) and
+    `masks/{id}.png` (8-bit coverage of the true region).
 
     Args:
         folder: the packed cases.
-        limit: the first cases only, 0 for all.
+        limit: keep only the first cases, 0 for all.
         ids: a file with the ids to keep, or None.
 
     Raises:

@@ -29,24 +29,24 @@ TYPES = {
     "8": "background",
     "9": "style",
 }
-EVERYWHERE = ("8", "9")  # their masks are nearly the whole picture, or all but the object
+EVERYWHERE = ("8", "9")  # types whose masks cover nearly the whole picture, or all but the object
 
 
 class PieBench(MaskedBenchmark):
     """The benchmark of PnP Inversion (arXiv 2310.01506; github.com/cure-lab/PnPInversion).
 
-    The folder holds `mapping_file.json` and `annotation_images/`. `[ ]`, which mark what differs between the prompts,
-    are taken out. The mask only scores: giving it to an editor is another setting. It is decoded without the frame that
-    the authors' background metrics draw around it; `decode_mask` draws it on request. Backgrounds and styles (types 8
-    and 9) are no headline operations, and `local` separates them.
+    The folder holds `mapping_file.json` and `annotation_images/`. The brackets `[ ]`, which mark what differs between
+    the prompts, are removed. The mask is only used for scoring; giving it to an editor is another setting. It is
+    decoded without the frame that the authors' background metrics add; `decode_mask` adds it on request. Background and
+    style edits (types 8 and 9) are not headline operations; the group `local` separates them.
 
     Args:
         folder: of the data.
-        limit: the first cases only, 0 for all.
+        limit: keep only the first cases, 0 for all.
         ids: a file with the keys of the cases to keep, or None.
 
     Raises:
-        ValueError: the folder is another one, pictures are missing, the mapping cannot be read.
+        ValueError: the folder has another layout, pictures are missing, or the mapping cannot be read.
     """
 
     metrics = (
@@ -133,15 +133,16 @@ FIELDS = ("image_path", "original_prompt", "editing_prompt", "editing_instructio
 
 
 def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE, frame: bool = False) -> np.ndarray:
-    """PIE-Bench's run lengths as a mask.
+    """Decode PIE-Bench's run lengths into a mask.
 
-    Not COCO's: [start, length, start, length, ...] count from 0, row by row, and all of them are edited.
+    The format differs from COCO's: [start, length, start, length, ...], starts counted from 0, row by row; every run
+    belongs to the mask.
 
     Args:
-        runs: starts and lengths in pixels; a run that leaves the picture is cut, runs may overlap.
+        runs: starts and lengths in pixels; a run that leaves the picture is cut off, and runs may overlap.
         size: (width, height).
-        frame: also mark the outer pixels, as the authors' background metrics do against errors at the border; without
-            for the region's own scores.
+        frame: also set the outermost pixels, as the authors' background metrics do against annotation errors at the
+            border; region metrics do not.
 
     Returns:
         [height, width] bool, true = edit.
@@ -164,10 +165,10 @@ def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE, frame: bool =
 
 
 def truth_mask(runs: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """The mask without its frame as mode "L", 255 = edit, at `size`; one that covers everything is kept.
+    """The mask without the frame, mode "L", 255 = edit, at `size`; a mask that covers everything is accepted.
 
     Raises:
-        ValueError: as `decode_mask`, or it covers nothing.
+        ValueError: as `decode_mask`, or the mask covers nothing.
     """
     edit_HW = decode_mask(runs)
     if not edit_HW.any():

@@ -1,7 +1,7 @@
-"""Tables of rows on disk: parquet or arrow shards, read row by row; a row group at a time is in memory.
+"""Datasets in parquet or arrow shards, read row by row; one row group at a time is in memory.
 
-A split is what the Hugging Face hub calls one: the shards of one name, `test-00000-of-00003.parquet` and so on. Nothing
-is decoded here; a picture is the struct {bytes, path} that `datasets` writes.
+A split, as on the Hugging Face hub, is the set of shards with one name: `test-00000-of-00003.parquet` and so on.
+Nothing is decoded here; a picture is the struct {bytes, path} that `datasets` writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 POINTER = b"version https://git-lfs"
-TOGETHER = 8  # rows of pictures that are in memory at one time
+TOGETHER = 8  # rows with pictures that are in memory at the same time
 TEXTS_TOGETHER = 4096
 
 
@@ -30,9 +30,9 @@ class Split:
     """The rows of one split.
 
     Args:
-        name: as the files call it; it may be wrong.
+        name: from the file names; it may be wrong.
         files: shards, in order.
-        sizes: rows of each.
+        sizes: number of rows in each shard.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Split:
         return sum(self.sizes)
 
     def texts(self, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """These columns of all rows; for columns without pictures. Optional ones may be absent.
+        """These columns of all rows, for columns without pictures; optional columns may be absent.
 
         Raises:
-            ValueError: a column is missing; names the ones there are.
+            ValueError: a column is missing; the message lists the columns that there are.
         """
-        there = _columns(self.files[0])
-        if missing := [name for name in columns if name not in there]:
-            raise ValueError(f"data: {self.files[0]} has no column {missing[0]!r}; there are: {', '.join(there)}")
-        wanted = [*columns, *(name for name in optional if name in there)]
+        present = _columns(self.files[0])
+        if missing := [name for name in columns if name not in present]:
+            raise ValueError(f"data: {self.files[0]} has no column {missing[0]!r}; there are: {', '.join(present)}")
+        wanted = [*columns, *(name for name in optional if name in present)]
         batches = (batch for path in self.files for batch in _batches(path, wanted, TEXTS_TOGETHER))
         return [row for batch in batches for row in batch.to_pylist()]
 
     def rows(self, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Number and values of the wanted rows, in ascending order; a shard without any is not opened."""
+        """Number and values of the wanted rows, in ascending order; shards without wanted rows are not opened."""
         wanted = sorted(set(wanted))
         first = place = 0
         for path, size in zip(self.files, self.sizes, strict=True):
@@ -71,15 +71,16 @@ class Split:
 
 
 def read_splits(data: str | Path, example: str) -> list[Split]:
-    """The splits of a folder of parquet or arrow shards, or of a hub dataset.
+    """The splits in a folder of parquet or arrow shards, or of a hub dataset.
 
     Args:
-        data: a folder, in any layout that the hub's downloads and `save_to_disk` leave behind; or `owner/name`, or
-            `owner/name@revision`, which `datasets` fetches or finds in its cache.
+        data: a folder, in any layout that a download from the hub or `save_to_disk` produces; or `owner/name`, or
+            `owner/name@revision`, which `datasets` downloads or finds in its cache.
         example: the hub name of these data, for the message.
 
     Raises:
-        ValueError: nothing there, a half-finished download, shards missing or of two revisions, no network.
+        ValueError: there are no files, a download is unfinished, shards are missing or from two revisions, or there is
+            no network.
     """
     folder = Path(data)
     if folder.is_dir():
@@ -90,27 +91,30 @@ def read_splits(data: str | Path, example: str) -> list[Split]:
 
 
 def choose_split(splits: Sequence[Split], size: int) -> Split:
-    """The split of that many rows, or the only one.
+    """The split with `size` rows, or the only split.
 
     Raises:
-        ValueError: several, none of that size.
+        ValueError: there are several splits, and none has that size.
     """
     chosen = next((split for split in splits if len(split) == size), splits[0])
     if len(chosen) != size and len(splits) > 1:
-        raise ValueError(f"data: no split has {size:,} rows, so which one is meant? There are: {described(splits)}")
+        raise ValueError(
+            f"data: no split has {size:,} rows, so give a folder with the split you mean alone. There are: "
+            f"{described(splits)}"
+        )
     return chosen
 
 
 def described(splits: Sequence[Split]) -> str:
-    """Names and sizes, for a message."""
+    """Names and sizes of the splits, for a message."""
     return ", ".join(f"{split.name} ({len(split):,} rows)" for split in splits)
 
 
 def stored_bytes(picture: dict | bytes | None, name: str, folder: Path) -> Path | bytes:
-    """Where a picture of a row is: its bytes, or a file.
+    """The bytes of a row's picture, or its file.
 
     Raises:
-        ValueError: neither is given.
+        ValueError: the row has neither.
     """
     if isinstance(picture, bytes):
         return picture
@@ -144,7 +148,7 @@ def _split_name(inside: Path) -> str:
 
 
 def _whole(name: str, files: Sequence[Path]) -> Sequence[Path]:
-    """The shards of one split, if each number is there exactly once."""
+    """The shards of one split, after checking that each number occurs exactly once."""
     shards = {path: SHARD.fullmatch(path.stem) for path in files}
     numbered: dict[int, Path] = {}
     for path, shard in shards.items():
@@ -174,8 +178,8 @@ def _hub_splits(data: str) -> list[Split]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         pinned = f" --revision {revision}" if revision else ""
         raise ValueError(
-            f"data: {data} is no folder, and the hub does not give it ({' '.join(str(error).split())[:150]}); where "
-            f"there is a network: `hf download {name} --repo-type dataset{pinned} --local-dir DIR`, then point data "
+            f"data: {data} is not a folder, and the hub does not give it ({' '.join(str(error).split())[:150]}); "
+            f"with a network, run `hf download {name} --repo-type dataset{pinned} --local-dir DIR`, then point data "
             "to DIR"
         ) from None
     files = {split: tuple(Path(f["filename"]) for f in rows.cache_files) for split, rows in found.items()}
@@ -201,8 +205,8 @@ def _columns(path: Path) -> list[str]:
 def _batches(path: Path, columns: Sequence[str], together: int = TOGETHER) -> Iterator[pa.RecordBatch]:
     try:
         if path.suffix == ".parquet":
-            # Without pre_buffer and with memory_map, no more than about two row groups are in memory (100 rows each in
-            # what `datasets` uploads).
+            # Without pre_buffer and with memory_map, about two row groups are in memory at most (`datasets` uploads row
+            # groups of 100 rows).
             with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
                 yield from file.iter_batches(together, columns=list(columns))
         else:
@@ -214,6 +218,6 @@ def _batches(path: Path, columns: Sequence[str], together: int = TOGETHER) -> It
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     with path.open("rb") as file:
-        pointer = file.read(len(POINTER)) == POINTER
-    what = "a Git LFS pointer, not the data: `git lfs pull`" if pointer else "truncated: a half-finished download?"
+        is_pointer = file.read(len(POINTER)) == POINTER
+    what = "a Git LFS pointer, not the data: `git lfs pull`" if is_pointer else "truncated: a half-finished download?"
     return ValueError(f"data: {path} is {what} ({' '.join(str(error).split())[:100]})")

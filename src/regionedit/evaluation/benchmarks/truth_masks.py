@@ -1,4 +1,4 @@
-"""Human masks as benchmarks store them, decoded to mode "L", 255 = edit."""
+"""Decodes the human masks of benchmarks to mode "L", 255 = edit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from regionedit.evaluation.benchmarks.base import Benchmark
 
 
 class MaskedBenchmark(Benchmark):
-    """A benchmark with masks. One that cannot be used leaves its case without a mask, and is counted by reason.
+    """A benchmark with masks. If a mask cannot be used, its case has none, and `counts` counts it by reason.
 
-    A mask is decoded when the iteration reaches it, so `counts` is complete after one iteration.
+    A mask is decoded when the iteration reaches its case, so `counts` is complete after one iteration.
     """
 
     @abstractmethod
@@ -37,18 +37,19 @@ class MaskedBenchmark(Benchmark):
 
 
 def erased(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The region that was erased from a copy of the picture, as MagicBrush and HumanEdit store theirs.
+    """The region that was erased from a copy of the picture, which is how MagicBrush and HumanEdit store masks.
 
-    With transparency: what is not opaque. Without, in colour: what is pure black (the hole after alpha was dropped).
-    In grey: what is brighter than 127. A luminance threshold of the first two would be inverted and would follow the
-    picture's content (github.com/OSU-NLP-Group/MagicBrush/issues/10, github.com/viiika/HumanEdit mask_convert.py).
+    With transparency, the region is what is not opaque; in colour without transparency, what is pure black (the hole
+    after alpha was dropped); in grey, what is brighter than 127. For the first two, a luminance threshold would be
+    inverted and would depend on the picture's content (github.com/OSU-NLP-Group/MagicBrush/issues/10,
+    github.com/viiika/HumanEdit mask_convert.py).
 
     Args:
-        mask: as it was stored, not converted.
-        size: of the picture, (width, height); the mask is enlarged or reduced to it by nearest neighbour.
+        mask: as stored, not converted.
+        size: of the picture, (width, height); the mask is resized to it by nearest neighbour.
 
     Raises:
-        ValueError: nothing or everything was erased, or a mode that holds no mask.
+        ValueError: nothing or everything is erased, or the mode cannot hold a mask.
     """
     if mask.mode in ("1", "L"):
         return bright(mask, size)
@@ -56,21 +57,21 @@ def erased(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
         raise ValueError(f"mode {mask.mode}")
     if mask.has_transparency_data:
         alpha = np.asarray(mask.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:  # opaque everywhere says nothing: the hole was painted black on saving
-            return _finished(alpha < 255, size)
-    return _finished((np.asarray(mask.convert("RGB")) == 0).all(-1), size)
+        if alpha.min() < 255:  # if all is opaque, the hole was saved as black instead
+            return _mask_image(alpha < 255, size)
+    return _mask_image((np.asarray(mask.convert("RGB")) == 0).all(-1), size)
 
 
 def bright(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The region of a black and white mask that is brighter than 127, at `size` (width, height).
 
     Raises:
-        ValueError: nothing or everything is.
+        ValueError: nothing or everything is brighter than 127.
     """
-    return _finished(np.asarray(mask.convert("L")) > 127, size)
+    return _mask_image(np.asarray(mask.convert("L")) > 127, size)
 
 
-def _finished(edit_HW: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def _mask_image(edit_HW: np.ndarray, size: tuple[int, int]) -> Image.Image:
     mask = Image.fromarray(edit_HW.astype(np.uint8) * 255)
     if mask.size != size:
         mask = mask.resize(size, Image.Resampling.NEAREST)

@@ -19,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done. 2: an argument or a file is wrong; one line says which."""
+    """0: done. 2: an argument or a file is wrong; one line names it."""
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given = arguments.pop("systems")
             systems = dict(_system(text) for text in given)
             if len(systems) < len(given):
-                raise ValueError("systems: two have the same name")
+                raise ValueError("systems: two have the same name; give each its own")
             settings = StudySettings(systems=systems, **arguments)
             print_study(make(settings), settings.out)
         else:
@@ -51,26 +51,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="human_study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="make|analyse")
 
-    new = commands.add_parser("make", help="forms, key and answer sheet")
+    new = commands.add_parser("make", help="write forms, key and answer sheet")
     new.add_argument("--systems", nargs="+", required=True, metavar="NAME=DIR", help="out of evaluate.py, or pictures")
-    new.add_argument("--benchmark", default=EvaluateConfig.benchmark, help="where sources and instructions come from")
+    new.add_argument("--benchmark", default=EvaluateConfig.benchmark, help="source of pictures and instructions")
     new.add_argument("--data", default=EvaluateConfig.data, help="the benchmark's folder")
-    new.add_argument("--ids", help="file with the ids to choose from, a JSON list or one a line")
-    new.add_argument("--cases", type=int, default=StudySettings.cases, help="how many; 0: all that are eligible")
+    new.add_argument("--ids", help="file with the case ids to choose from, a JSON list or one id a line")
+    new.add_argument("--cases", type=int, default=StudySettings.cases, help="number of cases; 0: all eligible ones")
     new.add_argument("--raters", type=int, default=StudySettings.raters, help="number of forms")
     new.add_argument("--design", choices=DESIGNS, default=StudySettings.design)
     shown = new.add_mutually_exclusive_group()
-    shown.add_argument("--pairs", dest="shown", action="store_const", const="pairs", help="two at a time (default)")
+    shown.add_argument(
+        "--pairs", dest="shown", action="store_const", const="pairs", help="two systems at a time (default)"
+    )
     shown.add_argument("--all", dest="shown", action="store_const", const="all", help="all systems at a time")
     new.set_defaults(shown=StudySettings.shown)
-    new.add_argument("--trials", type=int, default=StudySettings.trials, help="of each rater; 0: everything")
-    new.add_argument("--repeats", type=int, default=StudySettings.repeats, help="of each rater, shown a second time")
-    new.add_argument("--seed", type=int, default=StudySettings.seed, help="of cases, order and sides")
+    new.add_argument("--trials", type=int, default=StudySettings.trials, help="number for each rater; 0: all")
+    new.add_argument("--repeats", type=int, default=StudySettings.repeats, help="trials of each rater to show twice")
+    new.add_argument("--seed", type=int, default=StudySettings.seed, help="decides cases, order and sides")
     new.add_argument("--out", required=True, help="folder for the forms and the key")
 
-    read = commands.add_parser("analyse", help="scores, agreement and biases")
+    read = commands.add_parser("analyse", help="compute scores, agreement and biases")
     read.add_argument("--key", type=Path, required=True, help="key.csv of the study")
-    read.add_argument("--answers", type=Path, nargs="+", required=True, help="the CSV files that came back")
+    read.add_argument("--answers", type=Path, nargs="+", required=True, help="the CSV files of the raters")
     read.add_argument("--out", type=Path, required=True, help="receives analysis.json and analysis.md")
     return parser
 

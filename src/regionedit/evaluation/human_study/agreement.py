@@ -1,7 +1,7 @@
-"""How far raters agree: Krippendorff's alpha with a bootstrap interval, Fleiss' kappa.
+"""Agreement between raters: Krippendorff's alpha with a bootstrap interval, Fleiss' kappa.
 
-Ratings are held as counts [U, C]: how many raters gave unit u the category c. That is all either coefficient needs, and
-missing ratings simply are not counted.
+Ratings are stored as counts [U, C]: how many raters gave unit u the category c. Both coefficients need only these;
+missing ratings are not counted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def krippendorff_alpha(
 ) -> float | None:
     """Krippendorff's alpha, by nltk; units with a single rating do not count.
 
-    The ordinal distance of categories c < k is the square of n_c / 2 + n_(c+1) + ... + n_(k-1) + n_k / 2, where n are
-    the numbers of pairable ratings of each category (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
+    The ordinal distance of categories c < k is the square of n_c / 2 + n_(c+1) + ... + n_(k-1) + n_k / 2, where n_c is
+    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
 
     Args:
         ratings: (rater, unit, category).
         categories: all of them, in order.
 
     Returns:
-        At most 1; None where alpha is not defined: no unit has two ratings, or all ratings are alike.
+        At most 1; None if alpha is undefined: no unit has two ratings, or all ratings are equal.
     """
     from nltk.metrics.agreement import AnnotationTask
     from nltk.metrics.distance import binary_distance
@@ -62,7 +62,7 @@ def count_ratings(
 
 
 def coincidences(counts_UC: np.ndarray) -> np.ndarray:
-    """Each unit's coincidence matrix [U, C, C]: its ordered pairs of ratings over its number of ratings less one."""
+    """Each unit's coincidence matrix [U, C, C]: its ordered pairs of ratings, divided by its number of ratings - 1."""
     n = counts_UC.astype(float)
     pairs = n[:, :, None] * n[:, None, :] - n[:, :, None] * np.eye(n.shape[1])
     others = n.sum(1) - 1
@@ -70,7 +70,7 @@ def coincidences(counts_UC: np.ndarray) -> np.ndarray:
 
 
 def alpha_of_coincidences(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray:
-    """Krippendorff's alpha of coincidence matrices [R, C, C], summed over units; NaN where it is not defined."""
+    """Krippendorff's alpha of coincidence matrices [R, C, C], summed over units; NaN where it is undefined."""
     n = coincidences_RCC.sum(-1)
     distances = _distances(n, level)
     observed = (coincidences_RCC * distances).sum((-2, -1))
@@ -82,10 +82,10 @@ def alpha_of_coincidences(coincidences_RCC: np.ndarray, level: Level) -> np.ndar
 def alpha_interval(
     counts_UC: np.ndarray, items: Sequence[Hashable], level: Level, rng: np.random.Generator
 ) -> tuple[float, float] | tuple[None, None]:
-    """95 % percentile interval of alpha from resampled items; None twice where fewer than two items have two ratings.
+    """95 % percentile interval of alpha over resampled items; (None, None) if fewer than two items have two ratings.
 
     Args:
-        items: the item of each unit; units of one item are drawn together.
+        items: the item of each unit; units of the same item are drawn together.
     """
     each_UCC = coincidences(counts_UC)
     names = list(dict.fromkeys(items))
@@ -96,7 +96,7 @@ def alpha_interval(
         return None, None
     draws_RI = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
     alphas = alpha_of_coincidences(np.tensordot(draws_RI, sums, 1), level)
-    alphas = alphas[~np.isnan(alphas)]  # a resample without variation says nothing
+    alphas = alphas[~np.isnan(alphas)]  # alpha is undefined for a resample without variation
     return percentiles(alphas) if len(alphas) else (None, None)
 
 
@@ -107,16 +107,17 @@ def percentiles(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def fleiss_kappa(counts_UC: np.ndarray) -> tuple[float | None, int, int]:
-    """Fleiss' kappa, by statsmodels, over the units with the most usual number of ratings: it needs equal numbers.
+    """Fleiss' kappa, by statsmodels. It needs equal numbers of ratings and uses the units with the most common number.
 
     Returns:
-        Kappa (None where it is not defined: all ratings alike, no unit with two), units and ratings of each that count.
+        Kappa (None if undefined: all ratings equal, or no unit with two), the number of units used, and the number of
+        ratings of each.
     """
     from statsmodels.stats.inter_rater import fleiss_kappa as kappa
 
     numbers = counts_UC.sum(1)
-    usual = np.bincount(numbers[numbers > 1]) if (numbers > 1).any() else np.zeros(1, int)
-    ratings = int(len(usual) - 1 - usual[::-1].argmax())  # of equally usual numbers the largest
+    common = np.bincount(numbers[numbers > 1]) if (numbers > 1).any() else np.zeros(1, int)
+    ratings = int(len(common) - 1 - common[::-1].argmax())  # of equally common numbers the largest
     table = counts_UC[numbers == ratings] if ratings > 1 else counts_UC[:0]
     if (table.sum(0) > 0).sum() < 2:
         return None, len(table), ratings
@@ -124,9 +125,9 @@ def fleiss_kappa(counts_UC: np.ndarray) -> tuple[float | None, int, int]:
 
 
 def _distances(n: np.ndarray, level: Level) -> np.ndarray:
-    """Squared distances [..., C, C] of categories that were given n [..., C] times."""
+    """Squared distances [..., C, C] of categories with n [..., C] ratings each."""
     if level == "nominal":
         return 1 - np.eye(n.shape[-1])
-    # Halfway ranks: the sum from c to k less half of both ends is the difference of the categories' mid-ranks.
+    # The sum from c to k, minus half of both ends, is the difference of the categories' mid-ranks.
     ranks = np.cumsum(n, -1) - n / 2
     return (ranks[..., :, None] - ranks[..., None, :]) ** 2

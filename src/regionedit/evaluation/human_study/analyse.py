@@ -1,4 +1,4 @@
-"""From key and answers to scores, preferences and agreement."""
+"""Computes scores, preferences and agreement from key and answers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
     """Analyse a study and write analysis.json and analysis.md.
 
     Returns:
-        What analysis.json holds. `scores` (likert): `{system: {question: ...}}`; `scores_together`: all.
-        `preferences` (forced choice): for each set of systems shown together and each question the shares and the
-        agreement; `preferences_overall`: each system's share of the trials it appeared in, where there are several
-        sets. `sides`: left-right bias. `repeats`: how far raters agree with themselves, None without repeats.
-        Intervals are 95 %; what is not defined is None.
+        The content of analysis.json. `scores` (likert): `{system: {question: ...}}`; `scores_together`: over all
+        systems. `preferences` (forced choice): shares and agreement for each set of systems shown together and each
+        question; `preferences_overall`: each system's share of the trials it appeared in, if there are several sets.
+        `sides`: left-right bias. `repeats`: how far raters agree with themselves, None without repeats. Intervals are
+        95 %; undefined values are None.
 
     Raises:
         ValueError: see `read_key` and `read_answers`.
@@ -65,7 +65,7 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
 
 
 def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Every question that a rater who answered anything was asked, with the answer or NaN.
+    """Every question on the forms of the raters who answered anything, with the answer or NaN.
 
     Columns: rater, form, trial, repeat_of, case, company (the systems shown, sorted), positions (how many), question,
     answer, and position and system: of the rated picture (likert) or of the chosen one (forced choice).
@@ -91,7 +91,7 @@ def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
-    """Likert: what each system was given, and how far raters agree on it."""
+    """Likert: the scores of each system, and how far raters agree on them."""
 
     def by_question(part: pd.DataFrame) -> dict:
         return {name: _score(part[part["question"] == name], rng) for name in NAMES}
@@ -113,7 +113,7 @@ def _score(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
         "high": high,
         "sd": float(values.std()) if len(values) > 1 else None,
         "median": float(values.median()) if len(values) else None,
-        # A picture is judged in its company, so the same one beside another is another unit of the same item.
+        # Raters see a picture beside others, so the same picture in another company is another unit of the same item.
         **_agreement(
             given, [*zip(given["case"], given["company"], given["system"], strict=True)], values, SCALE, "ordinal", rng
         ),
@@ -165,7 +165,7 @@ def _agreement(
     level: Level,
     rng: np.random.Generator,
 ) -> dict:
-    """Alpha with its interval, and kappa; the first part of a unit is its item."""
+    """Alpha with its interval, and kappa; the first element of a unit is its item."""
     ratings = [*zip(given["rater"], units, values, strict=True)]
     names, counts_UC = count_ratings(ratings, categories)
     low, high = alpha_interval(counts_UC, [unit[0] for unit in names], level, rng)
@@ -177,7 +177,7 @@ def _agreement(
 
 
 def _mean_interval(values: pd.Series, items: pd.Series, rng: np.random.Generator) -> tuple[float | None, float | None]:
-    """95 % percentile interval of the mean from resampled items."""
+    """95 % percentile interval of the mean over resampled items."""
     per_item = values.groupby(items.to_numpy()).agg(["sum", "size"]).to_numpy()
     if len(per_item) < 2:
         return None, None

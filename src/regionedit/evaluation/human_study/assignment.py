@@ -1,6 +1,6 @@
-"""Who sees which pictures, in which order and on which side: random, balanced, and the same for the same seed.
+"""Assigns pictures to raters, orders and sides: random, balanced, and the same for the same seed.
 
-A *unit* is a case with the systems that are shown together: two of them, or all.
+A *unit* is a case with a *company*, the systems that are shown together: two of them, or all.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Trial:
     """One page of one rater's form.
 
     Args:
-        name: unique among all studies; tells nothing about the systems.
+        name: unique among all studies; does not reveal the systems.
         rater: number of the form, from 1.
-        number: place in the form, from 1.
-        case: its id.
+        number: position in the form, from 1.
+        case: the case's id.
         systems: from left to right.
         repeat_of: name of the earlier trial whose pictures are shown again in reverse order, or empty.
     """
@@ -49,18 +49,19 @@ def assign(
     """All trials, form by form.
 
     Args:
-        study: begins every trial's name.
+        study: the beginning of every trial's name.
         companies: the systems that are shown together: all pairs, or one tuple with every system.
-        trials: of each rater, without repeats; at most one for each unit.
-        repeats: of each rater; at most a third of the trials. The first third is repeated in the last.
+        trials: number for each rater, without repeats; at most one for each unit.
+        repeats: number for each rater, at most a third of the trials; they are chosen from the first third of the form
+            and shown again in the last.
 
     Raises:
-        ValueError: more trials than units, too many repeats.
+        ValueError: there are more trials than units, or too many repeats.
     """
     if not 1 <= trials <= len(cases) * len(companies):
-        raise ValueError(f"trials: {trials} asked for, 1 to {len(cases) * len(companies)} are possible")
+        raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(companies)} are possible")
     if not 0 <= repeats <= trials // 3:
-        raise ValueError(f"repeats: {repeats} asked for, 0 to {trials // 3} (a third of the trials) are possible")
+        raise ValueError(f"repeats: {repeats} given, 0 to {trials // 3} (a third of the trials) are possible")
     hands = deal(cases, companies, raters, trials, rng)
     sides = choose_sides(hands, rng)
     return [
@@ -73,11 +74,11 @@ def assign(
 def deal(
     cases: Sequence[str], companies: Sequence[tuple[str, ...]], raters: int, trials: int, rng: np.random.Generator
 ) -> list[list[Unit]]:
-    """The units of every rater: units and cases are each dealt equally often, give or take one, none twice to a rater.
+    """The units of every rater; counts differ by at most one between units, and between cases. No rater sees one twice.
 
-    The deck runs through the cases over and over and through the companies at the same time, so that every prefix of
-    it is balanced; after each common period the companies move on by one, so that every unit comes once (a Latin
-    rectangle). It is dealt round and round.
+    The deck cycles through the cases and, at the same time, through the companies, so that every prefix is balanced.
+    After each common period the companies shift by one, so that every unit occurs once (a Latin rectangle). The deck is
+    dealt cyclically.
     """
     order, sequence = rng.permutation(len(cases)), rng.permutation(len(companies))
     period = lcm(len(cases), len(companies))
@@ -90,9 +91,9 @@ def deal(
 
 
 def choose_sides(hands: Sequence[Sequence[Unit]], rng: np.random.Generator) -> list[list[tuple[str, ...]]]:
-    """The order of the systems in every trial: each system comes to each position about equally often.
+    """The order of the systems in every trial; each system is at each position about equally often.
 
-    From random orders, each trial in turn takes the order that best evens out how often its systems have been at each
+    Starting from random orders, each trial in turn takes the order that best balances how often its systems are at each
     position in the whole study, in the rater's form and for its unit (a linear assignment); ties are broken at random.
     """
     from scipy.optimize import linear_sum_assignment
@@ -108,7 +109,7 @@ def choose_sides(hands: Sequence[Sequence[Unit]], rng: np.random.Generator) -> l
         for count in group:
             count[row, place] += 1
     for sweep in range(SWEEPS):
-        # At the end the whole study weighs most: it is what the fairness of a comparison hangs on.
+        # In the second half the whole study has the largest weight, because a fair comparison depends on it.
         weights = (1, 1, 1) if sweep < SWEEPS // 2 else (4, 1, 1)
         for i in rng.permutation(len(trials)):
             for count in groups[i]:

@@ -1,4 +1,4 @@
-"""What raters do whatever they see: prefer a side, answer the same page differently the second time."""
+"""Biases of raters: preference for a side, and different answers when the same page is shown again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from regionedit.evaluation.human_study.sheets import NAMES
 
 
 def wilson(count: int, total: int) -> dict:
-    """A share with Wilson's 95 % interval: {share, low, high, count, n}; None where n is 0."""
+    """A share with Wilson's 95 % interval: {share, low, high, count, n}; share, low and high are None if n is 0."""
     from statsmodels.stats.proportion import proportion_confint
 
     if not total:
@@ -20,22 +20,23 @@ def wilson(count: int, total: int) -> dict:
 
 
 def side_choices(asked: pd.DataFrame) -> dict:
-    """Forced choice: `{question: {position: share}}` with `expected`, the share of an unbiased rater."""
+    """Forced choice: `{question: {position: share}}`; `expected` is the share of an unbiased rater."""
     given = asked.dropna(subset="answer")
     width = int(asked["positions"].max())
     shares: dict[str, dict] = {}
     for name in NAMES:
         chosen = given.loc[given["question"] == name, "position"]
-        found = {position: wilson((chosen == position).sum(), len(chosen)) for position in _told(width)}
-        shares[name] = {position: share | {"expected": 1 / width} for position, share in found.items()}
+        by_position = {position: wilson((chosen == position).sum(), len(chosen)) for position in _reported(width)}
+        shares[name] = {position: share | {"expected": 1 / width} for position, share in by_position.items()}
     return shares
 
 
 def side_differences(asked: pd.DataFrame) -> dict:
-    """Likert: `{question: {position: {difference, low, high, n}}}`, empty where one picture is shown at a time.
+    """Likert: `{question: {position: {difference, low, high, n}}}`, empty if one picture is shown at a time.
 
-    The difference is what a picture gets at this position more than the others of its trial, after each system's mean
-    has been taken off; n is the number of pages on which every picture has an answer, and the interval is Student's.
+    The difference is the score at this position minus the mean score of the other pictures of its trial, after
+    subtracting each system's mean score. n is the number of pages with an answer for every picture. The interval is
+    Student's.
     """
     from statsmodels.stats.weightstats import DescrStatsW
 
@@ -46,7 +47,7 @@ def side_differences(asked: pd.DataFrame) -> dict:
         answer = part["answer"].astype(float)
         left = part.assign(left=answer - answer.groupby(part["system"]).transform("mean"))
         pages = left.pivot(index=["rater", "trial"], columns="position", values="left").dropna()
-        for position in _told(width):
+        for position in _reported(width):
             if position not in pages or pages.shape[1] < width:
                 differences[name][position] = {"difference": None, "low": None, "high": None, "n": 0}
                 continue
@@ -58,10 +59,10 @@ def side_differences(asked: pd.DataFrame) -> dict:
 
 
 def repeats(asked: pd.DataFrame) -> dict | None:
-    """How far raters answer alike when the same pictures come again in reverse order; None without repeats.
+    """How often raters give the same answer when the same pictures are shown again in reverse order.
 
     `{question: {same, mean_difference, by_rater}}`: the share of equal answers (equal systems chosen), the mean
-    absolute difference on the scale (likert only), and each rater's own share.
+    absolute difference on the scale (likert only), and each rater's own share. None without repeats.
     """
     again = asked[asked["repeat_of"] != ""]
     if again.empty:
@@ -84,6 +85,6 @@ def repeats(asked: pd.DataFrame) -> dict | None:
     return found
 
 
-def _told(width: int) -> str:
-    """The positions worth telling: of two the left one says it all, of one there is nothing to say."""
+def _reported(width: int) -> str:
+    """The positions to report: of two positions the left one is enough, of one there is nothing to report."""
     return {1: "", 2: "A"}.get(width, POSITIONS[:width])

@@ -1,4 +1,4 @@
-"""A rater's form: one HTML file with everything in it, that works without a network."""
+"""A rater's form: a single HTML file that contains its pictures and works without a network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LARGEST_FORM = 30_000_000  # bytes of pictures; more is slow on a phone and too 
 def form_html(design: str, trials: Sequence[Trial], cases: dict[str, ShownCase]) -> str:
     """The form of one rater.
 
-    It holds instructions, pictures and trial names; no system, folder or case is named, and the pictures are numbered
-    in the order in which the rater meets them.
+    It contains instructions, pictures and trial names, but no names of systems, folders or cases. The pictures are
+    numbered in the order in which the rater sees them.
 
     Args:
-        trials: the rater's, in order.
+        trials: of this rater, in order.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -49,10 +49,10 @@ def form_html(design: str, trials: Sequence[Trial], cases: dict[str, ShownCase])
 
 
 def require_size(trials: Sequence[Trial], cases: dict[str, ShownCase]) -> None:
-    """Refuse a rater's form whose pictures are too large together, and say how many cases would fit.
+    """Check the size of a rater's form.
 
     Raises:
-        ValueError: more than `LARGEST_FORM` bytes.
+        ValueError: its pictures have more than `LARGEST_FORM` bytes; the message says how many cases would fit.
     """
     needed: dict[str, set[str]] = {case_id: set() for case_id in cases}  # in the order in which they were drawn
     for trial in trials:

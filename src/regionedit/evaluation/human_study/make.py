@@ -1,4 +1,4 @@
-"""Making a study: which cases, who sees what, the forms, the answer sheet and the key."""
+"""Makes a study: chooses cases, assigns them to raters, and writes forms, answer sheet and key."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ class StudySettings:
     """Everything a study depends on.
 
     Args:
-        systems: folder of each system by its name.
-        benchmark, data, ids: as for evaluate.py; they give sources and instructions.
-        cases: how many, 0 for all that every system has a picture for.
+        systems: name -> folder of each system.
+        benchmark, data, ids: as for evaluate.py; the source of pictures and instructions.
+        cases: number of cases, 0 for all that every system has a picture for.
         raters: number of forms.
-        design: likert (both questions on a scale for every picture) or forced_choice (the better picture for each).
-        shown: pairs, every two systems together; or all of them.
-        trials: of each rater, 0 for every case with every pair.
-        repeats: trials of each rater that come again, in reverse order of the pictures.
-        seed: of cases, assignment, order and sides.
+        design: likert (both questions on a scale for every picture) or forced_choice (the better picture for each
+            question).
+        shown: `pairs` shows two systems at a time, `all` shows all of them.
+        trials: number for each rater, 0 for every case with every pair.
+        repeats: trials of each rater that are shown again, with the pictures in reverse order.
+        seed: decides cases, assignment, order and sides.
         out: receives form_rater_01.html ..., template.csv, study.json, key.csv.
     """
 
@@ -77,10 +78,10 @@ def make(settings: StudySettings) -> dict:
     """Make a study; the same settings and pictures give the same files.
 
     Returns:
-        What study.json holds, among it `left_out`, `{case: reason}`, and `resized`, `{system: [case, ...]}`.
+        The content of study.json, including `left_out`, `{case: reason}`, and `resized`, `{system: [case, ...]}`.
 
     Raises:
-        ValueError: too few cases, a form that would be too large, an `out` that holds another study's key.
+        ValueError: there are too few cases, a form would be too large, or `out` holds another study's key.
         OSError: `out` cannot be written.
     """
     from regionedit.evaluation.benchmarks import BENCHMARKS
@@ -101,7 +102,7 @@ def make(settings: StudySettings) -> dict:
     key = key_csv(trials, settings.design, settings.seed)
     out = Path(settings.out)
     if (out / "key.csv").is_file() and (out / "key.csv").read_bytes() != key:
-        raise ValueError(f"out: {out} holds the key of another study, which its answers need; choose another folder")
+        raise ValueError(f"out: {out} holds the key of another study; choose another folder, that study needs its key")
     record = {
         "study": study,
         **{name: value for name, value in asdict(settings).items() if name != "out"},
@@ -111,18 +112,18 @@ def make(settings: StudySettings) -> dict:
         "questions": {question.name: question.text for question in QUESTIONS},
         "pictures": f"at most {LONGER_SIDE} px, PNG up to {LOSSLESS} px, above JPEG of quality {QUALITY}",
         "left_out": left_out,
-        "resized": {n: found for n in names if (found := [i for i, case in cases.items() if n in case.resized])},
+        "resized": {n: ids for n in names if (ids := [i for i, case in cases.items() if n in case.resized])},
     }
     for rater, own in enumerate(forms, 1):
         write_atomic(out / f"form_rater_{rater:02d}.html", form_html(settings.design, own, cases).encode())
     write_atomic(out / "template.csv", template_csv(trials, settings.design))
     write_atomic(out / "study.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
-    write_atomic(out / "key.csv", key)  # last: it tells that all are there
+    write_atomic(out / "key.csv", key)  # written last: it marks the study as complete
     return record
 
 
 def _study_name(settings: StudySettings, cases: dict[str, ShownCase]) -> str:
-    """Eight digits that differ between studies: answers of one are never read with the key of another."""
-    told = [getattr(settings, name) for name in ("cases", "raters", "design", "shown", "trials", "repeats", "seed")]
+    """Eight digits that differ between studies, so that answers are never read with the key of another study."""
+    values = [getattr(settings, name) for name in ("cases", "raters", "design", "shown", "trials", "repeats", "seed")]
     shown = {case_id: asdict(case) for case_id, case in cases.items()}
-    return hashlib.sha256(json.dumps([told, [*settings.systems], shown]).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([values, [*settings.systems], shown]).encode()).hexdigest()[:8]

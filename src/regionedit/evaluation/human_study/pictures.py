@@ -1,10 +1,9 @@
-"""The pictures of a study: which cases every system has, and how they look in a form."""
+"""The pictures of a study: which cases every system has, and how a form shows them."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from regionedit.evaluation.benchmarks import Benchmark
 
 LONGER_SIDE = 512  # pixels
-LOSSLESS = 256  # pixels of the longer side up to which a picture stays free of any loss of its own
+LOSSLESS = 256  # longer side in pixels up to which a picture is embedded without loss
 QUALITY = 92
 
 
@@ -27,8 +26,9 @@ class SystemFolder:
     """One system's edited pictures.
 
     Args:
-        name: as the analysis will call it; raters never see it.
-        folder: the `out` of an evaluation (pictures/{id}.png, failures.json), or pictures named by case id.
+        name: the system's name in the analysis; raters never see it.
+        folder: the `out` of an evaluation (pictures/{id}.png), or pictures named by case id. The evaluation's
+            failures/{id}.txt hold the reasons of missing ones.
 
     Raises:
         ValueError: no such folder.
@@ -40,20 +40,19 @@ class SystemFolder:
             raise ValueError(f"systems: {name}: {folder} is not a folder")
         inner = self.folder / "pictures"
         self.pictures = inner if inner.is_dir() else self.folder
-        failures = self.folder / "failures.json"
-        self.failures: dict[str, str] = json.loads(failures.read_text()) if failures.is_file() else {}
 
-    def lacks(self, case_id: str) -> str:
+    def why_missing(self, case_id: str) -> str:
         """Why there is no picture of the case, or empty."""
-        if case_id in self.failures:
-            return f"{self.name}: {self.failures[case_id]}"
-        return "" if self._find(case_id) else f"{self.name}: no picture"
+        if self._find(case_id):
+            return ""
+        reason = self.folder / "failures" / f"{case_id}.txt"
+        return f"{self.name}: {reason.read_text().strip() if reason.is_file() else 'no picture'}"
 
     def open(self, case_id: str) -> Image.Image:
         """The edited picture, upright RGB.
 
         Raises:
-            ValueError: missing or unreadable.
+            ValueError: it is missing or unreadable.
         """
         path = self._find(case_id)
         if path is None:
@@ -67,22 +66,22 @@ class SystemFolder:
 def choose_cases(
     ids: Iterable[str], systems: list[SystemFolder], count: int, rng: np.random.Generator
 ) -> tuple[list[str], dict[str, str]]:
-    """Cases drawn at random among those that every system has a readable picture for.
+    """Draw cases at random from those that every system has a readable picture for.
 
-    With the same generator, a smaller count gives the first of a larger count's cases.
+    With the same random generator, a smaller count gives the first of a larger count's cases.
 
     Args:
         ids: of the benchmark's cases.
-        count: how many, 0 for all.
+        count: number of cases, 0 for all.
 
     Returns:
-        The chosen ids, and `{id: reason}` of those found not to be eligible; only pictures of drawn cases are opened.
+        The chosen ids, and `{id: reason}` of those found ineligible; only pictures of drawn cases are opened.
 
     Raises:
-        ValueError: too few are eligible.
+        ValueError: too few cases are eligible.
     """
     ids = list(ids)
-    lacking = {i: "; ".join(filter(None, (system.lacks(i) for system in systems))) for i in ids}
+    lacking = {i: "; ".join(filter(None, (system.why_missing(i) for system in systems))) for i in ids}
     left_out = {i: reason for i, reason in lacking.items() if reason}
     eligible = [i for i in ids if i not in left_out]
     chosen: list[str] = []
@@ -107,12 +106,12 @@ def choose_cases(
 
 @dataclass(frozen=True)
 class ShownCase:
-    """A case as it appears in a form.
+    """A case as a form shows it.
 
     Args:
-        instruction: in words.
-        source: data URI of the picture before the edit.
-        edited: data URI of every system's picture, all at the source's size.
+        instruction: its text.
+        source: data URI of the source picture.
+        edited: system -> data URI of its picture, at the source's size.
         resized: the systems whose picture had another size than the source.
     """
 
@@ -123,33 +122,33 @@ class ShownCase:
 
 
 def load_cases(benchmark: Benchmark, chosen: list[str], systems: list[SystemFolder]) -> dict[str, ShownCase]:
-    """The chosen cases by id, in the order in which they were chosen."""
-    wanted, found = set(chosen), {}
+    """The chosen cases by id, in the order of `chosen`."""
+    wanted, cases = set(chosen), {}
     for case in benchmark:
         if case.id not in wanted:
             continue
         source = case.request.image
         edited = {system.name: system.open(case.id) for system in systems}
         size = form_size(source)
-        found[case.id] = ShownCase(
+        cases[case.id] = ShownCase(
             case.request.instruction,
             data_uri(source, size),
             {name: data_uri(picture, size) for name, picture in edited.items()},
             tuple(name for name, picture in edited.items() if picture.size != source.size),
         )
-        if len(found) == len(wanted):
+        if len(cases) == len(wanted):
             break
-    return {case_id: found[case_id] for case_id in chosen}
+    return {case_id: cases[case_id] for case_id in chosen}
 
 
 def form_size(source: Image.Image) -> tuple[int, int]:
-    """Width and height at which a case is shown: the source's, or smaller."""
+    """Width and height at which a form shows a case: the source's size, or smaller."""
     scale = min(1.0, LONGER_SIDE / max(source.size))
     return max(1, round(source.width * scale)), max(1, round(source.height * scale))
 
 
 def data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
-    """A picture inside a URL, coded alike for every system and without the file's own metadata.
+    """The picture as a data URI, encoded in the same way for every system and without the file's metadata.
 
     Pictures of up to 256 pixels are PNG, larger ones JPEG (quality 92, no chroma subsampling).
     """

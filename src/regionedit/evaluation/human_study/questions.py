@@ -1,11 +1,11 @@
-"""What raters are asked."""
+"""The questions for raters, and the designs of a study."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 DESIGNS = ("likert", "forced_choice")
-POSITIONS = "ABCDEF"  # from left to right; more pictures do not fit beside each other
+POSITIONS = "ABCDEF"  # from left to right; more pictures do not fit on a page
 SCALE = (1, 2, 3, 4, 5)
 
 
@@ -15,9 +15,9 @@ class Question:
 
     Args:
         name: its column in the answer sheets.
-        text: as raters read it.
-        meaning: what the instruction sheet says about it.
-        low, middle, high: anchors of 1, 3 and 5 of the Likert scale.
+        text: the question as raters read it.
+        meaning: its explanation on the instruction sheet.
+        low, middle, high: labels of 1, 3 and 5 on the Likert scale.
     """
 
     name: str
@@ -32,7 +32,7 @@ QUESTIONS = (
     Question(
         "inside",
         "Did the edit stay inside the region the instruction is about?",
-        "The region is the thing or place that the instruction names; for something new, the place where it appears. "
+        "The region is the object or place that the instruction names; for something new, the place where it appears. "
         "Compare everything else with the original: it should look the same. Do not judge here whether the instruction "
         "was followed: a picture in which nothing changed stayed inside.",
         "no, much else changed",

@@ -1,4 +1,4 @@
-"""The sheets of a study: the key that tells which system was where, and the answers.
+"""The sheets of a study: the key, which says which system made which picture, and the answers.
 
 The key has a row for every picture of every trial. An answer sheet has a row for every picture (likert) or every trial
 (forced_choice) and a column for every question; empty cells are missing answers, further columns are notes.
@@ -21,12 +21,12 @@ NAMES = tuple(question.name for question in QUESTIONS)
 
 
 def answer_columns(design: str) -> tuple[str, ...]:
-    """Columns of an answer sheet."""
+    """The columns of an answer sheet."""
     return ("rater", "trial", *(("position",) if design == "likert" else ()), *NAMES)
 
 
 def key_csv(trials: Iterable[Trial], design: str, seed: int) -> bytes:
-    """The key, a row for every picture of every trial, position A leftmost."""
+    """The key: a row for every picture of every trial; position A is leftmost."""
     return _csv(
         KEY_COLUMNS,
         (
@@ -42,16 +42,16 @@ def template_csv(trials: Iterable[Trial], design: str) -> bytes:
     empty = ("",) * len(NAMES)
     rows = []
     for t in trials:
-        places = [(position,) for position in POSITIONS[: len(t.systems)]] if design == "likert" else [()]
-        rows += [(f"{t.rater:02d}", t.name, *place, *empty) for place in places]
+        positions = [(position,) for position in POSITIONS[: len(t.systems)]] if design == "likert" else [()]
+        rows += [(f"{t.rater:02d}", t.name, *position, *empty) for position in positions]
     return _csv(answer_columns(design), rows)
 
 
 def read_key(path: str | Path) -> pd.DataFrame:
-    """The key as written by `key_csv`, all columns text but `seed`.
+    """Read a key written by `key_csv`; all columns are text except `seed`.
 
     Raises:
-        ValueError: not a key.
+        ValueError: the file is not a key.
     """
     try:
         key = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -60,28 +60,28 @@ def read_key(path: str | Path) -> pd.DataFrame:
     if tuple(key.columns) != KEY_COLUMNS or not len(key):
         raise ValueError(f"key: {path} is not a study's key.csv; expected rows of {','.join(KEY_COLUMNS)}")
     if key["design"].nunique() > 1 or key["design"][0] not in DESIGNS or key.duplicated(["trial", "position"]).any():
-        raise ValueError(f"key: {path} was changed: one design and every position of a trial once are expected")
+        raise ValueError(f"key: {path} was changed: expected one design, and every position of a trial once")
     return key.assign(seed=key["seed"].astype(int))
 
 
 def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame:
-    """All answers given, a row each: rater, trial, position (likert only, else empty), question, answer.
+    """Read all answers, one row each: rater, trial, position (likert only, else empty), question, answer.
 
     Args:
-        paths: answer sheets; commas, semicolons or tabs between cells.
+        paths: answer sheets; cells are separated by commas, semicolons or tabs.
         key: from `read_key`.
 
     Returns:
         `answer` is an int of the scale (likert) or the letter of a position (forced_choice).
 
     Raises:
-        ValueError: an unknown trial, position or value, a rater without an id or with two forms, the same thing
+        ValueError: an unknown trial, position or value, a rater without an id or with two forms, or a question that was
             answered twice; names file and line.
     """
     design = key["design"][0]
     positions = key.groupby("trial")["position"].agg(set).to_dict()
     forms = key.groupby("trial")["rater"].first().to_dict()
-    seen: dict[tuple, str] = {}
+    answered: dict[tuple, str] = {}
     form_of: dict[str, tuple[str, str]] = {}
     answers = []
     for path in paths:
@@ -100,14 +100,14 @@ def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame
                     raise ValueError(f"{where}: {name}: {row[name]!r} is none of {', '.join(sorted(allowed))}")
                 answers.append((rater, trial, position, name, allowed[value]))
             if not rater:
-                raise ValueError(f"{where}: the rater has no id")
+                raise ValueError(f"{where}: the rater has no id; fill in column rater")
             form, first = form_of.setdefault(rater, (forms[trial], where))
             if form != forms[trial]:
                 raise ValueError(
                     f"{where}: rater {rater!r} answers form {forms[trial]} here and form {form} in {first}; "
                     "give each rater an id of their own"
                 )
-            earlier = seen.setdefault((rater, trial, position), where)
+            earlier = answered.setdefault((rater, trial, position), where)
             if earlier != where:
                 raise ValueError(f"{where}: rater {rater!r} has answered this in {earlier}; keep one of them")
     if not answers:
@@ -116,9 +116,9 @@ def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Place (file and line) and cells of every row that is not empty."""
+    """File and line, and the cells, of every row that is not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+        text = path.read_text(encoding="utf-8-sig")  # skips the byte order mark of spreadsheets
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"answers: {path} cannot be read: {error}") from None
     head = text.split("\n", 1)[0]

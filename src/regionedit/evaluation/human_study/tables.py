@@ -1,4 +1,4 @@
-"""A study in words and tables: for the terminal and for analysis.md."""
+"""The summary and tables of a study, for the terminal and for analysis.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regionedit.evaluation.human_study.questions import QUESTIONS
 
-LISTED = 10  # cases left out that the terminal names
+LISTED = 10  # excluded cases that the terminal lists
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def markdown(analysis: dict) -> str:
 
 
 def print_analysis(analysis: dict, out: str | Path) -> None:
-    """The tables of analysis.md on the terminal."""
+    """Print the tables of analysis.md."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -44,26 +44,26 @@ def print_analysis(analysis: dict, out: str | Path) -> None:
         for head in table.heads:
             shown.add_column(head)
         for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))  # a system's name is no markup
+            shown.add_row(*(Text(cell) for cell in row))  # so that a system's name is not parsed as markup
         console.print(shown)
     console.print(f"{out}: analysis.md, analysis.json", highlight=False, soft_wrap=True)
 
 
 def print_study(record: dict, out: str | Path) -> None:
-    """What was made and what was left out, on the terminal."""
+    """Print what was made and which cases were left out."""
     repeated = f" and {record['repeats']} of them again" if record["repeats"] else ""
     print(
         f"{out}: {record['raters']} forms of {record['trials']} trials{repeated}; {len(record['cases'])} cases, "
         f"{len(record['systems'])} systems, {record['design']}, {record['shown']}, seed {record['seed']}"
     )
     if record["left_out"]:
-        print(f"{len(record['left_out'])} cases left out, not every system has a picture of them (all in study.json):")
+        print(f"{len(record['left_out'])} cases left out because a system has no picture of them (all in study.json):")
         for case_id, reason in [*record["left_out"].items()][:LISTED]:
             print(f"  {case_id}: {reason}")
     for name, ids in record["resized"].items():
         print(f"{name}: {len(ids)} pictures had another size than their source and were resized (see study.json)")
     if record["raters_per_trial"] < 2:
-        print("each trial is seen by fewer than two raters: agreement cannot be measured")
+        print("each trial has fewer than two raters: agreement cannot be measured")
     print("Send each rater one form. Keep key.csv to yourself until all answers are in.")
 
 
@@ -114,7 +114,7 @@ def _preferences(analysis: dict) -> _Table:
             others = ", ".join(name for name in block["systems"] if name != system)
             rest = (*_extent(block), *_agreement(block)) if place == 0 else ("",) * 5
             rows.append((block["question"], system, others, _share(share), *rest))
-    note = "Intervals of shares are Wilson's; they count answers of one rater as independent. "
+    note = "Intervals of shares are Wilson's and treat a rater's answers as independent. "
     return _Table("Preferences", note + _AGREEMENT.format("nominal"), heads, rows)
 
 
@@ -124,7 +124,7 @@ def _overall(analysis: dict) -> list[_Table]:
         for system, by_question in analysis["preferences_overall"].items()
         for name, share in by_question.items()
     ]
-    note = "Share of the trials with this system in which it was preferred."
+    note = "Share of a system's trials in which it was preferred."
     return (
         [_Table("Preferences, all opponents", note, ("system", "question", "preferred", "answers"), rows)]
         if rows
@@ -137,13 +137,15 @@ def _sides(analysis: dict, likert: bool) -> _Table:
     for name, by_position in analysis["sides"].items():
         for position, side in by_position.items():
             value = _interval(side["difference"], side["low"], side["high"]) if likert else _share(side)
-            rest = 0.0 if likert else side["expected"]
-            biased = side["low"] is not None and not side["low"] <= rest <= side["high"]
+            unbiased = 0.0 if likert else side["expected"]
+            biased = side["low"] is not None and not side["low"] <= unbiased <= side["high"]
             rows.append(
-                (name, position, value, _number(rest), str(side["n"]), "biased" if biased else "no sign of bias")
+                (name, position, value, _number(unbiased), str(side["n"]), "biased" if biased else "no sign of bias")
             )
     note = "A is the leftmost picture. " + (
-        "What a picture is given there more than beside it." if likert else "How often the picture there was preferred."
+        "How much higher the picture there is scored than the others of its trial."
+        if likert
+        else "How often the picture there was preferred."
     )
     heads = ("question", "position", "difference" if likert else "share", "unbiased", "n", "")
     return _Table("Sides", note, heads, rows)
@@ -154,15 +156,15 @@ def _repeats(analysis: dict, likert: bool) -> _Table:
     rows = []
     for name, found in analysis["repeats"].items():
         worst = min(found["by_rater"].items(), key=lambda item: item[1]["share"], default=None)
-        told = f"{worst[0]}: {worst[1]['count']} of {worst[1]['n']}" if worst else ""
+        least = f"{worst[0]}: {worst[1]['count']} of {worst[1]['n']}" if worst else ""
         steps = (_number(found["mean_difference"]),) if likert else ()
-        rows.append((name, _share(found["same"]), *steps, str(found["same"]["n"]), told))
-    return _Table("Repeated trials", "The same pictures again, in reverse order.", heads, rows)
+        rows.append((name, _share(found["same"]), *steps, str(found["same"]["n"]), least))
+    return _Table("Repeated trials", "The same pictures, shown again in reverse order.", heads, rows)
 
 
 _AGREEMENT = (
-    "Answers: given of those asked for. Alpha is Krippendorff's ({}), its interval from resampled cases; ** reliable "
-    "(from .80), * tentative (from .667). Kappa is Fleiss'."
+    "Answers: how many of the questions were answered. Alpha is Krippendorff's ({}), with an interval over resampled "
+    "cases; ** reliable (from .80), * tentative (from .667). Kappa is Fleiss'."
 )
 
 
