@@ -1,13 +1,13 @@
-"""Crop and stitch beside painting the whole picture, and what a very large picture takes.
+"""Crop and stitch compared with generating the whole picture, and the memory for editing a very large picture.
 
     python -m benchmarks.crop [--steps 1]
 
-`crop_1024`: a 1,024 px picture with a region of 1/16 of its area, on Stable Diffusion 1.5 in-painting at full size with
-random weights: seconds for the whole picture at 1,024 px, and through a window of 512 px, in the same run.
-`crop_1024_counted`: operations of the same at 50 steps, on the meta device. Target: 3 times faster.
+`crop_1024`: a 1,024 px picture with a region of 1/16 of its area, with Stable Diffusion 1.5 in-painting at full size
+and random weights: seconds for the whole picture at 1,024 px and for a window of 512 px, in the same run.
+`crop_1024_counted`: operations of both at 50 steps, counted on the meta device. Target: 3 times faster.
 
-`large_picture`: memory beyond the models' while a picture of 4,000 x 6,000 px is edited with the shipped models under a
-region found by the predictor, as the process's highest resident memory says. Target: 1.5 GB.
+`large_picture`: peak resident memory, beyond that of the models, while the shipped models edit a picture of
+4,000 x 6,000 px in a region that the predictor finds. Target: 1.5 GB.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
 
 
 def painter(size: int, context: float, steps: int, device: str):
-    """A call that paints the region of a random picture."""
+    """A function that repaints the region of a random picture."""
     config = GeneratorConfig(size=size, steps=steps, guidance=7.5, precision=pick_precision("auto", device))
     generator = build_generator(config, device)
     captions, request = Captions("a", "b"), EditRequest(None, "make it red")
@@ -53,7 +53,7 @@ def painter(size: int, context: float, steps: int, device: str):
 
 
 def counted(size: int) -> float:
-    """Operations of painting a picture of `size`, in 10^12."""
+    """Operations of generating a picture of `size`, in 10^12."""
     return generation_operations(torch.empty(1, 3, size, size, device="meta")) / 1e12
 
 
@@ -64,7 +64,7 @@ def seconds(call) -> float:
 
 
 def large_picture() -> None:
-    """Prints bytes: resident with the models loaded, and the most while a large picture is edited."""
+    """Prints two numbers of bytes: resident with the models loaded, and the peak while a large picture is edited."""
     from regionedit.editor import Editor
 
     editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
@@ -77,17 +77,17 @@ def large_picture() -> None:
         return EditRequest(picture, "make the red circle blue", captions=captions)
 
     editor.edit(request(96, 96))
-    asked = request(WIDTH, HEIGHT)
+    large = request(WIDTH, HEIGHT)
     with open("/proc/self/statm") as file:
         before = int(file.read().split()[1]) * resource.getpagesize()
-    result = editor.edit(asked)
+    result = editor.edit(large)
     assert result.image.size == (WIDTH, HEIGHT) and result.mask.getbbox()
     print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1, help="denoising steps that are timed")
+    parser.add_argument("--steps", type=int, default=1, help="denoising steps to time")
     parser.add_argument("--large", action="store_true", help="only edit the large picture, and print its memory")
     args = parser.parse_args()
     if args.large:

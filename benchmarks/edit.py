@@ -1,15 +1,15 @@
-"""What an edit costs beside the library's own pipeline, and what finding the region costs beside two that find it too.
+"""The cost of an edit compared with diffusers' own pipeline, and of finding the region compared with two other methods.
 
     python -m benchmarks.edit [--edits 8]
 
-`edit_microworld`: edits per second of the editor under a drawn mask (generation, exact composite) with the shipped
-models, beside diffusers' StableDiffusionInpaintPipeline with the same weights, mask, steps and guidance.
+`edit_microworld`: edits per second of the editor with a drawn mask (generation, exact composite) and the shipped
+models, compared with diffusers' StableDiffusionInpaintPipeline with the same weights, mask, steps and guidance.
 
-`region_diffedit`, `region_leditspp`: operations of our region at full size (region_cost.py), beside finding it with
-diffusers' DiffEdit (`generate_mask`) and LEDITS++ (`invert` and the call, whose masks arise while it edits) at Stable
-Diffusion 1.5's size and 512 px. U-Net evaluations are counted in the library's own calls, with its default settings and
-tiny models; the operations of one evaluation, and of encoding a picture once, on the meta device. Target: 40 times less
-than DiffEdit.
+`region_diffedit`, `region_leditspp`: operations of our region at full size (region_cost.py), compared with diffusers'
+DiffEdit (`generate_mask`) and LEDITS++ (`invert` and the call, which makes its masks while it edits) at Stable
+Diffusion 1.5's size and 512 px. The script counts the U-Net evaluations of diffusers' own calls with default settings
+and tiny models, and the operations of one evaluation and of encoding a picture once on the meta device. Target: 40
+times fewer than DiffEdit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMALL = 128
 
 
 def edits_per_second(count: int) -> tuple[float, float]:
-    """Of the editor and of the plain pipeline, in turns."""
+    """Edits per second of the editor and of the plain pipeline, measured alternately."""
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
     editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
@@ -68,7 +68,7 @@ def edits_per_second(count: int) -> tuple[float, float]:
                 guidance_scale=settings.guidance,
             )
 
-    rounds = [(rate(ours, count), rate(plain, count)) for _ in range(ROUNDS + 1)][1:]  # the first one warms up
+    rounds = [(rate(ours, count), rate(plain, count)) for _ in range(ROUNDS + 1)][1:]  # the first round warms up
     ours_rate, plain_rate = (statistics.median(column) for column in zip(*rounds, strict=True))
     return ours_rate, plain_rate
 
@@ -80,12 +80,12 @@ def rate(call: Callable[[], None], count: int) -> float:
 
 
 def evaluations(unet: torch.nn.Module, call: Callable[[], object]) -> int:
-    """Samples that a U-Net sees during a call."""
-    seen = []
-    hook = unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    """Number of samples that a U-Net processes during a call."""
+    counts = []
+    hook = unet.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
     call()
     hook.remove()
-    return sum(seen)
+    return sum(counts)
 
 
 def diffedit_evaluations(picture: Image.Image) -> int:
@@ -121,7 +121,7 @@ def leditspp_evaluations(picture: Image.Image) -> int:
 
 
 def evaluation_operations() -> tuple[int, int]:
-    """Of one sample through the U-Net, and of encoding a picture."""
+    """Operations of one sample through the U-Net, and of encoding a picture."""
     with torch.device("meta"):
         modules = full_size_models.inpaint_modules()
         latent_1Cyx = torch.empty(1, 9, SIZE // 8, SIZE // 8)
@@ -135,10 +135,10 @@ def evaluation_operations() -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--edits", type=int, default=8, help="of each round")
+    parser.add_argument("--edits", type=int, default=8, help="edits in each round")
     count = parser.parse_args().edits
     if count < 1:
-        parser.error(f"--edits: {count}, must be at least 1")
+        parser.error(f"--edits: {count}, but must be at least 1")
     torch.set_num_threads(1)
     region = region_operations(torch.empty(1, 3, SIZE, SIZE, device="meta"))
     one, encoding = evaluation_operations()

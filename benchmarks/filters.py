@@ -1,12 +1,12 @@
-"""Pictures per second of data_prep/filter.py's rules without models, beside plainly decoding the same with PIL.
+"""Pictures per second of data_prep/filter.py's rules without models, compared with only decoding them with PIL.
 
     python -m benchmarks.filters [--samples 3000]
 
 256 px JPEG, two processes each. Ours reads the tars, hashes every file twice (SHA-256, perceptual), reads captions and
 columns, applies every rule of configs/filter.yaml that needs no model, compares all samples and writes the marks. The
-baseline opens the same pictures, already in memory, and decodes them to RGB: what any filter that looks at pixels does
-first. Seconds are those of the processors, of all processes together and halved for two cores, so that what else runs
-on the machine does not count. The figures are medians over alternating rounds. Target: 300 pictures/s on two cores.
+baseline decodes the same pictures, already in memory, to RGB, which every filter on pixels has to do first. Times are
+CPU seconds of all processes together, halved for two cores, so other programs on the machine do not count. The figures
+are medians over alternating rounds. Target: 300 pictures/s on two cores.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ OURS = ("*.measured.safetensors", "*.marks.jsonl")
 
 
 def processor_seconds() -> float:
-    """Of this process and those that it has started and ended."""
+    """CPU seconds of this process and of its finished child processes."""
     return sum(os.times()[:4])
 
 
 def our_rate(folder: Path, samples: int) -> float:
-    """Samples per second of a first run of the filter over a folder."""
-    sys.path.insert(0, str(ROOT / "data_prep"))  # scripts there see each other by their bare names
+    """Samples per second of the filter's first run over a folder."""
+    sys.path.insert(0, str(ROOT / "data_prep"))  # its scripts import each other by bare names
     from filter import filter_shards
     from filter_config import FilterConfig
 
@@ -62,7 +62,7 @@ def pictures_of(tar: Path) -> list[bytes]:
 
 
 def plain_rate(shards: list[list[bytes]]) -> float:
-    """Pictures per second of decoding them."""
+    """Pictures per second when only decoding them."""
     started = processor_seconds()
     with ProcessPoolExecutor(WORKERS) as pool:
         count = sum(pool.map(decode, shards))
@@ -71,10 +71,10 @@ def plain_rate(shards: list[list[bytes]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=3000, help=f"at least {SHARD}")
+    parser.add_argument("--samples", type=int, default=3000, help=f"number of samples, at least {SHARD}")
     samples = parser.parse_args().samples // SHARD * SHARD
     if not samples:
-        parser.error(f"--samples: less than one shard of {SHARD}")
+        parser.error(f"--samples: give at least one shard of {SHARD}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_shards(folder, samples, "jpg", SIZE)

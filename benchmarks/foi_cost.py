@@ -1,14 +1,14 @@
-"""What Focus on Your Instruction costs over plain InstructPix2Pix, at Stable Diffusion 1.5's size with random weights.
+"""The cost of Focus on Your Instruction over plain InstructPix2Pix, at Stable Diffusion 1.5's size, random weights.
 
     python -m benchmarks.foi_cost [--steps 4]
 
 One 256 px picture, two sub-instructions, float32 on one thread, each system in a process of its own. Baseline: the
-plain loop, three branches a step. Ours: the same steps with every part of FoI on, and before them the step whose
-attention gives the masks. That step counts for more here than in the paper's 80, and autoencoder and text encoder,
-which both need alike, are tiny, so that both ratios err upwards.
+plain loop with three branches per step. Ours: the same steps with every part of FoI on, after one more step whose
+attention gives the masks. That step weighs more here than among the paper's 80, and the autoencoder and text encoder,
+which both systems need, are tiny. So both ratios are too high rather than too low.
 
-Time is the process's own CPU seconds of region and edit, so that a busy machine changes little; memory is the process's
-peak, weights included. Targets: at most 1.35 times the time and 1.3 times the memory.
+Time is the process's own CPU time for region and edit, so a busy machine changes little. Memory is the process's peak,
+weights included. Targets: at most 1.35 times the time and 1.3 times the memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REQUEST = EditRequest(None, ("make the circle blue", "remove the square"))
 
 
 def random_unet() -> torch.nn.Module:
-    """The public U-Net's architecture with small noise as weights, without the slow initialisation."""
+    """The public U-Net's architecture with small random weights, without the slow initialisation."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -54,7 +54,7 @@ def random_unet() -> torch.nn.Module:
 
 
 def pipeline():
-    """The library's pipeline around the U-Net; everything else is as small as fits."""
+    """diffusers' pipeline around the U-Net; everything else is as small as possible."""
     from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
     settings = full_size_models.INPAINT_SCHEDULER
@@ -87,10 +87,10 @@ def measure(system: str, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4, help="denoising steps, at least 2")
-    parser.add_argument("--system", choices=("foi", "plain"), help="measure one in this process, record nothing")
+    parser.add_argument("--system", choices=("foi", "plain"), help="measure one in this process, without recording it")
     given = parser.parse_args()
     if given.steps < 2:
-        parser.error(f"--steps: {given.steps}, of which one is not modulated; give at least 2")
+        parser.error(f"--steps: {given.steps} is too few, because one step is not modulated; give at least 2")
     if given.system:
         print(json.dumps(measure(given.system, given.steps)))
         return

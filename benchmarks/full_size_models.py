@@ -1,6 +1,6 @@
-"""The public models' architectures at full size, from their published configurations, without weights.
+"""The architectures of the public models at full size, from their published configurations, without weights.
 
-Everything is built on torch's current default device: under `with torch.device("meta")` nothing takes memory.
+Everything is built on torch's current default device; under `with torch.device("meta")` nothing takes memory.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 CLIP = "ViT-L-14"
-"""open_clip ships this configuration: 224 px, patch 14, 24 layers 1024 wide, projection 768."""
+"""A configuration of open_clip: 224 px, patch 14, 24 layers 1024 wide, projection 768."""
 
-# google/flan-t5-base, the encoder's part of config.json
+# the encoder's part of google/flan-t5-base's config.json
 FLAN_T5_BASE = {
     "vocab_size": 32128,
     "d_model": 768,
@@ -68,7 +68,7 @@ INPAINT_SCHEDULER = {
 
 
 def clip_model() -> nn.Module:
-    """open_clip's ViT-L/14 with the preprocessing that OpenAI's weights come with."""
+    """open_clip's ViT-L/14 with the preprocessing of OpenAI's weights."""
     import open_clip
     from open_clip.model import set_model_preprocess_cfg
 
@@ -78,8 +78,8 @@ def clip_model() -> nn.Module:
 
 
 def instruction_model() -> nn.Module:
-    """FLAN-T5-base's encoder; it takes a mask and does not use it, since it would look for padding in its values, which
-    meta tensors have none of. Without padding, as `FixedTokens` has it, nothing changes."""
+    """FLAN-T5-base's encoder, which ignores its attention mask: it would search the mask's values for padding, and meta
+    tensors have no values. Without padding, as with `FixedTokens`, this changes nothing."""
     from transformers import T5Config, T5EncoderModel
 
     model = T5EncoderModel(T5Config(**FLAN_T5_BASE))
@@ -109,7 +109,7 @@ def tiny_decoder() -> nn.Module:
 
 
 def inpaint_scheduler():
-    """Its noise schedule, with real numbers even where the default device is meta."""
+    """Its noise schedule, with real numbers even if the default device is meta."""
     from diffusers import DDIMScheduler
 
     with torch.device("cpu"):
@@ -117,7 +117,7 @@ def inpaint_scheduler():
 
 
 class FixedTokens:
-    """Stands in for a tokenizer whose vocabulary is a download: the same number of tokens, whatever is said."""
+    """Replaces a tokenizer whose vocabulary is a download: always the same number of tokens, whatever the text."""
 
     def __init__(self, length: int):
         self.model_max_length = length

@@ -1,6 +1,6 @@
 """One training step of a preset at full size: the public architectures with random weights, a random batch.
 
-On the meta device nothing takes memory and operations are only counted; on a GPU the same step can be timed.
+On the meta device nothing takes memory, and operations are only counted. On a GPU the same step can be timed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def preset(name: str) -> TrainConfig:
-    """configs/train_sd15_{name}.yaml; torch.compile is left out, which counting on meta tensors cannot see."""
+    """configs/train_sd15_{name}.yaml without torch.compile, whose operations are not counted."""
     config = load_config(TrainConfig, CONFIGS / f"train_sd15_{name}.yaml")
     return replace(config, savers=replace(config.savers, compile=False))
 
 
 def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
     """The paper taken literally at a preset's size: the soft region conditions every step, the gradient passes through
-    all of them and the KL decoder, nothing is cached and no memory is saved.
+    all steps and the KL decoder, nothing is cached, and no memory setting is on.
 
     Args:
-        steps: denoising steps; 0 keeps the preset's.
+        steps: denoising steps; 0 keeps those of the preset.
     """
     generator = replace(config.generator, decoder=None, masked_image="latent", steps=steps or config.generator.steps)
     return replace(
@@ -49,7 +49,7 @@ def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
 
 
 def build(config: TrainConfig, device: str) -> RegionTraining:
-    """The step with random weights on a device."""
+    """The training step with random weights on a device."""
     with torch.device(device):
         clip_model, instruction_model = full_size_models.clip_model(), full_size_models.instruction_model()
     import open_clip
@@ -77,7 +77,7 @@ def build_generator(config: GeneratorConfig, device: str) -> StableDiffusion:
 
 
 def batch_for(config: TrainConfig, module: RegionTraining, device: str, count: int) -> TrainBatch:
-    """Random pictures with what the configuration has cached or stored."""
+    """Random pictures, with random features and proposals where the configuration has cached or stored ones."""
     clip, size = module.frozen[0], config.data.image_size
 
     def made(*shape: int) -> torch.Tensor:

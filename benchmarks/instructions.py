@@ -1,15 +1,16 @@
-"""Captions per second of all that is not the language model, and what a million of them take of memory.
+"""Captions per second of everything but the language model, and the memory for a million captions.
 
     python -m benchmarks.instructions [--captions 200000] [--requests 20000] [--memory 1000000]
 
-- `instructions_write`: reading, prompts, judging and writing on two processes with the writer that answers at once,
-  beside a plain loop on two processes: tarfile, the same answers, json in and out; no schema, no resuming, no fsync.
-- `instructions_http`: the endpoint writer over loopback HTTP with `data_prep/serve_writer.py` in a process of its own,
-  beside a plain aiohttp loop that posts the same bodies, as many at once, and judges and writes nothing.
-- `instructions_memory`: peak memory over all those captions beside that over a tenth of them.
+- `instructions_write`: reading, making prompts, checking answers and writing in two processes, with a stand-in for the
+  model that answers at once. Baseline: a plain loop in two processes: tarfile, the same answers, json in and out; no
+  schema, no resuming, no fsync.
+- `instructions_http`: the endpoint writer over loopback HTTP with `data_prep/serve_writer.py` in a process of its own.
+  Baseline: a plain aiohttp loop that posts the same bodies, as many at once, and checks and writes nothing.
+- `instructions_memory`: peak memory over all captions. Baseline: over a tenth of them.
 
-Shards hold a thousand captions each; they are links to one tar, since only their number matters here. The time to start
-the processes counts.
+Shards hold a thousand captions each; they are links to one tar, because only their number matters here. The time to
+start the processes is included.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from pathlib import Path
 from benchmarks.results import record
 
 PREPARATION = Path(__file__).parents[1] / "data_prep"
-sys.path.insert(0, str(PREPARATION))  # its modules see each other as siblings
+sys.path.insert(0, str(PREPARATION))  # its modules import each other by bare names
 
 SHARD, PROCESSES, CONCURRENCY = 1000, 2, 64
 
 
 def write_shards(folder: Path, captions: int) -> Path:
-    """As img2dataset writes them: jpg, json and txt of each key, fractions of seconds in the headers."""
+    """Shards as img2dataset writes them: jpg, json and txt of each key, fractions of seconds in the headers."""
     folder.mkdir()
     first = folder / "00000.tar"
     with tarfile.open(first, "w") as tar:
@@ -68,7 +69,7 @@ def ours(folder: Path, **settings) -> float:
 
 
 def plain_shard(tar: Path) -> int:
-    """What a short script would do for one shard."""
+    """One shard, processed as a short script would do it."""
     from stand_in_writer import StandInWriter
     from writer import Ask
 
@@ -124,7 +125,7 @@ def bodies(count: int) -> list[dict]:
 
 
 def served() -> tuple[subprocess.Popen, str]:
-    """The stand-in endpoint and its address, once it listens."""
+    """The process of the stand-in endpoint and its address; returns once it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -139,14 +140,14 @@ def served() -> tuple[subprocess.Popen, str]:
 
 
 def peak_memory(folder: Path) -> float:
-    """MiB that one worker needs at most, in a process that does nothing else."""
+    """Peak memory of one worker in MiB, in a process that does nothing else."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(_peak, folder).result()
 
 
 def _peak(folder: Path) -> float:
-    """By Linux's own count for this program alone: getrusage would remember the process that started it."""
+    """Linux's own count for this program only; getrusage would include the process that started it."""
     ours(folder, writer="stand_in")
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
@@ -159,7 +160,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in ("captions", "requests", "memory"):
         if getattr(args, name) < 10 * SHARD:
-            parser.error(f"--{name}: {getattr(args, name)} is less than ten shards of {SHARD}")
+            parser.error(f"--{name}: {getattr(args, name)} is too few; give at least ten shards of {SHARD}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         many = write_shards(folder / "many", args.captions)
@@ -167,8 +168,8 @@ def main() -> None:
         record("instructions_write", ours(many, writer="stand_in", workers=PROCESSES), baseline, "captions/s")
         server, url = served()
         try:
-            asked = bodies(args.requests)
-            baseline = asyncio.run(plain_requests(url, asked))
+            posted = bodies(args.requests)
+            baseline = asyncio.run(plain_requests(url, posted))
             requests = write_shards(folder / "requests", args.requests)
             record("instructions_http", ours(requests, writer="openai", url=url), baseline, "requests/s")
         finally:

@@ -1,11 +1,11 @@
-"""Samples per second of the training loader beside a plain webdataset pipeline over the same shards.
+"""Samples per second of the training loader, compared with a plain webdataset pipeline over the same shards.
 
     python -m benchmarks.loader [--samples 1500]
 
-Both decode, resize and batch with one loader process. Ours also joins the instructions by key, shuffles across shards
-exactly and can resume; the baseline is what webdataset's own documentation shows: shard shuffle, buffer shuffle,
-decode, batch. Two kinds of shards: 64 px PNG at 64 px (the microworld) and 256 px JPEG at 224 px (photographs). The
-figures are medians over alternating rounds, and the manifest is made before the clock starts, as it is once per folder.
+Both decode, resize and batch in one loader process. Ours also joins the instructions by key, shuffles exactly across
+shards and can resume. The baseline follows webdataset's documentation: shard shuffle, buffer shuffle, decode, batch.
+There are two kinds of shards: 64 px PNG used at 64 px (the microworld) and 256 px JPEG used at 224 px (photographs).
+The figures are medians over alternating rounds. Making the manifest, once per folder, is not timed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KINDS = {"png_64": ("png", 64, 64), "jpeg_256": ("jpg", 256, 224)}  # suffix, st
 
 
 def write_shards(folder: Path, samples: int, suffix: str, size: int) -> None:
-    """Pictures with the detail of a photograph: coarse colours, with some grain on top."""
+    """Write pictures with about the detail of a photograph: coarse colours with some grain."""
     rng = np.random.default_rng(0)
     for shard in range(samples // SHARD):
         lines = [{"schema": 1}]
@@ -74,7 +74,7 @@ def plain_webdataset(folder: Path, suffix: str, size: int) -> Iterable:
 
 
 def rate(batches: Iterable) -> float:
-    """Samples per second over one epoch, the start of the loader process included."""
+    """Samples per second over one epoch, including the start of the loader process."""
     started = time.perf_counter()
     count = sum(1 for _ in batches)
     return count * BATCH / (time.perf_counter() - started)
@@ -82,10 +82,10 @@ def rate(batches: Iterable) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1500, help=f"of each kind; at least {SHARD}")
+    parser.add_argument("--samples", type=int, default=1500, help=f"samples of each kind, at least {SHARD}")
     samples = parser.parse_args().samples
     if samples < SHARD:
-        parser.error(f"--samples: {samples} is less than one shard of {SHARD}")
+        parser.error(f"--samples: {samples} is too few; give at least one shard of {SHARD}")
     torch.set_num_threads(1)
     for kind, (suffix, stored, size) in KINDS.items():
         with tempfile.TemporaryDirectory() as temporary:

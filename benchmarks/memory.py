@@ -1,17 +1,18 @@
-"""Peak memory of full-size training steps, counted tensor by tensor on the meta device, and what each saver saves.
+"""Peak memory of full-size training steps, and what each memory setting saves, counted by tensor on the meta device.
 
     python -m benchmarks.memory [--batch 32]
 
-`memory_{preset}`: the step of configs/train_sd15_{preset}.yaml, weights included, beside the paper taken literally at
-the same batch, size and number of steps with no saver (`full_size_step.literal`); `stored` and `fast512` beside that of
-exact512, `max256` beside that of paper256. `memory_exact512_1`: exact512 and its baseline with a single denoising step,
-where the decoder weighs most; `memory_chunk_4_1`: that baseline with chunks of four and nothing else. Target for
-exact512: at most 0.42 times, with the same gradient (tests/test_savers.py).
+`memory_{preset}`: the step of configs/train_sd15_{preset}.yaml, weights included. Baseline: the paper taken literally
+at the same batch, size and number of steps, without memory settings (`full_size_step.literal`); for `stored` and
+`fast512` the baseline of exact512, for `max256` that of paper256. `memory_exact512_1`: exact512 and its baseline with a
+single denoising step, where the decoder has its largest share. `memory_chunk_4_1`: that baseline with chunks of four
+and no other setting. Target for exact512: at most 0.42 times, with the same gradient (tests/test_savers.py).
 
-`kept_...`: bytes that one picture leaves for the way back through one network at 512 px, with one saver and without.
+`kept_...`: bytes that one network keeps for the backward pass of one picture at 512 px, with one memory setting and
+without.
 
-Weights are bfloat16 but CLIP's and T5's, as in the presets. Workspaces of operations and an allocator's gaps are not in
-it.
+Weights are bfloat16 except CLIP's and T5's, as in the presets. Workspaces of operations and gaps of the allocator are
+not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BASELINES = {"paper256": "paper256", "max256": "paper256", "fast512": "exact512"
 
 
 def peak(config: TrainConfig, batch: int) -> float:
-    """GiB of one step, forward and back, weights included."""
+    """Peak GiB of one step, forward and backward, weights included."""
     module = build(config, "meta")
     pairs = batch_for(config, module, "meta", batch)
     with flash_attention(), PeakMemory() as memory:
@@ -51,7 +52,7 @@ def one_step(config: TrainConfig) -> TrainConfig:
 
 
 def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -> float:
-    """MiB that autograd keeps of a call, weights aside; memory that several hold counts once."""
+    """MiB that autograd keeps for a call, without weights; shared memory counts once."""
     known = {id(weight.untyped_storage()) for weight in weights}
     found: dict[int, torch.UntypedStorage] = {}
 
@@ -68,7 +69,7 @@ def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -
 
 
 def kept_by(network: str, savers: SaversConfig) -> float:
-    """Of the U-Net or the KL decoder on one picture's latent."""
+    """MiB that the U-Net or the KL decoder keeps for one picture's latent."""
     config = preset("exact512").generator
     generator = build_generator(config, "meta")
     generator.save(savers)
@@ -76,21 +77,21 @@ def kept_by(network: str, savers: SaversConfig) -> float:
     if network == "decoder":
         return kept(lambda: generator.decode(latent_1Cyx), generator.vae.parameters())
     dtype = generator.unet.dtype
-    seen_1Cyx = torch.cat([latent_1Cyx, latent_1Cyx, latent_1Cyx[:, :1]], 1).to(dtype)
+    input_1Cyx = torch.cat([latent_1Cyx, latent_1Cyx, latent_1Cyx[:, :1]], 1).to(dtype)
     context_1LD = torch.empty(1, 77, 768, device="meta", dtype=dtype)
 
     def predict() -> torch.Tensor:
-        return generator.unet(seen_1Cyx, torch.tensor(500), encoder_hidden_states=context_1LD).sample
+        return generator.unet(input_1Cyx, torch.tensor(500), encoder_hidden_states=context_1LD).sample
 
     return kept(predict, generator.unet.parameters())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32, help="pictures of one GPU's share of a step")
+    parser.add_argument("--batch", type=int, default=32, help="pictures on one GPU in a step")
     batch = parser.parse_args().batch
     if batch < 1:
-        parser.error(f"--batch: {batch}, must be at least 1")
+        parser.error(f"--batch: {batch}, but must be at least 1")
     ways = {"frozen": SaversConfig(), "checkpointed": SaversConfig(0, False, ["unet", "autoencoder"])}
     for network in ("decoder", "unet"):
         plain = kept_by(network, SaversConfig(frozen_convolutions=False))

@@ -1,11 +1,11 @@
-"""What the page adds to the editor: cold start, region preview, an edit, a batch.
+"""The page compared with the editor alone: cold start, region preview, an edit, a batch.
 
     python -m benchmarks.page [--pictures 200]
 
-The microworld's models on the CPU. Cold start: from the command until the page answers, and until its models have found
-a first region, beside infer.py from the command to one finished picture. Preview and edit (20 steps): a program's call
-over HTTP, uploads and downloads included, beside the editor's own call; medians. Batch: pictures per second of a batch
-as the page makes it, results saved and zipped, beside `Editor.edit` in a loop that saves nothing.
+The microworld's models on the CPU. Cold start: seconds from the command until the page answers, and until its models
+have found a first region; baseline: infer.py from the command to one finished picture. Preview and edit (20 steps): an
+HTTP call by a program, uploads and downloads included; baseline: the editor's own call; medians. Batch: pictures per
+second of a batch on the page, results saved and zipped; baseline: `Editor.edit` in a loop that saves nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEPS = 20
 
 
 def median(call, repeats: int = REPEATS) -> float:
-    """Seconds of a call, after one that nobody times."""
+    """Median seconds of a call, after one warm-up call."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -46,7 +46,7 @@ def median(call, repeats: int = REPEATS) -> float:
 
 
 def served() -> tuple[float, float, float, float]:
-    """Seconds until a page in a process of its own answers, until its first region, of a preview and of an edit."""
+    """Seconds until a page in its own process answers, until its first region, for a preview, and for an edit."""
     from gradio_client import Client, handle_file
 
     began = time.perf_counter()
@@ -56,7 +56,7 @@ def served() -> tuple[float, float, float, float]:
             try:
                 client = Client("http://127.0.0.1:7899", verbose=False)
                 break
-            except Exception:  # not listening yet; the client raises whatever its transport does
+            except Exception:  # not listening yet; the client raises errors of its transport
                 time.sleep(0.1)
         answers = time.perf_counter() - began
         picture = {"image": handle_file(str(PICTURE)), "instruction": TEXT}
@@ -70,7 +70,7 @@ def served() -> tuple[float, float, float, float]:
 
 
 def alone(folder: str) -> float:
-    """Seconds of infer.py for one picture, from the command on."""
+    """Seconds of infer.py for one picture, from the command to its end."""
     command = ["infer.py", "--config", "configs/edit_microworld.yaml", "--image", str(PICTURE), "--instruction", TEXT]
     began = time.perf_counter()
     subprocess.run([sys.executable, *command, "--out", folder], check=True, stdout=subprocess.DEVNULL)
@@ -79,7 +79,7 @@ def alone(folder: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=200, help="of the batch")
+    parser.add_argument("--pictures", type=int, default=200, help="pictures in the batch")
     count = parser.parse_args().pictures
     with tempfile.TemporaryDirectory() as folder:
         answers, cold, preview, edit = served()

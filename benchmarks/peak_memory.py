@@ -1,4 +1,4 @@
-"""Bytes of tensors that live at one time, counted as they are made and let go; works on the meta device."""
+"""Peak bytes of tensors that exist at one time, counted as they are created and freed; works on the meta device."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """Inside, counts every storage that an operation makes, once, until nobody holds it.
+    """Inside, counts every storage that an operation creates, once, until it is freed.
 
-    What operations need for themselves while they run (workspaces, an allocator's gaps) is not counted.
+    Memory that operations only need while they run, such as workspaces, and gaps of the allocator are not counted.
 
     Attributes:
         now, peak: bytes.
@@ -39,20 +39,20 @@ class PeakMemory(TorchDispatchMode):
         if name in self._alive:
             return
 
-        def let_go(_: weakref.ref) -> None:
+        def freed(_: weakref.ref) -> None:
             del self._alive[name]
             self.now -= size
 
-        self._alive[name] = weakref.ref(storage, let_go)
+        self._alive[name] = weakref.ref(storage, freed)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
 @contextmanager
 def flash_attention() -> Iterator[None]:
-    """Inside, attention keeps queries, keys, values, result and one number a row, as it does on a GPU.
+    """Inside, attention keeps queries, keys, values, result and one number per row, as on a GPU.
 
-    On the meta device PyTorch would take the plain form, which keeps every row's weights.
+    On the meta device PyTorch would use the plain form, which keeps the attention weights of every row.
     """
     plain = F.scaled_dot_product_attention
 

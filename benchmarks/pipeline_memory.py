@@ -1,9 +1,9 @@
-"""What the weights of the in-painting models in `configs/` take, counted on the meta device: nothing is run.
+"""Memory for the weights of the in-painting models in `configs/`, counted on the meta device; nothing is run.
 
     python -m benchmarks.pipeline_memory
 
-From the architectures as they are published. `all`: everything on the device, as with `generator.offload: none`;
-`largest`: the largest part alone, about what `offload: model` needs; both in bfloat16 and GiB. Activations come on top.
+It uses the published architectures. `all`: everything on the device, as with `generator.offload: none`; `largest`: only
+the largest part, which is about what `offload: model` needs. Both are for bfloat16 in GiB, without activations.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ KLEIN_4B = {
 
 
 def parts() -> dict[str, Callable[[], nn.Module]]:
-    """What pipelines are put together from."""
+    """The networks that the pipelines consist of."""
     import diffusers
     import transformers
 

@@ -1,14 +1,15 @@
-"""Time to a region that is found, from scratch on the microworld: ours beside the paper taken literally.
+"""Time to train a region predictor from scratch on the microworld: ours compared with the paper taken literally.
 
     make microworld-data && python -m benchmarks.race [--cap 1200] [--threads 2]
 
-Either trains by train.py until validation says IoU .50 and pointing .80 (mean over replace, recolour and remove, 256
-validation samples), or until the cap of seconds. Validation looks at truth and its time counts; training never looks.
-Ours learns from stored proposals of 3,000 pictures in three denoising steps; making them counts, packing the pictures
-does not, since the baseline's are packed as well. The baseline has the best of the weights and learning rates that
-`configs/study/literal_weights.yaml` compares; a system that does not arrive has the cap as its time.
+Both train with train.py until validation reaches IoU .50 and pointing .80 (mean over replace, recolour and remove, 256
+validation samples), or until the cap in seconds. Validation uses the true regions, and its time counts; training never
+uses them. Ours learns from stored proposals for 3,000 pictures, made in three denoising steps. The time to make them
+counts; the time to pack the pictures does not, because the baseline's pictures are packed as well. The baseline uses
+the best weights and learning rate that `configs/study/literal_weights.yaml` compares. The time of a system that does
+not reach the scores is the cap.
 
-`race`: seconds of ours beside those of the baseline. Target: at most a fifth, and at most two minutes.
+`race`: seconds of ours compared with the baseline's. Target: at most a fifth, and at most two minutes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ LITERAL = (
     "--loss.area=0.5",
     "--loss.entropy=-2",
 )
-"""The paper gives no weights, learning rate or number of steps."""
+"""The paper gives no loss weights, learning rate or number of steps."""
 MEASURED = (
     "--data.validation=data/microworld/validation",
     "--data.validation_samples=256",
@@ -54,7 +55,7 @@ MEASURED = (
 
 
 def run_ours(cap: float, threads: int, folder: Path) -> tuple[float, float, float]:
-    """As `race_of`; making proposals and training are timed together."""
+    """As `race_of`; the time includes making the proposals."""
     train = folder / "train"
     pack = ("--split", "train", "--samples", str(SAMPLES), "--shard_size", str(SHARD), "--out", str(train))
     subprocess.run([sys.executable, "data_prep/microworld/pack.py", *pack], check=True, stdout=subprocess.DEVNULL)
@@ -79,7 +80,7 @@ def run_literal(cap: float, threads: int, folder: Path) -> tuple[float, float, f
 
 
 def race_of(changes: tuple[str, ...], began: float, cap: float, threads: int, out: Path) -> tuple[float, float, float]:
-    """Trains until one validation has both; seconds since `began`, or the cap; best IoU and pointing on the way."""
+    """Train until one validation reaches both scores. Returns seconds since `began`, or the cap; best IoU, pointing."""
     command = [sys.executable, "train.py", *changes, *MEASURED, f"--out={out}"]
     process = subprocess.Popen(command, env=environment(threads), stdout=subprocess.DEVNULL)
     found = False
@@ -101,7 +102,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def scores(metrics: Path) -> tuple[float, float, bool]:
-    """The best IoU and pointing so far, and whether one validation had both."""
+    """The best IoU and pointing so far, and whether one validation reached both."""
     if not metrics.is_file():
         return 0.0, 0.0, False
     found: dict[str, dict[str, float]] = {"iou/local": {}, "pointing/local": {}}
@@ -122,7 +123,7 @@ def main() -> None:
     if given.cap <= 0 or given.threads < 1:
         parser.error("--cap must be above 0 and --threads at least 1")
     if not Path("data/microworld/train").is_dir():
-        parser.error("data/microworld/train is not there; run `make microworld-data`")
+        parser.error("data/microworld/train does not exist; run `make microworld-data`")
     seconds = {}
     for name, run in (("stored", run_ours), ("literal", run_literal)):
         with tempfile.TemporaryDirectory() as folder:

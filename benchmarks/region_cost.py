@@ -1,10 +1,10 @@
-"""What finding the region costs in an edit at full size, in floating-point operations counted on the meta device.
+"""The cost of finding the region in an edit at full size: floating-point operations, counted on the meta device.
 
     python -m benchmarks.region_cost
 
-Ours: CLIP ViT-L/14 on the picture, FLAN-T5-base on an instruction of 77 tokens, the region predictor.
-Baseline: the rest of the edit, Stable Diffusion 1.5 in-painting of one 512 px picture in 50 steps with guidance: text
-encoder, two encodings, 100 U-Net evaluations, decoding. Target: at most 2 %.
+Ours: CLIP ViT-L/14 on the picture, FLAN-T5-base on an instruction of 77 tokens, and the region predictor.
+Baseline: the rest of the edit, which is Stable Diffusion 1.5 in-painting of one 512 px picture in 50 steps with
+guidance: text encoder, two encodings, 100 U-Net evaluations, decoding. Target: at most 2 %.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZE, STEPS, INSTRUCTION_TOKENS = 512, 50, 77
 
 
 def operations(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call, a multiplication and an addition counted as two."""
+    """Floating-point operations of a call; a multiplication and an addition count as two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
@@ -49,7 +49,7 @@ def region_operations(picture_1CHW: torch.Tensor) -> int:
 
 
 def generation_operations(picture_1CHW: torch.Tensor) -> int:
-    """Of a square picture at its own size, counted at one and at two steps: every further one costs as the second."""
+    """Of a square picture at its own size. Counted at one and two steps; each further step costs as the second."""
     with torch.device("meta"):
         modules = full_size_models.inpaint_modules()
     counts = []

@@ -1,4 +1,4 @@
-"""benchmarks/results.json and RESULTS.md: every benchmark's latest figure beside the baseline of the same run."""
+"""Writes benchmarks/results.json and RESULTS.md: the latest figure of every benchmark and the baseline of its run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def record(name: str, ours: float, baseline: float, unit: str, machine: str | None = None) -> float:
-    """Print one result and put it in the place of the same benchmark's last one; returns ours / baseline.
+    """Print one result and replace the previous one of the same name; returns ours / baseline.
 
     Args:
-        machine: None describes this one; a count that no machine influences says so.
+        machine: None describes this machine; a count that does not depend on a machine gives a text that says so.
     """
     machine = machine or f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     ratio = ours / baseline
@@ -29,19 +29,19 @@ def record(name: str, ours: float, baseline: float, unit: str, machine: str | No
 
 
 def table(results: dict[str, dict]) -> str:
-    """All results as a page, a row each."""
+    """All results as a page with one row each."""
     lines = [
-        "# What the benchmarks said",
+        "# Benchmark results",
         "",
-        "Written by `make bench` and by each benchmark; what is compared stands at the top of its file. Ratio: ours to",
+        "Written by `make bench` and by each benchmark, whose file says at its top what is compared. Ratio: ours to",
         "the baseline of the same run.",
         "",
         "| | ours | baseline | unit | ratio | machine |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in sorted(results.items()):
-        numbers = [f"{found[field]:.4g}" for field in ("ours", "baseline")]
+    for name, result in sorted(results.items()):
+        numbers = [f"{result[field]:.4g}" for field in ("ours", "baseline")]
         lines.append(
-            f"| {name} | {' | '.join(numbers)} | {found['unit']} | {found['ratio']:.3g} | {found['machine']} |"
+            f"| {name} | {' | '.join(numbers)} | {result['unit']} | {result['ratio']:.3g} | {result['machine']} |"
         )
     return "\n".join(lines) + "\n"

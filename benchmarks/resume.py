@@ -1,9 +1,10 @@
-"""Seconds until the first batch of a run that goes on at its millionth step, beside one that starts.
+"""Seconds until the first batch of a run that resumes at its millionth step, compared with a new run.
 
     python -m benchmarks.resume
 
-5 million samples in 5,000 shards, global batch 256, one process. The shards are links to one small tar and the manifest
-is made up, as if kept from before; what is timed is all else: plan, reader, decoding, the batch. Target: at most 2 s.
+5 million samples in 5,000 shards, global batch 256, one process. The shards are links to one small tar, and the
+manifest is artificial, as if it had been cached. The rest is timed: plan, reader, decoding, the batch. Target: at most
+2 s.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DATA = DataConfig(global_batch=256, image_size=64, workers=0)
 
 
 def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES) -> Manifest:
-    """`shards` shards of `samples` samples each, all of which are the first sample of one real shard."""
+    """A manifest of `shards` shards with `samples` samples each, all of them the first sample of one real shard."""
     real = folder / "real"
     real.mkdir()
     write_shards(real, 250, "png", 64)
@@ -47,7 +48,7 @@ def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES)
 
 
 def seconds(manifest: Manifest, position: int) -> float:
-    """From nothing but the manifest to the first batch."""
+    """Seconds from the manifest to the first batch."""
     began = time.perf_counter()
     loader = TrainLoader(manifest, DATA, seed=0)
     loader.load_state_dict(loader.state_dict() | {"position": position})

@@ -1,13 +1,13 @@
-"""Cases per second of scoring finished pictures, and its memory, with the microworld's tiny judge and DINO.
+"""Cases per second of scoring finished pictures, and its memory, with the microworld's tiny metric CLIP and DINO.
 
     python -m benchmarks.scoring [--cases 3589]
 
 Saved 64 px pictures are read back and scored with L1, L2, CLIP-I, CLIPdir and DINO, source and target pictures as well.
-Ours: the cases go to the metrics 32 at a time, whose networks see a batch and remember it. Baseline: the same metrics,
-one case at a time. Target: at least 150 cases/s on two cores.
+Ours: the metrics get 32 cases at a time; their networks process them as a batch, and results are cached. Baseline: the
+same metrics, one case at a time. Target: at least 150 cases/s on two cores.
 
-The memory is the process's peak after all cases beside that after a quarter of them; 1 is constant memory. Target: at
-most 1,536 MiB.
+Memory: the process's peak after all cases, compared with that after a quarter of them; a ratio of 1 means constant
+memory. Target: at most 1,536 MiB.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BASELINE_CASES = 256
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Per case a source, a target and an edited picture with the detail of a photograph."""
+    """For each case, write a source, a target and an edited picture with about the detail of a photograph."""
     rng = np.random.default_rng(0)
     for kind in ("source", "target", "pictures"):
         (folder / kind).mkdir()
@@ -49,7 +49,7 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def read_cases(folder: Path, count: int) -> Iterator[EditCase]:
-    """The cases, their pictures opened as they come."""
+    """The cases; each picture is opened when its case is needed."""
     colours = "red blue green orange purple yellow".split()
     for case in map(str, range(count)):
         captions = Captions("a circle", f"a {colours[int(case) % 6]} square and {colours[int(case) // 6 % 6]} ring")
@@ -60,7 +60,7 @@ def read_cases(folder: Path, count: int) -> Iterator[EditCase]:
 
 
 def rate(folder: Path, count: int, together: int, when_quarter: Callable[[], None] = lambda: None) -> float:
-    """Cases per second, loading of the networks aside."""
+    """Cases per second, without loading the networks."""
     load_backbone.cache_clear()
     config = EvaluateConfig(device="cpu")
     metrics = [METRICS[name].from_config(config) for name in SCORED]
@@ -77,16 +77,18 @@ def rate(folder: Path, count: int, together: int, when_quarter: Callable[[], Non
 
 
 def peak_mebibytes() -> float:
-    """The most memory this process has held."""
+    """Peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=3589, help="as many as Emu Edit's test set by default")
+    parser.add_argument(
+        "--cases", type=int, default=3589, help="number of cases; the default is that of Emu Edit's test set"
+    )
     count = parser.parse_args().cases
     if count < BASELINE_CASES:
-        parser.error(f"--cases: {count} is less than {BASELINE_CASES}")
+        parser.error(f"--cases: {count} is too few; give at least {BASELINE_CASES}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_pictures(folder, count)

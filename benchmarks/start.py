@@ -1,9 +1,9 @@
-"""How long a command takes to start: CPU seconds from the command to the first result, beside its libraries' imports.
+"""Start-up time: CPU seconds from the command to the first result, compared with importing its libraries.
 
     python -m benchmarks.start
 
-`start`: seconds that infer.py computes for one microworld picture, from the command to result.png, beside
-`python -c "import torch, diffusers, transformers, open_clip"`. Medians of five runs in turn.
+`start`: CPU seconds of infer.py for one microworld picture, from the command to result.png. Baseline:
+`python -c "import torch, diffusers, transformers, open_clip"`. Medians of five alternating runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUNS = 5
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """Of a Python process, in user and kernel."""
+    """CPU seconds of a Python process, in user and kernel mode."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,12 +1,12 @@
-"""What a full-size training step costs a sample: operations counted on the meta device, nothing is timed.
+"""The cost of a full-size training step per sample: operations counted on the meta device; nothing is timed.
 
     python -m benchmarks.step_cost
 
-`step_{preset}`: the step of configs/train_sd15_{preset}.yaml, what activation checkpointing computes twice not counted.
+`step_{preset}`: the step of configs/train_sd15_{preset}.yaml, without what activation checkpointing computes twice.
 Baseline: the paper taken literally at the size of exact512 (`full_size_step.literal`). `proposal`: making one stored
-proposal of the preset `stored`, beside the step that then uses it. `features`: what caching a sample's latent and
-captions takes, beside the same. `clip_scores`: what data_prep/filter.py asks CLIP about a sample, a picture and two
-captions, beside the step of `paper256`.
+proposal of the preset `stored`; baseline: the step that then uses it. `features`: caching a sample's latent and
+captions; baseline: the same step. `clip_scores`: CLIP in data_prep/filter.py for a sample, which is a picture and two
+captions; baseline: the step of `paper256`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
 
 
 def step_operations(config: TrainConfig) -> int:
-    """Of one sample's step, forward and back."""
+    """Operations of one sample's step, forward and backward."""
     config = replace(config, savers=SaversConfig())
     module = build(config, "meta")
     pairs = batch_for(config, module, "meta", 1)
@@ -38,7 +38,7 @@ def step_operations(config: TrainConfig) -> int:
 
 
 def proposal_operations(config: TrainConfig) -> int:
-    """Of one proposal; every denoising step costs what the second one does."""
+    """Operations of one proposal; each further denoising step costs as the second."""
     counts = []
     size = config.generator.size
     picture_1CHW = torch.empty(1, 3, size, size, device="meta")
@@ -59,13 +59,13 @@ def main() -> None:
     module = build(preset("fast512"), "meta")
     clip, generator = module.frozen[0], module.frozen[2]
     picture_1CHW = torch.empty(1, 3, 512, 512, device="meta")
-    text, seen = operations(lambda: clip.encode_text(CAPTIONS)), operations(lambda: clip.encode_image(picture_1CHW))
+    text, image = operations(lambda: clip.encode_text(CAPTIONS)), operations(lambda: clip.encode_image(picture_1CHW))
     counted = {f"step_{name}": (count, baseline) for name, count in steps.items()}
     counted["proposal"] = proposal_operations(stored), steps["stored"]
     counted["features"] = text + operations(lambda: generator.source_latents(picture_1CHW)), steps["stored"]
-    counted["clip_scores"] = text + seen, steps["paper256"]
-    for name, (ours, beside) in counted.items():
-        record(name, ours / 1e12, beside / 1e12, "TFLOP", COUNTED)
+    counted["clip_scores"] = text + image, steps["paper256"]
+    for name, (ours, other) in counted.items():
+        record(name, ours / 1e12, other / 1e12, "TFLOP", COUNTED)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a Stable Diffusion pipeline needs besides what a benchmark measures, as small as fits."""
+"""The parts of a Stable Diffusion pipeline that a benchmark does not measure, as small as possible."""
 
 from __future__ import annotations
 

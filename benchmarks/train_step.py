@@ -1,18 +1,19 @@
-"""Pictures per second of training steps, with the share of each stage, beside the paper taken literally.
+"""Pictures per second of training steps, with the share of each stage, compared with the paper taken literally.
 
     python -m benchmarks.train_step [--rounds 5]        the microworld's shipped models on this machine's CPU
     python -m benchmarks.train_step --full_size true    full size, random weights: a GPU, or one picture on a CPU
 
 Literal means: the soft region conditions the generator, the gradient passes through every denoising step and the KL
-decoder, nothing is cached, no saver, eager. Weights have the same precision and sampling as many steps as ours.
+decoder, and nothing is cached, without memory settings and without torch.compile. Weights have the same precision, and
+sampling has the same number of steps, as in ours.
 
-Microworld, `train_step_composite`: proposals made at each step, composed in pixels, latents and captions cached, and
-`train_step_compiled`, the same with U-Net and decoder compiled (target: at least 3 times); `train_step_stored`: stored
-proposals, captions cached (at least 12 times). What is cached or stored is not counted, nor is compiling: each system's
-first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
+Microworld, `train_step_composite`: new proposals at each step, blended in pixels, with cached latents and captions;
+`train_step_compiled`: the same with U-Net and decoder compiled (target: at least 3 times); `train_step_stored`: stored
+proposals and cached captions (at least 12 times). The time for caching, storing and compiling is not included: each
+system's first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
 
-Full size, `train_step_{preset}_full_size`: each preset beside `full_size_step.literal` of exact512; a GPU also tells
-peak memory and the model's operations as a share of the GPU's peak (target: 40 % for paper256).
+Full size, `train_step_{preset}_full_size`: each preset compared with `full_size_step.literal` of exact512. On a GPU it
+also prints peak memory and the model's operations as a share of the GPU's peak (target: 40 % for paper256).
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ MICROWORLD = {
     "stored": (),
 }
 PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
-"""Dense bfloat16, NVIDIA's data sheets."""
+"""Dense bfloat16, from NVIDIA's data sheets."""
 
 
 class Timed:
-    """A step with its optimiser.
+    """A training step with its optimiser.
 
     Args:
-        module, batch: what takes the step, and the pictures it takes again and again.
+        module, batch: the module that makes the step, and the batch that every step uses.
     """
 
     def __init__(self, module: RegionTraining, batch: TrainBatch, device: str):
@@ -76,7 +77,7 @@ class Timed:
         return steps * len(self.batch.keys) / (self.stages.now() - began)
 
     def shares(self, steps: int) -> str:
-        """The table of stages, of steps of its own: telling stages apart would slow a GPU that is timed."""
+        """The table of stages, from separate steps, because timing the stages would slow down a GPU."""
         self.stages.seconds.clear()
         self.module.stage = self.stages
         self.rate(steps)
@@ -154,11 +155,13 @@ def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of the microworld; at least 1")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the microworld; at least 1")
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
-    parser.add_argument("--batch", type=int, default=32 if torch.cuda.is_available() else 1, help="at full size")
     parser.add_argument(
-        "--baseline_batch", type=int, default=8 if torch.cuda.is_available() else 1, help="at full size"
+        "--batch", type=int, default=32 if torch.cuda.is_available() else 1, help="pictures, at full size"
+    )
+    parser.add_argument(
+        "--baseline_batch", type=int, default=8 if torch.cuda.is_available() else 1, help="pictures, at full size"
     )
     given = parser.parse_args()
     if min(given.rounds, given.batch, given.baseline_batch) < 1:

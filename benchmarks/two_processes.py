@@ -1,10 +1,10 @@
-"""Pictures per second of training on two processes beside one, one thread each, at the same global batch.
+"""Pictures per second of training in two processes, compared with one; one thread each, same global batch.
 
     python -m benchmarks.two_processes [--steps 24]
 
-The microworld's shipped models, proposals made at each step, gradients averaged by gloo. A ratio of 2 is perfect; half
-of it is the scaling efficiency. Both take turns only once, so it wants a machine that does nothing else. That both log
-the same losses is tested in tests/test_training.py.
+The microworld's shipped models, new proposals at each step, gradients averaged by gloo. A ratio of 2 is perfect; half
+of the ratio is the scaling efficiency. Each runs only once, so use a machine that does nothing else. A test in
+tests/test_training.py checks that both log the same losses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANGES = (
 
 
 def rate(data: Path, out: Path, processes: int, steps: int) -> float:
-    """Median over the intervals between two lines of the log, the first one left out."""
+    """Median over the intervals between two lines of the log, without the first interval."""
     more = [f"--data.train={data}", f"--out={out}", f"--max_steps={steps}", f"--trainer.devices={processes}"]
     more += ["--trainer.strategy=ddp"] * (processes > 1)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -45,10 +45,10 @@ def rate(data: Path, out: Path, processes: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=24, help=f"of each, at least {3 * EVERY}")
+    parser.add_argument("--steps", type=int, default=24, help=f"steps of each, at least {3 * EVERY}")
     steps = parser.parse_args().steps
     if steps < 3 * EVERY:
-        parser.error(f"--steps: {steps}, must be at least {3 * EVERY}")
+        parser.error(f"--steps: {steps}, but must be at least {3 * EVERY}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pack = ("--split", "train", "--samples", str(SAMPLES), "--out", str(folder / "train"))

@@ -1,4 +1,4 @@
-"""Perceptual hashes of the pictures that an evaluation uses, so that no training sees them."""
+"""Perceptual hashes of the benchmarks' pictures; filter.py uses them to keep test pictures out of the training set."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from regionedit.images import SUFFIXES
 
 
 def benchmark_hashes(name: str, folder: Path) -> np.ndarray:
-    """Hashes of a benchmark's pictures, uint64; flat ones have none and are left out.
+    """Hashes of a benchmark's pictures, uint64; flat pictures have no hash and are left out.
 
     Args:
-        name: a key of evaluate.py's BENCHMARKS, whose sources and true results are read; any other name stands for the
-            picture files in the folder and below.
+        name: a key of evaluate.py's BENCHMARKS, to hash the benchmark's source pictures and true results; any other
+            name, to hash all picture files in the folder and its subfolders.
 
     Raises:
-        ValueError: nothing there, or not that benchmark; names the rule.
+        ValueError: the folder holds no picture, or not that benchmark; names the rule.
     """
     from regionedit.evaluation.benchmarks import BENCHMARKS
 
@@ -39,7 +39,7 @@ def benchmark_hashes(name: str, folder: Path) -> np.ndarray:
 
 def _of_benchmark(kind: type, folder: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about comparing scores, which nobody does here
+        warnings.simplefilter("ignore")  # they warn that scores are not comparable; only the pictures are used here
         for case in kind(folder):
             yield case.request.image
             if case.truth_image is not None:

@@ -1,15 +1,15 @@
-"""Compute once what training's frozen networks say of samples that never change; training then reads it.
+"""Compute the frozen networks' features once for all samples; training then reads them from disk.
 
     python data_prep/cache_features.py --config configs/train_sd15_fast512.yaml --data.features data/features
     python train.py                    --config configs/train_sd15_fast512.yaml --data.features data/features
 
-`{shard}.text_features.safetensors`: CLIP's embeddings of both captions; a step then encodes no text.
-`{shard}.latents.safetensors`: the source's latent; a step then encodes the source once less. With
-`generator.masked_image: latent` no encoding is left; with `pixel`, the default, the masked picture is another one at
-every step and is still encoded. With stored proposals (`data.proposals`) no step needs latents.
+`{shard}.text_features.safetensors` holds the CLIP embeddings of both captions; a training step then encodes no text.
+`{shard}.latents.safetensors` holds the source's latent; a training step then encodes the source one time fewer. With
+`generator.masked_image: latent` a step encodes no picture at all. With `pixel`, the default, the masked picture differs
+at every step and is still encoded. With stored proposals (`data.proposals`) no step needs latents.
 
-Another model, revision, precision, size, caption or picture is refused by train.py. A shard is written whole or not at
-all; run again to go on.
+train.py refuses features that were made with another model, revision, precision, size, caption or picture. Each file is
+written completely or not at all; run the command again to continue.
 
 Shape letters: B batch, D CLIP's width, C h w of a latent.
 """
@@ -54,11 +54,11 @@ class FeaturesConfig(TrainConfig):
     Args:
         text: cache the captions' embeddings.
         latents: cache the sources' latents.
-        storage: type of the numbers on disk; float16 halves the disk and rounds to three digits.
-        device: cpu, cuda, cuda:1, mps; auto takes what is there.
-        batch: samples that are encoded together.
-        part: which share of the shards this process makes, from 0.
-        parts: into how many shares the shards are divided, for several processes or machines.
+        storage: type of the numbers on disk; float16 takes half the space and keeps about three digits.
+        device: cpu, cuda, cuda:1, mps; auto takes what is available.
+        batch: number of samples encoded together.
+        part: the share of the shards that this process works on, counted from 0.
+        parts: number of shares that the shards are divided into, for several processes or machines.
     """
 
     text: bool = True
@@ -71,11 +71,11 @@ class FeaturesConfig(TrainConfig):
 
 
 def cache_features(config: FeaturesConfig) -> int:
-    """Write what is missing or has changed; returns the number of files written now.
+    """Write the files that are missing or outdated; returns the number of files written.
 
     Raises:
-        ValueError: no place to write to, unusable shards, or models that cannot be loaded; names the field.
-        OSError: no room, no permission; finished shards stay.
+        ValueError: `data.features` is not set, shards are unusable, or models cannot be loaded; names the field.
+        OSError: no space or no permission; finished shards are kept.
     """
     _check(config)
     config = settle_training(config, pick_device(config.device))
@@ -92,7 +92,7 @@ def cache_features(config: FeaturesConfig) -> int:
     if not jobs:
         return 0
     encode = _Encoders(config, {kind for kind, *_ in jobs})
-    wanted = _settings(config)  # a model that had to be fetched has a commit only now
+    wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=sum(len(samples) for *_, samples in jobs))
@@ -112,17 +112,17 @@ def cache_features(config: FeaturesConfig) -> int:
 
 def _check(config: FeaturesConfig) -> None:
     if config.data.features is None:
-        raise ValueError("data.features: say where to, for example --data.features data/features")
+        raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
     if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
+        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     if not (config.text or config.latents):
-        raise ValueError("text, latents: both are false, so there is nothing to cache")
+        raise ValueError("text, latents: both are false, so there is nothing to cache; set one to true")
     if config.latents and not issubclass(require_generator(config.generator.name), StableDiffusion):
-        raise ValueError(f"latents: generator {config.generator.name!r} can use none; set --latents false")
+        raise ValueError(f"latents: generator {config.generator.name!r} cannot use them; set --latents false")
 
 
 def _settings(config: FeaturesConfig) -> dict[str, dict]:
-    """By kind, what the features are made with."""
+    """For each kind of feature (text, latents), the settings that decide its values."""
     settings = {}
     if config.text:
         settings["text"] = text_settings(config.encoders)
@@ -138,13 +138,13 @@ def _shards(manifest: Manifest) -> Iterator[tuple[str, range]]:
 
 
 def _stamp(manifest: Manifest, shard: str, storage: str) -> str:
-    """Changes with every file that the features of a shard are made from."""
+    """A string that changes whenever a file changes from which the shard's features are computed."""
     paths = [manifest.path(part, shard) for part in ("picture", "instruction")] + mark_files(manifest.folder, shard)
     return json.dumps([storage, *([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths)])
 
 
 def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tuple[str, int, object]]:
-    """Key, mark and what is encoded. A sample that training could not read is left out: it is replaced there."""
+    """Key, mark and content to encode. Unreadable samples are skipped: training replaces them by other samples."""
     for number in samples:
         try:
             sample = reader.read(number)
@@ -158,7 +158,7 @@ def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tu
 
 
 class _Encoders:
-    """The frozen networks of the kinds that are asked for."""
+    """The frozen networks that the requested kinds of features need."""
 
     def __init__(self, config: FeaturesConfig, kinds: set[str]):
         device, encoders = pick_device(config.device), config.encoders

@@ -1,9 +1,9 @@
-"""Rules about a caption alone: its length, its script and language, boilerplate.
+"""Rules that need only the caption: its length, its script and language, boilerplate.
 
-The language is guessed without a model. A caption is held to be foreign when too many of its letters are not Latin, or
-too many of its words are function words of another European language. Words that English has too (met, pour, des), or
-that stand in many names (de, la, los, van), are in no list: "Los Angeles" is no Spanish. So a foreign caption without
-function words ("Rotes Sofa Wohnzimmer") passes; an English one is hardly ever marked.
+The language is guessed without a model. A caption counts as foreign if too many of its letters are not Latin, or too
+many of its words are function words of another European language. The lists leave out words that are also English
+(met, pour, des) and words that occur in many names (de, la, los, van): "Los Angeles" is not Spanish. A foreign caption
+without function words ("Rotes Sofa Wohnzimmer") therefore passes; an English caption is hardly ever marked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LETTER = re.compile(r"[^\W\d_]")
 
 
 def count_words(caption: str) -> int:
-    """Words by white space, numbers among them."""
+    """Number of words separated by white space; numbers count as words."""
     return len(caption.split())
 
 
@@ -42,21 +42,21 @@ def latin_share(caption: str) -> float:
 
 
 def foreign_share(caption: str) -> float:
-    """Share of the words that are function words of another language; one alone may be a name and counts 0."""
+    """Share of the words that are function words of another language; 0 for a single one, which may be a name."""
     words = WORD.findall(caption.lower())
     foreign = [word for word in words if word in FOREIGN]
     return len(foreign) / len(words) if len(set(foreign)) > 1 else 0.0
 
 
 def compile_boilerplate(patterns: Sequence[str]) -> re.Pattern | None:
-    """One expression for all, or None for none.
+    """Combine all patterns into one regular expression; None if there are no patterns.
 
     Raises:
-        ValueError: one is no regular expression; names it.
+        ValueError: a pattern is not a regular expression; names it.
     """
     for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"boilerplate: {pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"boilerplate: {pattern!r} is not a regular expression: {error}") from None
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE) if patterns else None

@@ -1,14 +1,14 @@
-"""Claims: which worker has which shard, for any number of workers that share a folder and nothing else.
+"""Claims decide which worker works on which shard, for any number of workers that share nothing but a folder.
 
-A claim is a file `.claims/{shard}.{generation}`, made with O_EXCL, so that one worker makes it. The highest generation
-holds the shard; to take one over from a dead worker is to make the next generation, which again one worker can. The
-holder adds a byte to its file now and then. A worker is dead when its file has not grown for `stale_seconds` *of the
-observer's own clock*: no two machines' clocks, nor any file's time, are ever compared. A dead process of this very
-machine is known at once.
+A claim is a file `.claims/{shard}.{generation}`, created with O_EXCL, so that only one worker can create it. The worker
+with the highest generation holds the shard. To take a shard over from a dead worker, another worker creates the next
+generation, and again only one can. The holder regularly appends a byte to its file (a heartbeat). A worker counts as
+dead if its file has not grown for `stale_seconds` *on the observer's own clock*: the code never compares the clocks of
+two machines, nor file times. A dead process on the same machine is detected at once.
 
-A holder that was only stopped (a suspended machine, a stalled file system) finds the higher generation before it writes
-and gives way. Between that look and the rename a stall as long as `stale_seconds` could still let two write the same
-shard; each write is whole, so that even then no file is damaged.
+A holder that was merely paused (a suspended machine, a stalled file system) checks for a higher generation before it
+writes and gives up if there is one. A pause of `stale_seconds` between this check and the rename could still let two
+workers write the same shard. Each write is atomic, so that even then no file is damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 FOLDER = ".claims"
-_BEATS = 8  # signs of life within stale_seconds
+_BEATS = 8  # heartbeats within stale_seconds
 
 
 class ClaimLost(Exception):
@@ -34,8 +34,8 @@ class Claims:
 
     Args:
         data: the folder of the shards.
-        stale_seconds: how long another worker may be silent. Above a minute on network file systems, which may tell of
-            a change that late.
+        stale_seconds: how long another worker may go without a heartbeat. Use more than a minute on network file
+            systems, which may show a change that late.
     """
 
     def __init__(self, data: Path, stale_seconds: float):
@@ -43,13 +43,13 @@ class Claims:
         self._seen: dict[str, tuple[int, int, float]] = {}  # shard -> generation, size, since when (monotonic)
 
     def take(self, shard: str, over: int | None = None) -> Claim | None:
-        """Claim a shard, or None while another worker has it.
+        """Claim a shard; None while another worker holds it.
 
         Args:
-            over: a generation that `stale` has found dead.
+            over: a generation that `stale` reported as dead.
 
         Raises:
-            OSError: no claim can be written.
+            OSError: the claim cannot be written.
         """
         held = self._generations(shard)
         if held and held[-1] != over and not _is_dead(self._path(shard, held[-1])):
@@ -59,20 +59,20 @@ class Claims:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except (FileExistsError, FileNotFoundError):  # made by another; its folder just cleared away by another
+        except (FileExistsError, FileNotFoundError):  # another worker created it, or just removed the folder
             return None
         with os.fdopen(handle, "wb") as file:
             file.write(json.dumps(_this_process()).encode() + b"\n")
         return Claim(self, shard, generation)
 
     def stale(self, shard: str) -> int | None:
-        """The generation that holds a shard if it has been silent for too long; call now and then to find out."""
+        """The generation that holds a shard, if its worker is dead; call repeatedly until it reports one."""
         held = self._generations(shard)
         if not held:
             return None
         path = self._path(shard, held[-1])
         try:
-            size = len(path.read_bytes())  # a network file system looks anew at a file that is opened
+            size = len(path.read_bytes())  # opening makes a network file system refresh what it knows of the file
         except FileNotFoundError:
             return None
         now, before = time.monotonic(), self._seen.get(shard)
@@ -82,11 +82,11 @@ class Claims:
         return held[-1] if now - before[2] > self.stale_seconds or _is_dead(path) else None
 
     def is_free(self, shard: str) -> bool:
-        """Has nobody claimed it?"""
+        """True if no worker has claimed the shard."""
         return not self._generations(shard)
 
     def clear(self) -> None:
-        """Remove the folder of claims, unless somebody alive holds one; what a killed process left goes with it."""
+        """Delete the claims of dead processes, and the folder of claims if no live worker holds one."""
         try:
             for path in self.folder.iterdir():
                 if _is_dead(path):
@@ -108,7 +108,7 @@ class Claims:
 
 
 class Claim:
-    """A shard that this process holds, as a context: signs of life are given until its end, then it is given back."""
+    """A context manager for a shard that this process holds: it sends heartbeats, and releases the shard at the end."""
 
     def __init__(self, claims: Claims, shard: str, generation: int):
         self._claims, self.shard, self.generation = claims, shard, generation
@@ -130,7 +130,7 @@ class Claim:
         """Call before writing.
 
         Raises:
-            ClaimLost: this process was silent for too long and another one has taken over.
+            ClaimLost: this process sent no heartbeat for too long, and another one has taken over.
         """
         held = self._claims._generations(self.shard)
         if not held or held[-1] != self.generation:
@@ -140,27 +140,28 @@ class Claim:
         path = self._claims._path(self.shard, self.generation)
         while not self._end.wait(self._claims.stale_seconds / _BEATS):
             try:
-                handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # never made anew; closed, so that others see it
+                # without O_CREAT: a lost claim must not reappear; closed at once: other machines see the new size
+                handle = os.open(path, os.O_WRONLY | os.O_APPEND)
                 os.write(handle, b".")
                 os.close(handle)
-            except OSError:  # taken over, or no room: either way others may think this worker dead, and `check` tells
+            except OSError:  # the claim was taken over, or the disk is full; `check` finds out before the next write
                 continue
 
 
 def _this_process() -> dict[str, str | int]:
-    """What identifies a process to others in the same process namespace of the same boot of the same machine."""
+    """Identifies this process to others on the same machine, in the same boot and the same process namespace."""
     about: dict[str, str | int] = {"host": socket.gethostname(), "pid": os.getpid()}
     try:
         about["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         about["namespace"] = os.readlink("/proc/self/ns/pid")
         about["started"] = _started(os.getpid())[1]
-    except OSError:  # not Linux: only silence will tell
+    except OSError:  # not Linux: only missing heartbeats reveal a dead process
         pass
     return about
 
 
 def _is_dead(path: Path) -> bool:
-    """Is the claim's process one of this machine that no longer runs? False where that cannot be known."""
+    """True if the claim's process ran on this machine and no longer runs; False where that cannot be known."""
     try:
         about = json.loads(path.read_bytes().partition(b"\n")[0])
         mine = _this_process()
@@ -176,6 +177,6 @@ def _is_dead(path: Path) -> bool:
 
 
 def _started(pid: int) -> tuple[str, str]:
-    """State letter and start, in ticks since boot, of a process."""
+    """A process's state letter and its start time in ticks since boot."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return fields[0], fields[19]

@@ -1,7 +1,7 @@
-"""CLIP's opinion of each sample, measured once per shard and model and kept in `{shard}.clip_scores.safetensors`.
+"""CLIP scores of each sample, computed once per shard and model and stored in `{shard}.clip_scores.safetensors`.
 
-Two cosines: of caption and picture, and of caption and target caption. The picture is stretched to CLIP's square, as in
-training. Shape letters: S samples of a shard, B of a batch, D CLIP's width.
+There are two cosines: between caption and picture, and between caption and target caption. The picture is stretched to
+CLIP's square input, as in training. Shape letters: S samples of a shard, B samples of a batch, D CLIP's width.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCORES = ("text_image", "text_text")
 
 
 class ClipScores:
-    """Measures shards with the CLIP of a configuration, which is loaded when the first shard needs it.
+    """Scores shards with the CLIP of a configuration, which is loaded when the first shard needs it.
 
     Raises:
         ValueError: the CLIP cannot be loaded, or there is no such device; names the field.
@@ -47,14 +47,14 @@ class ClipScores:
         self._model = identify(config.encoders.clip, config.encoders.clip_pretrained) | {"precision": self._precision}
 
     def measure(self, folder: Path, shard: str, digest: str, found: Measurements) -> dict[str, np.ndarray]:
-        """SCORES of a shard, float32 [S], NaN where a sample is flawed or has no target caption yet.
+        """The cosines named in SCORES, float32 [S] each; NaN where a sample is flawed or has no target caption yet.
 
         Args:
-            digest: of its measurements, which change with the tar.
-            found: its measurements, with the captions that count.
+            digest: hash of the shard's measurements, which changes with the tar.
+            found: the shard's measurements, with the captions that training reads.
 
         Raises:
-            ShardChanged: the tar is no longer the one that was measured.
+            ShardChanged: the tar has changed since it was measured.
         """
         written = read_instructions(folder, shard).entries
         keys, captions = found.names(), found.captions()

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint as a writer: many requests at once, sent again with patience, all with an end."""
+"""A writer that calls an OpenAI-compatible endpoint: concurrent requests with retries, time-outs and size limits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from instruction_schema import LONGEST_ANSWER, Edit, Target
 from write_config import SamplingConfig, WriteConfig
 from writer import CUT_OFF, TRANSIENT, Answer, Ask, Writer, WriterError
 
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-_HOPELESS = {
+_RETRY_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_FATAL_STATUSES = {
     401: "set OPENAI_API_KEY",
     403: "set OPENAI_API_KEY",
     404: "correct endpoint.url or model",
@@ -24,7 +24,7 @@ _HOPELESS = {
 }
 _REFUSED = "refused by the endpoint"
 _LARGEST = 1_000_000  # bytes of a response
-_FEW = 8  # requests that may all fail without the endpoint being to blame
+_MANY = 8  # if at least this many requests all fail, the endpoint itself is at fault
 
 
 class EndpointWriter(Writer):
@@ -33,7 +33,7 @@ class EndpointWriter(Writer):
     @classmethod
     def load(cls, config: WriteConfig) -> Self:
         if not config.endpoint.url.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint.url: {config.endpoint.url!r} is no address; try http://127.0.0.1:8000/v1")
+            raise ValueError(f"endpoint.url: {config.endpoint.url!r} is not an address; try http://127.0.0.1:8000/v1")
         if config.endpoint.concurrency < 1 or config.endpoint.timeout <= 0 or config.endpoint.retries < 0:
             raise ValueError("endpoint: concurrency must be at least 1, timeout above 0, retries not negative")
         return cls(config)
@@ -46,7 +46,7 @@ class EndpointWriter(Writer):
         self._config, self._endpoint = config, config.endpoint
         self._runner = asyncio.Runner()
         self._session = None
-        self._resume = 0.0  # of the loop's time: nobody sends before it, since the server asked for a pause
+        self._resume = 0.0  # in the event loop's time: no request is sent before it, because the server asked to wait
         schema = (Edit if config.source == "captions" else Target).model_json_schema()
         self._format = {
             "json_schema": {"type": "json_schema", "json_schema": {"name": "edit", "schema": schema}},
@@ -59,9 +59,9 @@ class EndpointWriter(Writer):
             answers = self._runner.run(self._write(asks))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        unheard = [answer.failure for answer in answers if answer.failure.startswith((TRANSIENT, _REFUSED))]
-        if len(asks) == len(unheard) >= _FEW and not asks[0].attempt:
-            raise WriterError(f"{self._endpoint.url}: none of {len(asks)} requests succeeded ({unheard[0]})")
+        failures = [answer.failure for answer in answers if answer.failure.startswith((TRANSIENT, _REFUSED))]
+        if len(asks) == len(failures) >= _MANY and not asks[0].attempt:
+            raise WriterError(f"{self._endpoint.url}: none of {len(asks)} requests succeeded ({failures[0]})")
         return answers
 
     def close(self) -> None:
@@ -85,21 +85,21 @@ class EndpointWriter(Writer):
 
         async def work() -> None:
             for place, ask in todo:
-                answers[place] = await self._patiently(ask)
+                answers[place] = await self._answer_with_retries(ask)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._endpoint.concurrency, len(asks))):
                 group.create_task(work())
         return answers
 
-    async def _patiently(self, ask: Ask) -> Answer:
-        """One answer, asked for again as long as the fault lies with the endpoint."""
+    async def _answer_with_retries(self, ask: Ask) -> Answer:
+        """One answer; the request is repeated while the endpoint is at fault."""
         clock = self._runner.get_loop().time
         for attempt in count():
             pause = self._resume - clock()
             if pause > 0:
                 await asyncio.sleep(pause + random.uniform(0, self._endpoint.backoff))
-            answer, wait = await self._once(ask)
+            answer, wait = await self._attempt(ask)
             if not answer.failure.startswith(TRANSIENT) or attempt == self._endpoint.retries:
                 return answer
             if wait:
@@ -107,16 +107,16 @@ class EndpointWriter(Writer):
             backoff = random.uniform(0, self._endpoint.backoff * 2**attempt)
             await asyncio.sleep(min(backoff, self._endpoint.longest_wait))
 
-    async def _once(self, ask: Ask) -> tuple[Answer, float]:
-        """(answer, seconds that the server asks to wait)."""
+    async def _attempt(self, ask: Ask) -> tuple[Answer, float]:
+        """One attempt: (answer, seconds to wait according to the server)."""
         import aiohttp
 
         try:
             url = f"{self._endpoint.url.rstrip('/')}/chat/completions"
             async with self._session.post(url, json=self._body(ask)) as response:
-                if response.status in _HOPELESS:
-                    raise WriterError(f"{url}: {response.status} {response.reason}; {_HOPELESS[response.status]}")
-                if response.status in _AGAIN:
+                if response.status in _FATAL_STATUSES:
+                    raise WriterError(f"{url}: {response.status} {response.reason}; {_FATAL_STATUSES[response.status]}")
+                if response.status in _RETRY_STATUSES:
                     return Answer(failure=f"{TRANSIENT}status {response.status}"), _wait(response.headers)
                 if response.status != 200:
                     return Answer(failure=f"{_REFUSED} (status {response.status})"), 0.0
@@ -159,13 +159,13 @@ def _text(body: Any) -> Answer:
 
 
 def _wait(headers: Any) -> float:
-    """Seconds of a Retry-After; one that is a time of day is read by the server's own clock."""
-    told = headers.get("Retry-After", "")
+    """Seconds of a Retry-After header; a date in it is compared with the server's own clock (its Date header)."""
+    retry_after = headers.get("Retry-After", "")
     try:
-        return max(0.0, float(told))
+        return max(0.0, float(retry_after))
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(told) - parsedate_to_datetime(headers["Date"])).total_seconds())
+        return max(0.0, (parsedate_to_datetime(retry_after) - parsedate_to_datetime(headers["Date"])).total_seconds())
     except (KeyError, TypeError, ValueError):
         return 0.0

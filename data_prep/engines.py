@@ -1,4 +1,4 @@
-"""What carries shards to workers: this process, several of them, or Ray. Results come as they are ready."""
+"""Engines run the workers: in this process, in several processes, or on Ray. Results arrive as they are ready."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from instruction_shard import ShardResult, ShardWriter
 from write_config import WriteConfig
 from writer import WriterError
 
-Job = tuple[str, int | None]  # shard, dead claim of it that may be taken over
+Job = tuple[str, int | None]  # shard, and the dead claim on it that may be taken over
 
 
 class Engine(Protocol):
-    """Carries jobs to workers, each with a `ShardWriter` of its own that lives as long as the engine."""
+    """Distributes jobs to workers. Each worker has its own `ShardWriter`, which lives as long as the engine."""
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[ShardResult]: ...
 
@@ -31,7 +31,7 @@ def load_engine(config: WriteConfig) -> Engine:
     """The engine of a configuration.
 
     Raises:
-        ValueError: Ray is asked for and not installed.
+        ValueError: the configuration wants Ray, and Ray is not installed.
     """
     if config.engine == "ray":
         from ray_engine import RayEngine
@@ -41,7 +41,7 @@ def load_engine(config: WriteConfig) -> Engine:
 
 
 class OneProcess:
-    """One after another, here."""
+    """Runs the jobs one after another in this process."""
 
     def __init__(self, config: WriteConfig):
         self._worker = ShardWriter(config)
@@ -54,10 +54,10 @@ class OneProcess:
 
 
 class ManyProcesses:
-    """A pool on this machine."""
+    """Runs the jobs in a pool of processes on this machine."""
 
     def __init__(self, config: WriteConfig):
-        self._ahead = 2 * config.workers  # jobs that wait in the pool: hundreds of thousands would be a list of futures
+        self._ahead = 2 * config.workers  # jobs queued in the pool; all at once would be hundreds of thousands
         self._pool = ProcessPoolExecutor(
             config.workers, multiprocessing.get_context("spawn"), _start, (config, os.getpid())
         )
@@ -71,13 +71,13 @@ class ManyProcesses:
             try:
                 yield from (future.result() for future in finished)
             except BrokenProcessPool:
-                raise WriterError("a worker process was killed, perhaps for want of memory; run again") from None
+                raise WriterError("a worker process was killed, perhaps out of memory; run again to continue") from None
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
 
-_worker: ShardWriter | None = None  # of a pool's process
+_worker: ShardWriter | None = None  # set in each process of the pool
 
 
 def _start(config: WriteConfig, parent: int) -> None:
@@ -87,7 +87,7 @@ def _start(config: WriteConfig, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A pool's process would wait for work forever after its parent was killed."""
+    """End this process when its parent is gone; otherwise it would wait for work forever."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,11 +1,11 @@
-"""What a data set of N samples takes: shards, disk, hours and GPU-hours of every stage, from named rates.
+"""Estimate what a data set of N samples costs: shards, disk space, hours and GPU-hours of every stage.
 
     python data_prep/estimate_cost.py                                  # 5 million and 400 million
     python data_prep/estimate_cost.py --samples 1000000 --nodes 2 --llm_rate 12000
 
-Rates that this repository has measured or counted are read from benchmarks/results.json (`make bench` renews them);
-all others are assumptions with their source, each of which an argument replaces. Every line says what it rests on. A
-plan is no measurement: no stage has been run at such a size here.
+The estimate follows from named rates. Rates that this repository has measured or counted are read from
+benchmarks/results.json (`make bench` renews them). All others are assumptions with a stated source, and an argument can
+replace each. Every line names the rates it depends on. A plan is not a measurement: no stage has been run at this size.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PRESETS = ("paper256", "fast512", "max256", "exact512", "stored")
 
 @dataclass(frozen=True)
 class Rate:
-    """One number that the plan rests on.
+    """One number that the plan depends on.
 
     Args:
-        value: None where only a measurement can tell.
+        value: None if it has to be measured.
         source: where it is from.
         kind: measured, counted, assumed or given.
         benchmark: (name, field) in results.json that replaces the value, or None.
@@ -86,7 +86,7 @@ class Line:
     """One line of a plan.
 
     Args:
-        uses: names of the rates that it rests on.
+        uses: names of the rates that it depends on.
     """
 
     stage: str
@@ -95,15 +95,15 @@ class Line:
     uses: tuple[str, ...]
 
 
-class _Noted(dict):
-    """Rates' values, which notes what was asked for."""
+class _RecordingRates(dict):
+    """The rates' values; records which ones were read."""
 
     def __init__(self, rates: Mapping[str, Rate]):
         super().__init__({name: rate.value for name, rate in rates.items()})
-        self.asked: list[str] = []
+        self.read: list[str] = []
 
     def __getitem__(self, name: str) -> float:
-        self.asked.append(name)
+        self.read.append(name)
         return super().__getitem__(name)
 
 
@@ -111,7 +111,7 @@ def known_rates(results: Path, given: Mapping[str, float]) -> dict[str, Rate]:
     """All rates: given ones first, then measured ones, then assumptions.
 
     Raises:
-        ValueError: one that must be positive is not, or nothing tells it; names the argument.
+        ValueError: a rate is not positive, or has not been measured yet; names the argument.
     """
     measured = json.loads(results.read_text()) if results.exists() else {}
     rates = {}
@@ -135,13 +135,13 @@ def known_rates(results: Path, given: Mapping[str, float]) -> dict[str, Rate]:
 
 def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
     """The plan for one number of samples."""
-    r = _Noted(rates)
+    r = _RecordingRates(rates)
     lines: list[Line] = []
 
-    def tell(stage: str, what: str, compute: Callable[[], float], form: Callable[[float], str]) -> None:
-        r.asked = []
+    def add(stage: str, what: str, compute: Callable[[], float], form: Callable[[float], str]) -> None:
+        r.read = []
         amount = form(compute())
-        lines.append(Line(stage, what, amount, tuple(dict.fromkeys(r.asked))))
+        lines.append(Line(stage, what, amount, tuple(dict.fromkeys(r.read))))
 
     def gpu_hours(tflop: float) -> float:
         return samples * tflop / (r["gpu_tflops"] * r["utilisation"]) / 3600
@@ -152,38 +152,38 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
     def llm() -> float:
         return samples * r["output_tokens"] / (r["llm_rate"] * r["llm_share"]) / 3600
 
-    tell("download", "links", lambda: samples / r["success"], _count)
-    tell("download", "shards", lambda: math.ceil(samples / r["shard_samples"]), _count)
-    tell("download", "disk", lambda: samples * (r["picture_kb"] + r["tar_kb"]) * 1e3, _disk)
-    tell("download", "hours", lambda: samples / r["success"] / (r["download_rate"] * r["nodes"]) / 3600, _hours)
-    tell("filter", "disk", lambda: samples * r["measured_bytes"], _disk)
-    tell(
+    add("download", "links", lambda: samples / r["success"], _count)
+    add("download", "shards", lambda: math.ceil(samples / r["shard_samples"]), _count)
+    add("download", "disk", lambda: samples * (r["picture_kb"] + r["tar_kb"]) * 1e3, _disk)
+    add("download", "hours", lambda: samples / r["success"] / (r["download_rate"] * r["nodes"]) / 3600, _hours)
+    add("filter", "disk", lambda: samples * r["measured_bytes"], _disk)
+    add(
         "filter",
         "hours without models",
         lambda: samples * r["filter_scale"] / (r["filter_rate"] * r["cores"] / 2 * r["nodes"]) / 3600,
         _hours,
     )
-    tell("filter", "hours of CLIP", lambda: on_nodes(gpu_hours(r["clip_tflop"])), _hours)
-    tell("instructions", "disk", lambda: samples * r["sidecar_bytes"], _disk)
-    tell("instructions", "GPU-hours", llm, _hours)
-    tell("instructions", "hours", lambda: on_nodes(llm()), _hours)
-    tell("cache", "disk, captions", lambda: samples * r["text_bytes"], _disk)
-    tell("cache", "disk, latents", lambda: samples * r["latent_bytes"], _disk)
-    tell("cache", "hours", lambda: on_nodes(gpu_hours(r["features_tflop"])), _hours)
-    tell("proposals", "disk", lambda: samples * r["proposals"] * r["proposal_kb"] * 1e3, _disk)
-    tell("proposals", "GPU-hours", lambda: r["proposals"] * gpu_hours(r["proposal_tflop"]), _hours)
-    tell("proposals", "hours", lambda: on_nodes(r["proposals"] * gpu_hours(r["proposal_tflop"])), _hours)
+    add("filter", "hours of CLIP", lambda: on_nodes(gpu_hours(r["clip_tflop"])), _hours)
+    add("instructions", "disk", lambda: samples * r["sidecar_bytes"], _disk)
+    add("instructions", "GPU-hours", llm, _hours)
+    add("instructions", "hours", lambda: on_nodes(llm()), _hours)
+    add("cache", "disk, captions", lambda: samples * r["text_bytes"], _disk)
+    add("cache", "disk, latents", lambda: samples * r["latent_bytes"], _disk)
+    add("cache", "hours", lambda: on_nodes(gpu_hours(r["features_tflop"])), _hours)
+    add("proposals", "disk", lambda: samples * r["proposals"] * r["proposal_kb"] * 1e3, _disk)
+    add("proposals", "GPU-hours", lambda: r["proposals"] * gpu_hours(r["proposal_tflop"]), _hours)
+    add("proposals", "hours", lambda: on_nodes(r["proposals"] * gpu_hours(r["proposal_tflop"])), _hours)
     for preset in PRESETS:
         name = f"{preset}_tflop"
-        tell("train", f"GPU-hours, {preset}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
-        tell("train", f"hours, {preset}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)
-    tell(
+        add("train", f"GPU-hours, {preset}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
+        add("train", f"hours, {preset}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)
+    add(
         "train",
         "GPU-hours, stored, with its proposals",
         lambda: gpu_hours(r["epochs"] * r["stored_tflop"] + r["proposals"] * r["proposal_tflop"]),
         _hours,
     )
-    tell(
+    add(
         "train",
         "loader workers a GPU, stored",
         lambda: r["gpu_tflops"] * r["utilisation"] / r["stored_tflop"] * r["filter_scale"] / r["loader_rate"],
@@ -214,7 +214,7 @@ def _print(plans: Mapping[int, list[Line]], rates: Mapping[str, Rate]) -> None:
                 if (names := [name for name in line.uses if rates[name].kind == kind])
             ]
             print(f"  {line.stage:<13}{line.what:<39}{line.amount:>16}   {'; '.join(by_kind)}")
-    print("\nWhat it rests on; every name is an argument\n")
+    print("\nThe rates behind it; each name is also an argument\n")
     for name, rate in rates.items():
         print(f"  {name:<15}{rate.value:>10,.5g} {rate.unit:<22}{rate.kind}: {rate.source}")
 
@@ -222,7 +222,7 @@ def _print(plans: Mapping[int, list[Line]], rates: Mapping[str, Rate]) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--samples", type=int, nargs="+", default=[5_000_000, 400_000_000])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what was measured")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file with the measured rates")
     for name, rate in RATES.items():
         parser.add_argument(f"--{name}", type=float, help=f"{rate.unit}; {rate.source}".replace("%", "%%"))
     arguments = parser.parse_args(argv)
@@ -235,5 +235,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` is not an error
     main()

@@ -2,8 +2,8 @@
 
     make fetch-models            or   python data_prep/fetch_models.py --cache /shared/hub
 
-They go to the Hugging Face cache, where the configurations find them as they are; afterwards `HF_HUB_OFFLINE=1` keeps
-every run off the network. About 9 GB, safetensors only. An interrupted download goes on where it stopped.
+They go to the Hugging Face cache, where the configurations find them without any change. Afterwards `HF_HUB_OFFLINE=1`
+keeps every run off the network. About 9 GB, safetensors only. An interrupted download continues where it stopped.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ class Pinned:
     """One repository of the hub.
 
     Args:
-        name, revision: what and which commit.
+        name: repository on the hub.
+        revision: its commit.
         files: patterns of the files that are needed.
-        licence: to be told.
+        licence: shown when the model is downloaded.
     """
 
     name: str
@@ -76,7 +77,8 @@ MODELS = (
 def fetch(model: Pinned, cache: Path) -> Path:
     """Download one model into a cache; returns its folder there.
 
-    open_clip asks for the branch `main` and knows no revision, so an unset `main` is pointed at the pinned commit.
+    open_clip always loads the branch `main` and takes no revision. If the cache has no `main` yet, it is therefore set
+    to the pinned commit.
     """
     from huggingface_hub import snapshot_download
 

@@ -1,13 +1,13 @@
-"""Mark the samples of a folder of shards that training shall leave out: rules of a YAML, nothing is deleted.
+"""Mark the samples in a folder of shards that training shall leave out, by the rules of a YAML; deletes nothing.
 
     python data_prep/filter.py --config configs/filter.yaml --data data/crawl
     python data_prep/filter.py --config configs/filter.yaml --data data/crawl --parts 8 --part 0   # on 8 machines, then
     python data_prep/filter.py --config configs/filter.yaml --data data/crawl                      # once, to decide
 
-Every shard is measured once (`{shard}.measured.safetensors`); deciding reads only that, so that other rules take
-seconds. `{shard}.marks.jsonl` then names what is left out and why, `filter.json` counts the reasons, and training
-leaves marked samples out (`data.marks`). Delete the .marks.jsonl files to have everything back. Run again to go on;
-shards that did not change are skipped.
+Every shard is measured once (`{shard}.measured.safetensors`). The rules read only this file, so that applying other
+rules takes seconds. `{shard}.marks.jsonl` then names the samples to leave out and why, `filter.json` counts the
+reasons, and training skips the marked samples (`data.marks`). Delete the .marks.jsonl files to use all samples again.
+Run the command again to continue after an interruption; unchanged shards are skipped.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ COUNTS = "filter.json"
 
 @dataclass
 class Outcome:
-    """What filtering a folder came to.
+    """The result of filtering a folder.
 
     Args:
-        shards: how many could be read.
-        written: how many of them got new marks.
-        samples: that were decided; none where only a part of the shards was measured.
-        marked: samples with any mark.
-        reasons: samples by reason; one sample may have several.
-        broken: why shards could not be read, by name.
+        shards: number of readable shards.
+        written: number of shards that got new marks.
+        samples: samples that the rules were applied to; 0 if only a part of the shards was measured.
+        marked: samples with at least one mark.
+        reasons: number of samples by reason; a sample can have several.
+        broken: for each unreadable shard, why it cannot be read.
     """
 
     shards: int = 0
@@ -59,7 +59,7 @@ class Outcome:
     broken: dict[str, str] = field(default_factory=dict)
 
     def too_bad(self, limit: float) -> str | None:
-        """Why the run must not pass for a good one, or None."""
+        """Why the command must end with an error, or None."""
         shards = self.shards + len(self.broken)
         if len(self.broken) > limit * shards:
             return (
@@ -72,11 +72,11 @@ class Outcome:
 
 
 def filter_shards(config: FilterConfig) -> Outcome:
-    """Measure what is not measured yet, and mark.
+    """Measure the shards that are not measured yet, apply the rules and write the marks.
 
     Raises:
         ValueError: no shards; a rule or an argument that cannot be applied; names the field.
-        OSError: no room, no permission; what is finished stays, nothing is left half.
+        OSError: no space or no permission; finished files are kept, and no file is left incomplete.
     """
     _check(config)
     folder, outcome = Path(config.data), Outcome()
@@ -88,10 +88,10 @@ def filter_shards(config: FilterConfig) -> Outcome:
             return outcome
         scores = _clip_scores(folder, digests, config)
         jobs = {shard: (folder, shard, config, scores.get(shard, {})) for shard in digests}
-        seen = dict(_each(pool, _look, jobs, "applying the rules"))
+        results = dict(_each(pool, _apply_own_rules, jobs, "applying the rules"))
     tests = {name: benchmark_hashes(name, Path(path)) for name, path in config.decontaminate.items()}
     if digests:
-        _decide(folder, {shard: seen[shard] for shard in digests}, digests, config, tests, outcome)
+        _decide(folder, {shard: results[shard] for shard in digests}, digests, config, tests, outcome)
     counts = {
         "samples": outcome.samples,
         "marked": outcome.marked,
@@ -104,40 +104,43 @@ def filter_shards(config: FilterConfig) -> Outcome:
 
 def _decide(
     folder: Path,
-    seen: dict[str, tuple[dict[str, np.ndarray], Crowd]],
+    results: dict[str, tuple[dict[str, np.ndarray], Crowd]],
     digests: dict[str, str],
     config: FilterConfig,
     tests: dict[str, np.ndarray],
     outcome: Outcome,
 ) -> None:
     """Compare all samples with each other and with the test pictures, and write every shard's marks."""
-    ends = np.cumsum([len(found.keys) for _, found in seen.values()])
-    shared = shared_reasons(_together([found for _, found in seen.values()]), config, tests)
+    ends = np.cumsum([len(found.keys) for _, found in results.values()])
+    shared = shared_reasons(_concatenate([found for _, found in results.values()]), config, tests)
     parts = {reason: np.split(marked, ends[:-1]) for reason, marked in shared.items()}
-    for place, (shard, (reasons, found)) in enumerate(seen.items()):
+    for place, (shard, (reasons, found)) in enumerate(results.items()):
         everything = reasons | {reason: marked[place] for reason, marked in parts.items()}
         _mark(folder, shard, found.keys, everything, config, digests[shard], outcome)
 
 
 def _check(config: FilterConfig) -> None:
     if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
+        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     if config.workers < 1:
         raise ValueError(f"workers: {config.workers}, must be at least 1")
     if config.near_duplicates is not None and not 0 <= config.near_duplicates <= 15:
         raise ValueError(
-            f"near_duplicates: {config.near_duplicates} bits; 0 to 15, beyond which pictures are not alike"
+            f"near_duplicates: {config.near_duplicates} bits; give 0 to 15, pictures further apart are not alike"
         )
     if config.max_text_text is not None and config.min_text_text is not None:
         if config.max_text_text <= config.min_text_text:
-            raise ValueError(f"max_text_text: {config.max_text_text} leaves nothing above {config.min_text_text}")
+            raise ValueError(
+                f"max_text_text: {config.max_text_text} is not above min_text_text, {config.min_text_text}, so that no "
+                "target caption could pass both; raise it"
+            )
     compile_boilerplate(config.boilerplate)
 
 
 def _measure_all(
     pool: Executor, folder: Path, shards: tuple[str, ...], config: FilterConfig, outcome: Outcome
 ) -> dict[str, str]:
-    """Digests of the measurements of the shards that can be read, in their order."""
+    """Digests of the measurements, by readable shard, in the order of the shards."""
     jobs = {shard: (folder, shard, config.columns) for shard in shards}
     digests = {}
     for shard, (digest, problem) in _each(pool, _measure, jobs, "measuring"):
@@ -150,7 +153,7 @@ def _measure_all(
 
 
 def _measure(folder: Path, shard: str, columns: tuple[str, ...]) -> tuple[str, str]:
-    """The digest of a shard's measurements, or what is wrong with the shard."""
+    """The digest of a shard's measurements, and what is wrong with the shard; one of the two is empty."""
     try:
         return measure(folder, shard, columns), ""
     except ValueError as error:
@@ -163,19 +166,19 @@ def _clip_scores(folder: Path, digests: dict[str, str], config: FilterConfig) ->
     from clip_scores import ClipScores
 
     clip = ClipScores(config)
-    shards = track(digests.items(), "asking CLIP", console=Console(stderr=True))
+    shards = track(digests.items(), "scoring with CLIP", console=Console(stderr=True))
     return {shard: clip.measure(folder, shard, digest, _load(folder, shard)) for shard, digest in shards}
 
 
 def _load(folder: Path, shard: str) -> Measurements:
-    """Measurements with the captions that training will read."""
+    """A shard's measurements, with the captions that training will read."""
     return load(folder, shard).with_captions(read_instructions(folder, shard).captions())
 
 
-def _look(
+def _apply_own_rules(
     folder: Path, shard: str, config: FilterConfig, scores: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], Crowd]:
-    """The rules that look at a sample alone, and what the others need of this shard."""
+    """Apply the rules that need one sample only; also returns the data that the comparing rules need of this shard."""
     found = _load(folder, shard)
     reasons = own_reasons(found, config, scores)
     half = np.ascontiguousarray(found.sha256[:, :16])
@@ -186,7 +189,7 @@ def _look(
     return reasons, Crowd(found.keys, half.view("V16")[:, 0], found.hashes, found.has_hash, out)
 
 
-def _together(parts: list[Crowd]) -> Crowd:
+def _concatenate(parts: list[Crowd]) -> Crowd:
     fields = ("keys", "sha256", "hashes", "has_hash", "out")
     return Crowd(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
@@ -200,7 +203,7 @@ def _mark(
     digest: str,
     outcome: Outcome,
 ) -> None:
-    """Write a shard's marks, unless it has the same already, and count them."""
+    """Write a shard's marks, unless the file already holds the same ones, and count them."""
     table = np.stack(list(reasons.values()))
     names = np.array(list(reasons))
     marked = np.flatnonzero(table.any(0))
@@ -218,20 +221,20 @@ def _mark(
 
 
 def _each(pool: Executor, work: Callable, jobs: dict[str, tuple], what: str) -> Iterator[tuple[str, object]]:
-    """Results of the jobs as they come, each with its name."""
+    """Run the jobs in the pool and yield (name, result) as each finishes."""
     running = {pool.submit(work, *job): name for name, job in jobs.items()}
     try:
         for future in track(as_completed(running), what, len(running), console=Console(stderr=True)):
             yield running[future], future.result()
-    except BaseException:  # do not finish thousands of shards before the error is told
+    except BaseException:  # report the error now, not after thousands of further shards
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
-def _tell(outcome: Outcome, config: FilterConfig) -> None:
-    """The counts, a line for each rule."""
+def _print_counts(outcome: Outcome, config: FilterConfig) -> None:
+    """Print the counts, one line for each rule."""
     if config.parts > 1:
-        print(f"measured part {config.part} of {config.parts}; run without --parts to decide")
+        print(f"measured part {config.part} of {config.parts}; run without --parts to apply the rules")
         return
     rules = config.rules()
     width = max(map(len, outcome.reasons), default=0)
@@ -251,9 +254,9 @@ def main() -> None:
         with errors_in_one_line("filter.py"):
             outcome = filter_shards(config)
     except KeyboardInterrupt:
-        print("filter.py: stopped; run the same command to go on", file=sys.stderr)
+        print("filter.py: stopped; run the same command to continue", file=sys.stderr)
         raise SystemExit(130) from None
-    _tell(outcome, config)
+    _print_counts(outcome, config)
     for reason in outcome.broken.values():
         print(f"filter.py: not marked: {reason}", file=sys.stderr)
     if problem := outcome.too_bad(config.max_bad_fraction):

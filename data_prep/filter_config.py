@@ -1,4 +1,4 @@
-"""The configuration of filter.py: each rule is one line of a YAML, and its name is the reason that a mark gives."""
+"""The configuration of filter.py: each rule is one line of a YAML, and a mark states the rule's name as its reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RULES = (
     "min_side", "max_aspect", *CAPTION_RULES, "max_unsafe", "max_watermark", *CLIP_RULES,
     "decontaminate", "duplicates", "near_duplicates",
 )  # fmt: skip
-"""In the order in which they are told; the last two look only at samples that no other rule has marked."""
+"""In the order of the printed counts; the last two consider only samples that no other rule has marked."""
 
 
 @dataclass
@@ -24,36 +24,37 @@ class FilterConfig:
 
     Args:
         data: folder of shards; `{shard}.marks.jsonl` is written beside each, and filter.json with the counts.
-        workers: processes.
-        part: which share of the shards this process measures, from 0.
-        parts: into how many shares the shards are divided, for several machines; each then only measures its share, and
-            a last run without parts decides.
-        max_bad_fraction: share of samples that cannot be used at all (unpaired, unreadable, caption not UTF-8 or
-            empty), and of shards that cannot be read, above which the run ends with an error, after everything is
-            written.
-        min_side: fewest pixels of the shorter side.
+        workers: number of processes.
+        part: the share of the shards that this process measures, counted from 0.
+        parts: number of shares that the shards are divided into, for several machines; each then only measures its
+            share, and a last run without parts applies the rules.
+        max_bad_fraction: limit for the share of samples that cannot be used at all (unpaired, unreadable, caption not
+            UTF-8 or empty), and for the share of unreadable shards; above it the run ends with an error, after
+            everything is written.
+        min_side: smallest shorter side, in pixels.
         max_aspect: largest ratio of the longer side to the shorter.
-        min_words: of the caption.
-        max_words: of the caption.
+        min_words: smallest number of words in the caption.
+        max_words: largest number of words in the caption.
         min_latin: smallest share of the caption's letters that are Latin.
         max_foreign: largest share of the caption's words that are common in another European language and not English.
-        boilerplate: regular expressions; a caption in which one is found, upper or lower case, is no caption.
+        boilerplate: regular expressions, upper and lower case alike; a caption in which one is found is marked.
         max_unsafe: largest value of `unsafe_column`; samples without it pass.
-        unsafe_column: in the samples' .json.
+        unsafe_column: name of the value in the samples' .json.
         max_watermark: largest value of `watermark_column`; samples without it pass.
-        watermark_column: in the samples' .json.
-        min_text_image: smallest CLIP cosine of caption and picture. Its scale is that of encoders.clip.
-        min_text_text: smallest CLIP cosine of the caption and the target caption; below it, they speak of two pictures.
-        max_text_text: largest; above it, nothing is to be changed. Samples without a target caption pass both.
-        decontaminate: benchmarks whose pictures must not be trained on: a benchmark of evaluate.py, or any other name,
-            -> its folder. A folder of any other name is searched for pictures.
-        decontaminate_distance: bits of the perceptual hash, of 63, up to which a picture is taken for a test picture.
-        duplicates: of pictures that are equal byte for byte only the first, in the order of keys, stays.
-        near_duplicates: bits of the perceptual hash, of 63, up to which pictures are taken for copies of each other;
-            the first stays.
-        encoders: the CLIP of the three rules above; loaded only where one of them is set.
-        device: of that CLIP: cpu, cuda, cuda:1, mps; auto takes what is there.
-        batch: pictures that CLIP sees together.
+        watermark_column: name of the value in the samples' .json.
+        min_text_image: smallest CLIP cosine of caption and picture; its scale depends on encoders.clip.
+        min_text_text: smallest CLIP cosine of caption and target caption; below it, they describe different pictures.
+        max_text_text: largest such cosine; above it, nothing would change. Samples without a target caption pass both.
+        decontaminate: benchmarks whose pictures must not be trained on, as name -> folder. The name is a benchmark of
+            evaluate.py; a folder under any other name is searched for picture files.
+        decontaminate_distance: a picture counts as a test picture if its perceptual hash differs from that picture's
+            hash in at most so many of the 63 bits.
+        duplicates: keep only the first, in the order of keys, of pictures that are equal byte for byte.
+        near_duplicates: keep only the first of pictures whose perceptual hashes differ in at most so many of the 63
+            bits.
+        encoders: the CLIP of the rules min_text_image, min_text_text and max_text_text; loaded only if one is set.
+        device: device of that CLIP: cpu, cuda, cuda:1, mps; auto takes what is available.
+        batch: number of pictures that CLIP encodes together.
     """
 
     data: str = "data/crawl"
@@ -85,7 +86,7 @@ class FilterConfig:
 
     @property
     def columns(self) -> tuple[str, str]:
-        """Of the samples' .json."""
+        """Names of the values that the rules read from the samples' .json."""
         return self.unsafe_column, self.watermark_column
 
     @property
@@ -93,7 +94,7 @@ class FilterConfig:
         return any(getattr(self, rule) is not None for rule in CLIP_RULES)
 
     def rules(self) -> dict[str, Any]:
-        """The rules that are on, with what decides their outcome."""
+        """The rules that are on, with all settings that decide their result."""
         values = asdict(self)
         rules = {name: values[name] for name in RULES if values[name] not in (None, False, [], {})}
         if self.max_unsafe is not None:

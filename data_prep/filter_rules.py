@@ -1,4 +1,4 @@
-"""Which rules a sample breaks: those that look at it alone, one function, then those that compare it with others.
+"""Find the rules that a sample breaks: one function for the rules on a single sample, one for comparisons with others.
 
 Shape letters: S samples of a shard, T samples of the whole folder.
 """
@@ -16,14 +16,14 @@ from perceptual_hash import later_copies, near_any
 
 
 def own_reasons(found: Measurements, config: FilterConfig, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The samples that break a rule by themselves.
+    """Apply the rules that need one sample only.
 
     Args:
-        found: of one shard.
+        found: the measurements of one shard.
         scores: `text_image` and `text_text`, CLIP cosines float32 [S], NaN where unknown; empty without such rules.
 
     Returns:
-        By reason, bool [S]; reasons without a sample are there too.
+        For each reason, the samples that it applies to, bool [S]; includes reasons that apply to no sample.
     """
     reasons = {flaw: found.flaws == place for place, flaw in enumerate(FLAWS) if flaw}
     readable = found.sizes.min(1) > 0
@@ -47,7 +47,7 @@ def own_reasons(found: Measurements, config: FilterConfig, scores: Mapping[str, 
 
 
 def _caption_reasons(found: Measurements, config: FilterConfig) -> dict[str, np.ndarray]:
-    """A caption that is none breaks no rule of captions: it is counted once."""
+    """Apply the caption rules; samples that are unpaired or lack a usable caption pass, they have a reason already."""
     boilerplate = compile_boilerplate(config.boilerplate)
     tests = {
         "min_words": lambda caption: count_words(caption) < config.min_words,
@@ -70,14 +70,14 @@ def _caption_reasons(found: Measurements, config: FilterConfig) -> dict[str, np.
 
 @dataclass(frozen=True)
 class Crowd:
-    """What comparing needs to know of all samples, in the order of shards and tars.
+    """What the comparing rules need to know of all samples, in the order of shards and tars.
 
     Args:
         keys: bytes [T].
         sha256: 16 bytes each [T], the first half of the digest.
-        hashes: uint64 [T].
+        hashes: uint64 [T], perceptual hashes.
         has_hash: bool [T].
-        out: bool [T], marked by a rule that looks at a sample alone, or left out by a subset.
+        out: bool [T], marked by a rule on the single sample, or left out by subset.py.
     """
 
     keys: np.ndarray
@@ -88,15 +88,15 @@ class Crowd:
 
 
 def shared_reasons(crowd: Crowd, config: FilterConfig, tests: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The samples that are test pictures, or copies of one that stays.
+    """Find the samples that are test pictures, or copies of a sample that stays.
 
-    A copy of a sample that is out is not marked for it: of every picture, one good sample stays if there is one.
+    A copy of a sample that is already out is not marked: of every picture, one good sample stays if there is one.
 
     Args:
-        tests: perceptual hashes of each benchmark's pictures, by its name.
+        tests: for each benchmark, the perceptual hashes of its pictures.
 
     Returns:
-        By reason, bool [T]; the same whatever the order and number of shards.
+        For each reason, bool [T]; does not depend on the order and number of shards.
     """
     reasons = {}
     out = crowd.out.copy()
@@ -116,9 +116,9 @@ def shared_reasons(crowd: Crowd, config: FilterConfig, tests: Mapping[str, np.nd
     return reasons
 
 
-def _copies(keys: np.ndarray, looked_at: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`find` says of samples in the order of their keys which are copies of earlier ones."""
-    places = np.flatnonzero(looked_at)
+def _copies(keys: np.ndarray, considered: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """bool [T]: the considered samples that are copies of earlier ones; `find` gets them in the order of their keys."""
+    places = np.flatnonzero(considered)
     order = places[np.argsort(keys[places], kind="stable")]
     copies = np.zeros(len(keys), bool)
     copies[order] = find(order)
@@ -126,7 +126,7 @@ def _copies(keys: np.ndarray, looked_at: np.ndarray, find: Callable[[np.ndarray]
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
-    """bool: true for every value that came before."""
+    """bool: true for every value that also occurs earlier."""
     repeated = np.ones(len(values), bool)
     repeated[np.unique(values, return_index=True)[1]] = False
     return repeated

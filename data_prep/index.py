@@ -1,9 +1,9 @@
-"""Write down what a folder of shards holds: counts, sizes, hashes, operations, lengths, what is left out and why.
+"""Index a folder of shards: counts, sizes, hashes, operations, lengths, which samples are left out and why.
 
     python data_prep/index.py --data data/crawl        # writes data/crawl/index.json
 
-By the hashes two copies of a data set can be compared. A file is hashed again only when it has changed. Broken shards
-are listed with their reason; the command then ends with 1.
+The hashes allow you to compare two copies of a data set. A file is hashed again only when it has changed. Broken shards
+are listed with the reason; the command then exits with 1.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ COUNTERS = ("operations", "dropped", "marks", "caption_words", "instruction_word
 
 
 def build_index(folder: Path, workers: int) -> dict[str, Any]:
-    """Read every shard of a folder and write index.json; returns what it holds.
+    """Read every shard of a folder and write index.json; returns its contents.
 
     Raises:
         ValueError: no shards.
-        OSError: no room, no permission.
+        OSError: no space or no permission.
     """
     shards = find_shards(folder)
     known = _known_hashes(folder / NAME)
-    with ThreadPoolExecutor(workers) as pool:  # hashing, most of the work, leaves other threads alone
+    with ThreadPoolExecutor(workers) as pool:  # hashing is most of the work and releases the GIL
         jobs = pool.map(lambda shard: _index_shard(folder, shard, known), shards)
         entries = list(track(jobs, "indexing", len(shards), console=Console(stderr=True)))
     totals: dict[str, Any] = {"shards": len(shards), "samples": 0, "kept": 0, "bytes": 0}
@@ -66,7 +66,7 @@ def build_index(folder: Path, workers: int) -> dict[str, Any]:
 
 
 def left_out(folder: Path, shard: str) -> dict[str, list[str]]:
-    """Reasons by key of the samples of a shard that training leaves out: marks, and instructions that were dropped."""
+    """key -> reasons, for the samples of a shard that training leaves out: marks and dropped instructions."""
     reasons: dict[str, list[str]] = {}
     for path in mark_files(folder, shard):
         for key, why in read_marks(path).items():
@@ -88,7 +88,7 @@ def _index_shard(folder: Path, shard: str, known: dict[tuple, str]) -> dict[str,
 
 
 def _contents(folder: Path, shard: str) -> dict[str, Any]:
-    """Counts of one shard; lengths and operations are of the samples that stay."""
+    """Counts of one shard; lengths and operations count only the samples that stay."""
     members = index_tar(folder / f"{shard}.tar")
     written, out = read_instructions(folder, shard), left_out(folder, shard)
     counts: dict[str, Counter] = {name: Counter() for name in COUNTERS}
@@ -131,7 +131,7 @@ def _file(path: Path, known: dict[tuple, str]) -> dict[str, Any]:
 
 
 def _known_hashes(path: Path) -> dict[tuple, str]:
-    """Hashes of an earlier index, by name, size and time of the file."""
+    """Hashes from an earlier index, by the file's name, size and modification time."""
     try:
         shards = json.loads(path.read_text())["shards"]
         files = [(name, file) for entry in shards for name, file in entry["files"].items()]
@@ -149,8 +149,8 @@ def main(argv: list[str] | None = None) -> None:
         index = build_index(arguments.data, max(1, arguments.workers))
     totals = index["totals"]
     print(
-        f"{totals['kept']:,} of {totals['samples']:,} samples stay, in {totals['shards']:,} shards of together "
-        f"{totals['bytes'] / 1e9:.2f} GB: {arguments.data / NAME}"
+        f"{totals['kept']:,} of {totals['samples']:,} samples stay, in {totals['shards']:,} shards "
+        f"({totals['bytes'] / 1e9:.2f} GB): {arguments.data / NAME}"
     )
     if index["broken"]:
         for reason in index["broken"].values():

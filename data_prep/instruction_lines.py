@@ -1,4 +1,4 @@
-"""From captions to a sidecar's lines: asks are made, put to the writer, and what comes back is judged."""
+"""Turn captions into the lines of a sidecar: make the requests, send them to the writer, validate its answers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from writers import require_writer
 if TYPE_CHECKING:
     from PIL import Image
 
-_TOGETHER = 64  # pictures that a describer is shown at once
+_BATCH = 64  # pictures that the describer gets at once
 
 
 class InstructionLines:
-    """Writes the lines of one sample each. The models are loaded when something is asked of them.
+    """Makes one sidecar line for each sample. The models are loaded on first use.
 
     Args:
-        config: of the run.
-        prompt: the words of an ask.
+        config: configuration of the run.
+        prompt: template of a request.
         mix: operation -> share.
     """
 
@@ -41,28 +41,28 @@ class InstructionLines:
             self._writer.close()
 
     def write(self, tar: Path, samples: Sequence[CaptionedSample]) -> dict[str, dict]:
-        """Key -> line of every sample; where two attempts gave nothing, a line that says why.
+        """key -> line, for every sample; if two attempts fail, the line gives the reason.
 
         Args:
-            tar: where their pictures are, for those without a caption.
+            tar: holds the pictures, which are read for samples without a caption.
 
         Raises:
-            WriterError: the writer cannot go on; WriterSettingError where it, or the describer, cannot even be loaded.
+            WriterError: the writer cannot go on; WriterSettingError if the writer or the describer cannot be loaded.
         """
         lines = {sample.key: dropped(sample.key, sample.problem) for sample in samples if sample.problem}
         todo = [sample for sample in samples if not sample.problem]
         todo = self._described(tar, todo, lines)
         for attempt in (0, 1):
-            todo = self._ask(todo, attempt, lines)
+            todo = self._write(todo, attempt, lines)
         return lines
 
-    def _ask(self, samples: Sequence[CaptionedSample], attempt: int, lines: dict[str, dict]) -> list[CaptionedSample]:
-        """Put a line for each of these; returns the samples whose answers were no good."""
+    def _write(self, samples: Sequence[CaptionedSample], attempt: int, lines: dict[str, dict]) -> list[CaptionedSample]:
+        """Add a line for each of these samples; returns the samples whose answers were invalid."""
         if not samples:
             return []
         if self._writer is None:
             self._writer = _loaded(require_writer(self._config.writer), self._config)
-        asks = [self._ask_of(sample, attempt) for sample in samples]
+        asks = [self._request(sample, attempt) for sample in samples]
         bad = []
         for sample, ask, answer in zip(samples, asks, self._writer.write(asks), strict=True):
             try:
@@ -74,11 +74,11 @@ class InstructionLines:
                 bad.append(sample)
         return bad
 
-    def _ask_of(self, sample: CaptionedSample, attempt: int) -> Ask:
+    def _request(self, sample: CaptionedSample, attempt: int) -> Ask:
         seed, key = self._config.seed, sample.key
         operation, wording = None, ""
         if sample.instruction is None:
-            operation = _fall(fraction(seed, key, "operation"), self._mix)
+            operation = _pick(fraction(seed, key, "operation"), self._mix)
             wordings = self._prompt.wordings
             wording = wordings[int(fraction(seed, key, "wording") * len(wordings))]
         return Ask(
@@ -96,33 +96,33 @@ class InstructionLines:
     def _line(self, sample: CaptionedSample, ask: Ask, answer: str) -> dict:
         edit = read_answer(answer, ask.caption, ask.operation, ask.instruction, self._config.language)
         line = {"key": sample.key, "instruction": edit.instruction, "target_caption": edit.target_caption}
-        if self._config.source != "captions":  # the shard's own text is not it
+        if self._config.source != "captions":  # the tar does not hold this caption
             line["source_caption"] = sample.caption
         return line | {"operation": edit.operation, "object": edit.object}
 
     def _described(
         self, tar: Path, samples: Sequence[CaptionedSample], lines: dict[str, dict]
     ) -> list[CaptionedSample]:
-        """The samples with a caption each: where the shard brings none, the describer looks at the picture."""
+        """The samples, each with a caption; the describer captions the pictures for which the shard has none."""
         ready = [sample for sample in samples if sample.caption is not None]
-        blind = [sample for sample in samples if sample.caption is None]
-        for start in range(0, len(blind), _TOGETHER):
-            seen = []
-            for sample in blind[start : start + _TOGETHER]:
+        missing = [sample for sample in samples if sample.caption is None]
+        for start in range(0, len(missing), _BATCH):
+            batch = []
+            for sample in missing[start : start + _BATCH]:
                 try:
-                    seen.append((sample, _picture(tar, sample)))
+                    batch.append((sample, _picture(tar, sample)))
                 except BadAnswer as error:
                     lines[sample.key] = dropped(sample.key, error.reason)
-            told = self._told([picture for _, picture in seen])
-            for (sample, _), caption in zip(seen, told, strict=True):
+            captions = self._describe([picture for _, picture in batch])
+            for (sample, _), caption in zip(batch, captions, strict=True):
                 if isinstance(caption, ValueError):
                     lines[sample.key] = dropped(sample.key, "picture: cannot be described")
                 else:
                     ready.append(replace(sample, caption=" ".join(caption.split())))
         return ready
 
-    def _told(self, pictures: Sequence[Image.Image]) -> list[str | ValueError]:
-        """The describer's words for each picture, or why it has none."""
+    def _describe(self, pictures: Sequence[Image.Image]) -> list[str | ValueError]:
+        """The describer's caption of each picture, or the error why it has none."""
         if self._describer is None:
             from regionedit.describe import require_describer
 
@@ -131,7 +131,7 @@ class InstructionLines:
 
 
 def _loaded(kind: Any, config: Any) -> Any:
-    """A writer or a describer; a shard's own errors are ValueErrors, too, and these must not be taken for one."""
+    """Load a writer or a describer. WriterSettingError sets its errors apart from the ValueErrors of a bad shard."""
     try:
         return kind.load(config)
     except ValueError as error:
@@ -139,21 +139,21 @@ def _loaded(kind: Any, config: Any) -> Any:
 
 
 def dropped(key: str, reason: str) -> dict:
-    """The line of a sample for which there is no instruction."""
+    """The line of a sample that gets no instruction."""
     return {"key": key, "dropped": reason}
 
 
-def _fall(place: float, mix: dict[str, float]) -> str:
-    """Which operation a number in [0, 1) falls on."""
+def _pick(number: float, mix: dict[str, float]) -> str:
+    """The operation that a number in [0, 1) selects, according to the shares."""
     for name, share in mix.items():
-        place -= share
-        if place < 0:
+        number -= share
+        if number < 0:
             return name
     return name
 
 
 def _picture(tar: Path, sample: CaptionedSample) -> Image.Image:
-    """The sample's picture, upright RGB, of bounded size."""
+    """The sample's picture, upright RGB, of at most MAX_PIXELS."""
     from PIL import Image
 
     from regionedit.images import MAX_PIXELS, upright_rgb
@@ -165,7 +165,7 @@ def _picture(tar: Path, sample: CaptionedSample) -> Image.Image:
         picture = Image.open(io.BytesIO(data))
         small = picture.width * picture.height <= MAX_PIXELS
         picture = upright_rgb(picture) if small else None
-    except Exception:  # a damaged file raises whatever its decoder stumbles over
+    except Exception:  # decoders raise all kinds of errors on damaged files
         raise BadAnswer("picture: damaged") from None
     if picture is None:
         raise BadAnswer("picture: too large")

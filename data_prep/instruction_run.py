@@ -1,4 +1,4 @@
-"""A run over a folder: every shard to a worker, those of dead workers again, and what came of it all."""
+"""A run over a folder: give every shard to a worker, take over the shards of dead workers, and sum up the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from write_config import WriteConfig
 
 from regionedit.data.index import find_shards
 
-_SHOWN = 10  # failed shards that a summary tells of in full
+_SHOWN = 10  # failed shards that a summary lists with their error
 
 
 @dataclass
@@ -24,11 +24,11 @@ class Summary:
     """What a folder holds after a run, and what the run did.
 
     Args:
-        shards: how many ended in which state.
-        samples, written, dropped: of all shards that could be read, also those that were complete before.
-        new: samples worked on in this run.
+        shards: number of shards by final state.
+        samples, written, dropped: totals over all readable shards, including those that were complete before.
+        new: samples processed in this run.
         failed: shard -> problem.
-        seconds: of the run.
+        seconds: duration of the run.
     """
 
     shards: Counter[str] = field(default_factory=Counter)
@@ -69,20 +69,20 @@ class Summary:
 
 
 def run(config: WriteConfig) -> Summary:
-    """Write what is missing. When it returns, every shard of the folder is complete or has failed.
+    """Write the missing sidecars. When it returns, every shard of the folder is complete or has failed.
 
     Raises:
-        ValueError: no shards, or a setting that cannot be used (WriterSettingError where that shows late).
-        OSError: no room, no permission.
+        ValueError: no shards, or an unusable setting (WriterSettingError if it shows only when a model is loaded).
+        OSError: no space or no permission.
         WriterError: the writer cannot go on.
     """
     if config.workers < 1:
-        raise ValueError(f"workers: {config.workers}; at least 1")
+        raise ValueError(f"workers: {config.workers}; give at least 1")
     if config.stale_seconds <= 0:
-        raise ValueError(f"stale_seconds: {config.stale_seconds:g}; above 0")
+        raise ValueError(f"stale_seconds: {config.stale_seconds:g}; give a number above 0")
     if not 0 <= config.max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction: {config.max_bad_fraction:g}; from 0 to 1")
-    ShardWriter(config)  # a setting that cannot be used is told before anything starts
+        raise ValueError(f"max_bad_fraction: {config.max_bad_fraction:g}; give a number from 0 to 1")
+    ShardWriter(config)  # reports unusable settings before any worker starts
     data, started, summary = Path(config.data), time.monotonic(), Summary()
     shards = own_first(find_shards(data))
     claims, engine = Claims(data, config.stale_seconds), load_engine(config)
@@ -109,7 +109,7 @@ def run(config: WriteConfig) -> Summary:
 
 
 def _released(claims: Claims, held: list[str]) -> list[Job]:
-    """Wait until something can be done about shards that others hold: one is given back, or its worker is dead."""
+    """Wait until a shard that another worker holds is released or its worker is dead; returns the jobs to run then."""
     while held:
         jobs: list[Job] = []
         for shard in held:
@@ -123,7 +123,7 @@ def _released(claims: Claims, held: list[str]) -> list[Job]:
 
 
 def own_first(shards: tuple[str, ...]) -> list[str]:
-    """All shards, a SLURM array task's own share first; what others have not done by then comes after it."""
+    """All shards; a task of a SLURM array starts with its own share, then continues with what others left undone."""
     number = {name: int(os.environ.get(f"SLURM_ARRAY_TASK_{name}") or 0) for name in ("ID", "MIN", "MAX", "COUNT")}
     if number["COUNT"] < 2:
         return [*shards]

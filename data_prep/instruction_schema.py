@@ -1,6 +1,6 @@
-"""What a written instruction must be, and how it is read out of whatever a model answered.
+"""The schema of a written instruction, and the parser that extracts and validates one from a model's answer.
 
-The answer is judged by itself: what the caption says, or orders, changes none of the rules.
+Only the answer is checked against the rules; text in a caption, even an order to the model, cannot change them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Operation = Literal["replace", "recolour", "add", "remove", "background", "style", "noop"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
-_NAME_THEIR_OBJECT = ("replace", "recolour", "add", "remove")
-LONGEST_ANSWER = 8000  # characters of which an answer is looked for
+_NEED_OBJECT = ("replace", "recolour", "add", "remove")
+LONGEST_ANSWER = 8000  # characters; longer answers are refused
 _DECODER = json.JSONDecoder()
 
-# Words that an English request can hardly do without, and those by which a few other Latin languages give themselves
-# away. Whole-text detection is of no use on sentences of five words.
+# Words that almost every English request contains, and words that are typical of other languages in Latin script.
+# Ordinary language detection does not work on sentences of five words.
 _ENGLISH = frozenset(
     "the a an to of with in on into and it its for from at as by make makes turn change changed replace swap put add "
     "remove delete erase take give paint color colour let keep leave want would like could can you please i should "
@@ -32,7 +32,7 @@ _OTHER = frozenset(
 
 
 class BadAnswer(ValueError):
-    """An answer that is no instruction; `reason` is short and the same for all answers that fail alike."""
+    """The answer is not a valid instruction; `reason` is short, and the same for all answers that fail the same way."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -40,7 +40,7 @@ class BadAnswer(ValueError):
 
 
 class Edit(BaseModel):
-    """One written edit, as a model is asked for it; also the JSON schema for engines that can be held to one."""
+    """One edit as the model must write it; also the JSON schema for engines that support structured output."""
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
@@ -51,7 +51,7 @@ class Edit(BaseModel):
 
 
 class Target(BaseModel):
-    """What is asked for where the instruction is there already."""
+    """What the model must write if the instruction is given."""
 
     model_config = Edit.model_config
 
@@ -63,13 +63,13 @@ class Target(BaseModel):
 def read_answer(
     text: str, caption: str, operation: str | None, instruction: str | None = None, language: str = "en"
 ) -> Edit:
-    """The edit that a model's answer holds: one JSON object, alone or within prose or a code fence.
+    """Parse the edit in a model's answer: one JSON object, alone or within prose or a code fence.
 
     Args:
-        caption: of the picture, in one line, words one space apart.
-        operation: which was asked for; None where the model had to find it from a given instruction.
-        instruction: the given one, or None where it was asked for.
-        language: `en` refuses instructions that are not English; `any` takes all.
+        caption: caption of the picture, in one line, words separated by single spaces.
+        operation: the requested operation; None if the model had to infer it from a given instruction.
+        instruction: the given instruction; None if the model had to write it.
+        language: `en` refuses instructions that are not English; `any` accepts all.
 
     Raises:
         BadAnswer: with the reason.
@@ -91,7 +91,7 @@ def read_answer(
             setattr(edit, name, text)
     if operation is not None and edit.operation != operation:
         raise BadAnswer("operation: not the one asked for")
-    if edit.operation in _NAME_THEIR_OBJECT and not edit.object:
+    if edit.operation in _NEED_OBJECT and not edit.object:
         raise BadAnswer("object: missing")
     if instruction is None and language == "en" and not is_english(edit.instruction):
         raise BadAnswer("instruction: another language")
@@ -99,13 +99,13 @@ def read_answer(
         raise BadAnswer("target_caption: another language")
     if edit.operation == "noop":
         edit.target_caption = caption  # nothing changes, by definition
-    elif _bare(edit.target_caption) == _bare(caption):
+    elif _normalized(edit.target_caption) == _normalized(caption):
         raise BadAnswer("target_caption: the caption, unchanged")
     return edit
 
 
 def is_english(text: str) -> bool:
-    """Is this request English, as far as its letters and commonest words tell?"""
+    """True if the letters and the most common words of an instruction suggest English."""
     if _latin_share(text) < 0.9:
         return False
     words = re.findall(r"[^\W\d_]+", text.lower())
@@ -142,10 +142,10 @@ def _latin_share(text: str) -> float:
 
 
 def _same_script(caption: str, target: str) -> bool:
-    """A target caption speaks the caption's language at least in that both are mostly Latin, or neither."""
+    """True if both captions are mostly Latin, or neither is; a rough check that they share a language."""
     return (_latin_share(caption) >= 0.5) == (_latin_share(target) >= 0.5)
 
 
-def _bare(caption: str) -> str:
-    """What two captions of one line must differ in: case and the last full stop do not count."""
+def _normalized(caption: str) -> str:
+    """A caption for comparison, without case and final full stops."""
     return caption.casefold().rstrip(" .")

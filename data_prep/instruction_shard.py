@@ -1,4 +1,4 @@
-"""One shard: claimed, read, its instructions written, its sidecar put in place whole."""
+"""Process one shard: claim it, read it, write its instructions, and save its sidecar atomically."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from writers import operation_mix, require_writer
 from regionedit.data.index import SCHEMA
 from regionedit.files import write_atomic
 
-LEFT_OUT = "left out: subset"  # the reason that is somebody's wish, and nothing bad
+LEFT_OUT = "left out: subset"  # the user chose a subset; this reason does not count as bad
 _PROMPTS = {"captions": "instructions", "pictures": "instructions", "instructions": "target_captions"}
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of one shard.
+    """The result for one shard.
 
     Args:
         state: `written` now, `complete` already, `held` by another worker, or `failed`.
-        samples: keys in its tar.
-        written: of them with an instruction.
-        dropped: of the others, reason -> count.
-        new: samples that were worked on now.
-        problem: of a failed one, in one line.
+        samples: number of keys in its tar.
+        written: number of samples with an instruction.
+        dropped: for the other samples, reason -> count.
+        new: samples processed now.
+        problem: why the shard failed, in one line.
     """
 
     shard: str
@@ -50,12 +50,14 @@ class ShardWriter:
     """Writes sidecars; every worker process has one.
 
     Raises:
-        ValueError: a setting that cannot be used, named.
+        ValueError: an unusable setting; names it.
     """
 
     def __init__(self, config: WriteConfig):
-        if _looks(config) and config.describe.name == "given":
-            raise ValueError("describe.name: `given` looks at no picture; name one that does, or a caption_column")
+        if _needs_describer(config) and config.describe.name == "given":
+            raise ValueError(
+                "describe.name: `given` cannot describe pictures; choose another describer, or set caption_column"
+            )
         prompt, mix = load_prompt(config.prompt or _PROMPTS[config.source]), operation_mix(config)
         self._config, self._data = config, Path(config.data)
         self._lines = InstructionLines(config, prompt, mix)
@@ -66,13 +68,13 @@ class ShardWriter:
         self._lines.close()
 
     def __call__(self, shard: str, over: int | None = None) -> ShardResult:
-        """Write one shard's sidecar, unless it is complete or another worker has it.
+        """Write one shard's sidecar, unless it is complete or another worker holds the shard.
 
         Args:
             over: a dead claim that may be taken over.
 
         Raises:
-            OSError: no room, no permission.
+            OSError: no space or no permission.
             WriterError: the writer cannot go on.
         """
         tar = self._data / f"{shard}.tar"
@@ -85,7 +87,7 @@ class ShardWriter:
             if claim is None:
                 return ShardResult(shard, "held")
             with claim:
-                result = self._complete(shard, captions)  # another may have finished it just now
+                result = self._complete(shard, captions)  # another worker may have finished it in the meantime
                 if result is not None:
                     return result
                 for _ in range(2):
@@ -96,7 +98,7 @@ class ShardWriter:
                         write_atomic(self._sidecar(shard), _jsonl([self._head(captions), *lines]))
                         return _result(shard, "written", lines, new)
                     before, captions = after, read_captions(tar, self._config)
-            raise ValueError(f"{tar}: changed while it was read; run again when nobody writes to it")
+            raise ValueError(f"{tar}: changed while it was read; run again when it is complete")
         except ClaimLost:
             return ShardResult(shard, "held")
         except WriterError:
@@ -105,20 +107,23 @@ class ShardWriter:
             return ShardResult(shard, "failed", problem=str(error))
 
     def _write(self, shard: str, tar: Path, captions: ShardCaptions) -> tuple[list[dict], int]:
-        """A line for every key, in the tar's order, and how many are new."""
+        """A line for every key, in the tar's order, and the number of new lines."""
         lines = {key: dropped(key, LEFT_OUT) for key in self._left_out(shard)} | (self._known(shard, captions) or {})
         new = self._lines.write(tar, [sample for sample in captions.samples if sample.key not in lines])
         return [new.get(sample.key) or lines[sample.key] for sample in captions.samples], len(new)
 
     def _complete(self, shard: str, captions: ShardCaptions) -> ShardResult | None:
-        """What a sidecar that needs nothing more holds, or None."""
+        """The result if the shard's sidecar is already complete, or None."""
         known = self._known(shard, captions)
         if known is None or any(sample.key not in known for sample in captions.samples):
             return None
         return _result(shard, "complete", [known[sample.key] for sample in captions.samples], 0)
 
     def _known(self, shard: str, captions: ShardCaptions) -> dict[str, dict] | None:
-        """Lines that need not be written again, or None; not those of an endpoint's hiccup, or of another subset."""
+        """key -> line for the lines that need not be written again; None if the whole sidecar is missing or outdated.
+
+        Lines that failed because of the endpoint, and lines left out by another subset, are written again.
+        """
         left_out = self._left_out(shard)
         try:
             header, *lines = (json.loads(line) for line in self._sidecar(shard).read_bytes().splitlines())
@@ -132,11 +137,11 @@ class ShardWriter:
             return None
 
     def _head(self, captions: ShardCaptions) -> dict[str, Any]:
-        """The header of this shard's sidecar: all that decides what is written for a caption."""
+        """The header of this shard's sidecar: everything that decides what is written for a caption."""
         return self._header | {"shard": captions.digest}
 
     def _left_out(self, shard: str) -> frozenset[str]:
-        """Keys that subset.py leaves out: nobody is asked about them."""
+        """Keys that subset.py leaves out; no request is made for them."""
         path = self._data / f"{shard}.subset.jsonl"
         try:
             return frozenset(json.loads(line)["key"] for line in path.read_bytes().splitlines()[1:])
@@ -150,11 +155,11 @@ class ShardWriter:
 
 
 def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str, Any]:
-    """What decides the lines of every shard; nothing of when, where or by how many processes they are written."""
+    """The settings that decide the lines of every shard; not when, where or by how many processes they are written."""
     given: dict[str, Any] = {"mix": mix}
     if config.source == "instructions":
         given = {"instruction_column": config.instruction_column, "caption_column": config.caption_column}
-    if _looks(config):
+    if _needs_describer(config):
         given |= {"describe": asdict(config.describe)}
     return {
         "schema": SCHEMA,
@@ -170,8 +175,8 @@ def _header(config: WriteConfig, prompt: str, mix: dict[str, float]) -> dict[str
     }
 
 
-def _looks(config: WriteConfig) -> bool:
-    """Do the captions come from the pictures?"""
+def _needs_describer(config: WriteConfig) -> bool:
+    """True if a describer writes the captions from the pictures."""
     return config.source == "pictures" or (config.source == "instructions" and config.caption_column is None)
 
 
@@ -181,7 +186,7 @@ def _result(shard: str, state: str, lines: Sequence[dict], new: int) -> ShardRes
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file does."""
+    """Size, modification time and inode: they change when the file does."""
     try:
         found = path.stat()
     except FileNotFoundError:

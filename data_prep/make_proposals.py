@@ -1,14 +1,14 @@
-"""Make the generator's proposals once and keep them: training then needs no generator, and a step costs a fraction.
+"""Store the generator's proposals once; training then needs no generator, and a step costs a fraction.
 
     python data_prep/make_proposals.py --config configs/train_microworld.yaml --data.proposals data/proposals
     python train.py                    --config configs/train_microworld.yaml --data.proposals data/proposals
 
-A stored proposal cannot follow the region that is being learnt, so `step.proposal_mask` must be `everything`,
-`random_hard` (boxes, blobs, a quarter everything) or `half`. Every shard of `data.train` gives `{shard}.proposals.tar`
-with `{key}.png` and `{key}.mask.png`. The generator works on pictures of `generator.size`; what is kept has the size
-`data.image_size`, for which CLIP's own suffices. With `data.proposal_rounds` every sample gets several, one round after
-the other; training may begin when the first round is there, while this goes on. A shard is written whole or not at all;
-run again to go on.
+A stored proposal cannot depend on the region that is being learned, so `step.proposal_mask` must be `everything`,
+`random_hard` (boxes, blobs, a quarter everything) or `half`. For every shard of `data.train`, the command writes a
+`{shard}.proposals.tar` with `{key}.png` and `{key}.mask.png`. The generator works on pictures of `generator.size`; the
+stored files have the size `data.image_size`, for which CLIP's input size suffices. With `data.proposal_rounds` every
+sample gets several proposals, round after round; training may begin as soon as the first round is complete, while this
+command continues. Each shard is written completely or not at all; run the command again to continue.
 
 Shape letters: B batch, C channels, H W pixels.
 """
@@ -48,9 +48,9 @@ class ProposalsConfig(TrainConfig):
 
     Args:
         device: cpu, cuda, cuda:1, mps.
-        batch: pictures that are generated together.
-        part: which share of the shards this process makes, from 0.
-        parts: into how many shares the shards are divided, for several processes or machines.
+        batch: number of pictures generated together.
+        part: the share of the shards that this process works on, counted from 0.
+        parts: number of shares that the shards are divided into, for several processes or machines.
     """
 
     device: str = "cpu"
@@ -60,20 +60,20 @@ class ProposalsConfig(TrainConfig):
 
 
 def make_proposals(config: ProposalsConfig) -> int:
-    """Write what is missing; returns the number of shards written now.
+    """Write the missing proposals; returns the number of shards written.
 
     Raises:
-        ValueError: no place to write to, unusable shards, or proposals that were begun with other settings.
+        ValueError: `data.proposals` is not set, shards are unusable, or the folder's proposals have other settings.
     """
     if config.data.proposals is None:
-        raise ValueError("data.proposals: say where to, for example --data.proposals data/proposals")
+        raise ValueError("data.proposals: not set; give the folder to write to, e.g. --data.proposals data/proposals")
     if config.step.proposal_mask not in STORABLE:
         raise ValueError(
-            f"step.proposal_mask: {config.step.proposal_mask!r} follows the region that is being learnt, a stored "
-            f"proposal cannot; use one of {', '.join(STORABLE)}"
+            f"step.proposal_mask: {config.step.proposal_mask!r} depends on the region that is being learned, and a "
+            f"stored proposal cannot; use one of {', '.join(STORABLE)}"
         )
     if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; they count from 0")
+        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     config = settle_training(config, config.device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
@@ -112,7 +112,7 @@ def make_proposals(config: ProposalsConfig) -> int:
 def _propose(
     config: ProposalsConfig, generator: Generator, reader: ShardReader, samples: range, number: int
 ) -> Iterator[tuple[str, bytes]]:
-    """File names and contents. An unreadable sample gets an empty proposal: training replaces it in any case."""
+    """File names and contents. An unreadable sample gets empty files: training replaces the sample in any case."""
     read: dict[str, Sample | None] = {}
     for sample in samples:
         key = reader.manifest.key(sample)
@@ -120,7 +120,7 @@ def _propose(
             read[key] = reader.read(sample)
         except BadSample:
             read[key] = None
-    which = (number,) if number else ()  # of the round, in every seed
+    which = (number,) if number else ()  # the round is part of every seed, except for the first
     good = {key: sample for key, sample in read.items() if sample is not None}
     made: dict[str, tuple[bytes, bytes]] = {}
     if good:
@@ -149,7 +149,7 @@ def _propose(
 
 
 def _same_settings(config: ProposalsConfig, path: Path) -> None:
-    """Everything that decides the proposals is kept beside them, and may not change half-way."""
+    """Save the settings that decide the proposals beside them, and refuse to continue with other settings."""
     settings = {
         "data.train": config.data.train,
         "data.image_size": config.data.image_size,
@@ -159,11 +159,11 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
     }
     if path.exists():
         unset = {f"generator.{name}": value for name, value in asdict(GeneratorConfig()).items()}
-        before = unset | json.loads(path.read_text())  # a setting that did not exist then had its default's effect
+        before = unset | json.loads(path.read_text())  # a setting that is newer than the file had its default
         for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(
-                    f"{name}: is {settings[name]!r}, but the proposals in {path.parent} were begun with "
+                    f"{name}: is {settings[name]!r}, but the proposals in {path.parent} were made with "
                     f"{before.get(name)!r}; restore it, or choose another data.proposals"
                 )
         return

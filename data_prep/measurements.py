@@ -1,6 +1,7 @@
-"""What filter.py knows of a shard's samples: measured once from the tar and kept beside it, whatever the rules say.
+"""The measurements that filter.py needs of a shard's samples: made once from the tar and stored beside it.
 
-Changing a rule then costs seconds, not another pass over the pictures. The file is `{shard}.measured.safetensors`.
+They do not depend on the rules. Changing a rule then costs seconds, not another pass over the pictures. The file is
+`{shard}.measured.safetensors`.
 
 Shape letters: S samples of a shard, in its tar's order.
 """
@@ -28,28 +29,28 @@ from regionedit.images import MAX_PIXELS, upright_rgb
 
 LAYOUT = "regionedit-measured-1"
 FLAWS = ("", "unpaired", "unreadable", "caption_not_utf8", "caption_empty")
-"""What makes a sample useless under any rules."""
-CHANGED = "changes while it is read; filter again when it is complete"
+"""What makes a sample unusable, whatever the rules."""
+CHANGED = "changed while it was read; filter again when it is complete"
 
 
 class ShardChanged(ValueError):
-    """The tar became another one while it was read."""
+    """The tar changed while it was read."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Of one shard.
+    """The measurements of one shard.
 
     Args:
         keys: bytes [S].
-        flaws: uint8 [S], places in FLAWS.
+        flaws: uint8 [S], indices into FLAWS.
         sizes: int32 [S, 2], width and height; 0 where unreadable.
-        sha256: uint8 [S, 32], of the picture's bytes.
-        hashes: uint64 [S], perceptual.
+        sha256: uint8 [S, 32], hashes of the pictures' bytes.
+        hashes: uint64 [S], perceptual hashes.
         has_hash: bool [S]; false where unreadable or flat.
         columns: float32 [S, columns] from the samples' .json, NaN where there is none.
-        letters: uint8, all captions' bytes one after another.
-        ends: int64 [S], where each caption ends.
+        letters: uint8, the bytes of all captions, concatenated.
+        ends: int64 [S], where each caption ends in `letters`.
     """
 
     keys: np.ndarray
@@ -66,16 +67,16 @@ class Measurements:
         return len(self.keys)
 
     def captions(self) -> list[str]:
-        """As UTF-8; what is not is replaced, and flawed anyway."""
+        """The captions as text; bytes that are not UTF-8 are replaced, and such samples are flawed anyway."""
         everything, starts = self.letters.tobytes(), [0, *self.ends.tolist()]
         return [everything[a:b].decode(errors="replace").strip() for a, b in zip(starts, starts[1:], strict=False)]
 
     def names(self) -> list[str]:
-        """The keys as text, as `index_tar` gives them."""
+        """The keys as text, as `index_tar` returns them."""
         return [key.decode(errors="surrogateescape") for key in self.keys.tolist()]
 
     def with_captions(self, written: Mapping[str, str]) -> Measurements:
-        """The same with other captions for some keys: what is wrong with their own does not matter any more."""
+        """A copy with other captions for some keys; flaws of the captions that they replace are cleared."""
         if not written:
             return self
         flaws, encoded = self.flaws.copy(), []
@@ -88,14 +89,14 @@ class Measurements:
 
 
 def measure(folder: Path, shard: str, columns: Sequence[str]) -> str:
-    """Measure a shard, unless what is kept is still true; returns the digest of its measurements.
+    """Measure a shard, unless the stored measurements are up to date; returns the digest of its measurements.
 
     Raises:
-        ValueError: the tar is missing, truncated, or has a name twice; or it changes while it is read.
-        OSError: no room; nothing is left behind.
+        ValueError: the tar is missing, truncated, or has a name twice; or it changed while it was read.
+        OSError: no space; nothing is left behind.
     """
     path, tar = _path(folder, shard), folder / f"{shard}.tar"
-    for _ in range(2):  # a tar that is being replaced is a good one a moment later
+    for _ in range(2):  # a second attempt, in case the tar was just being replaced
         stamp = _stamp(tar, columns)
         if digest := _kept_digest(path, stamp):
             return digest
@@ -118,7 +119,7 @@ def measure(folder: Path, shard: str, columns: Sequence[str]) -> str:
 
 
 def load(folder: Path, shard: str) -> Measurements:
-    """What `measure` kept."""
+    """Read the measurements that `measure` stored."""
     with safe_open(_path(folder, shard), "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     letters = np.ascontiguousarray(tensors.pop("keys"))
@@ -126,7 +127,7 @@ def load(folder: Path, shard: str) -> Measurements:
 
 
 def open_sound(data: bytes) -> tuple[tuple[int, int], Image.Image]:
-    """Size and decoded picture of a file's bytes, JPEGs as small as their format allows at no cost.
+    """The original size, and the decoded picture; JPEGs are decoded at reduced size, which is faster.
 
     Raises:
         ValueError: not a picture that training could use.
@@ -139,12 +140,12 @@ def open_sound(data: bytes) -> tuple[tuple[int, int], Image.Image]:
         picture.draft("L", (2 * SIDE, 2 * SIDE))
         picture.load()
         return size, picture if picture.mode in ("L", "RGB") else upright_rgb(picture)
-    except Exception as error:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+    except Exception as error:  # decoders raise all kinds of errors on damaged files: OSError, SyntaxError, ...
         raise ValueError(str(error)) from None
 
 
 def read_part(tar: Path, handle: int, place: tuple[int, int]) -> bytes:
-    """One member of a tar that is open as `handle`.
+    """Read one member of a tar that is open as `handle`.
 
     Raises:
         ShardChanged: the file has become shorter.
@@ -161,7 +162,7 @@ def _path(folder: Path, shard: str) -> Path:
 
 
 def _stamp(tar: Path, columns: Sequence[str]) -> str:
-    """By this a kept file is believed."""
+    """Stored measurements are up to date if they have this stamp."""
     try:
         found = tar.stat()
     except FileNotFoundError:
@@ -227,7 +228,7 @@ def _caption_flaw(caption: bytes) -> str:
 
 
 def _numbers(data: bytes, columns: Sequence[str]) -> list[float]:
-    """The columns of a sample's .json; NaN for what is no number."""
+    """The columns of a sample's .json; NaN for values that are not numbers."""
     try:
         entry = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The microworld's grammar as a writer: reads a caption of that grammar and words an edit of it, without any model."""
+"""A writer for the microworld's grammar: parses a caption and composes an edit for it, without any model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Pair = tuple[str, str]  # colour, shape
 
 _PAIR = rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
 _RELATION = rf" ({'|'.join(RELATIONS)}) the {_PAIR}"
-_THING = re.compile(rf"a (?:(small|large) )?{_PAIR}((?:{_RELATION})*)")
+_OBJECT = re.compile(rf"a (?:(small|large) )?{_PAIR}((?:{_RELATION})*)")
 _GROUND = rf"a (?:(?P<texture>{'|'.join(TEXTURES)}) (?P<tone>{'|'.join(TONES)}) )?background"
 _TEMPLATES = [re.compile(template.format(things="(?P<things>.+)", ground=_GROUND)) for template in CAPTIONS]
 _EMPTY = re.compile(_GROUND.replace("a ", "an empty ", 1))
 _LOOK = re.compile(rf"a ({'|'.join(LOOKS)}) picture of (.+)")
-# operations of the writer by the grammar's kinds, where they differ, and the other way round
+# grammar's kind -> writer's operation, where the names differ, and the reverse
 _OPERATIONS = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}
 _KINDS = {"style": "global", "noop": "recolour"}
 
 
 @dataclass(frozen=True)
 class Told:
-    """One thing of a caption, with what is said of its place."""
+    """One object of a caption, with the relations that the caption gives for it."""
 
     pair: Pair
     size: str = ""
@@ -46,7 +46,7 @@ class Told:
 
 @dataclass(frozen=True)
 class CaptionParts:
-    """A caption taken apart; ground is (texture, tone), or None where the caption does not tell it."""
+    """A parsed caption; ground is (texture, tone), or None if the caption does not describe the background."""
 
     things: tuple[Told, ...]
     ground: tuple[str, str] | None
@@ -55,7 +55,7 @@ class CaptionParts:
 
     @classmethod
     def read(cls, caption: str) -> Self:
-        """Take a caption apart.
+        """Parse a caption.
 
         Raises:
             ValueError: not a caption of the microworld.
@@ -68,13 +68,13 @@ class CaptionParts:
             return cls((), empty["tone"] and (empty["texture"], empty["tone"]))
         for number, template in enumerate(_TEMPLATES):
             found = template.fullmatch(caption)
-            things = [_THING.fullmatch(part) for part in re.split(", | and ", found["things"])] if found else [None]
-            if all(things):
-                told = [
-                    Told((t[2], t[3]), t[1] or "", tuple((r, (c, s)) for r, c, s in re.findall(_RELATION, t[4])))
-                    for t in things
+            matches = [_OBJECT.fullmatch(part) for part in re.split(", | and ", found["things"])] if found else [None]
+            if all(matches):
+                objects = [
+                    Told((m[2], m[3]), m[1] or "", tuple((r, (c, s)) for r, c, s in re.findall(_RELATION, m[4])))
+                    for m in matches
                 ]
-                return cls(tuple(told), found["tone"] and (found["texture"], found["tone"]), number)
+                return cls(tuple(objects), found["tone"] and (found["texture"], found["tone"]), number)
         raise ValueError("not a caption of the microworld")
 
     def __str__(self) -> str:
@@ -83,37 +83,37 @@ class CaptionParts:
             text = f"an empty {ground}"
         else:
             *first, last = map(str, self.things)
-            things = f"{', '.join(first)} and {last}" if first else last
-            text = CAPTIONS[self.template].format(things=things, ground=f"a {ground}")
+            objects = f"{', '.join(first)} and {last}" if first else last
+            text = CAPTIONS[self.template].format(things=objects, ground=f"a {ground}")
         return f"a {self.look} picture of {text.removeprefix('a picture of ')}" if self.look else text
 
     def find(self, named: tuple[str | None, str]) -> Told:
-        """The thing of this colour (None: any) and shape.
+        """The object of this colour (None: any) and shape.
 
         Raises:
-            ValueError: the caption tells of none.
+            ValueError: the caption names no such object.
         """
-        for thing in self.things:
-            if thing.pair[1] == named[1] and named[0] in (None, thing.pair[0]):
-                return thing
+        for item in self.things:
+            if item.pair[1] == named[1] and named[0] in (None, item.pair[0]):
+                return item
         raise ValueError("the caption does not name it")
 
     def renamed(self, old: Pair, new: Pair) -> CaptionParts:
-        """Another thing, or another colour, wherever the caption speaks of the old one."""
+        """The caption with another object, or another colour, wherever it mentions the old one."""
         return replace(
             self,
             things=tuple(
                 replace(
-                    thing,
-                    pair=new if thing.pair == old else thing.pair,
-                    relations=tuple((r, new if other == old else other) for r, other in thing.relations),
+                    item,
+                    pair=new if item.pair == old else item.pair,
+                    relations=tuple((r, new if other == old else other) for r, other in item.relations),
                 )
-                for thing in self.things
+                for item in self.things
             ),
         )
 
     def without(self, pair: Pair) -> CaptionParts:
-        left = (thing for thing in self.things if thing.pair != pair)
+        left = (item for item in self.things if item.pair != pair)
         return replace(
             self,
             things=tuple(replace(t, relations=tuple(r for r in t.relations if r[1] != pair)) for t in left),
@@ -123,7 +123,7 @@ class CaptionParts:
         """The caption of the edited picture.
 
         Raises:
-            ValueError: the command names a thing of which the caption does not tell.
+            ValueError: the command names an object that the caption does not mention.
         """
         if command.kind == "background":
             return replace(self, ground=command.ground)
@@ -137,30 +137,30 @@ class CaptionParts:
             return self.without(named.pair)
         if command.kind in ("enlarge", "shrink"):
             resized = replace(named, size="large" if command.kind == "enlarge" else "small")
-            return replace(self, things=tuple(resized if thing == named else thing for thing in self.things))
+            return replace(self, things=tuple(resized if item == named else item for item in self.things))
         return self.renamed(named.pair, command.new or (command.color, named.pair[1]))
 
 
 def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[str, Command]:
-    """An instruction of this operation for this caption, and its meaning.
+    """Compose an instruction of this operation for a caption; returns it with the parsed command.
 
     Raises:
-        ValueError: there is nothing to do it with.
+        ValueError: the caption has no object that the operation could apply to.
     """
     if not parts.things and operation not in ("background", "style"):
         raise ValueError(f"nothing to {operation}")
     words: dict[str, str] = {}
     if parts.things:
-        thing = dice.choice(parts.things)
-        alone = sum(t.pair[1] == thing.pair[1] for t in parts.things) == 1
-        name = thing.pair[1] if alone and dice.random() < 0.12 else " ".join(thing.pair)
+        chosen = dice.choice(parts.things)
+        alone = sum(item.pair[1] == chosen.pair[1] for item in parts.things) == 1
+        name = chosen.pair[1] if alone and dice.random() < 0.12 else " ".join(chosen.pair)
         words = {"a": name, "o": name}
-    taken = {thing.pair for thing in parts.things}
+    taken = {item.pair for item in parts.things}
     free = [pair for pair in all_pairs(allow_unseen=False) if pair not in taken]
     if operation == "replace":
-        words["b"] = " ".join(dice.choice([pair for pair in free if pair[1] != thing.pair[1]]))
+        words["b"] = " ".join(dice.choice([pair for pair in free if pair[1] != chosen.pair[1]]))
     elif operation == "recolour":
-        words["c"] = dice.choice([pair[0] for pair in free if pair[1] == thing.pair[1]])
+        words["c"] = dice.choice([pair[0] for pair in free if pair[1] == chosen.pair[1]])
     elif operation == "add":
         words |= {"b": " ".join(dice.choice(free)), "r": dice.choice(list(RELATIONS))}
     elif operation == "background":
@@ -169,15 +169,13 @@ def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[st
     elif operation == "style":
         words["l"] = dice.choice([look for look in LOOKS if look != parts.look])
     elif operation == "noop":
-        words |= {"a": " ".join(thing.pair), "c": thing.pair[0]}
+        words |= {"a": " ".join(chosen.pair), "c": chosen.pair[0]}
     instruction = dice.choice(PHRASINGS[_KINDS.get(operation, operation)][0]).format(**words)
     return instruction, parse(instruction)
 
 
 class MicroworldWriter(Writer):
-    """Writes, and reads given, instructions of the microworld's grammar; deterministic."""
-
-    operations = ("replace", "recolour", "add", "remove", "background", "style", "noop")
+    """Writes instructions of the microworld's grammar, or target captions for given ones; deterministic."""
 
     @classmethod
     def load(cls, config: WriteConfig) -> Self:
@@ -193,14 +191,14 @@ class MicroworldWriter(Writer):
                 instruction, command = invent(parts, ask.operation, random.Random(ask.seed))
             else:
                 instruction, command = ask.instruction, parse(ask.instruction)
-            thing = command.new if command.kind == "add" else command.named
+            edited = command.new if command.kind == "add" else command.named
             target = str(parts.after(command))
             whole = "picture" if command.look else "background"
             edit = {
                 "operation": "noop" if target == ask.caption else _OPERATIONS.get(command.kind, command.kind),
                 "instruction": instruction,
                 "target_caption": target,
-                "object": " ".join(word for word in thing if word) if thing else whole,
+                "object": " ".join(word for word in edited if word) if edited else whole,
             }
         except ValueError as error:
             reason = "not its grammar" if "grammar" in str(error) else str(error)

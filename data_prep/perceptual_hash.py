@@ -1,7 +1,8 @@
-"""Perceptual hashes: 63 bits that survive scaling, recompression and small changes of tone, and how to compare many.
+"""Perceptual hashes: 63 bits that survive scaling, recompression and small changes of tone, and ways to compare many.
 
-The hash is the sign of the lowest frequencies of a picture's discrete cosine transform against their median (Zauner,
-"Implementation and Benchmarking of Perceptual Image Hash Functions", 2010). Crops, flips and turns change it.
+Each bit records whether one of the lowest frequencies of the picture's discrete cosine transform is above their median
+(Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010). Crops, flips and rotations change
+the hash.
 
 Shape letters: S pictures.
 """
@@ -15,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 SIDE = 32  # pixels of the grey picture that is transformed
-LOW = 8  # frequencies a side that are kept
-FLAT = 2.0  # grey levels of standard deviation below which a picture has nothing to be known by
+LOW = 8  # frequencies kept on each side
+FLAT = 2.0  # standard deviation in grey levels; below it, a picture has no structure to recognise it by
 
 
 def grey(picture: Image.Image) -> np.ndarray:
-    """uint8 [32, 32]: what of a picture is hashed."""
+    """The small grey picture that is hashed, uint8 [32, 32]."""
     small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=2.0)
     return np.asarray(small)
 
@@ -33,7 +34,7 @@ def perceptual_hashes(grey_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     values = grey_S.astype(np.float32)
     low = (_transform() @ values @ _transform().T).reshape(-1, LOW * LOW)
-    low[:, 0] = -np.inf  # brightness says nothing; its bit stays 0
+    low[:, 0] = -np.inf  # brightness does not identify a picture; its bit stays 0
     bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
     hashes = np.packbits(bits, axis=1).view(">u8").astype(np.uint64)[:, 0]
     return hashes, values.std((1, 2)) >= FLAT
@@ -58,8 +59,9 @@ def near_any(hashes_S: np.ndarray, others: np.ndarray, distance: int) -> np.ndar
 def later_copies(hashes_S: np.ndarray, distance: int) -> np.ndarray:
     """bool [S]: true where an earlier picture that stays is at most `distance` bits away.
 
-    Two hashes that differ in at most d bits agree wholly in one of d + 1 groups of bits, so that only those which share
-    a group are compared. The time grows with the square of the number of pictures, divided by 2 ** (64 / (d + 1)).
+    If two hashes differ in at most d bits, at least one of d + 1 groups of their bits is identical. Only hashes that
+    share a group are therefore compared. The time grows with the square of the number of pictures, divided by
+    2 ** (64 / (d + 1)).
     """
     copies = np.ones(len(hashes_S), bool)
     distinct, first = np.unique(hashes_S, return_index=True)

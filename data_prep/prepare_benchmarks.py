@@ -1,13 +1,14 @@
-"""Turn your own download of a benchmark into the folder that evaluate.py reads, and check that all of it is there.
+"""Turn your own download of a benchmark into the folder that evaluate.py reads, and check that it is complete.
 
     python data_prep/prepare_benchmarks.py emu_edit   --download DIR      --out data/benchmarks/emu_edit
     python data_prep/prepare_benchmarks.py magicbrush --download test.zip --out data/benchmarks/magicbrush --password X
     python data_prep/prepare_benchmarks.py pie_bench  --download DIR|ZIP  --out data/benchmarks/pie_bench
     python data_prep/prepare_benchmarks.py human_edit --download DIR      --out data/benchmarks/human_edit
 
-Nothing is fetched and nothing is passed on: the licences are between you and the authors, and the prepared folder stays
-yours. Files are linked where the file system allows it, archives are unpacked; every picture is opened once. The counts
-are compared with the published ones; another count ends with 1, because its scores cannot be compared.
+The command downloads nothing and passes nothing on: the licences are between you and the authors, and the prepared
+folder stays on your machine. Files are linked where the file system allows it, archives are unpacked, and every picture
+is opened once. If a count differs from the published one, the command exits with 1, because scores on such a folder are
+not comparable with published ones.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from regionedit.evaluation.benchmarks.base import Benchmark
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 from regionedit.evaluation.benchmarks.splits import choose_split, read_splits
 
-MOST_BYTES = 200 << 30  # that an archive may unpack to
+MOST_BYTES = 200 << 30  # largest total size of an archive's unpacked files
 NOISE = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -39,9 +40,9 @@ class Published:
     """What is known of a benchmark.
 
     Args:
-        counts: by the name under which its reader counts.
+        counts: published counts, under the names that its reader uses.
         marker: a file at the top of its folder; None for a table of rows on the hub.
-        licence: to be told.
+        licence: printed at the end.
     """
 
     counts: dict[str, int]
@@ -54,10 +55,10 @@ PUBLISHED = {
     "magicbrush": Published(
         {"sessions": magicbrush.SESSIONS, "turns": magicbrush.TURNS},
         "edit_sessions.json",
-        "CC BY 4.0; its authors ask that the unpacked test set is not put online, lest models train on it",
+        "CC BY 4.0; its authors request not to put the unpacked test set online, so that no model trains on it",
     ),
     "pie_bench": Published(
-        {"cases": pie_bench.CASES}, "mapping_file.json", "asked for by a form; see its authors' page"
+        {"cases": pie_bench.CASES}, "mapping_file.json", "available through a form; see its authors' page"
     ),
     "human_edit": Published({"rows": human_edit.ROWS}, None, "CC BY 4.0"),
 }
@@ -65,16 +66,16 @@ HUB_NAMES = {"emu_edit": (emu_edit.HUB_NAME, emu_edit.ROWS), "human_edit": (huma
 
 
 def prepare(name: str, download: Path, out: Path, password: str | None = None) -> Benchmark:
-    """Make the folder, unless it is there, and read all of it; returns the benchmark.
+    """Make the folder, unless it exists, and read all of it; returns the benchmark.
 
     Args:
         name: a key of PUBLISHED.
         download: a folder or a zip archive.
-        password: of the archive.
+        password: password of the archive.
 
     Raises:
-        ValueError: not that benchmark, a half-finished download, a wrong or missing password, a broken picture.
-        OSError: no room, no permission; nothing half is left at `out`.
+        ValueError: not that benchmark, an unfinished download, a wrong or missing password, a broken picture.
+        OSError: no space or no permission; no incomplete folder is left at `out`.
     """
     if not out.exists():
         if not download.exists():
@@ -92,7 +93,7 @@ def prepare(name: str, download: Path, out: Path, password: str | None = None) -
         finally:
             shutil.rmtree(building, ignore_errors=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # counts are told below
+        warnings.simplefilter("ignore")  # about the counts, which are printed below
         benchmark = BENCHMARKS[name](out)
         for _ in track(benchmark, "opening every picture", len(benchmark), console=Console(stderr=True)):
             pass
@@ -100,7 +101,7 @@ def prepare(name: str, download: Path, out: Path, password: str | None = None) -
 
 
 def differences(name: str, counts: dict[str, int]) -> list[str]:
-    """The counts that are not the published ones, a line for each."""
+    """The counts that differ from the published ones, one line each."""
     return [
         f"{what}: {counts.get(what, 0):,}, published: {count:,}"
         for what, count in PUBLISHED[name].counts.items()
@@ -109,7 +110,7 @@ def differences(name: str, counts: dict[str, int]) -> list[str]:
 
 
 def _link_split(download: Path, out: Path, hub_name: str, rows: int) -> None:
-    """The shards of the one split that is meant, without what else the download holds."""
+    """Link the shards of the benchmark's split; other files of the download are ignored."""
     for file in choose_split(read_splits(download, hub_name), rows).files:
         _link(file, out / file.name)
 
@@ -122,7 +123,7 @@ def _link_folder(download: Path, out: Path, marker: str) -> None:
 
 
 def _link(file: Path, to: Path) -> None:
-    """A hard link, or a copy where there can be none."""
+    """Make a hard link, or a copy where the file system allows no link."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file.resolve(), to)
@@ -131,7 +132,7 @@ def _link(file: Path, to: Path) -> None:
 
 
 def _unpack(archive: Path, out: Path, marker: str, password: str | None) -> None:
-    """What lies beside the marker, and below; names that lead out of the folder are refused."""
+    """Unpack the folder that holds the marker, with its subfolders; names that lead out of the folder are refused."""
     try:
         with zipfile.ZipFile(archive) as packed:
             names = [
@@ -139,7 +140,8 @@ def _unpack(archive: Path, out: Path, marker: str, password: str | None) -> None
             ]
             if sum(member.file_size for member in names) > MOST_BYTES:
                 raise ValueError(
-                    f"download: {archive} unpacks to more than {MOST_BYTES >> 30} GiB; that is not {marker}'s"
+                    f"download: {archive} unpacks to more than {MOST_BYTES >> 30} GiB, too much for this benchmark; "
+                    "download the right archive"
                 )
             markers = sorted(Path(m.filename) for m in names if PurePosixPath(m.filename).name == marker)
             top = _top(markers, archive, marker)
@@ -160,15 +162,15 @@ def _unpack(archive: Path, out: Path, marker: str, password: str | None) -> None
         ) from None
     except NotImplementedError as error:
         raise ValueError(f"download: {archive}: {error}; unpack it yourself (7z x) and give the folder") from None
-    except RuntimeError as error:  # zipfile's word for a password that is missing or wrong
-        raise ValueError(f"password: {error}; give the one that the authors tell with --password") from None
+    except RuntimeError as error:  # zipfile raises it for a missing or wrong password
+        raise ValueError(f"password: {error}; give the authors' password with --password") from None
 
 
 def _top(markers: list[Path], download: Path, marker: str) -> Path:
     """The folder inside the download that holds the marker."""
     if not markers:
         there = f"; found: {found_in(download)}" if download.is_dir() else ""
-        raise ValueError(f"download: {download} holds no {marker}, is it another one?{there}")
+        raise ValueError(f"download: {download} holds no {marker}; give the folder or archive of this benchmark{there}")
     return min(markers, key=lambda path: len(path.parts)).parent
 
 
@@ -177,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("benchmark", choices=sorted(PUBLISHED))
     parser.add_argument("--download", type=Path, required=True, help="folder or zip archive that you have downloaded")
     parser.add_argument("--out", type=Path, required=True, help="folder to make, for evaluate.py --data")
-    parser.add_argument("--password", help="of the archive, as its authors tell it")
+    parser.add_argument("--password", help="password of the archive, from its authors")
     arguments = parser.parse_args(argv)
     name = arguments.benchmark
     with errors_in_one_line("prepare_benchmarks.py"):

@@ -1,7 +1,7 @@
-"""The same work as a Ray Data job, on this machine or a cluster that shares the folder (extra `scale`).
+"""Run the workers as a Ray Data job, on this machine or on a cluster that shares the folder (extra `scale`).
 
-A row is a shard, an actor is a worker with its own writer; the folder's claims still decide who writes what, so that
-Ray jobs, SLURM arrays and plain commands may even run side by side.
+A row is a shard, and an actor is a worker with its own writer. The folder's claims still decide which worker writes
+which shard, so that Ray jobs, SLURM arrays and plain commands can run side by side.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from instruction_shard import ShardResult, ShardWriter
 from write_config import WriteConfig
 from writer import WriterError
 
-_BLOCKS = 100  # rows travel in blocks, so many to each worker: few enough for Ray, many enough to even out
+_BLOCKS = 100  # blocks of rows for each worker: few enough for Ray, enough to balance the load
 
 
 class ShardActor:
-    """One row in, one row out; results travel as JSON, since Ray Data wants columns of one type."""
+    """Processes one row; the result is returned as JSON, since Ray Data needs columns of one type."""
 
     def __init__(self, config: WriteConfig):
         self._worker = ShardWriter(config)
@@ -31,7 +31,7 @@ class ShardActor:
 
 
 class RayEngine:
-    """Starts Ray, or joins a cluster.
+    """Starts Ray, or connects to a cluster.
 
     Raises:
         ValueError: Ray is not installed.
@@ -67,8 +67,8 @@ class RayEngine:
             for row in made.iter_rows():
                 yield ShardResult(**json.loads(row["result"]))
         except ray.exceptions.RayError as error:
-            told = [line for line in str(error).splitlines() if line.strip()]
-            raise WriterError(f"ray: {told[-1].strip() if told else type(error).__name__}") from None
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise WriterError(f"ray: {lines[-1].strip() if lines else type(error).__name__}") from None
 
     def close(self) -> None:
         import ray

@@ -1,9 +1,9 @@
-"""One HTML page about a folder of shards, with everything in it, that can be mailed and opened anywhere.
+"""Write one self-contained HTML page about a folder of shards, which can be mailed and opened anywhere.
 
     python data_prep/report.py --data data/crawl       # writes data/crawl/report.html, and index.json on the way
 
-Counts and sizes, the balance of operations, lengths of captions and instructions, pictures with their instruction and
-target caption, and for every reason to leave a sample out some that were.
+The page shows counts and sizes, the balance of operations, lengths of captions and instructions, pictures with their
+instruction and target caption, and for every reason to leave samples out some examples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from regionedit.images import MAX_PIXELS, upright_rgb
 NAME = "report.html"
 THUMBNAIL = 192  # pixels of the longer side
 EXAMPLES, PER_REASON = 24, 6
-SHARDS_SEEN = 16  # from which examples are taken, spread evenly over the folder
+SHARDS_SEEN = 16  # number of shards that examples are taken from, spread evenly over the folder
 HISTOGRAMS = {"caption_words": "caption", "instruction_words": "instruction", "target_words": "target caption"}
 
 
@@ -35,7 +35,7 @@ def write_report(folder: Path, workers: int) -> dict[str, Any]:
 
     Raises:
         ValueError: no shards.
-        OSError: no room, no permission.
+        OSError: no space or no permission.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -60,14 +60,14 @@ def write_report(folder: Path, workers: int) -> dict[str, Any]:
 
 
 def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Rows of a bar chart, the largest first."""
+    """Rows of a bar chart, largest first."""
     largest, total = max(counts.values(), default=1), sum(counts.values())
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [{"name": k, "count": v, "share": v / total, "width": 100 * v / largest} for k, v in rows if v]
 
 
 def _histograms(index: Mapping[str, Any]) -> str:
-    """How many words the texts have, as a picture in a data URI; empty where there is none."""
+    """Histograms of the number of words in the texts, as a picture in a data URI; empty if there are no texts."""
     drawn = {title: index[name] for name, title in HISTOGRAMS.items() if index[name]}
     if not drawn:
         return ""
@@ -85,7 +85,7 @@ def _histograms(index: Mapping[str, Any]) -> str:
 
 
 def _examples(folder: Path, shards: list[str]) -> tuple[list[dict], dict[str, list[dict]]]:
-    """Cards of samples that stay, and by reason of some that do not; spread over the folder and not picked."""
+    """Cards of samples that stay, and for each reason of some that are left out; taken evenly across the folder."""
     chosen = shards[:: max(1, len(shards) // SHARDS_SEEN)][:SHARDS_SEEN]
     kept: list[dict] = []
     marked: dict[str, list[dict]] = {}
@@ -124,7 +124,7 @@ def _card(file: io.BufferedReader, key: str, parts: Mapping[str, tuple[int, int]
 
 
 def _thumbnail(data: bytes) -> str:
-    """A small JPEG as a data URI; empty for what is no picture."""
+    """A small JPEG as a data URI; empty if the data is not a picture."""
     from regionedit.evaluation.charts import data_uri
 
     try:
@@ -132,7 +132,7 @@ def _thumbnail(data: bytes) -> str:
         if picture.width * picture.height > MAX_PIXELS:
             return ""
         picture = upright_rgb(picture)
-    except Exception:  # a damaged file raises whatever its decoder stumbles over: OSError, SyntaxError, ...
+    except Exception:  # decoders raise all kinds of errors on damaged files: OSError, SyntaxError, ...
         return ""
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()

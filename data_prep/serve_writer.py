@@ -1,10 +1,10 @@
-"""A writer without a model behind an OpenAI-compatible address: to rehearse an endpoint where there is none.
+"""Serve a writer without a model as an OpenAI-compatible endpoint, to rehearse where no real endpoint is available.
 
     python data_prep/serve_writer.py --writer microworld --port 8123
     python data_prep/write_instructions.py --writer openai --endpoint.url http://127.0.0.1:8123/v1 --data ...
 
-It answers `POST /v1/chat/completions` from the last message, which is the JSON that the prompts of data_prep/prompts
-make: `operation` and `caption`, or `instruction` and `caption`. It listens on this machine only.
+It answers `POST /v1/chat/completions` from the last message, which must be the JSON that the prompts of
+data_prep/prompts produce: `operation` and `caption`, or `instruction` and `caption`. It listens on this machine only.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def application(writer: Writer) -> web.Application:
 
     async def complete(request: web.Request) -> web.Response:
         try:
-            asked = json.loads(await request.read())
-            words = json.loads(asked["messages"][-1]["content"])
+            body = json.loads(await request.read())
+            values = json.loads(body["messages"][-1]["content"])
             ask = Ask(
                 key="",
-                caption=words["caption"],
-                operation=words.get("operation"),
-                instruction=words.get("instruction"),
-                messages=asked["messages"],
-                seed=int(asked.get("seed") or 0),
+                caption=values["caption"],
+                operation=values.get("operation"),
+                instruction=values.get("instruction"),
+                messages=body["messages"],
+                seed=int(body.get("seed") or 0),
                 attempt=0,
             )
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
@@ -43,7 +43,7 @@ def application(writer: Writer) -> web.Application:
         answer = writer.write([ask])[0]
         message = {"role": "assistant", "content": answer.text or f"I cannot: {answer.failure}"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return web.json_response({"object": "chat.completion", "model": asked.get("model"), "choices": [choice]})
+        return web.json_response({"object": "chat.completion", "model": body.get("model"), "choices": [choice]})
 
     made = web.Application(client_max_size=_LARGEST)
     made.router.add_post("/v1/chat/completions", complete)

@@ -1,4 +1,4 @@
-"""What the shards of a crawl say: captions, given instructions, and what is wrong with them; no picture is decoded."""
+"""Read the captions and given instructions of a crawl's shards, with what is wrong with them; decodes no picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from write_config import WriteConfig
 
 from regionedit.data.index import PICTURES, index_tar
 
-_LARGEST = 2**20  # bytes of a caption or a json that are read
+_LARGEST = 2**20  # largest caption or json that is read, in bytes
 _LONGEST_INSTRUCTION = 300
 
 Place = tuple[int, int]  # first byte, number of bytes
@@ -24,10 +24,10 @@ class CaptionedSample:
     """One key of a shard.
 
     Args:
-        caption: what the picture shows, in one printable line; None where the picture has to be looked at.
-        instruction: the given one, likewise, or None.
+        caption: what the picture shows, in one printable line; None if the describer has to caption the picture.
+        instruction: the given instruction in one printable line, or None.
         picture: where the picture is in the tar.
-        problem: why nothing can be written for it, or empty.
+        problem: why no instruction can be written for it, or empty.
     """
 
     key: str
@@ -39,7 +39,7 @@ class CaptionedSample:
 
 @dataclass(frozen=True)
 class ShardCaptions:
-    """All keys of a shard in its order, and a hash of everything that was read, which no clock and no path enters."""
+    """All keys of a shard in its order, and a hash of everything that was read, independent of times and paths."""
 
     samples: tuple[CaptionedSample, ...]
     digest: str
@@ -53,7 +53,7 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
     """Read one shard's texts.
 
     Raises:
-        ValueError: not a sound tar, one key twice, or a name that is not UTF-8; one line that begins with the path.
+        ValueError: a damaged tar, a repeated key, or a name that is not UTF-8; one line that begins with the path.
     """
     digest, samples, wanted = hashlib.sha256(), [], _members(config)
     members = index_tar(tar)
@@ -74,7 +74,7 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
 
 
 def _members(config: WriteConfig) -> list[str]:
-    """Suffixes of the members that hold what the configuration asks for."""
+    """Suffixes of the tar members that the configuration needs."""
     columns = {
         "captions": ("txt",),
         "pictures": (),
@@ -108,13 +108,13 @@ def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], 
 
 
 def _read(handle: int, place: Place) -> bytes | None:
-    """A member, or None where it is too large to be a text."""
+    """A member's bytes, or None if it is too large to be a text."""
     offset, length = place
     return os.pread(handle, length, offset) if length <= _LARGEST else None
 
 
 def _line(texts: Mapping[str, bytes | None], column: str, what: str, longest: int) -> str:
-    """A text as one printable line, words one space apart."""
+    """A text as one printable line, words separated by single spaces."""
     member = "txt" if column == "txt" else "json"
     if member not in texts:
         raise _Problem(f"unpaired: no {what} (.{member})")

@@ -1,4 +1,4 @@
-"""An instructions sidecar as it lies on disk: its header, its instructions, and the keys that were dropped with why."""
+"""Read an instructions sidecar from disk: its header, its instructions, and the dropped keys with their reasons."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from regionedit.data.index import SCHEMA
 
 @dataclass
 class Instructions:
-    """Of one shard.
+    """The instructions of one shard.
 
     Args:
-        header: who wrote them, with what.
-        entries: {instruction, target_caption, ...} by key.
-        dropped: reason by key.
+        header: writer and settings that they were made with.
+        entries: key -> {instruction, target_caption, ...}.
+        dropped: key -> reason.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
@@ -25,15 +25,15 @@ class Instructions:
     dropped: dict[str, str] = field(default_factory=dict)
 
     def captions(self) -> dict[str, str]:
-        """Captions of the sources that were written anew, by key; they stand in for those of the tar."""
+        """key -> new source caption, where one was written; it replaces the caption in the tar."""
         return {key: entry["source_caption"] for key, entry in self.entries.items() if entry.get("source_caption")}
 
 
 def read_instructions(folder: Path, shard: str) -> Instructions:
-    """The instructions of a shard; none where none are written yet.
+    """Read the instructions of a shard; empty if none are written yet.
 
     Raises:
-        ValueError: no header of the schema, or a line that is not JSON with a key; names file and line.
+        ValueError: no valid header, or a line that is not JSON with a key; names file and line.
     """
     path = folder / f"{shard}.instructions.jsonl"
     found = Instructions()

@@ -1,4 +1,4 @@
-"""A writer without a model: answers at once, always valid, a pure function of the ask. For rehearsals and for tests."""
+"""A writer without a model, for rehearsals and tests: instant, always valid, a pure function of the request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 from write_config import WriteConfig
 from writer import Answer, Ask, Writer
 
-_SENTENCES = {  # operation -> instruction and what becomes of the caption; {o}: its object
+_SENTENCES = {  # operation -> instruction, target caption; {o}: the object, {c}: the caption
     "replace": ("replace the {o} with a vase", "{c} with a vase instead of the {o}"),
     "recolour": ("make the {o} green", "{c} with a green {o}"),
     "add": ("add a vase next to the {o}", "{c} with a vase next to the {o}"),
@@ -31,12 +31,12 @@ class StandInWriter(Writer):
         return [Answer(self.answer(ask)) for ask in asks]
 
     def answer(self, ask: Ask) -> str:
-        thing = max(ask.caption.split(), key=len)[:60]
+        longest = max(ask.caption.split(), key=len)[:60]
         instruction, target = _SENTENCES[ask.operation or "recolour"]
         edit = {
             "operation": ask.operation or "recolour",
-            "instruction": instruction.format(o=thing),
-            "target_caption": target.format(o=thing, c=ask.caption[:900]),
-            "object": thing,
+            "instruction": instruction.format(o=longest),
+            "target_caption": target.format(o=longest, c=ask.caption[:900]),
+            "object": longest,
         }
         return json.dumps(edit)

@@ -1,10 +1,10 @@
-"""A random part of a folder of shards, by the hash of each key: the same samples on every machine, nothing is copied.
+"""Choose a random part of a folder of shards, by the hash of each key: the same on every machine, nothing is copied.
 
     python data_prep/subset.py --data data/crawl --n 5000000 --seed 0
 
-Beside every shard stands then `{shard}.subset.jsonl`: a header line, then a line `{"key", "reasons": ["subset"]}` for
-each sample that is left out. write_instructions.py asks nobody about those, and training leaves them out. With another
-`--n` or `--seed` the files are written anew; a smaller n of the same seed chooses from among the samples of a larger.
+The command writes `{shard}.subset.jsonl` beside every shard: a header line, then for each sample that is left out a
+line `{"key", "reasons": ["subset"]}`. write_instructions.py and training skip these samples. Run it again with another
+`--n` or `--seed` to replace the files; with the same seed, a smaller n chooses among the samples of a larger n.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from regionedit.files import write_atomic
 
 
 def key_hashes(keys: list[str], seed: int) -> np.ndarray:
-    """uint64 [keys], even over all values, a pure function of seed and key."""
+    """uint64 [keys], uniformly distributed, a pure function of seed and key."""
     salt = f"subset\0{seed}\0".encode()
     digests = b"".join(hashlib.sha256(salt + key.encode(errors="surrogateescape")).digest()[:8] for key in keys)
     return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
-    """Write the files of every shard; returns how many samples were kept, of how many.
+    """Write the files of every shard; returns (samples kept, all samples).
 
-    Memory grows with n alone, by some twenty bytes, whatever the folder holds.
+    Memory grows with n only, by some twenty bytes for each sample, not with the size of the folder.
 
     Raises:
-        ValueError: no shards, a damaged one, fewer than n samples.
-        OSError: no room, no permission.
+        ValueError: no shards, a damaged shard, or fewer than n samples.
+        OSError: no space or no permission.
     """
     if n < 1:
         raise ValueError(f"--n: {n}; at least 1")
@@ -49,7 +49,7 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
         if len(smallest) > 2 * n:
             smallest = np.partition(smallest, n - 1)[:n]
     if total < n:
-        raise ValueError(f"--n: {n}, but {data} holds {total} samples; ask for fewer or download more")
+        raise ValueError(f"--n: {n}, but {data} holds {total} samples; give a smaller n or download more")
     limit, kept = np.partition(smallest, n - 1)[n - 1], 0
     rules = {"subset": {"n": n, "seed": seed, "limit": int(limit)}}
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A language model in transformers' layout as a writer, for small machines and small models."""
+"""A writer that runs a language model with transformers in this process, for small machines and small models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class TransformersWriter(Writer):
-    """Any `AutoModelForCausalLM` folder or hub name; a chat template where the tokenizer has one."""
+    """Takes any `AutoModelForCausalLM` folder or hub name; uses the tokenizer's chat template if there is one."""
 
     @classmethod
     def identity(cls, config: WriteConfig) -> dict[str, Any]:
         known = identify(config.model, config.revision)
         pinned = known.get("sha256") or known.get("commit") or config.revision
-        name = config.model.rstrip("/").rpartition("/")[2]  # a folder may lie elsewhere tomorrow
+        name = config.model.rstrip("/").rpartition("/")[2]  # without its path, which may change
         return {"model": name, "revision": pinned, "precision": config.local.precision}
 
     @classmethod
@@ -48,7 +48,7 @@ class TransformersWriter(Writer):
 
     def write(self, asks: Sequence[Ask]) -> list[Answer]:
         texts = [self._text(ask) for ask in asks]
-        order = sorted(range(len(asks)), key=lambda place: len(texts[place]))  # alike in length, little padding
+        order = sorted(range(len(asks)), key=lambda place: len(texts[place]))  # similar lengths need little padding
         answers: dict[int, Answer] = {}
         for start in range(0, len(order), self._config.local.batch):
             places = order[start : start + self._config.local.batch]
@@ -90,9 +90,9 @@ class TransformersWriter(Writer):
 
 
 def _sampling(temperature: float, top_p: float, seeds: list[int], device: torch.device) -> Any:
-    """Processors that make a greedy search sample, each row by a seed of its own, whatever it is batched with.
+    """Logits processors that turn greedy search into sampling, with one seed for each row, independent of the batch.
 
-    The largest of logits plus Gumbel noise is a sample of their softmax.
+    The argmax of logits plus Gumbel noise is a sample from their softmax.
     """
     import torch
     from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper

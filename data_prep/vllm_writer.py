@@ -1,7 +1,8 @@
-"""vLLM inside this process as a writer: `pip install "regionedit[vllm]"`, a GPU.
+"""A writer that runs vLLM in this process; needs `pip install "regionedit[vllm]"` and a GPU.
 
-The system part of the prompt is the same for every caption, so that prefix caching computes it once; structured output
-holds the model to the schema. A seed for each key makes reruns agree as far as the engine can: its batches differ.
+The system part of the prompt is the same for every caption, so that prefix caching computes it once. Structured output
+forces the model to follow the schema. Each key has its own seed, so that reruns mostly agree; not exactly, because
+vLLM's batches differ from run to run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from writer import CUT_OFF, Answer, Ask, Writer
 
 
 class VllmWriter(Writer):
-    """`vllm.LLM.chat` over all asks of a shard at once; the engine makes its own batches."""
+    """Calls `vllm.LLM.chat` with all requests of a shard at once; the engine makes its own batches."""
 
     @classmethod
     def identity(cls, config: WriteConfig) -> dict[str, Any]:

@@ -14,9 +14,9 @@ class SamplingConfig:
 
     Args:
         temperature: 0 takes the likeliest token.
-        retry_temperature: of the second attempt, where the first answer was no good.
+        retry_temperature: temperature of the second attempt, after an invalid first answer.
         top_p: share of the probability that is sampled from.
-        max_tokens: longest answer.
+        max_tokens: longest answer, in tokens.
     """
 
     temperature: float = 0.7
@@ -30,14 +30,14 @@ class EndpointConfig:
     """An OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a hosted service (key in OPENAI_API_KEY).
 
     Args:
-        url: up to and with the version, for example http://127.0.0.1:8000/v1.
+        url: address up to and including the version, for example http://127.0.0.1:8000/v1.
         concurrency: requests in flight at once, for each worker process.
-        timeout: seconds after which an answer is no longer waited for.
+        timeout: seconds to wait for an answer.
         retries: how often a request is sent again after 408, 429, 5xx, a timeout or a lost connection.
-        backoff: seconds before the first of these, doubled each time, drawn at random below that; the server's
-            Retry-After counts where it is longer.
-        longest_wait: most seconds between two of them.
-        response_format: how the server is held to the schema; `none` for servers that know neither.
+        backoff: upper limit of the random wait before the first retry, in seconds; it doubles with each further retry.
+            A longer Retry-After of the server takes precedence.
+        longest_wait: longest wait between two attempts, in seconds.
+        response_format: how the server is made to follow the schema; `none` for servers that support neither way.
     """
 
     url: str = "http://127.0.0.1:8000/v1"
@@ -54,12 +54,12 @@ class EngineConfig:
     """A language model in this process, by transformers or vLLM.
 
     Args:
-        device: of transformers: cpu, cuda, mps; auto takes what is there.
-        batch: captions that transformers answers together.
-        precision: of the weights.
-        tensor_parallel: GPUs that one vLLM engine spreads over.
-        max_model_len: longest prompt and answer together, in tokens, of vLLM.
-        memory: share of the GPU that vLLM takes.
+        device: device for transformers: cpu, cuda, mps; auto takes what is available.
+        batch: number of captions that transformers processes together.
+        precision: number type of the weights.
+        tensor_parallel: number of GPUs that one vLLM engine uses.
+        max_model_len: for vLLM, the longest prompt and answer together, in tokens.
+        memory: share of the GPU's memory that vLLM takes.
     """
 
     device: str = "auto"
@@ -72,32 +72,34 @@ class EngineConfig:
 
 @dataclass
 class WriteConfig:
-    """Write `{shard}.instructions.jsonl` beside every shard: from each caption an instruction and a target caption.
+    """Write `{shard}.instructions.jsonl` beside every shard: an instruction and a target caption for each caption.
 
-    Run again to go on: complete shards are skipped, changed ones are redone. Any number of these commands may share a
-    folder. Deterministic writers give the same bytes however often they were interrupted; language models do not
-    quite, because what they compute depends on what is computed together.
+    Run the command again to continue: complete shards are skipped, changed ones are redone. Any number of these
+    commands can share a folder. Deterministic writers give the same bytes however often they are interrupted. Language
+    models do not quite, because their results depend on how requests are batched.
 
     Args:
         data: folder of shards `{shard:05d}.tar` as img2dataset writes them.
         writer: key of WRITERS: `openai` (any compatible endpoint), `vllm`, `transformers`, `microworld` (its grammar),
             `stand_in` (no model: for rehearsals and tests).
-        model: folder or hub name; for an endpoint the name that it knows.
+        model: folder or hub name; for an endpoint, the model's name there.
         revision: pinned revision of a hub name.
-        prompt: file of data_prep/prompts without suffix, or a path; None takes `instructions`, or `target_captions`.
-        seed: of operations, wordings and sampling, each by the sample's key.
-        mix: operation -> weight; empty takes MIX, as far as the writer can write it.
-        source: what the shards bring: `captions`; `pictures` whose alt texts are of no use, so that the describer
-            looks at each; `instructions`, so that only captions are written.
-        instruction_column: where a given instruction is: `txt`, or a field of the sample's json.
-        caption_column: where its picture's caption is, alike; None lets the describer look at the picture.
-        language: `en` refuses instructions in other languages.
-        longest_caption: longer ones are dropped; they are no captions, and would not fit the prompt.
-        workers: processes of this command, each with a writer of its own.
-        engine: `local`, or `ray`: the same work as a Ray Data job on `ray_address`, `workers` actors.
+        prompt: file of data_prep/prompts without suffix, or a path; None takes `instructions`, or `target_captions`
+            if instructions are given.
+        seed: seed of operations, wordings and sampling, each combined with the sample's key.
+        mix: operation -> weight; empty takes MIX, limited to what the writer can write.
+        source: what the shards contain: `captions`; `pictures` without usable captions, so that the describer captions
+            each; `instructions`, so that only captions are written.
+        instruction_column: where the given instruction is: `txt`, or a field of the sample's json.
+        caption_column: where the picture's caption is, likewise; None lets the describer caption the picture.
+        language: `en` refuses instructions in other languages; `any` accepts all.
+        longest_caption: longest caption, in characters; longer ones are dropped, as they would not fit the prompt.
+        workers: number of processes, each with its own writer.
+        engine: `local`, or `ray` to run as a Ray Data job on `ray_address` with `workers` actors.
         ray_address: a cluster's address; None takes RAY_ADDRESS, or starts Ray on this machine.
-        gpus: of each Ray actor.
-        stale_seconds: a shard that another worker claimed is taken over when that worker has given no sign for so long.
+        gpus: GPUs of each Ray actor.
+        stale_seconds: seconds without a heartbeat after which another worker counts as dead and its shard is taken
+            over.
         max_bad_fraction: share of dropped samples, or of unreadable shards, above which the command exits with 1.
     """
 

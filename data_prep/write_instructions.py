@@ -1,13 +1,13 @@
-"""From each caption of a crawl an instruction and a target caption, beside the shards, by any number of workers.
+"""Write an instruction and a target caption for each caption of a crawl, beside its shards, by any number of workers.
 
     python data_prep/write_instructions.py --data data/crawl --writer vllm --model Qwen/Qwen2.5-7B-Instruct
     python data_prep/write_instructions.py --data data/crawl --writer openai --endpoint.url http://127.0.0.1:8000/v1
     python data_prep/write_instructions.py --data data/crawl --source instructions --writer transformers --model FOLDER
 
-`data` holds shards as img2dataset writes them. Every `{shard}.tar` gets `{shard}.instructions.jsonl`: a header that
-says what made it, then a line for every key. Samples for which two attempts gave nothing get a line with the reason,
-and training leaves them out. Run again to go on; start it several times, on several machines or as a SLURM array, and
-the workers share the shards. `--engine ray` does the same as a Ray Data job.
+`data` holds shards as img2dataset writes them. Every `{shard}.tar` gets a `{shard}.instructions.jsonl`: a header that
+records the writer and its settings, then a line for every key. If two attempts fail for a sample, its line gives the
+reason, and training skips the sample. Run the command again to continue. Start it several times, on several machines or
+as a SLURM array, and the workers share the shards. `--engine ray` does the same as a Ray Data job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regionedit.command_line import parse_command
 
 def main() -> int:
     config = parse_command(WriteConfig)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's notice: give the claims back
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by schedulers: release the claims
     try:
         summary = run(config)
     except ValueError as error:
@@ -34,13 +34,13 @@ def main() -> int:
         print(f"write_instructions.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("write_instructions.py: stopped; the same command goes on from here", file=sys.stderr)
+        print("write_instructions.py: stopped; run the same command to continue", file=sys.stderr)
         return 130
     print(summary)
     if summary.bad_fraction > config.max_bad_fraction:
         print(
             f"write_instructions.py: max_bad_fraction: {summary.bad_fraction:.1%} are bad, more than "
-            f"{config.max_bad_fraction:.1%}; repair the shards, another prompt or model, or raise the limit",
+            f"{config.max_bad_fraction:.1%}; repair the shards, try another prompt or model, or raise the limit",
             file=sys.stderr,
         )
         return 1

@@ -1,4 +1,4 @@
-"""The contract of what writes instructions: asks in, one answer for each out."""
+"""The interface of writers, which write instructions: a list of requests (`Ask`) in, one `Answer` for each out."""
 
 from __future__ import annotations
 
@@ -6,38 +6,36 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-from instruction_schema import OPERATIONS
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from write_config import WriteConfig
 
-TRANSIENT = "endpoint: "  # how the reasons begin that say nothing about the sample: run again to ask again
+TRANSIENT = "endpoint: "  # prefix of reasons that are not the sample's fault; the next run tries these again
 
 CUT_OFF = "answer: cut off at sampling.max_tokens"
 
 
 class WriterError(RuntimeError):
-    """The writer cannot go on at all; one line that says what to do."""
+    """The writer cannot go on; one line that says what to do."""
 
 
 class WriterSettingError(WriterError, ValueError):
-    """The writer, or the describer, cannot begin with these settings; one line that names the field."""
+    """The writer or the describer cannot be loaded with these settings; one line that names the field."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One caption to write for.
+    """A request to write one edit.
 
     Args:
-        key: of the sample.
+        key: key of the sample.
         caption: what the picture shows, in one line.
-        operation: which edit to write; None where `instruction` is given.
-        instruction: a given one, whose target caption is asked for, or None.
-        messages: the same as a chat.
-        seed: of the sampling, from the run's seed, the key and the attempt: in [0, 2^31).
-        attempt: 0, and 1 where the first answer was no good.
+        operation: which edit to write; None if `instruction` is given.
+        instruction: a given instruction, for which to write the target caption; or None.
+        messages: the same request as chat messages.
+        seed: seed for sampling, in [0, 2^31), from the run's seed, the key and the attempt.
+        attempt: 0; 1 after an invalid first answer.
     """
 
     key: str
@@ -51,46 +49,43 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a text, or the reason why it is of no use."""
+    """The answer to a request: a text, or the reason why there is no usable one."""
 
     text: str = ""
     failure: str = ""
 
 
 class Writer(ABC):
-    """Writes instructions. A deterministic one gives the same answers in any batch; engines of real language models
-    do not: their arithmetic depends on what is computed together, so that a seed makes reruns agree only mostly.
+    """Writes instructions.
 
-    Args:
-        operations: what it can write.
+    A deterministic writer gives the same answers in any batch. Language models do not: their arithmetic depends on how
+    requests are batched, so that reruns with the same seed only mostly agree.
     """
-
-    operations: ClassVar[tuple[str, ...]] = OPERATIONS
 
     @classmethod
     @abstractmethod
     def load(cls, config: WriteConfig) -> Self:
-        """Make one ready; heavy libraries and weights are loaded here.
+        """Create a writer; heavy libraries and weights are loaded here.
 
         Raises:
-            ValueError: a setting that it cannot use, with the way out.
+            ValueError: an unusable setting; says what to do.
         """
 
     @classmethod
     def identity(cls, config: WriteConfig) -> dict[str, Any]:
-        """What decides its answers besides prompt and seed, as plain values; no weights are loaded for it."""
+        """What decides the answers besides prompt and seed, as plain values; must not load weights."""
         return {}
 
     @abstractmethod
     def write(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer for each ask, in their order.
+        """One answer for each request, in the same order.
 
         Raises:
-            WriterError: no ask can be answered.
+            WriterError: no request can be answered.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Give back what `load` took; most took nothing."""
+        """Release what `load` acquired; does nothing for most writers."""
 
 
 def fraction(*parts: object) -> float:

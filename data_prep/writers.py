@@ -1,6 +1,6 @@
-"""Which writers there are; each is loaded from its own module when it is used.
+"""The registry of writers; each module is imported when its writer is used.
 
-To add one: a module with a `Writer`, a line in `WRITERS`.
+To add a writer, write a module with a subclass of `Writer` and add a line to `WRITERS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def require_writer(name: str) -> type[Writer]:
         ValueError: unknown name; lists the known ones.
     """
     if name not in WRITERS:
-        raise ValueError(f"writer: no writer {name!r}; there are: {', '.join(sorted(WRITERS))}")
+        raise ValueError(f"writer: no writer {name!r}; use one of: {', '.join(sorted(WRITERS))}")
     module, kind = WRITERS[name]
     return getattr(importlib.import_module(module), kind)
 
@@ -35,15 +35,14 @@ def operation_mix(config: WriteConfig) -> dict[str, float]:
     """Operation -> share, in the order of MIX, summing to 1.
 
     Raises:
-        ValueError: an operation that is unknown or that the writer cannot write; weights that are no weights.
+        ValueError: an unknown operation, or invalid weights.
     """
-    possible = require_writer(config.writer).operations
-    weights = config.mix or {name: weight for name, weight in MIX.items() if name in possible}
+    weights = config.mix or MIX
     for name, weight in weights.items():
-        if name not in possible:
-            raise ValueError(f"mix: the writer {config.writer} cannot write {name!r}; it writes {', '.join(possible)}")
+        if name not in MIX:
+            raise ValueError(f"mix: there is no operation {name!r}; there are: {', '.join(MIX)}")
         if not 0 <= weight < float("inf"):
-            raise ValueError(f"mix: {name}: {weight} is no weight; give 0 or more")
+            raise ValueError(f"mix: {name}: {weight} is not a weight; give 0 or more")
     total = sum(weights.values())
     if total <= 0:
         raise ValueError("mix: all weights are 0; give at least one operation a weight")

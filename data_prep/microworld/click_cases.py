@@ -1,10 +1,10 @@
-"""Cases with a click, as a person would write them, from the packed test benchmark: what mask-blended inference edits.
+"""Writes test cases with a click on the object, as a user would give it, to evaluate mask-blended inference.
 
     python data_prep/microworld/click_cases.py --data data/microworld/test --each 4 --out data/microworld/clicks
 
-The folder holds `pictures/`, `masks/` (the true region, for scores alone), `targets/` and `cases.jsonl`, as the
-benchmark `folder` reads them. The kinds are those that a click can name: a thing recoloured, turned into another, and
-taken away.
+The cases come from the packed test benchmark. The folder contains `pictures/`, `masks/` (the true regions, for scoring
+only), `targets/` and `cases.jsonl`, in the format of the benchmark `folder`. Only operations on an object that a click
+can select are included: recolour, replace and remove.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ KINDS = ("recolour", "replace", "remove")
 
 
 def write_cases(data: Path, each: int, out: Path) -> int:
-    """Write the first `each` cases of every kind; returns how many there are.
+    """Write the first `each` cases of every operation and return their number.
 
     Raises:
         ValueError: no packed benchmark at `data`.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     lines = []
     for case in Microworld(data):
-        if case.operation not in KINDS or found[case.operation] == each:
+        if case.operation not in KINDS or counts[case.operation] == each:
             continue
-        found[case.operation] += 1
+        counts[case.operation] += 1
         pictures = {"pictures": case.request.image, "masks": case.truth_mask, "targets": case.truth_image}
         for folder, picture in pictures.items():
             write_atomic(out / folder / f"{case.id}.png", png(picture))
@@ -59,7 +59,7 @@ def write_cases(data: Path, each: int, out: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/microworld/test"), help="the packed test benchmark")
-    parser.add_argument("--each", type=int, default=4, help="cases of every kind")
+    parser.add_argument("--each", type=int, default=4, help="cases of every operation")
     parser.add_argument("--out", type=Path, default=Path("data/microworld/clicks"), help="folder to write")
     args = parser.parse_args(argv)
     try:

@@ -1,10 +1,10 @@
-"""The whole demo: learn where to edit from captions alone, edit held-out pictures, measure: outputs/demo/report.html.
+"""Runs the whole demo: train a region predictor on captions, edit held-out pictures, measure: outputs/demo/report.html.
 
     python data_prep/microworld/demo.py [--minutes 8]
 
-It first times this machine for some seconds, says how long the demo takes here, and runs the other commands one after
-another. Where the whole demo would take longer than `--minutes`, a smaller one is made, and the report says so. What is
-learned depends on the size that is chosen and never on the clock. Run it again to go on after Ctrl-C.
+The script times this machine for some seconds, announces how long the demo will take, and runs the other commands one
+after another. If the whole demo would take longer than `--minutes`, it runs a smaller one, and the report says so. The
+trained predictor depends on the chosen size only, never on the clock. After Ctrl-C, run it again to continue.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from regionedit.files import write_atomic
 
 HERE = "data_prep/microworld"
 OUT = Path("outputs/demo")
-SHARD = 250  # samples; the processes that make proposals share the shards
+SHARD = 250  # samples in a shard; the processes that generate proposals share the shards
 MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much a demo learns from and measures.
+    """How much a demo trains and measures.
 
     Args:
-        samples: pictures with captions and a proposal each.
-        steps: of training, 8 samples each.
-        cases: held-out edits that are made and scored.
-        beside: the first of them, which other editors make as well.
+        samples: training pictures, each with captions and one proposal.
+        steps: training steps, 8 samples each.
+        cases: held-out cases that are edited and scored.
+        beside: how many of these cases, the first ones, the other editors edit as well.
     """
 
     samples: int
@@ -50,21 +50,22 @@ SIZES = {
     "quarter": Size(samples=1000, steps=600, cases=50, beside=10),
 }
 
-# Seconds on two cores of a Xeon at 2.3 GHz, in float32, where one proposal takes USUAL on one core. Proposals are
-# stretched by what one takes elsewhere; the rest, which is less of a matter of the vector unit, by half of that.
+# Seconds on two cores of a Xeon at 2.3 GHz, in float32, where one proposal takes USUAL on one core. On a slower
+# machine, proposals take as much longer as one measured proposal; the rest, which depends less on the vector unit,
+# slows down half as much.
 USUAL = 0.06
 START, PER_STEP, PER_EDIT = 12.0, 0.072, 0.28
-SYSTEMS = 4  # editors beside the demo's own, in configs/evaluate_demo.yaml
+SYSTEMS = 4  # other editors in configs/evaluate_demo.yaml
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run on this machine, kept beside the results so that a second run goes on with the same.
+    """The demo chosen for this machine, saved with the results so that a second run continues with the same one.
 
     Args:
         size: key of SIZES.
-        parts: processes that make proposals.
-        one_proposal: seconds of one on one core.
+        parts: processes that generate proposals.
+        one_proposal: seconds for one proposal on one core.
     """
 
     size: str
@@ -73,7 +74,7 @@ class Plan:
 
     @property
     def seconds(self) -> list[float]:
-        """Of each stage."""
+        """Estimated seconds of each stage."""
         size, pairs = SIZES[self.size], min(self.parts, 4) / 2
         slower = (1 + self.one_proposal / USUAL) / 2
         edits = size.cases + SYSTEMS * size.beside
@@ -86,7 +87,7 @@ class Plan:
 
     @property
     def note(self) -> str:
-        """For the report."""
+        """A sentence for the report."""
         size = SIZES[self.size]
         made = f"Learned from {size.samples:,} captioned pictures in {size.steps:,} steps"
         if self.size == "whole":
@@ -99,7 +100,7 @@ class Plan:
 
 
 def proposal_seconds() -> float:
-    """What one proposal of the demo's in-painter takes here on one core, in a batch."""
+    """Measured seconds for one proposal of the demo's in-painter on one core of this machine, in a batch."""
     import torch
 
     from regionedit.command_line import load_config
@@ -111,33 +112,33 @@ def proposal_seconds() -> float:
     pictures_BCHW, mask_B1HW = torch.zeros(16, 3, 64, 64), torch.ones(16, 1, 64, 64)
     texts, seeds = ["a red circle on a plain gray background"] * 16, list(range(16))
     generator.propose(pictures_BCHW, mask_B1HW, texts, seeds)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(3):
         generator.propose(pictures_BCHW, mask_B1HW, texts, seeds)
-    return (time.perf_counter() - began) / 48
+    return (time.perf_counter() - start) / 48
 
 
 def plan_for(one_proposal: float, cores: int, minutes: float) -> Plan:
-    """The largest demo that this machine makes in time; the smallest where none is small enough."""
+    """The largest demo that this machine finishes in time, or the smallest if none does."""
     parts = max(1, min(cores, MOST_PARTS))
     plans = [Plan(size, parts, one_proposal) for size in SIZES]
     return next((plan for plan in plans if sum(plan.seconds) <= 60 * minutes), plans[-1])
 
 
 def read_plan(minutes: float) -> Plan:
-    """The plan of the run that is gone on with, or a new one."""
+    """The plan of an interrupted run, or a new one."""
     path = OUT / "plan.json"
     if path.is_file():
         return Plan(**json.loads(path.read_text()))
     print("timing this machine ...", flush=True)
-    able = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on a Mac
-    plan = plan_for(proposal_seconds(), len(able), minutes)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)  # not on macOS
+    plan = plan_for(proposal_seconds(), len(cores), minutes)
     write_atomic(path, json.dumps(asdict(plan)).encode())
     return plan
 
 
 def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
-    """Title, commands that run beside one another, and environment of each stage."""
+    """Title, commands to run in parallel, and environment variables of each stage."""
     size, data = SIZES[plan.size], Path("data/demo") / plan.size
     shards = ["--data.train", f"{data}/train", "--data.proposals", f"{data}/proposals"]
     config = ["--config", "configs/train_demo.yaml", *shards]
@@ -159,7 +160,7 @@ def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
 
 
 def run(commands: list[list[str]], variables: dict[str, str]) -> int:
-    """Run them beside one another; the exit code of the first that failed, which stops the others."""
+    """Run the commands in parallel; returns 0 or the exit code of the first that failed, which stops the others."""
     running = [subprocess.Popen([sys.executable, *command], env=os.environ | variables) for command in commands]
     try:
         while any(process.poll() is None for process in running):
@@ -175,14 +176,14 @@ def run(commands: list[list[str]], variables: dict[str, str]) -> int:
 
 
 def told(seconds: float) -> str:
-    """`3 min 20 s`, in steps of ten seconds."""
+    """A duration such as `3 min 20 s`, in steps of ten seconds."""
     tens = max(1, round(seconds / 10)) * 10
     return f"{tens // 60} min {tens % 60} s" if tens >= 60 else f"{tens} s"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8, help="a smaller demo where the whole one takes longer")
+    parser.add_argument("--minutes", type=float, default=8, help="run a smaller demo if the whole one takes longer")
     minutes = parser.parse_args().minutes
     if minutes <= 0:
         parser.error("--minutes must be above 0")
@@ -194,10 +195,10 @@ def main() -> int:
         print(f"[{number}/{len(steps)}] {title}: about {told(seconds)}, {told(left)} to the end", flush=True)
         try:
             if code := run(commands, variables):
-                print(f"demo.py: {title} failed, see above; the same command goes on from there", file=sys.stderr)
+                print(f"demo.py: {title} failed, see above; run the same command to continue", file=sys.stderr)
                 return code
         except KeyboardInterrupt:
-            print("demo.py: stopped; the same command goes on from here", file=sys.stderr)
+            print("demo.py: stopped; run the same command to continue", file=sys.stderr)
             return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""What the microworld's two diffusion models share: text tower, U-Net, noise schedule and loss.
+"""Shared parts of the microworld's two diffusion models: text encoder, U-Net, noise schedule and loss.
 
 Shape letters: B pictures, C channels, h w latent pixels, L text tokens, D text width, T timesteps.
 """
@@ -19,13 +19,13 @@ from regionedit.microworld.scene import SIZE
 CONTEXT = 40
 TEXT_WIDTH = 128
 HIGH_NOISE_WEIGHT = 200.0
-# where timesteps are drawn: log SNR around -1, which is t of 200 to 850, and a share anywhere
+# distribution of timesteps: log SNR around -1, which is t of 200 to 850, and a uniform share
 CENTRE, SPREAD, ANYWHERE = -1.0, 1.5, 0.15
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's own class, its byte pairs trained on the grammar's words. A character that never ends a word in training
-    would become the unknown token, which for CLIP is the end of text; so each is shown once."""
+    """CLIP's tokenizer class with byte pairs trained on the grammar's words and on every single character: a character
+    that never ends a word in training would become the unknown token, which for CLIP is the end of text."""
     characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     tokenizer = CLIPTokenizer().train_new_from_iterator([[*VOCABULARY, *characters]], vocab_size=700)
     tokenizer.model_max_length = CONTEXT
@@ -33,15 +33,15 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
-    """Token ids BL, padded to the context as the pipelines pad them."""
+    """Token ids BL, padded to CONTEXT as diffusers' pipelines do."""
     options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
     return tokenizer(list(texts), **options).input_ids
 
 
 def build_text_tower(tokenizer: CLIPTokenizer, layers: int) -> CLIPTextModel:
-    """CLIP's text tower from scratch, which learns along with the U-Net.
+    """CLIP's text encoder with random weights; it is trained together with the U-Net.
 
-    Embeddings start far wider than the library's, whose spread of 0.02 is made for widths of hundreds.
+    Embeddings start with a far larger spread than transformers' 0.02, which suits widths of hundreds.
     """
     tower = CLIPTextModel(
         CLIPTextConfig(
@@ -64,7 +64,7 @@ def build_text_tower(tokenizer: CLIPTokenizer, layers: int) -> CLIPTextModel:
 
 
 def build_unet(in_channels: int, finest: tuple[str, str] = ("DownBlock2D", "UpBlock2D")) -> UNet2DConditionModel:
-    """The U-Net; `finest` are its blocks on the full latent, on the way down and up. Most of it works at 8 x 8."""
+    """The U-Net. `finest` names its down and up block at the full latent size; most of it works at 8 x 8."""
     return UNet2DConditionModel(
         sample_size=SIZE // 4,
         in_channels=in_channels,
@@ -80,7 +80,7 @@ def build_unet(in_channels: int, finest: tuple[str, str] = ("DownBlock2D", "UpBl
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Epsilon prediction, scaled-linear betas, as Stable Diffusion 1.5."""
+    """Epsilon prediction and scaled-linear betas, as in Stable Diffusion 1.5."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -94,10 +94,10 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class Denoising:
-    """Noised latents and the loss of a prediction of their noise.
+    """Adds noise to latents and computes the loss of the predicted noise.
 
-    Timesteps are drawn around the log SNR at which shapes are decided (Hang et al. 2024, arXiv 2407.03297). An error in
-    epsilon counts 1 / alpha, as much as it makes in velocity, up to HIGH_NOISE_WEIGHT.
+    Timesteps are drawn around the log SNR at which shapes are decided (Hang et al. 2024, arXiv 2407.03297). The squared
+    error in epsilon is weighted by 1 / alpha, which makes it the error in velocity, up to HIGH_NOISE_WEIGHT.
     """
 
     def __init__(self, scheduler: DDIMScheduler, device: str):
@@ -108,11 +108,11 @@ class Denoising:
         self.alpha_T = alpha_T.to(device)
 
     def draw(self, count: int) -> Tensor:
-        """Timesteps, int [count], from torch's generator."""
+        """Random timesteps, int [count], from torch's global generator."""
         return torch.multinomial(self.density_T, count, replacement=True).to(self.alpha_T.device)
 
     def noised(self, clean_BChw: Tensor, noise_BChw: Tensor, time_B: Tensor) -> Tensor:
-        """Latents at a timestep."""
+        """Latents with the noise of a timestep added."""
         alpha_B111 = self.alpha_T[time_B][:, None, None, None]
         return alpha_B111.sqrt() * clean_BChw + (1 - alpha_B111).sqrt() * noise_BChw
 

@@ -1,14 +1,14 @@
-"""Where does a region predictor fail, and does its region have the size of the thing? One row per held-out edit.
+"""Analyses where a region predictor fails, and whether its regions have the size of the objects, on held-out edits.
 
     python data_prep/microworld/dissect.py --out docs/study/regions.csv
     python data_prep/microworld/dissect.py --out docs/study/regions_ceiling.csv \\
         --checkpoint outputs/ceiling/region_predictor
 
-With `--cells` also which cells it takes: the share of them inside the region by how much of the cell is truly covered.
+`--cells` also writes the share of cells inside the region, by how much of a cell the true region covers.
 
-The test stream of the benchmark. Every row says what the edit is (operation, things in the picture, the named thing's
-radius, whether another thing shares its colour or shape, unseen pair or phrasing) and what the region is: IoU on the
-predictor's grid, pointing, its area and the true one, and, below an IoU of 0.3, which kind of failure it is.
+The edits are those of the test benchmark, one row each. A row describes the edit (operation, number of objects, radius
+of the named object, whether another object shares its colour or shape, unseen pair or phrasing) and the region: IoU on
+the predictor's grid, pointing, its area and the true one, and the kind of failure if the IoU is below 0.3.
 
 Shape letters: B pictures, N patches.
 """
@@ -42,20 +42,20 @@ from regionedit.region_predictor import RegionPredictor
 from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
 BATCH = 64
-COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # between classes of cells, by the share of a cell that is truly covered
-FAILED = 0.3  # an IoU below it is a failure
+COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # class limits of the share of a cell that the true region covers
+FAILED = 0.3  # an IoU below this is a failure
 KINDS = ("empty", "elsewhere", "too large", "too small")
 
 
 @torch.no_grad()
 def probabilities(predictor: RegionPredictor, clip, instruction_encoder, known: KnownEdits) -> Tensor:
     """P for every edit, [B, N]."""
-    found = []
+    predicted = []
     for b in track(chunks(len(known.edits), BATCH), description="regions"):
         part = known.rows(b)
         patches_BND = clip.encode_image(part.source_BCHW).patches_BND
-        found.append(predictor(patches_BND, *instruction_encoder.encode(part.instructions)).probability_BN)
-    return torch.cat(found)
+        predicted.append(predictor(patches_BND, *instruction_encoder.encode(part.instructions)).probability_BN)
+    return torch.cat(predicted)
 
 
 def dissect(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def dissect(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: flo
 
 
 def facts(edit: Edit) -> dict[str, object]:
-    """What the edit asks for, as far as it may make it hard."""
+    """Properties of the edit that may make it hard."""
     named = edit.source.things[edit.named] if edit.named is not None else None
     others = [t for i, t in enumerate(edit.source.things) if i != edit.named] if named else []
     shared = {part for t in others for part in ("color", "shape") if getattr(t, part) == getattr(named, part)}
@@ -95,15 +95,15 @@ def facts(edit: Edit) -> dict[str, object]:
 
 
 def points(edit: Edit, map_HW: np.ndarray) -> float:
-    """Pointing, as the benchmark scores it."""
+    """The benchmark's pointing score; NaN if the edit names no object or the picture has only one."""
     if edit.named is None or len(edit.source.things) < 2:
         return np.nan
     return Pointing.point(map_HW, coverage(edit.source), edit.named)
 
 
 def kind_of_failure(region_N: np.ndarray, true_N: np.ndarray) -> str:
-    """`empty`: nothing is above the threshold; `elsewhere`: it misses the truth; `too large`, `too small`: it has more,
-    or fewer, cells than the truth, and meets it."""
+    """`empty`: no cell is above the threshold; `elsewhere`: the region misses the true one; `too large`, `too small`:
+    it overlaps the true region and has more, or fewer, cells."""
     if not region_N.any():
         return "empty"
     if not (region_N & true_N).any():
@@ -112,14 +112,14 @@ def kind_of_failure(region_N: np.ndarray, true_N: np.ndarray) -> str:
 
 
 def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float) -> dict[str, dict[str, float]]:
-    """Of local edits, by the neighbours of the thing: the share of cells inside the region, class of coverage by class,
-    and the IoU if the region had as many cells as the truth, its likeliest ones (`ranked`)."""
+    """For edits of existing objects, by their neighbours: the share of cells inside the region for each class of
+    coverage, and the IoU of the most probable cells, as many as the true region has (`ranked`)."""
     covered_BN = masks.downsample(known.truth_B1HW, grid)
     true_BN = covered_BN > TRUTH_COVERAGE
     ranked_B = masks.mask_iou(largest(probability_BN, true_BN.sum(1)), true_BN).numpy()
     alike = np.array([_neighbours(edit) for edit in known.edits])
     local = np.array([edit.operation in LOCAL_OPERATIONS for edit in known.edits])
-    found = {}
+    groups = {}
     for kind in ("alone", "no look-alike", "same shape", "same colour", "both"):
         chosen = local & (alike == kind)
         covered, p = covered_BN.numpy()[chosen], probability_BN.numpy()[chosen]
@@ -127,15 +127,15 @@ def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float
             f"{low:.0%} to {high:.0%}": (covered > low) & (covered <= high)
             for low, high in zip(COVERED[:-1], COVERED[1:], strict=True)
         }
-        found[kind] = {name: round(float((p[rows] > threshold).mean()), 4) for name, rows in classes.items()}
-        found[kind] |= {"ranked": round(float(ranked_B[chosen].mean()), 4), "cases": int(chosen.sum())}
-    return found
+        groups[kind] = {name: round(float((p[rows] > threshold).mean()), 4) for name, rows in classes.items()}
+        groups[kind] |= {"ranked": round(float(ranked_B[chosen].mean()), 4), "cases": int(chosen.sum())}
+    return groups
 
 
 def _neighbours(edit: Edit) -> str:
-    found = facts(edit)
+    properties = facts(edit)
     names = {"": "no look-alike", "shape": "same shape", "color": "same colour", "color and shape": "both"}
-    return "alone" if found["things"] == 1 else names[found["alike"]]
+    return "alone" if properties["things"] == 1 else names[properties["alike"]]
 
 
 def show(rows: pd.DataFrame, console: Console) -> None:
@@ -149,11 +149,13 @@ def show(rows: pd.DataFrame, console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="whose encoders and region")
-    parser.add_argument("--checkpoint", help="another region than the configuration's")
-    parser.add_argument("--samples", type=int, default=1200, help="test edits")
+    parser.add_argument(
+        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config with encoders and region"
+    )
+    parser.add_argument("--checkpoint", help="region predictor in place of the config's")
+    parser.add_argument("--samples", type=int, default=1200, help="number of test edits")
     parser.add_argument("--out", type=Path, default=Path("docs/study/regions.csv"))
-    parser.add_argument("--cells", type=Path, help="JSON file for the cells")
+    parser.add_argument("--cells", type=Path, help="JSON file for the shares of cells")
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     clip, instruction_encoder = load_encoders(config.encoders)
@@ -163,8 +165,8 @@ def main() -> None:
     rows = dissect(known, probability_BN, clip.grid, config.region.threshold)
     write_atomic(args.out, rows.to_csv(index=False).encode())
     if args.cells:
-        told = cells(known, probability_BN, clip.grid, config.region.threshold)
-        write_atomic(args.cells, json.dumps(told, indent=1).encode())
+        groups = cells(known, probability_BN, clip.grid, config.region.threshold)
+        write_atomic(args.cells, json.dumps(groups, indent=1).encode())
     show(rows, Console())
 
 

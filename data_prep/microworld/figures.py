@@ -1,7 +1,7 @@
-"""The study's figures: runs of an experiment, and what the measurements of the shipped model show.
+"""The study's figures: runs of an experiment, and measurements of the shipped model.
 
-Every function returns a matplotlib figure; `study_report.py` writes them. Colours: Okabe and Ito's, which colour-blind
-readers tell apart.
+Every function returns a matplotlib figure; `study_report.py` writes them. The colours are those of Okabe and Ito, which
+colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PANELS = {
     "pointing/local": "pointing",
 }
 FAILURES = {"empty": BLUE, "elsewhere": RED, "too large": ORANGE, "too small": GREEN}
-TITLE_WIDTH = 32  # letters of a line above a small picture
-RADII = (5.5, 8, 10, 12, 14.5)  # of things, in pixels
+TITLE_WIDTH = 32  # characters in a line above a small picture
+RADII = (5.5, 8, 10, 12, 14.5)  # class limits of an object's radius, in pixels
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval (Student's t); the half is NaN for a single value."""
+    """Mean and half-width of its 95 % interval (Student's t); the half-width is NaN for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
@@ -34,7 +34,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
-    """A line for each variant, a dot for each seed, the mean as a bar across.
+    """One row for each variant, with a dot for each seed and a bar at the mean.
 
     Args:
         runs: variant -> validation scores of its seeds.
@@ -55,7 +55,7 @@ def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
 
 
 def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
-    """What a mask that is wrong in a known way costs: success and distance to the truly edited picture."""
+    """The effect of known errors of the mask: success rate, and distance to the true result."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     names = list(rows)
@@ -63,10 +63,10 @@ def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
     for score, color in zip(operations, (BLUE, ORANGE, GREEN), strict=False):
         label = score.removeprefix("success/")
         left.plot([rows[name][score] for name in names], range(len(names)), "o", color=color, label=label, markersize=4)
-    left.set_xlabel("the change is there")
+    left.set_xlabel("edit success")
     left.legend(fontsize=8)
     for score, color in (("l1_to_target", RED), ("change_outside_truth", GREY)):
-        label = {"l1_to_target": "L1 to the truly edited picture", "change_outside_truth": "change outside the truth"}
+        label = {"l1_to_target": "L1 to the true result", "change_outside_truth": "change outside the true region"}
         right.plot(
             [rows[name][score] for name in names],
             range(len(names)),
@@ -85,7 +85,7 @@ def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
 
 
 def of_region_sizes(rows: pd.DataFrame) -> Figure:
-    """The region's area against the thing's: a mean for each operation and class of radius."""
+    """The region's area against the true one: a mean for each operation and class of radius."""
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     named = rows.dropna(subset="radius")
@@ -98,18 +98,18 @@ def of_region_sizes(rows: pd.DataFrame) -> Figure:
     axes.plot([0, limit], [0, limit], "--", color=GREY, label="equal")
     axes.set_xlabel("true area, share of the grid")
     axes.set_ylabel("region's area")
-    axes.set_title("small to large things, radius 6 to 14 px", fontsize=10)
+    axes.set_title("small to large objects, radius 6 to 14 px", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
 def failure_groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Cases that may be hard, by what may make them so; edits of a thing that is there, resize apart."""
+    """Cases grouped by what may make them hard. Except by operation, only replace, recolour and remove count."""
     local = rows[rows["operation"].isin(("replace", "recolour", "remove"))]
     groups = {operation: rows[rows["operation"] == operation] for operation in sorted(rows["operation"].unique())}
     groups |= {
-        f"{n} things" if n > 1 else "1 thing": local[local["things"] == n] for n in sorted(local["things"].unique())
+        f"{n} objects" if n > 1 else "1 object": local[local["things"] == n] for n in sorted(local["things"].unique())
     }
     for low, high in zip(RADII[:-1], RADII[1:], strict=True):
         groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[
@@ -148,7 +148,7 @@ def of_failures(rows: pd.DataFrame) -> Figure:
 
 
 def of_regions(rows: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, np.ndarray]]]]) -> Figure:
-    """One picture a row, several regions on it beside it: what lies outside is faded.
+    """One row for each picture: the picture, then its regions, with everything outside a region faded.
 
     Args:
         rows: picture uint8 [H, W, 3], its title, and (title, P [H, W] in [0, 1]) pairs.
@@ -161,9 +161,9 @@ def of_regions(rows: Sequence[tuple[np.ndarray, str, Sequence[tuple[str, np.ndar
     for line, (picture, title, regions) in zip(panels, rows, strict=True):
         line[0].imshow(picture)
         line[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=7)
-        for axes, (told, probability) in zip(line[1:], regions, strict=False):
+        for axes, (name, probability) in zip(line[1:], regions, strict=False):
             axes.imshow(picture)
             axes.imshow(np.ones_like(picture) * 255, alpha=0.85 * (1 - probability))
             axes.contour(probability, [0.5], colors=[RED], linewidths=1.5)
-            axes.set_title(textwrap.fill(told, TITLE_WIDTH), fontsize=7)
+            axes.set_title(textwrap.fill(name, TITLE_WIDTH), fontsize=7)
     return figure

@@ -1,11 +1,11 @@
-"""Focus on Your Instruction where truth is known: does the attention say where, and what does each part of it buy?
+"""Measures Focus on Your Instruction (FoI) against known true regions: its attention masks, and each of its parts.
 
     python data_prep/microworld/foi_study.py --out docs/study/foi.json
 
-The microworld's InstructPix2Pix edits held-out pictures plainly and with FoI's parts, under its own attention's mask,
-the learned region's and the true one. Told are raw pictures, before anything is composed: how often the edit is there
-(`pixel_check`), and how much of what should have stayed was changed. Of the attention masks: IoU with the true region
-by threshold, and pointing.
+The microworld's InstructPix2Pix edits held-out pictures without FoI and with its parts, with the mask from its own
+attention, the learned region or the true one. Scores are those of the raw pictures, before compositing: success rate
+(`pixel_check`) and change outside the true region. Attention masks are scored by their IoU with the true region at
+several thresholds, and by pointing.
 
 Shape letters: B pictures, C channels, H W pixels.
 """
@@ -41,9 +41,9 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PLAIN = {"modulation": False, "disentangle": False, "start": 1.0}
 FOI = {"modulation": True, "disentangle": True, "disentangle_until": 0.75, "start": 0.8}
 TO_THE_END = "FoI from pure noise, disentangled to the end"
-UNDER_EVERY_MASK = ("FoI", TO_THE_END, "latents blended")  # the others under the true region alone
+UNDER_EVERY_MASK = ("FoI", TO_THE_END, "latents blended")  # other variants use only the true region
 LASTING = FOI | {"start": 1.0, "disentangle_until": 1.0}
-# Figure 6 of the paper, and what it leaves out.
+# The variants of Figure 6 of the paper, and more.
 VARIANTS: dict[str, dict] = {
     "plain": PLAIN,
     "plain from 80 % noise": PLAIN | {"start": 0.8},
@@ -65,41 +65,41 @@ VARIANTS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Known edits as requests, in parts of one batch each."""
+    """Known edits, and the same edits as requests."""
 
     known: KnownEdits
     requests: list[EditRequest]
 
     @classmethod
     def of(cls, known: KnownEdits) -> Asked:
-        shown = zip(to_pictures(known.source_BCHW), known.instructions, strict=True)
-        return cls(known, [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(shown)])
+        pairs = zip(to_pictures(known.source_BCHW), known.instructions, strict=True)
+        return cls(known, [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(pairs)])
 
 
 def find(editor: Editor, name: str, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Masks and probabilities B1HW of a mask source that reads no caption."""
+    """Masks and probabilities B1HW of a mask source that needs no captions."""
     source = editor.models.mask_source(name)
-    found = []
+    regions = []
     for b in track(chunks(len(asked.requests), BATCH), description=name):
         requests = [asked.requests[i] for i in b]
-        found.append(source.find(asked.known.source_BCHW[list(b)], requests, [None] * len(b)))
-    return torch.cat([region.mask_B1HW for region in found]), torch.cat([r.probability_B1HW for r in found])
+        regions.append(source.find(asked.known.source_BCHW[list(b)], requests, [None] * len(b)))
+    return torch.cat([region.mask_B1HW for region in regions]), torch.cat([r.probability_B1HW for r in regions])
 
 
 def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: str) -> Tensor:
-    """Raw pictures under these masks, BCHW in [0, 1]."""
-    made = []
+    """Raw generated pictures with these masks, BCHW in [0, 1]."""
+    generated = []
     for b in track(chunks(len(asked.requests), BATCH), description=what):
         requests = [asked.requests[i] for i in b]
         seeds = [noise_seed(request.seed, request.id) for request in requests]
         region = Region(mask_B1HW[list(b)], mask_B1HW[list(b)])
-        made.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
-    return torch.cat(made)
+        generated.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
+    return torch.cat(generated)
 
 
 def scores(edited_BCHW: Tensor, known: KnownEdits, decoded_BCHW: Tensor) -> dict[str, float]:
-    """Success, also by operation, and the mean absolute change where the truth does not reach: from the source, and
-    from the source as the autoencoder decodes it, which is the change that the model made."""
+    """Success rate, overall and by operation, and the mean absolute change outside the true region: from the source,
+    and from the source after the autoencoder's round trip, which isolates the change that the model made."""
     success_B = successes(edited_BCHW, known)
     kept_B1HW = (known.truth_B1HW == 0).float()
     outside = change_where(kept_B1HW, edited_BCHW, known)
@@ -110,7 +110,7 @@ def scores(edited_BCHW: Tensor, known: KnownEdits, decoded_BCHW: Tensor) -> dict
 
 
 def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, float]:
-    """IoU with the true region in pixels, by threshold; how often the highest place lies in it."""
+    """IoU with the true region in pixels, by threshold, and how often the most probable pixel is inside it."""
     true_B1HW = (truth_B1HW > 0.5).float()
     highest_B = probability_B1HW.flatten(1).argmax(1)
     hit_B = true_B1HW.flatten(1).gather(1, highest_B[:, None])
@@ -120,7 +120,11 @@ def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, 
 
 
 def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, float]]]:
-    """{"attention": scores of the maps by number of steps, "edits": scores by mask and variant}"""
+    """Scores of the attention maps by number of steps, and of the edits by mask and variant.
+
+    Returns:
+        {"attention": {steps: scores}, "edits": {variant and mask: scores}}
+    """
     editor = Editor.from_config(config)
     pipeline = editor.models.generator.pipeline
 
@@ -136,9 +140,9 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
     attention = {"first step": attention_scores(probability_B1HW, asked.known.truth_B1HW)}
     for steps in (2, 4):
         longer = replace(config, generator=replace(config.generator, mask_steps=steps))
-        found = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
-        attention[f"first {steps} steps"] = attention_scores(found, asked.known.truth_B1HW)
-    # what an edit in latents can at best leave as it was
+        map_B1HW = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
+        attention[f"first {steps} steps"] = attention_scores(map_B1HW, asked.known.truth_B1HW)
+    # the autoencoder's error, a lower limit of the change by any edit in latents
     decoded_BCHW = round_trip(pipeline.vae, asked.known.source_BCHW * 2 - 1) / 2 + 0.5
     edits = {"the source, encoded and decoded": scores(decoded_BCHW, asked.known, decoded_BCHW)}
     for name, changes in VARIANTS.items():
@@ -160,14 +164,18 @@ def show(rows: dict[str, dict[str, float]], title: str, console: Console) -> Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/edit_foi_microworld.yaml", help="whose InstructPix2Pix")
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument(
+        "--config", default="configs/edit_foi_microworld.yaml", help="edit config with the InstructPix2Pix"
+    )
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
     parser.add_argument("--out", type=Path, default=Path("docs/study/foi.json"))
     args = parser.parse_args(argv)
     config = load_config(EditConfig, args.config, ["--region.checkpoint", "checkpoints/microworld/region_predictor"])
     asked = Asked.of(known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS))
-    found = study(config, asked)
-    rounded = {k: {n: {c: round(v, 4) for c, v in row.items()} for n, row in rows.items()} for k, rows in found.items()}
+    results = study(config, asked)
+    rounded = {
+        k: {n: {c: round(v, 4) for c, v in row.items()} for n, row in rows.items()} for k, rows in results.items()
+    }
     write_atomic(args.out, json.dumps(rounded, indent=1).encode())
     for title, rows in rounded.items():
         show(rows, title, Console())

@@ -1,11 +1,12 @@
-"""Where each path from the picture back to the mask points, and how much of it is noise, before anything is learned.
+"""Compares gradient paths from the picture back to the mask, before any training: direction and noise.
 
     python data_prep/microworld/gradient_paths.py --out docs/study/gradient_paths.json
 
-For held-out pictures whose truth is known, a constant soft mask m is composed along every path, and -dL/dm of the CLIP
-losses is held against the truth, as in landscape.py: does it point at the named thing, and are its largest cells the
-true ones? Two seeds of the generator's noise give two gradients; their cosine, each row less its mean, says how much of
-one would be there again. Two steps and latent masking for all, as the literal gradient has it.
+For held-out pictures with known true regions, a constant soft mask m goes through every path, and -dL/dm of the CLIP
+losses is compared with the true region, as in landscape.py: does it point at the named object, and are its largest
+cells the true ones? Two seeds of the generator's noise give two gradients; their cosine, after subtracting the mean of
+each row, shows how much of the gradient does not depend on the noise. All paths use two steps and latent masking, as
+the paper's literal gradient does.
 
 Shape letters: B pictures, C channels, H W pixels, N patches.
 """
@@ -43,7 +44,7 @@ Compose = Callable[[KnownEdits, Tensor, list[int]], Tensor]
 
 
 def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
-    """By name; the first is what the shipped recipe uses and the last the paper to the letter."""
+    """Compositions by name; the first is that of the shipped recipe, the last follows the paper to the letter."""
 
     def proposal(part: KnownEdits, condition_B1HW: Tensor, seeds: list[int]) -> Tensor:
         return generator.propose(part.source_BCHW, condition_B1HW.detach(), part.target_captions, seeds)
@@ -51,10 +52,10 @@ def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
     def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> Compose:
         def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
             condition = conditioned(mask_B1HW)
-            latents, finish = generator.begin_with_gradient(
+            latents, decode = generator.begin_with_gradient(
                 part.source_BCHW, mask_B1HW, part.target_captions, seeds, gradient, condition
             )
-            return finish(latents)
+            return decode(latents)
 
         return run
 
@@ -84,38 +85,38 @@ def pull(
     clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, seed: int, what: str
 ) -> Tensor:
     """-dL/dm at the constant mask, [B, N]."""
-    found = []
+    gradients = []
     for b in track(chunks(len(known.edits), BATCH), description=what):
         part = known.rows(b)
         mask_BN = torch.full((len(b), clip.grid**2), soft, requires_grad=True)
         mask_B1HW = masks.upsample(mask_BN, clip.grid, tuple(part.source_BCHW.shape[-2:]))
         composed_BCHW = compose(part, mask_B1HW, [noise_seed(seed, i) for i in b])
         loss = weighted(clip_terms_of(clip, part, composed_BCHW), config).sum()
-        found.append(-torch.autograd.grad(loss, mask_BN)[0])
-    return torch.cat(found)
+        gradients.append(-torch.autograd.grad(loss, mask_BN)[0])
+    return torch.cat(gradients)
 
 
 def measure(
     clip: FrozenCLIP, generator: DifferentiableGenerator, known: KnownEdits, config: LossConfig
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """{path: {m: pointing, IoU of the largest cells, cosine between two seeds, mean size}}"""
+    """{path: {m: pointing, IoU of the largest cells, cosine between two seeds, mean absolute gradient}}"""
     truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
     things = tuple(named_first(edit) for edit in known.edits)
-    found: dict[str, dict] = {}
+    results: dict[str, dict] = {}
     for name, compose in paths(generator).items():
-        found[name] = {}
+        results[name] = {}
         for soft in SOFT:
-            pulls = [pull(clip, known, config, compose, soft, seed, f"{name}, m = {soft}") for seed in SEEDS]
-            centred = [pull_BN - pull_BN.mean(1, keepdim=True) for pull_BN in pulls]
-            found[name][str(soft)] = {
-                "pointing": _mean(*(pointing(pull_BN, things, clip.grid) for pull_BN in pulls)),
+            gradients = [pull(clip, known, config, compose, soft, seed, f"{name}, m = {soft}") for seed in SEEDS]
+            centred = [gradient_BN - gradient_BN.mean(1, keepdim=True) for gradient_BN in gradients]
+            results[name][str(soft)] = {
+                "pointing": _mean(*(pointing(gradient_BN, things, clip.grid) for gradient_BN in gradients)),
                 "iou_of_largest": _mean(
-                    *(masks.mask_iou(largest(pull_BN, truth_BN.sum(1)), truth_BN) for pull_BN in pulls)
+                    *(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN) for gradient_BN in gradients)
                 ),
                 "cosine_of_seeds": _mean(F.cosine_similarity(*centred)),
-                "size": _mean(*(pull_BN.abs().mean(1) for pull_BN in pulls)),
+                "size": _mean(*(gradient_BN.abs().mean(1) for gradient_BN in gradients)),
             }
-    return found
+    return results
 
 
 def _mean(*values_B: Tensor) -> float:
@@ -134,17 +135,19 @@ def show(found: dict[str, dict[str, dict[str, float]]], console: Console) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose models and loss weights")
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument(
+        "--config", default="configs/train_microworld.yaml", help="training config with models and loss weights"
+    )
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
     parser.add_argument("--out", type=Path, default=Path("docs/study/gradient_paths.json"))
     args = parser.parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
     generator = load_generator(replace(config.generator, steps=2, masked_image="latent"))
     known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
-    found = measure(clip, generator, known, config.loss)
-    write_atomic(args.out, json.dumps(found, indent=1).encode())
-    show(found, Console())
+    results = measure(clip, generator, known, config.loss)
+    write_atomic(args.out, json.dumps(results, indent=1).encode())
+    show(results, Console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Edits of the microworld as tensors, with their truth: for ceilings and measurements, never for learning a region."""
+"""Edits of the microworld as tensors, with ground truth: for measurements and upper bounds, never to train a region."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class KnownEdits:
     """Some edits, in order.
 
     Args:
-        edits: what they are.
-        source_BCHW: the pictures before, [0, 1].
+        edits: the edits.
+        source_BCHW: the pictures before the edit, [0, 1].
         truth_B1HW: coverage of the true region, [0, 1].
     """
 
@@ -47,18 +47,18 @@ class KnownEdits:
         return [edit.target_caption for edit in self.edits]
 
     def asking(self, instructions: Sequence[str]) -> KnownEdits:
-        """The same pictures under other instructions; the truth stays that of the old ones."""
-        asked = [replace(edit, instruction=text) for edit, text in zip(self.edits, instructions, strict=True)]
-        return replace(self, edits=asked)
+        """The same pictures with other instructions; the true regions stay those of the old instructions."""
+        edits = [replace(edit, instruction=text) for edit, text in zip(self.edits, instructions, strict=True)]
+        return replace(self, edits=edits)
 
     def rows(self, chosen: Sequence[int]) -> KnownEdits:
-        """Some of them."""
+        """The edits with these indices."""
         index = list(chosen)
         return KnownEdits([self.edits[i] for i in index], self.source_BCHW[index], self.truth_B1HW[index])
 
 
 def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = SAMPLED) -> KnownEdits:
-    """The samples of a split's stream that have these indices."""
+    """The samples of a split's stream with these indices."""
     edits = [sample(split, seed, index, operations) for index in indices]
     truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
     return KnownEdits(edits, pictures([edit.source for edit in edits]), truth_B1HW)
@@ -70,22 +70,22 @@ def pictures(scenes: list[Scene]) -> Tensor:
 
 
 def successes(edited_BCHW: Tensor, known: KnownEdits) -> np.ndarray:
-    """Whether each edit is there, bool [B], by `pixel_check`."""
-    shown = zip(to_pictures(edited_BCHW), known.edits, strict=True)
-    return np.array([check(np.asarray(picture), edit) for picture, edit in shown])
+    """Whether each edit succeeded, bool [B], by `pixel_check`."""
+    pairs = zip(to_pictures(edited_BCHW), known.edits, strict=True)
+    return np.array([check(np.asarray(picture), edit) for picture, edit in pairs])
 
 
 def by_operation(success_B: np.ndarray, known: KnownEdits) -> dict[str, float]:
-    """Share of each operation's edits that succeed, by its name in alphabetical order."""
+    """Success rate of each operation, in alphabetical order."""
     named_B = np.array([edit.operation for edit in known.edits])
     return {operation: float(success_B[named_B == operation].mean()) for operation in sorted(set(named_B.tolist()))}
 
 
 def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]:
-    """With the true mask (a few pixels wider), how often the request is there, by `pixel_check`, per operation.
+    """Success rate of each operation with the true mask, a few pixels wider, by `pixel_check`.
 
     Args:
-        generator: proposes from captions.
+        generator: generates proposals from captions.
     """
     known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
     mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
@@ -96,22 +96,22 @@ def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]
 
 
 def single_things(generator, count: int) -> float:
-    """How often a whole picture from a caption of one thing shows exactly that thing, by `pixel_check`."""
+    """How often a picture generated from a caption of one object shows only that object, by `pixel_check`."""
     rng = np.random.default_rng(17)
     scenes = [sample_scene(rng, allow_unseen=True, things=1) for _ in range(count)]
     captions = [caption_in_style(scene, CaptionStyle()) for scene in scenes]
     everywhere_B1HW = torch.ones(count, 1, SIZE, SIZE)
-    shown = []
+    generated = []
     for part in chunks(count, 32):
         mask_B1HW = everywhere_B1HW[list(part)]
         source_BCHW = torch.zeros(len(part), 3, SIZE, SIZE)
-        shown += to_pictures(generator.propose(source_BCHW, mask_B1HW, [captions[b] for b in part], part))
-    found = [[thing.pair for thing in find_things(np.asarray(picture))] for picture in shown]
-    return float(np.mean([pairs == [scene.things[0].pair] for pairs, scene in zip(found, scenes, strict=True)]))
+        generated += to_pictures(generator.propose(source_BCHW, mask_B1HW, [captions[b] for b in part], part))
+    pairs_B = [[thing.pair for thing in find_things(np.asarray(picture))] for picture in generated]
+    return float(np.mean([pairs == [scene.things[0].pair] for pairs, scene in zip(pairs_B, scenes, strict=True)]))
 
 
 def change_where(kept_B1HW: Tensor, edited_BCHW: Tensor, known: KnownEdits) -> float:
-    """Mean absolute change of the pixels that should have stayed: `kept_B1HW` is 1 there, else 0."""
+    """Mean absolute change of the pixels that should stay, where `kept_B1HW` is 1 (else 0)."""
     change_BCHW = (edited_BCHW - known.source_BCHW).abs()
     return float((change_BCHW * kept_B1HW).sum() / (3 * kept_B1HW.sum()))
 

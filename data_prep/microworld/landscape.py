@@ -1,10 +1,10 @@
-"""Does the loss pull a region to where it belongs? Its gradient and its value, for what may condition a proposal.
+"""Do the CLIP losses lead to the true region? Their gradient and value, for proposals made under different masks.
 
     python data_prep/microworld/landscape.py --out docs/study/landscape.json
 
-No region is trained here. For held-out pictures whose truth is known, proposals are made under several masks; then a
-constant soft mask m is composed and -dL/dm is held against the truth: is the named thing the one that it points at, and
-do its largest cells match the true ones? And the loss itself is compared for regions that are right and wrong.
+No region is trained here. For held-out pictures with known true regions, proposals are generated under several masks.
+A constant soft mask m then blends them, and -dL/dm is compared with the true region: does it point at the named object,
+and are its largest cells the true ones? The loss itself is compared between correct and wrong regions.
 
 Shape letters: B pictures, C channels, H W pixels, N patches.
 """
@@ -36,13 +36,13 @@ SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
 
 
 def clip_terms(clip: FrozenCLIP, known: KnownEdits, proposal_BCHW: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
-    """The three CLIP losses of eq. 7-9 for one batch composed by a mask on the grid, each [B]."""
+    """The three CLIP losses of eq. 7-9 for one batch blended with a mask on the grid, each [B]."""
     composed_BCHW = masks.composite(proposal_BCHW, known.source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
     return clip_terms_of(clip, known, composed_BCHW)
 
 
 def clip_terms_of(clip: FrozenCLIP, known: KnownEdits, composed_BCHW: Tensor) -> dict[str, Tensor]:
-    """The same for pictures that are composed already."""
+    """The same for pictures that are already blended."""
     source, result = clip.encode_image(known.source_BCHW), clip.encode_image(composed_BCHW)
     source_text_BD, target_text_BD = clip.encode_text(known.source_captions + known.target_captions).chunk(2)
     return {
@@ -58,7 +58,7 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
 
 
 def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
-    """Everything that is measured, by proposal mask."""
+    """All measurements, by proposal mask."""
     truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
     things = tuple(named_first(e) for e in known.edits)
     batches = chunks(len(known.edits), BATCH)
@@ -67,7 +67,7 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
         "everything": torch.ones_like(known.truth_B1HW),
         "true region, 6 px wider": masks.dilate((known.truth_B1HW > 0.1).float(), 6),
     }
-    found = {}
+    results = {}
     for name, condition_B1HW in conditions.items():
         parts = ((known.rows(b), condition_B1HW[list(b)], b) for b in batches)
         proposal_BCHW = torch.cat(
@@ -80,10 +80,12 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
         row: dict[str, dict] = {"gradient": {}, "loss": {}}
         for soft in SOFT:
             mask_BN = torch.full(truth_BN.shape, soft, requires_grad=True)
-            pull_BN = -torch.autograd.grad(sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN)[0]
+            gradient_BN = -torch.autograd.grad(
+                sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN
+            )[0]
             row["gradient"][str(soft)] = {
-                "pointing": float(pointing(pull_BN, things, clip.grid).nanmean()),
-                "iou_of_largest": float(masks.mask_iou(largest(pull_BN, truth_BN.sum(1)), truth_BN).mean()),
+                "pointing": float(pointing(gradient_BN, things, clip.grid).nanmean()),
+                "iou_of_largest": float(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN).mean()),
             }
         regions = {
             "empty": torch.zeros_like(truth_BN),
@@ -92,53 +94,53 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
             "elsewhere": truth_BN.roll(truth_BN.shape[1] // 2 - clip.grid // 2, 1),
         }
         with torch.no_grad():
-            for place, region_BN in regions.items():
-                told = [terms(region_BN.float(), b) for b in batches]
-                row["loss"][place] = {k: float(torch.cat([t[k] for t in told]).mean()) for k in told[0]}
-                row["loss"][place]["area"] = float(region_BN.float().mean())
-        found[name] = row
-    return found
+            for where, region_BN in regions.items():
+                by_batch = [terms(region_BN.float(), b) for b in batches]
+                row["loss"][where] = {k: float(torch.cat([t[k] for t in by_batch]).mean()) for k in by_batch[0]}
+                row["loss"][where]["area"] = float(region_BN.float().mean())
+        results[name] = row
+    return results
 
 
 def largest(values_BN: Tensor, counts_B: Tensor) -> Tensor:
-    """As many of the largest cells of every row as it says, bool."""
+    """The `counts_B` largest cells of every row, bool [B, N]."""
     rank_BN = values_BN.argsort(1, descending=True).argsort(1)
     return rank_BN < counts_B[:, None]
 
 
 def named_first(edit: Edit) -> Tensor:
-    """What each thing covers, bool [K, H, W], the named one first."""
+    """The pixels of each object, bool [K, H, W], the named one first."""
     covered = coverage(edit.source) > 0.5
     order = [edit.named, *(k for k in range(len(covered)) if k != edit.named)]
     return torch.from_numpy(covered[order])
 
 
 def show(found: dict[str, dict], console: Console) -> None:
-    gradient = Table(
-        "proposal made under", *(f"pointing / IoU at m = {soft}" for soft in SOFT), title="where -dL/dm points"
-    )
-    loss = Table("proposal made under", "region", "guidance", "direction", "structure", "area", title="loss terms")
+    gradient = Table("proposal mask", *(f"pointing / IoU at m = {soft}" for soft in SOFT), title="where -dL/dm points")
+    loss = Table("proposal mask", "region", "guidance", "direction", "structure", "area", title="loss terms")
     for name, row in found.items():
         cells = (row["gradient"][str(soft)] for soft in SOFT)
         gradient.add_row(name, *(f"{c['pointing']:.2f} / {c['iou_of_largest']:.2f}" for c in cells))
-        for place, terms in row["loss"].items():
-            loss.add_row(name, place, *(f"{value:.3f}" for value in terms.values()))
+        for where, terms in row["loss"].items():
+            loss.add_row(name, where, *(f"{value:.3f}" for value in terms.values()))
     console.print(gradient)
     console.print(loss)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose models and loss weights")
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of a thing that is there")
+    parser.add_argument(
+        "--config", default="configs/train_microworld.yaml", help="training config with models and loss weights"
+    )
+    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
     parser.add_argument("--out", type=Path, default=Path("docs/study/landscape.json"))
     args = parser.parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
     known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
-    found = measure(clip, load_generator(config.generator), known, config.loss)
-    write_atomic(args.out, json.dumps(found, indent=1).encode())
-    show(found, Console())
+    results = measure(clip, load_generator(config.generator), known, config.loss)
+    write_atomic(args.out, json.dumps(results, indent=1).encode())
+    show(results, Console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the microworld's language model learns from: questions as the prompts put them, and right answers in JSON.
+"""Training data of the microworld's language model: questions in the form of the prompts, and correct answers in JSON.
 
 A lesson is a pure function of its stream and number.
 """
@@ -17,22 +17,22 @@ from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 
 TRAIN_SEED, HELD_OUT_SEED = 6, 7  # disjoint streams of the split "pretrain"
-ASKED = ("replace", "recolour", "add", "remove", "background", "noop")  # the writer's operations that this world has
-WORDINGS = (  # the writer's hints; the grammar's phrasings follow none of them
+ASKED = ("replace", "recolour", "add", "remove", "background", "noop")  # the writer's operations in this world
+WORDINGS = (  # the instruction writer's style hints, which the grammar ignores
     "plain", "short", "polite", "as a question", "as a wish", "detailed", "casual", "describe the result",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question and its answer; of task 2 many answers are right, this is one."""
+    """A question and its answer. In task 2 many answers are correct; this is one of them."""
 
     question: str
     answer: str
 
 
 def edit_of(seed: int, index: int, operation: str | None = None) -> tuple[Edit, np.random.Generator]:
-    """Edit number `index` of a stream, a quarter of them in phrasings that the region predictor never sees."""
+    """Edit number `index` of a stream; a quarter use phrasings that the region predictor is never trained on."""
     rng = scene_rng("pretrain", seed, index)
     unseen = bool(rng.random() < 0.25)
     edit = None
@@ -42,8 +42,8 @@ def edit_of(seed: int, index: int, operation: str | None = None) -> tuple[Edit, 
 
 
 def target_lesson(seed: int, index: int) -> Lesson:
-    """Task 1. Half of the captions are worded as the microworld's describer words what it reads from pixels, and half
-    of those have two instructions."""
+    """Task 1: the target caption. Half of the captions have the wording of the microworld's describer, which reads
+    pixels; half of those have two instructions."""
     edit, rng = edit_of(seed, index)
     source, target, instruction = edit.source_caption, edit.target_caption, edit.instruction
     if rng.random() < 0.5:
@@ -53,18 +53,19 @@ def target_lesson(seed: int, index: int) -> Lesson:
         try:
             source, target = commands.captions_of(edit.source, *map(commands.parse, texts))
             instruction = "; ".join(texts)
-        except ValueError:  # the second speaks of what the first removed
+        except ValueError:  # the second names an object that the first removed
             pass
-    if edit.operation == "resize" and rng.random() < 0.5:  # a describer seldom tells the size of what is neither
+    if edit.operation == "resize" and rng.random() < 0.5:  # describers seldom mention the size of an object
         thing = edit.source.things[edit.named]
         source = source.replace(f"{thing.size_word} {thing.color} {thing.shape}", f"{thing.color} {thing.shape}")
     return Lesson(f"Caption: {source}\nInstruction: {instruction}", json.dumps({"target_caption": target}))
 
 
 def written_edit(seed: int, index: int, operation: str | None = None) -> tuple[Edit, dict[str, str], str]:
-    """An edit as the instruction writer tells it, of one of `ASKED`, and a hint for its wording.
+    """An edit in the form of the instruction writer, with an operation of `ASKED`, and a style hint.
 
-    To the writer another size is one more attribute: `recolour`. `noop` asks for the colour that a thing has.
+    The writer counts a change of size as `recolour`, like any change of an attribute. `noop` requests the colour that
+    an object already has.
     """
     if operation is None:
         operation = ASKED[int(scene_rng("pretrain", seed, index).integers(len(ASKED)))]
@@ -82,32 +83,32 @@ def written_edit(seed: int, index: int, operation: str | None = None) -> tuple[E
 
 
 def instruction_lesson(seed: int, index: int, operation: str | None = None) -> Lesson:
-    """Task 2."""
+    """Task 2: write an instruction."""
     edit, answer, wording = written_edit(seed, index, operation)
     question = {"operation": answer["operation"], "wording": wording, "caption": edit.source_caption}
     return Lesson(json.dumps(question), json.dumps(answer))
 
 
 def given_lesson(seed: int, index: int) -> Lesson:
-    """Task 3."""
+    """Task 3: complete a given instruction."""
     edit, answer, _ = written_edit(seed, index)
     question = {"instruction": answer.pop("instruction"), "caption": edit.source_caption}
     return Lesson(json.dumps(question), json.dumps(answer))
 
 
 def keyword_lesson(seed: int, index: int) -> Lesson:
-    """Task 4."""
+    """Task 4: the keyword."""
     edit, _ = edit_of(seed, index)
     return Lesson(f"Instruction: {edit.instruction}", json.dumps({"keyword": keyword_of(edit.instruction)}))
 
 
 def keyword_of(instruction: str) -> str:
-    """The named thing, the new one where something is added, or the background."""
+    """The named object, the new object for add, or the background."""
     command = commands.parse(instruction)
     return " ".join(word for word in command.named or command.new or ("background",) if word)
 
 
 def lessons(seed: int, start: int, count: int) -> list[Lesson]:
-    """Lessons number start, start + 1, ... of a stream, the tasks in turn."""
+    """Lessons number start, start + 1, ... of a stream, with the tasks in turn."""
     kinds = [target_lesson] * 7 + [instruction_lesson] * 8 + [given_lesson] * 3 + [keyword_lesson] * 2
     return [kinds[index % len(kinds)](seed, index) for index in range(start, start + count)]

@@ -1,12 +1,11 @@
-"""What is a better mask worth? The in-painter edits under true masks that were made worse in known ways, and under the
-learned region, made wider.
+"""Measures how the quality of the mask affects an edit, with true masks degraded in known ways and with the learned
+region made wider.
 
     python data_prep/microworld/mask_quality.py --out docs/study/mask_quality.json
 
-Dilated, eroded, shifted and softened true masks, the true cells of the predictor's grid, everything, and the learned
-region with several values of `region.dilate`: for each, how well it still matches the truth, how often the edit is
-there (`pixel_check`), how far the picture is from the truly edited one, and how much of what should have stayed was
-changed.
+The in-painter edits with dilated, eroded, shifted and softened true masks, with the true cells of the predictor's grid,
+with the whole picture, and with the learned region at several values of `region.dilate`. Scores of each mask: IoU with
+the true region, success rate (`pixel_check`), distance to the true result, and change outside the true region.
 
 Shape letters: B pictures, C channels, H W pixels.
 """
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.nn import functional as F
 
 from regionedit import masks
 from regionedit.command_line import load_config
@@ -43,9 +43,14 @@ DILATIONS = (0.0, 0.125, 0.25, 0.375, 0.5, 1.0)  # of the learned region, in pat
 
 
 def shift(mask_B1HW: Tensor, pixels: int) -> Tensor:
-    """Each mask moved by so many pixels, right, down, left, up in turn; what leaves the picture is lost."""
+    """Each mask moved by `pixels`, right, down, left and up in turn; what leaves the picture is lost."""
     steps = [(pixels, 0), (0, pixels), (-pixels, 0), (0, -pixels)]
-    moved = [masks.shift(mask_1HW, *steps[b % len(steps)]) for b, mask_1HW in enumerate(mask_B1HW)]
+    height, width = mask_B1HW.shape[-2:]
+    padded_B1HW = F.pad(mask_B1HW, (pixels,) * 4)
+    moved = []
+    for b, mask_1HW in enumerate(padded_B1HW):
+        right, down = steps[b % len(steps)]
+        moved.append(mask_1HW[:, pixels - down : pixels - down + height, pixels - right : pixels - right + width])
     return torch.stack(moved)
 
 
@@ -56,7 +61,7 @@ def cells(truth_B1HW: Tensor) -> Tensor:
 
 
 def hard(truth_B1HW: Tensor) -> Tensor:
-    """Every pixel that the true region touches."""
+    """All pixels that the true region touches."""
     return (truth_B1HW > 0.05).float()
 
 
@@ -79,7 +84,7 @@ ALTERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def learned(config: EvaluateConfig, known: KnownEdits) -> dict[str, Tensor]:
-    """The masks B1HW of the learned region, by what they are called, for every dilation."""
+    """The masks B1HW of the learned region for every dilation, by name."""
     clip, instruction_encoder = load_encoders(config.encoders)
     predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
     probability_BN = probabilities(predictor, clip, instruction_encoder, known)
@@ -100,23 +105,23 @@ def measure(
     """Scores by mask, means over all edits; `success` also for each operation."""
     target_BCHW = pictures([edit.target for edit in known.edits])
     touched_B1HW = hard(known.truth_B1HW)
-    found = {}
+    results = {}
     for name, mask_B1HW in track(masks_by_name.items(), description="masks"):
         proposals = []
         for b in chunks(len(known.edits), BATCH):
             part = known.rows(b)
-            asked_B1HW = (mask_B1HW[list(b)] > 0).float()  # as an edit does: the generator knows no soft masks
-            proposals.append(generator.propose(part.source_BCHW, asked_B1HW, part.target_captions, b))
+            hard_B1HW = (mask_B1HW[list(b)] > 0).float()  # as in an edit: generators get hard masks
+            proposals.append(generator.propose(part.source_BCHW, hard_B1HW, part.target_captions, b))
         edited_BCHW = masks.composite(torch.cat(proposals), known.source_BCHW, mask_B1HW)
         success_B = successes(edited_BCHW, known)
-        found[name] = {
+        results[name] = {
             "mask_iou": float(masks.mask_iou(mask_B1HW, touched_B1HW).mean()),
             "area": float(mask_B1HW.mean()),
             "success": float(success_B.mean()),
             "l1_to_target": float((edited_BCHW - target_BCHW).abs().mean()),
             "change_outside_truth": change_where(1 - touched_B1HW, edited_BCHW, known),
         } | {f"success/{operation}": share for operation, share in by_operation(success_B, known).items()}
-    return found
+    return results
 
 
 def show(found: dict[str, dict[str, float]], console: Console) -> None:
@@ -129,17 +134,19 @@ def show(found: dict[str, dict[str, float]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="whose generator and region")
-    parser.add_argument("--samples", type=int, default=384, help="validation edits of a thing that is there")
+    parser.add_argument(
+        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config with generator and region"
+    )
+    parser.add_argument("--samples", type=int, default=384, help="validation edits of existing objects")
     parser.add_argument("--out", type=Path, default=Path("docs/study/mask_quality.json"))
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     known = known_edits("validation", 12, range(args.samples), LOCAL_OPERATIONS)
     altered = {name: alter(known.truth_B1HW) for name, alter in ALTERATIONS.items()}
-    found = measure(load_generator(config.generator), known, altered | learned(config, known))
-    found = {name: {k: round(v, 4) for k, v in row.items()} for name, row in found.items()}
-    write_atomic(args.out, json.dumps(found, indent=1).encode())
-    show(found, Console())
+    results = measure(load_generator(config.generator), known, altered | learned(config, known))
+    results = {name: {k: round(v, 4) for k, v in row.items()} for name, row in results.items()}
+    write_atomic(args.out, json.dumps(results, indent=1).encode())
+    show(results, Console())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Held-out quality of the tiny frozen models: what checkpoints/microworld/README.md reports.
+"""Held-out quality of the tiny frozen models, as reported in checkpoints/microworld/README.md.
 
-Truth (where each thing is) is used here, for measuring, and nowhere in training.
+The true positions of objects are used here for measuring, and nowhere in training.
 
 Shape letters: B pictures, C channels, H W pixels, N patches, D embedding width, G groups of four, Q candidates.
 """
@@ -19,11 +19,11 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import SIZE, Scene
 
 BATCH = 100  # a multiple of GROUP
-TRUTH_CELL = 0.25  # share of a patch that a thing covers for the patch to count as its own
+TRUTH_CELL = 0.25  # a patch belongs to an object that covers more than this share of it
 
 
 class HeldOut:
-    """Held-out groups of four look-alikes, their pictures [4G, 64, 64, 3] and captions, worded alike in each group."""
+    """Held-out groups of four look-alikes: pictures [4G, 64, 64, 3], and captions worded alike in each group."""
 
     def __init__(self, groups: int):
         self.groups: list[list[Scene]] = [scene_group(HELD_OUT_SEED, index) for index in range(groups)]
@@ -32,19 +32,19 @@ class HeldOut:
 
 
 def in_batches(function: Callable[[Sequence], Tensor], items: Sequence) -> Tensor:
-    """Applies a function to slices of items, without gradient, and joins the results."""
+    """Apply a function to slices of items, without gradient, and concatenate the results."""
     with torch.inference_mode():
         return torch.cat([function(items[start : start + BATCH]).float() for start in range(0, len(items), BATCH)])
 
 
 def retrieval(images_BD: Tensor, texts_BD: Tensor, captions: Sequence[str]) -> float:
-    """Share of pictures whose nearest caption among all is their own, word for word. Embeddings are unit length."""
+    """Share of pictures whose nearest caption of all has the text of their own. Embeddings are unit length."""
     nearest = (images_BD @ texts_BD.T).argmax(1).tolist()
     return float(np.mean([captions[n] == captions[i] for i, n in enumerate(nearest)]))
 
 
 def hard_negatives(images_BD: Tensor, texts_BD: Tensor, captions: Sequence[str]) -> float:
-    """Share of pictures that prefer their own caption among the four of their group (equal captions count)."""
+    """Share of pictures whose nearest caption of the four in their group is their own (equal captions count)."""
     images, texts = (x.reshape(-1, GROUP, x.shape[-1]) for x in (images_BD, texts_BD))
     nearest = (images @ texts.transpose(1, 2)).argmax(2).reshape(-1).tolist()
     return float(np.mean([captions[i - i % GROUP + n] == captions[i] for i, n in enumerate(nearest)]))
@@ -66,7 +66,7 @@ def difference(a: Scene, b: Scene) -> str:
 
 
 def by_difference(held_out: HeldOut, images_BD: Tensor, texts_BD: Tensor) -> dict[str, float]:
-    """Share of pictures that prefer their own caption over one that differs in ... (same texts are left out)."""
+    """Share of pictures nearer to their own caption than to one with each difference (equal texts are left out)."""
     outcomes: dict[str, list[bool]] = {}
     for index, group in enumerate(held_out.groups):
         first = index * GROUP
@@ -80,7 +80,7 @@ def by_difference(held_out: HeldOut, images_BD: Tensor, texts_BD: Tensor) -> dic
 
 
 def cells(scene: Scene, grid: int) -> np.ndarray:
-    """Share of each patch that each thing covers, [things, grid * grid]."""
+    """Share of each patch that each object covers, [objects, grid * grid]."""
     side = SIZE // grid
     covered = coverage(scene).reshape(-1, grid, side, grid, side).mean((2, 4))
     return covered.reshape(len(covered), grid * grid)
@@ -89,20 +89,20 @@ def cells(scene: Scene, grid: int) -> np.ndarray:
 def localisation(
     scenes: Sequence[Scene], patches_BND: Tensor, encode_phrases: Callable[[list[str]], Tensor]
 ) -> dict[str, float]:
-    """How well patches find `a red circle`, in scenes of two things or more.
+    """How well patches locate a phrase such as `a red circle`, in scenes with two objects or more.
 
     Returns:
-        patch_hit: share of phrases whose best patch lies on the named thing (truth cell: coverage > 0.25).
-        patch_pointing: share for which the named thing has the highest mean similarity of the scene's things.
+        patch_hit: share of phrases whose best patch lies on the named object (truth cell: coverage > 0.25).
+        patch_pointing: share for which the named object has the highest mean similarity of the scene's objects.
         patch_iou: mean IoU of the similarity map (0 lowest, 1 highest in the picture) at the best single threshold.
     """
     grid = round(patches_BND.shape[1] ** 0.5)
-    asked = [(b, k) for b, scene in enumerate(scenes) for k in range(len(scene.things)) if len(scene.things) > 1]
-    phrases = [f"a {scenes[b].things[k].color} {scenes[b].things[k].shape}" for b, k in asked]
+    named = [(b, k) for b, scene in enumerate(scenes) for k in range(len(scene.things)) if len(scene.things) > 1]
+    phrases = [f"a {scenes[b].things[k].color} {scenes[b].things[k].shape}" for b, k in named]
     text_QD = in_batches(encode_phrases, phrases)
     patches = F.normalize(patches_BND, dim=-1)
     hits, points, maps, truths = [], [], [], []
-    for (b, k), text_D in zip(asked, text_QD, strict=True):
+    for (b, k), text_D in zip(named, text_QD, strict=True):
         share = cells(scenes[b], grid)
         similarity = (patches[b] @ text_D).numpy()
         hits.append(share[k][similarity.argmax()] > TRUTH_CELL)

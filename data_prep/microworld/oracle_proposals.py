@@ -1,11 +1,11 @@
-"""Stored proposals of a generator that makes no mistake, to tell what the generator costs from what the method costs.
+"""Writes stored proposals of a perfect generator, to separate the generator's errors from those of the method.
 
     python data_prep/microworld/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
     python data_prep/microworld/oracle_proposals.py --kind relaid --out data/study/relaid_proposals
 
-`perfect` is the truly edited picture: the change, in its place, and nothing else. `relaid` is a faultless painter under
-a mask of everything: what the target caption says, in another arrangement. Both read the truth of the training samples
-and serve as upper bounds in the study; nothing that ships has learned from them.
+`perfect` is the true result: only the requested change, in its place. `relaid` imitates a perfect generator that
+repaints the whole picture: everything in the target caption, in another arrangement. Both use the ground truth of the
+training samples and serve as upper bounds in the study; no shipped model was trained on them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.microworld.scene import Scene, place, sample_background
 
-SHARD = 1000  # samples of a shard, as pack.py writes them
+SHARD = 1000  # samples in a shard, as pack.py writes them
 EVERYTHING = png(Image.new("L", (64, 64), 255))
 
 
 def relaid(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same things and the same kind of background in another arrangement; sizes stay where there is room."""
+    """The same objects and the same kind of background in another arrangement; sizes stay if there is room."""
     while True:
-        placed = ()
+        objects = ()
         for thing in scene.things:
-            spot = place(rng, placed, low=thing.radius, high=thing.radius) or place(rng, placed, high=thing.radius)
+            spot = place(rng, objects, low=thing.radius, high=thing.radius) or place(rng, objects, high=thing.radius)
             if spot is None:
                 break
-            placed += (replace(thing, x=spot[0], y=spot[1], radius=spot[2]),)
+            objects += (replace(thing, x=spot[0], y=spot[1], radius=spot[2]),)
         else:
             ground = sample_background(rng)
             kind = scene.background
-            return Scene(replace(ground, tone=kind.tone, texture=kind.texture), placed)
+            return Scene(replace(ground, tone=kind.tone, texture=kind.texture), objects)
 
 
 def write_shard(part: Part, kind: str) -> None:
-    """`{shard}.proposals.tar` with a picture and a mask for every sample."""
+    """Write `{shard}.proposals.tar` with a picture and a mask for every sample."""
     pairs = list(part.edits())
     scenes = [edit.target for _, edit in pairs]
     if kind == "relaid":
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=("perfect", "relaid"), required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shards", type=int, default=32, help="of the training split, a thousand samples each")
+    parser.add_argument("--shards", type=int, default=32, help="shards of the training split, 1,000 samples each")
     args = parser.parse_args()
     parts = [Part(args.out, "train", 0, i, i * SHARD, SHARD) for i in range(args.shards)]
     missing = [part for part in parts if not (part.out / f"{part.name}.proposals.tar").exists()]

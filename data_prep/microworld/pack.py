@@ -1,13 +1,13 @@
-"""Packs the microworld: training and validation shards, and the folder of a benchmark.
+"""Packs the microworld into training and validation shards and benchmark folders.
 
     python data_prep/microworld/pack.py --split train --samples 100000 --out data/microworld/train --workers 2 --seed 0
     python data_prep/microworld/pack.py --split validation --samples 1000 --out data/microworld/validation
     python data_prep/microworld/pack.py --split test --samples 600 --out data/microworld/test
     python data_prep/microworld/pack.py --split validation --cases --samples 400 --out data/microworld/validation_cases
 
-A sample is a pure function of (split, seed, index), so the files do not depend on workers or on interruptions. Killed,
-the same command goes on with what is not there yet. Training shards hold picture, caption, instruction and target
-caption, nothing else; validation shards have their truth in files of their own, beside the shards.
+A sample is a pure function of (split, seed, index), so the files do not depend on workers or on interruptions. After an
+interruption, the same command writes what is missing. Training shards contain picture, caption, instruction and target
+caption, nothing else; the ground truth of validation shards is in separate files beside them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import object_map, truth_mask
 
 SPLITS = ("train", "validation", "test")
-LARGEST_SHARD = 10_000  # img2dataset's keys leave four digits for the place within a shard
+LARGEST_SHARD = 10_000  # img2dataset's keys have four digits for the index within a shard
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Part:
         return f"{self.number:05d}"
 
     def header(self) -> dict:
-        """Tells whether a file that is there is the one that would be written."""
+        """Identifies the contents of a file, to check whether an existing file is the one to be written."""
         return {
             "schema": 1,
             "writer": "microworld",
@@ -69,9 +69,9 @@ class Part:
         }
 
     def edits(self) -> Iterator[tuple[str, Edit]]:
-        """(key, edit) pairs; keys differ between splits, shards and places."""
-        for place in range(self.samples):
-            yield f"{self.split}-{self.name}{place:04d}", sample(self.split, self.seed, self.first + place)
+        """(key, edit) pairs; no key occurs twice across splits and shards."""
+        for index in range(self.samples):
+            yield f"{self.split}-{self.name}{index:04d}", sample(self.split, self.seed, self.first + index)
 
 
 @cache
@@ -83,13 +83,13 @@ def world() -> str:
 
 
 def write_shard(part: Part) -> None:
-    """One standard shard with its instructions; validation also gets its truth, in a tar of its own."""
+    """Write one standard shard with its instructions; for validation also a tar with the ground truth."""
     pairs = list(part.edits())
     write_pairs(part, pairs, render_in_parts([edit.source for _, edit in pairs]))
 
 
 def write_pairs(part: Part, pairs: list[tuple[str, Edit]], pictures: np.ndarray) -> None:
-    """The shard of these words with these pictures, uint8 [samples, H, W, 3]."""
+    """Write the shard of these edits with these pictures, uint8 [samples, H, W, 3]."""
     truth = part.split == "validation"
     lines, members, truths = [part.header()], [], []
     for (key, edit), picture in zip(pairs, pictures, strict=True):
@@ -110,7 +110,7 @@ def write_pairs(part: Part, pairs: list[tuple[str, Edit]], pictures: np.ndarray)
 
 
 def write_cases(part: Part) -> None:
-    """A part of the benchmark: three pictures a case, and its lines of cases.jsonl until all parts are there."""
+    """Write a part of the benchmark: three pictures a case, and a temporary file with its lines of cases.jsonl."""
     pairs = list(part.edits())
     sources, targets = (render_in_parts([getattr(edit, side) for _, edit in pairs]) for side in ("source", "target"))
     lines = [part.header()]
@@ -128,10 +128,10 @@ def write_cases(part: Part) -> None:
 
 
 def shard_is_there(part: Part) -> bool:
-    """Is this shard complete?
+    """Whether this shard is complete.
 
     Raises:
-        ValueError: there is another one in its place.
+        ValueError: a shard of another packing has its name.
     """
     if not (part.out / f"{part.name}.tar").exists():
         return False
@@ -140,10 +140,10 @@ def shard_is_there(part: Part) -> bool:
 
 
 def cases_are_there(part: Part) -> bool:
-    """Is this part of the benchmark complete?
+    """Whether this part of the benchmark is complete.
 
     Raises:
-        ValueError: there is another one in its place.
+        ValueError: a part of another packing has its name.
     """
     path = part.out / _part_file(part)
     if not path.exists():
@@ -153,14 +153,14 @@ def cases_are_there(part: Part) -> bool:
 
 
 def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_size: int, cases: bool = False) -> None:
-    """Write what is not there yet.
+    """Write everything that is missing.
 
     Args:
-        cases: a benchmark folder in place of shards; the test split is always one.
+        cases: write a benchmark folder instead of shards, as always for the test split.
 
     Raises:
-        ValueError: an argument out of range, or `out` holds another packing.
-        OSError: no room, no permission.
+        ValueError: an argument is out of range, or `out` contains another packing.
+        OSError: no space left, or no permission.
     """
     for name, value, low, high in (
         ("samples", samples, 1, 10**9),
@@ -199,7 +199,7 @@ def _pack_benchmark(parts: list[Part], samples: int, workers: int) -> None:
 def _write(parts: list[Part], is_there: Callable[[Part], bool], write: Callable[[Part], None], workers: int) -> None:
     missing = [part for part in parts if not is_there(part)]
     total = sum(part.samples for part in parts)
-    for left in parts[0].out.glob(".*.part"):  # of a run that was killed
+    for left in parts[0].out.glob(".*.part"):  # from a killed run
         left.unlink()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     pool = ProcessPoolExecutor(workers)
@@ -241,16 +241,14 @@ def make_tar(members: list[tuple[str, dict[str, bytes]]]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in members:
             for suffix, data in parts.items():
-                member = tarfile.TarInfo(
-                    f"{key}.{suffix}"
-                )  # its time and owner are zero: bytes depend on content alone
+                member = tarfile.TarInfo(f"{key}.{suffix}")  # time and owner stay zero: bytes depend on content only
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
 def render_in_parts(scenes: list[Scene]) -> np.ndarray:
-    """A few hundred at a time: the renderer holds every thing's silhouette at once."""
+    """Render 256 scenes at a time, because the renderer keeps all silhouettes in memory."""
     return np.concatenate([render(scenes[start : start + 256]) for start in range(0, len(scenes), 256)])
 
 
@@ -260,20 +258,22 @@ def _mask(edit: Edit) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=SPLITS, required=True, help="which of the disjoint streams of samples")
+    parser.add_argument("--split", choices=SPLITS, required=True, help="one of the disjoint streams of samples")
     parser.add_argument("--samples", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder; complete shards in it are kept")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", action="store_true", help="a benchmark folder, as always for test, not shards")
-    parser.add_argument("--shard_size", type=int, default=1000, help="samples of a shard")
+    parser.add_argument(
+        "--cases", action="store_true", help="write a benchmark folder, as always for test, instead of shards"
+    )
+    parser.add_argument("--shard_size", type=int, default=1000, help="samples in a shard")
     try:
         pack(**vars(parser.parse_args()))
     except (ValueError, OSError) as error:
         print(f"pack.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pack.py: stopped; the same command goes on from here", file=sys.stderr)
+        print("pack.py: stopped; run the same command to continue", file=sys.stderr)
         return 130
     return 0
 

@@ -1,11 +1,11 @@
-"""What do CLIP's patches know? Linear probes of a thing's colour and shape, read from the patch that shows most of it.
+"""Linear probes of CLIP's patches: an object's colour and shape, read from the patch that shows most of it.
 
     python data_prep/microworld/patch_probe.py --out docs/study/patch_probe.json
 
-The region predictor sees nothing but these patches: what no probe can read there, no region can follow. One probe for
-every layer of the picture tower, trained on 1,500 scenes and scored on 500 others.
+The region predictor gets the picture only through these patches, so what no probe can read from them cannot guide the
+region. Each layer of the image encoder has its own probe, trained on 1,500 scenes and scored on 500 others.
 
-Shape letters: B pictures, N patches, D width, K things, C classes.
+Shape letters: B pictures, N patches, D width, K objects, C classes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from regionedit.microworld.scene import COLORS, SHAPES, Scene, sample_scene
 from regionedit.microworld.splits import scene_rng
 
 TRAINED_ON, SCORED_ON = (3, 1500), (4, 500)  # (stream of the split "pretrain", scenes)
-SMALL = 9.0  # radius in pixels below which a thing is small
+SMALL = 9.0  # radius in pixels below which an object is small
 
 
 @dataclass(frozen=True)
 class Things:
-    """K things and the patches that show them.
+    """K objects and the patches that show them.
 
     Args:
-        by_layer: for each layer [K, D], the first one first; the last one as the predictor gets it, projected.
-        color_K, shape_K: class numbers.
+        by_layer: features [K, D] of each layer, from the first to the last, which is projected as for the predictor.
+        color_K, shape_K: class indices.
         radius_K: in pixels.
     """
 
@@ -53,17 +53,17 @@ class Things:
 
 @torch.no_grad()
 def look(clip: FrozenCLIP, scenes: list[Scene]) -> Things:
-    """The patches of all things of some scenes."""
+    """Features of all objects in these scenes."""
     visual, layers = clip.model.visual, [[] for _ in clip.model.visual.transformer.resblocks]
     for b in chunks(len(scenes), 100):
         images_BCHW = pictures([scenes[i] for i in b])
         pixels = clip.preprocess(images_BCHW)
-        seen = visual.forward_intermediates(pixels, normalize_intermediates=False, output_fmt="NLC")
-        maps = [*seen["image_intermediates"][:-1], clip.encode_image(images_BCHW).patches_BND]
-        for place, i in enumerate(b):
+        output = visual.forward_intermediates(pixels, normalize_intermediates=False, output_fmt="NLC")
+        maps = [*output["image_intermediates"][:-1], clip.encode_image(images_BCHW).patches_BND]
+        for row, i in enumerate(b):
             shown_KN = downsample(torch.from_numpy(coverage(scenes[i]))[:, None].float(), clip.grid)
             for layer, patches_BND in zip(layers, maps, strict=True):
-                layer.append(patches_BND[place, shown_KN.argmax(1)])
+                layer.append(patches_BND[row, shown_KN.argmax(1)])
     things = [thing for scene in scenes for thing in scene.things]
     return Things(
         [torch.cat(layer).float() for layer in layers],
@@ -93,9 +93,9 @@ def probe(train_KD: Tensor, class_K: Tensor, test_KD: Tensor) -> Tensor:
 
 
 def measure(clip: FrozenCLIP, trained_on: list[Scene], scored_on: list[Scene]) -> dict[str, dict[str, float]]:
-    """Share of things whose colour, and whose shape, the probe of each layer tells."""
+    """Share of objects whose colour, and whose shape, each layer's probe predicts correctly."""
     train, test = look(clip, trained_on), look(clip, scored_on)
-    small_K, found = test.radius_K < SMALL, {}
+    small_K, results = test.radius_K < SMALL, {}
     for number, (train_KD, test_KD) in enumerate(zip(train.by_layer, test.by_layer, strict=True), 1):
         color_K = probe(train_KD, train.color_K, test_KD) == test.color_K
         shape_K = probe(train_KD, train.shape_K, test_KD) == test.shape_K
@@ -106,13 +106,13 @@ def measure(clip: FrozenCLIP, trained_on: list[Scene], scored_on: list[Scene]) -
             "shape, small": shape_K[small_K],
             "shape, large": shape_K[~small_K],
         }
-        found[name] = {what: round(float(told_K.float().mean()), 4) for what, told_K in scores.items()}
-    return found
+        results[name] = {what: round(float(correct_K.float().mean()), 4) for what, correct_K in scores.items()}
+    return results
 
 
 def show(found: dict[str, dict[str, float]], console: Console) -> None:
     columns = list(next(iter(found.values())))
-    table = Table("layer", *columns, title="linear probes of the patch that shows most of a thing")
+    table = Table("layer", *columns, title="linear probes of the patch that shows most of an object")
     for name, row in found.items():
         table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
     console.print(table)
@@ -120,7 +120,7 @@ def show(found: dict[str, dict[str, float]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose CLIP")
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="training config with the CLIP")
     parser.add_argument("--out", type=Path, default=Path("docs/study/patch_probe.json"))
     args = parser.parse_args()
     clip, _ = load_encoders(load_config(TrainConfig, args.config).encoders)
@@ -128,9 +128,9 @@ def main() -> None:
         [sample_scene(scene_rng("pretrain", stream, i), allow_unseen=True) for i in range(count)]
         for stream, count in (TRAINED_ON, SCORED_ON)
     ]
-    found = measure(clip, *scenes)
-    write_atomic(args.out, json.dumps(found, indent=1).encode())
-    show(found, Console())
+    results = measure(clip, *scenes)
+    write_atomic(args.out, json.dumps(results, indent=1).encode())
+    show(results, Console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pre-trains the autoencoder of the microworld's diffusion models: pictures to 16 x 16 latents of four channels.
+"""Pre-trains the autoencoder of the microworld's diffusion models: pictures to 16 x 16 latents with four channels.
 
     python data_prep/microworld/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
 
@@ -21,7 +21,7 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE
 
 LATENT_FACTOR = 4
-HELD_OUT_PICTURES = 2  # seed of the stream; the scene pools have 0 and 1
+HELD_OUT_PICTURES = 2  # seed of the stream; the scene pools use 0 and 1
 DIVERGENCE_WEIGHT = 5e-5
 
 
@@ -44,7 +44,7 @@ def signed(pictures_BHWC: np.ndarray) -> Tensor:
 
 
 def held_out_pictures(count: int) -> Tensor:
-    """Pictures from a stream that no pre-training draws from, float BCHW in [-1, 1]."""
+    """Pictures from a stream that no pre-training uses, float BCHW in [-1, 1]."""
     return signed(render([scene_group(HELD_OUT_PICTURES, index)[0] for index in range(count)]))
 
 
@@ -63,8 +63,8 @@ def psnr(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> float:
 
 @torch.no_grad()
 def whiten(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> None:
-    """Gives every latent channel mean 0 and deviation 1 on these pictures, by folding both into the 1 x 1 convolutions
-    on either side of the latent: round trips stay the same, and noise hides all channels alike."""
+    """Give every latent channel mean 0 and standard deviation 1 on these pictures, by folding both into the 1 x 1
+    convolutions on either side of the latent: round trips stay the same, and noise hides all channels equally."""
     latents = autoencoder.encode(pictures_BCHW).latent_dist.mode()
     mean_C, deviation_C = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean_C)
@@ -79,7 +79,7 @@ def whiten(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> None:
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> Tensor:
-    """Scaled latents, float BChw, where the autoencoder is."""
+    """Scaled latents, float BChw, on the autoencoder's device."""
     with arithmetic(device=autoencoder.device.type):
         latents = autoencoder.encode(
             pictures_BCHW.to(autoencoder.device, memory_format=torch.channels_last)
@@ -88,15 +88,15 @@ def encode(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> Tensor:
 
 
 def pool_latents(autoencoder: AutoencoderKL, pool: ScenePool, batch: int = 64) -> Tensor:
-    """The latents of a pool's pictures, half precision; encoded once, because every step needs some of them."""
+    """Latents of a pool's pictures in half precision; encoded once, because every step needs some of them."""
     starts = track(range(0, len(pool.pictures), batch), description="latents")
     return torch.cat([encode(autoencoder, signed(pool.pictures[i : i + batch])).half().cpu() for i in starts])
 
 
 def main() -> None:
-    """Root-mean-square error of each picture (which PSNR measures) plus a little of the latent's divergence."""
+    """Loss: root-mean-square error of each picture (which PSNR measures), plus a little of the latent's divergence."""
     parser = arguments(__doc__, steps=3500, learning_rate=2e-3)
-    parser.add_argument("--batch", type=int, default=16, help="pictures of a step")
+    parser.add_argument("--batch", type=int, default=16, help="pictures per step")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)
     autoencoder = build_autoencoder().to(args.device, memory_format=torch.channels_last)

@@ -1,15 +1,18 @@
-"""Pre-trains the microworld's CLIP from scratch: picture-caption pairs and the contrastive loss, nothing else.
+"""Pre-trains the microworld's CLIP from scratch, only on picture-caption pairs and with contrastive losses.
 
     python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/clip --threads 1
     python data_prep/microworld/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --steps 5000
 
-Each batch holds groups of four scenes that differ in one attribute, captioned alike: in-batch hard negatives. With
-patch 4, half of the patches are left out most of the time, which makes a step two to three times cheaper.
-Positions start as sines and cosines, and many batches drill shapes: colours and counts are learned within minutes,
-shapes are not. Pooling by the class token learns shapes several times faster than the mean of the patches, so it goes
-alone at first. Then texts are also compared with the mean of the patches, and in the second half with the patches that
-fit their words best: without that the class token knows what is in the picture, and the patches do not say where. The
-README of the checkpoints says what happens without the second stage, and with the third alone.
+Each batch contains groups of four scenes that differ in one attribute and have captions worded alike: hard negatives
+within the batch. With patch 4, half of the patches are dropped most of the time, which makes a step two to three times
+cheaper. Position embeddings start as sines and cosines, and many batches train shapes only: the model learns colours
+and counts within minutes, but not shapes.
+
+Training has three stages. At first, texts are compared with the class token only, because it learns shapes several
+times faster than the mean of the patches. Then they are also compared with the mean of the patches, and in the second
+half instead with the patches that fit their words best: otherwise the class token encodes what is in the picture, but
+the patches do not encode where. The README of the checkpoints has results without the second stage, and with the third
+alone.
 
 Shape letters: B pictures, T tokens, D embedding width.
 """
@@ -36,17 +39,17 @@ CONTEXT = 40
 EMBED = 128
 MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
-# shares of the steps from which texts are compared with the mean of the patches too, then word by word instead
+# shares of the steps at which the second stage (mean of the patches) and the third (word by word) begin
 MEAN_FROM, LATE_FROM = 0.33, 0.5
-LATE_PAIRS = 64  # of a batch's 128, whose patches are compared word by word
-# (share of the steps from which it holds, share of patches left out)
+LATE_PAIRS = 64  # of the 128 in a batch, compared word by word in the third stage
+# (share of the steps at which it begins, share of patches dropped)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
-# share of the batches that drill shapes, which are learned last
+# share of the batches that train shapes only, which are learned last
 DRILL = 0.6
 
 
 def configuration(patch_size: int, vocabulary_size: int) -> dict:
-    """open_clip_config.json."""
+    """The contents of open_clip_config.json."""
     return {
         "model_cfg": {
             "embed_dim": EMBED,
@@ -63,7 +66,7 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
                 "width": 128,
                 "heads": 4,
                 "layers": 3,
-                # open_clip reads the tokenizer from the model's own folder; the name only says that there is one.
+                # open_clip reads the tokenizer from the model's folder; the name only tells it that there is one.
                 "hf_tokenizer_name": "microworld",
             },
         },
@@ -72,7 +75,7 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
 
 
 def held(plan: tuple[tuple[float, float], ...], share: float) -> float:
-    """The value of the last entry (start, value) of a plan whose start the share of the steps has reached."""
+    """The value of the last (start, value) entry of a plan whose start the share of the steps has reached."""
     return [value for start, value in plan if share >= start][-1]
 
 
@@ -83,8 +86,8 @@ def to_input(pictures_BHWC: np.ndarray) -> Tensor:
 
 
 def encode_words(model: CLIP, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit embeddings BTD of all tokens, and where the end token is, B. The padding behind the longest text is left
-    out: the text tower is causal, so nothing before the end token changes, and a step gets cheaper."""
+    """Unit embeddings BTD of all tokens, and the index of the end token, B. The padding behind the longest text is cut
+    off: the text encoder is causal, so nothing before the end token changes, and a step gets cheaper."""
     length = int((tokens_BT != 0).sum(1).max())
     tokens = tokens_BT[:, :length]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
@@ -93,7 +96,7 @@ def encode_words(model: CLIP, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode_text(model: CLIP, tokens_BT: Tensor) -> Tensor:
-    """Unit text embeddings BD, as `model.encode_text` makes them."""
+    """Unit text embeddings BD, as from `model.encode_text`."""
     words_BTD, end_B = encode_words(model, tokens_BT)
     return words_BTD[torch.arange(len(end_B)), end_B]
 
@@ -116,7 +119,7 @@ def wave_positions(grid: int, width: int) -> Tensor:
 
 def late_interaction(patches_BND: Tensor, words_BTD: Tensor, end_B: Tensor) -> Tensor:
     """Similarity of every picture with every text, [pictures, texts]: the mean over a text's words of the cosine with
-    the patch that fits best (FILIP, Yao et al. 2022, texts to patches). It makes patches say what is there."""
+    the patch that fits best (FILIP, Yao et al. 2022, texts to patches). It makes patches encode what they show."""
     patches_BND = F.normalize(patches_BND, dim=-1)
     best = torch.stack([(words_BTD @ patches_ND.T).amax(-1) for patches_ND in patches_BND])  # picture, text, word
     place_T = torch.arange(words_BTD.shape[1])
@@ -125,7 +128,7 @@ def late_interaction(patches_BND: Tensor, words_BTD: Tensor, end_B: Tensor) -> T
 
 
 def contrastive_loss(similarity: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
-    """Symmetric cross-entropy of [pictures, texts]; another picture's caption that reads the same is no negative."""
+    """Symmetric cross-entropy of [pictures, texts]; an equal caption of another picture is no negative."""
     logits = scale.exp().clamp(max=100) * similarity.float()
     ids = torch.tensor([{c: i for i, c in enumerate(captions)}[c] for c in captions])
     same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=torch.bool)
@@ -135,7 +138,7 @@ def contrastive_loss(similarity: Tensor, scale: Tensor, captions: list[str]) -> 
 
 
 def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out: Path) -> None:
-    """The folder that `open_clip.create_model_and_transforms("local-dir:...")` loads; weights in half precision."""
+    """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` loads, in half precision."""
     with finished_folder(out) as folder:
         weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
@@ -149,7 +152,7 @@ def main() -> None:
     parser = arguments(__doc__, steps=8000, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
     parser.add_argument(
-        "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="of the arithmetic"
+        "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="precision of the arithmetic"
     )
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)

@@ -1,10 +1,10 @@
-"""Pre-trains a tiny self-supervised ViT that stands in for DINO under the name `dino_microworld`.
+"""Pre-trains a tiny self-supervised ViT that replaces DINO in the metrics, as `dino_microworld`.
 
     python data_prep/microworld/pretrain_dino.py --out checkpoints/microworld/dino --threads 1
 
-It is a stand-in: the class is transformers' ViTModel, as DINO's is, and no caption or label is used, but the objective
-is the simpler one of telling two crops of one picture from crops of others (NT-Xent). Colour is hardly jittered:
-in this world colour is what a thing is.
+Like DINO it is transformers' ViTModel and uses no captions or labels, but its objective is simpler: to match two crops
+of one picture among crops of others (NT-Xent). Colour is hardly jittered, because colour identifies an object in this
+world.
 
 Shape letters: B pictures, C channels, H W pixels, D embedding width.
 """
@@ -49,7 +49,7 @@ def to_input(pictures_BHWC: np.ndarray) -> Tensor:
 
 
 def view(pictures_BCHW: Tensor) -> Tensor:
-    """A random crop of each picture at full size, mirrored half of the time, a little lighter or darker."""
+    """A random crop of each picture at full size, mirrored half of the time, and slightly lighter or darker."""
     count = len(pictures_BCHW)
     scale = torch.empty(count).uniform_(SMALLEST_CROP, 1.0)
     shift = (1 - scale)[:, None] * torch.empty(count, 2).uniform_(-1, 1)
@@ -62,7 +62,7 @@ def view(pictures_BCHW: Tensor) -> Tensor:
 
 
 class Student(nn.Module):
-    """The ViT that is kept, and the projector that is not."""
+    """The ViT, and a projector that is dropped after training."""
 
     def __init__(self):
         super().__init__()
@@ -72,7 +72,7 @@ class Student(nn.Module):
         self.projector = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 64))
 
     def forward(self, pictures_BCHW: Tensor) -> Tensor:
-        """Unit embeddings of the class token, projected."""
+        """Unit embeddings of the class token after the projector."""
         return F.normalize(self.projector(self.features(pictures_BCHW)), dim=-1)
 
     def features(self, pictures_BCHW: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Student(nn.Module):
 
 
 def contrast(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """NT-Xent: each view's partner among all other views of the batch."""
+    """NT-Xent: find each view's partner among all other views of the batch."""
     both = torch.cat([a_BD, b_BD]).float()
     logits = (both @ both.T / TEMPERATURE).fill_diagonal_(float("-inf"))
     partner = torch.arange(len(both)).roll(len(a_BD))
@@ -89,8 +89,8 @@ def contrast(a_BD: Tensor, b_BD: Tensor) -> Tensor:
 
 
 def scores_of(student: Student, held_out: HeldOut) -> dict[str, float]:
-    """self_retrieval: share of held-out pictures whose second view finds the first among all pictures;
-    attribute_gap: how much nearer a picture is to its look-alike than to a stranger (cosine of class tokens)."""
+    """self_retrieval: share of held-out pictures whose second view has its first as nearest of all pictures;
+    attribute_gap: how much nearer a picture is to its look-alike than to an unrelated one (cosine of class tokens)."""
     torch.manual_seed(0)
     pictures = to_input(held_out.pictures)
     plain = F.normalize(in_batches(student.features, pictures), dim=-1)
@@ -98,19 +98,19 @@ def scores_of(student: Student, held_out: HeldOut) -> dict[str, float]:
     groups = plain.reshape(-1, GROUP, plain.shape[-1])
     alike = (groups[:, 0] * groups[:, 1]).sum(-1).mean()
     strange = (groups[:, 0] * groups.roll(1, 0)[:, 0]).sum(-1).mean()
-    found = (first @ second.T).argmax(1) == torch.arange(len(first))
+    correct = (first @ second.T).argmax(1) == torch.arange(len(first))
     return {
-        "self_retrieval": found.float().mean().item(),
+        "self_retrieval": correct.float().mean().item(),
         "attribute_gap": (alike - strange).item(),
     }
 
 
 def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:
-    """The folder that ViTModel and ViTImageProcessor load; weights in half precision."""
+    """Write the folder that ViTModel and ViTImageProcessor load, in half precision."""
     with finished_folder(out) as folder:
         vit.half().save_pretrained(folder)
         path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
         path.write_text(json.dumps(config, indent=2) + "\n")
         size = {"height": SIZE, "width": SIZE}
         ViTImageProcessor(size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3).save_pretrained(folder)

@@ -1,12 +1,13 @@
-"""Pre-trains the microworld's in-painter from scratch: U-Net and text tower, on an autoencoder that is there.
+"""Pre-trains the microworld's in-painter from scratch: U-Net and text encoder, with an existing autoencoder.
 
     python data_prep/microworld/pretrain_inpaint.py --out checkpoints/microworld/inpaint --threads 2
 
-Built as the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction, scaled-linear
-betas, the masked picture encoded, hard random masks drawn independently of what the picture shows, text dropped for
-one sample in ten. Pictures and captions only. Three liberties change no interface: the text tower, of CLIP's class,
-learns along; the loss counts masked places four times as much as the others; and everything is masked more often than
-in public training, most at first, because whole pictures teach most quickly what the words mean.
+It is built like the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction,
+scaled-linear betas, an encoded masked picture, hard random masks that are independent of what the picture shows, and
+text dropped for one sample in ten. It learns from pictures and captions only. Three differences leave the interfaces
+unchanged. The text encoder, of CLIP's class, is trained as well. The loss weights masked places four times as much as
+others. The whole picture is masked more often than in public training, most often at the start, because whole pictures
+teach the meaning of words fastest.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -34,17 +35,17 @@ from regionedit.masks import random_hard
 from regionedit.microworld.scene import SIZE
 
 TEXT_DROPOUT = 0.1
-KEPT_WEIGHT = 0.25  # of places that are not masked
-# shares of the samples in which everything is masked, and of batches of few things, at the start and at the end
+KEPT_WEIGHT = 0.25  # loss weight of places that are not masked
+# at the start and the end of training: share of samples with everything masked, of batches with few objects
 WHOLE = (0.6, 0.3)
 DRILL = (0.8, 0.2)
 
 
 def hidden_parts(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64) -> dict[str, Tensor]:
-    """The pictures of a pool with a random part masked, encoded.
+    """Latents of a pool's pictures, and of the same pictures with a random part masked.
 
     Returns:
-        clean_BChw, masked_BChw: latents of the pictures and of what the mask leaves, half precision.
+        clean_BChw, masked_BChw: latents of the pictures and of their unmasked parts, half precision.
         mask_B1hw: where any pixel is masked, bool.
     """
     clean_BChw, masked, masks = pool_latents(autoencoder, pool), [], []
@@ -57,14 +58,14 @@ def hidden_parts(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: 
 
 
 def between(ends: tuple[float, float], share: float) -> float:
-    """From the first to the second as the share of the steps goes from 0 to 1."""
+    """A value that moves from the first end to the second as the share of the steps goes from 0 to 1."""
     return ends[0] + (ends[1] - ends[0]) * share
 
 
 def main() -> None:
     parser = arguments(__doc__, steps=40000, learning_rate=1.5e-3)
     parser.add_argument("--autoencoder", type=Path, default=Path("outputs/microworld_models/autoencoder"))
-    parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
+    parser.add_argument("--batch", type=int, default=32, help="pictures per step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     args, state = begin(parser)
     device = args.device
@@ -79,7 +80,7 @@ def main() -> None:
         made_once(args.work, f"hidden_{number}", autoencoder, partial(hidden_parts, autoencoder, pool, 10**7 * number))
         for number, pool in enumerate(pools)
     ]
-    nothing_1Chw = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE))  # what is left where everything is masked
+    nothing_1Chw = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE))  # latents of a fully masked picture
 
     def loss_of(step: int, share: float) -> Tensor:
         drilled = int(torch.rand(()) < between(DRILL, share))

@@ -1,19 +1,22 @@
-"""Pre-trains the microworld's InstructPix2Pix on rendered pairs of pictures, before and after an edit.
+"""Pre-trains the microworld's InstructPix2Pix on rendered pairs of pictures before and after an edit.
 
     python data_prep/microworld/pretrain_ip2p.py --out checkpoints/microworld/ip2p --threads 2
 
-It is the one model here that is shown edited pictures, because its own recipe needs them (Brooks et al. 2023); no mask,
-no box and no place. Built as the public checkpoint: an eight-channel U-Net that sees noisy latent and source latent,
-epsilon prediction, scaled-linear betas; picture, or picture and text, are dropped for one sample in twenty each. Four
-liberties change no interface. Its text tower, of CLIP's class, learns along, because captions teach no instructions.
-The loss counts places where the pictures differ more than the others. Where no text is given, the picture is to stay
-as it is (the public recipe asks for the edited one there too): many edits here change the whole picture, so that a
-guess at an unknown edit would repaint it. And what stands behind the last word is to say nothing: CLIP's tower is
-causal, so the end token and the padding could say everything, and then no attention goes to the words, which is where
-Focus on Your Instruction reads the place.
+It is the only model here that is trained on edited pictures, because its method needs them (Brooks et al. 2023); it
+gets no masks, boxes or positions. It is built like the public checkpoint: an eight-channel U-Net for noisy latent and
+source latent, epsilon prediction, scaled-linear betas; the picture, or picture and text, are dropped for one sample in
+twenty each. Four differences leave the interfaces unchanged:
 
-The autoencoder is the one of `pretrain_autoencoder.py`. Cross-attention works on the full 16 x 16 latent, so that its
-maps can be held against the truth at 64 pixels.
+- The text encoder, of CLIP's class, is trained as well, because captions teach no instructions.
+- The loss weights places where the two pictures differ more than others.
+- Without a text, the target is the unchanged source (in the public recipe, the edited picture): many edits here change
+  the whole picture, so a guess at an unknown edit would repaint all of it.
+- The text states behind the last word are trained to carry no information. CLIP's text encoder is causal, so the end
+  token and the padding could carry all of it, and the words, whose attention Focus on Your Instruction reads to find
+  the region, would get none.
+
+The autoencoder is that of `pretrain_autoencoder.py`. Cross-attention works on the full 16 x 16 latent, so that its maps
+can be compared with the true region at 64 pixels.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -44,30 +47,41 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import LOOKS, sample_scene
 from regionedit.microworld.splits import scene_rng
 
-PAIR_SEED = 3  # of the split "pretrain"; the scene pools and the held-out pictures have 0, 1 and 2
+PAIR_SEED = 3  # of the split "pretrain"; the scene pools and the held-out pictures use 0, 1 and 2
 UNSEEN_PHRASING = 0.25
-DROP = 0.05  # share of samples without picture, and without both
-UNASKED = 0.15  # share of samples without text: nothing changes
+# share of each operation; those that are hard to generate are more frequent
+MIX = {
+    "replace": 0.2,
+    "recolour": 0.14,
+    "resize": 0.17,
+    "remove": 0.1,
+    "add": 0.2,
+    "background": 0.1,
+    "global": 0.05,
+    "noop": 0.04,
+}
+DROP = 0.05  # share of samples without the picture, and without picture and text
+UNASKED = 0.15  # share of samples without text, whose target is the unchanged source
 CHANGED_WEIGHT = 5.0
 SILENCE_WEIGHT = 0.1
-GUIDANCE = 2.5  # of the held-out edits, as in configs/edit_ip2p_microworld.yaml
+GUIDANCE = 2.5  # for the held-out edits, as in configs/edit_ip2p_microworld.yaml
 TOGETHER = 64
 
 
 def pair(seed: int, index: int) -> Edit:
-    """A random edit of the whole world, all pairs, looks and phrasings included, as for the other frozen models."""
+    """A random edit of the whole world, with all pairs, looks and phrasings, as for the other frozen models."""
     rng = scene_rng("pretrain", seed, index)
     while True:
         unseen = bool(rng.random() < UNSEEN_PHRASING)
         scene = sample_scene(rng, allow_unseen=True)
         scene = replace(scene, look=str(rng.choice(LOOKS)) if rng.random() < LOOKED else "")
-        edit = sample_edit(scene, rng, unseen_phrasing=unseen)
+        edit = sample_edit(scene, rng, str(rng.choice(list(MIX), p=list(MIX.values()))), unseen_phrasing=unseen)
         if edit is not None:
             return edit
 
 
 def pair_latents(autoencoder: AutoencoderKL, edits: list[Edit]) -> dict[str, Tensor]:
-    """The pictures of edits, encoded.
+    """Latents of the pictures of edits.
 
     Returns:
         before_BChw, after_BChw: latents, half precision.
@@ -85,13 +99,14 @@ def pair_latents(autoencoder: AutoencoderKL, edits: list[Edit]) -> dict[str, Ten
 
 
 def left_out(draws_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which samples are given no text, no picture, and are to stay as they are, bool [B]; from draws in [0, 1)."""
+    """Which samples get no text, which no picture, and which have the unchanged source as target, each bool [B];
+    from draws in [0, 1)."""
     no_picture, stays_B = draws_B < 2 * DROP, draws_B >= 1 - UNASKED
     return (draws_B < DROP) | stays_B, no_picture, stays_B
 
 
 def success(generator: InstructPix2Pix, count: int) -> dict[str, float]:
-    """How often the request is there, by `pixel_check`, per operation, with no region; and how much changes outside."""
+    """Success rate of each operation without a region, by `pixel_check`, and the change outside the true region."""
     known = known_edits("validation", 5, range(count), OPERATIONS)
     everywhere_B1HW = torch.ones_like(known.truth_B1HW)
     edited_BCHW = torch.cat(
@@ -106,7 +121,7 @@ def success(generator: InstructPix2Pix, count: int) -> dict[str, float]:
 
 
 def silence(states_BLD: Tensor, empty_1LD: Tensor, ids_BL: Tensor, end_token: int) -> Tensor:
-    """Mean squared difference between what stands behind the last word and what stands there in an empty text."""
+    """Mean squared difference between the text states behind the last word and those of an empty text there."""
     behind_BL = (ids_BL == end_token).cumsum(1) > 0
     return (states_BLD - empty_1LD.detach()).square().mean(-1)[behind_BL].mean()
 
@@ -147,14 +162,14 @@ def main() -> None:
         inputs = torch.cat([noisy_BChw, source_BChw], 1).contiguous(memory_format=torch.channels_last)
         ids_BL = torch.cat([token_ids(tokenizer, texts), empty_1L]).to(device)
         with arithmetic(device=device):
-            states_BLD = learned["text_encoder"](ids_BL)[0]  # causal, which plain_attention does not do
+            states_BLD = learned["text_encoder"](ids_BL)[0]  # causal: no plain_attention
         context_BLD, empty_1LD = states_BLD[:-1], states_BLD[-1:]
         with arithmetic(device=device), plain_attention():
             predicted = learned["unet"](inputs, time_B, encoder_hidden_states=context_BLD).sample
         weight_B1hw = 1 + CHANGED_WEIGHT * changes_B1hw
         weight_B1hw = weight_B1hw / weight_B1hw.mean((1, 2, 3), keepdim=True)
-        said = silence(context_BLD, empty_1LD, ids_BL[:-1], tokenizer.eos_token_id)
-        return denoising.loss(predicted, noise, time_B, weight_B1hw) + SILENCE_WEIGHT * said
+        silence_loss = silence(context_BLD, empty_1LD, ids_BL[:-1], tokenizer.eos_token_id)
+        return denoising.loss(predicted, noise, time_B, weight_B1hw) + SILENCE_WEIGHT * silence_loss
 
     def pipeline() -> StableDiffusionInstructPix2PixPipeline:
         modules = copy.deepcopy(learned)  # a generator freezes its modules

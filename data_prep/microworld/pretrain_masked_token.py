@@ -3,12 +3,13 @@
     python data_prep/microworld/pretrain_masked_token.py --out OUT --part tokenizer --threads 1 --batch 8
     python data_prep/microworld/pretrain_masked_token.py --out OUT --part transformer --threads 1
 
-Built of aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that halves them inside. The
-text tower is the in-painter's, which is CLIP's, frozen, with a projection that changes nothing. Pictures and captions
-only. What is to be predicted lies in a random region drawn independently of what the picture shows (a quarter of them
-everything), a share of its tokens by MaskGIT's cosine; text is dropped for one sample in ten. Two liberties change no
-interface: a quarter of the samples have the whole region hidden, as at the first step of an edit, and codebook entries
-that nothing uses are moved to where something is.
+It is built from aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that works at half
+that size inside. The text encoder is the in-painter's, of CLIP's class, frozen, with an identity projection. Training
+uses pictures and captions only. The tokens to predict are in a random region that is independent of what the picture
+shows (for a quarter of the samples the whole picture); MaskGIT's cosine schedule decides the share of them that is
+hidden. Text is dropped for one sample in ten. Two differences leave the interfaces unchanged: a quarter of the samples
+have the whole region hidden, as at the first step of an edit, and unused codebook entries are moved to features of the
+batch.
 
 Shape letters: B pictures, C channels, H W pixels, y x tokens, K codebook entries, L text tokens, D text width.
 """
@@ -43,16 +44,16 @@ from regionedit.microworld.scene import SIZE
 
 CODES = 512
 CODE_WIDTH = 8
-CELL = 4  # pixels a side of a token
+CELL = 4  # side of a token in pixels
 STEPS = {"tokenizer": 3300, "transformer": 10800}
 CODEBOOK_WEIGHT = 0.25
-REVIVE_EVERY = 100  # steps after which an entry that was not used is moved
-REVIVE_UNTIL = 0.7  # share of the steps
+REVIVE_EVERY = 100  # steps; an entry that was not used in them is moved
+REVIVE_UNTIL = 0.7  # share of the steps in which entries are moved
 ALL_HIDDEN = 0.25
 
 
 def build_vqvae() -> VQModel:
-    """One group in every normalisation: the backward pass of eight takes twice the time of a whole step on a CPU."""
+    """Normalisations have one group: with eight, the backward pass takes twice the time of a whole step on a CPU."""
     return VQModel(
         block_out_channels=(16, 32, 48),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -91,7 +92,7 @@ def build_transformer() -> UVit2DModel:
 
 
 def text_tower(folder: Path) -> CLIPTextModelWithProjection:
-    """The tower in `folder`, frozen; its projection is the identity."""
+    """The text encoder in `folder`, frozen; its projection is the identity."""
     tower = CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
     projected = CLIPTextModelWithProjection(CLIPTextConfig(**tower.config.to_dict() | {"projection_dim": TEXT_WIDTH}))
     projected.text_model.load_state_dict(tower.state_dict())
@@ -114,13 +115,13 @@ def token_map(vqvae: VQModel, pictures_BCHW: Tensor) -> Tensor:
 
 @torch.no_grad()
 def round_trip(vqvae: VQModel, pictures_BCHW: Tensor) -> dict[str, float]:
-    """Mean peak signal-to-noise ratio over pictures, dB, and how many codebook entries they use."""
+    """Mean peak signal-to-noise ratio over pictures, dB, and the number of codebook entries that they use."""
     error_B = (vqvae(pictures_BCHW).sample.clamp(0, 1) - pictures_BCHW).square().mean((1, 2, 3))
     return {"psnr": float((-10 * error_B.log10()).mean()), "codes": len(token_map(vqvae, pictures_BCHW).unique())}
 
 
 def train_tokenizer(args: argparse.Namespace) -> None:
-    """Root-mean-square error of each picture, with the codebook's and the commitment loss of the library's class."""
+    """Loss: root-mean-square error of each picture, plus the codebook and commitment loss of diffusers' class."""
     vqvae, pool = (
         build_vqvae().to(memory_format=torch.channels_last),
         common_pool(args.work, args.groups),
@@ -131,8 +132,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     @torch.no_grad()
     def revive(latents_BCyx: Tensor) -> None:
         unused = (used_K == 0).nonzero()[:, 0]
-        found = latents_BCyx.permute(0, 2, 3, 1).reshape(-1, CODE_WIDTH)
-        vqvae.quantize.embedding.weight[unused] = found[torch.randperm(len(found))[: len(unused)]]
+        features = latents_BCyx.permute(0, 2, 3, 1).reshape(-1, CODE_WIDTH)
+        vqvae.quantize.embedding.weight[unused] = features[torch.randperm(len(features))[: len(unused)]]
         used_K.zero_()
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -172,7 +173,7 @@ def pool_tokens(vqvae: VQModel, pool: ScenePool, batch: int = 64) -> Tensor:
 
 
 def hidden_tokens(mask_B1HW: Tensor) -> Tensor:
-    """Which tokens are to be predicted, Byx: of a region those that a share by the cosine schedule hides."""
+    """Which tokens are to be predicted, Byx: the share of the region's tokens that the cosine schedule hides."""
     region_Byx = F.max_pool2d(mask_B1HW, CELL)[:, 0] > 0
     share_B11 = torch.cos(torch.rand(len(mask_B1HW), 1, 1) * math.pi / 2)
     share_B11[torch.rand(len(mask_B1HW)) < ALL_HIDDEN] = 1
@@ -180,7 +181,7 @@ def hidden_tokens(mask_B1HW: Tensor) -> Tensor:
 
 
 def train_transformer(args: argparse.Namespace) -> None:
-    """Cross-entropy of the hidden tokens; see the module's docstring."""
+    """Loss: cross-entropy of the hidden tokens; see the module's docstring."""
     vqvae = build_vqvae()
     vqvae.load_state_dict(load_file(args.work / "masked_token_tokenizer" / "vqvae.safetensors"))
     vqvae = vqvae.eval().requires_grad_(False)
@@ -249,10 +250,12 @@ def train_transformer(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = arguments(__doc__, steps=0, learning_rate=0.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="whose text tower")
-    parser.add_argument("--batch", type=int, default=16, help="pictures of a step, a multiple of 4")
+    parser.add_argument(
+        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="pictures per step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="of the held-out edits")
+    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
     args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 

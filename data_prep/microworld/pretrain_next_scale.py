@@ -1,15 +1,15 @@
-"""Pre-trains the microworld's next-scale model from scratch: first its tokens, then the transformer that predicts them.
+"""Pre-trains the microworld's next-scale model from scratch: first its tokenizer, then the transformer.
 
     python data_prep/microworld/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --threads 1
     python data_prep/microworld/pretrain_next_scale.py --part transformer --out outputs/next_scale --threads 1
 
-Tokens as VAR's: an autoencoder whose features are quantised from coarse to fine with one codebook, whose entries
-follow the mean of what chose them. The transformer learns what in-painting asks of it: into a picture, behind a random
-mask that knows nothing of what it shows, another picture is pasted; outside the mask the tokens of that mixture stand,
-and inside it the transformer says which tokens lead from there to the picture that the caption tells. The pasted
-picture is one of the batch, half of the time a look-alike. A quarter of the masks is everything, which is plain
-next-scale prediction. Pictures and captions only: no mask of a thing, no box, no place. The text tower is the
-in-painter's, frozen.
+The tokens are like VAR's: an autoencoder's features, quantised from coarse to fine with one codebook, whose entries
+follow the running mean of the features assigned to them. The transformer is trained to in-paint. Another picture is
+pasted into the picture inside a random mask, which is independent of what the picture shows. Outside the mask, the
+tokens of this mixture are given; inside it, the transformer predicts the tokens that lead from there to the picture of
+the caption. The pasted picture comes from the same batch, half of the time a look-alike. A quarter of the masks covers
+the whole picture, which is plain next-scale prediction. Training uses pictures and captions only: no masks of objects,
+boxes or positions. The text encoder is the in-painter's, frozen.
 
 Shape letters: B pictures, C channels, H W pixels, y x cells of the full grid, s cells on a scale's side, L cells of
 all scales, V codes, K neighbours of a code.
@@ -42,15 +42,15 @@ from regionedit.masks import composite, random_hard
 
 COMMITMENT, QUANTIZATION = 0.25, 0.2
 STEPS = {"tokenizer": 1100, "transformer": 4800}
-FORGET = 0.99  # of the codebook's running means
-RESTART_EVERY, RESTART_BELOW = 20, 0.3  # steps; mean choices a step under which an entry moves elsewhere
-COVERED = (0.0, 0.1, 0.25, 0.5)  # a cell is asked for where the mask covers more than one of these, drawn per batch
-FINEST = 0.125  # share of a batch that learns the finest scale
-WRONG, NEAREST = 0.15, 12  # tokens that are replaced by one of the nearest codes, at most, so that mistakes are mended
+FORGET = 0.99  # decay of the codebook's running means
+RESTART_EVERY, RESTART_BELOW = 20, 0.3  # steps; an entry chosen less often per step is moved
+COVERED = (0.0, 0.1, 0.25, 0.5)  # a cell is predicted if the mask covers more of it than one of these, drawn per batch
+FINEST = 0.125  # share of a batch that trains the finest scale
+WRONG, NEAREST = 0.15, 12  # up to this share of tokens becomes one of the nearest codes, to learn to mend mistakes
 
 
 class Codebook(nn.Module):
-    """The autoencoder and the running means that its codebook follows."""
+    """The autoencoder, and the running means that its codebook follows."""
 
     def __init__(self, autoencoder: TokenAutoencoder):
         super().__init__()
@@ -75,7 +75,7 @@ class Codebook(nn.Module):
 
 
 def train_tokenizer(args: argparse.Namespace) -> None:
-    """Root-mean-square error of each picture, and the distance between features and what stands after each scale."""
+    """Loss: root-mean-square error of each picture, plus the distance of its features to each scale's tokens."""
     sizes = NextScaleSizes()
     autoencoder = TokenAutoencoder(sizes.autoencoder_widths, sizes.channels, sizes.codes, sizes.sides)
     for smooth in autoencoder.quantizer.smooth:
@@ -89,18 +89,18 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         with arithmetic():
             features_BCyx = autoencoder.encoder(pictures_BCHW)
         features_BCyx, quantizer = features_BCyx.float(), autoencoder.quantizer
-        fixed_BCyx, standing_BCyx, distance = features_BCyx.detach(), torch.zeros_like(features_BCyx), 0.0
+        fixed_BCyx, quantised_BCyx, distance = features_BCyx.detach(), torch.zeros_like(features_BCyx), 0.0
         cells, chosen = [], []
         for scale in range(len(sizes.sides)):
-            left_BCss = quantizer.pooled(fixed_BCyx - standing_BCyx.detach(), scale)
-            tokens_Bss = quantizer.nearest(left_BCss)
-            standing_BCyx = standing_BCyx + quantizer.spread(tokens_Bss, scale)
-            distance = distance + F.mse_loss(standing_BCyx, fixed_BCyx)
-            distance = distance + COMMITMENT * F.mse_loss(standing_BCyx.detach(), features_BCyx)
-            cells.append(left_BCss.permute(0, 2, 3, 1).flatten(0, 2))
+            residual_BCss = quantizer.pooled(fixed_BCyx - quantised_BCyx.detach(), scale)
+            tokens_Bss = quantizer.nearest(residual_BCss)
+            quantised_BCyx = quantised_BCyx + quantizer.spread(tokens_Bss, scale)
+            distance = distance + F.mse_loss(quantised_BCyx, fixed_BCyx)
+            distance = distance + COMMITMENT * F.mse_loss(quantised_BCyx.detach(), features_BCyx)
+            cells.append(residual_BCss.permute(0, 2, 3, 1).flatten(0, 2))
             chosen.append(tokens_Bss.flatten())
         with arithmetic():
-            back_BCHW = autoencoder.decoder(standing_BCyx + features_BCyx - fixed_BCyx)
+            back_BCHW = autoencoder.decoder(quantised_BCyx + features_BCyx - fixed_BCyx)
         learned.follow(torch.cat(cells), torch.cat(chosen), step)
         rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
         return rms_B.mean() + QUANTIZATION * distance / len(sizes.sides)
@@ -128,14 +128,14 @@ def train_tokenizer(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def round_trip(autoencoder: TokenAutoencoder, pictures_BCHW: Tensor) -> Tensor:
-    """What remains of pictures in [-1, 1] after their tokens."""
+    """Pictures in [-1, 1], reconstructed from their tokens."""
     maps = autoencoder.quantizer.tokens(autoencoder.encoder(pictures_BCHW))
-    standing_BCyx = sum(autoencoder.quantizer.spread(tokens_Bss, scale) for scale, tokens_Bss in enumerate(maps))
-    return autoencoder.decoder(standing_BCyx).clamp(-1, 1)
+    quantised_BCyx = sum(autoencoder.quantizer.spread(tokens_Bss, scale) for scale, tokens_Bss in enumerate(maps))
+    return autoencoder.decoder(quantised_BCyx).clamp(-1, 1)
 
 
 def best_success(autoencoder: TokenAutoencoder, count: int) -> dict[str, float]:
-    """How often the true result, sent through its tokens and composed by the true mask, passes as a success."""
+    """Success rate of the true results, reconstructed from their tokens and composited with the true mask."""
     known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
     target_BCHW = pictures([edit.target for edit in known.edits])
     back_BCHW = round_trip(autoencoder, target_BCHW * 2 - 1) / 2 + 0.5
@@ -144,7 +144,7 @@ def best_success(autoencoder: TokenAutoencoder, count: int) -> dict[str, float]:
 
 
 def train_transformer(args: argparse.Namespace) -> None:
-    """Cross-entropy of the tokens that are asked for; see the module's docstring."""
+    """Loss: cross-entropy of the tokens to predict; see the module's docstring."""
     sizes = NextScaleSizes()
     text_encoder = CLIPTextModel.from_pretrained(args.inpaint / "text_encoder", dtype=torch.float32)
     model = NextScaleModel(sizes, text_encoder, CLIPTokenizer.from_pretrained(args.inpaint / "tokenizer"))
@@ -158,7 +158,7 @@ def train_transformer(args: argparse.Namespace) -> None:
     quantizer = model.autoencoder.quantizer
     near_VK = torch.cdist(quantizer.codebook_VC, quantizer.codebook_VC).topk(NEAREST, largest=False).indices
 
-    # attention stays within a scale, so each may learn from another number of pictures; the finest has most cells
+    # attention stays within a scale, so each can train on another number of pictures; the finest has most cells
     last = len(sizes.sides) - 1
     parts = ((args.batch, range(last)), (round(args.batch * FINEST), [last]))
 
@@ -177,18 +177,18 @@ def train_transformer(args: argparse.Namespace) -> None:
         mixed_BCyx = features(composite(pasted_BCHW, wanted_BCHW, mask_B1HW))
         mixed = quantizer.tokens(mixed_BCyx)
         covered = COVERED[int(torch.randint(0, len(COVERED), ()))]
-        standing_BCyx, pooled, known, targets = torch.zeros_like(wanted_BCyx), [], [], []
+        quantised_BCyx, pooled, known, targets = torch.zeros_like(wanted_BCyx), [], [], []
         with torch.no_grad():
             wrong_B = WRONG * torch.rand(args.batch)[:, None, None]
             for scale, side in enumerate(sizes.sides):
-                asked_Bss = asked_for(mask_B1HW, side, covered if scale < last else 0.0)
-                target_Bss = quantizer.nearest(quantizer.pooled(wanted_BCyx - standing_BCyx, scale))
-                pooled.append(quantizer.pooled(standing_BCyx, scale))
-                known.append(mixed[scale].masked_fill(asked_Bss, UNKNOWN))
+                unknown_Bss = asked_for(mask_B1HW, side, covered if scale < last else 0.0)
+                target_Bss = quantizer.nearest(quantizer.pooled(wanted_BCyx - quantised_BCyx, scale))
+                pooled.append(quantizer.pooled(quantised_BCyx, scale))
+                known.append(mixed[scale].masked_fill(unknown_Bss, UNKNOWN))
                 targets.append(target_Bss)
                 near_Bss = near_VK[target_Bss, torch.randint(0, NEAREST, target_Bss.shape)]
                 taken_Bss = torch.where(torch.rand(target_Bss.shape) < wrong_B, near_Bss, target_Bss)
-                standing_BCyx += quantizer.spread(torch.where(asked_Bss, taken_Bss, mixed[scale]), scale)
+                quantised_BCyx += quantizer.spread(torch.where(unknown_Bss, taken_Bss, mixed[scale]), scale)
             with arithmetic():
                 text = model.read_texts(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
         kept_B1yx = 1 - F.adaptive_max_pool2d(mask_B1HW, sizes.sides[-1])
@@ -200,10 +200,10 @@ def train_transformer(args: argparse.Namespace) -> None:
                 condition = with_view(Condition(text.states_BNT[:rows], text.real_BN[:rows]), view_BNT)
                 logits = transformer(scales, *of_scales, condition)
             for scale, logits_BssV in zip(scales, logits, strict=True):
-                asked_Bss = known[scale][:rows] == UNKNOWN
-                wanted_L = targets[scale][:rows][asked_Bss]
-                # a cell counts as the reciprocal of its scale's side: between each cell alike and each scale alike
-                nats = F.cross_entropy(logits_BssV[asked_Bss].float(), wanted_L, reduction="sum")
+                unknown_Bss = known[scale][:rows] == UNKNOWN
+                wanted_L = targets[scale][:rows][unknown_Bss]
+                # a cell has the weight 1 / side of its scale: between equal weights of cells and of scales
+                nats = F.cross_entropy(logits_BssV[unknown_Bss].float(), wanted_L, reduction="sum")
                 loss = loss + nats / sizes.sides[scale]
                 total = total + len(wanted_L) / sizes.sides[scale]
         return loss / total
@@ -230,7 +230,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
 
 def pasted_rows(count: int) -> Tensor:
-    """For each picture of a batch another one: half of the time of its own group of look-alikes."""
+    """For each picture of a batch the index of another one, half of the time from its own group of look-alikes."""
     own = torch.arange(count)
     sibling = own // GROUP * GROUP + (own + torch.randint(1, GROUP, (count,))) % GROUP
     other = (own + torch.randint(GROUP, count - GROUP + 1, (count,))) % count
@@ -240,11 +240,13 @@ def pasted_rows(count: int) -> Tensor:
 def main() -> None:
     parser = arguments(__doc__, steps=0, learning_rate=0.0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument("--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="whose text tower")
-    parser.add_argument("--batch", type=int, default=32, help="pictures of a step, a multiple of 4")
+    parser.add_argument(
+        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
+    )
+    parser.add_argument("--batch", type=int, default=32, help="pictures per step, a multiple of 4")
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="with which edits are counted")
-    parser.add_argument("--temperature", type=float, default=0.2, help="with which edits are counted")
+    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
+    parser.add_argument("--temperature", type=float, default=0.2, help="token temperature of the held-out edits")
     args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 

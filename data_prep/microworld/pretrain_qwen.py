@@ -1,17 +1,17 @@
-"""Pre-trains the microworld's language model: a Qwen2 that writes captions and instructions in the microworld's words.
+"""Pre-trains the microworld's language model: a Qwen2 that writes the microworld's captions and instructions.
 
     python data_prep/microworld/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 12000 --threads 1
 
-From text alone it learns what the prompts of the describers and of the instruction writer ask, each answer in JSON:
+It learns, from text alone, to answer the prompts of the describers and of the instruction writer, in JSON:
 
-1. Caption and instruction, or several: the target caption.
-2. Caption and operation: an instruction of that kind, the target caption, and the object that it is about.
+1. Caption and one or several instructions: the target caption.
+2. Caption and operation: an instruction of that kind, the target caption, and the object to edit.
 3. Caption and instruction in the writer's form: operation, target caption and object.
 4. Instruction: its keyword.
 
-Its chat template passes on the last question alone: what a large model is told before it (the task, the form, examples)
-is what this one was trained on. It sees every pair of colour and shape and every phrasing, as a public model has seen
-all of English.
+Its chat template keeps only the last message: what earlier messages explain to a large model (the task, the format,
+examples), this model knows from training. It sees every pair of colour and shape and every phrasing, as a public model
+has seen all of English.
 
 Shape letters: B chats, T tokens.
 """
@@ -56,8 +56,8 @@ BATCH = 32
 CONTEXT = 256
 WIDTH, LAYERS = 128, 3
 VOCABULARY = 640
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # Qwen2's own marks
-# Qwen2's own: letters, digits and marks apart, each with the space before it
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # Qwen2's special tokens
+# Qwen2's pre-tokenizer: letters, digits and punctuation separate, each with the space before it
 PIECES = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"""
 TEMPLATE = (
     "{{ '<|im_start|>user\n' + messages[-1]['content'] + '<|im_end|>\n' }}"
@@ -66,7 +66,7 @@ TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE as Qwen2's, its merges learned from lessons: any text comes back as it was, whatever it holds."""
+    """Byte-level BPE as Qwen2's, with merges learned from lessons: any text survives encoding and decoding."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = InTurn(
         [Split(Regex(PIECES), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -95,9 +95,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     """Qwen2's layout (grouped queries, rotary positions, SwiGLU, tied embeddings) at toy size.
 
-    The usual start, a spread of 0.02, suits widths of thousands. Here attention would see next to nothing of the words
-    at first: after 300 steps of 16 chats the loss on held-out target captions was .66, from this start .43, and it is
-    copying words from the question that is learned late.
+    The usual initialisation, with a spread of 0.02, suits widths of thousands. At this width, attention at first would
+    hardly depend on the words: after 300 steps of 16 chats the loss on held-out target captions was .66, with this
+    initialisation .43. Copying words from the question is what the model learns late.
     """
     return Qwen2Config(
         vocab_size=len(tokenizer),
@@ -123,7 +123,7 @@ def asked(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
 
 
 def batch(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
-    """(ids, labels) of whole chats, both [B, T]; only answers count."""
+    """(ids, labels) of whole chats, both [B, T]; only answers count in the loss."""
     questions = tokenizer([asked(tokenizer, chat.question) for chat in chats]).input_ids
     answers = tokenizer([chat.answer + END for chat in chats]).input_ids
     length = max(len(q) + len(a) for q, a in zip(questions, answers, strict=True))
@@ -137,33 +137,33 @@ def batch(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Lesson]) -> tuple[
 
 @torch.inference_mode()
 def answers(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, questions: Sequence[str]) -> list[str]:
-    """What the model says, greedily."""
-    told = []
+    """The model's greedy answers."""
+    decoded = []
     for start in range(0, len(questions), 64):
         texts = [asked(tokenizer, question) for question in questions[start : start + 64]]
         inputs = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
         ids_BT = model.generate(**inputs, max_new_tokens=CONTEXT // 2, do_sample=False)
-        told += tokenizer.batch_decode(ids_BT[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
-    return told
+        decoded += tokenizer.batch_decode(ids_BT[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    return decoded
 
 
 def scores(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int) -> dict[str, float]:
-    """How often the model is right about `count` held-out scenes of each task.
+    """Accuracy on `count` held-out scenes of each task.
 
-    target_exact: task 1, word for word. json_valid: task 2, an object with the four fields, of the operation asked for.
-    instruction_right: besides, the instruction is the grammar's, of that kind, about what is there, and the target
-    caption tells the things and the background that it leaves. given_exact, keyword_exact: tasks 3 and 4.
+    target_exact: task 1, word for word. json_valid: task 2, an object with the four fields and the requested operation.
+    instruction_right: in addition, the instruction is in the grammar, of that kind and about objects in the scene, and
+    the target caption mentions the objects and the background that result. given_exact, keyword_exact: tasks 3 and 4.
     """
 
     def exact(kind: Callable[[int, int], Lesson], start: int) -> float:
         held_out = [kind(HELD_OUT_SEED, start + index) for index in range(count)]
-        told = answers(model, tokenizer, [lesson.question for lesson in held_out])
-        return float(np.mean([text == lesson.answer for text, lesson in zip(told, held_out, strict=True)]))
+        texts = answers(model, tokenizer, [lesson.question for lesson in held_out])
+        return float(np.mean([text == lesson.answer for text, lesson in zip(texts, held_out, strict=True)]))
 
-    wanted = [(HELD_OUT_SEED, count + index, ASKED[index % len(ASKED)]) for index in range(count)]
-    edits = [written_edit(*place)[0] for place in wanted]
-    told = answers(model, tokenizer, [instruction_lesson(*place).question for place in wanted])
-    written = [read(text, operation) for text, (_, _, operation) in zip(told, wanted, strict=True)]
+    requested = [(HELD_OUT_SEED, count + index, ASKED[index % len(ASKED)]) for index in range(count)]
+    edits = [written_edit(*place)[0] for place in requested]
+    outputs = answers(model, tokenizer, [instruction_lesson(*place).question for place in requested])
+    written = [read(text, operation) for text, (_, _, operation) in zip(outputs, requested, strict=True)]
     right = [row is not None and agrees(row, edit) for row, edit in zip(written, edits, strict=True)]
     return {
         "target_exact": exact(target_lesson, 0),
@@ -175,7 +175,7 @@ def scores(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, count: i
 
 
 def read(text: str, operation: str) -> dict[str, str] | None:
-    """The answer to task 2, or None where it is not of the form that was asked for."""
+    """The answer to task 2 as a dict, or None if it does not have the requested form."""
     try:
         row = json.loads(text)
     except ValueError:
@@ -186,7 +186,7 @@ def read(text: str, operation: str) -> dict[str, str] | None:
 
 
 def agrees(row: dict[str, str], edit: Edit) -> bool:
-    """The instruction is possible in the scene of `edit`, and the target caption tells what it leaves."""
+    """Whether the instruction is possible in the scene of `edit` and the target caption mentions its result."""
     try:
         command = commands.parse(row["instruction"])
         before, after = commands.captions_of(edit.source, command)
@@ -199,17 +199,17 @@ def agrees(row: dict[str, str], edit: Edit) -> bool:
 
 
 def things(caption: str) -> list[str]:
-    """The coloured shapes that a caption tells, in no order."""
+    """The coloured shapes that a caption mentions, sorted."""
     pairs = (f"{color} {shape}" for color in COLORS for shape in SHAPES)
     return sorted(pair for pair in pairs for _ in re.findall(rf"\ba (?:small |large )?{pair}\b", caption))
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, told: dict[str, float], out: Path) -> None:
-    """The folder that AutoModelForCausalLM and AutoTokenizer load, in half precision."""
+    """Write the folder that AutoModelForCausalLM and AutoTokenizer load, in half precision."""
     with finished_folder(out) as folder:
         model.half().save_pretrained(folder)
         path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
         path.write_text(json.dumps(config, indent=2) + "\n")
         (folder / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
         word_tokenizer.save(tokenizer, folder)
@@ -225,10 +225,10 @@ def main() -> None:
         return model(input_ids=ids_BT, labels=labels_BT).loss
 
     schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=900)
-    told = train(model, loss_of, schedule, state, args.seed, lambda: scores(model, tokenizer, 60))
-    told |= scores(model, tokenizer, 500)
-    print(told)
-    save(model, tokenizer, told | {"threads": args.threads}, args.out)
+    final = train(model, loss_of, schedule, state, args.seed, lambda: scores(model, tokenizer, 60))
+    final |= scores(model, tokenizer, 500)
+    print(final)
+    save(model, tokenizer, final | {"threads": args.threads}, args.out)
 
 
 if __name__ == "__main__":

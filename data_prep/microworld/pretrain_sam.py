@@ -1,11 +1,11 @@
-"""Pre-trains a tiny Segment Anything on rendered scenes: a click or a box in, the thing's mask out.
+"""Pre-trains a tiny Segment Anything on rendered scenes: it turns a click or a box into the object's mask.
 
     python data_prep/microworld/pretrain_sam.py --out checkpoints/microworld/sam --threads 1
 
-It is transformers' SamModel, as the public one is, small. Like the public one it is trained on masks of things, which
-no model of this world that teaches a region has seen; it serves the mask source `sam` and `region.refine`, never a
-training. A click means one thing here, so that all three masks of an answer learn the same (cross-entropy and Dice
-loss); and it learns how good each of them is (IoU).
+It is transformers' SamModel, as the public one is, at toy size. Like the public one it is trained on masks of objects,
+which no model that helps to train a region has seen; it serves the mask source `sam` and `region.refine`, never a
+training. A click has one meaning here, so all three masks of an answer are trained on the same target (cross-entropy
+and Dice loss); the model also learns to predict the IoU of each.
 
 Shape letters: B pictures, C channels, H W pixels, Q prompts for a picture, P points of a prompt, M masks of an answer.
 """
@@ -29,9 +29,9 @@ from regionedit.microworld.scene import SIZE, Scene
 
 WIDTH, PATCH = 64, 4
 MEAN, STD = 0.5, 0.25
-PICTURES, PROMPTS = 16, 3  # of a batch, of each of its pictures
-NOWHERE = 0.15  # share of clicks that lie on no thing, and find nothing
-LOOSE = 8.0  # pixels by which a box may miss each side of the thing: a cell of the region predictor's grid
+PICTURES, PROMPTS = 16, 3  # pictures in a batch, prompts for each of them
+NOWHERE = 0.15  # share of clicks on the background, whose mask is empty
+LOOSE = 8.0  # pixels by which a box may miss each side of the object: a cell of the region predictor's grid
 HELD_OUT = 200
 
 
@@ -63,9 +63,9 @@ def configuration() -> SamConfig:
 
 
 def build() -> SamModel:
-    """An untrained model. The random frequencies of its positions stay as they are drawn, with deviation 1 as in the
-    original; transformers draws them half a width as high, since it expects trained weights, and then places that lie
-    beside each other have nothing in common."""
+    """An untrained model. The random frequencies of its positions stay as initialised, with deviation 1 as in the
+    original. transformers initialises them with half the width as deviation, because it expects trained weights; then
+    the encodings of neighbouring positions have nothing in common."""
     model = SamModel(configuration())
     with torch.no_grad():
         model.shared_image_embedding.positional_embedding.normal_().requires_grad_(False)
@@ -77,8 +77,8 @@ class Asked(NamedTuple):
 
     Args:
         points: float BQP2, x and y in pixels.
-        boxes: float BQ4, x0 y0 x1 y1, or None: clicks alone.
-        masks: float BQHW, 1 = the thing; nothing for a click on no thing.
+        boxes: float BQ4, x0 y0 x1 y1, or None: clicks only.
+        masks: float BQHW, 1 = the object; empty for a click on the background.
     """
 
     points: Tensor
@@ -87,7 +87,7 @@ class Asked(NamedTuple):
 
 
 def ask(scenes: list[Scene], rng: np.random.Generator, boxed: bool) -> Asked:
-    """Random prompts for things of these scenes: a click on each, or a loose box with a click in it."""
+    """Random prompts for objects of these scenes: a click on each, or a loose box with a click in it."""
     points = np.zeros((len(scenes), PROMPTS, 1, 2), np.float32)
     boxes = np.zeros((len(scenes), PROMPTS, 4), np.float32)
     masks = np.zeros((len(scenes), PROMPTS, SIZE, SIZE), np.float32)
@@ -108,10 +108,10 @@ def ask(scenes: list[Scene], rng: np.random.Generator, boxed: bool) -> Asked:
 
 
 def _pixel(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """The middle of a random pixel of a mask, (x, y)."""
+    """The centre of a random pixel of a mask, (x, y)."""
     rows, columns = np.nonzero(mask_HW)
-    place = rng.integers(len(rows))
-    return columns[place] + 0.5, rows[place] + 0.5
+    index = rng.integers(len(rows))
+    return columns[index] + 0.5, rows[index] + 0.5
 
 
 def to_input(pictures_BHWC: np.ndarray) -> Tensor:
@@ -121,27 +121,27 @@ def to_input(pictures_BHWC: np.ndarray) -> Tensor:
 
 
 def answer(model: SamModel, pictures_BCHW: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Logits BQMHW of three masks for each prompt, and the IoU BQM that each is expected to have."""
+    """Logits BQMHW of three masks for each prompt, and the predicted IoU of each, BQM."""
     labels_BQP = torch.ones(asked.points.shape[:3], dtype=torch.long)
-    made = model(
+    output = model(
         pixel_values=pictures_BCHW,
         input_points=asked.points,
         input_labels=labels_BQP,
         input_boxes=asked.boxes,
         multimask_output=True,
     )
-    return made.pred_masks.float(), made.iou_scores.float()
+    return output.pred_masks.float(), output.iou_scores.float()
 
 
 def iou(logits_BQMHW: Tensor, masks_BQHW: Tensor) -> Tensor:
-    """BQM; 1 where both are empty."""
+    """IoU of each mask, BQM; 1 where both are empty."""
     found, truth = logits_BQMHW > 0, masks_BQHW[:, :, None] > 0.5
     union = (found | truth).sum((-2, -1))
     return torch.where(union > 0, (found & truth).sum((-2, -1)) / union.clamp(min=1), 1.0)
 
 
 def loss(logits_BQMHW: Tensor, expected_BQM: Tensor, masks_BQHW: Tensor) -> Tensor:
-    """Cross-entropy and Dice loss of every mask, and the error of every expected IoU."""
+    """Cross-entropy and Dice loss of every mask, and the squared error of every predicted IoU."""
     truth = masks_BQHW[:, :, None].expand_as(logits_BQMHW)
     found = logits_BQMHW.sigmoid()
     dice_BQM = 1 - (2 * (found * truth).sum((-2, -1)) + 1) / (found.sum((-2, -1)) + truth.sum((-2, -1)) + 1)
@@ -150,11 +150,11 @@ def loss(logits_BQMHW: Tensor, expected_BQM: Tensor, masks_BQHW: Tensor) -> Tens
 
 
 def scores_of(model: SamModel, scenes: list[Scene], pictures_BHWC: np.ndarray) -> dict[str, float]:
-    """Mean IoU of the mask that SAM itself would choose: for a click on a thing, for one with a loose box; and the
-    share of clicks on no thing that find less than 18 pixels, the smallest thing."""
+    """Mean IoU of the mask with the highest predicted IoU, for a click on an object and for one with a loose box; and
+    the share of clicks on the background that find less than 18 pixels, the smallest object."""
     scores = {}
     for name, boxed in (("click_iou", False), ("box_iou", True)):
-        found, nothing = [], []
+        ious, nothing = [], []
         rng = np.random.default_rng(0)
         for start in range(0, len(scenes), 50):
             asked = ask(scenes[start : start + 50], rng, boxed)
@@ -162,20 +162,20 @@ def scores_of(model: SamModel, scenes: list[Scene], pictures_BHWC: np.ndarray) -
                 logits, expected = answer(model, to_input(pictures_BHWC[start : start + 50]), asked)
             chosen = logits.gather(2, expected.argmax(-1)[:, :, None, None, None].expand(-1, -1, 1, SIZE, SIZE))
             real = asked.masks.sum((-2, -1)) > 0
-            found.append(iou(chosen, asked.masks)[:, :, 0][real])
+            ious.append(iou(chosen, asked.masks)[:, :, 0][real])
             nothing.append((chosen[:, :, 0] > 0).sum((-2, -1))[~real] < 18)
-        scores[name] = torch.cat(found).mean().item()
+        scores[name] = torch.cat(ious).mean().item()
         if not boxed:
             scores["nothing_found"] = torch.cat(nothing).float().mean().item()
     return scores
 
 
 def save(model: SamModel, scores: dict[str, float], out: Path) -> None:
-    """The folder that SamModel and SamProcessor load; weights in half precision."""
+    """Write the folder that SamModel and SamProcessor load, in half precision."""
     with finished_folder(out) as folder:
         model.half().save_pretrained(folder)
         path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
         path.write_text(json.dumps(config, indent=2) + "\n")
         sides = {"height": SIZE, "width": SIZE}
         processor = SamImageProcessor(
@@ -198,9 +198,9 @@ def main() -> None:
     def loss_of(step: int, share: float) -> Tensor:
         rng = np.random.default_rng([args.seed, 11, step])
         batch = pool.batch(args.seed, step, PICTURES // GROUP)
-        shown = [pool.groups[row // GROUP][row % GROUP] for row in batch.rows]
-        kept = [place for place, scene in enumerate(shown) if scene.things]
-        asked = ask([shown[place] for place in kept], rng, boxed=bool(step % 2))
+        scenes_B = [pool.groups[row // GROUP][row % GROUP] for row in batch.rows]
+        kept = [index for index, scene in enumerate(scenes_B) if scene.things]
+        asked = ask([scenes_B[index] for index in kept], rng, boxed=bool(step % 2))
         with arithmetic(), plain_attention():
             logits, expected = answer(model, to_input(batch.pictures[kept]), asked)
         return loss(logits, expected, asked.masks)

@@ -1,10 +1,10 @@
-"""Pre-trains the microworld's instruction encoder: a T5 that says what an instruction means, whose decoder is dropped.
+"""Pre-trains the microworld's instruction encoder: a T5 that puts instructions into one canonical wording.
 
     python data_prep/microworld/pretrain_t5.py --out checkpoints/microworld/t5 --threads 1
 
-It learns `swap the red circle for a green square` -> `replace red circle -> green square` from text alone. It sees
-every pair of colour and shape and every phrasing, as a public T5 has seen all of English; what learns on top of it sees
-neither the pairs nor the phrasings that evaluation holds out.
+It learns `swap the red circle for a green square` -> `replace red circle -> green square` from text alone; afterwards
+the decoder is dropped. It sees every pair of colour and shape and every phrasing, as a public T5 has seen all of
+English; the models trained on top of it see neither the pairs nor the phrasings that evaluation holds out.
 
 Shape letters: B sentences, T tokens.
 """
@@ -29,7 +29,7 @@ from regionedit.microworld.splits import scene_rng
 WIDTH = 128  # must equal CLIP's projection
 TRAIN_SEED, HELD_OUT_SEED = 2, 3  # disjoint streams of the split "pretrain"
 BATCH = 128
-HELD_OUT_PHRASINGS = 32  # of a batch's sentences are worded as the predictor's training never words them
+HELD_OUT_PHRASINGS = 32  # sentences of a batch in phrasings that the predictor's training never uses
 ANSWER_LENGTH = 16
 
 
@@ -65,11 +65,12 @@ def configuration(tokenizer) -> T5Config:
 
 
 def strengthen_positions(model: T5ForConditionalGeneration) -> None:
-    """Starts the relative position biases 20 times stronger than the library does.
+    """Make the initial relative position biases 20 times larger than the library does.
 
-    They are all that tells T5 the order of words. From the usual start (a spread of 0.08) two sentences that differ
-    in order alone differ by 5 % in the encoder; training then fell into ignoring order altogether and stayed there
-    (.68 exact: every error swapped what is replaced for what replaces it). From this start they differ by 91 %.
+    T5 knows the order of words only from them. With the usual initialisation (a spread of 0.08), two sentences that
+    differ only in order differ by 5 % in the encoder; training then fell into ignoring order altogether and stayed
+    there (.68 exact: every error exchanged the replaced object and its replacement). With this initialisation they
+    differ by 91 %.
     """
     with torch.no_grad():
         for stack in (model.encoder, model.decoder):
@@ -77,23 +78,23 @@ def strengthen_positions(model: T5ForConditionalGeneration) -> None:
 
 
 def exact_matches(model: T5ForConditionalGeneration, tokenizer, texts: list[str]) -> float:
-    """Share of instructions whose greedy answer is the canonical form, word for word."""
+    """Share of instructions whose greedy answer is the canonical wording, word for word."""
     inputs = tokenizer(texts, padding=True, return_tensors="pt")
     options = {"max_new_tokens": ANSWER_LENGTH, "do_sample": False, "num_beams": 1}
     with torch.inference_mode():
         answers = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask, **options)
-    told = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return float(np.mean([t.split() == parse(text).canonical.split() for t, text in zip(told, texts, strict=True)]))
+    decoded = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return float(np.mean([t.split() == parse(text).canonical.split() for t, text in zip(decoded, texts, strict=True)]))
 
 
 def save(model: T5ForConditionalGeneration, tokenizer, scores: dict[str, float], out: Path) -> None:
-    """The folder that T5EncoderModel and AutoTokenizer load: encoder alone, in half precision."""
+    """Write the folder that T5EncoderModel and AutoTokenizer load: only the encoder, in half precision."""
     encoder = T5EncoderModel(model.config)
     encoder.load_state_dict({k: v for k, v in model.state_dict().items() if k.startswith(("shared.", "encoder."))})
     with finished_folder(out) as folder:
         encoder.half().save_pretrained(folder)
         path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # half precision is for the file alone
+        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
         path.write_text(json.dumps(config, indent=2) + "\n")
         (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
         word_tokenizer.save(tokenizer, folder)

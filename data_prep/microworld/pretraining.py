@@ -1,7 +1,7 @@
-"""The training loop that every tiny frozen model is pre-trained with: so many steps, resumable, without pickle.
+"""The training loop of all tiny frozen models: a fixed number of steps, resumable, without pickle.
 
-The learning rate follows the share of the steps that are done. Running the same command again goes on from the last
-state, written every two minutes. A state without Adam's moments, or in half precision, is a start as well.
+The learning rate follows the share of the steps that are done. Running the same command again continues from the last
+state, which is saved every two minutes. A state without Adam's moments, or in half precision, is also a valid start.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from torch.nn import functional as F
 from regionedit.device import pick_precision
 
 SAVE_EVERY = 120.0  # seconds between states on disk
-LOOK_EVERY = 5  # steps between looks at the loss and the clock: on a GPU each one waits
+LOOK_EVERY = 5  # steps between checks of the loss and the clock: on a GPU each check waits
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def arguments(description: str, learning_rate: float, steps: int) -> argparse.ArgumentParser:
-    """What every pre-training script takes; the keywords are defaults."""
+    """The options of every pre-training script; the parameters are defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--work", type=Path, default=Path("outputs/microworld_models"), help="pools and states")
-    parser.add_argument("--steps", type=int, default=steps, help="of training")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/microworld_models"), help="folder of scene pools and training states"
+    )
+    parser.add_argument("--steps", type=int, default=steps, help="training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-    parser.add_argument("--learning_rate", type=float, default=learning_rate, help="its peak")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
+    parser.add_argument("--learning_rate", type=float, default=learning_rate, help="peak learning rate")
     return parser
 
 
 def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path]:
-    """The parsed arguments, with torch's threads and seed set, and the file of the training's state."""
+    """Parse the arguments, and set torch's threads and seed; returns them and the path of the training's state."""
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -56,17 +58,17 @@ def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn.
+    """Length and learning rate of a training.
 
     Args:
         steps: of the whole training.
-        learning_rate: its peak; a linear rise over the first `warmup` of the steps, then a cosine down to 1 %.
+        learning_rate: its peak, after a linear rise over the first `warmup` of the steps; then a cosine down to 1 %.
         warmup: share of the steps.
-        weight_decay: on matrices only; AdamW.
+        weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
         clip: largest gradient norm.
         evaluate_every: seconds between held-out scores.
-        average: decay of the running average of the weights, which is what is scored and kept; 0: the last weights.
+        average: decay of the running average of the weights, which is scored and kept; 0: the last weights.
     """
 
     steps: int
@@ -94,10 +96,10 @@ def optimizer_of(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 
 
 class Averaged:
-    """A running average of a model's weights, in the model's place while `used`.
+    """A running average of a model's weights, which replaces them inside `used`.
 
     Args:
-        decay: share of the old average that stays at a step; less in the first steps. 0: no average.
+        decay: share of the old average that is kept at each step (less in the first steps); 0: no average.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -107,14 +109,14 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After step number `step`, from 1."""
+        """Update the average after step number `step`, from 1."""
         if self.weights:
             decay = min(self.decay, step / (step + 10))
             torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
 
     @contextmanager
     def used(self):
-        """The model computes with the average while this lasts."""
+        """The model computes with the average inside this context."""
         self._swap()
         try:
             yield
@@ -148,12 +150,12 @@ def save_state(
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Averaged) -> dict[str, float]:
-    """Restores what `save_state` wrote and returns the position; {} where there is no file yet.
+    """Restore what `save_state` wrote, and return the position; {} if the file does not exist.
 
     Moments that the file lacks start at zero, and averages at the weights.
 
     Raises:
-        ValueError: the file belongs to a model of another shape.
+        ValueError: the file belongs to a model with other shapes.
     """
     if not path.is_file():
         return {}
@@ -184,14 +186,14 @@ def train(
     seed: int,
     evaluate: Callable[[], dict[str, float]],
 ) -> dict[str, float]:
-    """Trains in place until the steps are done; what the model holds then is the average, where there is one.
+    """Train in place until all steps are done; afterwards the model has the averaged weights, if they are averaged.
 
     Args:
-        loss_of: (step, share of the steps done) -> scalar loss; data must depend on the step alone, so that a
-            resumed run goes on with data it has not seen.
+        loss_of: (step, share of the steps done) -> scalar loss; its data must depend only on the step, so that a
+            resumed run continues with new data.
         state: file to resume from and save to.
         seed: torch's generator is seeded by (seed, step) before each step.
-        evaluate: held-out scores, printed now and then and returned at the end.
+        evaluate: held-out scores, printed from time to time and returned at the end.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -248,7 +250,7 @@ def train(
 
 
 def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What `make` returns, kept in a file that this network's weights belong to, so that resuming does not wait."""
+    """The tensors from `make`, kept in a file that is named after this network's weights, for resumed runs."""
     digest = hashlib.sha256()
     for weight in of.state_dict().values():
         digest.update(weight.contiguous().cpu().numpy().tobytes())
@@ -262,13 +264,13 @@ def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[st
 
 
 def arithmetic(precision: str = "auto", device: str = "cpu") -> torch.autocast:
-    """Autocast to this precision; `auto` as for frozen networks."""
+    """Autocast to this precision; `auto` decides as for frozen networks."""
     return torch.autocast(device, torch.bfloat16, enabled=pick_precision(precision, device) == "bfloat16")
 
 
 @contextmanager
 def plain_attention():
-    """Computes attention as two matrix products and a softmax while it lasts.
+    """Inside this context, attention is two matrix products and a softmax.
 
     On a CPU torch's fused kernel has no fast backward pass: with 90 to 257 tokens and 64 channels a head, a training
     step in bfloat16 takes half the time this way.
@@ -298,7 +300,7 @@ def told(scores: dict[str, float]) -> str:
 
 @contextmanager
 def finished_folder(out: Path):
-    """A temporary folder whose files are moved to `out` one by one, each atomically, once all are written."""
+    """A temporary folder; when the block ends, its files move to `out` one by one, each atomically."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder = Path(name)

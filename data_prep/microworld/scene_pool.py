@@ -1,4 +1,4 @@
-"""A pool of rendered scenes in groups of four look-alikes, made once and shared by all pre-training."""
+"""A pool of rendered scenes in groups of four look-alikes, rendered once and shared by all pre-training scripts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from regionedit.microworld.splits import scene_rng
 GROUP = 4  # a scene and three hard negatives
 POOL_SEED, HELD_OUT_SEED = 0, 1  # disjoint streams of the split "pretrain"
 CHUNK = 64
-LOOKED = 0.08  # share of scenes in one of the looks
+LOOKED = 0.08  # share of scenes with one of LOOKS
 
 
 def scene_group(seed: int, index: int) -> list[Scene]:
-    """Four scenes that differ from the first in one attribute each. The whole world, unseen pairs included: the
-    frozen models stand for public ones, which have seen what a learner on top of them has not."""
+    """Four scenes that differ from the first in one attribute each. They come from the whole world, unseen pairs
+    included: the frozen models imitate public ones, which have seen what a model trained on top of them has not."""
     rng = scene_rng("pretrain", seed, index)
     while True:
         scene = sample_scene(rng, allow_unseen=True)
@@ -35,7 +35,7 @@ def scene_group(seed: int, index: int) -> list[Scene]:
 
 
 def shape_group(seed: int, index: int) -> list[Scene]:
-    """Four scenes of one to three things that differ in the shape of one thing: what is learned last, drilled."""
+    """Four scenes of one to three objects that differ in one object's shape: practice for what is learned last."""
     rng = scene_rng("pretrain", seed, 1_000_000_000 + index)
     scene = sample_scene(rng, allow_unseen=True, things=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])))
     which = int(rng.integers(len(scene.things)))
@@ -49,17 +49,17 @@ def shape_group(seed: int, index: int) -> list[Scene]:
 
 
 def group_captions(group: list[Scene], seed: tuple[int, ...]) -> list[str]:
-    """One caption for each scene, worded alike, so that they differ in what the scenes differ in and no more."""
+    """One caption for each scene, all with the same wording, so that they differ only in what the scenes differ in."""
     return [caption(scene, np.random.default_rng(seed)) for scene in group]
 
 
 def brief_caption(scene: Scene) -> str:
-    """The things alone, for example `a red circle and a blue ring`."""
+    """The objects only, for example `a red circle and a blue ring`."""
     return " and ".join(f"a {thing.color} {thing.shape}" for thing in scene.things)
 
 
 class Batch(NamedTuple):
-    """Whole groups: their places in the pool, their pictures uint8 [groups * 4, 64, 64, 3] and captions."""
+    """Whole groups: their rows in the pool, their pictures uint8 [groups * 4, 64, 64, 3] and captions."""
 
     rows: np.ndarray
     pictures: np.ndarray
@@ -103,10 +103,10 @@ class ScenePool:
         os.replace(part, file)
 
     def batch(self, seed: int, step: int, groups: int, brief: bool = False) -> Batch:
-        """A pure function of the arguments.
+        """A random batch, a pure function of the arguments.
 
         Args:
-            brief: captions name the things and nothing else.
+            brief: captions mention the objects and nothing else.
         """
         chosen = np.random.default_rng([seed, step]).choice(len(self.groups), groups, replace=False)
         rows = (chosen[:, None] * GROUP + np.arange(GROUP)).reshape(-1)
@@ -123,5 +123,5 @@ def common_pool(work: Path, groups: int) -> ScenePool:
 
 
 def shape_pool(work: Path, groups: int) -> ScenePool:
-    """Scenes that drill shapes."""
+    """Scenes that train shapes."""
     return ScenePool(work / f"drill_{groups}.npy", groups, make=shape_group)

@@ -1,11 +1,11 @@
-"""The seam of an edit, and what a window does that the whole picture made smaller does not.
+"""Measures the seam of an edit, and compares editing in a window with editing the whole picture at a smaller size.
 
     python data_prep/microworld/seam_study.py --out docs/study/seam.json
 
-Four held-out pictures make one of 128 px; one of the four is edited under its true region, grown by four pixels. The
-in-painter works at 64 px: it is shown the whole picture made smaller, or a window around the region. Told are, per
-variant, how often the edit is there (`pixel_check` on that quarter) and the seam: the mean jump of colour between
-neighbours of which one is edited and the other is not, beside the same of the truly edited picture (1: no seam).
+Four held-out pictures form one of 128 px; one of the four is edited in its true region, grown by four pixels. The
+in-painter works at 64 px, either on the whole picture made smaller or on a window around the region. Scores of each
+variant are the success rate (`pixel_check` on that quarter) and the seam: the mean colour difference between
+neighbouring pixels of which exactly one is edited, divided by that of the true result (1: no seam).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from regionedit.microworld.scene import SIZE
 from regionedit.records import Captions, EditRequest
 
 OPERATIONS = ("recolour", "replace", "remove", "add")
-GROWN = 4  # pixels; two of them is what the learned region is grown by
+GROWN = 4  # pixels; the learned region is grown by two
 BATCH = 32
-VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what is shown, and the feather in pixels
+VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what the in-painter works on, and the feather in pixels
     "the whole picture, made smaller": (CropConfig(), 0),
     "a window": (CropConfig(context=1.5), 0),
     "a window, match 8": (CropConfig(context=1.5, match=8), 0),
@@ -45,7 +45,7 @@ VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what is shown, and the feat
 
 
 def jump(pictures_BCHW: Tensor, mask_B1HW: Tensor) -> float:
-    """Mean absolute difference of neighbours, right and below, of which exactly one is edited."""
+    """Mean absolute difference between neighbours, to the right and below, of which exactly one is edited."""
     total, count = 0.0, 0.0
     for step in ((0, 1), (1, 0)):
         height, width = (side - by for side, by in zip(mask_B1HW.shape[-2:], step, strict=True))
@@ -57,13 +57,13 @@ def jump(pictures_BCHW: Tensor, mask_B1HW: Tensor) -> float:
 
 
 def quarter(number: int) -> tuple[int, int, int, int]:
-    """Box of the edited picture in the large one."""
+    """The edited picture's box in the large picture."""
     x, y = SIZE * (number % 2), SIZE * (number // 2 % 2)
     return x, y, x + SIZE, y + SIZE
 
 
 def together(pictures_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
-    """Large pictures: each in its quarter, the next three of the others in the rest."""
+    """Large pictures: each picture in its quarter, and the next three of the others in the rest."""
     large = []
     for number, picture_CHW in enumerate(pictures_BCHW):
         four = [others_BCHW[(number + shift) % len(others_BCHW)] for shift in (1, 2, 3)]
@@ -84,19 +84,19 @@ def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Ten
         )
         for number, (edit, picture, mask) in enumerate(rows)
     ]
-    done = []
+    results = []
     for part in track(chunks(len(requests), BATCH), description="edits"):
-        done += editor.edit_batch([requests[place] for place in part])
-    return to_tensor([result.image for result in done])
+        results += editor.edit_batch([requests[index] for index in part])
+    return to_tensor([result.image for result in results])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--count", type=int, default=200, help="pictures")
+    parser.add_argument("--count", type=int, default=200, help="number of pictures")
     parser.add_argument(
-        "--config", default="configs/edit_inpaint_microworld.yaml", help="of infer.py; its generator edits"
+        "--config", default="configs/edit_inpaint_microworld.yaml", help="config of infer.py with the generator"
     )
     args = parser.parse_args()
     known = known_edits(args.split, 9, range(args.count), OPERATIONS)
@@ -108,25 +108,25 @@ def main() -> None:
     base = load_config(EditConfig, args.config)
     base = replace(base, mask_source="drawn", batch=BATCH)
     models = Editor(base).models
-    told = {}
+    scores = {}
     for name, (crop, feather) in VARIANTS.items():
         region = replace(base.region, feather=feather, dilate=0.0)
-        made_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
-        cut = [made_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
-        told[name] = {
+        edited_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
+        cut = [edited_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
+        scores[name] = {
             "success": float(successes(torch.stack(cut), known).mean()),
-            "seam": jump(made_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
+            "seam": jump(edited_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
         }
-    told["the source, nothing edited"] = {
+    scores["the source, nothing edited"] = {
         "success": 0.0,
         "seam": jump(source_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
     }
-    table = Table("", "edit there", "seam")
-    for name, row in told.items():
+    table = Table("", "success", "seam")
+    for name, row in scores.items():
         table.add_row(name, f"{row['success']:.3f}", f"{row['seam']:.3f}")
     Console().print(table)
     head = {"split": args.split, "count": args.count, "config": args.config, "grown": GROWN}
-    write_atomic(args.out, (json.dumps(head | {"variants": told}, indent=2) + "\n").encode())
+    write_atomic(args.out, (json.dumps(head | {"variants": scores}, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Serves a language model of this machine by an OpenAI-compatible endpoint, for demos and tests: one model, no keys.
+"""Serves a local language model through an OpenAI-compatible endpoint, for demos and tests: one model, no API keys.
 
     python data_prep/microworld/serve_qwen.py --port 8008     ->  http://127.0.0.1:8008/v1
 
-`POST /v1/chat/completions` and `GET /v1/models`, on 127.0.0.1 alone. Requests that wait together are answered together.
-Text only; what it does not know of a request (top_p, stop ...) is ignored, streaming is refused. Port 0 takes a free
-one; the address is printed as soon as it answers.
+It answers `POST /v1/chat/completions` and `GET /v1/models`, on 127.0.0.1 only. Requests that wait at the same time
+share a batch. Text only; unknown fields of a request (top_p, stop ...) are ignored, streaming is refused. Port 0 takes
+a free port; the address is printed when the server is ready.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Message(BaseModel):
 
 
 class Completion(BaseModel):
-    """What is read of a request."""
+    """The fields of a request that the server reads."""
 
     model: str
     messages: list[Message] = Field(min_length=1)
@@ -42,11 +42,11 @@ class Completion(BaseModel):
 
 
 class Server:
-    """Answers chats with a model, those that wait at the same time in one batch.
+    """Answers chats with a model; those that wait at the same time share a batch.
 
     Args:
         folder: of an AutoModelForCausalLM with its tokenizer.
-        batch: chats in one batch.
+        batch: largest number of chats in a batch.
     """
 
     def __init__(self, folder: Path, batch: int):
@@ -55,35 +55,35 @@ class Server:
         self.model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
         self.context = self.model.config.max_position_embeddings
         self.batch = batch
-        self.thread = ThreadPoolExecutor(1)  # the model's own, so that requests are read while it thinks
+        self.thread = ThreadPoolExecutor(1)  # the model's own, so that requests are read while it computes
         self.waiting: asyncio.Queue[tuple[Completion, asyncio.Future]] = asyncio.Queue()
 
     async def work(self) -> None:
-        """Answer what waits, for ever."""
+        """Answer waiting chats, forever."""
         while True:
             together = [await self.waiting.get()]
             while len(together) < self.batch and not self.waiting.empty():
                 together.append(self.waiting.get_nowait())
-            for group in self._alike(together):
+            for group in self._batches(together):
                 loop = asyncio.get_running_loop()
                 try:
-                    told = await loop.run_in_executor(self.thread, self._generate, [asked for asked, _ in group])
+                    replies = await loop.run_in_executor(self.thread, self._generate, [chat for chat, _ in group])
                 except Exception as error:  # one bad batch must not stop the server
-                    told = [error] * len(group)
-                for (_, answer), text in zip(group, told, strict=True):
+                    replies = [error] * len(group)
+                for (_, answer), text in zip(group, replies, strict=True):
                     if answer.cancelled():
                         continue
                     answer.set_exception(text) if isinstance(text, Exception) else answer.set_result(text)
 
     @staticmethod
-    def _alike(together: list) -> list[list]:
-        """Greedy chats as one group; those that draw their words each alone, for its seed's sake."""
+    def _batches(together: list) -> list[list]:
+        """Greedy chats in one batch; sampled chats one by one, because each has its own seed."""
         greedy = [item for item in together if item[0].temperature == 0]
         return [[item] for item in together if item[0].temperature > 0] + ([greedy] if greedy else [])
 
     @torch.inference_mode()
     def _generate(self, chats: list[Completion]) -> list[tuple[str, bool]]:
-        """For each chat what the model says, and whether it came to its end."""
+        """The generated text of each chat, and whether the model ended it itself."""
         texts = [
             self.tokenizer.apply_chat_template(
                 [message.model_dump() for message in chat.messages], tokenize=False, add_generation_prompt=True
@@ -93,31 +93,31 @@ class Server:
         inputs = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
         length = inputs.input_ids.shape[1]
         if length >= self.context:
-            raise ValueError(f"messages: {length} tokens, the model reads {self.context}")
+            raise ValueError(f"messages: {length} tokens; the model reads at most {self.context}, so shorten them")
         limit = min(max(chat.max_tokens for chat in chats), self.context - length)
         torch.manual_seed(chats[0].seed)
-        warmth = chats[0].temperature
-        options = {"do_sample": True, "temperature": warmth} if warmth else {"do_sample": False}
+        temperature = chats[0].temperature
+        options = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         ids_BT = self.model.generate(**inputs, max_new_tokens=limit, **options)[:, length:]
-        told = []
+        replies = []
         for ids, chat in zip(ids_BT.tolist(), chats, strict=True):
-            said = ids[: chat.max_tokens]
-            ended = self.tokenizer.eos_token_id in said
-            told.append((self.tokenizer.decode(said, skip_special_tokens=True), ended))
-        return told
+            reply = ids[: chat.max_tokens]
+            ended = self.tokenizer.eos_token_id in reply
+            replies.append((self.tokenizer.decode(reply, skip_special_tokens=True), ended))
+        return replies
 
     async def complete(self, request: web.Request) -> web.Response:
         try:
-            asked = Completion.model_validate_json(await request.read())
+            chat = Completion.model_validate_json(await request.read())
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             return _refuse(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-        if asked.model != self.name:
-            return _refuse(404, f"model: no {asked.model!r}; there is {self.name!r}")
-        if asked.stream:
-            return _refuse(400, "stream: not supported")
+        if chat.model != self.name:
+            return _refuse(404, f"model: {chat.model!r} is not served; use {self.name!r}")
+        if chat.stream:
+            return _refuse(400, "stream: not supported; set it to false")
         answer = asyncio.get_running_loop().create_future()
-        await self.waiting.put((asked, answer))
+        await self.waiting.put((chat, answer))
         try:
             text, ended = await answer
         except ValueError as error:
@@ -127,8 +127,8 @@ class Server:
             "message": {"role": "assistant", "content": text},
             "finish_reason": "stop" if ended else "length",
         }
-        told = {"id": "chat", "object": "chat.completion", "created": int(time.time()), "model": self.name}
-        return web.json_response(told | {"choices": [choice]})
+        head = {"id": "chat", "object": "chat.completion", "created": int(time.time()), "model": self.name}
+        return web.json_response(head | {"choices": [choice]})
 
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": self.name, "object": "model"}]})
@@ -139,7 +139,7 @@ def _refuse(status: int, message: str) -> web.Response:
 
 
 async def serve(server: Server, port: int) -> None:
-    """Answer until the process is told to stop."""
+    """Answer until the process is stopped."""
     app = web.Application(client_max_size=LARGEST_REQUEST)
     app.add_routes([web.post("/v1/chat/completions", server.complete), web.get("/v1/models", server.models)])
     runner = web.AppRunner(app)
@@ -156,8 +156,8 @@ async def serve(server: Server, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("checkpoints/microworld/qwen"), help="folder of the model")
-    parser.add_argument("--port", type=int, default=8008, help="0 takes a free one")
-    parser.add_argument("--batch", type=int, default=32, help="chats that are answered together")
+    parser.add_argument("--port", type=int, default=8008, help="0 takes a free port")
+    parser.add_argument("--batch", type=int, default=32, help="largest number of chats in a batch")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     if not (args.model / "config.json").is_file():

@@ -1,10 +1,10 @@
-"""Two instructions about two things of one picture: in one pass, or one after the other, with and without regions.
+"""Edits two objects of one picture by two instructions: in one pass or one after the other, with and without regions.
 
     python data_prep/microworld/several_study.py --out docs/study/several.json
 
-The microworld's InstructPix2Pix edits held-out pictures, each instruction under the true region of its thing where a
-variant reads regions. Told are raw pictures, before anything is composed: how often one of the two edits is there, how
-often both are, and how much of what neither names was changed.
+The microworld's InstructPix2Pix edits held-out pictures; variants that use regions get the true region of each
+instruction. Scores are those of the raw pictures, before compositing: how often an edit succeeds, how often both do,
+and the change outside both true regions.
 
 Shape letters: B pictures, K = 2 instructions, C channels, H W pixels.
 """
@@ -38,7 +38,7 @@ from regionedit.training.scores import LOCAL_OPERATIONS
 
 BATCH = 32
 BLENDED = PLAIN | {"latent_blend": True}
-VARIANTS: dict[str, tuple[dict, bool]] = {  # settings, in one pass
+VARIANTS: dict[str, tuple[dict, bool]] = {  # settings, whether in one pass
     "plain, together": (PLAIN, True),
     "plain, one after the other": (PLAIN, False),
     "FoI, together": (FOI, True),
@@ -50,10 +50,10 @@ VARIANTS: dict[str, tuple[dict, bool]] = {  # settings, in one pass
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures with two edits each, of different things.
+    """Pictures with two edits each, of different objects.
 
     Args:
-        first, second: the edits, each from the same source, with its own truth.
+        first, second: the edits, each from the same source, with its own true region.
     """
 
     first: KnownEdits
@@ -69,19 +69,19 @@ class Pairs:
 
 
 def pairs(count: int, seed: int) -> Pairs:
-    """The first `count` validation edits of a thing that is there whose picture allows a second one."""
-    found: list[tuple[Edit, Edit]] = []
+    """The first `count` validation edits of existing objects whose picture allows a second edit."""
+    chosen: list[tuple[Edit, Edit]] = []
     index = 0
-    while len(found) < count:
+    while len(chosen) < count:
         edit = sample("validation", seed, index, LOCAL_OPERATIONS)
         other = _another(edit, scene_rng("validation", seed + 1, index))
-        found += [(edit, other)] if other else []
+        chosen += [(edit, other)] if other else []
         index += 1
-    return Pairs(*(_known([pair[k] for pair in found]) for k in range(2)))
+    return Pairs(*(_known([pair[k] for pair in chosen]) for k in range(2)))
 
 
 def _another(edit: Edit, rng: np.random.Generator) -> Edit | None:
-    """An edit of another thing of the same picture; neither may take the other's words away."""
+    """An edit of another object of the same picture; the two may not lead to the same colour and shape."""
     for _ in range(8):
         operation = LOCAL_OPERATIONS[int(rng.integers(len(LOCAL_OPERATIONS)))]
         other = sample_edit(edit.source, rng, operation)
@@ -99,39 +99,39 @@ def _known(edits: list[Edit]) -> KnownEdits:
 
 
 def repaint(generator: InstructPix2Pix, asked: Pairs, together: bool) -> Tensor:
-    """Raw pictures, BCHW in [0, 1]."""
-    made = []
+    """Raw generated pictures, BCHW in [0, 1]."""
+    generated = []
     for b in track(chunks(len(asked.first.edits), BATCH), description="together" if together else "in turn"):
-        rows, shown_BCHW = list(b), asked.first.source_BCHW[list(b)]
+        rows, current_BCHW = list(b), asked.first.source_BCHW[list(b)]
         masks_BKHW = asked.masks_BKHW[rows]
         if together:
             several = [asked.instructions(i) for i in rows]
-            made.append(_pass(generator, shown_BCHW, masks_BKHW, several, rows))
+            generated.append(_pass(generator, current_BCHW, masks_BKHW, several, rows))
             continue
         for k in range(2):
             one = [(asked.instructions(i)[k],) for i in rows]
-            shown_BCHW = _pass(generator, shown_BCHW, masks_BKHW[:, k : k + 1], one, rows)
-        made.append(shown_BCHW)
-    return torch.cat(made)
+            current_BCHW = _pass(generator, current_BCHW, masks_BKHW[:, k : k + 1], one, rows)
+        generated.append(current_BCHW)
+    return torch.cat(generated)
 
 
 def _pass(
     generator: InstructPix2Pix,
-    shown_BCHW: Tensor,
+    pictures_BCHW: Tensor,
     masks_BKHW: Tensor,
     instructions: Sequence[tuple[Instruction, ...]],
     rows: Sequence[int],
 ) -> Tensor:
-    images = to_pictures(shown_BCHW)
+    images = to_pictures(pictures_BCHW)
     requests = [EditRequest(i, words, id=str(n)) for i, words, n in zip(images, instructions, rows, strict=True)]
     mask_B1HW = masks_BKHW.amax(1, keepdim=True)
     region = Region(mask_B1HW, mask_B1HW, per_instruction_BKHW=masks_BKHW)
     seeds = [noise_seed(request.seed, request.id) for request in requests]
-    return generator.repaint(shown_BCHW, region, requests, [None] * len(requests), seeds)
+    return generator.repaint(pictures_BCHW, region, requests, [None] * len(requests), seeds)
 
 
 def scores(edited_BCHW: Tensor, asked: Pairs) -> dict[str, float]:
-    """Share of the edits that are there, of the pictures with both, and the mean change where neither truth reaches."""
+    """Success rate of single edits, share of pictures where both succeed, and the change outside both true regions."""
     first_B, second_B = successes(edited_BCHW, asked.first), successes(edited_BCHW, asked.second)
     kept_B1HW = 1 - asked.masks_BKHW.amax(1, keepdim=True)
     return {
@@ -143,19 +143,21 @@ def scores(edited_BCHW: Tensor, asked: Pairs) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/edit_foi_microworld.yaml", help="whose InstructPix2Pix")
-    parser.add_argument("--samples", type=int, default=96, help="pictures")
+    parser.add_argument(
+        "--config", default="configs/edit_foi_microworld.yaml", help="edit config with the InstructPix2Pix"
+    )
+    parser.add_argument("--samples", type=int, default=96, help="number of pictures")
     parser.add_argument("--out", type=Path, default=Path("docs/study/several.json"))
     args = parser.parse_args(argv)
     config = load_config(EditConfig, args.config)
     pipeline = load_generator(config.generator).pipeline
-    asked, found = pairs(args.samples, 13), {}
+    edits, results = pairs(args.samples, 13), {}
     for name, (changes, together) in VARIANTS.items():
         generator = InstructPix2Pix(pipeline, replace(config.generator, **changes))
-        told = scores(repaint(generator, asked, together), asked)
-        found[name] = {what: round(value, 4) for what, value in told.items()}
-    write_atomic(args.out, json.dumps(found, indent=1).encode())
-    show(found, "two instructions", Console())
+        row = scores(repaint(generator, edits, together), edits)
+        results[name] = {what: round(value, 4) for what, value in row.items()}
+    write_atomic(args.out, json.dumps(results, indent=1).encode())
+    show(results, "two instructions", Console())
 
 
 if __name__ == "__main__":

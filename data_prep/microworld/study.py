@@ -1,12 +1,12 @@
-"""Runs the experiments of configs/study/*.yaml: short trainings that differ in one thing each, scored on validation.
+"""Runs the experiments of configs/study/*.yaml: short trainings that differ in one setting each, scored on validation.
 
     python data_prep/microworld/study.py configs/study/ablation.yaml --jobs 2
 
 An experiment lists variants of one base configuration, each as overrides of `train.py`, and seeds. A finished run
-leaves one small result file; run the command again to do what is left. Test cases are never looked at here.
+leaves one small result file; run the command again to do the missing runs. Test cases are never used here.
 
-Every run has one thread, so that `--jobs` of them, one for each core, do not slow one another; what a run prints is in
-`train.log` in its folder.
+Every run has one thread, so that `--jobs` of them, one for each core, do not slow one another down. The output of a run
+is in `train.log` in its folder.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Experiment:
 
     Args:
         name: file name of the YAML.
-        question: what is asked, a sentence.
-        base: training configuration that all variants start from.
+        question: the question, one sentence.
+        base: training configuration from which all variants start.
         overrides: for all variants, as on train.py's command line; `{seed}` stands for the run's seed.
         variants: name -> overrides.
         seeds: each variant is run with every one.
@@ -58,7 +58,7 @@ class Experiment:
 
     @classmethod
     def read(cls, path: Path) -> Experiment:
-        """Raises ValueError naming what the file lacks or has too much."""
+        """Read a YAML file. Raises ValueError if keys are missing or unknown."""
         found = yaml.safe_load(path.read_text())
         wanted = {"question", "base", "overrides", "variants", "seeds", "beside"}
         if not isinstance(found, dict) or set(found) != wanted:
@@ -70,12 +70,12 @@ class Experiment:
 
 
 def _arguments(values: list) -> list[str]:
-    """As a command line wants them: YAML's null and false keep their spelling."""
+    """Values as a command line needs them: YAML's null and false keep their spelling."""
     return [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:
-    """The frozen models of a run, as the first eight digits of their SHA-256: results with others do not compare."""
+    """The first eight digits of each frozen model's SHA-256: results with different models are not comparable."""
     config = load_config(TrainConfig, base, overrides)
     names = {
         "clip": config.encoders.clip,
@@ -86,7 +86,7 @@ def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:
 
 
 def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str, float]]]:
-    """The last step that was validated, its scores, and the way there: step with the first three of `SHOWN`."""
+    """The last validated step, its scores, and the curve: for each step the first three of `SHOWN`."""
     by_step: dict[int, dict[str, float]] = {}
     with metrics.open(newline="") as file:
         for row in csv.reader(file):
@@ -100,21 +100,21 @@ def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str
 
 
 def run_logged(command: list[str], log: Path) -> None:
-    """Run one of the project's commands with one thread; what it prints goes to `log`.
+    """Run one of the project's commands with one thread and write its output to `log`.
 
     Raises:
-        RuntimeError: it failed; names the log.
+        RuntimeError: the command failed; the message names the log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        told = {"stdout": file, "stderr": subprocess.STDOUT}
-        done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **told)
+        streams = {"stdout": file, "stderr": subprocess.STDOUT}
+        done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **streams)
     if done.returncode:
         raise RuntimeError(f"{command[0]} stopped with exit code {done.returncode}; see {log}")
 
 
 def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
-    """Train one variant with one seed, unless its result is there already."""
+    """Train one variant with one seed, unless its result exists."""
     file = results / experiment.name / f"{variant}-{seed}.json"
     if file.is_file():
         return json.loads(file.read_text())
@@ -151,9 +151,9 @@ def show(experiment: Experiment, results: list[dict], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", type=Path, nargs="+", help="YAML files")
-    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
-    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with one thread")
+    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="folder of the result files")
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel, each with one thread")
     args = parser.parse_args()
     experiments = [Experiment.read(path) for path in args.experiments]
     with ThreadPoolExecutor(args.jobs) as pool:

@@ -1,9 +1,9 @@
-"""Edits with the regions that an experiment's runs have learned, scored as in the paper's tables.
+"""Edits test cases with the regions learned in an experiment's runs, scored as in the paper's tables.
 
     python data_prep/microworld/study_edits.py configs/study/ablation.yaml --limit 200
 
-Needs the runs' folders (study.py leaves them in outputs/study/). One small result file a run, beside those of study.py,
-in `{experiment}_edits/`; run the command again to do what is left.
+It needs the folders of the runs, which study.py leaves in outputs/study/. Each run gets one small result file in
+`{experiment}_edits/`, beside the folder of study.py; run the command again to do the missing ones.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from study import Experiment, run_logged
 from regionedit.files import write_atomic
 
 METRICS = ("clip_direction", "clip_text", "l1", "clip_image", "dino", "edit_success", "region_iou", "region_area")
-"""CLIPdir, CLIPout, L1, CLIPimg and DINO of the paper's Table 4, by the judge CLIP that no loss has seen; and ours."""
+"""CLIPdir, CLIPout, L1, CLIPimg and DINO of the paper's Table 4, with the CLIP of the metrics, which no loss uses; then
+our own metrics."""
 
 
 def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path, results: Path) -> dict:
-    """Evaluate one run on the first `limit` test cases, unless its result is there already.
+    """Evaluate one run on the first `limit` test cases, unless its result exists.
 
     Raises:
-        RuntimeError: the evaluation failed; names its log.
+        RuntimeError: the evaluation failed; the message names its log.
     """
     file = results / f"{experiment.name}_edits" / f"{variant}-{seed}.json"
     if file.is_file():
@@ -51,10 +52,10 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, help="YAML file")
-    parser.add_argument("--limit", type=int, default=200, help="first test cases")
-    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
-    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
-    parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time, each with one thread")
+    parser.add_argument("--limit", type=int, default=200, help="number of test cases, the first ones")
+    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="folder of the result files")
+    parser.add_argument("--jobs", type=int, default=1, help="evaluations in parallel, each with one thread")
     args = parser.parse_args()
     experiment = Experiment.read(args.experiment)
     runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]

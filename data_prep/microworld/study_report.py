@@ -2,8 +2,8 @@
 
     python data_prep/microworld/study_report.py
 
-Reads docs/study/ (experiments by study.py, measurements by gradient_paths.py, mask_quality.py and dissect.py) and
-configs/study/. Nothing is trained; only the last figure loads the shipped predictor.
+It reads docs/study/ (experiments by study.py, measurements by gradient_paths.py, mask_quality.py and dissect.py) and
+configs/study/. It trains nothing; only the last figure loads the shipped predictor.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ from regionedit.region_predictor import RegionPredictor
 HEADINGS = ("IoU", "IoU, best threshold", "pointing", "area", "instruction swap")
 INTRODUCTION = """# Results of the study
 
-Written by `python data_prep/microworld/study_report.py` from the result files in [study/](study/). Scores of trained
-variants are of 1,000 validation samples: IoU and pointing over replace, recolour and remove; `area` is the mean of P;
-`instruction swap` is the IoU of the regions that two instructions get on one picture (lower is better). With several
-seeds: mean and half of the 95 % interval (Student's t). Frozen models are named by the first digits of their SHA-256;
-results with different ones do not compare. What it means is told in [learning.md](learning.md).
+Written by `python data_prep/microworld/study_report.py` from the result files in [study/](study/); for their
+interpretation see [learning.md](learning.md). Trained variants are scored on 1,000 validation samples. IoU and
+pointing are over replace, recolour and remove. `area` is the mean of P. `instruction swap` is the IoU between the
+regions for two different instructions on the same picture (lower is better). Where there are several seeds, scores are
+the mean and half of the 95 % interval (Student's t). Frozen models are identified by the first digits of their SHA-256;
+results with different frozen models cannot be compared.
 """
 
 
 def results_of(folder: Path, run: str) -> list[dict]:
-    """Every seed's result of `experiment/variant`."""
+    """The results of `experiment/variant`, one for each seed."""
     experiment, variant = run.split("/")
     return [json.loads(file.read_text()) for file in sorted((folder / experiment).glob(f"{variant}-[0-9]*.json"))]
 
 
 def runs_of(experiment: Experiment, folder: Path) -> dict[str, list[dict]]:
-    """Variant -> results of its seeds, those to compare with first; variants that were not run yet are left out."""
+    """Variant -> results of its seeds, runs to compare with first; variants without results are left out."""
     names = {run.replace("/", ": "): run for run in experiment.beside}
     names |= {variant: f"{experiment.name}/{variant}" for variant in experiment.variants}
-    found = {name: results_of(folder, run) for name, run in names.items()}
-    return {name: results for name, results in found.items() if results}
+    by_name = {name: results_of(folder, run) for name, run in names.items()}
+    return {name: results for name, results in by_name.items() if results}
 
 
 def scores_of(runs: dict[str, list[dict]]) -> dict[str, list[dict[str, float]]]:
@@ -65,7 +66,7 @@ def scores_of(runs: dict[str, list[dict]]) -> dict[str, list[dict[str, float]]]:
 
 
 def cell(values: list[float]) -> str:
-    """Mean, and half of the 95 % interval where there are seeds enough; `-` where nothing was measured."""
+    """The mean, with half of the 95 % interval if there are several seeds; `-` if nothing was measured."""
     if not values:
         return "-"
     mean, half = figures.interval(values)
@@ -80,14 +81,14 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> str:
-    """Question, table, figure, and the command that made it."""
+    """Question, table, figure, and the command that produced them."""
     rows = []
     for name, results in runs.items():
         values = ([r["validation"][score] for r in results if score in r["validation"]] for score in SHOWN)
         steps = "-".join(sorted({str(result["steps"]) for result in results}))
         rows.append([name.replace("_", " "), str(len(results)), steps, *(cell(v) for v in values)])
     models = {json.dumps(r["models"]): r["models"] for results in runs.values() for r in results}
-    made_with = [", ".join(f"{name} {digits}" for name, digits in found.items()) for found in models.values()]
+    model_names = [", ".join(f"{name} {digits}" for name, digits in digests.items()) for digests in models.values()]
     return "\n\n".join(
         [
             f"## {experiment.question}",
@@ -95,13 +96,13 @@ def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> s
             f"![{experiment.name}](figures/{experiment.name}.svg)",
             f"`python data_prep/microworld/study.py configs/study/{experiment.name}.yaml` (seeds "
             f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`);"
-            f" frozen models: {'; and: '.join(made_with)}",
+            f" frozen models: {'; and: '.join(model_names)}",
         ]
     )
 
 
 def edits_section(experiment: Experiment, folder: Path) -> str:
-    """The same runs by what their regions do to an edit; empty where study_edits.py has not been run."""
+    """The same runs by the edits made with their regions; empty if study_edits.py has not been run."""
     rows = []
     for variant in experiment.variants:
         results = results_of(folder, f"{experiment.name}_edits/{variant}")
@@ -114,13 +115,13 @@ def edits_section(experiment: Experiment, folder: Path) -> str:
         [
             table(("edits with the region", "seeds", *(metric.replace("_", " ") for metric in METRICS)), rows),
             f"`python data_prep/microworld/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
-            "operations; CLIP is the judge's)",
+            "operations; CLIP scores use the CLIP of the metrics)",
         ]
     )
 
 
 def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Where each path back to the mask points before anything is learned."""
+    """The direction of each gradient path back to the mask, before any training."""
     softs = list(next(iter(paths.values())))
     scores = list(next(iter(paths.values()))[softs[0]])
     header = ("path", *(f"m = {soft}: {score.replace('_', ' ')}" for soft in softs for score in scores))
@@ -129,8 +130,8 @@ def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str
         [
             "## Where does the gradient point, and how much of it is noise?",
             table(header, body),
-            "A constant mask m; -dL/dm of the CLIP losses. `cosine of seeds`: between the gradients under two noises "
-            "of the generator, each less its mean. `size`: mean of the absolute gradient.",
+            "-dL/dm of the CLIP losses at a constant mask m. `cosine of seeds`: cosine of the gradients for two noise "
+            "seeds of the generator, after subtracting the mean of each. `size`: mean absolute gradient.",
             "`python data_prep/microworld/gradient_paths.py` (192 validation edits; two steps)",
         ]
     )
@@ -150,7 +151,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
 
 
 def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
-    """The shipped region by what may make a case hard, beside the same predictor trained with masks."""
+    """The shipped region by what may make a case hard, compared with the same predictor trained with masks."""
     body, bound = [], figures.failure_groups(ceiling)
     for name, group in figures.failure_groups(rows).items():
         pointing = [cell(g["pointing"].dropna().tolist()).split(" ")[0] for g in (group, bound[name])]
@@ -173,8 +174,8 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
         [
             "## Where does the shipped region fail?",
             table(header, body),
-            "`with masks`: the same predictor trained with masks. The last four columns: share of the cases with an "
-            "IoU below 0.3, by kind. From the number of things on, only replace, recolour and remove count.",
+            "`with masks`: the same predictor trained with masks. The last four columns are the share of cases with an "
+            "IoU below 0.3, by kind of failure. From the row `1 object` on, only replace, recolour and remove count.",
             "![failures](figures/failures.svg)",
             "![region sizes](figures/region_sizes.svg)",
             "![several instructions](figures/several_instructions.png)",
@@ -185,25 +186,25 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
 
 
 def cells_section(groups: dict[str, dict[str, float]]) -> str:
-    """Which cells the shipped region takes."""
+    """Which cells the shipped region contains."""
     columns = list(next(iter(groups.values())))
     body = (
         [name, *(f"{row[c]:.0f}" if c == "cases" else f"{row[c]:.3f}" for c in columns)] for name, row in groups.items()
     )
     return "\n\n".join(
         [
-            "## Which cells does the shipped region take?",
+            "## Which cells does the shipped region contain?",
             table(("neighbours", *columns), body),
-            "Replace, recolour and remove. The share of cells inside the region, by the share of a cell that the truth "
-            "covers; a cell is true above 25 %. `ranked`: IoU if the region were as many cells as the truth has, its "
-            "likeliest ones.",
+            "Share of cells inside the region, by the share of a cell that the true region covers; only replace, "
+            "recolour and remove. A cell belongs to the true region above 25 %. `ranked`: IoU of the most probable "
+            "cells, as many as the true region has.",
             "`python data_prep/microworld/dissect.py --cells docs/study/cells.json`",
         ]
     )
 
 
 def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
-    """The shipped region for one instruction on each thing of a few test pictures that hold look-alikes."""
+    """The shipped region for one instruction on each object of a few test pictures that contain look-alikes."""
     clip, instruction_encoder = load_encoders(config.encoders)
     predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
     crowded = known_edits("test", 0, range(200))
@@ -214,19 +215,19 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
         if len(things) < 3 or len(colors) == len(shapes) == len(things):
             continue
         new_color = next(color for color in COLORS if color not in colors)
-        asked = [f"make the {t.color} {t.shape} {new_color}" for t in things]
-        known = crowded.rows([index] * len(asked)).asking(asked)
+        instructions = [f"make the {t.color} {t.shape} {new_color}" for t in things]
+        known = crowded.rows([index] * len(instructions)).asking(instructions)
         probability_BN = probabilities(predictor, clip, instruction_encoder, known)
         maps_BHW = masks.upsample(probability_BN, clip.grid, (64, 64), "bilinear")[:, 0].numpy()
         picture_HWC = (known.source_BCHW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        rows.append((picture_HWC, "", list(zip(asked, maps_BHW, strict=True))))
+        rows.append((picture_HWC, "", list(zip(instructions, maps_BHW, strict=True))))
         if len(rows) == pictures:
             break
     return figures.of_regions(rows)
 
 
 def regions_over_time(known: KnownEdits, told: dict[str, list[list[float]]]) -> Figure:
-    """The regions of a few pictures while they were learned, from what watch_regions.py wrote down."""
+    """The regions of a few pictures during training, as recorded by watch_regions.py."""
     size = tuple(known.source_BCHW.shape[-2:])
     pictures_BHWC = (known.source_BCHW.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     maps = {}
@@ -241,7 +242,7 @@ def regions_over_time(known: KnownEdits, told: dict[str, list[list[float]]]) -> 
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """As SVG and PNG; the same numbers give the same bytes."""
+    """Write SVG and PNG; the same numbers give the same bytes."""
     for form, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 110})):
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -251,9 +252,13 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("docs/study"), help="result files")
-    parser.add_argument("--experiments", type=Path, default=Path("configs/study"), help="their YAML files")
-    parser.add_argument("--config", default="configs/evaluate_rivals.yaml", help="of the shipped predictor")
+    parser.add_argument("--study", type=Path, default=Path("docs/study"), help="folder of the result files")
+    parser.add_argument(
+        "--experiments", type=Path, default=Path("configs/study"), help="folder of the experiments' YAML files"
+    )
+    parser.add_argument(
+        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config of the shipped predictor"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
     folder, sections = args.out / "figures", [INTRODUCTION]
@@ -263,8 +268,8 @@ def main() -> None:
         if set(runs) & set(experiment.variants):
             sections += [experiment_section(experiment, runs), edits_section(experiment, args.study)]
             save(figures.of_runs(scores_of(runs)), folder, experiment.name)
-    told = json.loads((args.study / "regions_over_time.json").read_text())
-    save(regions_over_time(look_alikes(), told), folder, "regions_over_time")
+    recorded = json.loads((args.study / "regions_over_time.json").read_text())
+    save(regions_over_time(look_alikes(), recorded), folder, "regions_over_time")
     quality = json.loads((args.study / "mask_quality.json").read_text())
     save(figures.of_mask_quality(quality), folder, "mask_quality")
     rows, ceiling = (

@@ -1,11 +1,11 @@
-"""Trains the same region predictor WITH masks, to convergence: the ceiling that learning without masks is held against.
+"""Trains the same region predictor WITH masks, to convergence: the upper bound for learning without masks.
 
     python data_prep/microworld/train_ceiling.py --out outputs/ceiling
     python evaluate.py --config configs/evaluate_rivals.yaml --region.checkpoint outputs/ceiling/region_predictor \\
         --regions_only true --out outputs/ceiling/evaluation
 
-Same encoders, same predictor, same training split; only the supervision differs: binary cross-entropy against the true
-cells. The summary.json of its evaluation is committed; its weights are not used by anything else.
+Encoders, predictor and training split are the same; only the supervision differs: binary cross-entropy against the true
+cells. The summary.json of its evaluation is committed; nothing else uses its weights.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from regionedit.region_predictor import RegionPredictor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/train_microworld.yaml", help="whose encoders and predictor")
+    parser.add_argument(
+        "--config", default="configs/train_microworld.yaml", help="training config with encoders and predictor"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/ceiling"))
-    parser.add_argument("--steps", type=int, default=3000, help="of training")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=1e-3)

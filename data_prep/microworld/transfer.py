@@ -1,11 +1,11 @@
-"""Does a region that was learned through one generator serve the others?
+"""Measures whether a region learned through one generator also works with the others.
 
     python data_prep/microworld/transfer.py --jobs 2
 
-Makes the stored proposals of every generator in configs/study/through.yaml, trains a region predictor on each, and lets
-every generator edit the first test cases under each region. A finished part leaves a small file; run the command again
-to do what is left. Ends with the table of docs/generators.md: rows are the generators that taught, columns those that
-edit.
+It generates stored proposals with every generator in configs/study/through.yaml, trains a region predictor on each set,
+and lets every generator edit the first test cases with each of the regions. A finished part leaves a small file; run
+the command again to do the missing ones. At the end it prints the table of docs/generators.md: the rows are the
+generators used in training, the columns those that edit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRESERVED = "outside_truth_change"
 
 
 def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
-    """The variant's proposals, then its run."""
+    """Generate the variant's proposals, then train on them."""
     overrides = [*experiment.overrides, *experiment.variants[variant]]
     kept = {"--max_seconds", "--max_steps", "--log.validate_every_steps", "--data.validation_samples"}
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
@@ -41,7 +41,7 @@ def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: 
 
 
 def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path, results: Path) -> dict:
-    """Every generator under one region, on the first `limit` test cases, unless the result is there already."""
+    """Edit the first `limit` test cases with every generator and one region, unless the result exists."""
     file = results / "transfer" / f"{taught}-{seed}.json"
     if file.is_file():
         return json.loads(file.read_text())
@@ -56,22 +56,24 @@ def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path,
     command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
     run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
     summary = json.loads((out / "evaluation" / "summary.json").read_text())
-    found = {"stable_diffusion": summary["systems"]["learned"]} | {name: summary["systems"][name] for name in systems}
+    summaries = {"stable_diffusion": summary["systems"]["learned"]} | {
+        name: summary["systems"][name] for name in systems
+    }
     result = {
         "taught": taught,
         "seed": seed,
         "limit": limit,
         "region_iou": round(summary["metrics"]["region_iou"]["mean"], 4),
         "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
-        "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in found.items()},
-        PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in found.items()},
+        "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in summaries.items()},
+        PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in summaries.items()},
     }
     write_atomic(file, json.dumps(result, indent=1).encode())
     return result
 
 
 def table(results: list[dict]) -> str:
-    """Markdown; a row for each generator that taught."""
+    """The Markdown table, with a row for each generator used in training."""
     names = list(EDITORS)
     lines = [
         "| learned through | region IoU | pointing | " + " | ".join(f"`{name}` edits" for name in names) + " |",
@@ -86,11 +88,13 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", type=Path, default=Path("configs/study/through.yaml"), help="YAML file")
-    parser.add_argument("--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators that teach")
-    parser.add_argument("--limit", type=int, default=200, help="first test cases")
-    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="runs")
-    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="small result files")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with one thread")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators to train with"
+    )
+    parser.add_argument("--limit", type=int, default=200, help="number of test cases, the first ones")
+    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="folder of the result files")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings in parallel, each with one thread")
     args = parser.parse_args()
     experiment = Experiment.read(args.experiment)
     runs = [(variant, seed) for seed in experiment.seeds for variant in args.only]

@@ -1,10 +1,10 @@
-"""What the region looks like while it is learned: a picture a row, a moment a column.
+"""Records how the region develops during training, for a figure with a row per picture and a column per step.
 
     python data_prep/microworld/watch_regions.py --config configs/train_microworld.yaml \\
         --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
 
-Trains as train.py does with the same words, and writes down what the predictor said of a few validation edits, most of
-things with a look-alike beside them; study_report.py draws it. No loss ever sees them.
+It trains as train.py does with the same options, and records the predictor's output for a few validation edits, mostly
+of objects with a look-alike beside them; study_report.py draws the figure. No loss ever sees these edits.
 
 Shape letters: B pictures, N patches.
 """
@@ -25,15 +25,15 @@ from regionedit.files import write_atomic
 from regionedit.training import train
 
 ALIKE = ("", "shape", "color", "color", "color and shape")
-"""What another thing in the picture shares with the one that is named, row by row."""
+"""What other objects of the picture share with the named one, row by row."""
 
 
 @dataclass
 class WatchConfig(TrainConfig):
-    """Train and write down the regions of a few validation pictures at some steps.
+    """A training configuration that also records the regions of a few pictures.
 
     Args:
-        at_steps: when.
+        at_steps: training steps after which they are recorded.
         results: JSON file, P by step.
     """
 
@@ -42,11 +42,11 @@ class WatchConfig(TrainConfig):
 
 
 class Snapshots(Callback):
-    """Keeps what the predictor says of some pictures at some steps.
+    """Records the predictor's output for some pictures at some steps.
 
     Args:
         known: the pictures with their instructions.
-        at_steps: when.
+        at_steps: the steps.
 
     Attributes:
         probability_BN: by step.
@@ -67,7 +67,7 @@ class Snapshots(Callback):
 
 
 def look_alikes(samples: int = 400) -> KnownEdits:
-    """One validation edit for each kind of neighbour in `ALIKE`, no two the same."""
+    """One validation edit for each entry of `ALIKE`, all different."""
     known = known_edits("validation", 0, range(samples), ("replace", "recolour", "remove"))
     chosen: list[int] = []
     for alike in ALIKE:
@@ -77,8 +77,8 @@ def look_alikes(samples: int = 400) -> KnownEdits:
 
 
 def _suits(edit, alike: str) -> bool:
-    found = facts(edit)
-    return found["things"] > 2 and found["alike"] == alike
+    properties = facts(edit)
+    return properties["things"] > 2 and properties["alike"] == alike
 
 
 def main() -> None:
@@ -88,9 +88,9 @@ def main() -> None:
         snapshots = Snapshots(known, config.at_steps)
         train(config, [snapshots])
         if not snapshots.probability_BN:
-            raise ValueError(f"out: the run in {config.out} is finished already; delete it to watch another")
-        told = {step: p_BN.round(decimals=3).tolist() for step, p_BN in snapshots.probability_BN.items()}
-        write_atomic(config.results, json.dumps(told).encode())
+            raise ValueError(f"out: the run in {config.out} is finished already; delete it to record another")
+        recorded = {step: p_BN.round(decimals=3).tolist() for step, p_BN in snapshots.probability_BN.items()}
+        write_atomic(config.results, json.dumps(recorded).encode())
 
 
 if __name__ == "__main__":

@@ -20,19 +20,19 @@ PUNCTUATION = (",", ".", "!", "?", "-", "->", "'", ":", ";")
 
 
 def words() -> list[str]:
-    """Every word and mark of captions, instructions and their canonical forms."""
+    """All words and punctuation marks of captions, instructions and their canonical wordings."""
     return sorted({*VOCABULARY, *OPERATIONS}) + list(PUNCTUATION)
 
 
 def build(vocabulary: Iterable[str], start: bool, max_length: int) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer; words it does not know become <unk>.
+    """A lower-casing tokenizer; unknown words become <unk>.
 
-    The padding token has id 0 and the end token the highest id of all, because CLIP's text tower finds the end of
-    a caption by the highest id.
+    The padding token has id 0 and the end token the highest id of all, because CLIP's text encoder finds the end of a
+    caption by the highest id.
 
     Args:
         start: put a start token first, as CLIP does and T5 does not.
-        max_length: longer texts are cut by callers who ask for truncation.
+        max_length: callers that request truncation cut longer texts to it.
     """
     order = [PAD, UNKNOWN, *([START] if start else []), *vocabulary, END]
     ids = {token: i for i, token in enumerate(order)}
@@ -49,7 +49,7 @@ def build(vocabulary: Iterable[str], start: bool, max_length: int) -> PreTrained
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json so that AutoTokenizer of transformers 4 and 5 reads them."""
+    """Write tokenizer.json and tokenizer_config.json so that AutoTokenizer of transformers 4 and 5 reads them."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
