@@ -1,4 +1,4 @@
-"""Agreement between raters: textbook values, computations by hand, the library's bootstrap."""
+"""Agreement between raters, against textbook values and values computed by hand; bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def ratings(rows) -> list[tuple]:
     return [(r, u, int(v)) for r, row in enumerate(rows) for u, v in enumerate(row) if v != "."]
 
 
-def test_alpha_is_the_textbooks():
-    """Midranks 4.5, 15.5, 27, 34.5, 38.5 of the 9, 13, 10, 5, 3 pairable values, summed by hand over pairs c < k."""
+def test_alpha_equals_the_textbook_value():
+    """The 9, 13, 10, 5, 3 pairable values have midranks 4.5, 15.5, 27, 34.5, 38.5; summed by hand over pairs c < k."""
     data = ratings(TEXTBOOK)
     assert len(data) == 41
     assert krippendorff_alpha(data, SCALE, "nominal") == pytest.approx(1 - 39 * 8 / 1216, abs=1e-6)
@@ -55,7 +55,7 @@ def test_alpha_needs_variation_and_two_ratings():
     st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=1, max_size=9),
     st.sampled_from(["nominal", "ordinal"]),
 )
-def test_the_bootstraps_alpha_is_the_librarys(rows, level):
+def test_alpha_inside_the_bootstrap_equals_krippendorff_alpha(rows, level):
     data = [(rater, unit, value) for unit, row in enumerate(rows) for rater, value in enumerate(row) if value]
     expected = krippendorff_alpha(data, SCALE, level)
     _, counts_UC = count_ratings(data, SCALE)
@@ -63,13 +63,13 @@ def test_the_bootstraps_alpha_is_the_librarys(rows, level):
     assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_interval_resamples_items_whole():
+def test_the_interval_resamples_whole_items():
     units, counts_UC = count_ratings(ratings(TEXTBOOK), SCALE)
     low, high = alpha_interval(counts_UC, units, "ordinal", np.random.default_rng(0))
     assert low < 0.815 < high <= 1
     assert (low, high) == alpha_interval(counts_UC, units, "ordinal", np.random.default_rng(0))
     assert alpha_interval(counts_UC, [0] * len(units), "ordinal", np.random.default_rng(0)) == (None, None)
-    # Every unit twice under its item is the same sample of items; as items of their own it looks twice as large.
+    # Listing every unit twice under its item leaves the sample of items as it is; as separate items, it doubles.
     twice = np.concatenate([counts_UC, counts_UC])
     grouped = alpha_interval(twice, units * 2, "nominal", np.random.default_rng(0))
     apart = alpha_interval(twice, range(2 * len(units)), "nominal", np.random.default_rng(0))
@@ -78,7 +78,7 @@ def test_the_interval_resamples_items_whole():
     assert alpha_interval(perfect, range(5), "ordinal", np.random.default_rng(0)) == (1, 1)
 
 
-def test_a_study_of_usual_size_is_bootstrapped_in_time():
+def test_a_study_of_usual_size_is_bootstrapped_within_ten_seconds():
     rng = np.random.default_rng(0)
     data = [(rater, case, int(rng.integers(1, 6))) for case in range(50) for rater in range(15)]
     units, counts_UC = count_ratings(data, SCALE)
@@ -89,8 +89,8 @@ def test_a_study_of_usual_size_is_bootstrapped_in_time():
     assert -0.1 < low < 0.05 and -0.05 < high < 0.1
 
 
-def test_kappa_is_the_textbooks():
-    """Fleiss (1971) as quoted everywhere: 14 raters, 10 subjects, 5 categories."""
+def test_kappa_equals_the_textbook_value():
+    """The usual example after Fleiss (1971): 14 raters, 10 subjects, 5 categories."""
     table = """0 0 0 0 14  0 2 6 4 2  0 0 3 5 6  0 3 9 2 0  2 2 8 1 1
                7 7 0 0 0  3 2 6 3 0  2 5 3 2 2  6 5 2 1 0  0 2 2 3 7"""
     counts_UC = np.array(table.split(), int).reshape(10, 5)

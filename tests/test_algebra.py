@@ -1,4 +1,4 @@
-"""Expressions over mask sources: read, written, evaluated, refused; and the regions they give."""
+"""Expressions over mask sources: parsing, printing, evaluation, refusals, and the resulting regions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EXPRESSIONS = st.recursive(
 
 
 def bracketed(expression) -> str:
-    """Every operation in brackets of its own, so that no precedence is needed to read it."""
+    """The expression with brackets around every operation, so that precedence does not matter."""
     if isinstance(expression, Name):
         return expression.name
     return f"({bracketed(expression.left)} {expression.sign} {bracketed(expression.right)})"
 
 
 def python_value(text: str, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Python's own parser: it reads + and - from the left and gives & the lowest rank, hence `*` for it."""
+    """The value by Python's own parser. Python gives & the lowest precedence, so that `*` replaces it here."""
 
     class Value:
         def __init__(self, array):
@@ -51,7 +51,7 @@ def python_value(text: str, values: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @given(EXPRESSIONS)
-def test_what_is_written_is_read_again(expression):
+def test_a_printed_expression_parses_to_itself(expression):
     assert parse(str(expression)) == expression == parse(bracketed(expression))
     assert set(expression.names) <= set(NAMES) and len(set(expression.names)) == len(expression.names)
 
@@ -86,16 +86,16 @@ def test_precedence():
     [
         ("", "name of a mask source or ( is missing at the end"),
         ("learned +", "is missing at the end"),
-        ("learned + + sam", "at character 11, where '+' stands"),
+        ("learned + + sam", "at character 11, before '+'"),
         ("(learned", ") is missing at the end"),
         ("learned) + sam", "+, - or & is missing at character 8"),
-        ("learned sam", "at character 9, where 'sam' stands"),
-        ("learned * sam", "at character 9, where '*' stands"),
+        ("learned sam", "at character 9, before 'sam'"),
+        ("learned * sam", "at character 9, before '*'"),
         ("(" * 2000, "brackets in brackets"),
         ("learned - dawn", "no mask source 'dawn'; there are: box_search, "),
     ],
 )
-def test_refused_with_the_place(text, says):
+def test_errors_name_the_position(text, says):
     with pytest.raises(ValueError) as caught:
         require_mask_source(text)
     assert says in str(caught.value)
@@ -125,7 +125,7 @@ def test_an_expression_needs_what_any_of_its_parts_needs():
         ("learned + sam - drawn", "mask click", "learned + sam - drawn"),
     ],
 )
-def test_no_mark_is_passed_over(configured, marks, wanted):
+def test_no_mark_of_the_user_is_ignored(configured, marks, wanted):
     assert wanted_mask_source(configured, frozenset(marks.split())) == wanted
 
 
@@ -148,7 +148,7 @@ def test_regions_are_joined_as_masks_and_as_probabilities():
 
 
 class Fixed:
-    """A part that always finds the same."""
+    """A mask source that always finds the same region."""
 
     refinable = False
 

@@ -1,4 +1,4 @@
-"""What models answer: read strictly, asked once more, given up in one line; prompts and their versions."""
+"""Models' answers: strict parsing, one retry, failure in one line; and the prompts with their versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHAT = Chat("system", "user")
 
 
 class Scripted(ChatModel):
-    """Answers from a list for each chat's question; remembers what it was asked, and which time it was."""
+    """Answers each chat from a prepared list; records every request and whether it was a retry."""
 
     identity = {"name": "scripted"}
 
@@ -39,7 +39,7 @@ class Scripted(ChatModel):
         '```\n{"target_caption": "a cat"}```',
     ],
 )
-def test_one_object_is_read(text):
+def test_a_single_json_object_is_accepted(text):
     assert read_answer(text, TargetCaption) == TargetCaption(target_caption="a cat")
 
 
@@ -73,7 +73,7 @@ def test_anything_else_is_refused_in_one_line(text):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60) | st.builds(json.dumps, st.recursive(st.none() | st.text(), st.lists, max_leaves=4)))
-def test_no_text_breaks_the_reader(text):
+def test_no_text_crashes_the_parser(text):
     try:
         told = read_answer(text, Keyword)
     except ValueError as error:
@@ -84,11 +84,11 @@ def test_no_text_breaks_the_reader(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(codec="utf-8", min_codepoint=32), min_size=1, max_size=40).filter(str.strip))
-def test_any_line_comes_back(caption):
+def test_any_line_survives_the_parser(caption):
     assert read_answer(json.dumps({"keyword": caption}), Keyword).keyword == caption.strip()
 
 
-def test_what_cannot_be_read_is_asked_once_more():
+def test_an_invalid_answer_is_retried_once():
     good, bad, late = '{"keyword": "ring"}', "a ring", '{"keyword": "late"}'
     model = Scripted({"one": [good], "two": [bad, late], "three": [bad, bad]})
     one, two, three = ask(model, [Chat("", name) for name in ("one", "two", "three")], Keyword)
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_asked_once_more():
     assert model.asked == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
 
 
-def test_no_answer_at_all_is_not_asked_again():
+def test_a_failed_request_is_not_retried():
     gone = ValueError("describe.endpoint: given up")
     model = Scripted({"user": [gone]})
     assert ask(model, [CHAT], Keyword) == [gone]
@@ -117,7 +117,7 @@ def test_there_is_a_test_for_every_prompt():
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_prompt_asks_for_the_fields_that_are_read(name):
+def test_every_prompt_requests_the_fields_of_its_schema(name):
     kind, words = FIELDS[name]
     chat = prompt(name).chat(**words)
     assert all(f'"{field}": "..."' in chat.system for field in kind.model_fields)
@@ -125,7 +125,7 @@ def test_every_prompt_asks_for_the_fields_that_are_read(name):
     assert len(prompt(name).sha256) == 64
 
 
-def test_words_are_filled_in_once():
+def test_placeholders_in_values_are_not_substituted():
     chat = prompt("target_caption").chat(caption="$instruction {x} $$", instruction="say $caption")
     assert chat.user == "Caption: $instruction {x} $$\nInstruction: say $caption"
 

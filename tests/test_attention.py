@@ -1,4 +1,4 @@
-"""FoI's eq. 2-7 against plain loops, and what is put inside a U-Net and taken out again."""
+"""Equations 2-7 of Focus on Your Instruction (FoI) against plain loops, and the U-Net's attention processors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def unet():
-    """Cross-attention at half and at a quarter of the latent, two heads."""
+    """A U-Net with cross-attention at half and a quarter of the latent's size, two heads."""
     from diffusers import UNet2DConditionModel
 
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +98,7 @@ def test_equation_2_equals_a_computation_by_hand(grid):
     assert torch.allclose(sharp.amax((2, 3)), torch.ones(2, 3)) and not sharp.amin((2, 3)).any()
 
 
-def test_a_flat_map_points_nowhere_and_scale_does_not_matter():
+def test_a_flat_map_is_empty_and_scale_does_not_matter():
     assert not keyword_map(torch.full((1, 1, 4, 4), 1 / 77)).any()
     assert not keyword_map(torch.zeros(1, 1, 4, 4)).any()
     maps = draw(1, 1, 4, 4).abs()
@@ -129,7 +129,7 @@ def test_equations_3_and_6_equal_a_computation_by_hand():
             np.testing.assert_allclose(found[b, e], by_hand_attention(*given, 0.04), atol=1e-6)
 
 
-def test_outside_the_null_instruction_attends_and_strength_raises_a_word():
+def test_outside_the_mask_the_null_instruction_counts_and_strength_raises_a_word():
     x, y = draw(1, 1, 4, TOKENS), draw(1, 1, 4, TOKENS, seed=1)
     none, every = torch.zeros(1, 1, 4, TOKENS), torch.ones(1, 1, 4, TOKENS)
     neutral = torch.zeros(1, 1, 1, TOKENS)
@@ -138,7 +138,7 @@ def test_outside_the_null_instruction_attends_and_strength_raises_a_word():
     one = neutral.clone()
     one[..., 2] = 4
     raised, plain = modulate(x, y, every, one, 0.05), x.softmax(-1)
-    lower = x.argmax(-1) != 2  # where the word is the maximum already it cannot gain
+    lower = x.argmax(-1) != 2  # a word that already has the maximum cannot gain
     assert lower.any() and (raised[..., 2] > plain[..., 2])[lower].all()
 
 
@@ -175,7 +175,7 @@ def test_a_modulated_layer_equals_a_computation_by_hand(layer, latent, grid):
 
 
 @pytest.mark.parametrize("latent", [(8, 8), (4, 12)])
-def test_in_a_unet_only_the_branch_with_text_is_bent(unet, latent):
+def test_in_a_unet_only_the_branch_with_text_is_modulated(unet, latent):
     context = draw(3, TOKENS, WIDTH)
     plain = run(unet, context, latent)
     masks = torch.zeros(1, 1, *latent)
@@ -188,11 +188,11 @@ def test_in_a_unet_only_the_branch_with_text_is_bent(unet, latent):
         torch.testing.assert_close(run(unet, context, latent), plain, atol=1e-5, rtol=1e-4)
 
 
-# ---------------------------------------------------------------- reading
+# ---------------------------------------------------------------- reading attention
 
 
 @pytest.mark.parametrize(("latent", "grid"), [((8, 8), (2, 2)), ((8, 12), (4, 6))])
-def test_what_is_read_is_the_mean_over_heads_layers_and_steps(unet, latent, grid):
+def test_recorded_attention_is_the_mean_over_heads_layers_and_steps(unet, latent, grid):
     context = draw(6, TOKENS, WIDTH)
     seen = []
 
@@ -220,7 +220,7 @@ def test_what_is_read_is_the_mean_over_heads_layers_and_steps(unet, latent, grid
     torch.testing.assert_close(recorder.maps_BNrc().sum(1), torch.ones(2, *grid))
 
 
-def test_a_resolution_that_is_not_there_lists_those_that_are(unet):
+def test_a_missing_resolution_lists_the_available_ones(unet):
     recorder = Recorder(1, (8, 8), (8, 8))
     with attached(unet, recorder):
         run(unet, draw(1, TOKENS, WIDTH))
@@ -228,7 +228,7 @@ def test_a_resolution_that_is_not_there_lists_those_that_are(unet):
         recorder.maps_BNrc()
 
 
-def test_processors_are_back_also_after_an_error(unet):
+def test_processors_are_restored_even_after_an_error(unet):
     before = unet.attn_processors
     with pytest.raises(RuntimeError, match="on purpose"), attached(unet, Recorder(1, (8, 8), (4, 4))):
         during = unet.attn_processors

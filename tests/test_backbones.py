@@ -1,4 +1,4 @@
-"""The metrics' frozen networks: what a picture goes through, what is kept, what a wrong name says."""
+"""The metrics' frozen networks: preprocessing, the cache of embeddings, and errors for wrong names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def to_input(picture: Image.Image, mean, std) -> torch.Tensor:
-    """[1, 3, H, W] by plain arithmetic."""
+    """A picture as the network's normalised input, [1, 3, H, W], by plain arithmetic."""
     values = (np.asarray(picture, np.float64) / 255 - np.asarray(mean)) / np.asarray(std)
     return torch.from_numpy(values.transpose(2, 0, 1)[None]).float()
 
@@ -61,8 +61,8 @@ def lpips(monkeypatch):
 # ---------------------------------------------------------------------------------------------- preprocessing
 
 
-def test_the_judge_sees_a_picture_as_open_clip_does(judge):
-    """Shorter side to 32, bicubic by PIL, the central square, the model's colours."""
+def test_the_clip_of_the_metrics_preprocesses_like_open_clip(judge):
+    """Resize the shorter side to 32 with PIL's bicubic filter, crop the central square, normalise the colours."""
     picture = noise(90, 60)
     cut = picture.resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_judge_sees_a_picture_as_open_clip_does(judge):
     assert judge.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_dino_scales_to_256_by_pil_and_cuts_224(dino_224):
+def test_dino_scales_to_256_by_pil_and_crops_224(dino_224):
     picture = noise(300, 200)
     cut = picture.resize((384, 256), Image.Resampling.BICUBIC).crop((80, 16, 304, 240))
     with torch.no_grad():
@@ -78,8 +78,8 @@ def test_dino_scales_to_256_by_pil_and_cuts_224(dino_224):
     assert dino_224.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_resizing_tensors_or_to_224_at_once_would_be_another_dino(dino_224):
-    """The two usual shortcuts; a change of the preprocessing to either of them fails the test above."""
+def test_common_shortcuts_in_preprocessing_change_dinos_features(dino_224):
+    """Two common shortcuts in preprocessing give other features; the test above fails if either is used."""
     picture = noise(300, 200)
     ours = dino_224.pictures([picture])
     tensor = to_input(picture, *IMAGENET)
@@ -92,7 +92,7 @@ def test_resizing_tensors_or_to_224_at_once_would_be_another_dino(dino_224):
 
 
 def test_a_vit_of_another_size_keeps_its_own_processor(tiny_dino_dir):
-    """Straight to its square, bilinear, mean and std 0.5, as its preprocessor_config.json says; by PIL."""
+    """Its preprocessor_config.json resizes directly to the square (PIL, bilinear), with mean and std 0.5."""
     dino = load_backbone("dino", str(tiny_dino_dir))
     picture = noise(90, 60)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_a_vit_of_another_size_keeps_its_own_processor(tiny_dino_dir):
     assert dino.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_dinov2_is_the_class_token_behind_its_own_processor(tmp_path):
+def test_dinov2_is_the_class_token_after_its_own_preprocessing(tmp_path):
     dinov2 = load_backbone("dinov2", str(metric_models.write_dinov2(tmp_path)))
     picture = noise(96, 64)
     cut = picture.resize((48, 32), Image.Resampling.BICUBIC).crop((10, 2, 38, 30))
@@ -111,7 +111,7 @@ def test_dinov2_is_the_class_token_behind_its_own_processor(tmp_path):
 
 
 @pytest.mark.microworld
-def test_the_shipped_judge_and_dino_see_a_picture_of_the_microworld_unresized():
+def test_the_shipped_clip_and_dino_do_not_resize_microworld_pictures():
     judge = load_backbone("judge", "local-dir:checkpoints/microworld/judge")
     dino = load_backbone("dino", "checkpoints/microworld/dino")
     picture = noise(64, 64)
@@ -123,7 +123,7 @@ def test_the_shipped_judge_and_dino_see_a_picture_of_the_microworld_unresized():
     assert dino.pictures([picture]) == pytest.approx(token, abs=1e-5)
 
 
-# ---------------------------------------------------------------------------------------------- what is kept
+# ---------------------------------------------------------------------------------------------- cached embeddings
 
 
 def test_a_batch_of_one_equals_a_batch_of_many_and_equal_pictures_are_bit_equal(judge):
@@ -136,7 +136,7 @@ def test_a_batch_of_one_equals_a_batch_of_many_and_equal_pictures_are_bit_equal(
     assert alone == pytest.approx(together[:-1], abs=1e-5)
 
 
-def test_what_is_known_is_not_embedded_again_and_batches_are_bounded():
+def test_known_items_are_not_embedded_again_and_batches_are_bounded():
     asked = []
     remembered = Remembered(lambda items: asked.append(len(items)) or torch.tensor(items)[:, None].float(), int)
     numbers = list(range(70))
@@ -146,7 +146,7 @@ def test_what_is_known_is_not_embedded_again_and_batches_are_bounded():
     assert asked[3:] == [1]
 
 
-def test_only_so_many_embeddings_are_kept_the_latest():
+def test_only_the_latest_embeddings_are_kept():
     remembered = Remembered(lambda items: torch.tensor(items)[:, None].float(), int, kept=4)
     assert remembered(range(10)).flatten().tolist() == list(range(10))
     assert remembered([6]).tolist() == [[6]]
@@ -156,7 +156,7 @@ def test_only_so_many_embeddings_are_kept_the_latest():
     assert len(remembered.known) == len(remembered.table) == 4
 
 
-def test_no_picture_is_kept(judge):
+def test_the_cache_keeps_embeddings_and_no_pictures(judge):
     judge.pictures([noise(64, 64)])
     assert all(isinstance(key, str) and len(key) == 64 for key in judge.pictures.known)
     assert judge.pictures.table.shape == (KEPT, 32)
@@ -267,13 +267,13 @@ def test_a_backbone_that_cannot_be_loaded_is_named_in_one_line(field, name, says
     assert "\n" not in str(error.value)
 
 
-def test_a_vit_is_no_pick_score_and_weights_that_lack_something_are_refused(tiny_dino_dir, tmp_path):
+def test_a_vit_as_pick_score_and_incomplete_weights_are_refused(tiny_dino_dir, tmp_path):
     with pytest.raises(ValueError, match="^pick_score: .* it is no CLIP"):
         load_backbone("pick_score", str(tiny_dino_dir))
     with pytest.raises(ValueError, match="^dinov2: .* its weights lack pooler"):
         load_backbone("dinov2", str(metric_models.write_dino_224(tmp_path)))
 
 
-def test_a_device_that_is_not_there_is_named(tiny_dino_dir):
+def test_a_missing_device_is_named(tiny_dino_dir):
     with pytest.raises(ValueError, match="^device: 'cuda:99'"):
         load_backbone("dino", str(tiny_dino_dir), "cuda:99")

@@ -1,4 +1,4 @@
-"""Crawls as they come: what cannot be read is dropped or failed, counted, and harms nothing else."""
+"""Flawed crawls: unreadable samples are dropped, unreadable shards fail, both are counted, and the rest is written."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_shard_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypat
     write_crawl(folder, [["a caption"] * 5])
     summary = run(config(folder))
     assert summary.shards == {"failed": 1} and "changed while it was read" in summary.failed["00000"]
-    assert "a new caption 1" in sidecar(folder)[1]["000000000"]["target_caption"]  # the old one stays
+    assert "a new caption 1" in sidecar(folder)[1]["000000000"]["target_caption"]  # the old sidecar is kept
 
 
 def test_a_full_disk_stops_the_run_and_damages_nothing(tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_a_full_disk_stops_the_run_and_damages_nothing(tmp_path, monkeypatch):
     assert run(config(folder)).shards == {"written": 3}
 
 
-def test_a_claim_that_was_lost_writes_nothing(tmp_path):
+def test_a_worker_that_lost_its_claim_writes_nothing(tmp_path):
     folder = crawl(tmp_path, shards=1)
     worker = ShardWriter(config(folder))
     write = worker._lines.write

@@ -1,4 +1,4 @@
-"""Bad input to an edit: one clear line, exit code 2 (1 for a failed edit), nothing half-written, no stack trace."""
+"""Bad input to an edit: one clear line, exit code 2 (1 for a failed edit), no incomplete file, no stack trace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def good(tmp_path) -> Path:
 
 @pytest.fixture
 def refused(config_file, tmp_path, capsys):
-    """Run infer.py and give back its only line, after checking that nothing was written."""
+    """Run infer.py, check that it wrote nothing, and return its only line of output."""
 
     def run(*arguments, code=2) -> str:
         out = tmp_path / "out"
@@ -136,7 +136,7 @@ def test_the_public_models_without_a_trained_region(good, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_public_configuration_has_something_to_go_on_without_a_trained_region():
+def test_the_public_configuration_falls_back_to_attention_without_a_trained_region():
     config = load_config(EditConfig, "configs/edit_sd15.yaml")
     source, said = with_untrained(config.mask_source, config.region)
     assert source == "ip2p_attention" and "region.checkpoint" in said and config.region.refine == "auto"
@@ -185,7 +185,7 @@ def test_a_failed_edit_exits_with_1(good, refused):
     assert "grammar" in refused("--image", good, "--instruction", "make it pretty", code=1)
 
 
-def test_no_room_on_disk(good, refused, monkeypatch):
+def test_a_full_disk(good, refused, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 

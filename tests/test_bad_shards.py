@@ -97,7 +97,7 @@ def test_one_bad_sample_of_few_passes_unless_the_limit_is_zero(tmp_path):
         list(loader(folder, max_bad_fraction=0.0))
 
 
-def test_nothing_but_bad_samples_ends(tmp_path):
+def test_an_epoch_of_only_bad_samples_ends(tmp_path):
     folder = write_shards(tmp_path, change=lambda key, parts: parts | {"png": b"x"})
     with pytest.raises(ValueError, match="bad"):
         list(loader(folder, max_bad_fraction=0.0))
@@ -127,7 +127,7 @@ def test_a_missing_shard_fails(tmp_path, indexed):
     one_line(error)
 
 
-def test_a_shard_that_left_with_its_sidecar_is_missed_by_the_manifest(tmp_path):
+def test_the_manifest_notices_a_shard_removed_with_its_sidecar(tmp_path):
     folder = write_shards(tmp_path)
     Manifest.open(folder)
     for path in folder.glob("00002.*"):
@@ -145,7 +145,7 @@ def test_a_gap_in_the_numbers_is_a_missing_shard(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_shard_that_goes_or_shrinks_while_training_stops_the_run(tmp_path, workers):
+def test_a_shard_that_disappears_or_shrinks_during_training_stops_the_run(tmp_path, workers):
     folder = write_shards(tmp_path / "a", sizes=(16,))
     train = loader(folder, workers=workers)
     (folder / "00000.tar").write_bytes((folder / "00000.tar").read_bytes()[:2000])
@@ -172,7 +172,7 @@ def test_a_truncated_shard_fails_wherever_it_was_cut(tmp_path):
     assert len(Manifest.open(folder)) == 3
 
 
-def test_what_is_not_a_tar_fails(tmp_path):
+def test_a_file_that_is_not_a_tar_fails(tmp_path):
     folder = write_shards(tmp_path, sizes=(3,))
     (folder / "00000.tar").write_bytes(b"<html>404 not found</html>" * 100)
     with pytest.raises(ValueError, match="00000.tar: not an uncompressed tar"):
@@ -218,9 +218,9 @@ def line(number: int, **changes) -> dict:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([line(0), line(1)], r"does not match its shard: 1 of 3 keys lacking, 0 foreign \(k000002 is not in it\)"),
-        ([line(0), line(1), line(2), line(7)], r"0 of 3 keys lacking, 1 foreign \(its k000007 is not in the shard\)"),
-        ([line(5), line(6), line(7)], "3 of 3 keys lacking, 3 foreign"),
+        ([line(0), line(1)], r"does not match its shard: 1 of 3 keys missing, 0 unknown \(k000002 is not in it\)"),
+        ([line(0), line(1), line(2), line(7)], r"0 of 3 keys missing, 1 unknown \(its k000007 is not in the shard\)"),
+        ([line(5), line(6), line(7)], "3 of 3 keys missing, 3 unknown"),
         ([line(0), line(1), line(1)], "duplicate key k000001"),
         ([line(0), line(1), line(2, instruction=" ")], "line 4: needs key, instruction and target_caption"),
         ([line(0), line(1), {"key": "k000002", "instruction": "a"}], "line 4: needs key"),

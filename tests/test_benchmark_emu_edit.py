@@ -1,4 +1,4 @@
-"""Emu Edit: the split by its rows whatever its name, the caption filter by rule, lists of ids instead of it."""
+"""Emu Edit: the split is chosen by its number of rows, captions are filtered by rules or by a list of ids."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def whole_set(flawed: int) -> list[dict]:
     return [one | {"idx": i} | ({"output_caption": " A DOG"} if i < flawed else {}) for i in range(ROWS)]
 
 
-def test_the_test_set_is_chosen_by_its_rows_where_the_split_names_are_swapped(tmp_path):
+def test_the_test_set_is_chosen_by_its_number_of_rows_if_the_split_names_are_swapped(tmp_path):
     write_emu_edit(tmp_path, SMALL, split="test")
     write_emu_edit(tmp_path, whole_set(ROWS - KEPT), split="validation", shards=3)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # 2,834 kept of 3,589: nothing to warn of
+        warnings.simplefilter("error")  # 2,834 of 3,589 rows are kept, as expected: no warning
         cases = EmuEdit(tmp_path)
     assert cases.split.name == "validation"
     assert cases.counts == {"rows": 3589, "kept": 2834, "identical captions": 755}
@@ -33,13 +33,13 @@ def test_the_test_set_is_chosen_by_its_rows_where_the_split_names_are_swapped(tm
     assert len(cases) == 2834 and next(iter(cases)).id == "755"
 
 
-def test_another_number_of_kept_rows_is_warned_of_with_every_reason(tmp_path):
+def test_an_unexpected_number_of_kept_rows_warns_with_every_reason(tmp_path):
     write_emu_edit(tmp_path, whole_set(700))
     with pytest.warns(UserWarning, match=r"kept 2,889 of 3,589 .* 2,834 \(755 left out\): .*identical captions 700"):
         EmuEdit(tmp_path)
 
 
-def test_a_fixture_is_taken_by_what_its_rows_call_themselves_and_the_choice_is_told(tmp_path):
+def test_a_small_set_is_chosen_by_the_split_named_in_its_rows_with_a_warning(tmp_path):
     write_emu_edit(tmp_path, SMALL, split="test")
     write_emu_edit(tmp_path, flawed_emu_rows(), split="validation", shards=2)
     with pytest.warns(UserWarning, match=r"'validation' with 10 is taken, of: test \(3 rows\), validation \(10 rows\)"):
@@ -47,7 +47,7 @@ def test_a_fixture_is_taken_by_what_its_rows_call_themselves_and_the_choice_is_t
     assert cases.protocol["split"] == "validation, 10 rows"
 
 
-def test_splits_that_cannot_be_told_apart_are_an_error(tmp_path):
+def test_ambiguous_splits_are_an_error(tmp_path):
     for split in ("test", "validation"):
         write_emu_edit(tmp_path, SMALL, split=split)
     with pytest.raises(ValueError, match=r"no split has 3,589 rows.*test \(3 rows\), validation \(3 rows\)"):
@@ -118,7 +118,7 @@ def test_unknown_tasks_stay_and_rows_without_an_instruction_are_counted(tmp_path
     ],
 )
 @pytest.mark.filterwarnings("ignore:no split has")
-def test_data_that_cannot_be_used_are_named(rows, message, tmp_path):
+def test_unusable_data_is_named(rows, message, tmp_path):
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
         EmuEdit(write_emu_edit(tmp_path, rows))
 
@@ -132,7 +132,7 @@ def test_a_row_whose_picture_cannot_be_read_is_named(stored, tmp_path):
         next(cases)
 
 
-# Letters that upper and lower case turn into each other; "ß".upper() is "SS".
+# Only letters that convert between upper and lower case one to one, unlike "ß", whose upper() is "SS".
 words = st.text("abcdefghij klm.,0123", min_size=1, max_size=30).filter(str.strip)
 blanks = st.text(" \t\n", max_size=3)
 
@@ -153,7 +153,7 @@ def test_captions_that_differ_pass_in_either_order(first, second):
 
 @settings(max_examples=60, deadline=None)
 @given(caption=words, before=blanks, after=blanks)
-def test_placeholders_and_nothing_are_flaws_beside_any_caption(caption, before, after):
+def test_placeholder_and_empty_captions_are_flaws_beside_any_caption(caption, before, after):
     placeholder = f"{before}A train station in city.{after}"
     assert caption_flaw(caption, placeholder) == caption_flaw(placeholder, caption) == "placeholder caption"
     assert caption_flaw(caption, before) == caption_flaw(None, caption) == "empty caption"

@@ -1,4 +1,4 @@
-"""MagicBrush: turns and chains in order, local captions, masks that were erased."""
+"""MagicBrush: the order of turns and chains, local captions, and masks given as erased regions."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_multi_turn_chains_the_turns_and_scores_the_last_one_of_each_session(fol
     assert pixels(cases["139_iter_3"].request.image) == pixels(Image.open(folder / "images/139/139-output2.png"))
 
 
-def test_no_case_comes_before_the_one_it_continues_and_whole_turns_lie_between(tmp_path):
+def test_cases_are_ordered_by_turn(tmp_path):
     sessions = {str(n): 1 + n % 3 for n in range(12)}
     place = {case.id: n for n, case in enumerate(MagicBrushMultiTurn(write_magicbrush(tmp_path, sessions)))}
     turn_of = [int(name.rsplit("_", 1)[1]) for name in place]
     assert turn_of == sorted(turn_of)
 
 
-def test_turns_listed_in_another_order_are_put_into_theirs(folder):
+def test_turns_listed_out_of_order_are_sorted(folder):
     change_sessions(folder, lambda rows: rows["139"].reverse())
     assert [c.request.instruction for c in MagicBrush(folder) if c.id.startswith("139")] == [
         "turn 1",
@@ -102,7 +102,7 @@ def test_the_released_numbers_of_sessions_and_turns_bring_no_warning_and_others_
 # --------------------------------------------------------------------------------------------------------- captions
 
 
-def test_the_target_caption_is_local_and_the_source_caption_is_where_there_is_a_local_one(folder):
+def test_captions_are_local_except_for_the_source_of_a_first_turn(folder):
     captions = {case.id: case.request.captions for case in MagicBrush(folder)}
     assert (captions["139_1"].source, captions["139_1"].target) == ("all of 139", "part 1 of 139")
     assert (captions["139_inde_2"].source, captions["139_inde_2"].target) == ("part 1 of 139", "part 2 of 139")
@@ -120,7 +120,7 @@ def test_descriptions_are_found_under_their_other_names_flat_or_nested(name, fla
     assert [c.request.captions.target for c in MagicBrush(folder)][:2] == ["part 1 of 139", "part 1 of 30"]
 
 
-def test_without_local_descriptions_there_are_no_captions_and_global_ones_do_not_step_in(folder):
+def test_without_local_descriptions_there_are_no_captions_and_global_ones_are_not_used(folder):
     (folder / "local_descriptions.json").unlink()
     with pytest.warns(UserWarning, match="has no local_descriptions.json.*CLIP-T is defined on local descriptions"):
         cases = MagicBrush(folder)
@@ -138,7 +138,7 @@ def test_masks_are_decoded_by_alpha_at_the_pictures_size(folder):
     assert pixels(case.truth_mask) == expected.tolist()
 
 
-def test_masks_that_cannot_be_used_leave_the_case_without_and_are_counted_once(folder):
+def test_unusable_masks_leave_the_case_without_a_mask_and_are_counted_once(folder):
     save(Image.new("RGBA", (8, 8), (9, 9, 9, 255)), folder / "images/139/139-mask1.png")
     save(Image.new("RGBA", (8, 8), (9, 9, 9, 0)), folder / "images/139/139-mask2.png")
     (folder / "images/139/139-mask3.png").unlink()
@@ -169,7 +169,7 @@ def test_missing_pictures_are_counted_and_named_before_anything_is_edited(folder
         MagicBrush(folder)
 
 
-def test_the_folder_above_is_told_where_the_data_are(folder):
+def test_for_the_parent_folder_the_error_names_the_data_folder(folder):
     with pytest.raises(ValueError, match=r"has no edit_sessions.json; .*; found: test/; did you mean .*/test\?"):
         MagicBrush(folder.parent)
 
@@ -182,6 +182,6 @@ def test_the_folder_above_is_told_where_the_data_are(folder):
         (lambda rows: rows.clear(), "edit_sessions.json holds no turn"),
     ],
 )
-def test_sessions_that_cannot_be_read_are_named(change, message, folder):
+def test_unreadable_sessions_are_named(change, message, folder):
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
         MagicBrush(change_sessions(folder, change))

@@ -1,4 +1,4 @@
-"""Editing-Mask with its two kinds of lines, and a user's own folder."""
+"""The benchmark Editing-Mask with its two kinds of lines, and a user's own folder of pictures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_data_are_found_from_other_folders(layout, tmp_path):
         ("nothing of it", "dog", "a cat", "a cat"),
     ],
 )
-def test_a_phrase_is_exchanged_with_its_article(caption, source, target, expected):
+def test_a_phrase_is_replaced_with_its_article(caption, source, target, expected):
     assert exchange(caption, source, target) == expected
 
 
@@ -93,7 +93,7 @@ def spoil(folder, what):
         ("archive", r"has no mask/ \(is dataset/Editing-Mask.zip still packed\?\)"),
     ],
 )
-def test_what_is_wrong_with_the_editing_mask_data_is_named(what, message, tmp_path):
+def test_errors_in_the_editing_mask_data_are_named(what, message, tmp_path):
     folder = write_editing_mask(tmp_path)
     spoil(folder, what)
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
@@ -112,11 +112,11 @@ def test_a_line_can_have_several_instructions_and_all_truth(tmp_path):
     assert case.truth_image.tobytes() == picture(7).tobytes()
 
 
-def test_the_mask_scores_and_is_not_shown_to_the_editor(tmp_path):
+def test_the_true_mask_is_for_scoring_and_not_given_to_the_editor(tmp_path):
     assert all(case.request.mask is None for case in Folder(write_folder(tmp_path)))
 
 
-def test_what_a_line_lacks_stays_empty_and_it_is_called_after_its_picture(tmp_path):
+def test_missing_fields_stay_empty_and_the_id_is_the_pictures_name(tmp_path):
     folder = write_folder(tmp_path)
     cases = Folder(folder / "cases.jsonl")
     _, second, third = cases
@@ -149,13 +149,13 @@ def test_a_mask_of_another_size_is_enlarged_and_an_empty_one_counted(tmp_path):
     [
         ({"target": "none.png"}, "line 1: target: .*none.png: no such file"),
         ({"mask": "none.png"}, "line 1: mask: .*none.png: no such file"),
-        ({"operation": ""}, "line 1: operation: '' is not a string with something in it"),
+        ({"operation": ""}, "line 1: operation: '' is empty or not a string; give a text"),
         ({"captions": "x"}, "line 1: unknown field 'captions'"),
         ({"id": "../x"}, "line 1: id: '../x' cannot name a folder"),
         ({"id": "a"}, "id 'a' comes twice"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_named(changed, message, tmp_path):
+def test_an_unusable_line_is_named(changed, message, tmp_path):
     folder = write_folder(tmp_path)
     lines = [
         {"image": "pictures/0.png", "instruction": "x"} | changed,
@@ -167,7 +167,7 @@ def test_a_line_that_cannot_be_used_is_named(changed, message, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"', "\n"])
-def test_what_is_no_jsonl_is_refused(text, tmp_path):
+def test_a_file_that_is_not_jsonl_is_refused(text, tmp_path):
     (tmp_path / "cases.jsonl").write_text(text)
     with pytest.raises(ValueError, match="^data: .*cases.jsonl"):
         Folder(tmp_path)

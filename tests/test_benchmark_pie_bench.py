@@ -1,4 +1,4 @@
-"""PIE-Bench: run lengths against their definition, the frame on request, types apart."""
+"""PIE-Bench: run-length masks against their definition, the optional frame, and results by type of edit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def test_runs_are_row_by_row_and_start_and_length_alternate():
-    """4x3 pixels: two from the third on (row 0), three from the seventh on (rows 1 and 2)."""
+    """4x3 pixels: a run of two from the third pixel (row 0), and of three from the seventh (rows 1 and 2)."""
     assert decode_mask([2, 2, 6, 3], size=(4, 3)).astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
 
 
@@ -38,7 +38,7 @@ def test_a_run_that_leaves_the_picture_is_cut():
 
 
 @pytest.mark.parametrize("runs", [[1], [1, 2, 3], [-1, 2], [1, -2], [12, 1]])
-def test_runs_that_make_no_sense_are_refused(runs):
+def test_invalid_runs_are_refused(runs):
     with pytest.raises(ValueError, match="the mask has"):
         decode_mask(runs, size=(4, 3))
 
@@ -46,7 +46,7 @@ def test_runs_that_make_no_sense_are_refused(runs):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), width=st.integers(1, 9), height=st.integers(1, 9))
 def test_decoding_marks_exactly_the_pixels_of_the_runs(data, width, height):
-    """Against the definition, pixel by pixel; runs may touch, overlap and leave the picture."""
+    """Compares with the definition, pixel by pixel; runs may touch, overlap and leave the picture."""
     run = st.tuples(st.integers(0, width * height - 1), st.integers(0, 2 * width * height))
     runs = data.draw(st.lists(run, max_size=6))
     covered = {place for start, length in runs for place in range(start, start + length)}
@@ -75,12 +75,12 @@ def test_prompts_lose_their_brackets_and_types_become_operations(folder):
     assert cases[0].truth_image is None
 
 
-def test_backgrounds_and_styles_are_kept_apart_from_the_headline(folder):
+def test_backgrounds_and_styles_are_not_part_of_the_headline(folder):
     assert [case.groups["local"] for case in PieBench(folder)] == ["yes", "no", "no", "yes"]
     assert len(PieBench.headline) == 8 and not {"background", "style"} & set(PieBench.headline)
 
 
-def test_a_case_without_instruction_is_told_the_target_prompt_and_counted(folder):
+def test_a_case_without_instruction_gets_the_target_prompt_and_is_counted(folder):
     cases = PieBench(folder)
     assert {case.operation: case.request.instruction for case in cases}["style"] == "a green apple 2"
     assert cases.counts == {"cases": 4, "kept": 4, "without instruction, told the target prompt": 1}
@@ -118,7 +118,7 @@ def test_an_empty_mask_is_counted_and_a_picture_of_another_size_gets_a_mask_of_i
         ),
     ],
 )
-def test_a_mapping_that_cannot_be_read_is_named(text, message, folder):
+def test_an_unreadable_mapping_is_named(text, message, folder):
     (folder / "mapping_file.json").write_text(text)
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
         PieBench(folder)

@@ -1,4 +1,4 @@
-"""Shards on disk and hub names: found in every layout, whole or refused, read a row group at a time."""
+"""Benchmark shards on disk and hub names: all layouts are found, incomplete ones refused, row groups read singly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_arrow_shards_of_save_to_disk_are_read(tmp_path):
     assert names_and_sizes(tmp_path) == {"test": 6, "train": 6}
 
 
-def test_arrow_files_are_those_that_datasets_writes(tmp_path):
+def test_arrow_files_written_by_datasets_are_read(tmp_path):
     import datasets
 
     datasets.Dataset(table(ROWS, ["image"])).save_to_disk(tmp_path / "saved", num_shards=2)
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_named(kind, tmp_path):
         read_splits(tmp_path, HUB_NAME)
 
 
-def test_a_git_lfs_pointer_is_told_apart(tmp_path):
+def test_a_git_lfs_pointer_is_recognised(tmp_path):
     (tmp_path / "test-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
     with pytest.raises(ValueError, match="is a Git LFS pointer, not the data: `git lfs pull`"):
         read_splits(tmp_path, HUB_NAME)
@@ -139,7 +139,7 @@ def test_without_a_network_a_hub_name_says_how_to_use_a_local_copy(monkeypatch):
     with pytest.raises(ValueError) as error:
         read_splits("facebook/emu_edit_test_set@b31936a", HUB_NAME)
     message = str(error.value)
-    assert message.startswith("data: facebook/emu_edit_test_set@b31936a is no folder, and the hub does not give it")
+    assert message.startswith("data: facebook/emu_edit_test_set@b31936a is not a folder, and the hub does not give it")
     assert "hf download facebook/emu_edit_test_set --repo-type dataset --revision b31936a --local-dir DIR" in message
     assert "\n" not in message
 
@@ -157,7 +157,7 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
-def test_a_row_group_at_a_time_is_in_memory(kind, tmp_path):
+def test_only_one_row_group_is_in_memory_at_a_time(kind, tmp_path):
     large = table([{"image": bytes(200_000)}] * 40, ["image"])
     if kind == "parquet":
         pq.write_table(large, tmp_path / "test.parquet", row_group_size=2)

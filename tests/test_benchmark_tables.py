@@ -1,4 +1,4 @@
-"""HumanEdit and GEdit-Bench: rows of the hub's tables with their masks, languages and captions."""
+"""HumanEdit and GEdit-Bench: the rows of the hub's tables, with their masks, languages and captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.benchmark_fixtures import LONG_CAPTION, SIZE, picture, write_gedit, w
 pytestmark = pytest.mark.filterwarnings("ignore:data. .*the numbers are")
 
 
-def test_human_edit_cases_have_their_words_and_a_repeated_picture_gets_its_own_id(tmp_path):
+def test_human_edit_cases_have_their_captions_and_a_repeated_picture_gets_its_own_id(tmp_path):
     cases = list(HumanEdit(write_human_edit(tmp_path)))
     assert [case.id for case in cases] == ["pexels_0", "pexels_0_2", "pexels_1", "pexels_1_2"]
     assert [case.operation for case in cases] == ["add", "remove", "counting", "action"]
@@ -22,7 +22,7 @@ def test_human_edit_cases_have_their_words_and_a_repeated_picture_gets_its_own_i
     assert cases[1].request.instruction == "do 1"
 
 
-def test_human_edit_masks_are_what_was_painted_black_and_a_whole_picture_is_no_mask(tmp_path):
+def test_human_edit_masks_are_the_black_regions_and_a_picture_without_any_gives_no_mask(tmp_path):
     cases = HumanEdit(write_human_edit(tmp_path))
     masks = [case.truth_mask for case in cases]
     expected = np.zeros(SIZE[::-1], np.uint8)
@@ -32,7 +32,7 @@ def test_human_edit_masks_are_what_was_painted_black_and_a_whole_picture_is_no_m
     assert cases.counts == {"rows": 4, "kept": 4, "no instruction": 0, "without mask: it covers nothing": 1}
 
 
-def test_sets_of_another_size_are_warned_of(tmp_path):
+def test_sets_of_unexpected_size_warn(tmp_path):
     with pytest.warns(UserWarning, match="has 4 rows, HumanEdit 5,751"):
         HumanEdit(write_human_edit(tmp_path / "human"))
     with pytest.warns(UserWarning, match="has 3 rows in 'en', GEdit-Bench 606"):

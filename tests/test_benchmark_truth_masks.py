@@ -1,4 +1,4 @@
-"""Human masks: what was erased, decoded before anything is converted; what is bright, in grey masks."""
+"""True masks drawn by people: erased regions are decoded before any conversion, bright regions from grey masks."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def palette() -> Image.Image:
     ],
     ids=["RGBA", "LA", "RGB", "opaque RGBA", "L", "1", "P"],
 )
-def test_the_erased_region_is_found_in_every_form(mask):
+def test_the_erased_region_is_found_in_every_mode(mask):
     found = erased(mask, SIZE)
     assert found.mode == "L"
     assert np.array_equal(np.asarray(found), EDIT)
 
 
-def test_a_half_transparent_pixel_was_erased():
+def test_a_half_transparent_pixel_counts_as_erased():
     mask = hole(SIZE, BOX)
     mask.putpixel((7, 5), (200, 200, 200, 128))
     assert erased(mask, SIZE).getpixel((7, 5)) == 255
 
 
-def test_content_does_not_decide_where_there_is_alpha():
-    """White and black content, all of it opaque but the box: a luminance threshold would follow it."""
+def test_alpha_takes_precedence_over_content():
+    """The content is white and black, and opaque outside the box; a luminance threshold would find the wrong region."""
     content = Image.new("RGBA", SIZE, "white")
     content.paste("black", (0, 3, 8, 6))
     alpha = Image.new("L", SIZE, 255)
@@ -76,7 +76,7 @@ def test_content_does_not_decide_where_there_is_alpha():
 
 
 @pytest.mark.parametrize("factor", [2, 3, 0.5])
-def test_a_mask_of_another_resolution_comes_at_the_pictures_size_without_grey(factor):
+def test_a_mask_of_another_resolution_is_resized_to_the_picture_without_grey(factor):
     size = int(24 * factor), int(12 * factor)
     mask = hole((24, 12), (0, 0, 12, 12))
     expected = np.zeros(size[::-1], np.uint8)
@@ -95,7 +95,7 @@ def test_a_mask_of_another_resolution_comes_at_the_pictures_size_without_grey(fa
         (Image.new("F", SIZE), "mode F"),
     ],
 )
-def test_a_mask_that_says_nothing_is_refused(mask, reason):
+def test_an_uninformative_mask_is_refused(mask, reason):
     with pytest.raises(ValueError, match=reason):
         erased(mask, SIZE)
 

@@ -1,4 +1,4 @@
-"""Every benchmark in its form on disk: each case once, lazily, in an order that stays; wrong folders are named."""
+"""Every benchmark as it is on disk: each case once, read lazily, in a fixed order; errors name wrong folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASES = {
     "gedit_chinese": 3,
     "folder": 3,
 }
-EXPECTED = {  # what the message for an empty folder has to name
+EXPECTED = {  # what the error message for a wrong folder must name
     "emu_edit": "facebook/emu_edit_test_set",
     "emu_edit_unfiltered": "facebook/emu_edit_test_set",
     "magicbrush": "edit_sessions.json, images/",
@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 
 
 def quietly(name: str, *arguments):
-    """The benchmark without the warnings that a fixture's size is due."""
+    """The benchmark, without the warnings about the small size of the fixture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return BENCHMARKS[name](*arguments)
@@ -88,7 +88,7 @@ def test_every_metric_of_a_benchmark_exists_and_comes_once(name):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_pictures_are_opened_as_the_iteration_reaches_them(name, data, monkeypatch):
+def test_pictures_are_opened_lazily(name, data, monkeypatch):
     opened = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda *args, **named: opened.append(args) or original(*args, **named))
@@ -112,7 +112,7 @@ def test_limit_and_ids_choose_cases(name, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_wrong_folder_is_told_what_was_expected_and_what_is_there(name, tmp_path):
+def test_for_a_wrong_folder_the_error_names_what_was_expected_and_what_is_there(name, tmp_path):
     (tmp_path / "holiday.txt").write_text("x")
     with pytest.raises(ValueError, match="^data: ") as error:
         BENCHMARKS[name](tmp_path)
@@ -122,7 +122,7 @@ def test_a_wrong_folder_is_told_what_was_expected_and_what_is_there(name, tmp_pa
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_half_finished_download_is_named(name, tmp_path):
+def test_an_unfinished_download_is_named(name, tmp_path):
     folder = WRITERS[name](tmp_path / "data")
     (folder / ".cache/huggingface/download").mkdir(parents=True)
     (folder / ".cache/huggingface/download/part.incomplete").write_text("")
@@ -137,13 +137,13 @@ def test_ids_are_read_from_a_json_list_of_ids_or_rows_and_from_lines(text, tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[1,"])
-def test_ids_that_cannot_be_read_are_refused(text, tmp_path):
+def test_unreadable_ids_are_refused(text, tmp_path):
     (tmp_path / "ids").write_text(text)
     with pytest.raises(ValueError, match="^ids: "):
         read_ids(tmp_path / "ids")
 
 
-def test_listed_ids_that_the_data_lack_are_warned_of_and_none_at_all_is_an_error(tmp_path):
+def test_missing_ids_warn_and_no_matching_id_is_an_error(tmp_path):
     (tmp_path / "ids").write_text(json.dumps(["a", "x", "y"]))
     with pytest.warns(UserWarning, match="2 of .* are not in the data: x, y"):
         assert kept_ids(["a", "b"], tmp_path / "ids") == {"a"}

@@ -1,4 +1,4 @@
-"""The page as a person meets it, in a real browser. `make test-browser`."""
+"""The page in a real browser, used as a person would. Run with `make test-browser`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def find(page) -> str:
 
 
 def drag(page, *points) -> None:
-    """Along points given as shares of the picture's width and height."""
+    """Drag the mouse along points, given as shares of the picture's width and height."""
     before = region_picture(page)
     box = page.locator("#region canvas").bounding_box()
     (x, y), *rest = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in points]
@@ -110,7 +110,7 @@ def test_find_correct_edit_and_download(page, tmp_path):
     record = json.loads(carried["regionedit.run.json"])
     assert record["mask_source"] == "drawn" and record["picture"]["path"] == "circle.png"
     changed = (source != edited).any(-1)
-    assert changed[6, 15] or changed[6, 12]  # where it was painted
+    assert changed[6, 15] or changed[6, 12]  # where the brush went
     assert changed.any() and not changed[:, 44:].any()  # the triangle
 
 
@@ -144,13 +144,13 @@ def test_a_picture_is_taken_with_the_camera(page):
     page.context.grant_permissions(["camera"])
     page.click("#picture button[aria-label='Capture from camera']")
     page.click("#picture [title='grant webcam access'], #picture button:has-text('Click to Access Webcam')")
-    # A person sees the picture before taking it.
+    # Wait until the camera's preview runs, as a person would.
     page.wait_for_function("document.querySelector('#picture video')?.currentTime > 0.3")
     page.click("#picture button[aria-label='capture photo']")
     page.wait_for_selector("#region img[src^=data]")
 
 
-def test_sliders_act_without_finding_again(page):
+def test_sliders_change_the_region_without_a_new_search(page):
     upload(page)
     write(page, TEXT)
     share = find(page)
@@ -161,7 +161,7 @@ def test_sliders_act_without_finding_again(page):
     assert page.inner_text("#region-line") != share
 
 
-def test_a_tap_takes_the_whole_thing(page):
+def test_a_tap_selects_the_whole_object(page):
     upload(page)
     page.click("#region [data-tool=take]")
     box = page.locator("#region canvas").bounding_box()
@@ -195,7 +195,7 @@ def test_an_edit_can_be_cancelled(page):
     assert "0 pixels changed outside" in edit(page)
 
 
-def test_a_download_dropped_in_makes_the_same_picture_again(page, browser, address, tmp_path):
+def test_a_dropped_download_reproduces_the_same_picture(page, browser, address, tmp_path):
     upload(page)
     write(page, TEXT)
     find(page)
@@ -211,7 +211,7 @@ def test_a_download_dropped_in_makes_the_same_picture_again(page, browser, addre
     upload(another)
     another.get_by_role("tab", name="History").click()
     another.set_input_files("#reproduce input[type=file]", str(first))
-    says(another, "#region-line", "as it is in the file")
+    says(another, "#region-line", "restored from the file")
     assert another.input_value("#instruction textarea") == TEXT
     edit(another)
     again = download(another, tmp_path / "again.png")
@@ -228,7 +228,7 @@ def test_the_session_remembers_its_results(page):
     page.locator("#history img").first.click()
     page.wait_for_selector("#history-restore:not([disabled])")
     page.click("#history-restore")
-    says(page, "#status", "Everything is as it was")
+    says(page, "#status", "All settings are restored")
 
 
 def test_a_batch_with_one_bad_picture(page, tmp_path):
@@ -261,7 +261,7 @@ def test_systems_are_compared(page):
     page.wait_for_selector("#compare-study:not([disabled])")
 
 
-def test_a_corrupt_upload_is_one_sentence(page, tmp_path):
+def test_a_corrupt_upload_gives_a_one_sentence_error(page, tmp_path):
     bad = tmp_path / "broken.png"
     bad.write_bytes((EXAMPLES / "circle.png").read_bytes()[:900])
     page.set_input_files("#picture input[type=file]", str(bad))
@@ -276,14 +276,14 @@ def test_ten_thousand_characters_are_refused(page):
     assert "10000 characters, at most 2000" in toast(page)
 
 
-def test_script_tags_are_text(page):
+def test_script_tags_are_shown_as_text(page):
     upload(page)
     write(page, "<script>alert(1)</script><img src=x onerror=alert(2)>")
-    edit(page)  # a sentence that is no command is edited as well
+    edit(page)  # any sentence is accepted, also one that is no instruction
     page.get_by_text("How it was made").click()
     page.wait_for_selector("#details")
     assert "<script>alert(1)</script>" in page.inner_text("#details")
-    page.wait_for_timeout(500)  # an alert would be counted as an error by the fixture
+    page.wait_for_timeout(500)  # time for an alert to appear, which the fixture would count as an error
 
 
 def test_two_tabs_do_not_see_each_other(page, browser, address):

@@ -1,4 +1,4 @@
-"""Cached features: training with them learns what it would have learned without, and refuses those of anything else."""
+"""Cached features: they give the same losses as computing them in training; outdated or foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def training(settings, *changes: str) -> TrainConfig:
 
 
 def losses(config: TrainConfig) -> dict[str, float]:
-    """Loss terms of the first step."""
+    """Loss terms of the first training step."""
     torch.manual_seed(0)
     module = RegionTraining(config)
     batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
@@ -53,7 +53,7 @@ def losses(config: TrainConfig) -> dict[str, float]:
 
 
 def check(config: TrainConfig) -> None:
-    """What a run does before it loads a model."""
+    """The check that a training run makes before it loads a model."""
     data = PairsDataModule(config.data, 0, 1)
     data.setup()
     run._check_features(config, data.train)
@@ -88,7 +88,7 @@ def test_half_precision_is_close(settings):
     assert losses(training(settings)) == pytest.approx(plain, rel=5e-3, abs=5e-3)
 
 
-def test_text_alone_serves_stored_proposals_too(settings, tmp_path):
+def test_text_features_alone_are_enough_for_stored_proposals(settings, tmp_path):
     assert cache_features(cached(settings, "--latents=false")) == 2
     assert sorted(p.name for p in (tmp_path / "features").iterdir()) == [
         FILES["text"].format(f"0000{n}") for n in (0, 1)
@@ -119,7 +119,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("change", REFUSED, ids=str)
-def test_features_made_otherwise_are_refused(settings, change):
+def test_features_made_with_other_settings_are_refused(settings, change):
     cache_features(cached(settings))
     with pytest.raises(ValueError, match=f"^data.features: .*{REFUSED[change]}") as error:
         check(training(settings, change))
@@ -191,12 +191,12 @@ def test_an_unreadable_sample_is_left_out(settings, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("--data.features=null", "^data.features: say where to"),
+        ("--data.features=null", "^data.features: not set"),
         ("--part=1", "^part: 1 of 1"),
-        ("--generator.name=instruct_pix2pix", "^latents: generator 'instruct_pix2pix' can use none"),
+        ("--generator.name=instruct_pix2pix", "^latents: generator 'instruct_pix2pix' cannot use them"),
     ],
 )
-def test_a_wrong_argument_is_told(settings, change, message):
+def test_a_wrong_argument_is_named(settings, change, message):
     with pytest.raises(ValueError, match=message):
         cache_features(cached(settings, change))
 

@@ -1,4 +1,4 @@
-"""Is the instrument right? Known numbers found again, MagicBrush's checksum, the published row."""
+"""Calibration of the evaluation: known numbers are reproduced, MagicBrush's checksum, the published row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regionedit.evaluation.calibration import check_data, check_expected, checks
 from regionedit.evaluation.published import read_published
 
 
-def test_expected_numbers_are_found_again_or_missed_by_so_much():
+def test_expected_numbers_are_reported_as_within_or_outside_the_tolerance():
     summary = {"metrics": {"clip_direction": {"mean": 0.0791}, "clip_text": {"mean": 0.29}}}
     expected = {"clip_direction": 0.0782, "clip_text": 0.2648, "l1": 0.1217}
     assert check_expected(summary, expected, 0.01) == [
@@ -30,7 +30,7 @@ def test_expected_numbers_are_found_again_or_missed_by_so_much():
 
 
 class Encoder:
-    """Pictures are embedded by their red, texts by their length."""
+    """Embeds pictures by the red value of their first pixel, and texts by their length."""
 
     def unit_pictures(self, pictures):
         return normalize(torch.tensor([[float(p.getpixel((0, 0))[0]), 1.0] for p in pictures]), dim=-1)
@@ -52,7 +52,7 @@ def test_the_checksum_is_the_mean_cosine_of_targets_and_captions():
     assert magicbrush_checksum(many, Encoder()) == (pytest.approx(0.7 + 0.3 / np.sqrt(10), abs=1e-6), 100)
 
 
-def test_the_checksum_is_told_for_the_benchmark_and_the_clip_it_is_known_for(monkeypatch):
+def test_the_checksum_is_printed_only_for_a_benchmark_and_clip_with_a_known_value(monkeypatch):
     monkeypatch.setattr(calibration, "load_backbone", lambda field, name, device: Encoder())
     cases = [target(2, "ab"), target(0, "abc")]
     config = EvaluateConfig(benchmark="magicbrush", judge="ViT-B-32,openai")

@@ -1,4 +1,4 @@
-"""Rules about captions alone, each on texts whose answer a person can give."""
+"""The filter's rules on captions, each on texts whose correct answer is obvious to a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims: one holder at a time, whoever dies and whatever the clocks say."""
+"""Claims: each shard has one holder at a time, even if workers die or clocks are wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from claims import ClaimLost, Claims
 
 @pytest.fixture
 def alien(monkeypatch):
-    """Claims made inside are another machine's: whether their process lives cannot be known here."""
+    """Claims made inside this context look as if made on another machine, whose processes cannot be checked here."""
     real = claims._this_process
 
     def somewhere_else():
@@ -35,7 +35,7 @@ def names(folder) -> list[str]:
     return sorted(path.name for path in (folder / ".claims").glob("*"))
 
 
-def test_one_of_many_gets_it(tmp_path):
+def test_only_one_of_many_workers_gets_the_claim(tmp_path):
     gate, got = threading.Barrier(16), []
 
     def contend():
@@ -51,7 +51,7 @@ def test_one_of_many_gets_it(tmp_path):
     assert sum(claim is not None for claim in got) == 1
 
 
-def test_what_a_killed_process_left_is_cleared_away_and_nothing_else(tmp_path):
+def test_only_claims_of_killed_processes_are_cleared(tmp_path):
     mine = Claims(tmp_path, 60)
     code = f"import claims, pathlib; claims.Claims(pathlib.Path({str(tmp_path)!r}), 60).take('00000')"
     subprocess.run([sys.executable, "-c", code], cwd=Path(claims.__file__).parent, check=True)
@@ -63,7 +63,7 @@ def test_what_a_killed_process_left_is_cleared_away_and_nothing_else(tmp_path):
     assert not (tmp_path / ".claims").exists()
 
 
-def test_a_claim_is_given_back(tmp_path):
+def test_a_claim_is_released(tmp_path):
     mine, other = Claims(tmp_path, 60), Claims(tmp_path, 60)
     with mine.take("00000") as claim:
         assert other.take("00000") is None and other.take("00001") is not None
@@ -75,7 +75,7 @@ def test_a_claim_is_given_back(tmp_path):
     assert other.is_free("00002")
 
 
-def test_the_folder_of_claims_goes_when_it_is_empty(tmp_path):
+def test_the_folder_of_claims_is_removed_when_it_is_empty(tmp_path):
     mine = Claims(tmp_path, 60)
     with mine.take("00000"):
         mine.clear()
@@ -84,7 +84,7 @@ def test_the_folder_of_claims_goes_when_it_is_empty(tmp_path):
     assert not (tmp_path / ".claims").exists()
 
 
-def test_a_holder_that_gives_signs_of_life_keeps_it(tmp_path, alien):
+def test_a_holder_with_heartbeats_keeps_its_claim(tmp_path, alien):
     other = Claims(tmp_path, 0.8)
     with alien(Claims(tmp_path, 0.8), "00000"):
         for _ in range(12):
@@ -93,7 +93,7 @@ def test_a_holder_that_gives_signs_of_life_keeps_it(tmp_path, alien):
         assert other.take("00000") is None
 
 
-def test_a_silent_holder_of_another_machine_is_replaced_once(tmp_path, alien):
+def test_a_silent_holder_on_another_machine_is_replaced_once(tmp_path, alien):
     silent = alien(Claims(tmp_path, 0.2), "00000")
     others = [Claims(tmp_path, 0.2) for _ in range(2)]
     assert [other.stale("00000") for other in others] == [None, None]
@@ -105,14 +105,14 @@ def test_a_silent_holder_of_another_machine_is_replaced_once(tmp_path, alien):
     with pytest.raises(ClaimLost):
         silent.check()
     got[0].check()
-    silent.__enter__().__exit__()  # wakes up and gives back what it thinks it has
+    silent.__enter__().__exit__()  # resumes, and releases the claim that it believes to hold
     got[0].check()
     assert names(tmp_path) == ["00000.1"]
 
 
 @pytest.mark.parametrize("skew", [-1e6, 1e6])
 def test_clocks_are_not_compared(tmp_path, alien, monkeypatch, skew):
-    """The holder's file may look a million seconds old or young, and the wall clock may jump."""
+    """File times may be a million seconds off in either direction, and the wall clock may jump."""
     alien(Claims(tmp_path, 0.3), "00000")
     path, other = tmp_path / ".claims" / "00000.0", Claims(tmp_path, 0.3)
     now = time.time() + skew
@@ -120,7 +120,7 @@ def test_clocks_are_not_compared(tmp_path, alien, monkeypatch, skew):
     monkeypatch.setattr(time, "time", lambda: now - skew * 3)
     assert other.stale("00000") is None
     time.sleep(0.4)
-    with path.open("ab") as file:  # a sign of life, whatever time it bears
+    with path.open("ab") as file:  # a heartbeat, whatever the file's time
         file.write(b".")
     os.utime(path, (now, now))
     assert other.stale("00000") is None
@@ -128,7 +128,7 @@ def test_clocks_are_not_compared(tmp_path, alien, monkeypatch, skew):
     assert other.stale("00000") == 0
 
 
-def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
+def test_a_dead_process_on_this_machine_is_detected_at_once(tmp_path):
     program = "import sys; from claims import *; Claims(Path(sys.argv[1]), 9).take('0')"
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=Path(claims.__file__).parent, check=True)
     other = Claims(tmp_path, 1e6)
@@ -138,7 +138,7 @@ def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_another_process_with_a_dead_ones_number_is_not_it(tmp_path):
+def test_a_reused_process_id_does_not_keep_a_claim_alive(tmp_path):
     Claims(tmp_path, 9).take("0")
     path = tmp_path / ".claims" / "0.0"
     about = json.loads(path.read_text())
@@ -150,7 +150,7 @@ def test_another_process_with_a_dead_ones_number_is_not_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]\n", b"{}\n"])
-def test_a_claim_cut_short_counts_as_silent_later_not_now(tmp_path, content):
+def test_a_truncated_claim_becomes_stale_only_after_the_wait(tmp_path, content):
     (tmp_path / ".claims").mkdir()
     (tmp_path / ".claims" / "0.0").write_bytes(content)
     other = Claims(tmp_path, 0.1)

@@ -1,4 +1,4 @@
-"""Cases with clicks from the packed benchmark: they are what the benchmark `folder` reads, and point at the thing."""
+"""Cases with clicks, made from the packed benchmark: the benchmark `folder` reads them, and clicks hit the object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regionedit.evaluation.benchmarks import BENCHMARKS
 from regionedit.microworld.renderer import coverage
 
 
-def test_every_case_points_at_its_thing(tmp_path, capsys):
+def test_every_click_hits_its_object(tmp_path, capsys):
     pack("test", 40, tmp_path / "test", workers=1, seed=0, shard_size=100)
     arguments = ["--data", str(tmp_path / "test"), "--each", "2", "--out", str(tmp_path / "clicks")]
     assert click_cases.main(arguments) == 0 and "6 cases" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Comparing evaluations: numbers computed differently never share a column, and every cell can be computed again."""
+"""Comparing evaluations: numbers computed differently never share a column, and every cell can be recomputed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.evaluation_folders import PROTOCOL, A, B, cells, evaluation, scores, 
 pytestmark = pytest.mark.usefixtures("place")
 
 
-def test_columns_stand_in_the_protocols_order_with_its_titles(both):
+def test_columns_have_the_protocols_order_and_titles(both):
     table = shown(*both).tables[0]
     assert table.heads == ("system", "n", "failed", "CLIPdir ↑", "L1 ↓", "DINO ↑")
     assert "not measured: CLIPout, CLIPimg" in table.note
@@ -37,13 +37,13 @@ def test_the_best_is_the_highest_or_the_lowest_as_the_metric_wants(both):
     assert table.best == {(0, 3), (1, 4), (0, 5)}  # CLIPdir: ours; L1, lower: theirs; DINO: ours
 
 
-def test_one_system_alone_is_not_the_best_and_equals_share_it(place, both):
+def test_a_single_system_is_not_marked_best_and_ties_are_all_marked(place, both):
     assert not shown(both[0]).tables[0].best
     twin = evaluation(place / "twin", A)
     assert shown(both[0], twin).tables[0].best == {(row, place) for row in (0, 1) for place in (3, 4, 5)}
 
 
-def test_copying_the_source_and_the_true_region_are_shown_once_and_never_best(place):
+def test_the_copied_source_is_shown_once_and_reference_rows_are_never_best(place):
     perfect = {name: score | {"mean": 0.0 if name == "l1" else 1.0} for name, score in scores(A).items()}
     bounds = {
         "identity": {"title": "source copied", "n": 4, "failed": 0, "metrics": perfect},
@@ -67,7 +67,7 @@ def test_the_csv_has_full_precision_and_can_be_computed_from_the_rows(both):
     assert frame["CLIPdir n"].tolist() == [4, 4] and frame["kind"].tolist() == ["measured"] * 2
 
 
-def test_cases_without_a_value_are_told(place):
+def test_cases_without_a_value_are_noted(place):
     values = A | {"clip_direction": [0.1, np.nan, 0.3, 0.4]}
     table = shown(evaluation(place / "ours", values, failed=0)).tables[0]
     assert "ours, CLIPdir: over 3 of 4 scored cases" in table.note
@@ -85,7 +85,7 @@ def test_systems_are_named_by_folder_and_by_path_where_two_share_a_name(place):
 # ------------------------------------------------------------------------------------------------ published rows
 
 
-def test_published_rows_of_the_protocol_stand_below_marked_as_quoted(both):
+def test_published_rows_of_the_protocol_are_listed_below_and_marked_as_quoted(both):
     table, *others = shown(*both, published=True).tables
     name = next(row[0] for row in table.rows if row[0].startswith("Learnable Regions (5M)"))
     assert name == "Learnable Regions (5M) [1]"
@@ -99,7 +99,7 @@ def test_published_rows_of_the_protocol_stand_below_marked_as_quoted(both):
     assert kinds[:2] == ["measured"] * 2 and set(kinds[2:]) == {"published"}
 
 
-def test_no_published_row_stands_beside_numbers_of_tiny_networks(place):
+def test_no_published_row_is_compared_with_numbers_of_tiny_networks(place):
     """The protocol's name alone does not make numbers comparable."""
     tables = shown(evaluation(place / "tiny", A, judge="tiny"), published=True).tables
     assert [row[0] for row in tables[0].rows] == ["tiny"]
@@ -119,7 +119,7 @@ def test_a_protocol_without_published_rows_says_so(place):
     assert "no printed row is known for protocol none" in shown(folder, published=True).tables[0].note
 
 
-def test_an_impossible_figure_is_shown_as_printed_and_told(place, monkeypatch):
+def test_an_impossible_figure_is_shown_as_printed_with_a_note(place, monkeypatch):
     columns = {"L1": "l1", "L2": "clip_text", "DINO": "dino"}
     protocol = PROTOCOL | {"benchmark": "magicbrush", "columns": columns, "unstated": {}}
     monkeypatch.setitem(BENCHMARKS, "magicbrush", BENCHMARKS["microworld"])

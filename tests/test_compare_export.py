@@ -1,4 +1,4 @@
-"""The files and the console table of a comparison: nothing is lost or read as markup."""
+"""The files and the console table of a comparison: no text is lost or interpreted as markup."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_markdown_keeps_its_columns_whatever_a_cell_holds():
     assert "**0.1 ±0.2**" in lines[2] and r"\*s\*" in lines[3] and r"a\_b" in lines[3] and r"\<b>" in lines[3]
 
 
-def test_latex_escapes_everything_that_it_would_read():
+def test_latex_escapes_all_special_characters():
     text = to_latex(TABLE)
     assert r"a\_b \& 50\% $|$ \#1 \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} $<$b$>$" in text
     assert r"\$5" in text and r"\textbf{0.1 $\pm$0.2}" in text and r"L1 $\downarrow$" in text
-    # A row that began with [ would be taken for the argument of the line break before it.
+    # LaTeX would read a [ at the start of a row as the argument of the preceding line break.
     assert "\n{[}x{]} first & " in text and r"\caption{By\_hand}" in text and r"\footnotesize n=4 \& more" in text
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
@@ -80,7 +80,7 @@ def test_an_evaluations_tables_are_written_beside_its_summary(place):
 
 
 def test_an_evaluations_own_tables_show_its_protocols_columns(both):
-    """What the microworld's tables show is told by its own names; any other benchmark's by the protocol's."""
+    """The microworld's tables use its own column names; those of other benchmarks use the protocol's columns."""
     block = {"n": 4, "failed": 0, "metrics": scores(B)}
     summary = json.loads((both[0] / "summary.json").read_text())
     summary |= {"by": {"operation": {"add": block}}}
@@ -94,5 +94,5 @@ def test_an_evaluations_own_tables_show_its_protocols_columns(both):
     assert rest.heads == ("metric", "learned (this run)", "source copied")
     assert rest.rows == (("L1", "0.050", "0.025"), ("DINO", "0.900", "0.875"))
     del summary["protocol"]["columns"]
-    assert len(evaluation_tables(summary)) == 2  # nothing is left out
+    assert len(evaluation_tables(summary)) == 2  # no metric is left out
     assert comparison(summary).heads == ("system", "CLIP dir.", "L1", "DINO")

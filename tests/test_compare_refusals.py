@@ -1,4 +1,4 @@
-"""Evaluations that cannot stand in one table are refused, and every difference is named."""
+"""Evaluations that are not comparable are refused, and the message names every difference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("place")
         ({"benchmark": "other"}, "benchmark: 'emu_edit' in ours, 'other' in theirs (columns: CLIPdir, L1, DINO)"),
     ],
 )
-def test_a_different_block_is_refused_with_key_and_both_values(place, change, line, capsys):
+def test_a_different_protocol_block_is_refused_with_key_and_both_values(place, change, line, capsys):
     folders = [evaluation(place / "ours", A), evaluation(place / "theirs", B, **change)]
     assert main([*map(str, folders), "--out", str(place / "out")]) == 2
     printed = capsys.readouterr()
@@ -46,7 +46,7 @@ def test_every_difference_has_its_line(place, capsys):
 
 
 def test_another_network_matters_only_to_its_own_columns(place):
-    """Nothing of the judge's is in both, so its name keeps neither out."""
+    """The systems share no column of the CLIP of the metrics, so that another CLIP does not matter."""
     only = {"l1": A["l1"], "dino": A["dino"]}
     folders = [evaluation(place / "ours", A), evaluation(place / "theirs", only, judge="L/14")]
     assert [row[0] for row in shown(*folders).tables[0].rows] == ["ours", "theirs"]
@@ -71,14 +71,14 @@ def test_other_cases_are_refused_even_where_their_number_is_equal(place):
     assert line.startswith("cases: 3 in both, 1 only in ours (3), 1 only in theirs (x)")
 
 
-def test_what_changes_no_number_is_told_and_not_refused(place):
+def test_differences_that_change_no_number_are_noted_and_not_refused(place):
     folders = [evaluation(place / "ours", A), evaluation(place / "theirs", B, threshold=0.6)]
     note = shown(*folders).tables[0].note
     assert "threshold differs" in note and "0.5 in ours, 0.6 in theirs" in note
     assert all(reason for reason in NOT_COMPARED.values())
 
 
-def test_a_named_protocol_must_have_been_kept_to(place, both, capsys):
+def test_a_named_protocol_must_have_been_followed(place, both, capsys):
     assert shown(*both, protocol=Protocol.read("ultraedit")).tables[0].heads[3] == "CLIPdir ↑"
     tiny = evaluation(place / "tiny", A, judge="tiny", n_found=2)
     assert main([str(tiny), "--protocol", "ultraedit"]) == 2

@@ -1,4 +1,4 @@
-"""The configuration: what is refused names its key, what is read can be written and read again."""
+"""The configuration: errors name the key, and a configuration that was read can be written and read again."""
 
 from dataclasses import dataclass
 from pathlib import Path

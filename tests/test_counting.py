@@ -1,4 +1,4 @@
-"""What the benchmarks count and read: bytes that live at one time, a race's scores, the page of results."""
+"""What the benchmarks count and read: peak memory, the scores of a race, and the page of results."""
 
 import json
 
@@ -10,10 +10,10 @@ from benchmarks.peak_memory import PeakMemory, flash_attention
 from benchmarks.race import scores
 
 
-def test_peak_memory_counts_each_storage_while_somebody_holds_it():
+def test_peak_memory_counts_each_storage_while_it_is_referenced():
     given = torch.randn(1000, requires_grad=True)
     with PeakMemory() as memory:
-        first = given.exp()  # keeps its result for the way back
+        first = given.exp()  # keeps its result for the backward pass
         assert memory.now == memory.peak == 4000
         second = first.view(10, 100)  # the same storage
         del first
@@ -28,7 +28,7 @@ def test_peak_memory_counts_each_storage_while_somebody_holds_it():
 
 
 def test_attention_on_the_meta_device_keeps_no_weights():
-    """Queries, keys, values and result, not 64 x 64 weights a head."""
+    """Only queries, keys, values and the result are saved, not 64 x 64 weights for each head."""
     q, k, v = (torch.empty(1, 2, 64, 8, device="meta", requires_grad=True) for _ in range(3))
     kept = []
     with flash_attention(), torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -37,7 +37,7 @@ def test_attention_on_the_meta_device_keeps_no_weights():
     assert F.scaled_dot_product_attention.__module__ != "benchmarks.peak_memory"
 
 
-def test_a_race_is_won_when_one_validation_has_both(tmp_path):
+def test_a_race_is_won_when_one_validation_reaches_both_scores(tmp_path):
     path = tmp_path / "metrics.csv"
     assert scores(path) == (0.0, 0.0, False)
     rows = ["step,name,value", "50,validation/iou/local,0.6", "50,validation/pointing/local,0.7"]

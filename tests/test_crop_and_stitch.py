@@ -1,4 +1,4 @@
-"""Windows around regions, and pictures that stay as they are outside of them, at any size."""
+"""Crop and stitch: windows around regions are edited, and pictures of any size stay unchanged outside the region."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def region(height, width, *boxes):
     return mask
 
 
-def test_a_window_is_as_large_as_its_region_and_context_ask():
+def test_a_windows_size_follows_from_region_and_context():
     mask = region(400, 600, (200, 100, 300, 160))
     assert boxes_of(mask, 1.5, 64) == [(175, 55, 325, 205)]
     assert boxes_of(mask, 1.5, 256) == [(122, 2, 378, 258)]
@@ -43,7 +43,7 @@ def test_windows_stay_inside_the_picture():
     assert boxes_of(region(50, 600, (0, 0, 10, 50)), 2, 100) == [(0, 0, 100, 50)]
 
 
-def test_parts_far_apart_have_windows_of_their_own_and_near_ones_share():
+def test_distant_parts_get_separate_windows_and_near_ones_share_one():
     far = region(400, 600, (10, 10, 20, 20), (500, 300, 501, 301))
     assert len(boxes_of(far, 1.5, 100)) == 2
     near = region(400, 600, (100, 100, 110, 110), (150, 100, 160, 110))
@@ -110,8 +110,8 @@ def test_only_the_region_changes_at_the_pictures_own_size(editor, boxes):
         assert (before[y0:y1, x0:x1] != after[y0:y1, x0:x1]).any()
 
 
-def test_a_window_is_painted_as_the_picture_it_is_would_be(editor):
-    """Pixels outside of the window cannot matter, and a window of the generator's size is not resampled."""
+def test_a_window_is_edited_like_a_picture_of_its_own(editor):
+    """Pixels outside the window do not matter, and a window of the generator's size is not resampled."""
     asked = request(151, 100, (60, 40, 70, 50))
     result = editor.edit(asked)
     box = (49, 29, 81, 61)
@@ -129,7 +129,7 @@ def test_the_batch_changes_no_picture(editor):
         assert abs(difference).max() <= 1
 
 
-def test_all_windows_of_a_picture_are_painted_in_one_call(editor, monkeypatch):
+def test_all_windows_of_a_picture_are_generated_in_one_call(editor, monkeypatch):
     generator, calls = editor.models.generator, []
     original = type(generator).generate
     monkeypatch.setattr(
@@ -174,7 +174,7 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_cancelled_in_any_of_t
 
 
 @pytest.mark.parametrize(("crop", "field"), [({"context": 0.5}, "context"), ({"match": -1.0}, "match")])
-def test_settings_that_no_window_can_have_are_refused(editor, crop, field):
+def test_impossible_window_settings_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):
         Editor(replace(editor.config, crop=CropConfig(**crop)))
 
@@ -188,7 +188,7 @@ def test_a_colour_cast_of_the_generator_disappears_at_the_border_and_stays_insid
     mask = torch.zeros(1, 1, 60, 60)
     mask[..., 20:40, :] = 1
     matched = match_border(cast, source, mask, 4.0)
-    # Along a straight border Laplace's equation is a straight line: from the whole difference to none in 5 steps.
+    # Along a straight border the solution of Laplace's equation is linear: from the full difference to 0 in 5 steps.
     shares = (matched - source)[0, :, 19:26, 30] / (cast - source)[0, :, 19:26, 30]
     assert torch.allclose(shares[:, 1:], torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0, 1.0]).expand(3, 6), atol=1e-4)
     assert torch.equal(match_border(cast, source, mask, 0), cast)
@@ -197,7 +197,7 @@ def test_a_colour_cast_of_the_generator_disappears_at_the_border_and_stays_insid
 
 
 def test_texture_that_the_generator_continues_leaves_no_step():
-    """The jump at the border becomes the edited picture's own gradient, pixel by pixel."""
+    """The step at the border equals the edited picture's own gradient there, pixel by pixel."""
     rng = torch.Generator().manual_seed(1)
     texture = torch.rand(1, 3, 40, 40, generator=rng) * 0.5 + 0.25
     source = (texture + 0.1 * torch.rand(1, 3, 40, 40, generator=rng)).clamp(0, 1)
@@ -209,7 +209,7 @@ def test_texture_that_the_generator_continues_leaves_no_step():
     assert (inside - outside - own).abs().mean() < 0.5 * (texture[..., 10, 15:25] - outside - own).abs().mean()
 
 
-def test_what_is_inside_the_source_is_not_copied():
+def test_the_sources_content_inside_the_region_is_not_copied():
     source, edited = torch.full((1, 3, 40, 40), 0.4), torch.full((1, 3, 40, 40), 0.4)
     mask = torch.zeros(1, 1, 40, 40)
     mask[..., 10:30, 10:30] = 1

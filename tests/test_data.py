@@ -1,4 +1,4 @@
-"""The loaders: exact epochs, disjoint shares, exact resume, alone and in Lightning."""
+"""The data loaders, alone and in Lightning: exact epochs, disjoint shares for ranks, exact resume."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_batch_holds_what_the_shards_hold(tmp_path, suffix):
     assert batch.operations == ()
 
 
-def test_training_never_reads_truth_even_where_it_lies_beside(tmp_path):
+def test_training_never_reads_truth_even_if_the_folder_has_it(tmp_path):
     folder = write_shards(tmp_path, truth=True)
     Manifest.open(folder, truth=True)
     train = loader(folder)
@@ -80,7 +80,7 @@ def test_validation_is_the_same_each_time_and_has_truth(tmp_path):
     assert {k for s in shares for b in s for k in b} == {k for b in keys(first) for k in b}
 
 
-def test_stored_proposals_are_joined(tmp_path):
+def test_stored_proposals_are_read_with_their_samples(tmp_path):
     folder = write_shards(tmp_path / "train")
     stored = tmp_path / "proposals"
     stored.mkdir()
@@ -98,7 +98,7 @@ def test_stored_proposals_also_serve_a_folder_with_some_of_the_shards(tmp_path):
     for shard, start, size in ((0, 0, 5), (1, 5, 7), (2, 12, 4)):
         members = [(f"k{n:06d}", {"png": picture(n)}) for n in range(start, start + size)]
         write_tar(tmp_path / f"{shard:05d}.proposals.tar", members)
-    for _ in range(2):  # the second time from the kept manifests
+    for _ in range(2):  # the second time from the stored manifests
         assert [len(Manifest.open(folder, proposals=tmp_path)) for folder in (whole, part)] == [16, 12]
 
 
@@ -143,7 +143,7 @@ def test_workers_change_nothing(tmp_path):
     assert seen + keys(one) == expected[: len(one)]  # the abandoned iterator's prefetched batches are not lost
 
 
-def test_two_ranks_go_on_where_one_stopped(tmp_path):
+def test_two_ranks_continue_where_one_stopped(tmp_path):
     folder = write_shards(tmp_path)
     one = loader(folder)
     iterator = iter(one)
@@ -159,9 +159,9 @@ def test_two_ranks_go_on_where_one_stopped(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 4}, "^seed: 4 is not the 3"),
-        ({"global_batch": 8}, "^data.global_batch: 8 is not the 4"),
-        ({"block_shards": 2}, "^data.block_shards: 2 is not the 8"),
+        ({"seed": 4}, "^seed: 4 differs from the 3"),
+        ({"global_batch": 8}, "^data.global_batch: 8 differs from the 4"),
+        ({"block_shards": 2}, "^data.block_shards: 2 differs from the 8"),
         ({}, "^data.train: these are not the shards"),
     ],
 )
@@ -183,7 +183,7 @@ def test_too_few_samples_and_ranks_that_cannot_share(tmp_path):
 def test_workers_outlive_a_signal_to_the_whole_job(tmp_path):
     train = loader(write_shards(tmp_path, sizes=(20,)), workers=2, global_batch=2)
     iterator = iter(train)
-    next(iterator), next(iterator)  # one of each worker: both have started
+    next(iterator), next(iterator)  # one batch from each worker, so that both have started
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
@@ -198,7 +198,7 @@ def test_workers_outlive_a_signal_to_the_whole_job(tmp_path):
     assert time.monotonic() - started < 3
 
 
-def test_reading_leaves_the_global_noise_alone(tmp_path):
+def test_reading_does_not_touch_the_global_random_state(tmp_path):
     train = loader(write_shards(tmp_path))
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -207,7 +207,7 @@ def test_reading_leaves_the_global_noise_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_move_takes_every_tensor_along(tmp_path):
+def test_move_moves_every_tensor(tmp_path):
     folder = write_shards(tmp_path, truth=True)
     batch = next(iter(ValidationLoader(Manifest.open(folder, truth=True), config(folder))))
     moved = move(batch, "meta")
@@ -234,7 +234,7 @@ def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
 
     expected, _ = run(10)
     assert len(expected) == 10 and len({k for batch in expected[:4] for k in batch}) == 16
-    for steps in range(1, 10):  # epochs have four steps: also their ends
+    for steps in range(1, 10):  # epochs have four steps, so that this includes their ends
         seen, path = run(steps)
         assert seen == expected[:steps]
         rest, _ = run(10, path, workers=1 if steps == 5 else 0)

@@ -1,4 +1,4 @@
-"""The plan and the manifest: every sample once, in an order that any process can work out, found once and kept."""
+"""The plan gives every sample once, in an order that any process can compute; the manifest indexes shards once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_sample_but_the_dropped_is_read_once_by_one_rank(plan, share, rank
 
 @settings(max_examples=30, deadline=None)
 @given(plans, st.integers(1, 10), st.data())
-def test_any_place_can_be_asked_first(plan, global_batch, data):
+def test_any_place_can_be_computed_directly(plan, global_batch, data):
     if sum(plan["sizes"]) < global_batch:
         return
     in_order = EpochPlan(global_batch=global_batch, **plan)
@@ -89,8 +89,8 @@ def test_even_plan_spreads_and_gives_every_rank_the_same_number():
         EvenPlan(7, 0, ranks=8)
 
 
-def test_orders_are_reproducible_numbers():
-    """The order is part of every checkpoint: a change of the plan must not go unnoticed."""
+def test_the_order_of_a_plan_never_changes():
+    """Checkpoints depend on the order, so that this test must notice any change of the plan."""
     plan = EpochPlan([4, 4, 4], seed=1, global_batch=2, block_shards=2, epoch=2)
     assert [plan.sample(place) for place in range(12)] == [1, 0, 2, 7, 3, 6, 5, 4, 11, 10, 8, 9]
 
@@ -110,7 +110,7 @@ def test_manifest_points_at_every_part(tmp_path):
         assert manifest.key(sample) == f"k{sample:06d}"
 
 
-def test_manifest_is_kept_and_believed_until_a_file_changes(tmp_path, monkeypatch):
+def test_manifest_is_stored_and_reused_until_a_file_changes(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / "a")
     first = Manifest.open(folder)
     monkeypatch.setattr("regionedit.data.manifest._build", lambda *args: pytest.fail("indexed again"))
@@ -128,7 +128,7 @@ def test_manifest_is_kept_and_believed_until_a_file_changes(tmp_path, monkeypatc
     assert Manifest.open(folder).identity != first.identity
 
 
-def test_manifest_of_a_read_only_folder_is_kept_elsewhere(tmp_path, monkeypatch):
+def test_manifest_of_a_read_only_folder_is_stored_elsewhere(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / "shards")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     real = __import__("regionedit.files", fromlist=["write_atomic"]).write_atomic

@@ -1,4 +1,4 @@
-"""Index and report of a folder: counts and hashes as computed here once more, one page with everything in it."""
+"""Index and report of a folder of shards: counts and hashes are recomputed here; the page is self-contained."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, script):
     assert "truncated" in (folder / "report.html").read_text()
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(folder, script):
+def test_the_report_is_a_self_contained_page(folder, script):
     script("report").write_report(folder, 1)
     page = (folder / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/)', page) == [] and "<script" not in page and "url(" not in page
@@ -88,11 +88,11 @@ def test_the_report_is_one_page_that_needs_nothing_else(folder, script):
     assert INJECTION in shown
     for text in ("make it red", "a red dog", "recolour", "dropped: not JSON", "unpaired", "3 of 5 samples stay"):
         assert text in shown, text
-    assert page.count("data:image/jpeg;base64,") == 4  # three that stay, one that was dropped; `e` has no picture
+    assert page.count("data:image/jpeg;base64,") == 4  # three samples stay, one was dropped; `e` has no picture
     assert "no picture" in page and "data:image/png;base64," in page
 
 
-def test_a_picture_that_cannot_be_read_is_shown_as_none(tmp_path, script):
+def test_an_unreadable_picture_is_shown_as_missing(tmp_path, script):
     write_crawl(tmp_path, [{"a": sample(1) | {"jpg": b"no"}, "b": sample(2)}])
     script("report").write_report(tmp_path, 1)
     page = (tmp_path / "report.html").read_text()
@@ -107,7 +107,7 @@ def test_the_commands_name_what_is_wrong(tmp_path, script, capsys, name):
     assert stop.value.code == 2 and capsys.readouterr().err == told
 
 
-def test_the_commands_tell_where_their_results_are(folder, script, capsys):
+def test_the_commands_print_where_their_results_are(folder, script, capsys):
     for name, written in (("index", "index.json"), ("report", "report.html")):
         script(name).main(["--data", str(folder)])
         assert str(folder / written) in capsys.readouterr().out and (folder / written).is_file()

@@ -1,4 +1,4 @@
-"""The demo fits the machine: its size is chosen from what a proposal takes, and never from the clock."""
+"""The demo chooses its size from the time that one proposal takes; no time limit stops its training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_more_cores_are_used_and_save_time(demo):
     assert (two.parts, sixteen.parts) == (2, 8) and sum(sixteen.seconds) < sum(two.seconds)
 
 
-def test_a_run_that_is_gone_on_with_keeps_its_size(demo, monkeypatch):
+def test_a_resumed_run_keeps_its_size(demo, monkeypatch):
     monkeypatch.setattr(demo, "proposal_seconds", lambda: 0.1)
     first = demo.read_plan(60)
     monkeypatch.setattr(demo, "proposal_seconds", lambda: 9.0)
@@ -55,13 +55,13 @@ def test_every_command_can_be_parsed_and_no_clock_stops_training(demo, size):
     assert len(config.systems) == demo.SYSTEMS
 
 
-def test_commands_run_beside_one_another_and_a_failure_stops_the_rest(demo, tmp_path):
+def test_commands_run_in_parallel_and_a_failure_stops_the_rest(demo, tmp_path):
     waits = ["-c", "import time; time.sleep(60)"]
     assert demo.run([["-c", "pass"], ["-c", "pass"]], {}) == 0
     assert demo.run([["-c", "raise SystemExit(3)"], waits], {}) == 3
 
 
-def test_it_goes_through_all_stages_and_passes_on_a_failure(demo, monkeypatch, capsys):
+def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
     codes = iter([0, 0, 4])
     monkeypatch.setattr(demo, "run", lambda commands, variables: next(codes))
     monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.USUAL)

@@ -1,4 +1,4 @@
-"""Captions: read from pixels and instruction, remembered, never invented where none are needed."""
+"""The microworld's describer: captions from pixels and instructions, their cache; and the registry of describers."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def picture() -> Image.Image:
         ("change the background to plain black", "gray background", "plain black background"),
     ],
 )
-def test_the_target_caption_tells_what_the_instruction_asks(picture, instruction, gone, there):
+def test_the_target_caption_follows_the_instruction(picture, instruction, gone, there):
     (captions,) = Microworld().describe([picture], [(instruction,)])
     assert "red circle" in captions.source and "blue square" in captions.source
     assert there in captions.target and (not gone or gone not in captions.target)
 
 
-def test_what_the_pixels_do_not_show_is_believed(picture):
+def test_an_object_that_the_pixels_do_not_show_is_taken_from_the_instruction(picture):
     (captions,) = Microworld().describe([picture], [("make the cyan ring red",)])
     assert "cyan ring" in captions.source and "red ring" in captions.target
 
 
-def test_any_size_is_read(picture):
+def test_pictures_of_any_size_are_described(picture):
     large = picture.resize((517, 389))
     (captions,) = Microworld().describe([large], [("remove the blue square",)])
     assert "blue square" not in captions.target
@@ -56,7 +56,7 @@ def test_a_sentence_outside_the_grammar_is_refused(picture):
         Microworld().describe([picture], [("make it pretty",)])
 
 
-def test_descriptions_are_remembered_by_content(picture, monkeypatch):
+def test_descriptions_are_cached_by_content(picture, monkeypatch):
     describer, calls = Microworld(), []
     original = describer._write
     monkeypatch.setattr(describer, "_write", lambda asked, p: calls.append(len(p)) or original(asked, p))
@@ -66,7 +66,7 @@ def test_descriptions_are_remembered_by_content(picture, monkeypatch):
     assert calls == [1] and first[0] == first[1] == again[0]
 
 
-def test_what_fails_does_not_undo_the_others(picture, monkeypatch):
+def test_a_failure_does_not_lose_the_other_descriptions(picture, monkeypatch):
     describer = Microworld()
     asked = [("remove the red circle",), ("make it pretty",)]
     with pytest.raises(ValueError, match="grammar"):
@@ -99,18 +99,18 @@ def test_what_fails_does_not_undo_the_others(picture, monkeypatch):
         (("change the background to striped white", "remove the square"), "a red circle on a striped white background"),
     ],
 )
-def test_several_instructions_are_carried_out_in_turn(picture, instructions, target):
+def test_several_instructions_are_applied_in_turn(picture, instructions, target):
     (captions,) = Microworld().describe([picture], [instructions])
     assert captions.target == target
     assert "pink" not in captions.source and "cyan" not in captions.source
 
 
-def test_a_thing_that_was_removed_is_not_there_any_more(picture):
+def test_a_removed_object_cannot_be_named_later(picture):
     with pytest.raises(ValueError, match="shows no red circle"):
         Microworld().describe([picture], [("remove the red circle", "make the red circle green")])
 
 
-def test_what_a_later_instruction_names_is_believed_from_the_start(picture):
+def test_an_object_named_by_a_later_instruction_is_in_the_source_caption(picture):
     (captions,) = Microworld().describe([picture], [("make the circle green", "remove the cyan ring")])
     assert "cyan ring" in captions.source and "cyan" not in captions.target and "green circle" in captions.target
 
@@ -118,7 +118,7 @@ def test_what_a_later_instruction_names_is_believed_from_the_start(picture):
 # ---------------------------------------------------------------- the registry
 
 
-def test_given_fails_with_the_way_out(picture):
+def test_given_fails_and_says_what_to_do(picture):
     describer = require_describer("given").load(DescribeConfig(name="given"))
     with pytest.raises(ValueError, match="--target_caption.*microworld"):
         describer.describe([picture], [("x",)])
@@ -143,7 +143,7 @@ def test_every_describer_loads_or_says_in_one_line_what_it_lacks(name, tmp_path)
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (DescribeConfig("vlm"), "describe.vision: `vlm` asks a vision-language model"),
+        (DescribeConfig("vlm"), "describe.vision: `vlm` needs a vision-language model"),
         (DescribeConfig("endpoint"), "describe.endpoint: '' is no address"),
         (DescribeConfig("endpoint", endpoint="http://127.0.0.1:1/v1"), "describe.endpoint_model"),
         (
@@ -152,6 +152,6 @@ def test_every_describer_loads_or_says_in_one_line_what_it_lacks(name, tmp_path)
         ),
     ],
 )
-def test_what_a_configuration_lacks_is_told_before_anything_is_loaded(config, says, tiny_edit_config):
+def test_missing_settings_are_named_before_anything_is_loaded(config, says, tiny_edit_config):
     with pytest.raises(ValueError, match=re.escape(says)):
         Editor.from_config(replace(tiny_edit_config, describe=config))

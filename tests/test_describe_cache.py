@@ -1,4 +1,4 @@
-"""Answers on disk: found again by what was asked of whom, bounded, safe from half-written files and other processes."""
+"""The cache of answers on disk: keyed by request and model, bounded, safe with damaged files and several processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_an_answer_is_found_by_all_that_was_asked(tmp_path):
+def test_an_answer_is_found_by_the_whole_request(tmp_path):
     cache = AnswerCache(tmp_path / "new", 1000)
     assert cache.get(["picture", ["x"]]) is None and not (tmp_path / "new").exists()
     cache.put(["picture", ["x"]], {"source": "é", "target": "b"})
@@ -39,7 +39,7 @@ DAMAGED = (
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_file_is_no_answer_and_is_replaced(tmp_path, content):
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path, content):
     cache = AnswerCache(tmp_path, 1000)
     cache.put(["k"], {"a": "b"})
     (file,) = files(tmp_path)
@@ -49,11 +49,11 @@ def test_a_damaged_file_is_no_answer_and_is_replaced(tmp_path, content):
     assert cache.get(["k"]) == {"a": "c"}
 
 
-def test_the_oldest_make_room(tmp_path):
+def test_the_oldest_answers_are_deleted_at_the_limit(tmp_path):
     cache = AnswerCache(tmp_path, FOLDERS * 2 - 5)  # two in each folder, rounded up
     numbers = [number for number in range(3000) if cache._path([number]).parent.name == "00"][:5]
     cache.put(["elsewhere"], {"a": "b"})
-    half = tmp_path / "00" / ".killed.123.part"  # what a killed process left behind grows old as well
+    half = tmp_path / "00" / ".killed.123.part"  # the file of a killed process is removed by age as well
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"x")
     os.utime(half, (0, 0))
@@ -78,7 +78,7 @@ def test_processes_share_a_folder(tmp_path):
     assert len(files(tmp_path)) == 50
 
 
-def test_a_model_is_asked_once_for_a_picture_and_its_instructions(tmp_path):
+def test_a_model_is_called_once_for_a_picture_and_its_instructions(tmp_path):
     cache = AnswerCache(tmp_path, 1000)
     question = "Instruction: make it blue; remove x"
     first, second = Scripted({question: [BOTH]}), Scripted({})
@@ -92,7 +92,7 @@ def test_a_model_is_asked_once_for_a_picture_and_its_instructions(tmp_path):
     assert len(first.asked) == len(other.asked) == 1 and not second.asked and len(files(tmp_path)) == 3
 
 
-def test_a_changed_prompt_is_another_question(tmp_path, monkeypatch):
+def test_a_changed_prompt_is_another_request(tmp_path, monkeypatch):
     from dataclasses import replace
 
     from regionedit.describe import one_call
@@ -106,7 +106,7 @@ def test_a_changed_prompt_is_another_question(tmp_path, monkeypatch):
     assert len(again.asked) == 1
 
 
-def test_failures_are_not_remembered(tmp_path):
+def test_failures_are_not_cached(tmp_path):
     cache = AnswerCache(tmp_path, 1000)
     model = Scripted({"Instruction: x": ["no", "no", BOTH], "Instruction: y": [BOTH]})
     describer = OneCall(model, cache)
@@ -131,7 +131,7 @@ def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [OneCall, lambda model, cache: TwoStage(model, Scripted({}), cache)])
-def test_what_a_picture_shows_is_asked_once_and_without_an_instruction(kind, tmp_path):
+def test_source_captions_are_requested_once_and_without_an_instruction(kind, tmp_path):
     cache = AnswerCache(tmp_path, 1000)
     first, second = (Scripted({"Describe the picture.": ['{"source_caption": "a wall"}'] * 2}) for _ in range(2))
     assert kind(first, cache).tell([PICTURE, PICTURE.resize((9, 9))]) == ["a wall", "a wall"]

@@ -1,4 +1,4 @@
-"""The endpoint describer against a server in this process that answers, hangs, is busy, or talks nonsense."""
+"""The endpoint describer against a server in this process that answers, hangs, is busy, or sends invalid replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def completion(text):
 
 @contextmanager
 def serving(handler):
-    """The address of a server that answers chat completions by `handler`."""
+    """Run a server whose chat completions are answered by `handler`; yields its address."""
     started, loop = threading.Event(), asyncio.new_event_loop()
     address = []
 
@@ -90,7 +90,7 @@ def test_both_captions_from_one_call_with_the_picture(monkeypatch, tmp_path):
     assert "secret" not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
 
 
-def test_prose_is_asked_again_with_words_drawn(tmp_path):
+def test_prose_is_retried_with_sampling(tmp_path):
     bodies = []
 
     async def handler(request):
@@ -104,7 +104,7 @@ def test_prose_is_asked_again_with_words_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_until_it_answers(status):
+def test_a_busy_server_is_retried_until_it_answers(status):
     tries = []
 
     async def handler(request):
@@ -130,7 +130,7 @@ def test_a_server_that_stays_busy_is_given_up():
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_waiting_does_not_change_is_told_at_once(status):
+def test_permanent_errors_are_reported_at_once(status):
     tries = []
 
     async def handler(request):
@@ -168,7 +168,7 @@ def test_a_server_that_hangs_or_is_not_there_is_given_up():
     assert "given up after 2 attempts: Client" in str(told)
 
 
-def test_no_more_questions_wait_than_wanted_and_one_failure_stops_no_other():
+def test_concurrency_is_limited_and_one_failure_stops_no_other_request():
     waiting, most = [0], [0]
 
     async def handler(request):
@@ -185,7 +185,7 @@ def test_no_more_questions_wait_than_wanted_and_one_failure_stops_no_other():
     assert most[0] == 3
 
 
-def test_it_can_be_asked_from_within_an_event_loop():
+def test_it_can_be_called_from_within_an_event_loop():
     async def handler(request):
         return completion("ok")
 

@@ -1,4 +1,4 @@
-"""One contract for every in-painting class of the table, over tiny random pipelines of the real classes."""
+"""One contract for every in-painting class of the table, tested on tiny random pipelines of the real classes."""
 
 import dataclasses
 import gc
@@ -28,7 +28,7 @@ EDIT = "QwenImageEditInpaintPipeline"
 
 @pytest.fixture(scope="module", autouse=True)
 def a_small_megapixel():
-    """Qwen-Image-Edit works at a megapixel whatever it is given: minutes for its tiny autoencoder. Here at 64 x 64."""
+    """Qwen-Image-Edit always works at one megapixel, which takes minutes even here; this reduces it to 64 x 64."""
     import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_inpaint as module
 
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ TEXTS = ["a red circle", "make the big blue square to the left of the ring green
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_table_says_what_the_installed_class_says(name):
+def test_the_table_agrees_with_the_installed_classes(name):
     how, kind = INPAINT_PIPELINES[name], getattr(diffusers, name)
     call = inspect.signature(kind.__call__).parameters
     assert call["strength"].default == how.strength
@@ -119,7 +119,7 @@ def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, w
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_mask_returns_the_source_and_asks_no_pipeline(make, name):
+def test_an_empty_mask_returns_the_source_and_calls_no_pipeline(make, name):
     generator, images = make(name), pictures()
     generator.pipeline = None
     assert torch.equal(generator.propose(images, torch.zeros(2, 1, 32, 32), TEXTS[:2], [1, 2]), images)
@@ -128,7 +128,7 @@ def test_an_empty_mask_returns_the_source_and_asks_no_pipeline(make, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_does_not_depend_on_its_batch_but_on_text_seed_and_mask(make, name):
     generator, images, mask = make(name), pictures(3), box(3)
-    mask[1] = 0  # between two that are painted stands one that is not
+    mask[1] = 0  # an unedited picture between two edited ones
     mask[2] = mask[2].flip(-1)
     seeds = [11, 12, 13]
     together = generator.propose(images, mask, TEXTS, seeds)
@@ -149,7 +149,7 @@ def test_a_picture_does_not_depend_on_its_batch_but_on_text_seed_and_mask(make, 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_previews_are_pictures_and_the_last_is_the_result(make, name):
-    """The mask covers everything, so that nothing is put back, which a guess does not show."""
+    """The mask covers everything: previews show the generated picture, before the source is put back outside."""
     told, images = [], pictures(2, 32, 48)
     generator = make(name, strength=1.0)
     with generator.watched(lambda step, steps, guess: told.append((step, steps, guess()))):
@@ -163,7 +163,7 @@ def test_previews_are_pictures_and_the_last_is_the_result(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_watcher_raises_ends_the_edit_and_leaves_no_trace(make, name):
+def test_an_exception_in_the_callback_ends_the_edit_and_leaves_no_trace(make, name):
     class Enough(Exception):
         pass
 
@@ -195,8 +195,8 @@ def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder,
     assert [ref for ref in alive if ref() is not None] == []
 
 
-def test_an_autoencoder_that_overflows_in_half_precision_shows_previews_in_full(folder):
-    """SDXL's, which its configuration says; half precision is given back afterwards."""
+def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_float32(folder):
+    """SDXL's autoencoder says so in its configuration; it returns to half precision afterwards."""
     path = folder("StableDiffusionXLInpaintPipeline")
     generator = load_generator(GeneratorConfig("diffusers_inpaint", str(path), size=32, steps=2, precision="float16"))
     asked, own = [], generator.pipeline.vae.decode
@@ -211,8 +211,11 @@ def test_an_autoencoder_that_overflows_in_half_precision_shows_previews_in_full(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_picture_is_the_pipelines_own(make, name):
-    """Called by hand with PIL pictures and its own strength; Stable Diffusion 3 is below."""
+def test_the_picture_equals_the_pipelines_own(make, name):
+    """Compares with a direct call with PIL pictures and default strength.
+
+    Only Stable Diffusion 3 must differ: its pipeline omits the autoencoder's shift.
+    """
     how, generator, images, mask = INPAINT_PIPELINES[name], make(name), pictures(1), box(1)
     arguments = {how.guidance: 3.0}
     if how.negative is not None:
@@ -238,8 +241,8 @@ def test_the_picture_is_the_pipelines_own(make, name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - PAINTS_FREELY))
-def test_outside_the_mask_what_is_decoded_is_what_was_encoded(make, name, monkeypatch):
-    """In the autoencoder's own units, so that a scale or a shift that is left out would show."""
+def test_outside_the_mask_the_decoded_latent_is_the_encoded_source(make, name, monkeypatch):
+    """Compared in the autoencoder's own units, so that a forgotten scale or shift would show."""
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mean)
@@ -250,14 +253,14 @@ def test_outside_the_mask_what_is_decoded_is_what_was_encoded(make, name, monkey
     side = int(decoded[0].shape[-1]) * generator.pipeline.vae_scale_factor
     source = torch.nn.functional.interpolate(images, (side, side), mode="bicubic") * 2 - 1
     if name == EDIT:
-        resized = to_pictures(images)[0].resize((side, side), 1)  # Lanczos, as the pipeline
+        resized = to_pictures(images)[0].resize((side, side), 1)  # Lanczos, as in the pipeline
         source = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(1, side, side, 3)
         source = source.permute(0, 3, 1, 2).float() / 255 * 2 - 1
     encoded = vae.encode(source[:, :, None] if decoded[0].ndim == 5 else source).latent_dist.mean
     cells = torch.nn.functional.max_pool2d(mask, 32 // decoded[0].shape[-1]) if side == 32 else None
     outside = (cells == 0) if cells is not None else _twice(mask) == 0
     outside = outside.view(1, 1, *[1] * (encoded.ndim - 4), *outside.shape[-2:]).expand_as(encoded)
-    if name == "Flux2KleinInpaintPipeline":  # its masks count two by two cells
+    if name == "Flux2KleinInpaintPipeline":  # its masks have one value for 2 x 2 cells
         outside = torch.ones_like(outside)
         outside[..., 2:4, 2:4] = False
     assert (decoded[0] - encoded)[outside].abs().max() < 1e-3
@@ -265,7 +268,7 @@ def test_outside_the_mask_what_is_decoded_is_what_was_encoded(make, name, monkey
 
 
 def _twice(mask):
-    """32 px of mask for 16 x 16 cells of 64 px."""
+    """A mask of 32 px, reduced to 16 x 16 cells, for a picture of 64 px."""
     return torch.nn.functional.max_pool2d(mask, 2)
 
 
@@ -274,7 +277,7 @@ def _twice(mask):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_single_pixels_the_border_and_regions_far_apart_are_edited(make, name):
-    """A cell that holds one edited pixel is edited, wherever in the cell and the picture it lies."""
+    """A latent cell with at least one edited pixel is edited, wherever the pixel is."""
     regions = [[(0, 0)], [(13, 18)], [(0, 31), (31, 0)]]
     mask = torch.zeros(3, 1, 32, 32)
     for row, pixels in enumerate(regions):
@@ -290,7 +293,7 @@ def test_single_pixels_the_border_and_regions_far_apart_are_edited(make, name):
 # ---------------------------------------------------------------- which class
 
 
-def test_a_checkpoint_of_the_sibling_in_paints_where_it_is_named(folder, tmp_path):
+def test_a_checkpoint_of_a_sibling_class_works_if_the_pipeline_is_named(folder, tmp_path):
     path = folder("FluxInpaintPipeline")
     index = json.loads((path / "model_index.json").read_text())
     copied = tmp_path / "copied"
@@ -310,7 +313,7 @@ def test_a_checkpoint_of_the_sibling_in_paints_where_it_is_named(folder, tmp_pat
         load_generator(dataclasses.replace(plain, pipeline="Flux"))
 
 
-def test_the_page_says_what_the_classes_say():
+def test_the_docs_page_agrees_with_the_classes():
     page = (Path(__file__).parents[1] / "docs" / "generators.md").read_text()
     rows = {}
     for line in page.splitlines():

@@ -1,4 +1,4 @@
-"""Settings of the in-painting adapter, and what it answers to what cannot be done."""
+"""Settings of the in-painting adapter, and its errors for models that cannot be loaded and impossible settings."""
 
 import dataclasses
 import json
@@ -50,8 +50,8 @@ def propose(generator, seed=1, text="a ring"):
 # ---------------------------------------------------------------- through the editor
 
 
-def test_an_editor_asks_for_the_words_that_the_checkpoint_follows(tiny_edit_config, kontext, tiny_inpaint_dir):
-    """Nothing describes this noise: that is no matter to Kontext, but it is to Stable Diffusion."""
+def test_an_editor_needs_only_the_text_that_the_checkpoint_follows(tiny_edit_config, kontext, tiny_inpaint_dir):
+    """No caption describes this noise. Kontext does not need one; Stable Diffusion does."""
     request = EditRequest(PICTURE, instructions="make the ring blue", id="a")
 
     def edit(path):
@@ -86,7 +86,7 @@ def test_too_little_memory_fails_the_edit_with_the_settings_that_need_less(tiny_
     assert "--generator.size" in failed.reason and "CUDA" not in failed.reason
 
 
-def test_the_setting_that_fits_is_the_one_that_is_named():
+def test_the_error_names_the_setting_that_fits_into_memory():
     gib = 2**30
     full = GeneratorConfig(precision="float32")
     half = GeneratorConfig(precision="bfloat16")
@@ -98,7 +98,7 @@ def test_the_setting_that_fits_is_the_one_that_is_named():
     assert lighter(dataclasses.replace(half, offload="model"), [9 * gib], 16 * gib) == "generator.offload sequential"
 
 
-def test_a_blacked_out_picture_is_named_and_the_checker_can_be_off(tiny_edit_config, tmp_path):
+def test_a_blacked_out_picture_is_named_and_the_safety_checker_can_be_off(tiny_edit_config, tmp_path):
     request = EditRequest(PICTURE, instructions="x", captions=Captions("a square", "a ring"), id="a")
     strict, lenient = write_checked(tmp_path / "strict", True), write_checked(tmp_path / "lenient", False)
 
@@ -134,7 +134,7 @@ def test_a_component_that_the_index_does_not_name_is_missing_as_well(broken):
         load_generator(settings(folder))
 
 
-def test_weights_that_are_cut_or_no_weights_are_one_line(broken):
+def test_truncated_weights_and_a_broken_index_give_one_line(broken):
     folder = broken()
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -146,7 +146,7 @@ def test_weights_that_are_cut_or_no_weights_are_one_line(broken):
 
 
 def test_folders_of_something_else_are_named(tiny_ip2p_dir, tiny_t5_dir, tmp_path):
-    with pytest.raises(ValueError, match="holds a StableDiffusionInstructPix2PixPipeline, which in-paints nothing"):
+    with pytest.raises(ValueError, match="holds a StableDiffusionInstructPix2PixPipeline, not a known in-painting"):
         load_generator(settings(tiny_ip2p_dir))
     with pytest.raises(ValueError, match="^generator.path: .* has no model_index.json"):
         load_generator(settings(tiny_t5_dir))
@@ -161,7 +161,7 @@ def test_folders_of_something_else_are_named(tiny_ip2p_dir, tiny_t5_dir, tmp_pat
     [
         (403, errors.GatedRepoError, "accept them on https://huggingface.co/owner/gated and log in with `hf auth"),
         (401, errors.HfHubHTTPError, "accept them on https://huggingface.co/owner/gated and log in with `hf auth"),
-        (404, errors.RepositoryNotFoundError, "no folder and no model 'owner/gated' at the hub"),
+        (404, errors.RepositoryNotFoundError, "no folder and no model 'owner/gated' on the hub"),
         (404, errors.EntryNotFoundError, "could be loaded from 'owner/gated'"),
         (500, errors.HfHubHTTPError, "could be loaded from 'owner/gated'"),
     ],
@@ -184,8 +184,8 @@ def test_a_gated_model_says_what_to_accept_and_how_to_log_in(monkeypatch, status
 # ---------------------------------------------------------------- settings
 
 
-def test_a_strength_that_cannot_be_is_refused(kontext):
-    for strength, said in ((0.0, "outside"), (1.5, "outside"), (0.2, "not one; raise it or generator.steps")):
+def test_an_impossible_strength_is_refused(kontext):
+    for strength, said in ((0.0, "outside"), (1.5, "outside"), (0.2, "less than one; raise it or generator.steps")):
         for load in (load_generator, load_generator(settings(kontext)).using):
             with pytest.raises(ValueError, match=f"^generator.strength: .*{said}"):
                 load(settings(kontext, strength=strength))
@@ -202,7 +202,7 @@ def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(
 
 
 @pytest.mark.parametrize("name", ["lcm", "ddim", "dpm"])
-def test_schedulers_are_changed_without_a_trace_and_keep_pictures_apart(tiny_inpaint_dir, name):
+def test_another_scheduler_leaves_the_generator_unchanged_and_pictures_independent(tiny_inpaint_dir, name):
     own = load_generator(settings(tiny_inpaint_dir, steps=4))
     before = propose(own)
     changed = own.using(settings(tiny_inpaint_dir, steps=4, scheduler=name))
@@ -211,17 +211,17 @@ def test_schedulers_are_changed_without_a_trace_and_keep_pictures_apart(tiny_inp
         together = changed.propose(images, mask, ["a", "b"], [1, 2])
     alone = torch.cat([changed.propose(images[i : i + 1], mask[:1], ["ab"[i]], [i + 1]) for i in range(2)])
     assert (together - alone).abs().max() < 1 / 255
-    assert (told[-1] - together).abs().max() < 8 / 255  # DDIM ends a little above no noise here
+    assert (told[-1] - together).abs().max() < 8 / 255  # DDIM ends with a little noise left here
     assert torch.equal(propose(own), before)
-    assert (name == "ddim") == torch.equal(propose(changed), before)  # the tiny checkpoint's own is DDIM
+    assert (name == "ddim") == torch.equal(propose(changed), before)  # the tiny checkpoint's default is DDIM
 
 
-def test_a_scheduler_that_cannot_be_had_is_refused(kontext):
-    with pytest.raises(ValueError, match="^generator.scheduler: 'lcm' cannot be had with FluxKontextInpaintPipeline"):
+def test_an_incompatible_scheduler_is_refused(kontext):
+    with pytest.raises(ValueError, match="^generator.scheduler: 'lcm' cannot be used with FluxKontextInpaintPipeline"):
         load_generator(settings(kontext, scheduler="lcm"))
 
 
-def test_what_is_decided_at_loading_is_not_changed_behind_the_back(kontext):
+def test_settings_decided_at_loading_cannot_be_changed_later(kontext):
     generator = load_generator(settings(kontext))
     for change in ({"offload": "model"}, {"compile": True}, {"safety_checker": "off"}, {"lora": "x"}):
         with pytest.raises(ValueError, match=f"^generator.{next(iter(change))}: decided when the weights are loaded"):
@@ -235,8 +235,8 @@ def test_other_generators_refuse_these_settings():
             require_settings(GeneratorConfig(**change))
 
 
-def test_offloading_and_compiling_are_the_librarys_own(kontext, monkeypatch):
-    """Neither runs here: there is no device to leave."""
+def test_offloading_and_compiling_call_the_library(kontext, monkeypatch):
+    """Checks the calls only; neither runs here, without an accelerator."""
     from diffusers import FluxKontextInpaintPipeline, FluxTransformer2DModel
 
     asked = []
@@ -253,8 +253,8 @@ def test_offloading_and_compiling_are_the_librarys_own(kontext, monkeypatch):
     assert asked == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
 
 
-def test_an_edit_that_is_ended_leaves_no_part_on_the_device(kontext, monkeypatch):
-    """What offloading moved there goes back, which pipelines do at their end only."""
+def test_a_cancelled_edit_leaves_no_part_on_the_device(kontext, monkeypatch):
+    """Offloaded parts return to the CPU after a cancelled edit; pipelines themselves do this only at their end."""
     generator, freed = load_generator(settings(kontext)), []
     monkeypatch.setattr(type(generator.pipeline), "maybe_free_model_hooks", lambda self: freed.append(True))
 
@@ -277,7 +277,7 @@ def low_rank(folder, updates):
 
 @pytest.mark.parametrize("style", ["kohya", "peft"])
 def test_a_low_rank_update_is_added_to_the_weights(tiny_inpaint_dir, tmp_path, style):
-    """Against the sum by hand: a linear layer, a 1 x 1 and a 3 x 3 convolution."""
+    """Compares with the sum computed by hand, for a linear layer, a 1 x 1 and a 3 x 3 convolution."""
     plain = load_generator(settings(tiny_inpaint_dir))
     before = {name: weight.clone() for name, weight in plain.denoiser.state_dict().items()}
     block = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -323,8 +323,8 @@ def test_a_low_rank_update_of_another_model_is_refused(tiny_inpaint_dir, tmp_pat
 # ---------------------------------------------------------------- the shipped configurations
 
 
-def test_every_in_painter_is_ready_but_for_its_weights():
-    """Its settings can be had together, and each file tells its memory as the page does."""
+def test_every_in_painting_configuration_is_valid_and_its_memory_is_documented():
+    """The settings of each configuration can be combined, and its comment states the same memory as the docs page."""
     page = Path("docs/generators.md").read_text()
     found = 0
     for path in sorted(Path("configs").glob("edit_*.yaml")):

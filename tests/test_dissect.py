@@ -1,4 +1,4 @@
-"""The failure map: kinds of failure by hand, the facts of an edit, and rows for a perfect and an empty region."""
+"""The failure map: kinds of failure, the facts of an edit, and the rows for a perfect and an empty region."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_kinds_of_failure(dissect, region, kind):
     assert dissect.kind_of_failure(region_N, true_N) == kind
 
 
-def test_a_thing_that_shares_colour_and_shape_with_others_is_said_to(dissect):
+def test_objects_that_share_a_colour_or_shape_are_reported(dissect):
     edit = next(e for e in (sample("test", 0, i, ("remove",)) for i in range(50)) if len(e.source.things) == 3)
     named = edit.source.things[edit.named]
     things = [replace(t, color="blue", shape="cross") for t in edit.source.things]
@@ -44,19 +44,19 @@ def test_a_perfect_region_and_an_empty_one(dissect, script):
     rows = dissect.dissect(known, perfect_BN, 8, 0.5)
     assert (rows["iou"] == 1).all() and (rows["failure"] == "").all()
     assert np.allclose(rows["region_area"], rows["true_area"])
-    assert rows["pointing"].dropna().eq(1).all() and rows["pointing"].isna().any()  # add names nothing
+    assert rows["pointing"].dropna().eq(1).all() and rows["pointing"].isna().any()  # `add` names no object to point at
     nothing = dissect.dissect(known, torch.zeros_like(perfect_BN), 8, 0.5)
     assert (nothing["failure"] == "empty").all()
 
 
-def test_cells_by_what_the_truth_covers(dissect, script):
+def test_cells_are_grouped_by_true_coverage(dissect, script):
     known = script("known_edits").known_edits("test", 5, range(150), ("remove", "recolour"))
     covered_BN = masks.downsample(known.truth_B1HW, 8)
     found = dissect.cells(known, covered_BN, 8, 0.5)
     assert set(found) == {"alone", "no look-alike", "same shape", "same colour", "both"}
     for row in found.values():
         assert row["nothing of it"] == row["25% to 50%"] == 0 and row["50% to 90%"] == row["90% to 100%"] == 1
-        assert row["ranked"] == 1  # the truth's own order
+        assert row["ranked"] == 1  # the true coverage ranks every cell correctly
     assert sum(row["cases"] for row in found.values()) == len(known.edits)
     upside_down = dissect.cells(known, 1 - covered_BN, 8, 0.5)
     assert all(row["ranked"] < 0.05 for row in upside_down.values())

@@ -1,4 +1,4 @@
-"""What the documentation points at is there."""
+"""The documentation's links and the tests that it names exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md", ROOT / "checkpoints" / "microworld" / "README.md"]
 
 
-def test_links_lead_somewhere():
+def test_links_have_a_target():
     links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
     assert [f"{page}: {to}" for page, to in links if "://" not in to and not (page.parent / to).exists()] == []
 

@@ -1,4 +1,4 @@
-"""Samples that a sidecar drops are not there for training, whatever the tar holds of them; captions it brings count."""
+"""Training skips the samples that a sidecar drops, whatever the tar holds, and prefers the sidecar's captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def keys(manifest: Manifest) -> list[str]:
     return [manifest.key(sample) for sample in range(len(manifest))]
 
 
-def test_dropped_samples_are_left_out_and_the_identity_says_so(tmp_path):
+def test_dropped_samples_are_left_out_and_change_the_manifests_identity(tmp_path):
     folder = write_shards(tmp_path, sizes=(3, 2))
     path = folder / "00000.instructions.jsonl"
     write_instructions(path, [line(0), line(1), line(2)])
@@ -46,15 +46,15 @@ def test_a_dropped_sample_may_be_unpaired_and_absent_from_other_sidecars(tmp_pat
         write_tar(folder / "00000.truth.tar", [(f"k{n:06d}", truth) for n in members])
         assert keys(Manifest.open(folder, truth=True)) == ["k000000", "k000002"]
     write_tar(folder / "00000.truth.tar", [(f"k{n:06d}", truth) for n in (0, 2, 7)])
-    with pytest.raises(ValueError, match="1 foreign"):
+    with pytest.raises(ValueError, match="1 unknown"):
         Manifest.open(folder, truth=True)
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([line(0), gone(1)], "1 of 3 keys lacking"),
-        ([line(0), gone(1), line(2), gone(9)], "1 foreign"),
+        ([line(0), gone(1)], "1 of 3 keys missing"),
+        ([line(0), gone(1), line(2), gone(9)], "1 unknown"),
         ([line(0), gone(1), gone(1), line(2)], "duplicate key k000001"),
         ([line(0), gone(1, " "), line(2)], "line 3: needs key and dropped"),
         (
@@ -64,14 +64,14 @@ def test_a_dropped_sample_may_be_unpaired_and_absent_from_other_sidecars(tmp_pat
         ([line(0), gone(1) | {"key": 7}, line(2)], "line 3: needs key and dropped"),
     ],
 )
-def test_lines_are_checked_alike(tmp_path, entries, message):
+def test_lines_of_dropped_samples_are_checked_as_well(tmp_path, entries, message):
     folder = write_shards(tmp_path, sizes=(3,))
     write_instructions(folder / "00000.instructions.jsonl", entries)
     with pytest.raises(ValueError, match=message):
         Manifest.open(folder)
 
 
-def test_a_sidecars_source_caption_stands_in_for_the_tars(tmp_path):
+def test_a_sidecars_source_caption_replaces_the_tars(tmp_path):
     folder = write_shards(tmp_path, sizes=(2,), change=lambda key, parts: parts | {"txt": b"make it \xe9"})
     write_instructions(folder / "00000.instructions.jsonl", [line(0, source_caption="a dog"), line(1)])
     reader = ShardReader(Manifest.open(folder), size=8)

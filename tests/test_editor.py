@@ -1,4 +1,4 @@
-"""One edit, top to bottom: what is outside the mask stays, sizes stay, batches change nothing, failures stay alone."""
+"""A complete edit: pixels outside the mask and sizes are kept; batches and failed edits do not affect other edits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def editor(tiny_edit_config) -> Editor:
 
 
 def photo(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """Smooth light with grain, as a camera would give it."""
+    """A picture with smooth gradients and grain, as from a camera."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     waves = [np.sin(6 * x * a + 4 * y * b) for a, b in rng.uniform(0.3, 2, (3, 2))]
@@ -63,7 +63,7 @@ def test_pixels_outside_the_mask_never_change(editor, width, height, mode, soft)
 
 
 @pytest.mark.parametrize("name", ["learned", "clip_similarity", "everything", "centre_box"])
-def test_every_region_keeps_its_promise_on_an_odd_photograph(name, editor):
+def test_every_mask_source_leaves_an_odd_photograph_unchanged_outside_its_region(name, editor):
     picture = photo(517, 389)
     result = editor.using(name).edit(EditRequest(picture, "make the red circle blue"))
     assert result.image.size == (517, 389) and result.probability.shape == (389, 517)
@@ -96,14 +96,14 @@ def test_batches_change_nothing(editor):
     assert np.array_equal(np.asarray(editor.edit(requests[0]).image), np.asarray(editor.edit(requests[0]).image))
 
 
-def test_seed_and_id_key_the_noise(editor):
+def test_the_noise_depends_on_seed_and_id(editor):
     base = EditRequest(photo(40, 40), "x", captions=CAPTIONS, mask=corner(40, 40), id="a")
     first = np.asarray(editor.edit(base).image)
     for other in (replace(base, seed=1), replace(base, id="b")):
         assert (np.asarray(editor.edit(other).image) != first).any()
 
 
-def test_mixed_sizes_and_failures_go_side_by_side(editor):
+def test_a_batch_can_mix_sizes_and_failures(editor):
     requests = [
         EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(30, 20), id="good"),
         EditRequest(photo(30, 20), "x", captions=CAPTIONS, mask=corner(9, 9), id="wrong mask"),
@@ -136,7 +136,7 @@ def test_given_captions_are_never_computed(editor, monkeypatch):
     assert result.captions.target == "a blue circle" and result.record["captions"]["from"] == "given"
 
 
-def test_captions_nobody_needs_are_not_computed(editor, monkeypatch):
+def test_unneeded_captions_are_not_computed(editor, monkeypatch):
     monkeypatch.setattr(type(editor.models.generator), "needs", "instruction")
     monkeypatch.setattr(editor.models.describer, "describe", lambda *_: pytest.fail("described"))
     result = editor.using("everything").edit(EditRequest(photo(20, 20), "make it nice"))
@@ -172,7 +172,7 @@ def test_the_record_repeats_the_edit(editor, tmp_path):
     assert np.array_equal(np.asarray(repeated.mask), np.asarray(Image.open(tmp_path / "x" / "mask.png")))
 
 
-def test_the_digest_knows_what_matters(editor, tiny_edit_config):
+def test_the_digest_depends_on_what_changes_the_result(editor, tiny_edit_config):
     base = EditRequest(photo(20, 20), "x", captions=CAPTIONS, mask=corner(20, 20))
     digest = editor.digest(base)
     assert digest == editor.edit(base).record["digest"] == editor.digest(replace(base))

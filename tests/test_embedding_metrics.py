@@ -1,4 +1,4 @@
-"""Metrics by embeddings of pictures and texts, against invented networks whose numbers are known."""
+"""Metrics on embeddings of pictures and texts, with fake networks whose embeddings are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.metric_cases import NAN, case, flat, mask, value
 
 
 class Invented:
-    """A network that knows the embedding of each colour and of each text."""
+    """A fake network with a fixed embedding for each colour and each text."""
 
     def __init__(self, colours: dict[int, tuple], texts: dict[str, tuple]):
         self.colours, self.words = colours, texts
@@ -67,7 +67,7 @@ def test_the_edited_part_is_the_picture_inside_the_mask_with_its_frame():
 
 
 def test_direction_of_normalised_and_of_raw_embeddings_are_two_numbers():
-    """Units: (0, 1) - (1, 0) against (0, 1) - (1, 0): 1. Raw: (-1, 10) against (-2, 2): 22 / (sqrt(101) sqrt(8))."""
+    """Unit vectors: (0, 1) - (1, 0) and (0, 1) - (1, 0) give 1. Raw: (-1, 10) and (-2, 2) give 22 / sqrt(101 * 8)."""
     network = Invented({10: (0, 10), 20: (1, 0)}, {"source": (2, 0), "target": (0, 2)})
     outcome = Outcome(case(flat(20), captions=("source", "target")), flat(10))
     assert value(text_metrics.ClipDirection(network), outcome) == pytest.approx(1, abs=1e-6)
@@ -82,7 +82,7 @@ def test_captions_that_do_not_differ_have_no_direction(captions):
 
 
 def test_a_rank_counts_the_instructions_that_fit_better():
-    """Cosines of the three pictures with (up, right, up-right): the own one is first, third and second."""
+    """Among the cosines of each picture with (up, right, up-right), its own instruction is first, third and second."""
     network = Invented({10: (0, 1), 20: (0, 1), 30: (1, 0.1)}, {"up": (0, 1), "right": (1, 0), "both": (1, 1)})
     told = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
     outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in told]
@@ -120,7 +120,7 @@ def test_one_instruction_alone_has_no_rank():
     assert value(text_metrics.ClipInstructionRank(network), outcome, outcome) == pytest.approx([NAN, NAN], nan_ok=True)
 
 
-def test_pick_score_is_asked_for_the_target_caption():
+def test_pick_score_uses_the_target_caption():
     class Scores:
         def scores(self, pictures, prompts):
             assert [picture.getpixel((0, 0))[0] for picture in pictures] == [10, 30]

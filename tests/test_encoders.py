@@ -1,4 +1,4 @@
-"""Frozen encoders: features against a computation by hand, frozenness, loading and its refusals."""
+"""Frozen encoders: features against a computation by hand, frozen weights, and errors in loading."""
 
 import json
 
@@ -28,7 +28,7 @@ def pictures():
 
 
 def test_image_features_by_hand(clip, pictures):
-    """Every step of the ViT written out: patches get ln_post and the projection that the class token gets."""
+    """Every step of the ViT written out: patches pass through the same ln_post and projection as the class token."""
     visual = clip.model.visual
     pixels = (pictures - torch.tensor([0.48, 0.46, 0.41])[:, None, None]) / torch.tensor([0.27, 0.26, 0.28])[
         :, None, None
@@ -57,7 +57,7 @@ def test_global_features_and_texts_are_open_clips_own(clip, tiny_clip_dir, pictu
 
 
 def test_patches_are_row_by_row(clip, pictures):
-    """Changing the patch at row 1, column 2 moves feature 1 * grid + 2 the most."""
+    """A change of the patch at row 1, column 2 changes feature 1 * grid + 2 the most."""
     patch = tiny_models.PATCH
     changed = pictures.clone()
     changed[:, :, patch : 2 * patch, 2 * patch : 3 * patch] = 0
@@ -85,7 +85,7 @@ def test_preprocessing_stretches_and_stays_in_range(clip):
 
 
 @pytest.mark.parametrize("which", ["clip", "t5"])
-def test_frozen_means_frozen(which, request):
+def test_encoders_stay_frozen(which, request):
     encoder = request.getfixturevalue(which)
     encoder.train()
     assert not encoder.training and not any(module.training for module in encoder.modules())
@@ -144,7 +144,7 @@ def test_autocast_does_not_lower_the_configured_precision(clip, pictures):
     assert torch.equal(inside, clip.encode_image(pictures).patches_BND)
 
 
-def test_nothing_there_is_one_clear_line(tmp_path, tiny_clip_dir):
+def test_missing_models_give_one_clear_line(tmp_path, tiny_clip_dir):
     with pytest.raises(ValueError, match="^encoders.clip: cannot load 'local-dir:.*nowhere"):
         FrozenCLIP.load(f"local-dir:{tmp_path}/nowhere")
     with pytest.raises(ValueError, match="^encoders.clip: cannot load 'ViT-Z-99'"):

@@ -1,4 +1,4 @@
-"""The endpoint writer against a server on this machine that hangs, refuses, fails, lies or answers."""
+"""The endpoint writer against a server on this machine that hangs, refuses, fails, sends nonsense or answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
 
 
 class Server:
-    """An endpoint in a thread; `respond(request body, how often this ask came before)` gives a response, or awaits."""
+    """An endpoint in a thread; `respond(body, number of equal requests before)` returns a response or a coroutine."""
 
     def __init__(self, respond):
         self.respond, self.bodies, self.headers = respond, [], []
@@ -67,7 +67,7 @@ class Server:
 
 @pytest.fixture
 def serve(tmp_path):
-    """Answers of a writer whose endpoint responds so, and the server that saw the asks."""
+    """A function that runs a writer against an endpoint; returns the writer's answers and the server."""
     open_ones = []
 
     def serve(respond, asks: int = 1, **changes):
@@ -89,7 +89,7 @@ def an_ask(number: int) -> Ask:
     return Ask(f"k{number}", caption, "add", None, messages, seed=number, attempt=0)
 
 
-def test_every_ask_gets_its_own_answer_and_few_are_in_flight(serve):
+def test_every_request_gets_its_own_answer_and_concurrency_is_limited(serve):
     async def echo(body, before):
         await asyncio.sleep(0.002)
         return {"choices": [{"message": {"content": body["messages"][-1]["content"]}}]}
@@ -111,17 +111,17 @@ def test_the_key_comes_from_the_environment(serve, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_fault_of_the_endpoint_is_tried_again(serve, status):
+def test_endpoint_errors_are_retried(serve, status):
     answers, server = serve(lambda body, before: GOOD if before else web.Response(status=status), asks=3)
     assert [answer.text for answer in answers] == ["yes"] * 3 and len(server.bodies) == 6
 
 
-def test_patience_ends(serve):
+def test_retries_are_limited(serve):
     answers, server = serve(lambda body, before: web.Response(status=500), asks=2)
     assert [answer.failure for answer in answers] == ["endpoint: status 500"] * 2 and len(server.bodies) == 6
 
 
-def test_an_endpoint_that_hangs_is_not_waited_for(serve):
+def test_a_hanging_endpoint_times_out(serve):
     async def hang(body, before):
         await asyncio.sleep(30 if body["seed"] == 1 else 0)
         return GOOD
@@ -133,7 +133,7 @@ def test_an_endpoint_that_hangs_is_not_waited_for(serve):
 
 
 @pytest.mark.parametrize("told", ["0.3", "date"])
-def test_the_server_says_how_long_to_wait_by_its_own_clock(serve, told):
+def test_retry_after_is_read_by_the_servers_clock(serve, told):
     dates = {"Date": "Wed, 01 Jan 2020 00:00:00 GMT", "Retry-After": "Wed, 01 Jan 2020 00:00:09 GMT"}
     headers = dates if told == "date" else {"Retry-After": told}
     times = []
@@ -146,7 +146,7 @@ def test_the_server_says_how_long_to_wait_by_its_own_clock(serve, told):
     assert answers[0].text == "yes" and 0.25 < times[1] - times[0]
 
 
-def test_a_lost_connection_is_tried_again(serve):
+def test_a_lost_connection_is_retried(serve):
     def drop(body, before):
         if before:
             return GOOD
@@ -164,7 +164,7 @@ def test_a_lost_connection_is_tried_again(serve):
         ({"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]}, CUT_OFF),
     ],
 )
-def test_what_is_no_answer_has_a_reason(serve, response, failure):
+def test_an_unusable_completion_has_a_reason(serve, response, failure):
     assert serve(lambda body, before: response)[0][0].failure == failure
 
 
@@ -182,21 +182,22 @@ def test_a_body_that_is_no_completion_has_a_reason(serve, text, failure):
     assert serve(lambda body, before: web.Response(text=text))[0][0].failure == failure
 
 
-def test_one_refused_ask_is_dropped_and_the_others_live(serve):
+def test_one_refused_request_is_dropped_and_the_others_succeed(serve):
     answers, _ = serve(lambda body, before: web.Response(status=400) if body["seed"] == 2 else GOOD, asks=12)
     assert Counter(a.failure for a in answers) == {"": 11, "refused by the endpoint (status 400)": 1}
 
 
 @pytest.mark.parametrize(("status", "way_out"), [(401, "OPENAI_API_KEY"), (404, "endpoint.url or model")])
-def test_a_hopeless_endpoint_stops_the_run(serve, status, way_out):
+def test_a_permanent_endpoint_error_stops_the_run(serve, status, way_out):
     with pytest.raises(WriterError, match=rf"{status} .*{way_out}"):
         serve(lambda body, before: web.Response(status=status), asks=5)
 
 
-def test_an_endpoint_that_answers_nobody_stops_the_run(serve, tmp_path):
+def test_an_endpoint_that_answers_no_request_stops_the_run(serve, tmp_path):
     with pytest.raises(WriterError, match=r"none of 8 requests succeeded \(endpoint: status 503\)"):
         serve(lambda body, before: web.Response(status=503), asks=8)
-    answers, _ = serve(lambda body, before: {"choices": [{"message": {"content": None}}]}, asks=8)  # heard, at least
+    # An empty answer does not count as a failed request.
+    answers, _ = serve(lambda body, before: {"choices": [{"message": {"content": None}}]}, asks=8)
     assert {answer.failure for answer in answers} == {"answer: none"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The plan: every amount recomputed by hand from round rates, and where each rate is said to come from."""
+"""The cost plan: every amount recomputed by hand from round rates, and the stated source of each rate."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_assumption_names_a_source():
         assert field in json.loads(RESULTS.read_text())[benchmark], benchmark
 
 
-def test_the_command_prints_both_plans_and_what_they_rest_on(capsys):
+def test_the_command_prints_both_plans_and_their_rates(capsys):
     main([])
     told = capsys.readouterr().out
     assert "5,000,000 samples" in told and "400,000,000 samples" in told

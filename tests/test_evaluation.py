@@ -1,4 +1,4 @@
-"""Evaluation: every case scored or listed, one run from end to end, what is refused."""
+"""Evaluation from end to end: every case is scored or listed as failed; wrong configurations are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def config(tiny_evaluate_config):
 
 @pytest.fixture(scope="module")
 def finished(config):
-    """One whole evaluation with every baseline; (config, summary, printed)."""
+    """A complete evaluation with every baseline; (config, summary, printed output)."""
     config = replace(config, baselines=list(BASELINES), edited_baselines=["truth", "clip_similarity"])
     console = Console(record=True, width=140, file=open("/dev/null", "w"))
     return config, evaluate(config, console), console.export_text()
@@ -86,7 +86,7 @@ def test_every_case_has_a_row_and_the_summary_its_shape(finished):
     assert Image.open(f"{config.out}/examples.png").width > 5 * 128
 
 
-def test_the_truth_is_a_perfect_region_and_the_only_rivals_with_pictures_are_those_asked_for(finished):
+def test_the_true_region_scores_perfectly_and_only_requested_baselines_have_pictures(finished):
     _, summary, _ = finished
     truth = summary["baselines"]["truth"]["metrics"]
     assert truth["region_iou"]["mean"] == truth["pointing"]["mean"] == 1
@@ -111,7 +111,7 @@ def test_finished_pictures_are_not_redone_and_other_settings_redo_them(finished,
 
 
 def test_scores_come_from_the_saved_pictures(finished, tmp_path):
-    """Pictures named by case id can be scored alone; a missing and a broken one are listed, not dropped."""
+    """A folder of pictures named by case id can be scored; a missing and a broken picture are listed, not dropped."""
     config = finished[0]
     pictures = tmp_path / "pictures of somebody"
     pictures.mkdir()
@@ -131,7 +131,7 @@ def test_scores_come_from_the_saved_pictures(finished, tmp_path):
     assert rows["l1"].iloc[3:].max() == 0
 
 
-def test_the_out_of_another_run_scores_the_same(finished, tmp_path):
+def test_the_output_folder_of_another_run_scores_the_same(finished, tmp_path):
     config = replace(finished[0], pictures=finished[0].out, out=str(tmp_path), baselines=[], edited_baselines=[])
     assert evaluate(config, Console(quiet=True))["metrics"] == finished[1]["metrics"]
 
@@ -182,7 +182,7 @@ def test_a_wrong_configuration_is_named(change, named, config, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip_similarity", "difference"])
-def test_the_threshold_of_a_rival_needs_truth(config, tmp_path, name):
+def test_the_threshold_of_a_baseline_needs_truth(config, tmp_path, name):
     editor = Editor(config)
     source = editor.models.mask_source(name)
     threshold = best_validation_threshold(source, 4, config, ("recolour",))
@@ -197,7 +197,7 @@ def test_metrics_of_pictures_are_made_only_for_pictures(config):
 
 
 def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
-    """A click on the named thing, not where only its successor will be; a drawn region for `drawn`; else nothing."""
+    """`sam` gets a click on the named object in the source, `drawn` gets the true region, other sources get nothing."""
     cases = list(BENCHMARKS["microworld"](config.data, 0, None))
     assert all(case.thing_mask for case in cases)
     for case in [*cases, replace(cases[0], thing_mask=None)]:
@@ -230,7 +230,7 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
     (case,) = BENCHMARKS["microworld"](alone.data, 1, None)
     saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
     again = np.asarray(made.edit(case.request).image, int)
-    assert np.abs(np.asarray(saved, int) - again).max() <= 1  # another batch
+    assert np.abs(np.asarray(saved, int) - again).max() <= 1  # edited in another batch
     rows = pd.read_parquet(tmp_path / "out" / "systems" / "theirs" / "cases.parquet")
     assert rows["seconds"].mean() == pytest.approx(theirs["seconds"]) and (rows["seconds"] > 0).all()
     assert "theirs: edited" in (tmp_path / "out" / "report.html").read_text()
@@ -239,5 +239,5 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
         evaluate(replace(alone, systems={"theirs": "nowhere.yaml"}), Console(quiet=True))
     with pytest.raises(ValueError, match=r"^systems\.theirs: .*gidance"):
         evaluate(replace(alone, systems={"theirs": f"{config_file} --generator.gidance 2"}), Console(quiet=True))
-    with pytest.raises(ValueError, match=r"^systems\.learned: this row has the name already"):
+    with pytest.raises(ValueError, match=r"^systems\.learned: mask_source or a baseline has this name already"):
         evaluate(replace(alone, systems={"learned": str(config_file)}), Console(quiet=True))

@@ -1,4 +1,4 @@
-"""Emu Edit and MagicBrush in their exact form, from pictures on disk to a comparison, with tiny models."""
+"""Evaluations from end to end with tiny models: Emu Edit and MagicBrush in their exact format, up to a comparison."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_emu_edit_from_parquet_to_a_comparison(config, tmp_path, capsys):
     assert rows["clip_text"].mean() == pytest.approx(summary["metrics"]["clip_text"]["mean"], abs=1e-9)
     theirs = replace(ours, pictures=str(tmp_path / "out" / "pictures"), out=str(tmp_path / "theirs"))
     again = evaluate(theirs, QUIET)
-    regions = {"outside_change"}  # of a picture alone nobody knows which region its system meant
+    regions = {"outside_change"}  # needs the predicted region, and a folder of pictures has none
     assert again["metrics"] == {k: v for k, v in summary["metrics"].items() if k not in regions}
     told = [str(tmp_path / name) for name in ("out", "theirs")]
     assert compare.main([*told, "--out", str(tmp_path / "comparison"), "--paired", "--published"]) == 0
@@ -64,7 +64,7 @@ def test_emu_edit_from_parquet_to_a_comparison(config, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:.*MagicBrush test set", "ignore:captions of more")
 def test_magicbrush_chains_edited_by_two_processes_score_as_by_one(config, tmp_path, monkeypatch):
     write_magicbrush(tmp_path / "brush")
-    # One at a time: in other company a picture may differ by one level.
+    # One at a time: in another batch, a picture may differ by one level.
     whole = replace(config, benchmark="magicbrush_multi_turn", data=str(tmp_path / "brush"), batch=1)
     summary = evaluate(whole, QUIET)
     shared = replace(whole, out=str(tmp_path / "shared"))
@@ -77,13 +77,13 @@ def test_magicbrush_chains_edited_by_two_processes_score_as_by_one(config, tmp_p
         assert edited["n"] > 0 and edited["failed"] == 0
     monkeypatch.delenv("WORLD_SIZE")
     assert evaluate(replace(shared, stage="score"), QUIET)["metrics"] == summary["metrics"]
-    assert summary["n"] == 3  # final turns alone
+    assert summary["n"] == 3  # final turns only
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "out" / "pictures").iterdir()}
     assert pictures == {path.name: path.read_bytes() for path in (tmp_path / "shared" / "pictures").iterdir()}
 
 
 @pytest.mark.filterwarnings("ignore:.*rows of the Emu Edit", "ignore:.*MagicBrush test set", "ignore:captions of more")
-def test_two_benchmarks_are_refused_in_one_line_and_an_expected_number_is_told(config, tmp_path, capsys):
+def test_two_benchmarks_are_refused_in_one_line_and_a_missed_expected_number_is_reported(config, tmp_path, capsys):
     write_emu_edit(tmp_path / "emu", flawed_emu_rows())
     write_magicbrush(tmp_path / "brush")
     console = Console(record=True, width=120, file=(tmp_path / "printed").open("w"))
@@ -122,8 +122,8 @@ def test_a_table_wider_than_the_console_is_printed_in_parts():
     assert text.count("a system") > 1 and all(len(line) <= 60 for line in text.splitlines())
 
 
-def test_mask_blended_inference_beside_what_it_blends(config, tiny_edit_config, tmp_path):
-    """A click makes the mask; inside it the blended picture is the baseline's, outside the source's."""
+def test_mask_blended_inference_equals_its_baseline_inside_the_mask(config, tiny_edit_config, tmp_path):
+    """A click gives the mask; the blended picture equals the baseline inside the mask and the source outside."""
     pack("test", 30, tmp_path / "test", workers=1, seed=0, shard_size=100)
     assert click_cases.write_cases(tmp_path / "test", 1, tmp_path / "clicks") == 3
     follower = replace(tiny_edit_config.region.attention, guidance=2.0, size=64)

@@ -1,4 +1,4 @@
-"""Editing and scoring apart: chains of turns, shares of several processes, and what a killed scoring has to redo."""
+"""Editing and scoring as separate stages: chains of turns, shares of several processes, and resuming."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def case(name: str, continues: str | None = None, scored: bool = True) -> EditCa
 
 
 def sessions(lengths: list[int]) -> list[EditCase]:
-    """Chains of these lengths, all first turns before all second ones; only the last turn is scored."""
+    """Chains of these lengths, ordered by turn; only the last turn of each chain is scored."""
     return [
         case(f"{s}-{t}", f"{s}-{t - 1}" if t else None, scored=t == lengths[s] - 1)
         for t in range(max(lengths, default=0))
@@ -38,7 +38,7 @@ LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=12)
 
 
 @given(LENGTHS, st.integers(1, 5))
-def test_shares_cover_every_case_once_and_never_part_a_chain(lengths, processes):
+def test_shares_cover_every_case_once_and_never_split_a_chain(lengths, processes):
     cases = sessions(lengths)
     shares = [[c.id for c in Share(place, processes).pick(cases)] for place in range(processes)]
     assert sorted(sum(shares, [])) == sorted(c.id for c in cases)
@@ -47,7 +47,7 @@ def test_shares_cover_every_case_once_and_never_part_a_chain(lengths, processes)
 
 
 @given(LENGTHS, st.integers(1, 7))
-def test_no_case_meets_the_one_it_continues(lengths, size):
+def test_no_group_holds_a_case_and_the_one_it_continues(lengths, size):
     groups = list(turns(sessions(lengths), size))
     assert [c.id for group in groups for c in group] == [c.id for c in sessions(lengths)]
     for group in groups:
@@ -72,7 +72,7 @@ def test_a_process_learns_its_share_from_its_launcher(variables, share, monkeypa
 
 
 class Darker:
-    """An editor that takes 100 from every value; it fails where it is told to."""
+    """A fake editor that subtracts 100 from every pixel value and fails for the ids in `fails`."""
 
     def __init__(self, fails: tuple[str, ...] = ()):
         self.fails, self.edited = fails, []
@@ -94,17 +94,17 @@ def edit(editor: Darker, cases: list[EditCase], folder: CaseFolder, share: Share
     edit_cases(editor, cases, folder, lambda case: case.request, "editing", save_regions=False, share=share)
 
 
-def test_a_turn_edits_what_the_turn_before_made(tmp_path):
+def test_a_turn_edits_the_result_of_the_turn_before(tmp_path):
     cases, folder, editor = sessions([3, 1]), CaseFolder(tmp_path), Darker()
     edit(editor, cases, folder)
     assert folder.picture("0-0").getpixel((0, 0)) == (155,) * 3
     assert folder.picture("0-1").getpixel((0, 0)) == (55,) * 3
     assert [o.case.id for o in folder.outcomes(cases)] == ["1-0", "0-2"]  # only final turns are scored
     edit(editor, cases, folder)
-    assert len(editor.edited) == 4  # nothing is done twice
+    assert len(editor.edited) == 4  # nothing is edited twice
 
 
-def test_a_turn_without_the_one_before_fails_and_says_so_and_a_second_run_mends_it(tmp_path):
+def test_a_turn_without_the_one_before_fails_with_the_reason_and_a_second_run_repairs_it(tmp_path):
     cases, folder = sessions([2, 2]), CaseFolder(tmp_path)
     edit(Darker(fails=("1-0",)), cases, folder)
     assert folder.failure("1-0") == "no luck" and "1-0, has no picture" in folder.failure("1-1")
@@ -123,7 +123,7 @@ def test_two_processes_leave_what_one_would(tmp_path):
 
 
 class Brightness(CaseMetric):
-    """Counts what it was asked."""
+    """Scores the first pixel's brightness; records which cases it scored."""
 
     asked: list[str] = []
 
@@ -140,7 +140,7 @@ def score(folder: CaseFolder, cases: list[EditCase], path, depends: dict):
     return rows, metric, list(Brightness.asked)
 
 
-def test_a_scoring_that_was_killed_goes_on_where_it_was(tmp_path):
+def test_a_killed_scoring_continues_where_it_stopped(tmp_path):
     cases, folder, path = [case(f"{i:02d}") for i in range(40)], CaseFolder(tmp_path), tmp_path / "scores.jsonl"
     edit(Darker(), cases, folder)
     whole, metric, asked = score(folder, cases, path, {"a": 1})

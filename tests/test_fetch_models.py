@@ -1,4 +1,4 @@
-"""The download of the public models, without a network: pins, patterns, and what open_clip will find."""
+"""The download of the public models, tested without a network: pinned revisions, file patterns, the cache's layout."""
 
 import json
 from fnmatch import fnmatch
@@ -54,7 +54,7 @@ def test_no_file_that_could_run_code_is_fetched():
 
 @pytest.fixture
 def hub(monkeypatch):
-    """snapshot_download as it lays files out, without the download."""
+    """A fake snapshot_download that creates the cache's layout with empty files."""
 
     def snapshot_download(name, revision, allow_patterns, cache_dir):
         folder = Path(cache_dir) / f"models--{name.replace('/', '--')}" / "snapshots" / revision
@@ -79,7 +79,7 @@ def test_open_clip_finds_the_pinned_weights_on_main(hub, tmp_path, capsys):
 
 
 def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch):
-    """The public repository names a safety checker that is not fetched, and has only half-precision safetensors."""
+    """Only half-precision safetensors are fetched, and not the safety checker that the public repository lists."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / f"models--{INPAINT.name.replace('/', '--')}" / "snapshots" / INPAINT.revision
     write_inpaint(folder)
@@ -96,7 +96,7 @@ def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch)
     assert generator.unet.dtype == torch.bfloat16 and len(generator.schedule) == 4
 
 
-def test_a_main_that_is_there_is_left_alone(hub, tmp_path):
+def test_an_existing_main_is_left_alone(hub, tmp_path):
     main = tmp_path / f"models--{CLIP.name.replace('/', '--')}" / "refs" / "main"
     main.parent.mkdir(parents=True)
     main.write_text("another")

@@ -1,4 +1,4 @@
-"""Marking a folder of shards: what each rule finds, that nothing else is touched, that it resumes."""
+"""Filtering a folder of shards: each rule finds its samples, nothing else is touched, and runs resume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.benchmark_fixtures import emu_row, write_emu_edit
 from tests.crawls import jpeg, photograph, read_reasons, sample, write_crawl
 from tests.shards import write_instructions
 
-FLAWED = {  # the reason, and a sample that has this one alone
+FLAWED = {  # reason -> a sample that is marked for this reason only
     "min_side": sample(1, size=(300, 255)),
     "max_aspect": sample(2, size=(900, 256)),
     "min_words": sample(3, "brown dog"),
@@ -25,7 +25,7 @@ FLAWED = {  # the reason, and a sample that has this one alone
     "caption_empty": sample(12, " \n"),
     "unpaired": {"txt": b"a dog without a picture", "json": b"{}"},
 }
-BORDERLINE = {  # passes, by a hair
+BORDERLINE = {  # samples that just pass
     "side": sample(21, size=(256, 256)),
     "aspect": sample(22, size=(768, 256)),
     "words": sample(23, "old brown dog"),
@@ -92,14 +92,14 @@ def test_a_copy_of_a_marked_sample_stays(tmp_path, run_filter):
     assert read_reasons(tmp_path) == {"a": ["min_words"]}
 
 
-def test_a_copy_of_a_sample_that_was_not_chosen_stays(tmp_path, run_filter):
+def test_a_copy_of_a_sample_outside_the_subset_stays(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(1), "c": sample(1)}])
     write_marks(folder / "00000.subset.jsonl", {}, "h", {"a": ["subset"]})
     run_filter(folder)
     assert read_reasons(folder) == {"c": ["duplicates"]}
 
 
-def test_a_caption_that_was_written_anew_is_the_one_that_counts(tmp_path, run_filter):
+def test_a_rewritten_caption_replaces_the_tars(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1, " "), "b": sample(2), "c": sample(3, b"\xff")}])
     texts = {"a": "a brown dog on a lawn", "b": "dog", "c": ""}
     written = [{"key": k, "instruction": "x", "target_caption": "a cat", "source_caption": t} for k, t in texts.items()]
@@ -127,7 +127,7 @@ def test_test_pictures_are_found_in_a_benchmark_and_in_any_folder(tmp_path, run_
 
 
 def test_clip_rules(tmp_path, run_filter, tiny_clip_dir):
-    """The cosines are computed here once more, from CLIP itself."""
+    """Compares with cosines computed here directly with CLIP."""
     import io
 
     import torch.nn.functional as F
@@ -179,7 +179,7 @@ def test_a_changed_shard_is_measured_again(tmp_path, run_filter):
     assert read_reasons(folder) == {"a": ["min_words"]}
 
 
-def test_parts_only_measure_and_the_last_run_decides(tmp_path, run_filter):
+def test_parts_only_measure_and_the_last_run_applies_the_rules(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(1)}])
     for part in (0, 1):
         outcome = run_filter(folder, "--parts=2", f"--part={part}")

@@ -1,4 +1,4 @@
-"""What the filter makes of damaged data, changing files, a full disk and wrong arguments."""
+"""The filter on damaged data, changing files, a full disk and wrong arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.crawls import read_reasons, sample, write_crawl
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_truncated_shard_is_told_and_the_others_are_marked(tmp_path, run_filter):
+def test_a_truncated_shard_is_reported_and_the_others_are_marked(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1)}, {"b": sample(2, "dog")}, {}])
     tar = folder / "00000.tar"
     tar.write_bytes(tar.read_bytes()[:9000])
@@ -26,7 +26,7 @@ def test_a_truncated_shard_is_told_and_the_others_are_marked(tmp_path, run_filte
 
 
 @pytest.mark.parametrize("name", ["instructions", "subset", "marks"])
-def test_a_broken_sidecar_is_told_in_one_line(tmp_path, run_filter, name):
+def test_a_broken_sidecar_is_reported_in_one_line(tmp_path, run_filter, name):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
     (folder / f"00000.{name}.jsonl").write_text("no JSON\n")
     with pytest.raises(ValueError, match=f"00000.{name}.jsonl.*header") as error:
@@ -40,7 +40,7 @@ def test_too_many_useless_samples_are_a_failure(tmp_path, run_filter):
     assert outcome.too_bad(0.01).startswith("1 of 3 samples cannot be used") and outcome.too_bad(0.34) is None
 
 
-def test_a_shard_that_changes_while_it_is_read_is_read_again_or_told(tmp_path, run_filter, monkeypatch, script):
+def test_a_shard_that_changes_while_it_is_read_is_read_again_or_reported(tmp_path, run_filter, monkeypatch, script):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
     measurements = script("measurements")
     read, changes = measurements._read, iter([True, False, True, True])
@@ -54,18 +54,18 @@ def test_a_shard_that_changes_while_it_is_read_is_read_again_or_told(tmp_path, r
     monkeypatch.setattr(measurements, "_read", changing)
     assert measurements.measure(folder, "00000", ()) and len(measurements.load(folder, "00000")) == 1
     os.utime(folder / "00000.tar", ns=(0, 77))
-    with pytest.raises(ValueError, match="00000.tar: changes while it is read"):
+    with pytest.raises(ValueError, match="00000.tar: changed while it was read"):
         measurements.measure(folder, "00000", ())
 
 
-def test_a_shard_that_cannot_be_read_at_all_is_told(tmp_path, run_filter):
+def test_an_unreadable_shard_is_reported(tmp_path, run_filter):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
     (folder / "00000.tar").write_bytes(b"no tar" * 1000)
     outcome = run_filter(folder)
     assert outcome.samples == 0 and "not an uncompressed tar" in outcome.too_bad(0.5)
 
 
-def test_a_full_disk_ends_with_one_line_and_nothing_half(tmp_path, run_filter, monkeypatch, script):
+def test_a_full_disk_ends_with_one_line_and_no_incomplete_file(tmp_path, run_filter, monkeypatch, script):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
 
     def full(*arguments):
@@ -78,17 +78,17 @@ def test_a_full_disk_ends_with_one_line_and_nothing_half(tmp_path, run_filter, m
 
 
 WRONG = {
-    "--boilerplate=['(']": "boilerplate: '\\(' is no regular expression",
+    "--boilerplate=['(']": "boilerplate: '\\(' is not a regular expression",
     "--decontaminate.mine=nowhere": "decontaminate.mine: nowhere: no such folder",
     "--decontaminate.emu_edit=nowhere": "decontaminate.emu_edit: nowhere is neither a folder",
     "--near_duplicates=40": "near_duplicates: 40 bits",
     "--part=3": "part: 3 of 1",
-    "--min_text_text=0.9 --max_text_text=0.8": "max_text_text: 0.8 leaves nothing",
+    "--min_text_text=0.9 --max_text_text=0.8": "max_text_text: 0.8 is not above min_text_text, 0.9",
 }
 
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
-def test_a_wrong_argument_is_told_in_one_line(tmp_path, run_filter, change):
+def test_a_wrong_argument_is_reported_in_one_line(tmp_path, run_filter, change):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
     with pytest.raises(ValueError, match=f"^{WRONG[change]}") as error:
         run_filter(folder, *change.split())

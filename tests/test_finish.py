@@ -1,4 +1,4 @@
-"""What every mask gets at the end: it grows, shrinks, moves or softens, whichever source it is from."""
+"""Post-processing of masks from every source: grow, shrink, feather, and the fallback for an empty region."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def finished(**config) -> torch.Tensor:
 def test_masks_grow_shrink_and_move():
     assert torch.equal(finished(), square())
     assert torch.equal(finished(grow=2), square(6, 6, 12)) and torch.equal(finished(grow=-2), square(10, 10, 4))
-    assert torch.equal(grow(torch.ones(1, 1, 5, 5), -2), torch.ones(1, 1, 5, 5))  # the border is no edge
+    assert torch.equal(grow(torch.ones(1, 1, 5, 5), -2), torch.ones(1, 1, 5, 5))  # the picture's border does not shrink
     soft = finished(grow=2, feather=2.0)
     assert ((soft > 0) == (square(6, 6, 12) > 0)).all() and (soft < 1).any() and soft.max() == 1
 
@@ -55,7 +55,7 @@ def test_parts_follow_the_mask():
         assert first == pytest.approx(second, rel=0.4)
 
 
-def test_an_editor_can_ask_for_a_region_that_is_left_as_it_is(tiny_edit_config):
+def test_an_editor_can_load_a_source_without_post_processing(tiny_edit_config):
     models = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(grow=2))).models
     asked, images_BCHW = [EditRequest(PICTURE, "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
     assert models.mask_source("drawn") is models.mask_source("drawn", models.config.region)
@@ -66,7 +66,7 @@ def test_an_editor_can_ask_for_a_region_that_is_left_as_it_is(tiny_edit_config):
         assert torch.equal(finder.find(images_BCHW, asked, [None]).mask_B1HW, wanted)
 
 
-def test_every_source_is_finished_alike():
+def test_every_source_is_post_processed_the_same_way():
     request = EditRequest(PICTURE, "x", box=(8, 8, 16, 16))
     found = load_mask_source("drawn", RegionConfig(grow=2), unasked, unasked).find(
         torch.zeros(1, 3, 24, 24), [request], [None]
@@ -75,7 +75,7 @@ def test_every_source_is_finished_alike():
 
 
 class Blind(MaskSource):
-    """Finds the square in the first picture and nothing in the others."""
+    """A mask source that finds the square in the first picture and nothing in the others."""
 
     @classmethod
     def load(cls, config, encoders, generator):
@@ -88,7 +88,7 @@ class Blind(MaskSource):
 
 
 class Pointed(Blind):
-    """The same by what a person pointed at."""
+    """The same, as a mask source for regions marked by a person."""
 
     refinable = False
 

@@ -1,4 +1,4 @@
-"""The study of Focus on Your Instruction: its scores by hand, and one small run."""
+"""The study of Focus on Your Instruction (FoI): its scores checked by hand, and one small run."""
 
 from __future__ import annotations
 

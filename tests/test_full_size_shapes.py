@@ -1,4 +1,4 @@
-"""The whole road at the public models' sizes, on the meta device: every shape, no weights, no memory.
+"""A training step at the public models' sizes, on the meta device: checks every shape without weights or memory.
 
 ViT-L/14 at 224 px, FLAN-T5-base, Stable Diffusion 1.5 in-painting at 512 px.
 """
@@ -83,7 +83,7 @@ def test_parameter_counts_are_the_published_ones(clip, instruction_encoder, gene
 
 
 @pytest.mark.parametrize("variant", ["default", "paper"])
-def test_one_learning_step_has_the_right_shapes(clip, instruction_encoder, generator, variant):
+def test_one_training_step_has_the_right_shapes(clip, instruction_encoder, generator, variant):
     learner = predictor(variant)
     source = clip.encode_image(pictures())
     instruction_BMD, mask_BM = instruction_encoder.encode(TEXTS)
@@ -139,7 +139,7 @@ def test_the_gradient_through_the_last_step_reaches_the_probability(generator):
 
 @pytest.mark.parametrize("variant", ["default", "paper"])
 def test_a_checkpoint_is_small_and_holds_only_what_is_trained(tmp_path, variant):
-    """The exported folder; and what resuming needs, with both of Adam's moments."""
+    """Checks the exported folder, and the size of what resuming needs, including both of Adam's moments."""
     learner = RegionPredictor.from_config(PredictorConfig(variant=variant), D, 16)
     learner.export(tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 40 * MIB

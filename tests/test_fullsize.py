@@ -1,8 +1,8 @@
 """The public models at full size, with random weights: one training step and one edit, their time and peak memory.
 
-Folders in the Hugging Face cache's layout are written to a temporary place (about 4.5 GB), and the shipped
-configurations load them by the public names, with nothing overridden but data, sizes and devices. Minutes long, and
-outside `make test`: run by `make test-fullsize`.
+The tests write models in the Hugging Face cache's layout to a temporary folder (about 4.5 GB). The shipped
+configurations load them by the public names; only data, sizes and devices are overridden. They take minutes and are not
+part of `make test`: run them with `make test-fullsize`.
 """
 
 import gc
@@ -40,7 +40,7 @@ def snapshot(cache: Path, model) -> Path:
 
 
 def with_noise(make, seed: int) -> torch.nn.Module:
-    """The model with small random weights, without the slow initialisation that nobody looks at."""
+    """The model with small random weights, without its slow default initialisation."""
     with torch.device("meta"):
         module = make()
     module.to_empty(device="cpu")
@@ -66,7 +66,7 @@ def write_instruction_encoder(folder: Path) -> None:
 
 
 def write_inpaint(folder: Path) -> None:
-    """As the public repository: half-precision safetensors, PNDM scheduler, a safety checker that is not there."""
+    """Like the public repository: half-precision safetensors, PNDM scheduler, a listed but missing safety checker."""
     from diffusers import PNDMScheduler
     from transformers import CLIPImageProcessor
 
@@ -107,7 +107,7 @@ def cache(tmp_path_factory):
 
 
 def command(cache: Path, *arguments: str) -> tuple[float, float]:
-    """Run one of the programs; returns seconds and peak gigabytes of its process."""
+    """Run one of the programs; returns its duration in seconds and its peak memory in gigabytes."""
     environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("OMP_NUM_THREADS", None)
     began = time.monotonic()
@@ -125,7 +125,7 @@ def report(name: str, seconds: float, gigabytes: float) -> None:
 
 @pytest.fixture(scope="module")
 def trained(cache, tmp_path_factory):
-    """One optimiser step through configs/train_sd15_paper256.yaml; the folder of the run."""
+    """The output folder of one optimiser step with configs/train_sd15_paper256.yaml."""
     folder = tmp_path_factory.mktemp("training")
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The gallery holds pictures and scores of every case, escapes what people wrote, and stays within bounds."""
+"""The gallery shows pictures and scores of every case, escapes all texts, and stays small."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_every_case_is_there_with_its_scores(tmp_path):
     text = page([case(0), case(1)], tmp_path)
     scores = [json.loads(html.unescape(found)) for found in re.findall(r'data-scores="([^"]*)"', text)]
     assert scores == [{"l1": 0.0}, {"l1": 0.25}]
-    assert '<option value="l1">L1</option>' in text and "dino" not in text  # nothing to sort by
+    assert '<option value="l1">L1</option>' in text and "dino" not in text  # not measured, so not a sort key
 
 
-def test_other_systems_pictures_stand_beside_the_own(tmp_path):
+def test_pictures_of_other_systems_are_shown_beside_the_own(tmp_path):
     first, second = case(0), case(1)
     rows = pd.DataFrame({"id": [first.id, second.id], "operation": "edit", "l1": 0.5})
 
@@ -68,7 +68,7 @@ def test_other_systems_pictures_stand_beside_the_own(tmp_path):
     assert 'alt="baseline"' not in one and two.count('alt="baseline"') == 1
 
 
-def test_words_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path):
+def test_texts_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path):
     text = page([case(0)], tmp_path)
     assert "make &lt;it&gt; a dog" in text and "a &lt;b&gt;cat" in text and "<b>cat" not in text
     sources = re.findall(r'src="([^"]*)"', text)

@@ -1,4 +1,4 @@
-"""The contract of every generator, and the paper's appendix A against the library's own pipeline and scheduler."""
+"""The contract of every generator, and the paper's appendix A against diffusers' own pipeline and scheduler."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from tests.tiny_models import write_inpaint, write_instruct_pix2pix, write_maske
 
 @pytest.fixture(scope="module")
 def folders(tiny_inpaint_dir, tmp_path_factory):
-    """Where the contract test finds tiny weights for each generator: a new generator adds its line."""
+    """Folders with tiny weights for each generator; a new generator needs a line here."""
     return {
         "stable_diffusion": tiny_inpaint_dir,
         "instruct_pix2pix": write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p")),
@@ -95,7 +95,7 @@ def test_same_seed_same_picture_whatever_the_batch(make, name):
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_proposals_carry_no_gradient_and_leave_gradients_on(make, name):
+def test_proposals_have_no_gradient_and_leave_gradients_enabled(make, name):
     mask = box().requires_grad_()
     assert not make(name).propose(pictures(), mask, ["a", "b"], [1, 2]).requires_grad
     assert torch.is_grad_enabled()
@@ -111,7 +111,7 @@ def test_the_gradient_reaches_the_mask(make, name, gradient, blend):
     assert (mask.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_asking_for_a_gradient_that_cannot_be_given_names_those_that_can(monkeypatch):
+def test_an_impossible_gradient_names_the_generators_that_support_it(monkeypatch):
     class Plain(generators.Generator):
         needs = "instruction"
 
@@ -150,7 +150,7 @@ def test_the_loop_equals_the_librarys_pipeline(make, pipeline, guidance):
     images, mask, texts, seeds = pictures(), box(), ["a red circle", "a blue square"], [1, 2]
     shape = (1, 4, 32 // generator.vae_factor, 32 // generator.vae_factor)
     noise = torch.cat([torch.randn(shape[1:], generator=torch.Generator().manual_seed(s))[None] for s in seeds])
-    # The library samples the masked picture's latent; its mean is what is wanted.
+    # The library samples the masked picture's latent; this comparison needs its mean.
     original = pipeline.vae.encode
     try:
         pipeline.vae.encode = lambda x: dataclasses.replace(original(x), latent_dist=_Mean(original(x).latent_dist))
@@ -199,7 +199,7 @@ def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_t
         )
 
 
-def test_the_schedule_ends_clean_for_any_number_of_steps():
+def test_the_schedule_ends_without_noise_for_any_number_of_steps():
     alphas = torch.linspace(0.9999, 0.005, 1000)
     for steps in (1, 2, 3, 7, 50, 1000):
         schedule = trailing_schedule(alphas, steps)
@@ -238,7 +238,7 @@ def test_each_distinct_text_is_encoded_once(make):
 
 @pytest.mark.parametrize("masked_image", ["pixel", "latent"])
 def test_equation_16_hides_the_masked_part_of_the_source(make, masked_image):
-    """What lies under the mask must not matter once nothing of the source is put back there."""
+    """The source's content under the mask must not reach the network's masked-image input."""
     generator, mask = make(masked_image=masked_image), box()
     images = pictures()
     hidden = torch.where(mask > 0, torch.rand_like(images), images)
@@ -256,7 +256,7 @@ def test_equation_16_hides_the_masked_part_of_the_source(make, masked_image):
 
 
 def test_equation_23_puts_the_source_back(make):
-    """With blending, what is decoded outside the mask is the source's own latent."""
+    """With blending, the decoded latent equals the source's latent outside the mask."""
     generator, images, mask = make(blend=True), pictures(), box()
     latent, source = generator._sample(images, mask, ["a", "b"], [1, 2], gradient_steps=0)
     outside = (box(8, 8) == 0).expand_as(latent)
@@ -264,8 +264,8 @@ def test_equation_23_puts_the_source_back(make):
     assert not torch.allclose(latent[~outside], source[~outside], atol=1e-2)
 
 
-def test_the_gradient_of_the_full_road_is_right(make):
-    """Directional derivative through all steps, by finite differences."""
+def test_the_gradient_through_all_steps_is_correct(make):
+    """Compares the directional derivative through all steps with finite differences."""
     generator = make(steps=3, guidance=2.0)
     images, direction = pictures(1), torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     for module in generator.modules.values():
@@ -301,8 +301,8 @@ def test_everything_is_frozen_and_in_eval_mode(make):
         assert not any(m.training for m in module.modules())
 
 
-def test_autocast_does_not_reach_in(make):
-    """Under Lightning's bf16-mixed the configured precision still decides."""
+def test_autocast_does_not_change_the_precision(make):
+    """The generator keeps its configured precision under Lightning's bf16-mixed."""
     images, mask = pictures(), box()
     outside = make().propose(images, mask, ["a", "b"], [1, 2])
     with torch.autocast("cpu", torch.bfloat16):
@@ -323,7 +323,7 @@ def test_a_missing_or_unsuitable_folder_is_named(tmp_path, tiny_t5_dir):
             load_generator(GeneratorConfig(path=str(path)))
 
 
-def test_instruct_pix2pix_follows_the_instruction_and_looks_at_no_mask(make):
+def test_instruct_pix2pix_follows_the_instruction_and_ignores_the_mask(make):
     generator, images = make("instruct_pix2pix"), pictures()
     region = Region(torch.ones(2, 1, 32, 32), torch.ones(2, 1, 32, 32))
     requests = [EditRequest(image=None, instructions=text) for text in ("make it red", "make it blue")]

@@ -1,4 +1,4 @@
-"""Pictures and instructions alone: captions from a column or from the describer, target captions from the writer."""
+"""Given instructions: captions come from a column or from the describer, target captions from the writer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_captions_of_a_json_column_and_instructions_of_the_text(tmp_path):
     reader.close()
 
 
-def test_the_describer_looks_where_no_caption_is(tmp_path):
+def test_the_describer_captions_pictures_without_a_caption(tmp_path):
     pictures = render([edit.source for edit in EDITS])
     members = [
         (f"k{n}", {"png": png(Image.fromarray(shown)), "txt": edit.source_caption.encode(),
@@ -62,14 +62,14 @@ def test_the_describer_looks_where_no_caption_is(tmp_path):
     header, lines = sidecar(tmp_path)
     assert header["describe"]["name"] == "microworld"
     assert summary.dropped["picture: damaged"] == 1 and summary.dropped.total() == 2 and summary.written == 4
-    assert "ring" not in lines["blank"].get("source_caption", "")  # the picture is believed, not the instruction
+    assert "ring" not in lines["blank"].get("source_caption", "")  # described from the picture only
     for n, edit in enumerate(EDITS):
         told = lines[f"k{n}"]["source_caption"]
         assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
         assert f"{edit.changed.color} {edit.changed.shape}" in lines[f"k{n}"]["target_caption"]
 
 
-def test_the_describer_is_shown_many_pictures_at_once(tmp_path, monkeypatch):
+def test_the_describer_gets_many_pictures_at_once(tmp_path, monkeypatch):
     shown = []
     real = describe.Microworld.tell
 
@@ -88,7 +88,7 @@ def test_the_describer_is_shown_many_pictures_at_once(tmp_path, monkeypatch):
     assert shown == [4]
 
 
-def test_alt_texts_of_no_use_are_replaced_by_what_the_pictures_show(tmp_path):
+def test_useless_alt_texts_are_replaced_by_captions_of_the_pictures(tmp_path):
     pictures = render([edit.source for edit in EDITS])
     members = [
         (f"k{n}", {"png": png(Image.fromarray(p)), "txt": b"IMG_0001.JPG"}) for n, p in enumerate(pictures)

@@ -1,4 +1,4 @@
-"""Where each path back to the mask points: one small run, and that the paths are the ones that they are called."""
+"""The study of gradient paths to the mask: one small run, and each path computes what its name says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_small_run(gradient_paths, generator, known, tiny_clip_dir, tiny_t5_
             assert -1 <= scores["cosine_of_seeds"] <= 1 and scores["size"] > 0 and 0 <= scores["iou_of_largest"] <= 1
 
 
-def test_the_exact_source_is_what_tells_two_composites_apart(gradient_paths, generator, known):
+def test_two_composites_differ_only_in_the_exact_or_decoded_source(gradient_paths, generator, known):
     mask = torch.zeros_like(known.truth_B1HW)
     found = gradient_paths.paths(generator)
     assert torch.equal(found["composite, everything"](known, mask, [1, 2, 3]), known.source_BCHW)
@@ -45,8 +45,8 @@ def test_the_exact_source_is_what_tells_two_composites_apart(gradient_paths, gen
     torch.testing.assert_close(blend, decoded, rtol=0, atol=1e-5)
 
 
-def test_the_whole_gradient_passes_where_the_composite_is_cut(gradient_paths, generator, known):
-    """A path's derivative with respect to one cell's mask: the composite changes that cell alone."""
+def test_the_full_gradient_reaches_distant_pixels_and_the_composites_does_not(gradient_paths, generator, known):
+    """Derivative of distant pixels with respect to one mask cell: the composite depends on that cell only locally."""
     mask_BN = torch.full((3, 4), 0.5, requires_grad=True)
     mask_B1HW = masks.upsample(mask_BN, 2, (64, 64))
     found = gradient_paths.paths(generator)

@@ -1,4 +1,4 @@
-"""Making a human study: balanced, blind, the same for the same seed, and nothing dropped in silence."""
+"""Making a human study: balanced, blind, reproducible by its seed, and every omitted case is listed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def drawn(monkeypatch):
 
 
 def embedded(path: Path) -> dict:
-    """The data of a form, read as a browser does: up to the first end tag."""
+    """The data of a form, read up to the first end tag, as a browser does."""
     return json.loads(re.search(r'<script type="application/json" id="form">(.*?)</script>', path.read_text(), re.S)[1])
 
 
@@ -115,10 +115,10 @@ def test_the_same_seed_makes_the_same_files(tmp_path):
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     names = [{row["trial"] for row in read_rows(tmp_path / folder / "key.csv")} for folder in "abc"]
-    assert names[0] == names[1] and not names[0] & names[2], "a trial's name tells its study"
+    assert names[0] == names[1] and not names[0] & names[2], "a trial's name identifies its study"
 
 
-def test_forms_key_and_template_tell_the_same_story(tmp_path):
+def test_forms_key_and_template_agree(tmp_path):
     systems = write_systems(tmp_path, "9", ("one", "two", "three"))
     record = make(settings(tmp_path, systems, shown="all", cases=5, repeats=1))
     key, template = (read_rows(tmp_path / "study" / name) for name in ("key.csv", "template.csv"))
@@ -135,7 +135,7 @@ def test_forms_key_and_template_tell_the_same_story(tmp_path):
             assert picture(form["pictures"][page["source"]]).tobytes() == source.image.tobytes()
             for row, number in zip(rows, page["pictures"], strict=True):
                 edited = Image.open(tmp_path / row["system"] / "pictures" / f"{row['case']}.png")
-                assert picture(form["pictures"][number]).tobytes() == edited.tobytes(), "small pictures lose nothing"
+                assert picture(form["pictures"][number]).tobytes() == edited.tobytes(), "small pictures are lossless"
     assert record["raters_per_trial"] == 4 and len(record["cases"]) == 5
 
 
@@ -153,14 +153,14 @@ def test_a_form_is_blind(tmp_path):
         everything = path.read_bytes() + b"".join(base64.b64decode(uri.split(",")[1]) for uri in form["pictures"])
         for word in (b"zorkmid", b"quuxology", b"hidden_place", b"case-", str(tmp_path).encode()):
             assert word not in everything
-        assert {picture(uri).size for uri in form["pictures"]} == {(512, 384)}, "a size would tell systems apart"
+        assert {picture(uri).size for uri in form["pictures"]} == {(512, 384)}, "sizes would reveal the systems"
         shown = [number for page in form["trials"] for number in (page["source"], *page["pictures"])]
-        assert list(dict.fromkeys(shown)) == list(range(6)), "pictures are numbered as they are met"
+        assert list(dict.fromkeys(shown)) == list(range(6)), "pictures are numbered in order of appearance"
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     assert sorted(record["resized"]) == ["quuxology"] and len(record["resized"]["quuxology"]) == 2
 
 
-def test_a_form_is_complete_in_itself_and_asks_what_it_should(tmp_path):
+def test_a_form_is_self_contained_and_has_both_questions(tmp_path):
     make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two"))))
     html = (tmp_path / "study" / "form_rater_01.html").read_text()
     assert not re.search(r"https?://|\bsrc=|href=|fetch\(|import\(|@import|url\(", html)
@@ -168,14 +168,16 @@ def test_a_form_is_complete_in_itself_and_asks_what_it_should(tmp_path):
         "Did the edit stay inside the region the instruction is about?",
         "Did the edit follow the instruction?",
     ]
-    assert html.count("</script>") == 2, "an instruction cannot end the data"
+    assert html.count("</script>") == 2, "an instruction cannot close the script tag"
 
 
 def test_cases_without_every_picture_are_listed(tmp_path, capsys):
     systems = write_systems(tmp_path, "9", ("one", "two"))
     (tmp_path / "one" / "pictures" / "case-2.png").unlink()
     (tmp_path / "two" / "pictures" / "case-3.png").write_bytes(b"no picture")
-    (tmp_path / "two" / "failures.json").write_text('{"case-4": "out of memory"}')
+    (tmp_path / "two" / "pictures" / "case-4.png").unlink()
+    (tmp_path / "two" / "failures").mkdir()
+    (tmp_path / "two" / "failures" / "case-4.txt").write_text("out of memory\n")
     record = make(settings(tmp_path, systems))
     assert sorted(record["cases"]) == ["case-0", *(f"case-{i}" for i in (5, 6, 7, 8))], "case-1 is not scored"
     assert record["left_out"].keys() == {"case-2", "case-3", "case-4"}
@@ -252,7 +254,7 @@ DRIVER = """
   if (!Object.keys(state.answers).length) {
     press("Enter");
     KEYS.forEach(press);
-    document.activeElement.click();  // the keys have led to the button Next
+    document.activeElement.click();  // the keys have moved the focus to the button Next
     page.querySelectorAll("input")[1].click();
     location.reload();
   } else {

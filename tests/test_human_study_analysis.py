@@ -1,4 +1,4 @@
-"""Analysing a human study: planted preferences and biases recovered, bad answers refused by line."""
+"""Analysing a human study: simulated preferences and biases are recovered, bad answers refused with their line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def study(tmp_path):
-    """Makes a study of 8 cases and analyses what a function answers."""
+    """A function that makes a study of 8 cases and analyses the answers of a simulated rater."""
 
     def run(rate, names=("one", "two"), **changes) -> dict:
         systems = write_systems(tmp_path, "9", names)
@@ -39,7 +39,7 @@ def number(row: dict) -> int:
 
 
 def test_raters_who_agree_have_alpha_1_and_the_planted_scores(study, tmp_path):
-    """Cases 0, 2 ... 8; `inside`: one gets 1 + case mod 5, two always 4."""
+    """For `inside`, system one gets 1 + case mod 5 and system two always 4; the cases are 0, 2, 3 ... 8."""
 
     def rate(rater, row, question):
         return (1 + number(row) % 5 if row["system"] == "one" else 4) if question == "inside" else 1 + number(row) % 3
@@ -55,13 +55,13 @@ def test_raters_who_agree_have_alpha_1_and_the_planted_scores(study, tmp_path):
     assert one["fleiss_kappa"] == {"value": 1, "units": 8, "ratings": 6}
     two = found["scores"]["two"]["inside"]
     assert two["mean"] == 4 == two["low"] == two["high"] and two["sd"] == 0
-    assert two["alpha"]["value"] is None and two["fleiss_kappa"]["value"] is None, "no variation tells nothing"
+    assert two["alpha"]["value"] is None and two["fleiss_kappa"]["value"] is None, "undefined without variation"
     assert found["scores_together"]["inside"]["alpha"]["value"] == 1
     assert found["seed"] == 3 and found["raters"] == [f"0{i}" for i in range(1, 7)] and found["repeats"] is None
     assert json.loads((tmp_path / "analysis" / "analysis.json").read_text()) == found
 
 
-def test_raters_who_throw_dice_have_alpha_0(study):
+def test_random_ratings_have_alpha_0(study):
     dice = np.random.default_rng(0)
     found = study(lambda *_: dice.integers(1, 6), raters=14)
     for block in (*found["scores"]["one"].values(), *found["scores_together"].values()):
@@ -85,7 +85,7 @@ def test_a_planted_preference_is_found(study):
 
     found = study(rate, raters=20, design="forced_choice", trials=6)
     inside, followed = found["preferences"]
-    chance = 0.7602  # that a normal number of standard deviation sqrt 2 and mean 1 is above 0
+    chance = 0.7602  # probability that a normal variable with mean 1 and standard deviation sqrt 2 is above 0
     share = inside["shares"]["one"]
     assert share["low"] < chance < share["high"] and share["low"] > 0.5 and share["n"] == 120
     assert share["share"] + inside["shares"]["two"]["share"] == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_a_planted_preference_is_found(study):
     assert found["sides"]["followed"]["A"]["share"] == 0.5, "sides are balanced, so a sure rater shows no bias"
 
 
-def test_pairs_of_three_systems_are_told_apart_and_together(study):
+def test_pairs_of_three_systems_are_reported_singly_and_overall(study):
     worth = {"one": 2, "two": 1, "three": 0}
     found = study(
         lambda rater, row, question: worth[row["system"]], names=("one", "two", "three"), design="forced_choice"
@@ -143,11 +143,11 @@ def test_higher_scores_on_the_left_are_found_and_a_better_system_is_not_mistaken
     inside, followed = (found["sides"][name]["A"] for name in ("inside", "followed"))
     assert inside["n"] == 96 and inside["low"] > 0.5 and abs(inside["difference"] - 1) < 0.25
     assert followed["low"] < 0 < followed["high"]
-    assert followed["high"] - followed["low"] < 0.4, "what the systems differ by does not blur it"
+    assert followed["high"] - followed["low"] < 0.4, "differences between the systems do not widen it"
 
 
-def test_repeats_tell_whether_raters_agree_with_themselves(study):
-    """Rater 01 answers by what is shown, rater 02 by the side: reversed pictures catch that."""
+def test_repeats_show_whether_raters_agree_with_themselves(study):
+    """Rater 01 answers by the system, rater 02 by the side; repeats with reversed sides reveal the difference."""
 
     def rate(rater, row, question):
         return row["system"] == "one" if rater == "01" else row["position"] == "A"
@@ -178,19 +178,19 @@ def test_missing_answers_and_forms_are_counted(study):
     one = found["scores"]["one"]
     assert (one["followed"]["raters"], one["followed"]["answers"], one["followed"]["missing"]) == (2, 16, 8)
     assert one["inside"]["missing"] == 0 == found["scores"]["two"]["followed"]["missing"]
-    assert found["sides"]["followed"]["A"]["n"] == 16, "half-answered pages tell nothing about sides"
+    assert found["sides"]["followed"]["A"]["n"] == 16, "half-answered pages do not count for the sides"
 
 
 @pytest.fixture
 def sheet(tmp_path):
-    """A likert study's key, and its template filled in by hand: the lines of form 01."""
+    """A likert study's key, and its template with the lines of form 01 filled in."""
     make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two"))))
     lines = (tmp_path / "study" / "template.csv").read_text().splitlines()
     return tmp_path / "study" / "key.csv", [lines[0], *(line[:-1] + "3,4" for line in lines if line.startswith("01,"))]
 
 
 def test_a_sheet_filled_in_by_hand_in_a_spreadsheet_is_read(sheet, tmp_path):
-    """With a byte-order mark, semicolons, a column of notes and the other raters' rows still empty."""
+    """The sheet has a byte-order mark, semicolons and a column of notes; the other raters' rows are empty."""
     key, lines = sheet
     other = (key.parent / "template.csv").read_text().splitlines()[-1]
     path = tmp_path / "by_hand.csv"
@@ -265,7 +265,7 @@ def test_a_file_that_is_no_key_is_refused(content, tmp_path):
         analyse(tmp_path / "key.csv", [tmp_path / "x.csv"], tmp_path / "analysis")
 
 
-def test_the_tables_say_what_the_analysis_holds(study, tmp_path, capsys, monkeypatch):
+def test_the_tables_show_the_numbers_of_the_analysis(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "220")
     dice = np.random.default_rng(5)
 

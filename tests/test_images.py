@@ -1,4 +1,4 @@
-"""Opening any picture, exact round trips, fitting and back, saving whole or not at all."""
+"""Pictures: opening any format, exact round trips, fitting and back, saving atomically."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_bytes_survive_the_round_trip(width, height, count):
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(pictures, back, strict=True))
 
 
-def test_masks_travel_as_one_channel():
+def test_masks_keep_one_channel():
     mask = Image.fromarray(noise(7, 5, channels=1))
     tensor = images.to_tensor([mask])
     assert tensor.shape == (1, 1, 5, 7)
@@ -105,7 +105,7 @@ def test_values_that_cannot_be_shown_are_refused():
         images.upright_rgb(Image.fromarray(np.full((2, 2), 1e6, np.float32)))
 
 
-def test_transparency_is_flattened_onto_white_and_said(tmp_path):
+def test_transparency_is_flattened_onto_white_and_noted(tmp_path):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:, :2] = (10, 20, 30, 255)
     picture = images.open_picture(save(tmp_path, "a.png", Image.fromarray(pixels)))
@@ -138,7 +138,7 @@ def test_first_frame_of_an_animation(tmp_path):
     assert picture.getpixel((0, 0)) == (255, 0, 0) and "first frame" in picture.info["notes"][0]
 
 
-def test_colour_profile_travels_with_the_picture(tmp_path):
+def test_the_colour_profile_is_kept(tmp_path):
     path = save(tmp_path, "p.png", Image.fromarray(noise(4, 4)), icc_profile=b"profile")
     out = tmp_path / "o.png"
     images.save_png(images.open_picture(path), out)
@@ -189,7 +189,7 @@ def test_huge_pictures_are_refused_from_their_header(tmp_path, side, monkeypatch
     assert str(side * side) in str(caught.value)
 
 
-def test_masks_keep_what_is_transparent(tmp_path):
+def test_transparent_parts_of_a_mask_are_not_edited(tmp_path):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:, :2] = 255
     pixels[:, 2:] = (255, 255, 255, 0)
@@ -197,7 +197,7 @@ def test_masks_keep_what_is_transparent(tmp_path):
     assert mask.mode == "L" and mask.getpixel((0, 0)) == 255 and mask.getpixel((3, 0)) == 0
 
 
-def test_a_mask_of_zeros_and_ones_is_not_taken_for_black(tmp_path):
+def test_a_mask_of_zeros_and_ones_is_refused(tmp_path):
     path = save(tmp_path, "m.png", Image.fromarray(np.eye(4, dtype=np.uint8)))
     with pytest.raises(ValueError, match="255 = edit"):
         images.open_mask(path)
@@ -221,7 +221,7 @@ def test_grid_places_every_picture():
     assert sheet.getpixel((10, 16 + 10)) == (255, 0, 0) and sheet.getpixel((28, 16 + 28)) == (0, 0, 0)
 
 
-def test_no_room_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 

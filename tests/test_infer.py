@@ -1,4 +1,4 @@
-"""infer.py: one picture, a folder, a JSONL; results where they were asked for; going on where it stopped."""
+"""infer.py: one picture, a folder or a JSONL of requests; the output files; continuing after an interruption."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_ordinary_photograph_of_odd_size(call, tmp_path, capsys):
     assert str(out / "result.png") in printed and "% of the picture edited" in printed
 
 
-def test_mask_and_box_take_the_place_of_the_mask_source(call, tmp_path):
+def test_mask_and_box_replace_the_mask_source(call, tmp_path):
     path = photo(tmp_path / "in.png")
     mask = tmp_path / "m.png"
     Image.fromarray(np.tri(44, 60, dtype=np.uint8) * 255).save(mask)
@@ -65,7 +65,7 @@ def test_mask_and_box_take_the_place_of_the_mask_source(call, tmp_path):
     assert record["captions"] == {"source": "", "target": "a blue circle", "from": "given"}
 
 
-def test_a_folder_goes_on_where_it_stopped(call, tmp_path, capsys):
+def test_a_folder_continues_where_it_stopped(call, tmp_path, capsys):
     for i in range(3):
         photo(tmp_path / "in" / f"p{i}.png", seed=i)
     photo(tmp_path / "in" / "p0.jpg", seed=9)

@@ -1,4 +1,4 @@
-"""What a step points at, by every kind of scheduler, and the sizes at which pipelines work."""
+"""The clean latent estimated after a step, for every kind of scheduler, and the working sizes of pipelines."""
 
 import diffusers
 import pytest
@@ -9,7 +9,7 @@ from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 
 PREDICTIONS = {
     "DDIMScheduler": ("epsilon", "v_prediction", "sample"),
-    "PNDMScheduler": ("epsilon", "v_prediction"),  # it knows no clean predictions
+    "PNDMScheduler": ("epsilon", "v_prediction"),  # it does not support `sample`
     "DPMSolverMultistepScheduler": ("epsilon", "v_prediction", "sample"),
     "LCMScheduler": ("epsilon", "v_prediction", "sample"),
     "EulerDiscreteScheduler": ("epsilon", "v_prediction", "sample"),
@@ -17,13 +17,13 @@ PREDICTIONS = {
 
 
 class Pipeline:
-    """All that a guess needs of one."""
+    """The part of a pipeline that the estimate needs."""
 
     scheduler = "its own"
 
 
-def told(scheduler, predict):
-    """One step in the middle of a schedule from a known clean latent: the guess, and the clean latent."""
+def estimate(scheduler, predict):
+    """Run one step in the middle of a schedule on a noised known latent; returns the estimate and the known latent."""
     generator = torch.Generator().manual_seed(0)
     clean, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     scheduler.set_timesteps(10)
@@ -42,8 +42,8 @@ def told(scheduler, predict):
     ("name", "kind"),
     [(name, kind) for name, kinds in PREDICTIONS.items() for kind in kinds],
 )
-def test_a_perfect_prediction_points_at_the_clean_latent(name, kind):
-    """Noised by the scheduler itself; what is predicted follows from the definitions."""
+def test_a_perfect_prediction_gives_the_clean_latent(name, kind):
+    """The scheduler adds the noise; the perfect prediction follows from the definitions."""
     settings = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
     scheduler = getattr(diffusers, name)(prediction_type=kind, **settings)
 
@@ -54,13 +54,13 @@ def test_a_perfect_prediction_points_at_the_clean_latent(name, kind):
         velocity = alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean
         return {"epsilon": noise, "v_prediction": velocity, "sample": clean}[kind]
 
-    guess, clean = told(scheduler, predict)
+    guess, clean = estimate(scheduler, predict)
     torch.testing.assert_close(guess, clean, rtol=1e-3, atol=1e-3)
 
 
-def test_a_perfect_flow_points_at_the_clean_latent():
+def test_a_perfect_flow_gives_the_clean_latent():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    guess, clean = told(scheduler, lambda clean, noise, timestep: noise - clean)
+    guess, clean = estimate(scheduler, lambda clean, noise, timestep: noise - clean)
     torch.testing.assert_close(guess, clean, rtol=1e-4, atol=1e-4)
 
 

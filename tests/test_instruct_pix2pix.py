@@ -1,4 +1,4 @@
-"""InstructPix2Pix's own loop: the library's picture with everything off, and each of FoI's parts on its own."""
+"""Our sampling loop for InstructPix2Pix: equal to the library's with all options off, and each option of FoI."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make(loaded):
 
 @pytest.fixture
 def library(loaded):
-    """The pipeline's own call."""
+    """A function that calls the library's pipeline."""
 
     def call(images, texts, seeds, **settings):
         config = loaded.config
@@ -65,7 +65,7 @@ def ones(count=2, height=32, width=32):
 
 
 def watch(unet):
-    """What the U-Net is given, call by call: (input, timestep)."""
+    """Record the U-Net's inputs: a list of (input, timestep) for each call, and the hook to remove."""
     seen = []
     return seen, unet.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0], float(inputs[1]))))
 
@@ -86,7 +86,7 @@ def test_with_everything_off_it_is_the_librarys_pipeline(make, library, text, pi
     assert (found - expected).abs().max() <= 1e-5
 
 
-def test_an_instruction_that_is_cut_is_told(make):
+def test_a_truncated_instruction_warns(make):
     with pytest.warns(UserWarning, match="instruction of 42 tokens cut to the generator's 32"):
         make(steps=1).propose(pictures(1), ones(1), ["make the " * 20], [1])
 
@@ -101,7 +101,7 @@ def test_modulation_that_no_step_reaches_changes_no_bit(make):
 # ---------------------------------------------------------------- where sampling starts
 
 
-def test_start_leaves_out_steps_and_noises_the_source(make):
+def test_start_skips_steps_and_noises_the_source(make):
     generator = make(steps=10, start=0.8)
     seen, hook = watch(generator.pipeline.unet)
     try:
@@ -121,7 +121,7 @@ def test_start_leaves_out_steps_and_noises_the_source(make):
 
 
 def test_equation_8_by_hand(make):
-    """A latent cell lies inside where any of its 4 x 4 pixels does, so that thin strokes stay."""
+    """A latent cell is inside if any of its 4 x 4 pixels is, so that thin strokes are kept."""
     mask_B1hw = torch.zeros(1, 1, 32, 32)
     mask_B1hw[..., 5, 9] = mask_B1hw[..., 31, :] = 1
     expected = torch.zeros(1, 1, 8, 8)
@@ -136,7 +136,7 @@ def test_disentangling_by_a_mask_of_ones_changes_no_bit(make):
 
 
 def test_disentangling_by_a_mask_of_zeros_is_no_text_guidance(make, library):
-    """Without an instruction both branches with the picture agree, so that s_T has nothing to multiply."""
+    """With an empty instruction, the two branches with the picture agree, so that the text guidance s_T vanishes."""
     generator = make(disentangle=True, disentangle_until=1.0)
     found = generator.propose(pictures(), torch.zeros(2, 1, 32, 32), TEXTS, SEEDS)
     assert (found - library(pictures(), ["", ""], SEEDS)).abs().max() <= 1e-5
@@ -209,11 +209,11 @@ def test_each_sub_instruction_has_its_own_region(make):
         return generator.edit(images, region, [two(strength)], [None], [1])
 
     left, right = half(1, right=False), half(1)
-    assert torch.equal(edited(), edited(mask, mask)), "one mask stands for all"
-    assert torch.equal(edited(left, right), edited(left * 0.2, right)), "masks are hard"
+    assert torch.equal(edited(), edited(mask, mask)), "one mask applies to all instructions"
+    assert torch.equal(edited(left, right), edited(left * 0.2, right)), "masks are binarised"
     different = [edited(left, right), edited(right, left), edited()]
     assert all((a - b).abs().max() > 1e-4 for a, b in zip(different, different[1:] + different[:1], strict=True))
-    assert (edited(mask, left) - edited(mask, right)).abs().max() > 1e-5, "the second alone moves; their union stays"
+    assert (edited(mask, left) - edited(mask, right)).abs().max() > 1e-5, "only the second mask changes"
     assert (edited(strength=LOUD) - edited()).abs().max() > 1e-4
     with pytest.raises(ValueError, match="region: 1 masks for 2 sub-instructions"):
         edited(left)
@@ -230,7 +230,7 @@ EVERYTHING_ON = {
 
 
 def test_with_everything_on_the_batch_changes_nothing(make):
-    """Requests of one and of two sub-instructions; step noise included."""
+    """Mixes requests with one and with two sub-instructions, and includes the noise of each step."""
     generator, images, mask = make(**EVERYTHING_ON), pictures(3), half(3)
     requests, seeds = [two(), ONE, two(LOUD)], [5, 6, 7]
     own = torch.cat([half(3), half(3, right=False)], 1)
@@ -253,7 +253,7 @@ def test_every_part_changes_the_picture(make):
         assert all((made[a] - made[b]).abs().max() > 1e-3 for b in range(a))
 
 
-def test_processors_are_back_after_an_error_in_the_loop(make):
+def test_processors_are_restored_after_an_error_in_the_loop(make):
     generator = make(modulation=True, mask_steps=0)
     unet = generator.pipeline.unet
     before = unet.attn_processors
@@ -328,6 +328,6 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_loaded(changes
 
 
 @pytest.mark.parametrize("name", ["start", "latent_blend", "modulation", "disentangle"])
-def test_another_generator_does_not_pass_over_them(name):
+def test_other_generators_refuse_these_settings(name):
     with pytest.raises(ValueError, match=f"generator.{name}: only instruct_pix2pix"):
         load_generator(GeneratorConfig(path="nowhere", **{name: EVERYTHING_ON[name]}))

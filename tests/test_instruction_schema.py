@@ -1,4 +1,4 @@
-"""What a model answers becomes an edit, or one of a few reasons why not; nothing else, whatever it answers."""
+"""Parsing a model's answer: every answer becomes a valid edit, or is refused with one of a few reasons."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_captions_in_another_script_get_targets_in_it():
     assert reason(answer(), "一只棕色的狗睡在沙发上") == "target_caption: another language"
 
 
-def test_nothing_changes_by_a_no_op():
+def test_a_no_op_keeps_the_caption():
     edit = read_answer(answer(operation="noop", instruction="keep the sofa grey"), CAPTION, "noop")
     assert edit.target_caption == CAPTION
 
@@ -103,7 +103,7 @@ def test_other_languages_can_be_allowed():
     ["make it snow", "Add a hat.", "I would like the bicycle to stand on a beach.", "bigger dog", "remove the die",
      "Could you give the van a red roof?", "swap the cat for a dog", "paint the wall in blue and yellow"],
 )  # fmt: skip
-def test_english_is_known(text):
+def test_english_is_recognised(text):
     assert is_english(text)
 
 
@@ -112,13 +112,13 @@ def test_english_is_known(text):
     ["ersetze den Hund durch eine Katze", "cambia el perro por un gato", "verwijder het huis van de foto",
      "aggiungi un albero con la neve", "犬を猫に変えて", "θάλασσα στο φόντο", "lägg till ett träd med snö på"],
 )  # fmt: skip
-def test_other_languages_are_known(text):
+def test_other_languages_are_recognised(text):
     assert not is_english(text)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(max_size=300), st.text('{}[]",:ab\\ u0', max_size=120)), st.sampled_from((None, *OPERATIONS)))
-def test_whatever_is_answered_is_an_edit_or_a_reason(text, operation):
+def test_any_answer_is_an_edit_or_has_a_reason(text, operation):
     try:
         read_answer(text, CAPTION, operation)
     except BadAnswer as error:
@@ -127,7 +127,7 @@ def test_whatever_is_answered_is_an_edit_or_a_reason(text, operation):
 
 @settings(max_examples=100, deadline=None)
 @given(st.fixed_dictionaries({name: st.text(max_size=30) for name in EDIT}), st.text(max_size=40))
-def test_what_is_accepted_keeps_every_rule(fields, caption):
+def test_accepted_answers_keep_every_rule(fields, caption):
     text = json.dumps(fields | {"operation": "add"})
     try:
         edit = read_answer(text, caption, "add", language="any")

@@ -1,4 +1,4 @@
-"""Several instructions of one request: in one edit or one after another, each with its part of the region."""
+"""Several instructions in one request: as one edit or one after another, each with its part of the region."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_parts_of_one_edit(editor):
     )
 
 
-def test_one_after_another_is_what_two_edits_give(editor, in_turn):
+def test_sequential_instructions_equal_two_single_edits(editor, in_turn):
     picture = photo()
     whole = in_turn.edit(EditRequest(picture, (FIRST, SECOND), seed=3, id="a", captions=Captions("x", "y")))
     first = editor.edit(EditRequest(picture, FIRST, seed=3, id="a"))
@@ -81,7 +81,7 @@ def test_one_after_another_is_what_two_edits_give(editor, in_turn):
     )
 
 
-def test_one_after_another_in_a_batch(editor, in_turn):
+def test_sequential_instructions_in_a_batch(editor, in_turn):
     requests = [
         EditRequest(photo(seed=1), (FIRST, SECOND), id="two"),
         EditRequest(photo(seed=2), SECOND, id="one"),
@@ -182,7 +182,7 @@ def test_bad_arguments(arguments, says, call, tmp_path, capsys):
     except SystemExit as stop:
         code = stop.code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-    wanted = 1 if "needs a click" in says else 2  # that one is a failed edit: other requests may bring their clicks
+    wanted = 1 if "needs a click" in says else 2  # a missing click is a failed edit, not a wrong setting
     assert code == wanted and len(lines) == 1 and says in lines[0] and not (tmp_path / "out").exists()
 
 

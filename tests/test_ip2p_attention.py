@@ -1,4 +1,4 @@
-"""The mask source that reads InstructPix2Pix's attention: where planted attention lies, and one edit with it."""
+"""The mask source that reads InstructPix2Pix's attention: tested with prepared attention maps and complete edits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny_models import write_instruct_pix2pix
 
 
 class Looking(InstructPix2Pix):
-    """Attention as it is given, on a grid of 8 pixels a cell; remembers what it was asked."""
+    """A fake InstructPix2Pix that returns prepared attention maps with cells of 8 px; records its requests."""
 
     size, multiple = 0, 16
 
@@ -48,7 +48,7 @@ def requests(width, height, *instructions):
 NEAREST = RegionConfig(upsample="nearest")
 
 
-def test_the_region_is_where_each_keyword_is_looked_at():
+def test_the_region_is_where_each_keyword_gets_attention():
     maps = planted(2, 2, 8, 8, (0, 0, 2, 3), (0, 1, 6, 6), (1, 0, 4, 1))
     maps[1, 1] = 0  # the second request has one instruction
     looking = Looking(maps)
@@ -63,7 +63,7 @@ def test_the_region_is_where_each_keyword_is_looked_at():
     assert looking.asked == (asked, [noise_seed(7, "0"), noise_seed(7, "1")])
 
 
-def test_the_threshold_is_the_regions():
+def test_the_regions_threshold_applies():
     maps = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     sizes = [
         Ip2pAttention(Looking(maps), replace(NEAREST, threshold=threshold))
@@ -75,7 +75,7 @@ def test_the_threshold_is_the_regions():
 
 
 def test_padding_is_no_part_of_the_picture():
-    """20 x 40 pixels lie in 32 x 48: of 4 x 6 cells, those from row 3 and column 5 on show nothing of the picture."""
+    """A picture of 20 x 40 px is padded to 32 x 48; of the 4 x 6 cells, row 3 and column 5 are padding only."""
     maps = planted(1, 1, 4, 6, (0, 0, 3, 5), (0, 0, 3, 0))
     maps[0, 0, 1, 2] = 0.3
     region = Ip2pAttention(Looking(maps), NEAREST).find(torch.rand(1, 3, 20, 40), requests(40, 20, "x"), [None])
@@ -104,8 +104,8 @@ def test_only_an_instruct_pix2pix_can_be_read():
         load_mask_source("ip2p_attention", region, lambda: pytest.fail("loaded"), object)
 
 
-def test_it_looks_while_another_generator_edits(tiny_edit_config):
-    """The same map as when it edits itself: the seeds are the edit's own."""
+def test_attention_is_read_while_another_generator_edits(tiny_edit_config):
+    """The map is the same as when InstructPix2Pix itself edits, because both use the edit's seeds."""
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
     request = EditRequest(picture, "make the circle blue", seed=3, captions=Captions("", "a blue circle"))
     painted = Editor(replace(tiny_edit_config, mask_source="ip2p_attention")).edit(request)
@@ -120,12 +120,13 @@ def test_an_editor_without_a_trained_region_uses_it_and_says_so(tiny_edit_config
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
     request = EditRequest(picture, "make the circle blue", captions=Captions("", "a blue circle"))
     result = Editor(replace(tiny_edit_config, region=region)).edit(request)
-    assert "no region is trained for these models (region.checkpoint), ip2p_attention says where" in result.note
+    said = "no predictor is trained for these models (region.checkpoint): ip2p_attention finds the region"
+    assert said in result.note
     drawn = Editor(replace(tiny_edit_config, region=region)).edit(replace(request, box=(2, 2, 9, 9)))
     assert "trained" not in drawn.note
 
 
-def test_auto_refines_where_the_model_is_and_says_where_it_is_not(tiny_edit_config, caplog):
+def test_auto_refines_if_the_model_is_available_and_warns_if_not(tiny_edit_config, caplog):
     def load(sam):
         region = replace(tiny_edit_config.region, refine="auto", sam=sam)
         generator = load_generator(region.attention)
@@ -153,7 +154,7 @@ def test_one_edit_of_two_instructions_from_end_to_end(editor):
     one = EditRequest(picture, "add a star", id="one")
     wrong = EditRequest(picture, [Instruction("add a star", keyword="moon")], id="wrong")
     results = editor.edit_batch([both, one, wrong])
-    reason = "keyword: 'moon' is no word of its instruction 'add a star'; name one that stands there"
+    reason = "keyword: 'moon' is no word of its instruction 'add a star'; give one that occurs in it"
     assert results[2] == EditFailure("wrong", reason)
     for result in results[:2]:
         source, edited, mask = (np.asarray(p) for p in (picture, result.image, result.mask))
@@ -165,7 +166,7 @@ def test_one_edit_of_two_instructions_from_end_to_end(editor):
 
 
 class Naming(Describer):
-    """Says what a test says, for every instruction; remembers what it was asked."""
+    """A fake describer that returns a fixed keyword; records the instructions it received."""
 
     names_keywords = True
 
@@ -188,7 +189,7 @@ class Naming(Describer):
     ("said", "given", "read"),
     [("circle blue", None, "circle blue"), (None, None, "circle"), ("circle", "blue", "blue")],
 )
-def test_a_language_model_names_the_thing_unless_it_is_given(editor, said, given, read, monkeypatch):
+def test_a_language_model_names_the_object_unless_it_is_given(editor, said, given, read, monkeypatch):
     naming, spans = Naming(said), []
     monkeypatch.setattr(editor.models, "describer", naming)
     monkeypatch.setitem(DESCRIBERS, "microworld", Naming)
@@ -208,6 +209,6 @@ def test_a_language_model_names_the_thing_unless_it_is_given(editor, said, given
     assert result.record["digest"] == editor.digest(request)
 
 
-def test_without_a_language_model_nobody_is_asked(editor, monkeypatch):
+def test_without_a_language_model_no_keyword_is_requested(editor, monkeypatch):
     monkeypatch.setattr(editor.models.describer, "keyword", lambda _: pytest.fail("asked"))
     editor.edit(EditRequest(Image.new("RGB", (32, 32), "red"), "make the circle blue"))

@@ -105,7 +105,7 @@ def test_an_interrupted_run_leaves_no_half_shard_and_goes_on(make, tmp_path, mon
 
 def test_other_settings_are_refused(make):
     make_proposals(make())
-    with pytest.raises(ValueError, match="generator.steps: is 2, but .* begun with 1"):
+    with pytest.raises(ValueError, match="generator.steps: is 2, but .* made with 1"):
         make_proposals(make("--generator.steps=2"))
     with pytest.raises(ValueError, match="data.proposals"):
         make_proposals(make("--data.proposals=null"))
@@ -142,7 +142,7 @@ def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
 def test_training_refuses_proposals_made_under_another_mask(make):
     make_proposals(make("--step.proposal_mask=everything"))
     check_step(make("--step.proposal_mask=everything"))
-    with pytest.raises(ValueError, match="step.proposal_mask: is 'half', but .* made under 'everything'"):
+    with pytest.raises(ValueError, match="step.proposal_mask: is 'half', but .* made with 'everything'"):
         check_step(make("--step.proposal_mask=half"))
 
 

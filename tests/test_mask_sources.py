@@ -120,7 +120,7 @@ def test_threshold_dilation_and_feather():
 
     def masked(**config):
         config = RegionConfig(upsample="nearest", **config)
-        return finish(region_from_patches(patches_BN, **at, config=config), config, []).mask_B1HW
+        return finish(region_from_patches(patches_BN, **at, config=config), config).mask_B1HW
 
     assert masked().sum() == 64 and masked(threshold=0.95).sum() == 0
     assert masked(dilate=1).sum() == 9 * 64
@@ -215,7 +215,7 @@ def test_the_generators_opinion_is_the_mean_difference_of_its_predictions(genera
 
 def test_another_source_stands_in_while_nothing_is_trained():
     region = RegionConfig(checkpoint=None, untrained="ip2p_attention + sam")
-    said = "no region is trained for these models (region.checkpoint), ip2p_attention + sam says where"
+    said = "no predictor is trained for these models (region.checkpoint): ip2p_attention + sam finds the region"
     assert with_untrained("learned", region) == ("ip2p_attention + sam", said)
     assert with_untrained("drawn & learned", region) == ("drawn & (ip2p_attention + sam)", said)
     for text, other in (

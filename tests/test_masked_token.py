@@ -215,7 +215,7 @@ def test_settings_that_mean_nothing_are_refused(make):
     for changes, field in (({"steps": 0}, "generator.steps"), ({"temperature": -1.0}, "generator.temperature")):
         with pytest.raises(ValueError, match=f"^{field}: "):
             make(**changes)
-    with pytest.raises(ValueError, match=r"^generator.temperature: only masked_token does this"):
+    with pytest.raises(ValueError, match=r"^generator.temperature: only masked_token uses this setting"):
         load_generator(GeneratorConfig(temperature=1.0))
 
 

@@ -327,7 +327,7 @@ def test_var_is_held_to_the_source_and_reads_no_text(var):
 
 
 def test_var_without_its_weights_is_refused(var, tmp_path):
-    with pytest.raises(ValueError, match="generator.size: 64 in float32: VAR paints 256 or 512"):
+    with pytest.raises(ValueError, match="generator.size: 64 in float32: VAR generates 256 or 512"):
         load_generator(dataclasses.replace(var, size=64))
     with pytest.raises(ValueError, match="generator.path: .*for 512 pixels"):
         load_generator(dataclasses.replace(var, size=512))

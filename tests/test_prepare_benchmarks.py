@@ -82,7 +82,7 @@ def test_unsafe_and_broken_archives_are_refused(tmp_path):
 
 def test_another_download_is_named(tmp_path):
     download = write_pie_bench(tmp_path / "download")
-    with pytest.raises(ValueError, match="holds no edit_sessions.json, is it another one"):
+    with pytest.raises(ValueError, match="holds no edit_sessions.json; give the folder"):
         prepare("magicbrush", download, tmp_path / "out")
     with pytest.raises(ValueError, match="no such file or folder"):
         prepare("magicbrush", tmp_path / "nowhere", tmp_path / "out")

@@ -244,7 +244,7 @@ def test_the_command_saves_on_sigterm(make, tmp_path):
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "run the same command to go on" in errors and "Traceback" not in errors
+    assert "run the same command to continue" in errors and "Traceback" not in errors
     assert (Path(config.out) / "checkpoints" / "last.ckpt").exists()
 
 

@@ -71,7 +71,7 @@ def test_programs_find_the_endpoints_by_name(tmp_path, monkeypatch):
 )
 def test_programs_may_name_uploaded_files_only(file, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with pytest.raises(ValueError, match="not an uploaded one"):
+    with pytest.raises(ValueError, match="not an uploaded file"):
         api.uploaded(file)
 
 
@@ -80,5 +80,5 @@ def test_an_uploaded_file_is_found(tmp_path, monkeypatch):
     (tmp_path / "x.png").write_bytes(b"x")
     assert api.uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
     (tmp_path / "out").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="not an uploaded one"):
+    with pytest.raises(ValueError, match="not an uploaded file"):
         api.uploaded({"path": str(tmp_path / "out")})

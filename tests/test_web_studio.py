@@ -159,5 +159,5 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
 
 def test_a_picture_without_a_record_says_so(picture, tmp_path):
     picture.save(tmp_path / "plain.png")
-    with pytest.raises(ValueError, match="carries no run.json"):
+    with pytest.raises(ValueError, match="contains no run.json"):
         read_portable(tmp_path / "plain.png", 100_000)

@@ -194,9 +194,8 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     [
         (["--writer", "none"], "writer:"),
         (["--wrtier", "x"], "did you mean 'writer'"),
-        (["--mix", '{"fly": 1}'], "mix:"),
+        (["--mix", '{"fly": 1}'], "mix: there is no operation 'fly'"),
         (["--mix", '{"add": 0}'], "mix:"),
-        (["--writer", "microworld", "--mix", '{"style": 1}'], "mix: the writer microworld cannot write 'style'"),
         (["--prompt", "none"], "prompt:"),
         (["--workers", "0"], "workers:"),
         (["--stale_seconds", "0"], "stale_seconds:"),
