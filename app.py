@@ -1,9 +1,9 @@
-"""Open the page in a browser; a Hugging Face Space starts it by this name.
+"""Serve the page for a browser; a Hugging Face Space starts the file of this name.
 
-    python app.py                                          # the microworld's models, on this machine alone
+    python app.py                                          # the microworld's models, for this machine only
     python app.py --config configs/edit_sd15.yaml --host 0.0.0.0 --password_variable REGIONEDIT_PASSWORD
 
-A bad argument exits with 2 and one line that names it.
+A wrong argument exits with 2 and one line that names it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from regionedit.web.page import serve
     except ImportError as error:
         return _say(f"{error.name} is not installed; run: pip install 'regionedit[app]'", 2)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it: the uploads are deleted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted however it is stopped
     try:
         serve(config)
     except ValueError as error:

@@ -1,4 +1,5 @@
-"""python evaluate.py --config configs/evaluate_microworld.yaml --out outputs/eval: a benchmark, an editor, scores."""
+"""python evaluate.py --config configs/evaluate_microworld.yaml --out outputs/eval: edit a benchmark and score the
+edits."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from regionedit.config import EvaluateConfig
 
 
 def main() -> int:
-    """0: scored. 1: every case failed. 2: the configuration is wrong; one line says where."""
+    """Exit code 0: scored. 1: every case failed. 2: the configuration is wrong, and one line says where."""
     config = parse_command(EvaluateConfig)
-    from regionedit.evaluation.run import evaluate  # after parsing: a mistyped option must not wait for torch
+    from regionedit.evaluation.run import (
+        evaluate,
+    )  # after parsing, so that a mistyped option is reported without loading torch
 
     warnings.formatwarning = lambda message, *_: f"evaluate.py: warning: {message}\n"
     try:

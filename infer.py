@@ -3,9 +3,10 @@
     python infer.py --config configs/edit_microworld.yaml --image in.png --instruction "make the ring blue" --out o/one
     python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out o/many
 
-One picture: OUT receives result.png, mask.png, probability.png, overlay.png and run.json. Many: OUT/{id}/ receives
-them, OUT/contact_sheet.png shows them together, and running the same command again goes on where it stopped.
---workers N edits them in N processes, each on a GPU of its own. A bad argument exits with 2, a failed edit with 1.
+One picture: result.png, mask.png, probability.png, overlay.png and run.json are written to OUT. Many: these files are
+written to OUT/{id}/, OUT/contact_sheet.png shows the edits, and running the same command again continues where it
+stopped.
+--workers N edits in N processes, each on its own GPU. Exit code 2: a wrong argument; 1: an edit failed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from regionedit.request_files import (
     split_instructions,
 )
 
-# The editor is imported late and never named in an annotation: the parser resolves what a module's annotations import,
-# and a bad argument must not wait for torch.
+# The editor is imported late and appears in no annotation, because the parser resolves annotations: a wrong argument is
+# reported without loading torch.
 
 
 @dataclass
@@ -41,19 +42,20 @@ class InferConfig(EditConfig):
 
     Args:
         image: a picture, or a folder of pictures.
-        instruction: what to change, for example "make the red circle blue". For several, separate them by semicolons
-            or give --instruction several times.
-        requests: instead of image and instruction: a JSONL with the fields image, instruction or instructions, and if
-            wanted seed, source_caption, target_caption, mask, box, click, id; paths are relative to it.
-        out: folder that receives the results.
-        seed: of the noise; the same seed gives the same picture.
-        source_caption: what the picture shows; left empty it is described where it is needed.
-        target_caption: what the edited picture shall show; left empty it is described where it is needed.
-        mask: a drawn mask of the picture's size, white = edit; it takes the place of a mask_source that reads none.
-        box: x0,y0,x1,y1 in pixels of the upright picture; it takes the place of a mask_source that reads none.
+        instruction: what to change, for example "make the red circle blue". For several, separate them by semicolons or
+            give --instruction several times.
+        requests: instead of image and instruction: a JSONL with the fields image, instruction or instructions, and
+            optionally seed, source_caption, target_caption, mask, box, click, id; paths are relative to it.
+        out: folder for the results.
+        seed: seed of the noise; the same seed gives the same picture.
+        source_caption: what the picture shows; if empty, the describer writes it where it is needed.
+        target_caption: what the edited picture should show; if empty, the describer writes it where it is needed.
+        mask: a drawn mask of the picture's size, white = edit; it replaces a mask_source that reads no masks.
+        box: x0,y0,x1,y1 in pixels of the upright picture; it replaces a mask_source that reads no boxes.
         click: x,y in pixels of the upright picture, or several: "x,y;x,y"; Segment Anything (region.sam) finds the
-            thing there, unless mask_source says what else the click is for.
-        workers: processes that share many requests, each with models of its own; on several GPUs, one for each.
+            object there, unless mask_source reads clicks itself.
+        workers: number of processes that share many requests, each with its own models; with several GPUs, one for
+            each.
     """
 
     image: str = ""
@@ -70,9 +72,9 @@ class InferConfig(EditConfig):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    warnings.filterwarnings("ignore", module="PIL")  # of large pictures; they are refused in one line of our own
+    warnings.filterwarnings("ignore", module="PIL")  # infer.py itself refuses large pictures, in one line
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # loading bars would bury the one line that counts
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars would hide the one line that matters
     config = parse_command(InferConfig, one_instruction(sys.argv[1:] if argv is None else argv))
     try:
         return run(config)
@@ -81,20 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _say(error.strerror or error, 1)
     except KeyboardInterrupt:
-        return _say("stopped; run the same command again to go on", 130)
-    except Exception as error:  # the last resort: a person who edits pictures has no use for a stack trace
+        return _say("stopped; run the same command again to continue", 130)
+    except Exception as error:  # the last resort: users who edit pictures need no stack trace
         return _say(f"{type(error).__name__}: {error}", 1)
 
 
 def one_instruction(argv: Sequence[str]) -> list[str]:
-    """The arguments with several --instruction as one, separated by semicolons; the parser would keep the last only."""
+    """The arguments with several --instruction joined by semicolons; the parser alone would keep only the last."""
     rest: list[str] = []
     texts: list[str] = []
-    waiting = list(argv)
-    while waiting:
-        argument = waiting.pop(0)
-        if argument == "--instruction" and waiting:
-            texts.append(waiting.pop(0))
+    remaining = list(argv)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument == "--instruction" and remaining:
+            texts.append(remaining.pop(0))
         elif argument.startswith("--instruction="):
             texts.append(argument.partition("=")[2])
         else:
@@ -103,7 +105,7 @@ def one_instruction(argv: Sequence[str]) -> list[str]:
 
 
 def run(config: InferConfig) -> int:
-    """Check the arguments, and only then import what is slow."""
+    """Check the arguments before the slow imports, then edit."""
     requests = read_arguments(config)
     alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
     opened = requests[0].open(config.max_pixels) if alone else None
@@ -128,10 +130,10 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     """The requests that the arguments name.
 
     Raises:
-        ValueError: arguments that are missing, contradict each other or name what is not there.
+        ValueError: missing or contradictory arguments, or files that do not exist.
     """
     if Path(config.out).exists() and not Path(config.out).is_dir():
-        raise ValueError(f"out: {config.out} is a file, a folder is needed")
+        raise ValueError(f"out: {config.out} is a file; a folder is needed")
     if config.workers < 1:
         raise ValueError(f"workers: {config.workers}, at least 1 is needed")
     if config.mask and config.box:
@@ -139,7 +141,7 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     if config.requests:
         for name in ("image", "instruction", "source_caption", "target_caption", "mask", "box", "click"):
             if getattr(config, name):
-                raise ValueError(f"{name}: with --requests it belongs into the file's lines")
+                raise ValueError(f"{name}: with --requests, give it in the lines of the file")
         return read_requests(config.requests)
     if not config.image:
         raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
@@ -158,7 +160,7 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
 
 
 def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
-    """Edit in portions, skip what is finished, write down what failed, show all on a sheet."""
+    """Edit in portions, skip finished requests, record failures and write the contact sheet."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
@@ -166,22 +168,22 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     out, portion = Path(config.out), 4 * config.batch
     workers = min(config.workers, len(requests))
     if workers > 1:
-        coming = edit_in_parallel(editor.config, requests, out, portion, workers)
+        outcomes = edit_in_parallel(editor.config, requests, out, portion, workers)
     else:
-        coming = edit_into(editor, requests, out, portion)
+        outcomes = edit_into(editor, requests, out, portion)
     items = []
     with Progress(TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("", total=len(requests))
-        for item in coming:
+        for item in outcomes:
             items.append(item)
             bar.update(task, advance=1)
     write_failures(out, items)
     write_contact_sheet(out, [request.id for request in requests])
     shares = [item.share for item in items if item.share is not None]
     failed = [item for item in items if item.failure]
-    before = len(items) - len(shares) - len(failed)
+    earlier = len(items) - len(shares) - len(failed)
     average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
-    print(f"{out}: {len(shares)} edited{average}; {before} finished before; {len(failed)} failed; {editor.computes}")
+    print(f"{out}: {len(shares)} edited{average}; {earlier} finished before; {len(failed)} failed; {editor.computes}")
     if not failed:
         return 0
     first = f"first {failed[0].id}: {failed[0].failure}"

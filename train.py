@@ -1,6 +1,6 @@
 """Train a region predictor from captioned pictures: `python train.py --config configs/train_microworld.yaml`.
 
-Run the same command again to go on after Ctrl-C, SIGTERM or a crash.
+Run the same command again to continue after Ctrl-C, SIGTERM or a crash.
 """
 
 import os
@@ -13,7 +13,7 @@ from regionedit.config import TrainConfig
 def main() -> None:
     config = parse_command(TrainConfig)
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # loading bars would bury the lines that count
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars would hide the lines that matter
     from regionedit.training import NotFinite, Stopped, train
 
     try:
@@ -25,7 +25,7 @@ def main() -> None:
         print(f"train.py: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except Stopped:
-        print(f"train.py: stopped and saved in {config.out}; run the same command to go on", file=sys.stderr)
+        print(f"train.py: stopped and saved in {config.out}; run the same command to continue", file=sys.stderr)
         raise
 
 
