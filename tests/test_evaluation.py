@@ -199,11 +199,11 @@ def test_metrics_of_pictures_are_made_only_for_pictures(config):
 def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
     """`sam` gets a click on the named object in the source, `drawn` gets the true region, other sources get nothing."""
     cases = list(BENCHMARKS["microworld"](config.data, 0, None))
-    assert all(case.thing_mask for case in cases)
-    for case in [*cases, replace(cases[0], thing_mask=None)]:
+    assert all(case.object_mask for case in cases)
+    for case in [*cases, replace(cases[0], object_mask=None)]:
         clicked = marked_by_truth("sam", case, case.request)
         ((x, y),) = clicked.click
-        assert np.asarray(case.thing_mask or case.truth_mask)[y, x] > 127 and clicked.mask is None
+        assert np.asarray(case.object_mask or case.truth_mask)[y, x] > 127 and clicked.mask is None
         assert marked_by_truth("learned + sam - drawn", case, case.request) == clicked
         drawn = marked_by_truth("drawn", case, case.request)
         assert drawn.click is None and np.array_equal(np.asarray(drawn.mask) > 0, np.asarray(case.truth_mask) > 0)
@@ -212,7 +212,7 @@ def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
         assert marked_by_truth("sam", case, own) == own
     for case in cases:
         thing = coverage(case.truth.source)[case.truth.named] > 0.5
-        assert np.array_equal(np.asarray(case.thing_mask) > 0, thing)
+        assert np.array_equal(np.asarray(case.object_mask) > 0, thing)
 
 
 def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):

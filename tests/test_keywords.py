@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regionedit.keywords import find_keyword, keyword_place
+from regionedit.keywords import find_keyword, keyword_span
 from regionedit.records import EditRequest, Instruction
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 from tests.tiny_tokenizers import CONTEXT, clip_tokenizer
@@ -49,7 +49,7 @@ from tests.tiny_tokenizers import CONTEXT, clip_tokenizer
 )
 def test_the_rule_finds(text, keyword):
     assert find_keyword(text) == keyword
-    start, end = keyword_place(text, keyword)
+    start, end = keyword_span(text, keyword)
     assert text[start:end].lower() == keyword
 
 
@@ -62,7 +62,7 @@ def test_without_a_word_there_is_no_keyword(text):
 @pytest.mark.parametrize("keyword", ["dog", "ca", "", "at"])
 def test_a_keyword_that_is_no_word_of_the_instruction_is_refused(keyword):
     with pytest.raises(ValueError, match=f"keyword: '{keyword}' is no word of its instruction 'replace the cat'"):
-        keyword_place("replace the cat", keyword)
+        keyword_span("replace the cat", keyword)
 
 
 @pytest.fixture(scope="module")

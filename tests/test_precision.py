@@ -13,7 +13,7 @@ from regionedit.command_line import load_config
 from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, TrainConfig
 from regionedit.editor import Editor
 from regionedit.generators import load_generator
-from regionedit.precision import settle_editing, settle_training, told
+from regionedit.precision import describe_precision, settle_editing, settle_training
 from regionedit.records import EditRequest
 
 
@@ -52,7 +52,7 @@ def test_a_processor_decides(processor, answers, precision):
     training = settle_training(TrainConfig(), "cpu")
     assert training.generator.precision == precision
     assert training.encoders.precision == "float32", "equation 8 compares small differences"
-    assert told(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
+    assert describe_precision(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
 
 
 def test_a_gpu_decides_for_itself(processor, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regionedit.describe.prompts import prompt
-from regionedit.keywords import keyword_place
+from regionedit.keywords import keyword_span
 from regionedit.microworld import commands
 from tests.conftest import SCRIPTS
 
@@ -74,7 +74,7 @@ def test_written_edits_pass_the_check_that_scores_them_and_false_ones_do_not(qwe
         edit, answer, _ = lessons.written_edit(lessons.HELD_OUT_SEED, index, operation)
         row = qwen.read(json.dumps(answer), operation)
         assert row == answer and qwen.agrees(row, edit)
-        assert keyword_place(row["instruction"], row["object"])
+        assert keyword_span(row["instruction"], row["object"])
         assert (row["target_caption"] == edit.source_caption) == (operation == "noop")
         false = edit.source_caption if operation != "noop" else f"a pink ring and {edit.source_caption}"
         if commands.parse(row["instruction"]).kind not in ("enlarge", "shrink"):  # sizes are not in the check

@@ -7,7 +7,7 @@ from torch import nn
 from regionedit import losses
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.encoders import ImageFeatures
-from regionedit.frozen_conv import FrozenConv2d, forget_inputs
+from regionedit.frozen_conv import FrozenConv2d, freeze_convolutions
 from regionedit.training import NotFinite, RegionTraining, check_step, train
 from regionedit.training.judging import judge
 
@@ -89,7 +89,7 @@ def test_a_frozen_convolution_equals_the_plain_one_and_keeps_no_input(changes):
     plain = nn.Conv2d(4, 6, 3, **changes).requires_grad_(False)
     frozen = nn.Conv2d(4, 6, 3, **changes).requires_grad_(False)
     frozen.load_state_dict(plain.state_dict())
-    assert forget_inputs(frozen) == 1 and isinstance(frozen, FrozenConv2d) and forget_inputs(frozen) == 0
+    assert freeze_convolutions(frozen) == 1 and isinstance(frozen, FrozenConv2d) and freeze_convolutions(frozen) == 0
     inputs = [torch.randn(2, 4, 9, 11, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -103,7 +103,7 @@ def test_a_frozen_convolution_equals_the_plain_one_and_keeps_no_input(changes):
 
 def test_a_convolution_that_learns_keeps_its_input():
     with pytest.raises(ValueError, match="freeze it first"):
-        forget_inputs(nn.Conv2d(1, 1, 1))
+        freeze_convolutions(nn.Conv2d(1, 1, 1))
 
 
 def test_chunks_need_no_gradient_and_see_every_row():
@@ -115,11 +115,11 @@ def test_chunks_need_no_gradient_and_see_every_row():
 
     found = judge(begun, look, lambda features, rows: features.global_BD.sum(1), 2)
     assert torch.equal(found.composed_BCHW, begun * 2) and torch.equal(found.features.global_BD, begun + 1)
-    assert found.pull_B is None
+    assert found.surrogate_loss_B is None
     weights = torch.tensor([1.0, 2, 3, 4, 5])
     pulled = judge(begun.requires_grad_(), look, lambda features, rows: weights[rows] * features.global_BD.sum(1), 2)
-    assert torch.equal(pulled.pull_B, torch.zeros(5))
-    pulled.pull_B.mean().backward()
+    assert torch.equal(pulled.surrogate_loss_B, torch.zeros(5))
+    pulled.surrogate_loss_B.mean().backward()
     torch.testing.assert_close(begun.grad, weights[:, None].expand(5, 3) / 5)
 
 

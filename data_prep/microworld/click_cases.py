@@ -46,7 +46,7 @@ def write_cases(data: Path, each: int, out: Path) -> int:
             "instruction": case.request.instruction,
             "source_caption": case.request.captions.source,
             "target_caption": case.request.captions.target,
-            "click": deepest(np.asarray(case.thing_mask) > 0),
+            "click": deepest(np.asarray(case.object_mask) > 0),
             "mask": f"masks/{case.id}.png",
             "target": f"targets/{case.id}.png",
             "operation": case.operation,

@@ -52,7 +52,7 @@ def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
     def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> Compose:
         def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
             condition = conditioned(mask_B1HW)
-            latents, decode = generator.begin_with_gradient(
+            latents, decode = generator.differentiable_latents(
                 part.source_BCHW, mask_B1HW, part.target_captions, seeds, gradient, condition
             )
             return decode(latents)

@@ -24,7 +24,7 @@ from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_pictures, to_tensor, upright_rgb
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
-from regionedit.precision import settle_editing, told
+from regionedit.precision import describe_precision, settle_editing
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import as_one, compose, maps, next_step
@@ -78,7 +78,7 @@ class Editor:
     @property
     def computes(self) -> str:
         """Device and precision as a short text for the terminal."""
-        return told(self.config, self.models.device)
+        return describe_precision(self.config, self.models.device)
 
     @classmethod
     def from_config(cls, config: EditConfig | str | Path) -> Editor:

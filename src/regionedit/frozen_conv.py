@@ -33,7 +33,7 @@ class FrozenConv2d(nn.Conv2d):
         return _Convolve.apply(input, self.weight, self.bias, geometry)
 
 
-def forget_inputs(network: nn.Module) -> int:
+def freeze_convolutions(network: nn.Module) -> int:
     """Turn every plain convolution of a frozen network into a FrozenConv2d; returns their number.
 
     Raises:
@@ -43,7 +43,7 @@ def forget_inputs(network: nn.Module) -> int:
     for module in found:
         if module.weight.requires_grad:
             raise ValueError(
-                "forget_inputs: a convolution's weight requires a gradient and thus its input; freeze it first"
+                "freeze_convolutions: a convolution's weight requires a gradient and thus its input; freeze it first"
             )
         module.__class__ = FrozenConv2d
     return len(found)

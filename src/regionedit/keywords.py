@@ -66,7 +66,7 @@ def find_keyword(text: str) -> str:
     return next((word for word in reversed(real_words) if word not in dropped), real_words[-1])
 
 
-def keyword_place(text: str, keyword: str) -> tuple[int, int]:
+def keyword_span(text: str, keyword: str) -> tuple[int, int]:
     """Start and end of the keyword's first occurrence in its instruction, in characters; whole words, any case.
 
     Raises:

@@ -125,8 +125,8 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
         raise ValueError("loss: every weight is 0, nothing would be learnt; set one of alpha, beta, area, ...")
     terms = {name: TERMS[name](outputs) for name in used}
     loss_B = torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
-    if outputs.pull_B is not None:
-        loss_B = loss_B + outputs.pull_B
+    if outputs.surrogate_loss_B is not None:
+        loss_B = loss_B + outputs.surrogate_loss_B
     return loss_B.mean(), terms
 
 

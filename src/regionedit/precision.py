@@ -48,6 +48,6 @@ def settle_training(config: Train, device: str | torch.device) -> Train:
     return replace(config, encoders=encoders, generator=settled(config.generator, device))
 
 
-def told(config: EditConfig | TrainConfig, device: str | torch.device) -> str:
+def describe_precision(config: EditConfig | TrainConfig, device: str | torch.device) -> str:
     """Device and precision as a short text for the terminal."""
     return f"on {device}: generator in {config.generator.precision}, encoders in {config.encoders.precision}"

@@ -257,8 +257,8 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
-        pull_B: surrogate loss: zeros with the gradient of the terms that depend on the result; None: the result itself
-            is differentiable.
+        surrogate_loss_B: zeros with the gradient of the terms that depend on the result. None: the result itself is
+            differentiable.
     """
 
     probability_BN: Tensor
@@ -270,7 +270,7 @@ class StepOutputs:
     result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
-    pull_B: Tensor | None = None
+    surrogate_loss_B: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class EditCase:
         operation: replace, recolour, resize, remove, add, background, or the benchmark's own word.
         groups: groups that are reported separately, for example {"seen": "unseen", "objects": "3"}.
         truth_mask: mode "L", 255 = edit, or None.
-        thing_mask: mask of the object that the instruction names, in the source; mode "L", 255 = object, or None.
+        object_mask: mask of the object that the instruction names, in the source; mode "L", 255 = object, or None.
         truth_image: the true edited picture, or None.
         truth: data that only metrics may read (in the microworld the `Edit` with both scenes), or None.
         continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
@@ -297,7 +297,7 @@ class EditCase:
     operation: str
     groups: dict[str, str] = field(default_factory=dict)
     truth_mask: Image | None = None
-    thing_mask: Image | None = None
+    object_mask: Image | None = None
     truth_image: Image | None = None
     truth: Any = None
     continues: str | None = None

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from regionedit.keywords import find_keyword, keyword_place
+from regionedit.keywords import find_keyword, keyword_span
 
 if TYPE_CHECKING:
     from regionedit.records import Instruction
@@ -50,7 +50,7 @@ def keyword_spans(instructions: Sequence[Instruction], tokenizer) -> list[range]
     spans = []
     for instruction, (begin, _) in zip(instructions, _text_spans(instructions), strict=True):
         keyword = find_keyword(instruction.text) if instruction.keyword is None else instruction.keyword
-        start, end = keyword_place(instruction.text, keyword)
+        start, end = keyword_span(instruction.text, keyword)
         span = _span(begin + start, begin + end, instructions, tokenizer)
         if span.stop > limit:
             raise ValueError(

@@ -13,7 +13,7 @@ from regionedit.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 2.0
+POLL_SECONDS = 2.0
 """Seconds between two checks of a round that is not complete yet."""
 
 
@@ -51,4 +51,4 @@ def _wait(folder: Path, shards: Sequence[str]) -> None:
                 folder, len(missing), len(shards),
             )  # fmt: skip
             warned = True
-        time.sleep(LOOK_AGAIN)
+        time.sleep(POLL_SECONDS)

@@ -13,7 +13,7 @@ from regionedit.describe.base import Describer
 from regionedit.describe.cache import AnswerCache
 from regionedit.describe.prompts import prompt
 from regionedit.images import digest
-from regionedit.keywords import keyword_place
+from regionedit.keywords import keyword_span
 from regionedit.records import Captions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class ModelDescriber(Describer):
 
 def _word_of(instruction: str, keyword: str) -> str | None:
     try:
-        start, end = keyword_place(instruction, keyword)
+        start, end = keyword_span(instruction, keyword)
     except ValueError:
         return None
     return instruction[start:end]

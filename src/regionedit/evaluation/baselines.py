@@ -68,7 +68,7 @@ def with_click(case: EditCase) -> EditRequest:
 
     If the edit names no object (add, background), the click is in the middle of the true region.
     """
-    mask = case.thing_mask or case.truth_mask
+    mask = case.object_mask or case.truth_mask
     return replace(case.request, click=(deepest(np.asarray(mask.convert("L")) > 127),))
 
 

@@ -173,7 +173,7 @@ class DifferentiableGenerator(Generator):
     def save(self, savers: SaversConfig) -> None:
         """Apply the memory settings that this generator supports; called once, before the first step."""
 
-    def begin_with_gradient(
+    def differentiable_latents(
         self,
         images_BCHW: Tensor,
         mask_B1HW: Tensor,
@@ -221,7 +221,7 @@ class DifferentiableGenerator(Generator):
                 denoising step; `full`: the last `generator.gradient_steps` steps.
             proposal_mask_B1HW: only for `latent`: the mask that conditions the generator instead of `mask_B1HW`.
         """
-        latents_BCyx, decode_rows = self.begin_with_gradient(
+        latents_BCyx, decode_rows = self.differentiable_latents(
             images_BCHW, mask_B1HW, texts, seeds, gradient, proposal_mask_B1HW
         )
         return decode_rows(latents_BCyx)

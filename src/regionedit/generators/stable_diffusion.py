@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.device import autocast_off
-from regionedit.frozen_conv import forget_inputs
+from regionedit.frozen_conv import freeze_convolutions
 from regionedit.generators.base import (
     COMPARED_DRAWS,
     DifferentiableGenerator,
@@ -161,7 +161,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         """
         for module in self.modules.values():
             if savers.frozen_convolutions:
-                forget_inputs(module)
+                freeze_convolutions(module)
         parts = {"unet": (self.unet,), "autoencoder": (self.vae, self.decoder)}
         for module in {module for name in savers.checkpoint for module in parts.get(name, ())}:
             module.enable_gradient_checkpointing()

@@ -74,7 +74,7 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ the step
 
-    def step(self, batch: TrainBatch, epoch: int, warm: bool = False) -> tuple[StepOutputs, dict[str, Tensor]]:
+    def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
         """From a batch to the inputs of all loss terms, and the intermediate pictures.
 
         Encode, predict the region (eq. 1-3), propose and blend (eq. 14-24), encode again.
@@ -92,7 +92,9 @@ class RegionTraining(LightningModule):
         with self.stage("generate"):
             proposal_BCHW, blended_B, decode_rows = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
 
-        def outputs(result: ImageFeatures, rows: slice = EVERY_ROW, pull_B: Tensor | None = None) -> StepOutputs:
+        def outputs(
+            result: ImageFeatures, rows: slice = EVERY_ROW, surrogate_loss_B: Tensor | None = None
+        ) -> StepOutputs:
             return StepOutputs(
                 probability_BN=prediction.probability_BN[rows],
                 projected_fused_BD=projected_fused_BD[rows],
@@ -103,7 +105,7 @@ class RegionTraining(LightningModule):
                 result_patches_BND=result.patches_BND,
                 source_text_BD=source_text_BD[rows],
                 target_text_BD=target_text_BD[rows],
-                pull_B=pull_B,
+                surrogate_loss_B=surrogate_loss_B,
             )
 
         def compose_and_encode(rows_B: Tensor) -> tuple[Tensor, ImageFeatures]:
@@ -118,7 +120,7 @@ class RegionTraining(LightningModule):
         if proposal_BCHW is None:  # the generator itself blended it
             proposal_BCHW = judged.composed_BCHW
         pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
-        return outputs(judged.features, pull_B=judged.pull_B), pictures
+        return outputs(judged.features, surrogate_loss_B=judged.surrogate_loss_B), pictures
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
         outputs, pictures = self.step(batch, self.current_epoch)
@@ -182,7 +184,7 @@ class RegionTraining(LightningModule):
         size = batch.images_BCHW.shape[-2:]
         own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
         with self._known_latents(batch):
-            latents_BCyx, decode = self.frozen[2].begin_with_gradient(
+            latents_BCyx, decode = self.frozen[2].differentiable_latents(
                 batch.images_BCHW,
                 masks.upsample(mask_BN, grid, size, step.upsample),
                 *self._texts_and_seeds(batch, epoch),

@@ -22,7 +22,7 @@ from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.device import pick_device
-from regionedit.precision import settle_training, told
+from regionedit.precision import describe_precision, settle_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.stages import Profile
@@ -67,7 +67,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
-        print(f"training {told(config, device)}")
+        print(f"training {describe_precision(config, device)}")
     if resumed and _finished(config, resumed):
         module.load_state_dict(resumed["state_dict"])
     else:

@@ -14,7 +14,7 @@ from regionedit.results import changed_outside
 from regionedit.web.batch_files import gather, zipped
 from regionedit.web.batch_tab import edit_all
 from regionedit.web.comparison import COLUMNS, Comparer, sheet
-from regionedit.web.handlers import told
+from regionedit.web.handlers import errors_shown
 from regionedit.web.history_tab import restored
 from regionedit.web.portable import portable_png, read_portable
 from regionedit.web.settings import Settings
@@ -95,8 +95,8 @@ def api(studio: Studio) -> None:
             yield gr.FileData(path=str(ready)).model_dump(), {item.id: item.failure for item in items if item.failure}
 
     for function in (find_region, edit, reproduce, compare):
-        gr.api(told(function), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
-    gr.api(told(batch), api_name="batch", concurrency_id="batch", concurrency_limit=1)
+        gr.api(errors_shown(function), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
+    gr.api(errors_shown(batch), api_name="batch", concurrency_id="batch", concurrency_limit=1)
 
 
 def uploaded(file: dict) -> tuple[Path, str]:

@@ -15,7 +15,7 @@ from regionedit.editor import Editor
 from regionedit.images import smaller
 from regionedit.web import words
 from regionedit.web.batch_files import gather, opened, zipped
-from regionedit.web.handlers import AT_ONCE, SESSION, told
+from regionedit.web.handlers import AT_ONCE, SESSION, errors_shown
 from regionedit.web.settings import Settings
 from regionedit.web.studio import Studio
 
@@ -90,7 +90,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
 
     job_state = job
     running = run.click(
-        told(edited),
+        errors_shown(edited),
         [files, job, instruction, *form],
         [job, status, gallery, failures, download],
         preprocess=False,

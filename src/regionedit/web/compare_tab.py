@@ -10,7 +10,7 @@ from regionedit.web import words
 from regionedit.web.comparison import COLUMNS, MARKED, Comparer, sheet, study_items
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, present
-from regionedit.web.handlers import MODELS, SESSION, told
+from regionedit.web.handlers import MODELS, SESSION, errors_shown
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut
 from regionedit.web.studio import Studio
@@ -73,7 +73,7 @@ def compare_tab(studio: Studio, layout: EditLayout, edit: EditTab) -> None:
 
     state = cases
     run.click(
-        told(compared),
+        errors_shown(compared),
         [edit.sketch, cases, *layout.cut, sources, systems, *layout.form.components()],
         [cases, status, picture, table, download, study],
         show_progress="minimal",

@@ -14,7 +14,7 @@ from regionedit.results import Patch, changed_outside, compose
 from regionedit.web import words
 from regionedit.web.canvas import canvas_value
 from regionedit.web.edit_layout import EditLayout
-from regionedit.web.handlers import AT_ONCE, MODELS, QUICK, SESSION, told
+from regionedit.web.handlers import AT_ONCE, MODELS, QUICK, SESSION, errors_shown
 from regionedit.web.portable import portable_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
@@ -74,7 +74,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
         lambda: (*buttons_for(True), gr.Row(visible=True)), None, [*buttons, layout.result], **AT_ONCE
     )
     running = clicked.then(
-        told(edited),
+        errors_shown(edited),
         edit_inputs,
         [*shown, *region, *captions, results, layout.gallery],
         show_progress="minimal",
@@ -90,7 +90,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
         cancels=[running],
         **AT_ONCE,
     )
-    layout.gallery.select(told(chosen), [results], shown, show_progress="hidden", api_visibility="private")
+    layout.gallery.select(errors_shown(chosen), [results], shown, show_progress="hidden", api_visibility="private")
     return EditTab(sketch, results, running)
 
 
@@ -137,11 +137,13 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         return sketch, *region_values(sketch, Cut(*cut), config)
 
     inputs, form = [sketch, *layout.cut], layout.form
-    layout.picture.change(told(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK)
+    layout.picture.change(
+        errors_shown(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK
+    )
     form.instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
     for trigger in (layout.find.click, form.instruction.submit):
         trigger(
-            told(found),
+            errors_shown(found),
             [*inputs, *form.components()],
             [*region, *captions],
             show_progress="minimal",
@@ -149,11 +151,11 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
             **MODELS,
         )
     for slider in layout.cut:
-        slider.change(told(recut), inputs, region[1:], trigger_mode="always_last", **AT_ONCE)
-    layout.view.stroke(told(painted), inputs, region, **QUICK)
-    layout.view.pick(told(picked), inputs, region, show_progress="hidden", **MODELS)
-    layout.view.undo(told(undone), inputs, region, **QUICK)
-    layout.view.clear(told(cleared), inputs, region, **QUICK)
+        slider.change(errors_shown(recut), inputs, region[1:], trigger_mode="always_last", **AT_ONCE)
+    layout.view.stroke(errors_shown(painted), inputs, region, **QUICK)
+    layout.view.pick(errors_shown(picked), inputs, region, show_progress="hidden", **MODELS)
+    layout.view.undo(errors_shown(undone), inputs, region, **QUICK)
+    layout.view.clear(errors_shown(cleared), inputs, region, **QUICK)
 
 
 def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, report) -> list[EditResult]:

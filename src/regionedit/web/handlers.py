@@ -24,7 +24,7 @@ SESSION = 3600
 UNEXPECTED = "The server had an unexpected error and logged it; your picture and settings are still here."
 
 
-def told(function):
+def errors_shown(function):
     """Wrap a function or generator function: it shows errors as messages on the page, with markup escaped."""
     import gradio as gr
 

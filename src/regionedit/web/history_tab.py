@@ -14,7 +14,7 @@ from regionedit.records import Captions, FoundRegion
 from regionedit.web import words
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, region_values
-from regionedit.web.handlers import AT_ONCE, QUICK, SESSION, told
+from regionedit.web.handlers import AT_ONCE, QUICK, SESSION, errors_shown
 from regionedit.web.portable import portable_png, read_portable
 from regionedit.web.settings import of_record
 from regionedit.web.sketch import Cut, Sketch
@@ -128,9 +128,15 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
     everything = [edit.sketch, layout.view, layout.region_line, layout.status, tabs]
     everything += [*layout.cut, *layout.form.components()]
     edit.finished.success(keep, [edit.results, kept], [kept, gallery], **AT_ONCE)
-    gallery.select(told(chosen), [kept], [picked, download, restore], show_progress="hidden", api_visibility="private")
-    restore.click(told(restored_kept), [picked, edit.sketch, kept], everything, **QUICK)
-    dropped.upload(told(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **QUICK)
+    gallery.select(
+        errors_shown(chosen),
+        [kept],
+        [picked, download, restore],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    restore.click(errors_shown(restored_kept), [picked, edit.sketch, kept], everything, **QUICK)
+    dropped.upload(errors_shown(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **QUICK)
 
 
 def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: Studio):

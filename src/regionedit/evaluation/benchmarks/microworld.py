@@ -101,7 +101,7 @@ class Microworld(Benchmark):
             operation=row["operation"],
             groups=row["groups"],
             truth_mask=Image.open(self.folder / "masks" / name).convert("L"),
-            thing_mask=Image.fromarray(named.astype("uint8") * 255) if named.any() else None,
+            object_mask=Image.fromarray(named.astype("uint8") * 255) if named.any() else None,
             truth_image=Image.open(self.folder / "truth" / name).convert("RGB"),
             truth=edit,
         )
