@@ -16,8 +16,8 @@ def shipped() -> list[Path]:
     return [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
 
 
-def test_all_weights_together_stay_under_40_mib():
-    assert sum(path.stat().st_size for path in shipped()) < 40 * MIB
+def test_all_weights_together_stay_under_64_mib():
+    assert sum(path.stat().st_size for path in shipped()) < 64 * MIB
 
 
 def test_every_file_stays_under_15_mib():
