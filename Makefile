@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
 	microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
-	fetch-models clip-lane painter-lane study study-report
+	fetch-models clip-lane autoencoder-lane painter-lane ip2p-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -98,18 +98,22 @@ microworld-region: install  ## learn the shipped region from microworld-data: pr
 	$(PY) train.py --config configs/train_microworld_refine.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: a night of two cores; run again to go on
-	$(MAKE) -j2 clip-lane painter-lane
+	$(MAKE) -j2 painter-lane ip2p-lane
 
 clip-lane:
 	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --threads 1
 	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --steps 4000 --threads 1
 	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --threads 1
-	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --threads 1
 
-painter-lane:
+autoencoder-lane:
 	$(PY) $(WORLD)/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
+
+painter-lane: autoencoder-lane
 	$(PY) $(WORLD)/pretrain_inpaint.py --out $(MODELS)/inpaint --threads 1
+
+ip2p-lane: clip-lane autoencoder-lane
+	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --threads 1
 
 microworld-qwen: install  ## pre-train the tiny language model: 80 minutes of one core
 	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1

@@ -13,7 +13,7 @@ from write_config import WriteConfig
 from writer import Answer, Ask, Writer
 
 from regionedit.microworld.commands import Command, parse
-from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS
+from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS, with_look
 from regionedit.microworld.scene import COLORS, LOOKS, SHAPES, TEXTURES, TONES, all_pairs
 
 Pair = tuple[str, str]  # colour, shape
@@ -85,7 +85,7 @@ class CaptionParts:
             *first, last = map(str, self.things)
             objects = f"{', '.join(first)} and {last}" if first else last
             text = CAPTIONS[self.template].format(things=objects, ground=f"a {ground}")
-        return f"a {self.look} picture of {text.removeprefix('a picture of ')}" if self.look else text
+        return with_look(text, self.look)
 
     def find(self, named: tuple[str | None, str]) -> Told:
         """The object of this colour (None: any) and shape.

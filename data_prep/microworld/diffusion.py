@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from pretrain_autoencoder import LATENT_FACTOR
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -66,7 +67,7 @@ def build_text_tower(tokenizer: CLIPTokenizer, layers: int) -> CLIPTextModel:
 def build_unet(in_channels: int, finest: tuple[str, str] = ("DownBlock2D", "UpBlock2D")) -> UNet2DConditionModel:
     """The U-Net. `finest` names its down and up block at the full latent size; most of it works at 8 x 8."""
     return UNet2DConditionModel(
-        sample_size=SIZE // 4,
+        sample_size=SIZE // LATENT_FACTOR,
         in_channels=in_channels,
         out_channels=4,
         block_out_channels=(32, 96),

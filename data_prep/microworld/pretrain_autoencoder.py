@@ -8,6 +8,7 @@ Shape letters: B pictures, C channels, H W pixels, h w latent pixels.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,12 @@ def build_autoencoder() -> AutoencoderKL:
         sample_size=SIZE,
         mid_block_add_attention=False,
     )
+
+
+def load_autoencoder(folder: Path, device: str) -> AutoencoderKL:
+    """The trained autoencoder, frozen."""
+    autoencoder = AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+    return autoencoder.to(device, memory_format=torch.channels_last)
 
 
 def signed(pictures_BHWC: np.ndarray) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
 from known_edits import presence, single_things
-from pretrain_autoencoder import LATENT_FACTOR, encode, held_out_pictures, pool_latents, psnr, signed
+from pretrain_autoencoder import LATENT_FACTOR, encode, held_out_pictures, load_autoencoder, pool_latents, psnr, signed
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
 from scene_pool import ScenePool, common_pool, shape_pool
@@ -69,8 +69,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
     args, state = begin(parser)
     device = args.device
-    autoencoder = AutoencoderKL.from_pretrained(args.autoencoder).eval().requires_grad_(False)
-    autoencoder.to(device, memory_format=torch.channels_last)
+    autoencoder = load_autoencoder(args.autoencoder, device)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     learned = nn.ModuleDict({"unet": build_unet(9), "text_encoder": build_text_tower(tokenizer, 2)})
     learned.to(device, memory_format=torch.channels_last)

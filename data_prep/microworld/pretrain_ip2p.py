@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +32,10 @@ import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
 from known_edits import by_operation, change_where, chunks, known_edits, successes
-from pretrain_autoencoder import LATENT_FACTOR, encode, signed
+from pretrain_autoencoder import LATENT_FACTOR, encode, load_autoencoder, signed
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
-from scene_pool import LOOKED
+from scene_pool import with_random_look
 from torch import Tensor, nn
 
 from regionedit.config import GeneratorConfig
@@ -44,7 +43,7 @@ from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.grammar import OPERATIONS
 from regionedit.microworld.renderer import render
-from regionedit.microworld.scene import LOOKS, sample_scene
+from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 
 PAIR_SEED = 3  # of the split "pretrain"; the scene pools and the held-out pictures use 0, 1 and 2
@@ -73,8 +72,7 @@ def pair(seed: int, index: int) -> Edit:
     rng = scene_rng("pretrain", seed, index)
     while True:
         unseen = bool(rng.random() < UNSEEN_PHRASING)
-        scene = sample_scene(rng, allow_unseen=True)
-        scene = replace(scene, look=str(rng.choice(LOOKS)) if rng.random() < LOOKED else "")
+        scene = with_random_look(sample_scene(rng, allow_unseen=True), rng)
         edit = sample_edit(scene, rng, str(rng.choice(list(MIX), p=list(MIX.values()))), unseen_phrasing=unseen)
         if edit is not None:
             return edit
@@ -133,8 +131,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     args, state = begin(parser)
     device = args.device
-    autoencoder = AutoencoderKL.from_pretrained(args.autoencoder).eval().requires_grad_(False)
-    autoencoder.to(device, memory_format=torch.channels_last)
+    autoencoder = load_autoencoder(args.autoencoder, device)
     tokenizer, scheduler = build_tokenizer(), build_scheduler()
     learned = nn.ModuleDict(
         {

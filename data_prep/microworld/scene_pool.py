@@ -23,6 +23,11 @@ CHUNK = 64
 LOOKED = 0.08  # share of scenes with one of LOOKS
 
 
+def with_random_look(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene in one of the looks, with probability LOOKED."""
+    return replace(scene, look=str(rng.choice(LOOKS)) if rng.random() < LOOKED else "")
+
+
 def scene_group(seed: int, index: int) -> list[Scene]:
     """Four scenes that differ from the first in one attribute each. They come from the whole world, unseen pairs
     included: the frozen models imitate public ones, which have seen what a model trained on top of them has not."""
@@ -30,7 +35,7 @@ def scene_group(seed: int, index: int) -> list[Scene]:
     while True:
         scene = sample_scene(rng, allow_unseen=True)
         if scene.things:
-            scene = replace(scene, look=str(rng.choice(LOOKS)) if rng.random() < LOOKED else "")
+            scene = with_random_look(scene, rng)
             return [scene, *neighbours(scene, rng, GROUP - 1)]
 
 

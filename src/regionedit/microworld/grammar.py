@@ -118,6 +118,11 @@ def _phrase(thing: Thing, sized: bool) -> str:
     return f"{size} {thing.color} {thing.shape}".strip()
 
 
+def with_look(caption: str, look: str) -> str:
+    """A caption that mentions the picture's look, unless that is empty."""
+    return f"a {look} picture of {caption.removeprefix('a picture of ')}" if look else caption
+
+
 def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] = frozenset()) -> str:
     """The scene's caption; objects in `hidden` are left out (they were removed)."""
     order = [*style.order, *(i for i in range(len(scene.things)) if i not in style.order)]
@@ -134,9 +139,7 @@ def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] =
     ground = f"{background.texture} {background.tone} background" if style.ground else "background"
     things = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1] if phrases else ""
     template = CAPTIONS[style.template] if phrases else "an empty {ground}"
-    if scene.look:
-        template = f"a {scene.look} picture of " + template.removeprefix("a picture of ")
-    return template.format(things=things, ground=f"a {ground}" if phrases else ground)
+    return with_look(template.format(things=things, ground=f"a {ground}" if phrases else ground), scene.look)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:

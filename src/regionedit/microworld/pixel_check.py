@@ -104,9 +104,9 @@ def _summary(picture: np.ndarray) -> tuple[str, str, list[tuple[str, str]]]:
     return scene.background.tone, scene.background.texture, sorted(thing.pair for thing in scene.things)
 
 
-def away(picture: np.ndarray, scene: Scene) -> float:
-    """Share of the pixels that differ from the rendered scene by more than AWAY in any channel."""
-    return float((np.abs(render([scene])[0].astype(np.int16) - picture).max(-1) > AWAY).mean())
+def _away(picture: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the pixels that differ from the expected ones by more than AWAY in any channel."""
+    return float((np.abs(expected.astype(np.int16) - picture).max(-1) > AWAY).mean())
 
 
 def check(picture: np.ndarray, edit: Edit) -> bool:
@@ -120,11 +120,13 @@ def check(picture: np.ndarray, edit: Edit) -> bool:
     and background read from the pixels are the same.
     """
     if edit.operation == "noop":
-        return away(picture, edit.source) <= 0.02 and _summary(picture) == _summary(render([edit.source])[0])
+        source = render([edit.source])[0]
+        return _away(picture, source) <= 0.02 and _summary(picture) == _summary(source)
     if edit.operation == "global":
-        others = [replace(edit.target, look=look) for look in ("", *LOOKS)]
-        errors = ((render(others).astype(np.float32) - picture) ** 2).mean((1, 2, 3))
-        return others[int(errors.argmin())] == edit.target and away(picture, edit.target) <= 0.1
+        looks = ("", *LOOKS)
+        rendered = render([replace(edit.target, look=look) for look in looks])
+        nearest = int(((rendered.astype(np.float32) - picture) ** 2).mean((1, 2, 3)).argmin())
+        return looks[nearest] == edit.target.look and _away(picture, rendered[nearest]) <= 0.1
     if edit.operation == "background":
         ground = truth_mask(edit) > 0.95
         wanted = list(_NAMES).index(edit.target.background.tone)

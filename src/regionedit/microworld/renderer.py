@@ -80,9 +80,9 @@ def with_look(picture: np.ndarray, look: str) -> np.ndarray:
     Raises:
         ValueError: unknown look.
     """
-    grey = (picture @ _LUMA)[..., None]
     if look == "":
         return picture
+    grey = (picture @ _LUMA)[..., None]
     if look == "dark":
         return 0.45 * picture
     if look == "bright":
