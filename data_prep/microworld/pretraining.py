@@ -22,11 +22,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regionedit.device import pick_precision
+from regionedit.files import write_atomic
 
 SAVE_EVERY = 120.0  # seconds between states on disk
 LOOK_EVERY = 5  # steps between checks of the loss and the clock: on a GPU each check waits
@@ -141,12 +142,7 @@ def save_state(
             if p in optimizer.state:
                 tensors[f"{moment}/{name}"] = optimizer.state[p][moment]
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # they may be channels-last
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"position": json.dumps(position)})
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomic(path, save(tensors, metadata={"position": json.dumps(position)}))
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: Averaged) -> dict[str, float]:
@@ -256,10 +252,7 @@ def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[st
         digest.update(weight.contiguous().cpu().numpy().tobytes())
     path = folder / f"{name}_{digest.hexdigest()[:12]}.safetensors"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        save_file({key: tensor.contiguous() for key, tensor in make().items()}, temporary)
-        os.replace(temporary, path)
+        write_atomic(path, save({key: tensor.contiguous() for key, tensor in make().items()}))
     return load_file(path)
 
 
