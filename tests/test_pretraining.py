@@ -307,3 +307,28 @@ def test_what_an_instruct_pix2pix_is_not_given(script):
     assert no_text.tolist() == [True, True, False, False, False, False, True, True]
     assert no_picture.tolist() == [True, True, True, True, False, False, False, False]
     assert stays.tolist() == [False] * 6 + [True] * 2
+
+
+def test_the_denoising_loss_by_hand(script):
+    diffusion = script("diffusion")
+    scheduler = diffusion.build_scheduler()
+    denoising = diffusion.Denoising(scheduler, "cpu")
+    clean, noise, time = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 0.5), torch.tensor([100, 999])
+    alpha = scheduler.alphas_cumprod[time]
+    noisy = denoising.noised(clean, noise, time).flatten()
+    torch.testing.assert_close(noisy, alpha.sqrt() * 3 + (1 - alpha).sqrt() * 0.5)
+    weight = torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1)
+    loss = denoising.loss(noise + 2, noise, time, weight)
+    assert alpha[1] < 1 / diffusion.HIGH_NOISE_WEIGHT  # so the second weight is clamped
+    assert loss.item() == pytest.approx((4 / alpha[0].item() + 2 * 4 * diffusion.HIGH_NOISE_WEIGHT) / 2, rel=1e-5)
+    torch.manual_seed(0)
+    drawn = denoising.draw(4000)
+    assert ((drawn >= 200) & (drawn <= 850)).float().mean() > 0.7 and drawn.min() < 50 and drawn.max() > 950
+
+
+def test_what_stands_behind_the_last_word_is_compared_with_the_empty_text(script):
+    silence = script("pretrain_ip2p").silence
+    ids, empty = torch.tensor([[0, 5, 9, 9]]), torch.zeros(1, 4, 2)
+    states = torch.tensor([[[7.0, 7.0], [8.0, 8.0], [1.0, 3.0], [2.0, 0.0]]])  # the end token is 9
+    assert silence(states, empty, ids, 9).item() == pytest.approx((1 + 9 + 4 + 0) / 4)
+    assert silence(states, states, ids, 9).item() == 0
