@@ -34,7 +34,7 @@ install: .venv/installed  ## make .venv with the pinned packages (Python 3.11)
 
 demo: export HF_HUB_OFFLINE := 1
 demo: install  ## learn where to edit from captions alone, edit, measure: outputs/demo/report.html, at most eight minutes
-	$(PY) $(WORLD)/demo.py
+	$(PY) experiments/demo.py
 
 test: export HF_HUB_OFFLINE := 1
 test: install  ## the suite, without network or GPU: at most ten minutes from a cold clone
@@ -101,33 +101,33 @@ microworld-models: install  ## pre-train the tiny frozen models from scratch: a 
 	$(MAKE) -j2 painter-lane ip2p-lane
 
 clip-lane:
-	$(PY) $(WORLD)/pretrain_t5.py --out $(MODELS)/t5 --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/clip --threads 1
-	$(PY) $(WORLD)/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --steps 4000 --threads 1
-	$(PY) $(WORLD)/pretrain_dino.py --out $(MODELS)/dino --threads 1
+	$(PY) experiments/pretrain_t5.py --out $(MODELS)/t5 --threads 1
+	$(PY) experiments/pretrain_clip.py --out $(MODELS)/clip --threads 1
+	$(PY) experiments/pretrain_clip.py --out $(MODELS)/judge --patch_size 16 --seed 1 --steps 4000 --threads 1
+	$(PY) experiments/pretrain_dino.py --out $(MODELS)/dino --threads 1
 
 autoencoder-lane:
-	$(PY) $(WORLD)/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
+	$(PY) experiments/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
 
 painter-lane: autoencoder-lane
-	$(PY) $(WORLD)/pretrain_inpaint.py --out $(MODELS)/inpaint --threads 1
+	$(PY) experiments/pretrain_inpaint.py --out $(MODELS)/inpaint --threads 1
 
 ip2p-lane: clip-lane autoencoder-lane
-	$(PY) $(WORLD)/pretrain_ip2p.py --out $(MODELS)/ip2p --threads 1
+	$(PY) experiments/pretrain_ip2p.py --out $(MODELS)/ip2p --threads 1
 
 microworld-qwen: install  ## pre-train the tiny language model: 80 minutes of one core
-	$(PY) $(WORLD)/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
+	$(PY) experiments/pretrain_qwen.py --out $(MODELS)/qwen --steps 12000 --threads 1
 
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
-	$(PY) $(WORLD)/pretrain_sam.py --out $(MODELS)/sam --threads 1
+	$(PY) experiments/pretrain_sam.py --out $(MODELS)/sam --threads 1
 
 microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
-	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --threads 1 --batch 8
-	$(PY) $(WORLD)/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --threads 1
+	$(PY) experiments/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --threads 1 --batch 8
+	$(PY) experiments/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --threads 1
 
 microworld-next-scale: install  ## pre-train the tiny next-scale model, after microworld-models: 60 minutes of a busy core
-	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part tokenizer --threads 1
-	$(PY) $(WORLD)/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --threads 1
+	$(PY) experiments/pretrain_next_scale.py --out $(MODELS)/next_scale --part tokenizer --threads 1
+	$(PY) experiments/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
 	$(call proposals,configs/train_microworld.yaml)
@@ -138,19 +138,19 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 		--data.proposals data/study/proposals_1000 --data.proposal_rounds 8
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
 	for p in 10 30; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --negatives --out data/study/negatives_$$p || exit 1; done
-	$(PY) $(WORLD)/transfer.py --jobs 2
-	$(PY) $(WORLD)/study.py configs/study/*.yaml --jobs 2
-	$(PY) $(WORLD)/study_edits.py configs/study/ablation.yaml --jobs 2
-	for m in landscape gradient_paths mask_quality patch_probe foi_study; do $(PY) $(WORLD)/$$m.py || exit 1; done
-	$(PY) $(WORLD)/dissect.py --cells docs/study/cells.json
-	$(PY) $(WORLD)/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
-	$(PY) $(WORLD)/seam_study.py --split test --out docs/study/seam.json
-	$(PY) $(WORLD)/train_ceiling.py --out outputs/ceiling
-	$(PY) $(WORLD)/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
+	$(PY) experiments/transfer.py --jobs 2
+	$(PY) experiments/study.py configs/study/*.yaml --jobs 2
+	$(PY) experiments/study_edits.py configs/study/ablation.yaml --jobs 2
+	for m in landscape gradient_paths mask_quality patch_probe foi_study; do $(PY) experiments/$$m.py || exit 1; done
+	$(PY) experiments/dissect.py --cells docs/study/cells.json
+	$(PY) experiments/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
+	$(PY) experiments/seam_study.py --split test --out docs/study/seam.json
+	$(PY) experiments/train_ceiling.py --out outputs/ceiling
+	$(PY) experiments/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
 	$(MAKE) study-report
 
 study-report: install  ## docs/results.md and docs/figures/ from the result files in docs/study/
-	$(PY) $(WORLD)/study_report.py
+	$(PY) experiments/study_report.py
 
 fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
 	$(PY) data_prep/fetch_models.py

@@ -46,8 +46,8 @@ def single_precision(monkeypatch):
 
 @pytest.fixture
 def script(monkeypatch):
-    """Imports a module of data_prep or data_prep/microworld as the scripts there see each other."""
-    for folder in (SCRIPTS, SCRIPTS / "microworld"):
+    """Imports a module of data_prep, data_prep/microworld or experiments as the scripts there see each other."""
+    for folder in (SCRIPTS, SCRIPTS / "microworld", ROOT / "experiments"):
         monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
 

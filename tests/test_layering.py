@@ -40,7 +40,7 @@ LEVELS = {
     7: {"web"},
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
-ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "benchmarks", "tests"}
+ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "experiments", "benchmarks", "tests"}
 SLOW_TO_IMPORT = {"diffusers", "transformers", "open_clip", "gradio", "ray", "vllm", "lightning"}
 LIGHTNING = {"lightning", "pytorch_lightning"}
 
@@ -50,7 +50,7 @@ def python_files(*places: Path) -> list[Path]:
 
 
 def shipped_files() -> list[Path]:
-    return python_files(SOURCE, *ROOT.glob("*.py"), ROOT / "data_prep", ROOT / "benchmarks")
+    return python_files(SOURCE, *ROOT.glob("*.py"), ROOT / "data_prep", ROOT / "experiments", ROOT / "benchmarks")
 
 
 def place(file: Path) -> str:
@@ -169,7 +169,7 @@ def test_a_detached_loss_is_never_hidden():
         for name, call in calls(parse(file)):
             if name.endswith(".requires_grad_"):
                 wanted = ast.unparse(call.args[0]) if call.args else keyword(call, "requires_grad")
-                thaws = place(file).startswith("data_prep/") and "loss" not in name
+                thaws = place(file).startswith("experiments/") and "loss" not in name
                 wrong += [f"{place(file)}:{call.lineno}"] if wanted != "False" and not thaws else []
     assert not wrong
 

@@ -82,7 +82,7 @@ def test_an_edit_with_captions_of_the_language_model(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     server = subprocess.Popen(
-        [sys.executable, ROOT / "data_prep/microworld/serve_qwen.py", "--port", "0"],
+        [sys.executable, ROOT / "experiments/serve_qwen.py", "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,

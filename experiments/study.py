@@ -1,6 +1,6 @@
 """Runs the experiments of configs/study/*.yaml: short trainings that differ in one setting each, scored on validation.
 
-    python data_prep/microworld/study.py configs/study/ablation.yaml --jobs 2
+    python experiments/study.py configs/study/ablation.yaml --jobs 2
 
 An experiment lists variants of one base configuration, each as overrides of `train.py`, and seeds. A finished run
 leaves one small result file; run the command again to do the missing runs. Test cases are never used here.

@@ -1,6 +1,6 @@
 """Measures whether a region learned through one generator also works with the others.
 
-    python data_prep/microworld/transfer.py --jobs 2
+    python experiments/transfer.py --jobs 2
 
 It generates stored proposals with every generator in configs/study/through.yaml, trains a region predictor on each set,
 and lets every generator edit the first test cases with each of the regions. A finished part leaves a small file; run

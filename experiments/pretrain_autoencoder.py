@@ -1,6 +1,6 @@
 """Pre-trains the autoencoder of the microworld's diffusion models: pictures to 16 x 16 latents with four channels.
 
-    python data_prep/microworld/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
+    python experiments/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels.
 """

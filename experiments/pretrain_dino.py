@@ -1,6 +1,6 @@
 """Pre-trains a tiny self-supervised ViT that replaces DINO in the metrics, as `dino_microworld`.
 
-    python data_prep/microworld/pretrain_dino.py --out checkpoints/microworld/dino --threads 1
+    python experiments/pretrain_dino.py --out checkpoints/microworld/dino --threads 1
 
 Like DINO it is transformers' ViTModel and uses no captions or labels, but its objective is simpler: to match two crops
 of one picture among crops of others (NT-Xent). Colour is hardly jittered, because colour identifies an object in this

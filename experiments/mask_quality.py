@@ -1,7 +1,7 @@
 """Measures how the quality of the mask affects an edit, with true masks degraded in known ways and with the learned
 region made wider.
 
-    python data_prep/microworld/mask_quality.py --out docs/study/mask_quality.json
+    python experiments/mask_quality.py --out docs/study/mask_quality.json
 
 The in-painter edits with dilated, eroded, shifted and softened true masks, with the true cells of the predictor's grid,
 with the whole picture, and with the learned region at several values of `region.dilate`. Scores of each mask: IoU with

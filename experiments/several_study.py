@@ -1,6 +1,6 @@
 """Edits two objects of one picture by two instructions: in one pass or one after the other, with and without regions.
 
-    python data_prep/microworld/several_study.py --out docs/study/several.json
+    python experiments/several_study.py --out docs/study/several.json
 
 The microworld's InstructPix2Pix edits held-out pictures; variants that use regions get the true region of each
 instruction. Scores are those of the raw pictures, before compositing: how often an edit succeeds, how often both do,

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's InstructPix2Pix on rendered pairs of pictures before and after an edit.
 
-    python data_prep/microworld/pretrain_ip2p.py --out checkpoints/microworld/ip2p --threads 2
+    python experiments/pretrain_ip2p.py --out checkpoints/microworld/ip2p --threads 2
 
 It is the only model here that is trained on edited pictures, because its method needs them (Brooks et al. 2023); it
 gets no masks, boxes or positions. It is built like the public checkpoint: an eight-channel U-Net for noisy latent and

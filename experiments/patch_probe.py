@@ -1,6 +1,6 @@
 """Linear probes of CLIP's patches: an object's colour and shape, read from the patch that shows most of it.
 
-    python data_prep/microworld/patch_probe.py --out docs/study/patch_probe.json
+    python experiments/patch_probe.py --out docs/study/patch_probe.json
 
 The region predictor gets the picture only through these patches, so what no probe can read from them cannot guide the
 region. Each layer of the image encoder has its own probe, trained on 1,500 scenes and scored on 500 others.

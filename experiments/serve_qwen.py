@@ -1,6 +1,6 @@
 """Serves a local language model through an OpenAI-compatible endpoint, for demos and tests: one model, no API keys.
 
-    python data_prep/microworld/serve_qwen.py --port 8008     ->  http://127.0.0.1:8008/v1
+    python experiments/serve_qwen.py --port 8008     ->  http://127.0.0.1:8008/v1
 
 It answers `POST /v1/chat/completions` and `GET /v1/models`, on 127.0.0.1 only. Requests that wait at the same time
 share a batch. Text only; unknown fields of a request (top_p, stop ...) are ignored, streaming is refused. Port 0 takes

@@ -1,6 +1,6 @@
 """Trains the same region predictor WITH masks, to convergence: the upper bound for learning without masks.
 
-    python data_prep/microworld/train_ceiling.py --out outputs/ceiling
+    python experiments/train_ceiling.py --out outputs/ceiling
     python evaluate.py --config configs/evaluate_rivals.yaml --region.checkpoint outputs/ceiling/region_predictor \\
         --regions_only true --out outputs/ceiling/evaluation
 

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's language model: a Qwen2 that writes the microworld's captions and instructions.
 
-    python data_prep/microworld/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 12000 --threads 1
+    python experiments/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 12000 --threads 1
 
 It learns, from text alone, to answer the prompts of the describers and of the instruction writer, in JSON:
 

@@ -1,6 +1,6 @@
 """Do the CLIP losses lead to the true region? Their gradient and value, for proposals made under different masks.
 
-    python data_prep/microworld/landscape.py --out docs/study/landscape.json
+    python experiments/landscape.py --out docs/study/landscape.json
 
 No region is trained here. For held-out pictures with known true regions, proposals are generated under several masks.
 A constant soft mask m then blends them, and -dL/dm is compared with the true region: does it point at the named object,

@@ -1,6 +1,6 @@
 """Compares gradient paths from the picture back to the mask, before any training: direction and noise.
 
-    python data_prep/microworld/gradient_paths.py --out docs/study/gradient_paths.json
+    python experiments/gradient_paths.py --out docs/study/gradient_paths.json
 
 For held-out pictures with known true regions, a constant soft mask m goes through every path, and -dL/dm of the CLIP
 losses is compared with the true region, as in landscape.py: does it point at the named object, and are its largest

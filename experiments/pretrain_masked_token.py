@@ -1,7 +1,7 @@
 """Pre-trains the microworld's masked-token generator from scratch: first its tokenizer, then the transformer.
 
-    python data_prep/microworld/pretrain_masked_token.py --out OUT --part tokenizer --threads 1 --batch 8
-    python data_prep/microworld/pretrain_masked_token.py --out OUT --part transformer --threads 1
+    python experiments/pretrain_masked_token.py --out OUT --part tokenizer --threads 1 --batch 8
+    python experiments/pretrain_masked_token.py --out OUT --part transformer --threads 1
 
 It is built from aMUSEd's classes: a VQ autoencoder with 16 x 16 tokens for 64 pixels, and a U-ViT that works at half
 that size inside. The text encoder is the in-painter's, of CLIP's class, frozen, with an identity projection. Training

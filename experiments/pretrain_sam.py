@@ -1,6 +1,6 @@
 """Pre-trains a tiny Segment Anything on rendered scenes: it turns a click or a box into the object's mask.
 
-    python data_prep/microworld/pretrain_sam.py --out checkpoints/microworld/sam --threads 1
+    python experiments/pretrain_sam.py --out checkpoints/microworld/sam --threads 1
 
 It is transformers' SamModel, as the public one is, at toy size. Like the public one it is trained on masks of objects,
 which no model that helps to train a region has seen; it serves the mask source `sam` and `region.refine`, never a

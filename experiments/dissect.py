@@ -1,7 +1,7 @@
 """Analyses where a region predictor fails, and whether its regions have the size of the objects, on held-out edits.
 
-    python data_prep/microworld/dissect.py --out docs/study/regions.csv
-    python data_prep/microworld/dissect.py --out docs/study/regions_ceiling.csv \\
+    python experiments/dissect.py --out docs/study/regions.csv
+    python experiments/dissect.py --out docs/study/regions_ceiling.csv \\
         --checkpoint outputs/ceiling/region_predictor
 
 `--cells` also writes the share of cells inside the region, by how much of a cell the true region covers.

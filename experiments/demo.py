@@ -1,6 +1,6 @@
 """Runs the whole demo: train a region predictor on captions, edit held-out pictures, measure: outputs/demo/report.html.
 
-    python data_prep/microworld/demo.py [--minutes 8]
+    python experiments/demo.py [--minutes 8]
 
 The script times this machine for some seconds, announces how long the demo will take, and runs the other commands one
 after another. If the whole demo would take longer than `--minutes`, it runs a smaller one, and the report says so. The
@@ -21,7 +21,6 @@ from pathlib import Path
 
 from regionedit.files import write_atomic
 
-HERE = "data_prep/microworld"
 OUT = Path("outputs/demo")
 SHARD = 250  # samples in a shard; the processes that generate proposals share the shards
 MOST_PARTS = 8
@@ -144,7 +143,7 @@ def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
     config = ["--config", "configs/train_demo.yaml", *shards]
 
     def pack(split: str, samples: int) -> list[str]:
-        return [f"{HERE}/pack.py", "--split", split, "--samples", str(samples), "--out", f"{data}/{split}"]
+        return ["data_prep/microworld/pack.py", "--split", split, "--samples", str(samples), "--out", f"{data}/{split}"]
 
     proposals = ["data_prep/make_proposals.py", *config, "--parts", str(plan.parts), "--part"]
     train = ["train.py", *config, "--data.validation", f"{data}/validation", "--max_steps", str(size.steps)]

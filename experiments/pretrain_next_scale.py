@@ -1,7 +1,7 @@
 """Pre-trains the microworld's next-scale model from scratch: first its tokenizer, then the transformer.
 
-    python data_prep/microworld/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --threads 1
-    python data_prep/microworld/pretrain_next_scale.py --part transformer --out outputs/next_scale --threads 1
+    python experiments/pretrain_next_scale.py --part tokenizer --out outputs/next_scale --threads 1
+    python experiments/pretrain_next_scale.py --part transformer --out outputs/next_scale --threads 1
 
 The tokens are like VAR's: an autoencoder's features, quantised from coarse to fine with one codebook, whose entries
 follow the running mean of the features assigned to them. The transformer is trained to in-paint. Another picture is

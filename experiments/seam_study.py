@@ -1,6 +1,6 @@
 """Measures the seam of an edit, and compares editing in a window with editing the whole picture at a smaller size.
 
-    python data_prep/microworld/seam_study.py --out docs/study/seam.json
+    python experiments/seam_study.py --out docs/study/seam.json
 
 Four held-out pictures form one of 128 px; one of the four is edited in its true region, grown by four pixels. The
 in-painter works at 64 px, either on the whole picture made smaller or on a window around the region. Scores of each

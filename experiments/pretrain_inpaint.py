@@ -1,6 +1,6 @@
 """Pre-trains the microworld's in-painter from scratch: U-Net and text encoder, with an existing autoencoder.
 
-    python data_prep/microworld/pretrain_inpaint.py --out checkpoints/microworld/inpaint --threads 2
+    python experiments/pretrain_inpaint.py --out checkpoints/microworld/inpaint --threads 2
 
 It is built like the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction,
 scaled-linear betas, an encoded masked picture, hard random masks that are independent of what the picture shows, and

@@ -1,6 +1,6 @@
 """Writes the study's tables and figures from its result files: docs/results.md and docs/figures/.
 
-    python data_prep/microworld/study_report.py
+    python experiments/study_report.py
 
 It reads docs/study/ (experiments by study.py, measurements by gradient_paths.py, mask_quality.py and dissect.py) and
 configs/study/. It trains nothing; only the last figure loads the shipped predictor.
@@ -38,7 +38,7 @@ from regionedit.region_predictor import RegionPredictor
 HEADINGS = ("IoU", "IoU, best threshold", "pointing", "area", "instruction swap")
 INTRODUCTION = """# Results of the study
 
-Written by `python data_prep/microworld/study_report.py` from the result files in [study/](study/); for their
+Written by `python experiments/study_report.py` from the result files in [study/](study/); for their
 interpretation see [learning.md](learning.md). Trained variants are scored on 1,000 validation samples. IoU and
 pointing are over replace, recolour and remove. `area` is the mean of P. `instruction swap` is the IoU between the
 regions for two different instructions on the same picture (lower is better). Where there are several seeds, scores are
@@ -94,7 +94,7 @@ def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> s
             f"## {experiment.question}",
             table(("variant", "seeds", "steps", *HEADINGS), rows),
             f"![{experiment.name}](figures/{experiment.name}.svg)",
-            f"`python data_prep/microworld/study.py configs/study/{experiment.name}.yaml` (seeds "
+            f"`python experiments/study.py configs/study/{experiment.name}.yaml` (seeds "
             f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`);"
             f" frozen models: {'; and: '.join(model_names)}",
         ]
@@ -114,7 +114,7 @@ def edits_section(experiment: Experiment, folder: Path) -> str:
     return "\n\n".join(
         [
             table(("edits with the region", "seeds", *(metric.replace("_", " ") for metric in METRICS)), rows),
-            f"`python data_prep/microworld/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
+            f"`python experiments/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
             "operations; CLIP scores use the CLIP of the metrics)",
         ]
     )
@@ -132,7 +132,7 @@ def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str
             table(header, body),
             "-dL/dm of the CLIP losses at a constant mask m. `cosine of seeds`: cosine of the gradients for two noise "
             "seeds of the generator, after subtracting the mean of each. `size`: mean absolute gradient.",
-            "`python data_prep/microworld/gradient_paths.py` (192 validation edits; two steps)",
+            "`python experiments/gradient_paths.py` (192 validation edits; two steps)",
         ]
     )
 
@@ -145,7 +145,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
             "## What is a better mask worth to an edit?",
             table(("mask", *(column.replace("_", " ") for column in columns)), body),
             "![mask quality](figures/mask_quality.svg)",
-            "`python data_prep/microworld/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
+            "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
         ]
     )
 
@@ -179,7 +179,7 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
             "![failures](figures/failures.svg)",
             "![region sizes](figures/region_sizes.svg)",
             "![several instructions](figures/several_instructions.png)",
-            "`python data_prep/microworld/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
+            "`python experiments/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
             "`--checkpoint outputs/ceiling/region_predictor` of `train_ceiling.py`",
         ]
     )
@@ -198,7 +198,7 @@ def cells_section(groups: dict[str, dict[str, float]]) -> str:
             "Share of cells inside the region, by the share of a cell that the true region covers; only replace, "
             "recolour and remove. A cell belongs to the true region above 25 %. `ranked`: IoU of the most probable "
             "cells, as many as the true region has.",
-            "`python data_prep/microworld/dissect.py --cells docs/study/cells.json`",
+            "`python experiments/dissect.py --cells docs/study/cells.json`",
         ]
     )
 

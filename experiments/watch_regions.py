@@ -1,6 +1,6 @@
 """Records how the region develops during training, for a figure with a row per picture and a column per step.
 
-    python data_prep/microworld/watch_regions.py --config configs/train_microworld.yaml \\
+    python experiments/watch_regions.py --config configs/train_microworld.yaml \\
         --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
 
 It trains as train.py does with the same options, and records the predictor's output for a few validation edits, mostly

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's instruction encoder: a T5 that puts instructions into one canonical wording.
 
-    python data_prep/microworld/pretrain_t5.py --out checkpoints/microworld/t5 --threads 1
+    python experiments/pretrain_t5.py --out checkpoints/microworld/t5 --threads 1
 
 It learns `swap the red circle for a green square` -> `replace red circle -> green square` from text alone; afterwards
 the decoder is dropped. It sees every pair of colour and shape and every phrasing, as a public T5 has seen all of

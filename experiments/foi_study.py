@@ -1,6 +1,6 @@
 """Measures Focus on Your Instruction (FoI) against known true regions: its attention masks, and each of its parts.
 
-    python data_prep/microworld/foi_study.py --out docs/study/foi.json
+    python experiments/foi_study.py --out docs/study/foi.json
 
 The microworld's InstructPix2Pix edits held-out pictures without FoI and with its parts, with the mask from its own
 attention, the learned region or the true one. Scores are those of the raw pictures, before compositing: success rate

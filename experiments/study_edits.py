@@ -1,6 +1,6 @@
 """Edits test cases with the regions learned in an experiment's runs, scored as in the paper's tables.
 
-    python data_prep/microworld/study_edits.py configs/study/ablation.yaml --limit 200
+    python experiments/study_edits.py configs/study/ablation.yaml --limit 200
 
 It needs the folders of the runs, which study.py leaves in outputs/study/. Each run gets one small result file in
 `{experiment}_edits/`, beside the folder of study.py; run the command again to do the missing ones.
