@@ -12,15 +12,17 @@ import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 if importlib.util.find_spec("regionedit") is None:  # a Space installs requirements.txt, and not the package itself
     sys.path.insert(0, str(Path(__file__).parent / "src"))
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import parse_command, run_command
 from regionedit.config import AppConfig
 
 DEFAULT = "configs/app_microworld.yaml"
+LOG_FOLDER = "outputs/app"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,22 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from regionedit.web.page import serve
     except ImportError as error:
-        return _say(f"{error.name} is not installed; run: pip install 'regionedit[app]'", 2)
+        print(f"app.py: error: {error.name} is not installed; run: pip install 'regionedit[app]'", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are deleted however it is stopped
-    try:
-        serve(config)
-    except ValueError as error:
-        return _say(error, 2)
-    except OSError as error:
-        return _say(error, 1)
-    except KeyboardInterrupt:
-        pass
-    return 0
 
+    def until_stopped() -> None:
+        with suppress(KeyboardInterrupt):
+            serve(config)
 
-def _say(message, code: int) -> int:
-    print(f"app.py: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return code
+    return run_command("app.py", until_stopped, LOG_FOLDER, config.debug)
 
 
 if __name__ == "__main__":

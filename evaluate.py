@@ -3,26 +3,25 @@ edits."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import parse_command, run_command
 from regionedit.config import EvaluateConfig
+from regionedit.error_log import log_to
 
 
 def main() -> int:
     """Exit code 0: scored. 1: every case failed. 2: the configuration is wrong, and one line says where."""
     config = parse_command(EvaluateConfig)
-    from regionedit.evaluation.run import (
-        evaluate,
-    )  # after parsing, so that a mistyped option is reported without loading torch
-
     warnings.formatwarning = lambda message, *_: f"evaluate.py: warning: {message}\n"
-    try:
-        summary = evaluate(config)
-    except (ValueError, OSError) as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
+    return run_command("evaluate.py", lambda: run(config), config.out, config.debug)
+
+
+def run(config: EvaluateConfig) -> int:
+    from regionedit.evaluation.run import evaluate  # late: a mistyped option is reported without loading torch
+
+    log_to(config.out)
+    summary = evaluate(config)
     return int(summary["failed"] == summary["n"])
 
 

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import parse_command, run_command
 from regionedit.config import EditConfig
+from regionedit.error_log import NAME as LOG
+from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
 from regionedit.records import EditFailure, EditResult
 from regionedit.request_files import (
@@ -56,6 +58,7 @@ class InferConfig(EditConfig):
             object there, unless mask_source reads clicks itself.
         workers: number of processes that share many requests, each with its own models; with several GPUs, one for
             each.
+        debug: end with the stack trace of an error instead of one line; otherwise it is in log.txt in `out`.
     """
 
     image: str = ""
@@ -69,6 +72,7 @@ class InferConfig(EditConfig):
     box: str = ""
     click: str = ""
     workers: int = 1
+    debug: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,16 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars would hide the one line that matters
     config = parse_command(InferConfig, one_instruction(sys.argv[1:] if argv is None else argv))
-    try:
-        return run(config)
-    except ValueError as error:
-        return _say(error, 2)
-    except OSError as error:
-        return _say(error.strerror or error, 1)
-    except KeyboardInterrupt:
-        return _say("stopped; run the same command again to continue", 130)
-    except Exception as error:  # the last resort: users who edit pictures need no stack trace
-        return _say(f"{type(error).__name__}: {error}", 1)
+    return run_command("infer.py", lambda: run(config), config.out, config.debug)
 
 
 def one_instruction(argv: Sequence[str]) -> list[str]:
@@ -120,7 +115,10 @@ def run(config: InferConfig) -> int:
         return edit_many(editor, requests, config)
     (outcome,) = editor.edit_batch([opened])
     if isinstance(outcome, EditFailure):
-        return _say(f"the edit failed: {outcome.reason}", 1)
+        if config.debug:
+            raise outcome.error
+        path = write_traceback(config.out, outcome.error, "the edit")
+        return _say(f"the edit failed: {outcome.reason}; traceback in {path}", 1)
     outcome.save(config.out)
     print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}; {editor.computes}")
     return 0
@@ -166,6 +164,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
 
     out, portion = Path(config.out), 4 * config.batch
+    log_to(out)
     workers = min(config.workers, len(requests))
     if workers > 1:
         outcomes = edit_in_parallel(editor.config, requests, out, portion, workers)
@@ -187,7 +186,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     if not failed:
         return 0
     first = f"first {failed[0].id}: {failed[0].failure}"
-    return _say(f"{len(failed)} of {len(requests)} failed, see {out / 'failures.jsonl'}; {first}", 1)
+    return _say(f"{len(failed)} of {len(requests)} failed, see {out / 'failures.jsonl'} and {LOG}; {first}", 1)
 
 
 def _summary(result: EditResult) -> str:
@@ -196,7 +195,7 @@ def _summary(result: EditResult) -> str:
 
 
 def _say(message, code: int) -> int:
-    print(f"infer.py: {'error: ' if code != 130 else ''}{' '.join(str(message).split())}", file=sys.stderr)
+    print(f"infer.py: error: {' '.join(str(message).split())}", file=sys.stderr)
     return code
 
 

@@ -6,28 +6,28 @@ Run the same command again to continue after Ctrl-C, SIGTERM or a crash.
 import os
 import sys
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import parse_command, run_command
 from regionedit.config import TrainConfig
+from regionedit.error_log import log_to
 
 
-def main() -> None:
+def main() -> int:
     config = parse_command(TrainConfig)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars would hide the lines that matter
-    from regionedit.training import NotFinite, Stopped, train
+    return run_command("train.py", lambda: run(config), config.out, config.debug)
 
+
+def run(config: TrainConfig) -> None:
+    from regionedit.training import Stopped, train  # late: a mistyped option is reported without loading torch
+
+    log_to(config.out)
     try:
         print(f"wrote {train(config)}")
-    except ValueError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (NotFinite, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
     except Stopped:
         print(f"train.py: stopped and saved in {config.out}; run the same command to continue", file=sys.stderr)
         raise
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -23,7 +23,7 @@ import torch
 from benchmarks import full_size_models
 from benchmarks.results import record
 from benchmarks.tiny_parts import tiny_parts
-from regionedit.config import GeneratorConfig
+from regionedit.config import DiffusersInpaintConfig
 from regionedit.generators import DiffusersInpaint
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 
@@ -59,15 +59,14 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     piped = pipeline()
-    config = GeneratorConfig("diffusers_inpaint", size=SIZE, steps=STEPS, guidance=GUIDANCE)
+    config = DiffusersInpaintConfig(size=SIZE, num_inference_steps=STEPS, guidance_scale=GUIDANCE)
     generator = DiffusersInpaint(piped, INPAINT_PIPELINES[NAME], config)
     images_BCHW = torch.rand(1, 3, SIZE, SIZE)
     mask_B1HW = torch.zeros(1, 1, SIZE, SIZE)
     mask_B1HW[..., 64:192, 64:192] = 1
 
     def ours() -> torch.Tensor:
-        with generator.watched(lambda step, steps, guess: None):
-            return generator.propose(images_BCHW, mask_B1HW, ["a circle"], [1])
+        return generator.propose(images_BCHW, mask_B1HW, ["a circle"], [1], lambda step, steps, guess: None)
 
     def theirs() -> torch.Tensor:
         return piped(

@@ -26,9 +26,9 @@ from PIL import Image
 from benchmarks.full_size_step import build_generator
 from benchmarks.region_cost import generation_operations
 from benchmarks.results import record
-from regionedit.config import CropConfig, GeneratorConfig
+from regionedit.config import CropConfig, StableDiffusionConfig
 from regionedit.crop_and_stitch import boxes_of, paint
-from regionedit.device import pick_precision
+from regionedit.device import pick_dtype
 from regionedit.records import Captions, EditRequest, Region
 
 SIDE, WINDOW, REGION = 1024, 512, (400, 500, 656, 756)
@@ -39,7 +39,9 @@ KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
 
 def painter(size: int, context: float, steps: int, device: str):
     """A function that repaints the region of a random picture."""
-    config = GeneratorConfig(size=size, steps=steps, guidance=7.5, precision=pick_precision("auto", device))
+    config = StableDiffusionConfig(
+        size=size, num_inference_steps=steps, guidance_scale=7.5, dtype=pick_dtype("auto", device)
+    )
     generator = build_generator(config, device)
     captions, request = Captions("a", "b"), EditRequest(None, "make it red")
 

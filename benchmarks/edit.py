@@ -42,7 +42,7 @@ def edits_per_second(count: int) -> tuple[float, float]:
     editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
     settings = editor.config.generator
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-        settings.path, safety_checker=None, dtype=getattr(torch, settings.precision)
+        settings.path, safety_checker=None, dtype=getattr(torch, settings.dtype)
     )
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     pipeline.set_progress_bar_config(disable=True)
@@ -64,8 +64,8 @@ def edits_per_second(count: int) -> tuple[float, float]:
                 mask,
                 height=64,
                 width=64,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
             )
 
     rounds = [(rate(ours, count), rate(plain, count)) for _ in range(ROUNDS + 1)][1:]  # the first round warms up

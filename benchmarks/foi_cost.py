@@ -25,7 +25,7 @@ import torch
 from benchmarks import full_size_models
 from benchmarks.results import record
 from benchmarks.tiny_parts import tiny_parts
-from regionedit.config import GeneratorConfig, RegionConfig
+from regionedit.config import InstructPix2PixConfig, RegionConfig
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.mask_sources.fixed import Everything
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
@@ -72,13 +72,13 @@ def measure(system: str, steps: int) -> dict[str, float]:
     """CPU seconds of one edit, and the process's peak in MiB."""
     torch.set_num_threads(1)
     settings = FOI if system == "foi" else {}
-    config = GeneratorConfig("instruct_pix2pix", size=SIZE, steps=steps, guidance=7.5, **settings)
+    config = InstructPix2PixConfig(size=SIZE, num_inference_steps=steps, guidance_scale=7.5, **settings)
     generator = InstructPix2Pix(pipeline(), config)
     source = Ip2pAttention(generator, RegionConfig()) if system == "foi" else Everything()
     images_BCHW = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     began = time.process_time()
     region = source.find(images_BCHW, [REQUEST], [None])
-    generator.edit(images_BCHW, region, [REQUEST], [None], [noise_seed(REQUEST.seed, REQUEST.id)])
+    generator.repaint(images_BCHW, region, [REQUEST], [None], [noise_seed(REQUEST.seed, REQUEST.id)])
     seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {"seconds": seconds, "mebibytes": peak}

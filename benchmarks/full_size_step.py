@@ -13,8 +13,8 @@ from torch import nn
 
 from benchmarks import full_size_models
 from regionedit.command_line import load_config
-from regionedit.config import GeneratorConfig, SaversConfig, TrainConfig
-from regionedit.device import pick_precision
+from regionedit.config import GeneratorConfig, MemoryConfig, TrainConfig
+from regionedit.device import pick_dtype
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
 from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.records import TrainBatch
@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def preset(name: str) -> TrainConfig:
     """configs/train_sd15_{name}.yaml without torch.compile, whose operations are not counted."""
     config = load_config(TrainConfig, CONFIGS / f"train_sd15_{name}.yaml")
-    return replace(config, savers=replace(config.savers, compile=False))
+    return replace(config, generator=replace(config.generator, compile=False))
 
 
 def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
@@ -38,12 +38,17 @@ def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
     Args:
         steps: denoising steps; 0 keeps those of the preset.
     """
-    generator = replace(config.generator, decoder=None, masked_image="latent", steps=steps or config.generator.steps)
+    generator = replace(
+        config.generator,
+        decoder=None,
+        masked_image="latent",
+        num_inference_steps=steps or config.generator.num_inference_steps,
+    )
     return replace(
         config,
         generator=generator,
         step=replace(config.step, gradient="full", proposal_mask="predicted"),
-        savers=SaversConfig(frozen_convolutions=False),
+        memory=MemoryConfig(frozen_convolutions=False),
         data=replace(config.data, features=None, proposals=None),
     )
 
@@ -54,7 +59,7 @@ def build(config: TrainConfig, device: str) -> RegionTraining:
         clip_model, instruction_model = full_size_models.clip_model(), full_size_models.instruction_model()
     import open_clip
 
-    dtype = getattr(torch, pick_precision(config.encoders.precision, device))
+    dtype = getattr(torch, pick_dtype(config.encoders.dtype, device))
     tokens = full_size_models.FixedTokens(INSTRUCTION_TOKENS)
     clip = FrozenCLIP(clip_model.to(dtype), open_clip.get_tokenizer(full_size_models.CLIP)).to(device)
     instruction = FrozenInstructionEncoder(instruction_model.to(dtype), tokens, INSTRUCTION_TOKENS + 1)
@@ -71,14 +76,14 @@ def build_generator(config: GeneratorConfig, device: str) -> StableDiffusion:
         if config.decoder is not None:
             modules["decoder"] = full_size_models.tiny_decoder()
     modules = {
-        name: module.to(getattr(torch, pick_precision(config.precision, device))) for name, module in modules.items()
+        name: module.to(getattr(torch, pick_dtype(config.precision, device))) for name, module in modules.items()
     }
     return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
 
 
 def batch_for(config: TrainConfig, module: RegionTraining, device: str, count: int) -> TrainBatch:
     """Random pictures, with random features and proposals where the configuration has cached or stored ones."""
-    clip, size = module.frozen[0], config.data.image_size
+    clip, size = module.frozen.clip, config.data.image_size
 
     def made(*shape: int) -> torch.Tensor:
         return torch.empty(shape, device=device) if device == "meta" else torch.rand(shape, device=device)

@@ -6,7 +6,7 @@
 at the same batch, size and number of steps, without memory settings (`full_size_step.literal`); for `stored` and
 `fast512` the baseline of exact512, for `max256` that of paper256. `memory_exact512_1`: exact512 and its baseline with a
 single denoising step, where the decoder has its largest share. `memory_chunk_4_1`: that baseline with chunks of four
-and no other setting. Target for exact512: at most 0.42 times, with the same gradient (tests/test_savers.py).
+and no other setting. Target for exact512: at most 0.42 times, with the same gradient (tests/test_memory.py).
 
 `kept_...`: bytes that one network keeps for the backward pass of one picture at 512 px, with one memory setting and
 without.
@@ -26,8 +26,7 @@ import torch
 from benchmarks.full_size_step import batch_for, build, build_generator, literal, preset
 from benchmarks.peak_memory import PeakMemory, flash_attention
 from benchmarks.results import record
-from regionedit import losses
-from regionedit.config import SaversConfig, TrainConfig
+from regionedit.config import MemoryConfig, TrainConfig
 
 COUNTED = "counted on the meta device, no machine"
 GIB = 2**30
@@ -39,7 +38,7 @@ def peak(config: TrainConfig, batch: int) -> float:
     module = build(config, "meta")
     pairs = batch_for(config, module, "meta", batch)
     with flash_attention(), PeakMemory() as memory:
-        loss, _ = losses.total(module.step(pairs, 0)[0], config.loss)
+        loss, _ = module.loss(module.step(pairs, 0), config.loss)
         loss.backward()
     clip, instruction, generator = module.frozen
     networks = [clip, instruction, module.predictor, *(generator.modules.values() if generator else ())]
@@ -48,7 +47,7 @@ def peak(config: TrainConfig, batch: int) -> float:
 
 
 def one_step(config: TrainConfig) -> TrainConfig:
-    return replace(config, generator=replace(config.generator, steps=1))
+    return replace(config, generator=replace(config.generator, num_inference_steps=1))
 
 
 def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -> float:
@@ -68,11 +67,11 @@ def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -
     return sum(storage.nbytes() for storage in found.values()) / 2**20
 
 
-def kept_by(network: str, savers: SaversConfig) -> float:
+def kept_by(network: str, memory: MemoryConfig) -> float:
     """MiB that the U-Net or the KL decoder keeps for one picture's latent."""
     config = preset("exact512").generator
     generator = build_generator(config, "meta")
-    generator.save(savers)
+    generator.save_memory(memory)
     latent_1Cyx = torch.empty(1, 4, config.size // 8, config.size // 8, device="meta", requires_grad=True)
     if network == "decoder":
         return kept(lambda: generator.decode(latent_1Cyx), generator.vae.parameters())
@@ -92,11 +91,11 @@ def main() -> None:
     batch = parser.parse_args().batch
     if batch < 1:
         parser.error(f"--batch: {batch}, but must be at least 1")
-    ways = {"frozen": SaversConfig(), "checkpointed": SaversConfig(0, False, ["unet", "autoencoder"])}
+    ways = {"frozen": MemoryConfig(), "checkpointed": MemoryConfig(0, False, ["unet", "autoencoder"])}
     for network in ("decoder", "unet"):
-        plain = kept_by(network, SaversConfig(frozen_convolutions=False))
-        for name, savers in ways.items():
-            record(f"kept_{network}_{name}", kept_by(network, savers), plain, "MiB a picture", COUNTED)
+        plain = kept_by(network, MemoryConfig(frozen_convolutions=False))
+        for name, memory in ways.items():
+            record(f"kept_{network}_{name}", kept_by(network, memory), plain, "MiB a picture", COUNTED)
     unit = f"GiB, {batch} pictures"
     exact = preset("exact512")
     found = {"exact512": peak(literal(exact), batch), "paper256": peak(literal(preset("paper256")), batch)}
@@ -104,7 +103,7 @@ def main() -> None:
     plain = one_step(literal(exact))
     one = peak(plain, batch)
     record("memory_exact512_1", peak(one_step(exact), batch), one, unit, COUNTED)
-    chunked = replace(plain, savers=replace(plain.savers, chunk=4))
+    chunked = replace(plain, memory=replace(plain.memory, chunk=4))
     record("memory_chunk_4_1", peak(chunked, batch), one, unit, COUNTED)
     for name, baseline in BASELINES.items():
         record(f"memory_{name}", peak(preset(name), batch), found[baseline], unit, COUNTED)

@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.results import record
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
+from regionedit.editor import Editor
 from regionedit.web.batch_files import gather, zipped
 from regionedit.web.batch_tab import edit_all
 from regionedit.web.settings import Settings
@@ -63,7 +64,12 @@ def served() -> tuple[float, float, float, float]:
         client.predict(**picture, api_name="/find_region")
         cold = time.perf_counter() - began
         preview = median(lambda: client.predict(**picture, api_name="/find_region"))
-        return answers, cold, preview, median(lambda: client.predict(**picture, steps=STEPS, api_name="/edit"))
+        return (
+            answers,
+            cold,
+            preview,
+            median(lambda: client.predict(**picture, num_inference_steps=STEPS, api_name="/edit")),
+        )
     finally:
         server.terminate()
         server.wait()
@@ -93,8 +99,8 @@ def main() -> None:
         sketch = Sketch(studio.open(PICTURE))
         own_preview = median(lambda: studio.editor.find(settings.request(sketch.picture)))
         record("page_preview", preview, own_preview, "s")
-        slow = studio.editor.using(studio.editor.config.mask_source)
-        slow.config = replace(settings, steps=STEPS).configuration(slow.config)
+        slow_config = replace(settings, num_inference_steps=STEPS).configuration(studio.editor.config)
+        slow = Editor(slow_config, studio.editor.models)
         own_edit = median(lambda: slow.edit(settings.request(sketch.picture)))
         record(f"page_edit_{STEPS}_steps", edit, own_edit, "s")
 

@@ -39,8 +39,8 @@ LITERAL = (
     "--step.gradient=full",
     "--step.proposal_mask=predicted",
     "--generator.masked_image=latent",
-    "--generator.steps=2",
-    "--savers.frozen_convolutions=false",
+    "--generator.num_inference_steps=2",
+    "--memory.frozen_convolutions=false",
     "--loss.area=0.5",
     "--loss.entropy=-2",
 )

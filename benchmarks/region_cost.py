@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size_models
 from benchmarks.results import record
-from regionedit.config import GeneratorConfig, PredictorConfig
+from regionedit.config import PredictorConfig, StableDiffusionConfig
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
 from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.region_predictor import RegionPredictor
@@ -54,7 +54,7 @@ def generation_operations(picture_1CHW: torch.Tensor) -> int:
         modules = full_size_models.inpaint_modules()
     counts = []
     for steps in (1, 2):
-        config = GeneratorConfig(size=picture_1CHW.shape[-1], steps=steps, guidance=7.5)
+        config = StableDiffusionConfig(size=picture_1CHW.shape[-1], num_inference_steps=steps, guidance_scale=7.5)
         tokens, scheduler = full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler()
         generator = StableDiffusion(modules, tokens, scheduler, config)
         counts.append(operations(partial(generator.propose, picture_1CHW, picture_1CHW[:, :1], ["..."], [0])))

@@ -20,8 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.full_size_step import PRESETS, batch_for, build, build_generator, literal, preset
 from benchmarks.region_cost import operations
 from benchmarks.results import record
-from regionedit import losses
-from regionedit.config import SaversConfig, TrainConfig
+from regionedit.config import MemoryConfig, TrainConfig
 
 COUNTED = "counted on the meta device, no machine"
 CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
@@ -29,11 +28,11 @@ CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
 
 def step_operations(config: TrainConfig) -> int:
     """Operations of one sample's step, forward and backward."""
-    config = replace(config, savers=SaversConfig())
+    config = replace(config, memory=MemoryConfig())
     module = build(config, "meta")
     pairs = batch_for(config, module, "meta", 1)
     with FlopCounterMode(display=False) as counter:
-        losses.total(module.step(pairs, 0)[0], config.loss)[0].backward()
+        module.loss(module.step(pairs, 0), config.loss)[0].backward()
     return counter.get_total_flops()
 
 
@@ -43,9 +42,9 @@ def proposal_operations(config: TrainConfig) -> int:
     size = config.generator.size
     picture_1CHW = torch.empty(1, 3, size, size, device="meta")
     for steps in (1, 2):
-        generator = build_generator(replace(config.generator, steps=steps), "meta")
+        generator = build_generator(replace(config.generator, num_inference_steps=steps), "meta")
         counts.append(operations(_proposing(generator, picture_1CHW)))
-    return counts[0] + (config.generator.steps - 1) * (counts[1] - counts[0])
+    return counts[0] + (config.generator.num_inference_steps - 1) * (counts[1] - counts[0])
 
 
 def _proposing(generator, picture_1CHW: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -57,7 +56,7 @@ def main() -> None:
     steps = {name: step_operations(preset(name)) for name in PRESETS}
     baseline = step_operations(literal(preset("exact512")))
     module = build(preset("fast512"), "meta")
-    clip, generator = module.frozen[0], module.frozen[2]
+    clip, generator = module.frozen.clip, module.frozen.generator
     picture_1CHW = torch.empty(1, 3, 512, 512, device="meta")
     text, image = operations(lambda: clip.encode_text(CAPTIONS)), operations(lambda: clip.encode_image(picture_1CHW))
     counted = {f"step_{name}": (count, baseline) for name, count in steps.items()}

@@ -27,7 +27,6 @@ import torch
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
 from benchmarks.results import record
 from benchmarks.step_cost import step_operations
-from regionedit import losses
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 from regionedit.records import TrainBatch
@@ -36,12 +35,12 @@ from regionedit.training.stages import Stages
 
 BATCH, STEPS = 16, 4
 SAME = ("--generator.masked_image=latent",)
-LITERAL = ("--step.gradient=full", "--step.proposal_mask=predicted", "--savers.frozen_convolutions=false")
+LITERAL = ("--step.gradient=full", "--step.proposal_mask=predicted", "--memory.frozen_convolutions=false")
 COMPOSITE = (*SAME, "--step.proposal_mask=predicted_hard", "--data.proposals=null")
 MICROWORLD = {
     "literal": (*SAME, *LITERAL, "--data.proposals=null"),
     "composite": COMPOSITE,
-    "compiled": (*COMPOSITE, "--savers.compile=true"),
+    "compiled": (*COMPOSITE, "--generator.compile=true"),
     "stored": (),
 }
 PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
@@ -61,7 +60,7 @@ class Timed:
         self.stages = Stages(torch.device(device))
 
     def step(self, epoch: int) -> None:
-        loss, _ = losses.total(self.module.step(self.batch, epoch)[0], self.module.config.loss)
+        loss, _ = self.module.loss(self.module.step(self.batch, epoch), self.module.config.loss)
         with self.stages("backward"):
             loss.backward()
         with self.stages("optimiser"):
@@ -90,7 +89,7 @@ def microworld_step(changes: tuple[str, ...]) -> Timed:
     stored = config.data.proposals is not None
     config = replace(config, data=replace(config.data, proposals=None))
     module = RegionTraining(config)
-    size, clip, generator = config.data.image_size, module.frozen[0], module.frozen[2]
+    size, clip, generator = config.data.image_size, module.frozen.clip, module.frozen.generator
     pictures_BCHW = torch.rand(2 * BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
     texts = tuple(f"change the red circle to a blue square {number}" for number in range(BATCH))
     cached = config.step.gradient == "composite"

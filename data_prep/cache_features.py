@@ -42,9 +42,9 @@ from regionedit.data.manifest import Manifest
 from regionedit.data.marks import mark_files
 from regionedit.data.shards import BadSample, ShardReader
 from regionedit.device import pick_device
+from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import StableDiffusion, load_generator, require_generator
-from regionedit.precision import settle_training
 
 
 @dataclass
@@ -78,7 +78,7 @@ def cache_features(config: FeaturesConfig) -> int:
         OSError: no space or no permission; finished shards are kept.
     """
     _check(config)
-    config = settle_training(config, pick_device(config.device))
+    config = resolve_training(config, pick_device(config.device))
     folder = Path(config.data.features)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     reader = ShardReader(manifest, config.data.image_size)
@@ -164,7 +164,7 @@ class _Encoders:
         device, encoders = pick_device(config.device), config.encoders
         self.storage = config.storage
         if "text" in kinds:
-            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.precision).to(device)
+            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
         if "latents" in kinds:
             self.generator = load_generator(config.generator, device)
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from sidecars import read_instructions
 
 from regionedit.data.index import PICTURES, index_tar
-from regionedit.device import pick_device, pick_precision
+from regionedit.device import pick_device, pick_dtype
 from regionedit.encoders import FrozenCLIP
 from regionedit.files import write_atomic
 from regionedit.images import to_tensor, upright_rgb
@@ -43,7 +43,7 @@ class ClipScores:
         self.config = config
         self._clip: FrozenCLIP | None = None
         self._device = pick_device(config.device)
-        self._precision = pick_precision(config.encoders.precision, self._device)
+        self._precision = pick_dtype(config.encoders.dtype, self._device)
         self._model = identify(config.encoders.clip, config.encoders.clip_pretrained) | {"precision": self._precision}
 
     def measure(self, folder: Path, shard: str, digest: str, found: Measurements) -> dict[str, np.ndarray]:

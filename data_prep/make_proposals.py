@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.config import GeneratorConfig, TrainConfig
+from regionedit.command_line import RENAMED, errors_in_one_line, parse_command
+from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
+from regionedit.dtypes import resolve_training
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
-from regionedit.precision import settle_training
 from regionedit.proposal_masks import SETTINGS, proposal_mask
 
 STORABLE = ("everything", "random_hard", "half")
@@ -74,7 +74,7 @@ def make_proposals(config: ProposalsConfig) -> int:
         )
     if not 0 <= config.part < config.parts:
         raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
-    config = settle_training(config, config.device)
+    config = resolve_training(config, config.device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     _same_settings(config, out / SETTINGS)
@@ -91,7 +91,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     ]
     if not missing:
         return 0
-    print(f"proposals on {config.device} in {config.generator.precision}", flush=True)
+    print(f"proposals on {config.device} in {config.generator.dtype}", flush=True)
     generator = load_generator(config.generator, config.device)
     reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
     columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -155,11 +155,12 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
         "data.image_size": config.data.image_size,
         "seed": config.seed,
         "step.proposal_mask": config.step.proposal_mask,
-        **{f"generator.{name}": value for name, value in asdict(config.generator).items()},
+        **{f"generator.{name}": value for name, value in asdict(config.generator).items() if name != "compile"},
     }
     if path.exists():
-        unset = {f"generator.{name}": value for name, value in asdict(GeneratorConfig()).items()}
-        before = unset | json.loads(path.read_text())  # a setting that is newer than the file had its default
+        unset = {f"generator.{name}": value for name, value in asdict(type(config.generator)()).items()}
+        stored = {RENAMED.get(name, name): value for name, value in json.loads(path.read_text()).items()}
+        before = unset | stored  # a setting that is newer than the file had its default
         for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(

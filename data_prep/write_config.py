@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from regionedit.config import DescribeConfig
+from regionedit.config import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig
 
 
 @dataclass
@@ -124,7 +124,7 @@ class WriteConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     local: EngineConfig = field(default_factory=EngineConfig)
-    describe: DescribeConfig = field(default_factory=DescribeConfig)
+    describe: DescribeConfig = field(default_factory=MicroworldConfig, metadata={"choices": DESCRIBE_CONFIGS})
 
 
 MIX = {"replace": 0.25, "recolour": 0.2, "add": 0.15, "remove": 0.15, "background": 0.1, "style": 0.05, "noop": 0.1}

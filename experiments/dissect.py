@@ -39,7 +39,7 @@ from regionedit.files import write_atomic
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
 BATCH = 64
 COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # class limits of the share of a cell that the true region covers

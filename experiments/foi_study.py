@@ -34,32 +34,32 @@ from regionedit.files import write_atomic
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.images import to_pictures
 from regionedit.records import EditRequest, Region
-from regionedit.training.scores import LOCAL_OPERATIONS
+from regionedit.region_scores import LOCAL_OPERATIONS
 
 BATCH = 32
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-PLAIN = {"modulation": False, "disentangle": False, "start": 1.0}
-FOI = {"modulation": True, "disentangle": True, "disentangle_until": 0.75, "start": 0.8}
+PLAIN = {"modulation": False, "disentangle": False, "strength": 1.0}
+FOI = {"modulation": True, "disentangle": True, "disentangle_until": 0.75, "strength": 0.8}
 TO_THE_END = "FoI from pure noise, disentangled to the end"
 UNDER_EVERY_MASK = ("FoI", TO_THE_END, "latents blended")  # other variants use only the true region
-LASTING = FOI | {"start": 1.0, "disentangle_until": 1.0}
+LASTING = FOI | {"strength": 1.0, "disentangle_until": 1.0}
 # The variants of Figure 6 of the paper, and more.
 VARIANTS: dict[str, dict] = {
     "plain": PLAIN,
-    "plain from 80 % noise": PLAIN | {"start": 0.8},
+    "plain from 80 % noise": PLAIN | {"strength": 0.8},
     "FoI": FOI,
     "FoI without modulation": FOI | {"modulation": False},
     "FoI without disentangling": FOI | {"disentangle": False},
     "FoI disentangled to the end": FOI | {"disentangle_until": 1.0},
-    "FoI from pure noise": FOI | {"start": 1.0},
+    "FoI from pure noise": FOI | {"strength": 1.0},
     TO_THE_END: LASTING,
-    "FoI from pure noise without modulation": FOI | {"start": 1.0, "modulation": False},
+    "FoI from pure noise without modulation": FOI | {"strength": 1.0, "modulation": False},
     f"{TO_THE_END}, without modulation": LASTING | {"modulation": False},
     "latents blended": PLAIN | {"latent_blend": True},
-    "plain, guidance 4": PLAIN | {"guidance": 4.0},
-    f"{TO_THE_END}, guidance 4": LASTING | {"guidance": 4.0},
-    "plain, guidance 7.5": PLAIN | {"guidance": 7.5},
-    f"{TO_THE_END}, guidance 7.5": LASTING | {"guidance": 7.5},
+    "plain, guidance 4": PLAIN | {"guidance_scale": 4.0},
+    f"{TO_THE_END}, guidance 4": LASTING | {"guidance_scale": 4.0},
+    "plain, guidance 7.5": PLAIN | {"guidance_scale": 7.5},
+    f"{TO_THE_END}, guidance 7.5": LASTING | {"guidance_scale": 7.5},
 }
 
 
@@ -78,7 +78,7 @@ class Asked:
 
 def find(editor: Editor, name: str, asked: Asked) -> tuple[Tensor, Tensor]:
     """Masks and probabilities B1HW of a mask source that needs no captions."""
-    source = editor.models.mask_source(name)
+    source = editor.models.mask_source(name, editor.config)
     regions = []
     for b in track(chunks(len(asked.requests), BATCH), description=name):
         requests = [asked.requests[i] for i in b]
@@ -126,7 +126,7 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
         {"attention": {steps: scores}, "edits": {variant and mask: scores}}
     """
     editor = Editor.from_config(config)
-    pipeline = editor.models.generator.pipeline
+    pipeline = editor.models.generator(editor.config).pipeline
 
     def generator(changes: dict) -> InstructPix2Pix:
         return InstructPix2Pix(pipeline, replace(config.generator, **changes))

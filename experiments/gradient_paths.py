@@ -34,7 +34,8 @@ from regionedit.config import LossConfig, TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
 from regionedit.files import write_atomic
 from regionedit.generators import DifferentiableGenerator, load_generator, noise_seed
-from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
+from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.training.scores import pointing
 
 BATCH = 16
 SEEDS = (0, 1)
@@ -143,7 +144,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
-    generator = load_generator(replace(config.generator, steps=2, masked_image="latent"))
+    generator = load_generator(replace(config.generator, num_inference_steps=2, masked_image="latent"))
     known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
     results = measure(clip, generator, known, config.loss)
     write_atomic(args.out, json.dumps(results, indent=1).encode())

@@ -29,7 +29,8 @@ from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
-from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
+from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.training.scores import pointing
 
 BATCH = 32
 SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken

@@ -35,7 +35,7 @@ from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.region_predictor import RegionPredictor
-from regionedit.training.scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
 BATCH = 32
 GRID = 8  # the shipped predictor's

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import SIZE, Scene
+from regionedit.region_scores import TRUTH_COVERAGE
 
 BATCH = 100  # a multiple of GROUP
-TRUTH_CELL = 0.25  # a patch belongs to an object that covers more than this share of it
 
 
 class HeldOut:
@@ -105,11 +105,11 @@ def localisation(
     for (b, k), text_D in zip(named, text_QD, strict=True):
         share = cells(scenes[b], grid)
         similarity = (patches[b] @ text_D).numpy()
-        hits.append(share[k][similarity.argmax()] > TRUTH_CELL)
+        hits.append(share[k][similarity.argmax()] > TRUTH_COVERAGE)
         means = [(similarity * s).sum() / max(s.sum(), 1e-6) for s in share]
         points.append(int(np.argmax(means)) == k)
         maps.append((similarity - similarity.min()) / (np.ptp(similarity) + 1e-8))
-        truths.append(share[k] > TRUTH_CELL)
+        truths.append(share[k] > TRUTH_COVERAGE)
     map_QN, truth_QN = np.stack(maps), np.stack(truths)
     best = 0.0
     for threshold in np.linspace(0.05, 0.95, 37):

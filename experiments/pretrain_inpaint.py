@@ -29,7 +29,7 @@ from rich.progress import track
 from scene_pool import ScenePool, common_pool, shape_pool
 from torch import Tensor, nn
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import StableDiffusionConfig
 from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.masks import random_hard
 from regionedit.microworld.scene import SIZE
@@ -102,7 +102,7 @@ def main() -> None:
 
     def generator(**settings) -> StableDiffusion:
         modules = {name: copy.deepcopy(module) for name, module in learned.items()}  # a generator freezes its modules
-        return StableDiffusion(modules | {"vae": autoencoder}, tokenizer, scheduler, GeneratorConfig(**settings))
+        return StableDiffusion(modules | {"vae": autoencoder}, tokenizer, scheduler, StableDiffusionConfig(**settings))
 
     def scores(count: int, **settings) -> dict[str, float]:
         return {"single": single_things(generator(**settings), count // 2)} | presence(generator(**settings), count)
@@ -110,8 +110,8 @@ def main() -> None:
     schedule = Schedule(
         args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), average=0.9995, evaluate_every=600
     )
-    final = train(learned, loss_of, schedule, state, args.seed, lambda: scores(120, steps=8))
-    final["guidance"] = {value: scores(400, steps=8, guidance=value) for value in (2.0, 3.0, 7.5)}
+    final = train(learned, loss_of, schedule, state, args.seed, lambda: scores(120, num_inference_steps=8))
+    final["guidance"] = {value: scores(400, num_inference_steps=8, guidance_scale=value) for value in (2.0, 3.0, 7.5)}
     final["psnr"] = psnr(autoencoder, held_out_pictures(256).to(device))
     print(json.dumps(final, indent=2))
     pipeline = StableDiffusionInpaintPipeline(

@@ -38,7 +38,7 @@ from rich.progress import track
 from scene_pool import with_random_look
 from torch import Tensor, nn
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import InstructPix2PixConfig
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.grammar import OPERATIONS
@@ -182,7 +182,10 @@ def main() -> None:
         )
 
     def scores(count: int, steps: int) -> dict[str, float]:
-        return success(InstructPix2Pix(pipeline(), GeneratorConfig(steps=steps, guidance=GUIDANCE)), count)
+        return success(
+            InstructPix2Pix(pipeline(), InstructPix2PixConfig(num_inference_steps=steps, guidance_scale=GUIDANCE)),
+            count,
+        )
 
     schedule = Schedule(
         args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), average=0.9995, evaluate_every=600

@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import MaskedTokenConfig
 from regionedit.generators.masked_token import AESTHETIC_SCORE, MaskedToken, pipeline_class
 from regionedit.masks import random_hard
 from regionedit.microworld.scene import SIZE
@@ -226,7 +226,7 @@ def train_transformer(args: argparse.Namespace) -> None:
         )
 
     def scores(count: int, steps: int) -> dict[str, float]:
-        config = GeneratorConfig(name="masked_token", steps=steps, guidance=args.guidance)
+        config = MaskedTokenConfig(num_inference_steps=steps, guidance_scale=args.guidance)
         return presence(MaskedToken(pipeline(), config), count)
 
     schedule = Schedule(

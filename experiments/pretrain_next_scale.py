@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import NextScaleConfig
 from regionedit.generators.next_scale import UNKNOWN, NextScale, asked_for
 from regionedit.generators.next_scale_model import Condition, NextScaleModel, NextScaleSizes, with_view
 from regionedit.generators.next_scale_tokens import TokenAutoencoder
@@ -209,7 +209,7 @@ def train_transformer(args: argparse.Namespace) -> None:
         return loss / total
 
     def scores(count: int) -> dict[str, float]:
-        config = GeneratorConfig(name="next_scale", guidance=args.guidance, token_temperature=args.temperature)
+        config = NextScaleConfig(guidance_scale=args.guidance, temperature=args.temperature)
         return presence(NextScale(copy.deepcopy(model).requires_grad_(False), config), count)
 
     schedule = Schedule(

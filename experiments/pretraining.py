@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regionedit.device import pick_precision
+from regionedit.device import pick_dtype
 from regionedit.files import write_atomic
 
 SAVE_EVERY = 120.0  # seconds between states on disk
@@ -258,7 +258,7 @@ def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[st
 
 def arithmetic(precision: str = "auto", device: str = "cpu") -> torch.autocast:
     """Autocast to this precision; `auto` decides as for frozen networks."""
-    return torch.autocast(device, torch.bfloat16, enabled=pick_precision(precision, device) == "bfloat16")
+    return torch.autocast(device, torch.bfloat16, enabled=pick_dtype(precision, device) == "bfloat16")
 
 
 @contextmanager

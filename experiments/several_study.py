@@ -34,7 +34,7 @@ from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.splits import sample, scene_rng
 from regionedit.microworld.truth import truth_mask
 from regionedit.records import EditRequest, Instruction, Region
-from regionedit.training.scores import LOCAL_OPERATIONS
+from regionedit.region_scores import LOCAL_OPERATIONS
 
 BATCH = 32
 BLENDED = PLAIN | {"latent_blend": True}

@@ -22,9 +22,9 @@ from regionedit.command_line import load_config
 from regionedit.config import EncodersConfig, PredictorConfig
 from regionedit.config import TrainConfig as Config
 from regionedit.encoders import load_encoders
-from regionedit.evaluation.region_metrics import TRUTH_CELL
 from regionedit.masks import downsample
 from regionedit.region_predictor import RegionPredictor
+from regionedit.region_scores import TRUTH_COVERAGE
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         with torch.no_grad():
             patches_BND = clip.encode_image(known.source_BCHW).patches_BND
         prediction = predictor(patches_BND, *instruction_encoder.encode(known.instructions))
-        return prediction.logits_BN, (downsample(known.truth_B1HW, clip.grid) > TRUTH_CELL).float()
+        return prediction.logits_BN, (downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE).float()
 
     def loss_of(step: int, share: float):
         return F.binary_cross_entropy_with_logits(*logits_and_cells("train", step * args.batch, args.batch))

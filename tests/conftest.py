@@ -20,8 +20,9 @@ from regionedit.config import (
     EditConfig,
     EncodersConfig,
     EvaluateConfig,
-    GeneratorConfig,
+    InstructPix2PixConfig,
     RegionConfig,
+    StableDiffusionConfig,
     TrainConfig,
 )
 from tests import tiny_models
@@ -132,11 +133,13 @@ def tiny_edit_config(
     return EditConfig(
         device="cpu",
         encoders=EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)),
-        generator=GeneratorConfig(path=str(tiny_inpaint_dir), size=tiny_models.IMAGE_SIZE, steps=2),
+        generator=StableDiffusionConfig(path=str(tiny_inpaint_dir), size=tiny_models.IMAGE_SIZE, num_inference_steps=2),
         region=RegionConfig(
             checkpoint=str(tiny_region_dir),
             sam=str(tiny_sam_dir),
-            attention=GeneratorConfig("instruct_pix2pix", str(tiny_ip2p_dir), size=32, steps=2, attention_resolution=4),
+            attention=InstructPix2PixConfig(
+                path=str(tiny_ip2p_dir), size=32, num_inference_steps=2, attention_resolution=4
+            ),
         ),
     )
 
@@ -163,7 +166,8 @@ def tiny_train(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
         base = [
             f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
             f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
-            f"--generator.size={SIZE}", "--generator.steps=2", f"--data.train={pairs}", "--data.validation=null",
+            f"--generator.size={SIZE}", "--generator.num_inference_steps=2",
+            f"--data.train={pairs}", "--data.validation=null",
             "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
             "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
         ]  # fmt: skip

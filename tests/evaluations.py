@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from data_prep.microworld.pack import pack
-from regionedit.config import EncodersConfig, EvaluateConfig, GeneratorConfig, RegionConfig
+from regionedit.config import EncodersConfig, EvaluateConfig, RegionConfig, StableDiffusionConfig
 from regionedit.region_predictor import RegionPredictor
 from tests.shards import write_shards
 
@@ -30,7 +30,7 @@ def evaluation_config(
         batch=4,
         device="cpu",
         encoders=EncodersConfig(clip=f"local-dir:{clip}", instruction=str(instruction)),
-        generator=GeneratorConfig(path=str(inpaint), size=32, steps=1, guidance=1.0),
+        generator=StableDiffusionConfig(path=str(inpaint), size=32, num_inference_steps=1, guidance_scale=1.0),
         region=RegionConfig(checkpoint=str(folder / "region_predictor"), sam=str(sam)),
         validation=str(write_shards(folder / "validation", (6,), truth=True)),
         judge=f"local-dir:{judge}",

@@ -31,7 +31,7 @@ def good(tmp_path) -> Path:
 
 @pytest.fixture
 def refused(config_file, tmp_path, capsys):
-    """Run infer.py, check that it wrote nothing, and return its only line of output."""
+    """Run infer.py, check that it wrote nothing but a log, and return its only line of output."""
 
     def run(*arguments, code=2) -> str:
         out = tmp_path / "out"
@@ -41,7 +41,8 @@ def refused(config_file, tmp_path, capsys):
             got = stop.code
         lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
         assert got == code and len(lines) == 1 and "Traceback" not in lines[0], lines
-        assert not out.exists()
+        left = [path.name for path in out.rglob("*")] if out.exists() else []
+        assert left == (["log.txt"] if code == 1 else []) and (code == 2 or str(out / "log.txt") in lines[0])
         return lines[0]
 
     return run
@@ -143,8 +144,11 @@ def test_the_public_configuration_falls_back_to_attention_without_a_trained_regi
     attention = config.region.attention
     assert (attention.path, attention.size, attention.attention_resolution) == ("timbrooks/instruct-pix2pix", 512, 0)
     foi = load_config(EditConfig, "configs/edit_foi.yaml").generator
-    read = ("path", "revision", "size", "steps", "start", "guidance", "image_guidance", "mask_steps", "precision")
-    assert all(getattr(attention, name) == getattr(foi, name) for name in (*read, "attention_resolution"))
+    read = ("path", "revision", "size", "num_inference_steps", "strength", "guidance_scale", "image_guidance_scale")
+    assert all(
+        getattr(attention, name) == getattr(foi, name)
+        for name in (*read, "mask_steps", "dtype", "attention_resolution")
+    )
 
 
 def test_out_is_a_file(good, config_file, capsys):
@@ -183,6 +187,16 @@ def test_requests(rows, says, good, tmp_path, refused):
 
 def test_a_failed_edit_exits_with_1(good, refused):
     assert "grammar" in refused("--image", good, "--instruction", "make it pretty", code=1)
+
+
+def test_a_failed_edit_keeps_its_traceback_and_debug_shows_it(config_file, good, tmp_path, capsys):
+    arguments = ["--config", str(config_file), "--out", str(tmp_path / "out"), "--image", str(good)]
+    arguments += ["--instruction", "make it pretty"]
+    assert infer.main(arguments) == 1
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "Traceback (most recent call last)" in log and "grammar" in log and "describe" in log
+    with pytest.raises(ValueError, match="grammar"):
+        infer.main([*arguments, "--debug", "true"])
 
 
 def test_a_full_disk(good, refused, monkeypatch):

@@ -14,8 +14,8 @@ from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.data.marks import write_marks
+from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
-from regionedit.precision import settle_training
 from regionedit.training import RegionTraining, run
 from tests import tiny_models
 from tests.shards import write_shards
@@ -28,7 +28,7 @@ def settings(tmp_path, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
         f"--data.train={tmp_path / 'train'}", "--data.validation=null", "--data.image_size=32",
         "--data.global_batch=4", "--data.workers=0", f"--data.features={tmp_path / 'features'}",
         f"--encoders.clip=local-dir:{tiny_clip_dir}", f"--encoders.instruction={tiny_t5_dir}",
-        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=2",
+        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=2",
     ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def cached(settings, *changes: str) -> FeaturesConfig:
 
 
 def training(settings, *changes: str) -> TrainConfig:
-    return settle_training(load_config(TrainConfig, overrides=[*settings, *changes]), "cpu")
+    return resolve_training(load_config(TrainConfig, overrides=[*settings, *changes]), "cpu")
 
 
 def losses(config: TrainConfig) -> dict[str, float]:
@@ -45,10 +45,7 @@ def losses(config: TrainConfig) -> dict[str, float]:
     torch.manual_seed(0)
     module = RegionTraining(config)
     batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
-    outputs, _ = module.step(batch, epoch=0)
-    from regionedit.losses import total
-
-    loss, terms = total(outputs, config.loss)
+    loss, terms = module.loss(module.step(batch, epoch=0), config.loss)
     return {"loss": loss.item()} | {name: value.mean().item() for name, value in terms.items()}
 
 
@@ -110,10 +107,10 @@ def test_running_again_writes_only_what_changed(settings, tmp_path):
 
 
 REFUSED = {
-    "--encoders.precision=bfloat16": "encoders.precision 'float32', this run has 'bfloat16'",
+    "--encoders.dtype=bfloat16": "encoders.dtype 'float32', this run has 'bfloat16'",
     "--generator.size=16": "generator.size 32, this run has 16",
     "--data.image_size=16": "data.image_size 32, this run has 16",
-    "--generator.precision=bfloat16": "generator.precision 'float32', this run has 'bfloat16'",
+    "--generator.dtype=bfloat16": "generator.dtype 'float32', this run has 'bfloat16'",
     "--generator.revision=abc": "generator.path .*, this run has .*abc",
 }
 

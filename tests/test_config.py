@@ -1,12 +1,26 @@
 """The configuration: errors name the key, and a configuration that was read can be written and read again."""
 
-from dataclasses import dataclass
+import inspect
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
-from regionedit.command_line import load_config, parse_command, save_config
-from regionedit.config import EditConfig, EvaluateConfig, TrainConfig
+from regionedit.command_line import RENAMED, load_config, parse_command, save_config
+from regionedit.config import (
+    DESCRIBE_CONFIGS,
+    GENERATOR_CONFIGS,
+    EditConfig,
+    EncodersConfig,
+    EndpointConfig,
+    EvaluateConfig,
+    MemoryConfig,
+    TrainConfig,
+    TwoStageConfig,
+)
+from regionedit.describe import DESCRIBERS
+from regionedit.generators import GENERATORS
 
 CONFIGS = sorted(Path("configs").glob("**/*.yaml"))
 
@@ -99,3 +113,76 @@ def test_a_command_adds_arguments_by_subclassing(tmp_path):
 
     config = parse_command(Command, ["--image", "a.png", "--region.threshold", "0.4"])
     assert (config.image, config.region.threshold, config.device) == ("a.png", 0.4, "auto")
+
+
+# ---------------------------------------------------------------- a generator's own settings
+
+
+@pytest.mark.parametrize("name", GENERATOR_CONFIGS)
+def test_the_name_selects_the_generators_own_settings(name, tmp_path):
+    (tmp_path / "edit.yaml").write_text(f"generator: {{name: {name}, size: 128}}")
+    for config in (
+        load_config(EditConfig, tmp_path / "edit.yaml"),
+        load_config(EvaluateConfig, overrides=["--generator.size=128", f"--generator.name={name}"]),
+    ):
+        assert config.generator == GENERATOR_CONFIGS[name](size=128)
+    assert GENERATORS.keys() == GENERATOR_CONFIGS.keys()
+
+
+@pytest.mark.parametrize("name", GENERATOR_CONFIGS)
+def test_a_setting_of_another_generator_is_refused(name):
+    own = {field.name for field in fields(GENERATOR_CONFIGS[name])}
+    others = {field.name for kind in GENERATOR_CONFIGS.values() for field in fields(kind)} - own
+    for setting in others:
+        with pytest.raises(ValueError, match=f"unknown key 'generator.{setting}'; only generator .* has this setting"):
+            load_config(EditConfig, overrides=[f"--generator.name={name}", f"--generator.{setting}=1"])
+
+
+@pytest.mark.parametrize("name", GENERATOR_CONFIGS)
+def test_a_generator_reads_each_of_its_settings(name):
+    """The files of the package that name the dataclass read every field that it adds."""
+    kind = GENERATOR_CONFIGS[name]
+    texts = [path.read_text() for path in Path("src/regionedit/generators").glob("*.py")]
+    code = "".join(text for text in texts if re.search(rf"\b{kind.__name__}\b", text)) + inspect.getsource(kind)
+    own = {field.name for field in fields(kind)} - {"name"}
+    assert not [setting for setting in own if not re.search(rf"(config|settings|self)\.{setting}\b", code)]
+
+
+def test_a_generator_on_the_command_line_drops_the_files_settings_that_it_lacks(tmp_path, caplog):
+    path = tmp_path / "edit.yaml"
+    path.write_text("generator: {name: instruct_pix2pix, strength: 0.5, num_inference_steps: 3, size: 96}")
+    config = load_config(EditConfig, path, ["--generator.name=masked_token", "--generator.temperature=1"])
+    assert config.generator == GENERATOR_CONFIGS["masked_token"](num_inference_steps=3, size=96, temperature=1.0)
+    assert "generator.strength does not apply to the generator of the command line" in caplog.text
+    with pytest.raises(ValueError, match="only generator .* has this setting"):
+        load_config(EditConfig, path, ["--generator.name=masked_token", "--generator.strength=0.5"])
+    path.write_text("generator: {name: instruct_pix2pix, strenth: 0.5}")
+    with pytest.raises(ValueError, match="unknown key 'generator.strenth'"):
+        load_config(EditConfig, path, ["--generator.name=masked_token"])
+
+
+def test_a_name_that_no_generator_has_is_refused():
+    with pytest.raises(ValueError, match="^generator.name: 'flux' is none of diffusers_inpaint, "):
+        load_config(EditConfig, overrides=["--generator.name=flux"])
+    with pytest.raises(ValueError, match="region.attention.name"):
+        load_config(EditConfig, overrides=["--region.attention.name=stable_diffusion"])
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_earlier_name_is_refused_with_the_new_one(old):
+    config_class = EditConfig if old.startswith(("region", "describe")) else TrainConfig
+    with pytest.raises(ValueError, match=f"'{old}'; it is called '{RENAMED[old]}' now"):
+        load_config(config_class, overrides=[f"--{old}", "1"])
+    names = {name for kind in GENERATOR_CONFIGS.values() for name in ("generator." + f.name for f in fields(kind))}
+    names |= {f"region.attention.{f.name}" for f in fields(GENERATOR_CONFIGS["instruct_pix2pix"])}
+    others = {"memory": MemoryConfig, "encoders": EncodersConfig, "describe": TwoStageConfig}
+    names |= {"memory", *(f"{place}.{f.name}" for place, kind in others.items() for f in fields(kind))}
+    assert RENAMED[old] in names
+
+
+def test_a_describer_has_only_its_own_settings():
+    config = load_config(EditConfig, overrides=["--describe.name=endpoint", "--describe.endpoint=http://x/v1"])
+    assert config.describe == EndpointConfig(endpoint="http://x/v1")
+    with pytest.raises(ValueError, match="only describe two_stage has this setting"):
+        load_config(EditConfig, overrides=["--describe.name=vlm", "--describe.language=x"])
+    assert DESCRIBERS.keys() == DESCRIBE_CONFIGS.keys()

@@ -78,7 +78,7 @@ def test_every_edited_pixel_lies_in_exactly_one_window(data):
 
 @pytest.fixture(scope="module")
 def editor(tiny_edit_config):
-    generator = replace(tiny_edit_config.generator, size=32, steps=2)
+    generator = replace(tiny_edit_config.generator, size=32, num_inference_steps=2)
     return Editor(replace(tiny_edit_config, mask_source="drawn", generator=generator, crop=CropConfig(context=1.5)))
 
 
@@ -130,7 +130,7 @@ def test_the_batch_changes_no_picture(editor):
 
 
 def test_all_windows_of_a_picture_are_generated_in_one_call(editor, monkeypatch):
-    generator, calls = editor.models.generator, []
+    generator, calls = editor.models.generator(editor.config), []
     original = type(generator).generate
     monkeypatch.setattr(
         type(generator),

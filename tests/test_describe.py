@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from regionedit.config import DescribeConfig
+from regionedit.config import DESCRIBE_CONFIGS, EndpointConfig, GivenConfig, VlmConfig
 from regionedit.describe import DESCRIBERS, require_describer
 from regionedit.describe.microworld import Microworld
 from regionedit.editor import Editor
@@ -119,7 +119,7 @@ def test_an_object_named_by_a_later_instruction_is_in_the_source_caption(picture
 
 
 def test_given_fails_and_says_what_to_do(picture):
-    describer = require_describer("given").load(DescribeConfig(name="given"))
+    describer = require_describer("given").load(GivenConfig())
     with pytest.raises(ValueError, match="--target_caption.*microworld"):
         describer.describe([picture], [("x",)])
 
@@ -131,7 +131,9 @@ def test_unknown_name_lists_the_known():
 
 @pytest.mark.parametrize("name", DESCRIBERS)
 def test_every_describer_loads_or_says_in_one_line_what_it_lacks(name, tmp_path):
-    nothing = DescribeConfig(name=name, vision=str(tmp_path), language=str(tmp_path), cache=None)
+    kind = DESCRIBE_CONFIGS[name]
+    folders = {"vision": str(tmp_path), "language": str(tmp_path), "cache": None}
+    nothing = kind(**{key: value for key, value in folders.items() if key in {f.name for f in fields(kind)}})
     try:
         describer = require_describer(name).load(nothing)
     except ValueError as error:
@@ -143,11 +145,11 @@ def test_every_describer_loads_or_says_in_one_line_what_it_lacks(name, tmp_path)
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (DescribeConfig("vlm"), "describe.vision: `vlm` needs a vision-language model"),
-        (DescribeConfig("endpoint"), "describe.endpoint: '' is no address"),
-        (DescribeConfig("endpoint", endpoint="http://127.0.0.1:1/v1"), "describe.endpoint_model"),
+        (VlmConfig(), "describe.vision: `vlm` needs a vision-language model"),
+        (EndpointConfig(), "describe.endpoint: '' is no address"),
+        (EndpointConfig(endpoint="http://127.0.0.1:1/v1"), "describe.endpoint_model"),
         (
-            DescribeConfig("endpoint", endpoint="http://x/v1", endpoint_model="m", api_key_variable="NO_SUCH_KEY"),
+            EndpointConfig(endpoint="http://x/v1", endpoint_model="m", api_key_variable="NO_SUCH_KEY"),
             "describe.api_key_variable: the environment has no NO_SUCH_KEY",
         ),
     ],

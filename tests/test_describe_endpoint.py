@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from regionedit.config import DescribeConfig
+from regionedit.config import EndpointConfig
 from regionedit.describe import endpoint, require_describer
 from regionedit.describe.chat import Chat
 from regionedit.describe.endpoint import ChatEndpoint
@@ -74,8 +74,8 @@ def test_both_captions_from_one_call_with_the_picture(monkeypatch, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
     monkeypatch.setenv("MY_KEY", "secret")
     with serving(handler) as address:
-        config = DescribeConfig(
-            "endpoint", endpoint=address, endpoint_model="some-vlm", api_key_variable="MY_KEY", picture_size=20,
+        config = EndpointConfig(
+            endpoint=address, endpoint_model="some-vlm", api_key_variable="MY_KEY", picture_size=20,
             cache=str(tmp_path),
         )  # fmt: skip
         describer = require_describer("endpoint").load(config)
@@ -98,7 +98,7 @@ def test_prose_is_retried_with_sampling(tmp_path):
         return completion("Here you are!" if len(bodies) == 1 else CAPTIONS)
 
     with serving(handler) as address:
-        config = DescribeConfig("endpoint", endpoint=address, endpoint_model="m", cache=None)
+        config = EndpointConfig(endpoint=address, endpoint_model="m", cache=None)
         require_describer("endpoint").load(config).describe([Image.new("RGB", (8, 8))], [("x",)])
     assert [body["temperature"] > 0 for body in bodies] == [False, True] and "seed" in bodies[1]
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, GeneratorConfig
+from regionedit.config import DiffusersInpaintConfig, EditConfig
 from regionedit.generators import load_generator
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES, require_pipeline
 from regionedit.images import to_pictures
 from regionedit.records import Captions, EditRequest, Region
+from tests.edits import edited as edited_by
 from tests.tiny_pipelines import write_pipeline
 
 NAMES = sorted(INPAINT_PIPELINES)
@@ -55,10 +56,12 @@ def make(folder):
     loaded = {}
 
     def make(name, **changes):
-        settings = {"size": 32, "steps": 3, "guidance": 3.0, **changes}
-        config = GeneratorConfig("diffusers_inpaint", str(folder(name)), **settings)
+        settings = {"size": 32, "num_inference_steps": 3, "guidance_scale": 3.0, **changes}
+        config = DiffusersInpaintConfig(path=str(folder(name)), **settings)
         if name not in loaded:
-            loaded[name] = load_generator(GeneratorConfig("diffusers_inpaint", str(folder(name)), size=32, steps=3))
+            loaded[name] = load_generator(
+                DiffusersInpaintConfig(path=str(folder(name)), size=32, num_inference_steps=3)
+            )
         return loaded[name].using(config)
 
     return make
@@ -97,8 +100,8 @@ def test_the_table_agrees_with_the_installed_classes(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_generator_needs_is_known_before_it_is_loaded(name, folder, make):
     kind = type(make(name))
-    by_folder = GeneratorConfig("diffusers_inpaint", str(folder(name)))
-    by_name = GeneratorConfig("diffusers_inpaint", "owner/nothing-that-exists", pipeline=name)
+    by_folder = DiffusersInpaintConfig(path=str(folder(name)))
+    by_name = DiffusersInpaintConfig(path="owner/nothing-that-exists", pipeline=name)
     assert kind.needs_of(by_folder) == kind.needs_of(by_name) == make(name).needs == INPAINT_PIPELINES[name].needs
 
 
@@ -110,7 +113,7 @@ def test_what_a_generator_needs_is_known_before_it_is_loaded(name, folder, make)
 def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, width):
     images, mask = pictures(2, height, width), box(2, height, width)
     requests = [EditRequest(image=None, instructions="remove the circle")] * 2
-    edited = make(name).edit(images, Region(mask, mask), requests, [Captions("a circle", "a ring")] * 2, [1, 2])
+    edited = edited_by(make(name), images, Region(mask, mask), requests, [Captions("a circle", "a ring")] * 2, [1, 2])
     assert edited.shape == images.shape and edited.dtype == images.dtype
     assert edited.min() >= 0 and edited.max() <= 1 and edited.isfinite().all()
     outside = (mask == 0).expand_as(images)
@@ -152,8 +155,8 @@ def test_previews_are_pictures_and_the_last_is_the_result(make, name):
     """The mask covers everything: previews show the generated picture, before the source is put back outside."""
     told, images = [], pictures(2, 32, 48)
     generator = make(name, strength=1.0)
-    with generator.watched(lambda step, steps, guess: told.append((step, steps, guess()))):
-        made = generator.generate(images, torch.ones(2, 1, 32, 48), TEXTS[:2], [1, 2])
+    watch = lambda step, steps, guess: told.append((step, steps, guess()))  # noqa: E731
+    made = generator.generate(images, torch.ones(2, 1, 32, 48), TEXTS[:2], [1, 2], watch)
     steps = 3 if INPAINT_PIPELINES[name].batches else 6
     assert [(step, of) for step, of, _ in told] == [(step, steps) for step in range(1, steps + 1)]
     for _, _, guess in told:
@@ -172,19 +175,20 @@ def test_an_exception_in_the_callback_ends_the_edit_and_leaves_no_trace(make, na
 
     generator, images = make(name), pictures(1)
     before = generator.propose(images, box(1), TEXTS[:1], [1])
-    with pytest.raises(Enough), generator.watched(stop):
-        generator.propose(images, box(1), TEXTS[:1], [1])
+    with pytest.raises(Enough):
+        generator.propose(images, box(1), TEXTS[:1], [1], stop)
     assert "step" not in vars(generator.scheduler)
     assert torch.equal(generator.propose(images, box(1), TEXTS[:1], [1]), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder, make, name):
-    config = GeneratorConfig("diffusers_inpaint", str(folder(name)), size=32, steps=2, precision="bfloat16")
+    config = DiffusersInpaintConfig(path=str(folder(name)), size=32, num_inference_steps=2, dtype="bfloat16")
     generator = load_generator(config)
-    with generator.watched(lambda step, steps, guess: guess()):
-        half = generator.propose(pictures(1), box(1).requires_grad_(), TEXTS[:1], [1])
-    exact = make(name, steps=2, guidance=config.guidance).propose(pictures(1), box(1), TEXTS[:1], [1])
+    half = generator.propose(pictures(1), box(1).requires_grad_(), TEXTS[:1], [1], lambda step, steps, guess: guess())
+    exact = make(name, num_inference_steps=2, guidance_scale=config.guidance_scale).propose(
+        pictures(1), box(1), TEXTS[:1], [1]
+    )
     assert half.dtype == torch.float32 and not half.requires_grad and (half - exact).abs().mean() < 0.05
     parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     weights = [weight for part in parts for weight in part.parameters()]
@@ -198,11 +202,10 @@ def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder,
 def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_float32(folder):
     """SDXL's autoencoder says so in its configuration; it returns to half precision afterwards."""
     path = folder("StableDiffusionXLInpaintPipeline")
-    generator = load_generator(GeneratorConfig("diffusers_inpaint", str(path), size=32, steps=2, precision="float16"))
+    generator = load_generator(DiffusersInpaintConfig(path=str(path), size=32, num_inference_steps=2, dtype="float16"))
     asked, own = [], generator.pipeline.vae.decode
     generator.pipeline.vae.decode = lambda z, *a, **k: asked.append(z.dtype) or own(z, *a, **k)
-    with generator.watched(lambda step, steps, guess: guess()):
-        made = generator.propose(pictures(1), box(1), TEXTS[:1], [1])
+    made = generator.propose(pictures(1), box(1), TEXTS[:1], [1], lambda step, steps, guess: guess())
     assert made.isfinite().all() and set(asked) == {torch.float32}
     assert generator.pipeline.vae.dtype == torch.float16
 
@@ -302,7 +305,7 @@ def test_a_checkpoint_of_a_sibling_class_works_if_the_pipeline_is_named(folder, 
         if part.name != "model_index.json":
             (copied / part.name).symlink_to(part)
     (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
-    plain = GeneratorConfig("diffusers_inpaint", str(copied), size=32, steps=2)
+    plain = DiffusersInpaintConfig(path=str(copied), size=32, num_inference_steps=2)
     with pytest.raises(ValueError, match=r"^generator.path: .* FluxPipeline.* set generator.pipeline to FluxInpaint"):
         require_pipeline(plain)
     named = load_generator(dataclasses.replace(plain, pipeline="FluxInpaintPipeline"))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regionedit.config import DescribeConfig, RegionConfig
+from regionedit.config import RegionConfig
 from regionedit.device import pick_device
 from regionedit.editor import Editor
 from regionedit.images import open_picture, upright_rgb
@@ -26,6 +26,10 @@ CAPTIONS = Captions("a red circle", "a blue circle")
 @pytest.fixture(scope="module")
 def editor(tiny_edit_config) -> Editor:
     return Editor.from_config(tiny_edit_config)
+
+
+def with_source(editor: Editor, mask_source: str) -> Editor:
+    return Editor(replace(editor.config, mask_source=mask_source), editor.models)
 
 
 def photo(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -65,7 +69,7 @@ def test_pixels_outside_the_mask_never_change(editor, width, height, mode, soft)
 @pytest.mark.parametrize("name", ["learned", "clip_similarity", "everything", "centre_box"])
 def test_every_mask_source_leaves_an_odd_photograph_unchanged_outside_its_region(name, editor):
     picture = photo(517, 389)
-    result = editor.using(name).edit(EditRequest(picture, "make the red circle blue"))
+    result = with_source(editor, name).edit(EditRequest(picture, "make the red circle blue"))
     assert result.image.size == (517, 389) and result.probability.shape == (389, 517)
     assert untouched(result, picture)
     assert result.record["mask_source"] == name and result.record["captions"]["from"] == "microworld"
@@ -122,7 +126,7 @@ def test_a_batch_can_mix_sizes_and_failures(editor):
 
 
 def test_an_empty_mask_returns_the_source_and_says_so(editor, monkeypatch):
-    monkeypatch.setattr(editor.models.generator, "edit", lambda *_: pytest.fail("generated"))
+    monkeypatch.setattr(editor.models.generator(editor.config), "repaint", lambda *_: pytest.fail("generated"))
     picture = photo(33, 21)
     result = editor.edit(EditRequest(picture, "x", captions=CAPTIONS, mask=Image.new("L", (33, 21))))
     assert np.array_equal(np.asarray(result.image), np.asarray(picture))
@@ -130,34 +134,34 @@ def test_an_empty_mask_returns_the_source_and_says_so(editor, monkeypatch):
 
 
 def test_given_captions_are_never_computed(editor, monkeypatch):
-    monkeypatch.setattr(editor.models.describer, "describe", lambda *_: pytest.fail("described"))
+    monkeypatch.setattr(editor.models.describer(editor.config), "describe", lambda *_: pytest.fail("described"))
     request = EditRequest(photo(20, 20), "x", captions=Captions("", "a blue circle"))
-    result = editor.using("everything").edit(request)
+    result = with_source(editor, "everything").edit(request)
     assert result.captions.target == "a blue circle" and result.record["captions"]["from"] == "given"
 
 
 def test_unneeded_captions_are_not_computed(editor, monkeypatch):
-    monkeypatch.setattr(type(editor.models.generator), "needs", "instruction")
-    monkeypatch.setattr(editor.models.describer, "describe", lambda *_: pytest.fail("described"))
-    result = editor.using("everything").edit(EditRequest(photo(20, 20), "make it nice"))
+    monkeypatch.setattr(type(editor.models.generator(editor.config)), "needs", "instruction")
+    monkeypatch.setattr(editor.models.describer(editor.config), "describe", lambda *_: pytest.fail("described"))
+    result = with_source(editor, "everything").edit(EditRequest(photo(20, 20), "make it nice"))
     assert result.captions is None and result.record["captions"] is None
 
 
 def test_half_given_captions_are_completed(editor):
     request = EditRequest(photo(64, 64), "make the red circle blue", captions=Captions("", "my own words"))
-    result = editor.using("clip_similarity").edit(request)
+    result = with_source(editor, "clip_similarity").edit(request)
     assert result.captions.target == "my own words" and "red circle" in result.captions.source
 
 
 def test_the_record_repeats_the_edit(editor, tmp_path):
     request = EditRequest(photo(50, 40), "make the red circle blue", seed=5, id="case")
-    result = editor.using("everything").edit(request)
+    result = with_source(editor, "everything").edit(request)
     result.save(tmp_path / "x")
     names = {path.name for path in (tmp_path / "x").iterdir()}
     assert names == {"result.png", "mask.png", "probability.png", "overlay.png", "run.json"}
     record = json.loads((tmp_path / "x" / "run.json").read_text())
     assert record["seed"] == 5 and record["instructions"][0]["text"] == "make the red circle blue"
-    assert record["settings"]["generator"]["steps"] == 2 and record["models"]["generator"]["sha256"]
+    assert record["settings"]["generator"]["num_inference_steps"] == 2 and record["models"]["generator"]["sha256"]
     assert set(record["seconds"]) == {"captions", "region", "generate", "composite"}
     assert torch.__version__.startswith(record["packages"]["torch"])
     again = EditRequest(
@@ -167,7 +171,7 @@ def test_the_record_repeats_the_edit(editor, tmp_path):
         id=record["id"],
         captions=Captions(record["captions"]["source"], record["captions"]["target"]),
     )
-    repeated = editor.using(record["mask_source"]).edit(again)
+    repeated = with_source(editor, record["mask_source"]).edit(again)
     assert np.array_equal(np.asarray(repeated.image), np.asarray(open_picture(tmp_path / "x" / "result.png")))
     assert np.array_equal(np.asarray(repeated.mask), np.asarray(Image.open(tmp_path / "x" / "mask.png")))
 
@@ -178,7 +182,7 @@ def test_the_digest_depends_on_what_changes_the_result(editor, tiny_edit_config)
     assert digest == editor.edit(base).record["digest"] == editor.digest(replace(base))
     changed = [replace(base, seed=1), replace(base, mask=corner(20, 20, 200)), replace(base, instructions="y")]
     assert digest not in [editor.digest(request) for request in changed]
-    other = replace(tiny_edit_config, generator=replace(tiny_edit_config.generator, steps=3))
+    other = replace(tiny_edit_config, generator=replace(tiny_edit_config.generator, num_inference_steps=3))
     assert Editor(other).digest(base) != digest
     assert Editor(replace(tiny_edit_config, batch=2)).digest(base) == digest
 
@@ -202,7 +206,7 @@ def test_a_full_disk_leaves_nothing_half_written(editor, tmp_path, monkeypatch):
 def test_unknown_names_fail_before_anything_is_loaded(tiny_edit_config):
     for changes, says in (
         ({"mask_source": "lerned"}, "mask_source"),
-        ({"describe": DescribeConfig("qwen")}, "describe.name"),
+        ({"describe": replace(tiny_edit_config.describe, name="qwen")}, "describe.name"),
         ({"generator": replace(tiny_edit_config.generator, name="flux")}, "generator.name"),
         ({"device": "cuda:77"}, "device"),
     ):

@@ -124,7 +124,7 @@ def test_long_captions_are_cut(clip):
 
 def test_bfloat16_weights_give_float32_features_nearby(clip, t5, tiny_clip_dir, tiny_t5_dir, pictures):
     config = EncodersConfig(
-        clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir), precision="bfloat16", max_instruction_tokens=9
+        clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir), dtype="bfloat16", max_instruction_tokens=9
     )
     half_clip, half_t5 = load_encoders(config)
     assert half_clip.model.visual.conv1.weight.dtype == torch.bfloat16

@@ -184,7 +184,7 @@ def test_a_wrong_configuration_is_named(change, named, config, tmp_path):
 @pytest.mark.parametrize("name", ["clip_similarity", "difference"])
 def test_the_threshold_of_a_baseline_needs_truth(config, tmp_path, name):
     editor = Editor(config)
-    source = editor.models.mask_source(name)
+    source = editor.models.mask_source(name, editor.config)
     threshold = best_validation_threshold(source, 4, config, ("recolour",))
     assert 0 < threshold < 1
     without = write_shards(tmp_path / "shards", (3,))
@@ -217,7 +217,7 @@ def test_a_mask_source_that_reads_marks_gets_them_from_the_truth(config):
 
 def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_file, tmp_path):
     alone = replace(config, baselines=[], edited_baselines=[], validation=None, limit=4, out=str(tmp_path / "out"))
-    asked = replace(alone, systems={"theirs": f"{config_file} --generator.guidance 2"}, systems_limit=3)
+    asked = replace(alone, systems={"theirs": f"{config_file} --generator.guidance_scale 2"}, systems_limit=3)
     both = evaluate(asked, Console(quiet=True))
     own, theirs = both["systems"]["learned"], both["systems"]["theirs"]
     assert theirs["n"] == own["n"] == 3 and both["n"] == 4 and theirs["failed"] == 0 and theirs["seconds"] > 0
@@ -226,7 +226,7 @@ def test_another_systems_configuration_edits_in_a_row_of_its_own(config, config_
     assert few["systems"] == {}
     for name, score in few["metrics"].items():
         assert own["metrics"][name]["mean"] == pytest.approx(score["mean"], rel=1e-4, abs=1e-6)
-    made = Editor.from_config(load_config(EditConfig, config_file, ["--generator.guidance", "2"]))
+    made = Editor.from_config(load_config(EditConfig, config_file, ["--generator.guidance_scale", "2"]))
     (case,) = BENCHMARKS["microworld"](alone.data, 1, None)
     saved = Image.open(tmp_path / "out" / "systems" / "theirs" / "pictures" / f"{case.id}.png")
     again = np.asarray(made.edit(case.request).image, int)

@@ -28,7 +28,7 @@ def config(tiny_edit_config, tiny_judge_dir, tiny_dino_dir, tmp_path) -> Evaluat
     edit = {name: getattr(tiny_edit_config, name) for name in ("encoders", "region", "device")}
     return EvaluateConfig(
         **edit,
-        generator=replace(tiny_edit_config.generator, guidance=1.0),
+        generator=replace(tiny_edit_config.generator, guidance_scale=1.0),
         mask_source="everything",
         judge=f"local-dir:{tiny_judge_dir}",
         dino=str(tiny_dino_dir),
@@ -126,7 +126,7 @@ def test_mask_blended_inference_equals_its_baseline_inside_the_mask(config, tiny
     """A click gives the mask; the blended picture equals the baseline inside the mask and the source outside."""
     pack("test", 30, tmp_path / "test", workers=1, seed=0, shard_size=100)
     assert click_cases.write_cases(tmp_path / "test", 1, tmp_path / "clicks") == 3
-    follower = replace(tiny_edit_config.region.attention, guidance=2.0, size=64)
+    follower = replace(tiny_edit_config.region.attention, guidance_scale=2.0, size=64)
     plain = replace(tiny_edit_config, mask_source="everything", generator=follower)
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(asdict(plain)))
     blend = replace(

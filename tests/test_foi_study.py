@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import InstructPix2PixConfig
 from tests.tiny_models import write_instruct_pix2pix
 
 
@@ -46,7 +46,9 @@ def test_attention_is_scored_by_threshold(foi_study):
 def test_one_small_run(foi_study, asked, tiny_edit_config, tmp_path, monkeypatch):
     monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
     path = str(write_instruct_pix2pix(tmp_path / "ip2p"))
-    generator = GeneratorConfig("instruct_pix2pix", path, size=64, steps=4, guidance=2.0, attention_resolution=8)
+    generator = InstructPix2PixConfig(
+        path=path, size=64, num_inference_steps=4, guidance_scale=2.0, attention_resolution=8
+    )
     found = foi_study.study(replace(tiny_edit_config, generator=generator), asked)
     assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
     assert list(found["edits"]) == [

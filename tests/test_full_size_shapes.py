@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 
 from benchmarks import full_size_models
 from regionedit import losses, masks
-from regionedit.config import GeneratorConfig, LossConfig, PredictorConfig
+from regionedit.config import LossConfig, PredictorConfig, StableDiffusionConfig
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
 from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.records import StepOutputs
 from regionedit.region_predictor import RegionPredictor
+from tests.edits import decoded
 
 B, N, M, D = 2, 256, 77, 768
 MIB = 2**20
@@ -40,7 +41,7 @@ def instruction_encoder():
 def generator():
     with torch.device("meta"):
         modules = full_size_models.inpaint_modules()
-    config = GeneratorConfig(size=512, steps=1, guidance=7.5)
+    config = StableDiffusionConfig(size=512, num_inference_steps=1, guidance_scale=7.5)
     return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
 
 
@@ -131,7 +132,7 @@ def test_the_generator_keeps_the_pictures_size(generator, size, latent):
 def test_the_gradient_through_the_last_step_reaches_the_probability(generator):
     probability_BN = torch.empty(B, N, device="meta", requires_grad=True)
     mask_B1HW = masks.upsample(probability_BN, 16, (128, 128))
-    made = generator.propose_with_gradient(pictures(128, 128), mask_B1HW, TEXTS, [0, 1], "last_step")
+    made = decoded(generator, pictures(128, 128), mask_B1HW, TEXTS, [0, 1], "last_step")
     assert made.shape == (B, 3, 128, 128)
     made.sum().backward()
     assert probability_BN.grad.shape == (B, N)

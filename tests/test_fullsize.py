@@ -140,7 +140,7 @@ def trained(cache, tmp_path_factory):
     seconds, gigabytes = command(
         cache, "train.py", "--config", "configs/train_sd15_paper256.yaml", f"--out={folder / 'run'}", "--max_steps=1",
         f"--data.train={folder / 'pairs'}", "--data.validation=null", "--data.global_batch=1", "--data.workers=0",
-        "--savers.compile=false", "--log.every_steps=1",
+        "--generator.compile=false", "--log.every_steps=1",
         "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto",
     )  # fmt: skip
     report(f"one optimiser step at {SIZE} px, batch 1", seconds, gigabytes)
@@ -161,7 +161,7 @@ def test_one_edit(cache, trained, tmp_path):
         cache, "infer.py", "--config", "configs/edit_sd15.yaml", f"--out={tmp_path / 'out'}",
         f"--image={tmp_path / 'photo.png'}", "--instruction=remove the circle", "--source_caption=a red circle",
         "--target_caption=a plain picture", f"--region.checkpoint={trained / 'region_predictor'}",
-        "--generator.steps=2", f"--generator.size={SIZE}", "--device=cpu",
+        "--generator.num_inference_steps=2", f"--generator.size={SIZE}", "--device=cpu",
     )  # fmt: skip
     report("one edit of 2 steps", seconds, gigabytes)
     result = np.asarray(Image.open(tmp_path / "out" / "result.png"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regionedit import generators
-from regionedit.config import GeneratorConfig
+from regionedit.config import GENERATOR_CONFIGS, StableDiffusionConfig
 from regionedit.generators import (
     GENERATORS,
     DifferentiableGenerator,
@@ -18,7 +18,10 @@ from regionedit.generators import (
     require_gradient,
 )
 from regionedit.generators.noise_schedule import trailing_schedule
+from regionedit.generators.stable_diffusion import noised
 from regionedit.records import Captions, EditRequest, Region
+from tests.edits import decoded
+from tests.edits import edited as edited_by
 from tests.tiny_models import write_inpaint, write_instruct_pix2pix, write_masked_token, write_next_scale
 
 
@@ -37,8 +40,8 @@ def folders(tiny_inpaint_dir, tmp_path_factory):
 @pytest.fixture
 def make(folders):
     def make(name="stable_diffusion", **changes):
-        settings = {"size": 32, "steps": 2, **changes}
-        return load_generator(GeneratorConfig(name=name, path=str(folders[name]), **settings))
+        settings = {"size": 32, **({} if name == "next_scale" else {"num_inference_steps": 2}), **changes}
+        return load_generator(GENERATOR_CONFIGS[name](path=str(folders[name]), **settings))
 
     return make
 
@@ -66,7 +69,7 @@ def requests_for(images):
 def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, width):
     images, mask = pictures(2, height, width), box(height, width)
     requests, captions = requests_for(images)
-    edited = make(name).edit(images, Region(mask, mask), requests, captions, [1, 2])
+    edited = edited_by(make(name), images, Region(mask, mask), requests, captions, [1, 2])
     assert edited.shape == images.shape and edited.dtype == images.dtype
     assert edited.min() >= 0 and edited.max() <= 1 and edited.isfinite().all()
     outside = (mask == 0).expand_as(images)
@@ -77,7 +80,7 @@ def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, w
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_an_empty_mask_returns_the_input(make, name):
     images, empty = pictures(), torch.zeros(2, 1, 32, 32)
-    edited = make(name).edit(images, Region(empty, empty), *requests_for(images), [1, 2])
+    edited = edited_by(make(name), images, Region(empty, empty), *requests_for(images), [1, 2])
     assert torch.equal(edited, images)
 
 
@@ -106,7 +109,8 @@ def test_proposals_have_no_gradient_and_leave_gradients_enabled(make, name):
 @pytest.mark.parametrize("blend", [True, False])
 def test_the_gradient_reaches_the_mask(make, name, gradient, blend):
     mask = torch.full((2, 1, 32, 32), 0.4, requires_grad=True)
-    make(name, blend=blend).propose_with_gradient(pictures(), mask, ["a", "b"], [1, 2], gradient).sum().backward()
+    made = decoded(make(name, latent_blend=blend), pictures(), mask, ["a", "b"], [1, 2], gradient)
+    made.sum().backward()
     assert mask.grad.isfinite().all()
     assert (mask.grad.flatten(1).abs().sum(1) > 0).all()
 
@@ -146,7 +150,7 @@ def pipeline(tiny_inpaint_dir):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_loop_equals_the_librarys_pipeline(make, pipeline, guidance):
-    generator = make(steps=4, guidance=guidance, blend=False)
+    generator = make(num_inference_steps=4, guidance_scale=guidance, latent_blend=False)
     images, mask, texts, seeds = pictures(), box(), ["a red circle", "a blue square"], [1, 2]
     shape = (1, 4, 32 // generator.vae_factor, 32 // generator.vae_factor)
     noise = torch.cat([torch.randn(shape[1:], generator=torch.Generator().manual_seed(s))[None] for s in seeds])
@@ -183,7 +187,7 @@ def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_t
     settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     settings["rescale_betas_zero_snr"] = zero_snr
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
-    generator = load_generator(GeneratorConfig(path=str(folder), size=32, steps=4))
+    generator = load_generator(StableDiffusionConfig(path=str(folder), size=32, num_inference_steps=4))
     scheduler = DDIMScheduler.from_pretrained(
         folder / "scheduler", timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
     )
@@ -194,9 +198,8 @@ def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_t
     for timestep, alpha, next_alpha in generator.schedule:
         assert (alpha == 0) == (zero_snr and timestep == 999)
         expected = scheduler.step(output, timestep, latent).prev_sample
-        torch.testing.assert_close(
-            generator._step(latent, output, alpha, next_alpha)[0], expected, rtol=1e-4, atol=1e-4
-        )
+        found = noised(*generator._clean_and_noise(latent, output, alpha), next_alpha)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_schedule_ends_without_noise_for_any_number_of_steps():
@@ -207,16 +210,16 @@ def test_the_schedule_ends_without_noise_for_any_number_of_steps():
         assert schedule[0][0] == 999 and schedule[-1][2] == 1.0
         assert all(a[2] == b[1] and a[0] > b[0] for a, b in zip(schedule, schedule[1:], strict=False))
     for steps in (0, 1001):
-        with pytest.raises(ValueError, match="generator.steps"):
+        with pytest.raises(ValueError, match="generator.num_inference_steps"):
             trailing_schedule(alphas, steps)
 
 
 def test_guidance_is_one_call_of_both_branches(make):
-    generator, calls = make(guidance=3.0), []
+    generator, calls = make(guidance_scale=3.0), []
     generator.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
     generator.propose(pictures(), box(), ["a", "b"], [1, 2])
     assert calls == [(4, 9, 8, 8)] * 2
-    unguided = make(guidance=1.0)
+    unguided = make(guidance_scale=1.0)
     unguided.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
     unguided.propose(pictures(), box(), ["a", "b"], [1, 2])
     assert calls[2:] == [(2, 9, 8, 8)] * 2
@@ -257,7 +260,7 @@ def test_equation_16_hides_the_masked_part_of_the_source(make, masked_image):
 
 def test_equation_23_puts_the_source_back(make):
     """With blending, the decoded latent equals the source's latent outside the mask."""
-    generator, images, mask = make(blend=True), pictures(), box()
+    generator, images, mask = make(latent_blend=True), pictures(), box()
     latent, source = generator._sample(images, mask, ["a", "b"], [1, 2], gradient_steps=0)
     outside = (box(8, 8) == 0).expand_as(latent)
     torch.testing.assert_close(latent[outside], source[outside])
@@ -266,7 +269,7 @@ def test_equation_23_puts_the_source_back(make):
 
 def test_the_gradient_through_all_steps_is_correct(make):
     """Compares the directional derivative through all steps with finite differences."""
-    generator = make(steps=3, guidance=2.0)
+    generator = make(num_inference_steps=3, guidance_scale=2.0)
     images, direction = pictures(1), torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     for module in generator.modules.values():
         module.double()
@@ -313,22 +316,24 @@ def test_autocast_does_not_change_the_precision(make):
 def test_half_precision_stays_close(make):
     images, mask = pictures(), box()
     exact = make().propose(images, mask, ["a", "b"], [1, 2])
-    half = make(precision="bfloat16").propose(images, mask, ["a", "b"], [1, 2])
+    half = make(dtype="bfloat16").propose(images, mask, ["a", "b"], [1, 2])
     assert half.dtype == exact.dtype and (exact - half).abs().mean() < 0.05
 
 
 def test_a_missing_or_unsuitable_folder_is_named(tmp_path, tiny_t5_dir):
     for path in (tmp_path / "nothing", tiny_t5_dir):
         with pytest.raises(ValueError, match="generator.path"):
-            load_generator(GeneratorConfig(path=str(path)))
+            load_generator(StableDiffusionConfig(path=str(path)))
 
 
 def test_instruct_pix2pix_follows_the_instruction_and_ignores_the_mask(make):
     generator, images = make("instruct_pix2pix"), pictures()
     region = Region(torch.ones(2, 1, 32, 32), torch.ones(2, 1, 32, 32))
     requests = [EditRequest(image=None, instructions=text) for text in ("make it red", "make it blue")]
-    made = generator.edit(images, region, requests, [None, None], [1, 1])
-    (alone,) = generator.edit(images[1:], Region(region.mask_B1HW[1:], region.mask_B1HW[1:]), requests[1:], [None], [1])
+    made = edited_by(generator, images, region, requests, [None, None], [1, 1])
+    (alone,) = edited_by(
+        generator, images[1:], Region(region.mask_B1HW[1:], region.mask_B1HW[1:]), requests[1:], [None], [1]
+    )
     assert (made[1] - alone).abs().max() < 1 / 255
     kept = generator.propose(images, box(), ["make it red", "make it blue"], [1, 1])
     assert torch.equal(kept, made)
@@ -337,4 +342,4 @@ def test_instruct_pix2pix_follows_the_instruction_and_ignores_the_mask(make):
 def test_an_in_painter_is_not_an_instruct_pix2pix_nor_the_reverse(folders):
     for name, other in (("stable_diffusion", "instruct_pix2pix"), ("instruct_pix2pix", "stable_diffusion")):
         with pytest.raises(ValueError, match="generator.path: .*(channels|could be loaded)"):
-            load_generator(GeneratorConfig(name=name, path=str(folders[other])))
+            load_generator(GENERATOR_CONFIGS[name](path=str(folders[other])))

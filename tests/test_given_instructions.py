@@ -10,7 +10,7 @@ from instruction_run import run
 from PIL import Image
 
 from regionedit import describe
-from regionedit.config import DescribeConfig
+from regionedit.config import GivenConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import ShardReader
 from regionedit.images import png
@@ -111,7 +111,7 @@ def test_useless_alt_texts_are_replaced_by_captions_of_the_pictures(tmp_path):
 def test_a_describer_that_describes_nothing_is_refused_at_once(tmp_path, source):
     write_tar(tmp_path / "00000.tar", [("k0", {"png": picture(0), "txt": b"make it red"})])
     with pytest.raises(ValueError, match="describe.name: `given`"):
-        run(config(tmp_path, source=source, writer="microworld", describe=DescribeConfig(name="given")))
+        run(config(tmp_path, source=source, writer="microworld", describe=GivenConfig()))
 
 
 @pytest.mark.parametrize(

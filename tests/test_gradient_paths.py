@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regionedit import masks
-from regionedit.config import EncodersConfig, GeneratorConfig, LossConfig
+from regionedit.config import EncodersConfig, LossConfig, StableDiffusionConfig
 from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator
 
@@ -18,7 +18,9 @@ def gradient_paths(script):
 
 @pytest.fixture
 def generator(tiny_inpaint_dir):
-    return load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=64, steps=2, masked_image="latent"))
+    return load_generator(
+        StableDiffusionConfig(path=str(tiny_inpaint_dir), size=64, num_inference_steps=2, masked_image="latent")
+    )
 
 
 @pytest.fixture

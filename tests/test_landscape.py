@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regionedit.config import EncodersConfig, GeneratorConfig, LossConfig
+from regionedit.config import EncodersConfig, LossConfig, StableDiffusionConfig
 from regionedit.encoders import load_encoders
 from regionedit.generators import load_generator
 
@@ -23,7 +23,7 @@ def test_the_largest_cells_are_as_many_as_asked_for(landscape):
 
 def test_one_small_run(landscape, script, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
     clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
-    generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
+    generator = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=1))
     known = script("known_edits").known_edits("validation", 0, range(3), ("remove",))
     found = landscape.measure(clip, generator, known, LossConfig())
     assert set(found) == {"random_hard", "everything", "true region, 6 px wider"}

@@ -109,7 +109,7 @@ def test_who_waits_is_told_the_place_and_a_full_queue_says_so():
     buffer = "docs/examples/square.png"
     with served("--queue", "3") as address:
         waiting = Client(address, verbose=False)
-        call = {"image": handle_file(buffer), "instruction": "make the blue square red", "steps": 20}
+        call = {"image": handle_file(buffer), "instruction": "make the blue square red", "num_inference_steps": 20}
         jobs = [waiting.submit(**call, seed=seed, api_name="/edit") for seed in range(8)]
         places = set()
         while not all(job.done() for job in jobs):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regionedit.config import DescribeConfig
+from regionedit.config import TwoStageConfig
 from regionedit.describe import require_describer
 from regionedit.describe.chat import Chat
 from regionedit.describe.local_models import LanguageModel, VisionLanguageModel
@@ -27,8 +27,8 @@ def vision_folder(tmp_path_factory) -> Path:
     return write_vision_language_model(tmp_path_factory.mktemp("vision"))
 
 
-def config(name="two_stage", **changes) -> DescribeConfig:
-    return DescribeConfig(name, device="cpu", max_tokens=6, cache=None, **changes)
+def config(**changes) -> TwoStageConfig:
+    return TwoStageConfig(device="cpu", max_tokens=6, cache=None, **changes)
 
 
 def test_chats_are_answered_together_as_alone(language_folder):
@@ -62,7 +62,7 @@ def test_the_picture_reaches_the_model(vision_folder):
 
 @pytest.mark.parametrize("name", ["vlm", "two_stage"])
 def test_what_an_untrained_model_says_is_refused(name, vision_folder, language_folder):
-    chosen = config(name, vision=str(vision_folder), language=str(language_folder))
+    chosen = config(vision=str(vision_folder), language=str(language_folder))
     describer = require_describer(name).load(chosen)
     with pytest.raises(ValueError, match="gave no source_caption"):
         describer.describe([Image.new("RGB", (56, 56))], [("make it blue",)])
@@ -74,7 +74,7 @@ def test_the_identity_changes_with_weights_and_settings(language_folder, tmp_pat
     first = LanguageModel.load(config(language=str(language_folder))).identity
     other = LanguageModel.load(config(language=str(write_language_model(tmp_path, seed=1)))).identity
     assert first["sha256"] != other["sha256"]
-    longer = DescribeConfig(device="cpu", max_tokens=7, language=str(language_folder))
+    longer = TwoStageConfig(device="cpu", max_tokens=7, language=str(language_folder))
     assert LanguageModel.load(longer).identity != first
 
 
@@ -90,7 +90,7 @@ def test_the_identity_changes_with_weights_and_settings(language_folder, tmp_pat
     ],
 )
 def test_what_cannot_be_loaded_is_told_in_one_line(changes, says, language_folder):
-    chosen = DescribeConfig("two_stage", **({"language": str(language_folder)} | changes))
+    chosen = TwoStageConfig(**({"language": str(language_folder)} | changes))
     with pytest.raises(ValueError) as error:
         require_describer("two_stage").load(chosen)
     assert says in str(error.value) and "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.make_proposals import ProposalsConfig, make_proposals
 from regionedit import generators
 from regionedit.command_line import load_config
-from regionedit.config import GeneratorConfig
+from regionedit.config import StableDiffusionConfig
 from regionedit.data import rounds
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.training import check_step
@@ -28,7 +28,8 @@ def make(tmp_path, tiny_inpaint_dir):
         base = [
             f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
             "--data.validation=null",
-            f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=1", "--data.workers=0",
+            f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=1",
+            "--data.workers=0",
             "--step.proposal_mask=random_hard",
         ]  # fmt: skip
         return load_config(ProposalsConfig, overrides=[*base, *changes])
@@ -105,8 +106,8 @@ def test_an_interrupted_run_leaves_no_half_shard_and_goes_on(make, tmp_path, mon
 
 def test_other_settings_are_refused(make):
     make_proposals(make())
-    with pytest.raises(ValueError, match="generator.steps: is 2, but .* made with 1"):
-        make_proposals(make("--generator.steps=2"))
+    with pytest.raises(ValueError, match="generator.num_inference_steps: is 2, but .* made with 1"):
+        make_proposals(make("--generator.num_inference_steps=2"))
     with pytest.raises(ValueError, match="data.proposals"):
         make_proposals(make("--data.proposals=null"))
     with pytest.raises(ValueError, match="part: 2 of 2"):
@@ -117,11 +118,11 @@ def test_proposals_that_were_begun_before_a_setting_existed_go_on(make, tmp_path
     make_proposals(make())
     kept = tmp_path / "proposals" / "proposals.json"
     settings = json.loads(kept.read_text())
-    del settings["generator.strength"]
+    del settings["generator.latent_blend"]
     kept.write_text(json.dumps(settings))
     make_proposals(make())
-    kept.write_text(json.dumps(settings | {"generator.strength": 0.5}))
-    with pytest.raises(ValueError, match="generator.strength"):
+    kept.write_text(json.dumps(settings | {"generator.latent_blend": False}))
+    with pytest.raises(ValueError, match="generator.latent_blend"):
         make_proposals(make())
 
 
@@ -201,7 +202,7 @@ def test_rounds_without_proposals_are_refused(make, changes):
 def test_under_a_whole_mask_nothing_of_the_source_is_encoded(tiny_inpaint_dir, masked_image, monkeypatch):
     """And the picture is the one that encoding all of it gives."""
     generator = generators.load_generator(
-        GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2, masked_image=masked_image)
+        StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=2, masked_image=masked_image)
     )
     images, everything = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
     encoded, encode = [], generator._encode_signed

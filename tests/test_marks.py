@@ -87,7 +87,7 @@ def test_proposals_made_before_the_marks_still_serve(tmp_path, tiny_inpaint_dir)
     folder = write_shards(tmp_path / "train", sizes=(4,))
     base = [
         f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
-        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.steps=1",
+        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=1",
         "--step.proposal_mask=everything",
     ]  # fmt: skip
     make_proposals(load_config(ProposalsConfig, overrides=base))

@@ -7,7 +7,7 @@ import torch
 
 from regionedit import masks
 from regionedit.command_line import load_config
-from regionedit.config import EvaluateConfig, GeneratorConfig
+from regionedit.config import EvaluateConfig, StableDiffusionConfig
 from regionedit.generators import load_generator
 
 
@@ -54,7 +54,7 @@ def test_known_edits_are_their_parts(known):
 
 
 def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
-    generator = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1))
+    generator = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=1))
     altered = {name: alter(known.truth_B1HW) for name, alter in mask_quality.ALTERATIONS.items()}
     found = mask_quality.measure(generator, known, altered)
     assert set(found) == set(altered)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regionedit.config import EncodersConfig, GeneratorConfig, RegionConfig
+from regionedit.config import EncodersConfig, InstructPix2PixConfig, RegionConfig, StableDiffusionConfig
 from regionedit.encoders import ImageFeatures, load_encoders
 from regionedit.generators import GENERATORS, TextComparer, load_generator, noise_seed
 from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source, with_untrained
@@ -31,13 +31,17 @@ def encoders(tiny_clip_dir, tiny_t5_dir):
 
 @pytest.fixture(scope="module")
 def attention(tiny_ip2p_dir):
-    settings = {"size": 32, "steps": 2, "attention_resolution": 4}  # its only cross-attention is at half its latent
-    return GeneratorConfig(name="instruct_pix2pix", path=str(tiny_ip2p_dir), **settings)
+    settings = {
+        "size": 32,
+        "num_inference_steps": 2,
+        "attention_resolution": 4,
+    }  # its only cross-attention is at half its latent
+    return InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)
 
 
 @pytest.fixture(scope="module")
 def generators(tiny_inpaint_dir, attention):
-    painter = load_generator(GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=2))
+    painter = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=2))
     follower = load_generator(attention)
     return {"stable_diffusion": lambda: painter, "instruct_pix2pix": lambda: follower}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator, noise_seed
 from regionedit.generators.next_scale import NextScale, asked_for, draw, repaint_scales
 from regionedit.generators.next_scale_model import NextScaleModel
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def generator(folder):
-    return load_generator(GeneratorConfig(name="next_scale", path=str(folder), size=SIDE))
+    return load_generator(NextScaleConfig(path=str(folder), size=SIDE))
 
 
 # ---------------------------------------------------------------- the loop
@@ -158,7 +158,7 @@ def test_the_text_matters_inside_the_region_alone(generator):
 def test_without_guidance_there_is_one_branch(folder):
     sizes = []
     for guidance in (1.0, 3.0):
-        config = GeneratorConfig(name="next_scale", path=str(folder), size=SIDE, guidance=guidance)
+        config = NextScaleConfig(path=str(folder), size=SIDE, guidance_scale=guidance)
         generator = load_generator(config)
         generator.model.transformer.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[2][0])))
         generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2])
@@ -167,8 +167,8 @@ def test_without_guidance_there_is_one_branch(folder):
 
 def test_every_scale_is_told_and_can_end_the_edit(generator):
     told = []
-    with generator.watched(lambda step, steps, see: told.append((step, steps, see()))):
-        made = generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2])
+    watch = lambda step, steps, see: told.append((step, steps, see()))  # noqa: E731
+    made = generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], watch)
     assert [(step, steps) for step, steps, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert torch.equal(told[-1][2], made) and not torch.equal(told[0][2], made)
 
@@ -179,25 +179,23 @@ def test_every_scale_is_told_and_can_end_the_edit(generator):
         if step == 2:
             raise Enough
 
-    with pytest.raises(Enough), generator.watched(stop):
-        generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2])
+    with pytest.raises(Enough):
+        generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], stop)
 
 
 def test_settings_that_cannot_be_are_refused(folder):
-    config = GeneratorConfig(name="next_scale", path=str(folder), size=SIDE)
+    config = NextScaleConfig(path=str(folder), size=SIDE)
     model = load_generator(config).model
     for changes, named in (
         ({"size": 64}, "generator.size: 64"),
         ({"size": 0}, "generator.size: 0"),
-        ({"token_temperature": -1.0}, "generator.token_temperature: -1.0 is negative"),
+        ({"temperature": -1.0}, "generator.temperature: -1.0 is negative"),
         ({"top_k": -1}, "generator.top_k: -1 is negative; 0 leaves all tokens"),
     ):
         with pytest.raises(ValueError, match=named):
-            NextScale(model, GeneratorConfig(name="next_scale", **{"size": SIDE, **changes}))
-    with pytest.raises(ValueError, match="generator.precision: bfloat16"):
-        load_generator(GeneratorConfig(name="next_scale", path=str(folder), size=SIDE, precision="bfloat16"))
-    with pytest.raises(ValueError, match="generator.top_k: only next_scale"):
-        load_generator(GeneratorConfig(top_k=5))
+            NextScale(model, NextScaleConfig(**{"size": SIDE, **changes}))
+    with pytest.raises(ValueError, match="generator.dtype: bfloat16"):
+        load_generator(NextScaleConfig(path=str(folder), size=SIDE, dtype="bfloat16"))
 
 
 def test_a_folder_that_holds_no_such_model_is_named_in_one_line(folder, tmp_path, tiny_t5_dir):
@@ -206,7 +204,7 @@ def test_a_folder_that_holds_no_such_model_is_named_in_one_line(folder, tmp_path
         (tmp_path / "short" / name).write_bytes((folder / name).read_bytes())
     for path in (tmp_path / "nothing", tiny_t5_dir, tmp_path / "short"):
         with pytest.raises(ValueError, match="generator.path: ") as error:
-            load_generator(GeneratorConfig(name="next_scale", path=str(path), size=SIDE))
+            load_generator(NextScaleConfig(path=str(path), size=SIDE))
         assert "\n" not in str(error.value)
 
 
@@ -224,9 +222,7 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
 def test_the_shipped_model_removes_things_when_told_to(script):
     """With the true region, a few pixels wider; told the source's caption it paints something there instead."""
     known_edits = script("known_edits")
-    generator = load_generator(
-        GeneratorConfig(name="next_scale", path="checkpoints/microworld/next_scale", token_temperature=0.2)
-    )
+    generator = load_generator(NextScaleConfig(path="checkpoints/microworld/next_scale", temperature=0.2))
     known = known_edits.known_edits("validation", 5, range(24), ("remove",))
     mask = dilate((known.truth_B1HW > 0.1).float(), 2)
     shares = []

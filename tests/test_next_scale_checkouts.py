@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator
 from tests.next_scale_inputs import SIDE, box, pictures, tokens_of
 
@@ -128,8 +128,8 @@ def forget_models():
 
 
 def switti(checkout, **changes):
-    settings = {"path": "yresearch/Switti", "size": SIDE, "token_temperature": 0.0, **changes}
-    return load_generator(GeneratorConfig(name="next_scale", checkout=str(checkout), **settings))
+    settings = {"path": "yresearch/Switti", "size": SIDE, "temperature": 0.0, **changes}
+    return load_generator(NextScaleConfig(checkout=str(checkout), **settings))
 
 
 @torch.no_grad()
@@ -158,7 +158,7 @@ def painted_by_hand(pipeline, text, guidance):
 
 
 def test_switti_paints_everything_as_its_own_loop_does(checkout):
-    generator = switti(checkout, guidance=5.0)
+    generator = switti(checkout, guidance_scale=5.0)
     assert str(checkout) not in sys.path
     everything = torch.ones(2, 1, SIDE, SIDE)
     made = generator.propose(pictures(), everything, ["a red circle", "a dog"], [1, 2])
@@ -280,8 +280,8 @@ def var(tmp_path):
     save_file(vae.state_dict(), tmp_path / "vae.safetensors")
     network = built["VAR"](vae, depth=2, embed_dim=128, patch_nums=sides)
     save_file(network.state_dict(), tmp_path / "var.safetensors")
-    settings = {"checkout": str(tmp_path / "VAR"), "path": str(tmp_path), "size": 256, "guidance": 2.5}
-    yield GeneratorConfig(name="next_scale", token_temperature=0.0, **settings)
+    settings = {"checkout": str(tmp_path / "VAR"), "path": str(tmp_path), "size": 256, "guidance_scale": 2.5}
+    yield NextScaleConfig(temperature=0.0, **settings)
     forget_models()
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import infer
-from regionedit.config import DescribeConfig
+from regionedit.config import TwoStageConfig
 from regionedit.describe import require_describer
 from regionedit.describe.answers import TargetCaption, ask
 from regionedit.describe.endpoint import ChatEndpoint
@@ -28,7 +28,7 @@ SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 20, 20, 10), 
 
 @pytest.fixture(scope="module")
 def describer():
-    return require_describer("two_stage").load(DescribeConfig("two_stage", device="cpu", cache=None))
+    return require_describer("two_stage").load(TwoStageConfig(device="cpu", cache=None))
 
 
 def target_chats(count):
@@ -70,7 +70,7 @@ def test_an_edit_with_captions_of_the_language_model(tmp_path):
         "--config", ROOT / "configs/edit_inpaint_microworld.yaml", "--describe.name", "two_stage",
         "--describe.cache", tmp_path,
         "--image", tmp_path / "in.png", "--instruction", "make the red circle green; remove the blue square",
-        "--out", tmp_path / "out", "--device", "cpu", "--generator.steps", "2",
+        "--out", tmp_path / "out", "--device", "cpu", "--generator.num_inference_steps", "2",
     ]  # fmt: skip
     assert infer.main([str(word) for word in words]) == 0
     record = json.loads((tmp_path / "out" / "run.json").read_text())

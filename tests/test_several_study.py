@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import InstructPix2PixConfig
 from regionedit.generators import load_generator
 from tests.tiny_models import write_instruct_pix2pix
 
@@ -42,12 +42,11 @@ def test_one_of_two_edits_done_is_half(study, asked, script):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_one_small_run(study, asked, together, tmp_path):
-    config = GeneratorConfig(
-        "instruct_pix2pix",
-        str(write_instruct_pix2pix(tmp_path)),
+    config = InstructPix2PixConfig(
+        path=str(write_instruct_pix2pix(tmp_path)),
         size=64,
-        steps=2,
-        guidance=2.0,
+        num_inference_steps=2,
+        guidance_scale=2.0,
         attention_resolution=8,
     )
     generator = load_generator(replace(config, **study.FOI))

@@ -15,8 +15,8 @@ from PIL import Image
 from regionedit import losses
 from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
+from regionedit.dtypes import resolve_training
 from regionedit.evaluation.charts import draw_curves
-from regionedit.precision import settle_training
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, train
 from regionedit.training.callbacks import SaveAndStop
@@ -47,7 +47,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
         self.module = module
-        networks = [*module.frozen[:2], *module.frozen[2].modules.values()]
+        networks = [*module.frozen[:2], *module.frozen.generator.modules.values()]
         self.modes |= {m.training for network in networks for m in network.modules()}
 
 
@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, vali
     assert all(torch.equal(a, b) for a, b in zip(before, frozen_weights(watch.module), strict=True))
 
     out = Path(config.out)
-    assert load_config(TrainConfig, out / "config.yaml") == settle_training(config, "cpu")
+    assert load_config(TrainConfig, out / "config.yaml") == resolve_training(config, "cpu")
     names = {line.split(",")[1] for line in (out / "metrics.csv").read_text().splitlines()[1:]}
     assert {
         "train/loss", "train/clip_direction", "train/region_area", "train/region_above_threshold", "train/lr",
@@ -209,7 +209,7 @@ def test_a_profile_tells_where_the_time_of_the_steps_went(make, capsys):
     start = lines.index(["stage", "ms", "a", "step", "share"])
     assert lines[start - 1] == ["3", "steps", "of", "4", "pictures"], "the first step only warms up"
     table = {name: (float(ms), float(share.rstrip("%"))) for name, ms, share in lines[start + 1 : start + 8]}
-    assert set(table) == {"encode", "predict", "generate", "judge", "backward", "data", "rest"}
+    assert set(table) == {"encode", "predict", "generate", "result", "backward", "data", "rest"}
     assert all(ms > 0 for name, (ms, _) in table.items() if name != "data")
     assert abs(sum(share for _, share in table.values()) - 100) < 1
 
@@ -260,6 +260,7 @@ def test_pointing_by_hand():
     found = pointing(probability_BN, tuple(objects), grid=2)
     assert found[:2].tolist() == [1, 0] and found[2].isnan()
     assert pointing(probability_BN[:1], (objects[0, :1],), 2).isnan()
+    assert pointing(torch.full((1, 4), 0.3), (objects[0, :2],), 2).item() == 0.5, "a flat map scores chance"
 
 
 def test_region_scores_by_hand():

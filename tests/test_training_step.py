@@ -22,13 +22,13 @@ def test_every_weight_gets_a_finite_gradient_on_every_path(make, gradient, estim
     mask = "predicted" if gradient in ("last_step", "full") else "predicted_hard"
     config = make(f"--step.gradient={gradient}", f"--step.estimator={estimator}", f"--step.proposal_mask={mask}")
     module = RegionTraining(config)
-    loss, _ = losses.total(module.step(batch_for(config), 0)[0], config.loss)
+    loss, _ = module.loss(module.step(batch_for(config), 0), config.loss)
     loss.backward()
     for name, weight in module.predictor.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.abs().sum() > 0, name
     for network in module.frozen[:2]:
         assert all(p.grad is None for p in network.parameters())
-    assert all(p.grad is None for network in module.frozen[2].modules.values() for p in network.parameters())
+    assert all(p.grad is None for network in module.frozen.generator.modules.values() for p in network.parameters())
 
 
 @pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
@@ -41,7 +41,7 @@ def test_each_clip_loss_alone_reaches_the_region(make, gradient, term):
         "--loss.entropy=0", *(f"--loss.{other}=0" for other in others),
     )  # fmt: skip
     module = RegionTraining(config)
-    loss, terms = losses.total(module.step(batch_for(config), 0)[0], config.loss)
+    loss, terms = module.loss(module.step(batch_for(config), 0), config.loss)
     loss.backward()
     assert list(terms) == [term]
     gradient = module.predictor.cross_attention.query.weight.grad
@@ -70,7 +70,7 @@ def test_what_conditions_the_proposal(make, mask):
 def test_an_empty_region_shows_clip_the_source_itself(make):
     config = make("--step.estimator=straight_through", "--step.threshold=1")  # no probability is above 1
     module = RegionTraining(config)
-    outputs, pictures = module.step(batch_for(config), 0)
+    outputs, pictures, _ = module.step(batch_for(config), 0)
     assert torch.equal(pictures["composed"], pictures["source"])
     torch.testing.assert_close(outputs.result_BD, outputs.source_BD, atol=1e-6, rtol=1e-6)
     _, terms = losses.total(outputs, config.loss)
@@ -90,7 +90,7 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make):
         },
     )
     with torch.no_grad():
-        (a, pictures), (b, moved_pictures) = module.step(batch, 0), module.step(moved, 0)
+        (a, pictures, _), (b, moved_pictures, _) = module.step(batch, 0), module.step(moved, 0)
         later = module.step(batch, 1)[1]
     torch.testing.assert_close(b.probability_BN, a.probability_BN[order])
     assert (moved_pictures["proposal"] - pictures["proposal"][order]).abs().max() <= 1 / 255
@@ -105,6 +105,7 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make):
     [
         (["--step.gradient=full"], "step.proposal_mask"),
         (["--step.gradient=latent", "--data.proposals=x"], "data.proposals"),
+        (["--log.export=best", "--data.proposals=x"], "log.export"),
         (["--generator.name=nothing", "--step.gradient=full"], "generator.name"),
         (["--encoders.clip=local-dir:/nowhere"], "encoders.clip"),
         (["--data.train=/nowhere"], "data.train"),

@@ -17,13 +17,13 @@ from regionedit.web.studio import Studio
 from tests.test_infer import RESULT, photo
 
 TEXT = "make the red circle blue"
-SETTINGS = Settings(TEXT, steps=2, guidance=3.0)
+SETTINGS = Settings(TEXT, num_inference_steps=2, guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
 def studio(tiny_edit_config) -> Studio:
     given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
-    given |= {"mask_source": "centre_box", "generator": replace(tiny_edit_config.generator, steps=2)}
+    given |= {"mask_source": "centre_box", "generator": replace(tiny_edit_config.generator, num_inference_steps=2)}
     return Studio(AppConfig(**given, max_pictures=4))
 
 
@@ -105,7 +105,7 @@ def test_a_batch_goes_on_where_it_stopped_and_comes_as_a_zip(studio, uploads, tm
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     settings = replace(SETTINGS, source_caption="", target_caption="")
-    studio.editor.models.describer._write = lambda asked, pictures: [_captions()] * len(asked)
+    studio.editor.models.describer(studio.editor.config)._write = lambda asked, pictures: [_captions()] * len(asked)
     job, out = tmp_path / "job", tmp_path / "out"
     first = edit_all(studio, gather(studio, [*uploads, (bad, "bad.png")], settings, job), settings, out)
     *_, items = first
@@ -130,10 +130,10 @@ def _captions():
 def test_one_instruction_is_encoded_once(tiny_edit_config, uploads, tmp_path, monkeypatch):
     given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)} | {"batch": 1}
     studio = Studio(AppConfig(**given))
-    encoder, asked = studio.editor.models.encoders[1], []
+    encoder, asked = studio.editor.models.encoders(studio.editor.config)[1], []
     encode = type(encoder).encode
     monkeypatch.setattr(type(encoder), "encode", lambda self, texts: asked.append(texts) or encode(self, texts))
-    studio.editor.models.describer._write = lambda asked, pictures: [_captions()] * len(asked)
+    studio.editor.models.describer(studio.editor.config)._write = lambda asked, pictures: [_captions()] * len(asked)
     *_, items = edit_all(studio, gather(studio, uploads, SETTINGS, tmp_path / "job"), SETTINGS, tmp_path / "out")
     assert len(items) == 2 and not any(item.failure for item in items)
     assert asked == [(TEXT,)]

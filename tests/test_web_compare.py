@@ -15,7 +15,9 @@ from regionedit.web.sketch import Cut, Sketch
 from regionedit.web.studio import Studio
 from tests.test_infer import photo
 
-SETTINGS = Settings("make the red circle blue", steps=2, source_caption="a red circle", target_caption="a blue circle")
+SETTINGS = Settings(
+    "make the red circle blue", num_inference_steps=2, source_caption="a red circle", target_caption="a blue circle"
+)
 
 
 @pytest.fixture(scope="module")

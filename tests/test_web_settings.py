@@ -30,21 +30,21 @@ def test_a_request():
 
 
 def test_the_generator_gets_its_settings():
-    config = replace(PLAIN, steps=20, guidance=5.0).configuration(CONFIG)
-    assert (config.generator.steps, config.generator.guidance) == (20, 5.0)
+    config = replace(PLAIN, num_inference_steps=20, guidance_scale=5.0).configuration(CONFIG)
+    assert (config.generator.num_inference_steps, config.generator.guidance_scale) == (20, 5.0)
     assert config.generator.path == CONFIG.generator.path
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steps", 0),
-        ("steps", 10_000),
-        ("steps", None),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 10_000),
+        ("num_inference_steps", None),
         ("seed", -1),
         ("variants", 99),
-        ("guidance", float("nan")),
-        ("start", 0),
+        ("guidance_scale", float("nan")),
+        ("strength", 0),
         ("instruction", "x" * 10_000),
         ("target_caption", "x" * 10_000),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionedit.config import AppConfig, EditConfig
+from regionedit.config import AppConfig, EditConfig, InstructPix2PixConfig
 from regionedit.editor import Editor
 from regionedit.images import png
 from regionedit.results import changed_outside
@@ -35,7 +35,9 @@ def picture(studio, tmp_path):
     return studio.open(photo(tmp_path / "tmp_ab12.png"), "my photo.png")
 
 
-SETTINGS = Settings(TEXT, steps=2, guidance=3.0, source_caption="a red circle", target_caption="a blue circle")
+SETTINGS = Settings(
+    TEXT, num_inference_steps=2, guidance_scale=3.0, source_caption="a red circle", target_caption="a blue circle"
+)
 
 
 def test_a_picture_knows_its_name_and_no_folder_of_the_server(picture):
@@ -107,7 +109,7 @@ def test_watching_changes_no_pixel(studio, picture):
 
 
 def test_the_other_generator_tells_of_its_steps(tiny_edit_config, tiny_ip2p_dir, picture):
-    generator = replace(tiny_edit_config.generator, name="instruct_pix2pix", path=str(tiny_ip2p_dir))
+    generator = InstructPix2PixConfig(path=str(tiny_ip2p_dir), size=32, num_inference_steps=2)
     seen = []
     editor = Editor(replace(tiny_edit_config, generator=generator, mask_source="everything"))
     alone = editor.edit(SETTINGS.request(picture))
@@ -123,7 +125,7 @@ def test_an_edit_that_nobody_waits_for_stops(studio, picture):
     def work(tell):
         try:
             preview = lambda step, *_: (steps.append(step), tell(step))  # noqa: E731
-            return studio.edit(replace(SETTINGS, steps=90), sketch, Cut.of(studio.config.region), preview)
+            return studio.edit(replace(SETTINGS, num_inference_steps=90), sketch, Cut.of(studio.config.region), preview)
         finally:
             ended.set()
 
@@ -152,7 +154,7 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
     record, mask = read_portable(path, 100_000)
     assert record == json.loads(json.dumps(result.record)) and mask.tobytes() == result.mask.tobytes()
     settings = of_record(record)
-    assert (settings.instruction, settings.seed, settings.steps) == (TEXT, 5, 2)
+    assert (settings.instruction, settings.seed, settings.num_inference_steps) == (TEXT, 5, 2)
     (again,) = studio.edit(settings, Sketch(picture), Cut.of(studio.config.region), mask=mask)
     assert png(again.image) == png(result.image)
 

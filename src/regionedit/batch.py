@@ -14,6 +14,7 @@ from PIL import Image
 
 from regionedit.display import grid
 from regionedit.editor import Editor
+from regionedit.error_log import write_traceback
 from regionedit.files import write_atomic
 from regionedit.images import png, smaller
 from regionedit.records import EditFailure, EditRequest
@@ -69,6 +70,7 @@ def edit_into(
                 yield Item(request.id, failure=" ".join(str(error).split()))
         for outcome in editor.edit_batch(todo):
             if isinstance(outcome, EditFailure):
+                write_traceback(out, outcome.error, outcome.id)
                 yield Item(outcome.id, failure=outcome.reason)
             else:
                 outcome.save(out / outcome.id)

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import difflib
 import gc
+import logging
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+from regionedit.error_log import write_traceback
 from regionedit.files import write_atomic
 
 Config = TypeVar("Config")
 
+log = logging.getLogger(__name__)
+
+RENAMED = {
+    "generator.steps": "generator.num_inference_steps",
+    "generator.guidance": "generator.guidance_scale",
+    "generator.image_guidance": "generator.image_guidance_scale",
+    "generator.start": "generator.strength",
+    "generator.blend": "generator.latent_blend",
+    "generator.precision": "generator.dtype",
+    "generator.token_temperature": "generator.temperature",
+    "region.attention.steps": "region.attention.num_inference_steps",
+    "region.attention.guidance": "region.attention.guidance_scale",
+    "region.attention.image_guidance": "region.attention.image_guidance_scale",
+    "region.attention.start": "region.attention.strength",
+    "region.attention.precision": "region.attention.dtype",
+    "encoders.precision": "encoders.dtype",
+    "describe.precision": "describe.dtype",
+    "savers": "memory",
+    "savers.chunk": "memory.chunk",
+    "savers.frozen_convolutions": "memory.frozen_convolutions",
+    "savers.checkpoint": "memory.checkpoint",
+    "savers.compile": "generator.compile",
+}
+"""Keys of earlier versions and what they are called now."""
+
 
 def load_config(config_class: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML that lists what differs from the defaults, then apply overrides.
+
+    Where a field has metadata `choices` (name -> dataclass), the dataclass is the one that the given `name` selects.
 
     Args:
         config_class: a configuration dataclass of `config`, or a subclass of one.
@@ -26,15 +55,19 @@ def load_config(config_class: type[Config], path: str | Path | None = None, over
         overrides: as on a command line, `["--loss.area", "0.3"]`; they win over the file.
 
     Raises:
-        ValueError: missing file, unknown key (with the nearest valid one), wrong type; one line that names the key.
+        ValueError: missing file, unknown key (with the nearest valid one), wrong type, a value that the dataclass
+            rejects; one line that names the key.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
+    arguments = [str(argument) for argument in (["--config", path] if path is not None else []) + list(overrides)]
+    given = _given(config_class, arguments)
+    chosen_class = _chosen(config_class, given)
+    arguments, given = _without_replaced(config_class, chosen_class, arguments, given)
+    _refuse_unknown_keys(config_class, chosen_class, given)
     parser = ArgumentParser(prog=_command(), exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file that lists what differs from the defaults.")
-    parser.add_class_arguments(config_class)
-    arguments = [str(argument) for argument in (["--config", path] if path is not None else []) + list(overrides)]
-    _refuse_unknown_keys(config_class, arguments)
+    parser.add_class_arguments(chosen_class)
     try:
         parsed = parser.parse_args(arguments)
     except ArgumentError as error:
@@ -42,7 +75,7 @@ def load_config(config_class: type[Config], path: str | Path | None = None, over
         raise ValueError(
             message.replace("<class '", "").replace("'>", "").replace("typing.Literal", "one of ")
         ) from None
-    return _build(config_class, parsed.as_dict())
+    return _build(config_class, parsed.as_dict(), get_type_hints(chosen_class))
 
 
 def parse_command(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
@@ -51,6 +84,7 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
     Accepts `--config FILE`, dotted overrides such as `--loss.area 0.3`, `--print_config` and `--help`. A command with
     additional arguments subclasses its configuration. A wrong argument exits with code 2 and one line that names it.
     """
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     gc.set_threshold(100_000, 20, 100)  # imports create a million long-lived objects; do not scan them again
     try:
         return load_config(config_class, overrides=sys.argv[1:] if argv is None else argv)
@@ -60,17 +94,41 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
 
 
 @contextmanager
-def errors_in_one_line(command: str) -> Iterator[None]:
-    """End a command with one line instead of a stack trace: exit code 2 for a ValueError (a wrong argument or input
-    that the user can correct), 1 for an OSError (the machine refused something)."""
+def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool = False) -> Iterator[None]:
+    """End a command with one line instead of a stack trace.
+
+    Exit code 2 for a ValueError (a wrong argument or input that the user can correct), 130 for Ctrl-C, 1 for everything
+    else. What the user cannot correct also leaves its traceback in `out`/log.txt, which the line names.
+
+    Args:
+        out: the command's output folder; None: no traceback is kept.
+        debug: let every error pass, with its stack trace.
+    """
     try:
         yield
-    except ValueError as error:
-        print(f"{command}: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"{command}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        code = 2 if isinstance(error, ValueError) else 1
+        reason = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
+        expected = isinstance(error, ValueError | OSError)
+        line = " ".join(str(reason).split()) if expected else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if out is not None and code == 1:
+            line += f"; traceback in {write_traceback(out, error, command)}"
+        print(f"{command}: error: {line}", file=sys.stderr)
+        raise SystemExit(code) from None
+    except KeyboardInterrupt:
+        print(f"{command}: stopped; run the same command to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def run_command(command: str, work: Callable[[], int | None], out: str | Path, debug: bool) -> int:
+    """Call `work` inside `errors_in_one_line`; returns the exit code."""
+    try:
+        with errors_in_one_line(command, out, debug):
+            return work() or 0
+    except SystemExit as stop:
+        return int(stop.code)
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -84,8 +142,8 @@ def _command() -> str:
     return Path(sys.argv[0]).name or "regionedit"
 
 
-def _build(config_class: type[Config], values: dict[str, Any]) -> Config:
-    types = get_type_hints(config_class)
+def _build(config_class: type[Config], values: dict[str, Any], types: dict[str, Any] | None = None) -> Config:
+    types = types or get_type_hints(config_class)
     known = {name: value for name, value in values.items() if name in types}
     return config_class(**{k: _build(types[k], v) if is_dataclass(types[k]) else v for k, v in known.items()})
 
@@ -98,36 +156,98 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
             yield from _names(kind, f"{prefix}{name}.")
 
 
-def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[str]:
-    """Every key that a YAML sets, dotted; the keys inside free-form dictionaries such as `trainer` are left out."""
+def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that a YAML sets, dotted, with its value; the keys inside free-form dictionaries such as `trainer` are
+    left out."""
     types = get_type_hints(config_class)
     for name, value in values.items():
-        yield f"{prefix}{name}"
+        yield f"{prefix}{name}", value
         if isinstance(value, dict) and is_dataclass(types.get(name)):
             yield from _keys(value, types[name], f"{prefix}{name}.")
 
 
-def _refuse_unknown_keys(config_class: type, arguments: list[str]) -> None:
-    """Raise for a mistyped key in a file or on the command line; the message gives the full key and the nearest valid
-    one."""
+def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str]]:
+    """Key, value and origin of everything that files and command line set, in their order."""
     import yaml
 
-    valid = [*_names(config_class)]
-    free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
-    options = [argument.split("=")[0] for argument in arguments if argument.startswith("--")]
-    given = [(o[2:].rstrip("+"), "command line") for o in options if o not in ("--config", "--print_config", "--help")]
+    given: list[tuple[str, Any, str]] = []
     for index, argument in enumerate(arguments):
-        name, _, file = argument.partition("=")
-        file = file or "".join(arguments[index + 1 : index + 2])
-        if name == "--config" and Path(file).is_file():
+        name, _, value = argument.partition("=")
+        value = value or "".join(arguments[index + 1 : index + 2])
+        if name == "--config" and Path(value).is_file():
             try:
-                values = yaml.safe_load(Path(file).read_text()) or {}
+                values = yaml.safe_load(Path(value).read_text()) or {}
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+                raise ValueError(f"{value}: not valid YAML: {' '.join(str(error).split())}") from None
             if not isinstance(values, dict):
-                raise ValueError(f"{file}: not a configuration: expected `key: value` lines")
-            given += [(str(key), file) for key in _keys(values, config_class)]
-    for key, where in given:
+                raise ValueError(f"{value}: not a configuration: expected `key: value` lines")
+            given += [(str(key), set_to, value) for key, set_to in _keys(values, config_class)]
+        elif name.startswith("--") and name not in ("--config", "--print_config", "--help"):
+            given.append((name[2:].rstrip("+"), value, "command line"))
+    return given
+
+
+def _chosen(config_class: type, given: list[tuple[str, Any, str]]) -> type:
+    """`config_class` with the dataclasses that the given names select among a field's `choices`."""
+    changed = []
+    for own in fields(config_class):
+        if choices := own.metadata.get("choices"):
+            default = own.default_factory()
+            name = next((value for key, value, _ in reversed(given) if key == f"{own.name}.name"), default.name)
+            if name not in choices:
+                raise ValueError(f"{own.name}.name: {name!r} is none of {', '.join(sorted(choices))}")
+            factory = own.default_factory if choices[name] is type(default) else choices[name]
+            changed.append((own.name, choices[name], field(default_factory=factory)))
+    if not changed:
+        return config_class
+    chosen = make_dataclass(config_class.__name__, changed, bases=(config_class,))
+    chosen.__doc__, chosen.__module__ = config_class.__doc__, config_class.__module__
+    return chosen
+
+
+def _without_replaced(
+    config_class: type, chosen_class: type, arguments: list[str], given: list[tuple[str, Any, str]]
+) -> tuple[list[str], list[tuple[str, Any, str]]]:
+    """Leave out a file's settings of a choice that the command line replaces by another, with a warning."""
+    import yaml
+
+    arguments = list(arguments)
+    on_command_line = {key for key, _, where in given if where == "command line"}
+    for own in (f for f in fields(config_class) if f.metadata and f"{f.name}.name" in on_command_line):
+        theirs = {f.name for kind in own.metadata["choices"].values() for f in fields(kind)}
+        theirs -= {f.name for f in fields(get_type_hints(chosen_class)[own.name])}
+        for file in {where for _, _, where in given if where != "command line"}:
+            values = yaml.safe_load(Path(file).read_text())
+            section = values.get(own.name) or {}
+            for setting in theirs & section.keys():
+                log.warning("%s: %s.%s does not apply to the %s of the command line", file, own.name, setting, own.name)
+                del section[setting]
+                given = [entry for entry in given if entry[::2] != (f"{own.name}.{setting}", file)]
+            section.pop("name", None)
+            text = yaml.safe_dump(values)
+            arguments = [
+                text if argument == file else f"--config={text}" if argument == f"--config={file}" else argument
+                for argument in arguments
+            ]
+    return arguments, given
+
+
+def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tuple[str, Any, str]]) -> None:
+    """Raise for a key that does not exist; the message gives its new name, the choice that has it, or the nearest valid
+    key."""
+    valid = [*_names(chosen_class)]
+    free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
+    for key, _, where in given:
         if key not in valid and not key.startswith(free):
-            near = difflib.get_close_matches(key, valid, n=1)
-            raise ValueError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"{where}: unknown key {key!r}{_advice(key, valid, config_class)}")
+
+
+def _advice(key: str, valid: list[str], config_class: type) -> str:
+    if key in RENAMED:
+        return f"; it is called {RENAMED[key]!r} now"
+    owner, _, setting = key.partition(".")
+    choices = next((f.metadata["choices"] for f in fields(config_class) if f.name == owner and f.metadata), {})
+    if able := [name for name, kind in choices.items() if setting in get_type_hints(kind)]:
+        return f"; only {owner} {' and '.join(able)} has this setting"
+    near = difflib.get_close_matches(key, valid, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

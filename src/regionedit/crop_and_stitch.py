@@ -164,10 +164,8 @@ def _repaint_windows(
         noise_seed(request.seed, request.id, *([window.number] if window.number else []))
         for request, window in zip(window_requests, windows, strict=True)
     ]
-
-    with generator.watched(watch):
-        fitted_PChw = torch.cat([window.image_1Chw for window in windows])
-        return generator.repaint(fitted_PChw, window_region, window_requests, window_captions, seeds).float().cpu()
+    fitted_PChw = torch.cat([window.image_1Chw for window in windows])
+    return generator.repaint(fitted_PChw, window_region, window_requests, window_captions, seeds, watch).float().cpu()
 
 
 def _report_step(

@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: str | torch.device) -> str:
+def pick_dtype(name: str, device: str | torch.device) -> str:
     """The precision of a configuration; `auto` is bfloat16 if the device multiplies it faster than float32."""
     if name != "auto":
         return name

@@ -6,7 +6,7 @@ Shape letters: B pictures of one size, C channels, H W their pixels.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,33 +20,61 @@ from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
 from regionedit.describe import Needs, require_describer
 from regionedit.device import pick_device
+from regionedit.dtypes import describe_dtypes, resolve_editing
 from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_pictures, to_tensor, upright_rgb
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
-from regionedit.precision import describe_precision, settle_editing
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import as_one, compose, maps, next_step
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
+    from regionedit.describe import Describer
     from regionedit.records import Captions
+    from regionedit.results import Patch
 
 PIXELS_TOGETHER = 16_000_000  # a batch has at most this many pixels in total, whatever `batch` says
 
 
-@dataclass
-class Draft:
-    """State of a request between the stages; `worded` is the request with the keywords that a language model named."""
+@dataclass(frozen=True)
+class Prepared:
+    """A request with everything that generator and mask source read.
+
+    Args:
+        request: as given, with an upright RGB picture.
+        full_request: the same with the keywords that a language model named.
+        mask_source: the mask source for the request's marks.
+        captions: given, described, or None if nothing reads them.
+        captions_from: the describer, `given`, or None.
+        timings: seconds of each stage so far; the later stages add theirs.
+    """
 
     request: EditRequest
+    full_request: EditRequest
     mask_source: str
     captions: Captions | None = None
     captions_from: str | None = None
-    worded: EditRequest | None = None
     timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Prepared requests whose pictures have one size, with their regions.
+
+    Args:
+        requests: prepared, with one mask source.
+        images_BCHW: [0, 1], float32, on the CPU.
+        region: its mask is rounded to 8 bits, so that the blending mask equals mask.png: pixels that are 0 there do not
+            change.
+    """
+
+    requests: list[Prepared]
+    images_BCHW: Tensor
+    region: Region
 
 
 class Editor:
@@ -55,8 +83,7 @@ class Editor:
 
     Args:
         config: the whole configuration; use `from_config`.
-        models: models that another editor loaded for this configuration; settings such as steps and guidance may
-            differ.
+        models: of another editor, to share what it has loaded; None: load everything anew.
         watch: callback `(step, total, decode_preview)`, called after every denoising step; previews have the size of
             the sources; see `generators.Watch`.
 
@@ -71,23 +98,19 @@ class Editor:
         require_describer(config.describe.name).check(config.describe)
         require_crop(config.crop)
         device = models.device if models else pick_device(config.device)
-        self.config = config = settle_editing(replace(config, mask_source=mask_source), device)
-        self.models = models or Models(config)
+        self.config = config = resolve_editing(replace(config, mask_source=mask_source), device)
+        self.models = models or Models(device)
         self.watch = watch
 
     @property
     def computes(self) -> str:
         """Device and precision as a short text for the terminal."""
-        return describe_precision(self.config, self.models.device)
+        return describe_dtypes(self.config, self.models.device)
 
     @classmethod
     def from_config(cls, config: EditConfig | str | Path) -> Editor:
         """An editor from a configuration or a YAML file."""
         return cls(config if isinstance(config, EditConfig) else load_config(EditConfig, config))
-
-    def using(self, mask_source: str) -> Editor:
-        """The same editor with another mask source; it shares the loaded models."""
-        return Editor(replace(self.config, mask_source=mask_source), self.models)
 
     def edit(self, request: EditRequest) -> EditResult:
         """Edit one picture.
@@ -95,12 +118,10 @@ class Editor:
         Raises:
             ValueError: something is missing in the configuration or the request; the message is one line that names it.
         """
-        done: list[EditResult] = []
-        while len(done) < self._steps(request):
-            draft = self._draft(self._next(request, done))
-            self._load([draft])
-            done += self._edit_together([draft])
-        return self._whole(request, done)
+        (outcome,) = self.edit_batch([request])
+        if isinstance(outcome, EditFailure):
+            raise outcome.error
+        return outcome
 
     def find(self, request: EditRequest) -> FoundRegion:
         """The region that `edit` would edit, and the captions that it would use. A generator that only repaints is not
@@ -112,28 +133,24 @@ class Editor:
         Raises:
             ValueError: something is missing in the configuration or the request; the message is one line that names it.
         """
-        draft = self._draft(request)
-        finder = self.models.mask_source(draft.mask_source, self.config.region)
+        (started,) = self._start([request])
         caption_error = ""
-        with self._stage("captions", [draft]):
-            try:
-                self._describe([draft])
-            except ValueError as error:
-                if require_mask_source(draft.mask_source).captions_with(self._generator_needs):
-                    raise
-                caption_error, draft.worded = _one_line(error), draft.request
-        with torch.no_grad(), self._stage("region", [draft]):
-            region = _as_saved(finder.find(to_tensor([draft.request.image]), [draft.worded], [draft.captions]))
-        (region_maps,) = maps(region, [draft.request])
-        untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
+        try:
+            (prepared,) = self._prepare([started])
+        except ValueError as error:
+            if require_mask_source(started.mask_source).captions_with(self._generator_needs):
+                raise
+            caption_error, prepared = _one_line(error), started
+        located = self._locate([prepared])
+        (region_maps,) = maps(located.region, [prepared.request])
         return FoundRegion(
-            mask=to_pictures(region.mask_B1HW)[0],
+            mask=to_pictures(located.region.mask_B1HW)[0],
             probability=region_maps["probability"],
             patches=region_maps["patches"],
-            captions=draft.captions,
-            mask_source=draft.mask_source,
-            note="; ".join(filter(None, [untrained, region_maps["note"], caption_error])),
-            timings=draft.timings,
+            captions=prepared.captions,
+            mask_source=prepared.mask_source,
+            note=self._note(prepared, region_maps["note"], caption_error),
+            timings=prepared.timings,
         )
 
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
@@ -163,90 +180,119 @@ class Editor:
     def _whole(self, request: EditRequest, done: list[EditResult]) -> EditResult:
         if self._steps(request) == 1:
             return done[0]
-        draft = self._draft(request)
-        return as_one(request, done, run_record(self.config, draft.request, draft.mask_source))
+        (started,) = self._start([request])
+        return as_one(request, done, run_record(self.config, started.request, started.mask_source))
 
     # ------------------------------------------------------------ batches and failures
 
     def _edit_once(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         outcomes: dict[int, EditResult | EditFailure] = {}
-        drafts: dict[int, Draft] = {}
+        started: dict[int, Prepared] = {}
         for index, request in enumerate(requests):
             try:
-                drafts[index] = self._draft(request)
+                (started[index],) = self._start([request])
             except ValueError as error:
-                outcomes[index] = EditFailure(request.id, _one_line(error))
-        self._load(drafts.values())
-        for indices in self._groups(drafts):
-            outcomes |= zip(indices, self._edit_or_fail([drafts[index] for index in indices]), strict=True)
+                outcomes[index] = EditFailure(request.id, _one_line(error), error)
+        self._load(started.values())
+        for indices in self._groups(started):
+            outcomes |= zip(indices, self._edit_or_fail([started[index] for index in indices]), strict=True)
         return [outcomes[index] for index in range(len(requests))]
 
     def digest(self, request: EditRequest) -> str:
         """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
-        draft = self._draft(request)
-        return request_digest(self.config, draft.request, draft.mask_source)
+        (started,) = self._start([request])
+        return request_digest(self.config, started.request, started.mask_source)
 
-    def _draft(self, request: EditRequest) -> Draft:
-        return Draft(
-            replace(request, image=upright_rgb(request.image)),
-            mask_source=wanted_mask_source(self.config.mask_source, request.marks),
-        )
+    def _start(self, requests: Sequence[EditRequest]) -> list[Prepared]:
+        upright = [replace(request, image=upright_rgb(request.image)) for request in requests]
+        return [Prepared(one, one, wanted_mask_source(self.config.mask_source, one.marks)) for one in upright]
 
-    def _load(self, drafts) -> None:
+    def _load(self, started: Iterable[Prepared]) -> None:
         """Load the models that these requests need, the region first, so that configuration errors appear here."""
-        for name in sorted({draft.mask_source for draft in drafts}):
-            self.models.mask_source(name, self.config.region)
-        _ = self.models.generator_with(self.config.generator)
-        if not all(self._needs(draft.mask_source).met(draft.request) for draft in drafts):
-            _ = self.models.describer
+        for name in sorted({one.mask_source for one in started}):
+            self.models.mask_source(name, self.config)
+        self.models.generator(self.config)
+        if not all(self._needs(one.mask_source).met(one.request) for one in started):
+            self.models.describer(self.config)
 
-    def _groups(self, drafts: dict[int, Draft]) -> Iterator[list[int]]:
+    def _groups(self, started: dict[int, Prepared]) -> Iterator[list[int]]:
         by_kind: dict[tuple, list[int]] = {}
-        for index, draft in drafts.items():
-            by_kind.setdefault((draft.request.image.size, draft.mask_source), []).append(index)
+        for index, one in started.items():
+            by_kind.setdefault((one.request.image.size, one.mask_source), []).append(index)
         for (size, _), indices in by_kind.items():
             count = max(1, min(self.config.batch, PIXELS_TOGETHER // (size[0] * size[1])))
             yield from (indices[start : start + count] for start in range(0, len(indices), count))
 
-    def _edit_or_fail(self, drafts: list[Draft]) -> list[EditResult | EditFailure]:
+    def _edit_or_fail(self, started: list[Prepared]) -> list[EditResult | EditFailure]:
         try:
-            return self._edit_together(drafts)
+            located = self._locate(self._prepare(started))
+            return self._composite(located, self._paint(located))
         except (ValueError, RuntimeError, OSError) as error:
-            if len(drafts) == 1:
-                return [EditFailure(drafts[0].request.id, _one_line(error))]
-        return [outcome for draft in drafts for outcome in self._edit_or_fail([draft])]
+            if len(started) == 1:
+                return [EditFailure(started[0].request.id, _one_line(error), error)]
+        return [outcome for one in started for outcome in self._edit_or_fail([one])]
 
-    # ------------------------------------------------------------ the stages of an edit
+    # ------------------------------------------------------------ the path of an edit
+
+    def _prepare(self, started: list[Prepared]) -> list[Prepared]:
+        """Fill in the captions and keywords that generator and mask source read; given ones are never computed."""
+        needs = self._needs(started[0].mask_source)
+
+        def describer() -> Describer:
+            return self.models.describer(self.config)
+
+        with self._stage("captions", started):
+            results = needs.captions([one.request for one in started], describer)
+            return [
+                replace(
+                    one,
+                    full_request=needs.worded(one.request, describer),
+                    captions=captions,
+                    captions_from=self.config.describe.name if described else captions and "given",
+                )
+                for one, (captions, described) in zip(started, results, strict=True)
+            ]
 
     @torch.no_grad()
-    def _edit_together(self, drafts: list[Draft]) -> list[EditResult]:
-        """Edit requests whose pictures have one size and whose mask source is the same."""
-        with self._stage("captions", drafts):
-            self._describe(drafts)
-        requests, captions = [draft.worded for draft in drafts], [draft.captions for draft in drafts]
+    def _locate(self, prepared: list[Prepared]) -> Located:
+        """Find the regions; the pictures have one size and the requests one mask source."""
+        requests, captions = [one.full_request for one in prepared], [one.captions for one in prepared]
         images_BCHW = to_tensor([request.image for request in requests])
-        with self._stage("region", drafts):
-            finder = self.models.mask_source(drafts[0].mask_source, self.config.region)
-            region = _as_saved(finder.find(images_BCHW, requests, captions))
-        edited = [index for index, mask_1HW in enumerate(region.mask_B1HW) if mask_1HW.any()]
-        pictures, masks = [request.image for request in requests], to_pictures(region.mask_B1HW)
-        if edited:
-            with self._stage("generate", [drafts[index] for index in edited]):
-                patches = paint(
-                    self.models.generator_with(self.config.generator),
-                    images_BCHW,
-                    region,
-                    edited,
-                    requests,
-                    captions,
-                    self.config.crop,
-                    self.config.batch,
-                    self.watch,
-                )
-            with self._stage("composite", [drafts[index] for index in edited]):
-                for index, patches_of_picture in patches.items():
-                    pictures[index] = compose(pictures[index], patches_of_picture, masks[index], self.config.crop.match)
-        return [self._result(*row) for row in zip(drafts, pictures, masks, maps(region, requests), strict=True)]
+        with self._stage("region", prepared):
+            finder = self.models.mask_source(prepared[0].mask_source, self.config)
+            region = finder.find(images_BCHW, requests, captions)
+            region = replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
+        return Located(prepared, images_BCHW, region)
+
+    @torch.no_grad()
+    def _paint(self, located: Located) -> dict[int, list[Patch]]:
+        """The generator's pictures of the windows around each region, by the request's place; no entry where the region
+        is empty."""
+        edited = [place for place, mask_1HW in enumerate(located.region.mask_B1HW) if mask_1HW.any()]
+        if not edited:
+            return {}
+        with self._stage("generate", [located.requests[place] for place in edited]):
+            return paint(
+                self.models.generator(self.config),
+                located.images_BCHW,
+                located.region,
+                edited,
+                [one.full_request for one in located.requests],
+                [one.captions for one in located.requests],
+                self.config.crop,
+                self.config.batch,
+                self.watch,
+            )
+
+    def _composite(self, located: Located, patches: dict[int, list[Patch]]) -> list[EditResult]:
+        """Blend the patches into the sources at their own size."""
+        masks = to_pictures(located.region.mask_B1HW)
+        pictures = [one.request.image for one in located.requests]
+        with self._stage("composite", [located.requests[place] for place in patches]):
+            for place, own_patches in patches.items():
+                pictures[place] = compose(pictures[place], own_patches, masks[place], self.config.crop.match)
+        region_maps = maps(located.region, [one.full_request for one in located.requests])
+        return [self._result(*row) for row in zip(located.requests, pictures, masks, region_maps, strict=True)]
 
     @cached_property
     def _generator_needs(self) -> Need:
@@ -261,57 +307,47 @@ class Editor:
             keywords=plan.needs_keywords and require_describer(self.config.describe.name).names_keywords,
         )
 
-    def _describe(self, drafts: list[Draft]) -> None:
-        """Fill in the captions and keywords that generator and mask source read; given ones are never computed."""
-        needs = self._needs(drafts[0].mask_source)
-        results = needs.captions([draft.request for draft in drafts], lambda: self.models.describer)
-        for draft, (captions, described) in zip(drafts, results, strict=True):
-            draft.captions = captions
-            draft.captions_from = self.config.describe.name if described else captions and "given"
-            draft.worded = needs.worded(draft.request, lambda: self.models.describer)
+    def _note(self, prepared: Prepared, *others: str) -> str:
+        untrained = self.untrained if prepared.mask_source == self.config.mask_source else ""
+        return "; ".join(filter(None, [untrained, *others]))
 
-    def _result(self, draft: Draft, picture: Image, mask: Image, region_maps: dict) -> EditResult:
-        request = draft.request
+    def _result(self, prepared: Prepared, picture: Image, mask: Image, region_maps: dict) -> EditResult:
+        request = prepared.request
         empty_note = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
-        untrained = self.untrained if draft.mask_source == self.config.mask_source else ""
-        note = "; ".join(filter(None, [empty_note, untrained, region_maps["note"], *request.image.info["notes"]]))
+        notes = self._note(prepared, region_maps["note"], *request.image.info["notes"])
+        note = "; ".join(filter(None, [empty_note, notes]))
         result = EditResult(
             id=request.id,
             image=picture,
             mask=mask,
             probability=region_maps["probability"],
             patches=region_maps["patches"],
-            captions=draft.captions,
-            timings=draft.timings,
-            record=run_record(self.config, request, draft.mask_source),
+            captions=prepared.captions,
+            timings=prepared.timings,
+            record=run_record(self.config, request, prepared.mask_source),
             note=note,
             source=request.image,
             parts=region_maps["parts"],
         )
         result.record.update(
-            captions=draft.captions and asdict(draft.captions) | {"from": draft.captions_from},
-            instructions=[asdict(instruction) for instruction in draft.worded.instructions],
+            captions=prepared.captions and asdict(prepared.captions) | {"from": prepared.captions_from},
+            instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],
             edited_share=round(result.share, 6),
             note=note,
             device=str(self.models.device),
-            seconds={stage: round(seconds, 4) for stage, seconds in draft.timings.items()},
+            seconds={stage: round(seconds, 4) for stage, seconds in prepared.timings.items()},
         )
         return result
 
     @contextmanager
-    def _stage(self, name: str, drafts: list[Draft]) -> Iterator[None]:
+    def _stage(self, name: str, requests: Sequence[Prepared]) -> Iterator[None]:
         """Time a stage; its duration is divided equally among the requests."""
         start = time.perf_counter()
         yield
         if self.models.device.type == "cuda":
             torch.cuda.synchronize(self.models.device)
-        for draft in drafts:
-            draft.timings[name] = (time.perf_counter() - start) / len(drafts)
-
-
-def _as_saved(region: Region) -> Region:
-    """Round the mask to 8 bits, so that the blending mask equals mask.png: pixels that are 0 there do not change."""
-    return replace(region, mask_B1HW=(region.mask_B1HW * 255).round() / 255)
+        for one in requests:
+            one.timings[name] = (time.perf_counter() - start) / len(requests)
 
 
 def _one_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionedit.config import EncodersConfig
-from regionedit.device import autocast_off, pick_precision
+from regionedit.device import autocast_off, pick_dtype
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class FrozenCLIP(Frozen):
 
     @classmethod
     def load(
-        cls, name: str, pretrained: str | None = None, precision: Literal["float32", "bfloat16"] = "float32"
+        cls, name: str, pretrained: str | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
     ) -> FrozenCLIP:
         """Load a CLIP with open_clip, on the CPU.
 
         Args:
             name: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture of open_clip such as ViT-L-14.
             pretrained: weights' tag or file, for an architecture name only.
-            precision: of the weights; features are float32 in any case.
+            dtype: of the weights; features are float32 in any case.
 
         Raises:
             ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
@@ -95,7 +95,7 @@ class FrozenCLIP(Frozen):
             model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
-                precision={"float32": "fp32", "bfloat16": "bf16"}[precision],
+                precision={"float32": "fp32", "bfloat16": "bf16"}[dtype],
                 # open_clip only warns when the weights were trained with another activation than the architecture has.
                 force_quick_gelu=bool(known.get("quick_gelu")),
                 require_pretrained=True,
@@ -177,7 +177,7 @@ class FrozenInstructionEncoder(Frozen):
         name: str,
         revision: str | None = None,
         max_tokens: int = 77,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        dtype: Literal["float32", "bfloat16"] = "float32",
     ) -> FrozenInstructionEncoder:
         """Load a folder or hub name, on the CPU.
 
@@ -188,7 +188,7 @@ class FrozenInstructionEncoder(Frozen):
 
         try:
             model, info = T5EncoderModel.from_pretrained(
-                name, revision=revision, dtype=getattr(torch, precision), output_loading_info=True
+                name, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
@@ -236,10 +236,10 @@ def load_encoders(
     Raises:
         ValueError: one cannot be loaded, or their widths differ; the message names the field.
     """
-    precision = pick_precision(config.precision, device)
-    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, precision)
+    dtype = pick_dtype(config.dtype, device)
+    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype)
     instruction = FrozenInstructionEncoder.load(
-        config.instruction, config.instruction_revision, config.max_instruction_tokens, precision
+        config.instruction, config.instruction_revision, config.max_instruction_tokens, dtype
     )
     if clip.dim != instruction.dim:
         raise ValueError(

@@ -92,9 +92,6 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "total_variation": lambda o: total_variation(o.probability_BN),
 }
 
-OF_THE_RESULT = ("clip_guidance", "clip_direction", "clip_structure")
-"""The terms that depend on the blended picture."""
-
 
 def weights(config: LossConfig) -> dict[str, float]:
     """The weight of every term: alpha for eq. 6, beta for eq. 10 (both of eq. 11), regularisers as configured."""
@@ -125,15 +122,27 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
         raise ValueError("loss: every weight is 0, nothing would be learnt; set one of alpha, beta, area, ...")
     terms = {name: TERMS[name](outputs) for name in used}
     loss_B = torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
-    if outputs.surrogate_loss_B is not None:
-        loss_B = loss_B + outputs.surrogate_loss_B
     return loss_B.mean(), terms
 
 
-def of_the_result(outputs: StepOutputs, config: LossConfig) -> Tensor:
-    """The weighted sum of the terms that depend on the blended picture, [B]; `total` includes them too."""
-    used = {name: weight for name, weight in weights(config).items() if weight != 0 and name in OF_THE_RESULT}
-    return sum((weight * TERMS[name](outputs) for name, weight in used.items()), 0.0 * outputs.result_BD.sum(1))
+def of_the_result(
+    result_BD: Tensor,
+    result_patches_BND: Tensor,
+    source_BD: Tensor,
+    source_patches_BND: Tensor,
+    source_text_BD: Tensor,
+    target_text_BD: Tensor,
+    config: LossConfig,
+) -> Tensor:
+    """Eq. 10 with its weight in eq. 11: the weighted sum of the terms that depend on the blended picture, [B]; `total`
+    includes them too."""
+    weight = weights(config)
+    terms = {
+        "clip_guidance": lambda: clip_guidance(result_BD, target_text_BD),
+        "clip_direction": lambda: clip_direction(result_BD, source_BD, target_text_BD, source_text_BD),
+        "clip_structure": lambda: clip_structure(source_patches_BND, result_patches_BND),
+    }
+    return sum((weight[name] * term() for name, term in terms.items() if weight[name]), 0.0 * result_BD.sum(1))
 
 
 def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:

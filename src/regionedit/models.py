@@ -1,54 +1,71 @@
-"""The frozen models of a configuration, each loaded once, when it is first needed."""
+"""The frozen models of edits, each loaded once, when it is first needed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple
-from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from regionedit.config import EditConfig, GeneratorConfig, RegionConfig
 from regionedit.describe import Describer, require_describer
-from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
-from regionedit.generators import Generator, load_generator, require_settings
-from regionedit.mask_sources import Finder, load_mask_source
+from regionedit.generators import Generator, load_generator
+from regionedit.mask_sources import Finder, load_mask_source, require_mask_source
+
+if TYPE_CHECKING:
+    import torch
+
+    from regionedit.config import EditConfig
 
 
 class Models:
-    """The frozen models of a configuration, each loaded when it is first needed; shared by `Editor.using`."""
+    """Frozen models on one device, shared by editors with different settings.
 
-    def __init__(self, config: EditConfig):
-        self.config = config
-        self.device = pick_device(config.device)
-        self._mask_sources: dict[tuple, Finder] = {}
+    What is loaded is found again by the settings that decide it: weights, revision, dtype. Other settings, such as
+    steps or a threshold, are applied to the loaded model.
 
-    @cached_property
-    def encoders(self) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
-        return load_encoders(self.config.encoders, self.device)
+    Args:
+        device: where all models but the describer's are.
+    """
 
-    @cached_property
-    def generator(self) -> Generator:
-        return load_generator(self.config.generator, self.device)
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._loaded: dict[tuple, Any] = {}
 
-    def generator_with(self, settings: GeneratorConfig) -> Generator:
-        """The generator with other settings; all but its weights may differ from the configuration.
+    def encoders(self, config: EditConfig) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
+        """CLIP and the instruction encoder of `config.encoders`."""
+        return self._once(("encoders", *astuple(config.encoders)), lambda: load_encoders(config.encoders, self.device))
+
+    def generator(self, config: EditConfig) -> Generator:
+        """The generator of `config.generator`.
 
         Raises:
-            ValueError: a setting that this generator does not have.
+            ValueError: a setting that does not fit the loaded weights.
         """
-        if settings == self.config.generator:
-            return self.generator
-        require_settings(settings)
-        return self.generator.using(settings)
+        settings = config.generator
+        weights = tuple(getattr(settings, name) for name in settings.weights)
+        loaded = self._once(("generator", *weights), lambda: load_generator(settings, self.device))
+        return loaded if loaded.config == settings else loaded.using(settings)
 
-    @cached_property
-    def describer(self) -> Describer:
-        return require_describer(self.config.describe.name).load(self.config.describe)
+    def describer(self, config: EditConfig) -> Describer:
+        """The describer of `config.describe`."""
+        load = require_describer(config.describe.name).load
+        return self._once(("describer", *astuple(config.describe)), lambda: load(config.describe))
 
-    def mask_source(self, name: str, region: RegionConfig | None = None) -> Finder:
-        """The mask source or expression, with the configuration's `region` settings or other ones."""
-        region = region or self.config.region
-        key = name, astuple(region)
-        if key not in self._mask_sources:
-            loaded = load_mask_source(name, region, lambda: self.encoders, lambda: self.generator)
-            self._mask_sources[key] = loaded.to(self.device)
-        return self._mask_sources[key]
+    def mask_source(self, name: str, config: EditConfig) -> Finder:
+        """The mask source or expression, with the settings of `config.region`."""
+        region = config.region
+        weights = region.checkpoint, region.sam, region.refine, astuple(region.attention)
+        others = (astuple(config.encoders),)
+        if require_mask_source(name).uses_generator:
+            others += config.generator.name, astuple(config.generator)
+
+        def load() -> Finder:
+            finder = load_mask_source(name, region, lambda: self.encoders(config), lambda: self.generator(config))
+            return finder.to(self.device)
+
+        return self._once(("mask_source", name, weights, others), load).using(region)
+
+    def _once(self, key: tuple, load: Callable[[], Any]) -> Any:
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]

@@ -210,10 +210,17 @@ class EditResult:
 
 @dataclass(frozen=True)
 class EditFailure:
-    """A request of a batch that could not be edited; `reason` is one line."""
+    """A request of a batch that could not be edited.
+
+    Args:
+        id: id of the request.
+        reason: one line.
+        error: what was raised.
+    """
 
     id: str
     reason: str
+    error: Exception | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -257,8 +264,6 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
-        surrogate_loss_B: zeros with the gradient of the terms that depend on the result. None: the result itself is
-            differentiable.
     """
 
     probability_BN: Tensor
@@ -270,7 +275,6 @@ class StepOutputs:
     result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
-    surrogate_loss_B: Tensor | None = None
 
 
 @dataclass(frozen=True)

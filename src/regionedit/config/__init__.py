@@ -5,15 +5,34 @@ marks settings that the paper does not specify.
 """
 
 from regionedit.config.app import AppConfig
-from regionedit.config.editing import CropConfig, DescribeConfig, EditConfig, RegionConfig
+from regionedit.config.describers import (
+    DESCRIBE_CONFIGS,
+    DescribeConfig,
+    EndpointConfig,
+    GivenConfig,
+    MicroworldConfig,
+    ModelDescriberConfig,
+    TwoStageConfig,
+    VlmConfig,
+)
+from regionedit.config.editing import CropConfig, EditConfig, RegionConfig
 from regionedit.config.evaluation import EvaluateConfig
-from regionedit.config.models import MICROWORLD, EncodersConfig, GeneratorConfig, PredictorConfig
+from regionedit.config.generators import (
+    GENERATOR_CONFIGS,
+    DiffusersInpaintConfig,
+    GeneratorConfig,
+    InstructPix2PixConfig,
+    MaskedTokenConfig,
+    NextScaleConfig,
+    StableDiffusionConfig,
+)
+from regionedit.config.models import MICROWORLD, EncodersConfig, PredictorConfig
 from regionedit.config.training import (
     DataConfig,
     LogConfig,
     LossConfig,
+    MemoryConfig,
     OptimizerConfig,
-    SaversConfig,
     StepConfig,
     TrainConfig,
 )
@@ -21,19 +40,32 @@ from regionedit.config.training import (
 __all__ = [
     "AppConfig",
     "CropConfig",
+    "DESCRIBE_CONFIGS",
     "DataConfig",
     "DescribeConfig",
+    "DiffusersInpaintConfig",
     "EditConfig",
     "EncodersConfig",
+    "EndpointConfig",
     "EvaluateConfig",
+    "GENERATOR_CONFIGS",
     "GeneratorConfig",
+    "GivenConfig",
+    "InstructPix2PixConfig",
     "LogConfig",
     "LossConfig",
     "MICROWORLD",
+    "MaskedTokenConfig",
+    "MemoryConfig",
+    "MicroworldConfig",
+    "ModelDescriberConfig",
+    "NextScaleConfig",
     "OptimizerConfig",
     "PredictorConfig",
     "RegionConfig",
-    "SaversConfig",
+    "StableDiffusionConfig",
     "StepConfig",
     "TrainConfig",
+    "TwoStageConfig",
+    "VlmConfig",
 ]

@@ -26,6 +26,7 @@ class AppConfig(EditConfig):
         max_variants: maximum number of variants of one request.
         max_pictures: maximum number of pictures in a batch.
         queue: how many requests may wait; further ones are rejected.
+        debug: end with the stack trace of an error instead of one line; otherwise it is in outputs/app/log.txt.
     """
 
     host: str = "127.0.0.1"
@@ -40,3 +41,4 @@ class AppConfig(EditConfig):
     max_variants: int = 4
     max_pictures: int = 500
     queue: int = 64
+    debug: bool = False

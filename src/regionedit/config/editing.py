@@ -1,24 +1,24 @@
-"""Settings of editing: region, captions, cropping, and the edit as a whole."""
+"""Settings of editing: region, cropping, and the edit as a whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from regionedit.config.models import MICROWORLD, EncodersConfig, GeneratorConfig
+from regionedit.config.describers import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig
+from regionedit.config.generators import (
+    GENERATOR_CONFIGS,
+    GeneratorConfig,
+    InstructPix2PixConfig,
+    StableDiffusionConfig,
+)
+from regionedit.config.models import MICROWORLD, EncodersConfig
 
 
-def _attention() -> GeneratorConfig:
+def _attention() -> InstructPix2PixConfig:
     """FoI's settings for the microworld's InstructPix2Pix. Attention is read at the latent's full resolution; a quarter
     of it would be four cells."""
-    return GeneratorConfig(
-        name="instruct_pix2pix",
-        path=f"{MICROWORLD}/ip2p",
-        steps=10,
-        start=0.8,
-        guidance=2.5,
-        attention_resolution=16,
-    )
+    return InstructPix2PixConfig(num_inference_steps=10, strength=0.8, guidance_scale=2.5, attention_resolution=16)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RegionConfig:
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
     untrained: str | None = None
-    attention: GeneratorConfig = field(default_factory=_attention)
+    attention: InstructPix2PixConfig = field(default_factory=_attention)
     threshold: float = 0.5
     dilate: float = 0.0
     feather: float = 0.0
@@ -59,54 +59,6 @@ class RegionConfig:
     refine: Literal["none", "sam", "auto"] = "none"
     unfound: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
-
-
-@dataclass
-class DescribeConfig:
-    """Where captions come from if a request gives none.
-
-    Args:
-        name: key of DESCRIBERS: `given` (fail without captions), `microworld` (reads pixels and the instruction),
-            `two_stage` (the paper's: `vision` writes the source caption, `language` the target caption), `vlm`
-            (`vision` writes both at once, in half the memory), `endpoint` (as `vlm`, with a model behind HTTP).
-        vision: a vision-language model: folder or hub name of an AutoModelForImageTextToText. The paper's is
-            Qwen2.5-VL. `microworld`, for `two_stage` only: no model, captions are read from a microworld picture's
-            pixels.
-        vision_revision: pinned revision of a hub name.
-        language: a language model: folder or hub name of an AutoModelForCausalLM. The paper's is Qwen2.5.
-        language_revision: pinned revision of a hub name.
-        device: device of these models: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
-        precision: precision of their weights; auto as for the generator.
-        max_tokens: maximum length of an answer.
-        picture_size: longer side, in pixels, of the picture that a vision-language model gets.
-        endpoint: address of an OpenAI-compatible server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
-        endpoint_model: the server's name for the model.
-        api_key_variable: environment variable that holds the server's key; None: no key.
-        concurrency: maximum number of questions sent to the server at the same time.
-        timeout: seconds for one attempt.
-        attempts: how often a question is sent to a server that is busy or does not answer.
-        cache: folder that keeps the models' answers for later runs, by picture, instructions, model and prompt; any
-            number of processes may share it. None: no cache.
-        cache_entries: maximum number of answers in the cache; the oldest are deleted.
-    """
-
-    name: str = "microworld"
-    vision: str = "microworld"
-    vision_revision: str | None = None
-    language: str = f"{MICROWORLD}/qwen"
-    language_revision: str | None = None
-    device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_tokens: int = 256
-    picture_size: int = 768
-    endpoint: str = ""
-    endpoint_model: str = ""
-    api_key_variable: str | None = None
-    concurrency: int = 8
-    timeout: float = 60.0
-    attempts: int = 5
-    cache: str | None = "outputs/captions"
-    cache_entries: int = 100_000
 
 
 @dataclass
@@ -146,7 +98,7 @@ class EditConfig:
     max_pixels: int = 50_000_000
     batch: int = 16
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    generator: GeneratorConfig = field(default_factory=StableDiffusionConfig, metadata={"choices": GENERATOR_CONFIGS})
     region: RegionConfig = field(default_factory=RegionConfig)
-    describe: DescribeConfig = field(default_factory=DescribeConfig)
+    describe: DescribeConfig = field(default_factory=MicroworldConfig, metadata={"choices": DESCRIBE_CONFIGS})
     crop: CropConfig = field(default_factory=CropConfig)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from regionedit.config.models import EncodersConfig, GeneratorConfig, PredictorConfig
+from regionedit.config.generators import GENERATOR_CONFIGS, GeneratorConfig, StableDiffusionConfig
+from regionedit.config.models import EncodersConfig, PredictorConfig
 
 
 @dataclass
@@ -35,7 +36,7 @@ class StepConfig:
 
 
 @dataclass
-class SaversConfig:
+class MemoryConfig:
     """Memory settings of a training step. They do not change what is learnt: the gradient differs only by rounding.
 
     Args:
@@ -44,14 +45,11 @@ class SaversConfig:
             need.
         checkpoint: networks whose activations are recomputed in the backward pass instead of stored: `unet`,
             `autoencoder`, `clip`. Saves more memory, costs their forward pass once more.
-        compile: torch.compile the U-Net and the decoder: a microworld step that makes its own proposal takes 0.83 to
-            0.94 of the time, the first one 80 s more.
     """
 
     chunk: int = 0
     frozen_convolutions: bool = True
     checkpoint: list[Literal["unet", "autoencoder", "clip"]] = field(default_factory=list)
-    compile: bool = False
 
 
 @dataclass
@@ -173,6 +171,7 @@ class TrainConfig:
         max_steps: optimiser steps, the schedule's length.
         initial_region: start from this region_predictor/ folder instead of from scratch.
         profile: time the stages of every step and print a table at the end; on a GPU this slows the steps a little.
+        debug: end with the stack trace of an error instead of one line; otherwise it is in log.txt in `out`.
         trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...
     """
 
@@ -183,12 +182,13 @@ class TrainConfig:
     initial_region: str | None = None
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    generator: GeneratorConfig = field(default_factory=StableDiffusionConfig, metadata={"choices": GENERATOR_CONFIGS})
     step: StepConfig = field(default_factory=StepConfig)
-    savers: SaversConfig = field(default_factory=SaversConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     log: LogConfig = field(default_factory=LogConfig)
     profile: bool = False
+    debug: bool = False
     trainer: dict[str, Any] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def text_settings(encoders: EncodersConfig) -> dict[str, Any]:
     """All settings that affect a caption's embedding, by field."""
     return {
         "encoders.clip": identify(encoders.clip, encoders.clip_pretrained),
-        "encoders.precision": encoders.precision,
+        "encoders.dtype": encoders.dtype,
     }
 
 
@@ -46,7 +46,7 @@ def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, An
     """All settings that affect a source's latent, by field."""
     return {
         "generator.path": identify(generator.path, generator.revision) | {"variant": generator.variant},
-        "generator.precision": generator.precision,
+        "generator.dtype": generator.dtype,
         "generator.size": generator.size,
         "data.image_size": image_size,
         "resize": RESIZE,

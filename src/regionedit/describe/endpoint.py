@@ -21,7 +21,7 @@ from regionedit.images import png, smaller
 if TYPE_CHECKING:
     import aiohttp
 
-    from regionedit.config import DescribeConfig
+    from regionedit.config import EndpointConfig
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})  # statuses that may change after a while
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the next attempt; doubled each time
@@ -64,7 +64,7 @@ class ChatEndpoint(ChatModel):
         self.attempts = attempts
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: EndpointConfig) -> Self:
         return cls(
             config.endpoint,
             config.endpoint_model,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from regionedit.describe.chat import Chat, ChatModel, messages
-from regionedit.device import pick_device, pick_precision
+from regionedit.device import pick_device, pick_dtype
 from regionedit.images import smaller
 from regionedit.provenance import identify
 
 if TYPE_CHECKING:
-    from regionedit.config import DescribeConfig
+    from regionedit.config import TwoStageConfig, VlmConfig
 
 TEMPERATURE, SEED = 0.7, 0  # of a second attempt
 
@@ -37,7 +37,7 @@ class LanguageModel(ChatModel):
         self._identity = identify(name, revision) | {"max_tokens": max_tokens, "precision": str(model.dtype)}
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: TwoStageConfig) -> Self:
         """Load `describe.language`. Raises ValueError: no such weights, or no chat template."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,7 +45,7 @@ class LanguageModel(ChatModel):
         device = pick_device(config.device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            dtype = getattr(torch, pick_precision(config.precision, device))
+            dtype = getattr(torch, pick_dtype(config.dtype, device))
             model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(_not_loaded("language", name, error)) from error
@@ -90,7 +90,7 @@ class VisionLanguageModel(ChatModel):
         }
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: VlmConfig) -> Self:
         """Load `describe.vision`. Raises ValueError: no such weights."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -98,7 +98,7 @@ class VisionLanguageModel(ChatModel):
         device = pick_device(config.device)
         try:
             processor = AutoProcessor.from_pretrained(name, revision=revision)
-            dtype = getattr(torch, pick_precision(config.precision, device))
+            dtype = getattr(torch, pick_dtype(config.dtype, device))
             model = AutoModelForImageTextToText.from_pretrained(
                 name, revision=revision, dtype=dtype, use_safetensors=True
             )

@@ -19,7 +19,7 @@ from regionedit.records import Captions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.config import DescribeConfig
+    from regionedit.config import ModelDescriberConfig
     from regionedit.describe.base import Asked
     from regionedit.describe.chat import ChatModel
 
@@ -100,6 +100,6 @@ def _word_of(instruction: str, keyword: str) -> str | None:
     return instruction[start:end]
 
 
-def open_cache(config: DescribeConfig) -> AnswerCache | None:
+def open_cache(config: ModelDescriberConfig) -> AnswerCache | None:
     """The cache that a configuration names."""
     return AnswerCache(config.cache, config.cache_entries) if config.cache else None

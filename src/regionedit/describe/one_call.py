@@ -15,7 +15,7 @@ from regionedit.records import Captions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.config import DescribeConfig
+    from regionedit.config import EndpointConfig, VlmConfig
     from regionedit.describe.cache import AnswerCache
     from regionedit.describe.chat import ChatModel
 
@@ -47,7 +47,7 @@ class Vlm(OneCall):
     """A vision-language model in this process."""
 
     @classmethod
-    def check(cls, config: DescribeConfig) -> None:
+    def check(cls, config: VlmConfig) -> None:
         if config.vision == PIXELS:
             raise ValueError(
                 "describe.vision: `vlm` needs a vision-language model; name one, for example "
@@ -55,7 +55,7 @@ class Vlm(OneCall):
             )
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: VlmConfig) -> Self:
         from regionedit.describe.local_models import VisionLanguageModel
 
         cls.check(config)
@@ -66,7 +66,7 @@ class Endpoint(OneCall):
     """A vision-language model behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp or a hosted service."""
 
     @classmethod
-    def check(cls, config: DescribeConfig) -> None:
+    def check(cls, config: EndpointConfig) -> None:
         if not config.endpoint.startswith(("http://", "https://")):
             raise ValueError(
                 f"describe.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
@@ -77,7 +77,7 @@ class Endpoint(OneCall):
             raise ValueError(f"describe.api_key_variable: the environment has no {config.api_key_variable}; export it")
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: EndpointConfig) -> Self:
         from regionedit.describe.endpoint import ChatEndpoint
 
         cls.check(config)

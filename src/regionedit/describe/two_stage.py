@@ -14,7 +14,7 @@ from regionedit.records import Captions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.config import DescribeConfig
+    from regionedit.config import TwoStageConfig
     from regionedit.describe.cache import AnswerCache
     from regionedit.describe.chat import ChatModel
 
@@ -37,7 +37,7 @@ class TwoStage(ModelDescriber):
         super().__init__(language, identity | {"prompts": prompts}, cache)
 
     @classmethod
-    def load(cls, config: DescribeConfig) -> Self:
+    def load(cls, config: TwoStageConfig) -> Self:
         from regionedit.describe.local_models import LanguageModel, VisionLanguageModel
 
         cls.check(config)

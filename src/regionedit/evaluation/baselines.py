@@ -16,13 +16,14 @@ from regionedit.config import DataConfig, EvaluateConfig
 from regionedit.data.loader import ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.evaluation.outcomes import Outcome, cell_means
-from regionedit.evaluation.region_metrics import THRESHOLDS, TRUTH_CELL, iou_curve
+from regionedit.evaluation.region_metrics import iou_curve
 from regionedit.generators import noise_seed
 from regionedit.images import box_mask, to_pictures
 from regionedit.mask_sources import MaskSource, require_mask_source
 from regionedit.mask_sources.prompts import deepest
 from regionedit.masks import downsample
 from regionedit.records import Captions, EditCase, EditRequest
+from regionedit.region_scores import THRESHOLDS, TRUTH_COVERAGE
 
 UNSIZED = 512  # side of validation pictures if the generator accepts every size
 
@@ -111,7 +112,7 @@ def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
     """Outcomes with the true region: on the grid its true cells, in the mask every pixel that it touches."""
     for case in (case for case in cases if case.scored):
         coverage = np.asarray(case.truth_mask.convert("L"), np.float32) / 255
-        cells = (cell_means(coverage, grid) > TRUTH_CELL).astype(np.float32)
+        cells = (cell_means(coverage, grid) > TRUTH_COVERAGE).astype(np.float32)
         yield Outcome(case, mask=(coverage > 0).astype(np.float32), probability=coverage, patches=cells)
 
 
@@ -144,7 +145,7 @@ def best_validation_threshold(
         captions = [Captions(*both) for both in zip(batch.source_captions, batch.target_captions, strict=True)]
         region = source.find(batch.images_BCHW, requests, captions)
         region_BN = downsample(region.probability_B1HW, grid) if region.patches_BN is None else region.patches_BN
-        truth_BN = downsample(batch.truth_mask_B1HW, grid) > TRUTH_CELL
+        truth_BN = downsample(batch.truth_mask_B1HW, grid) > TRUTH_COVERAGE
         for region_N, truth_N, operation in zip(region_BN, truth_BN, batch.operations, strict=True):
             if operation in operations:
                 curves.append(iou_curve(region_N.numpy(), truth_N.numpy()))

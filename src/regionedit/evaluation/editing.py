@@ -16,6 +16,7 @@ from typing import TypeVar
 from rich.progress import track
 
 from regionedit.editor import Editor
+from regionedit.error_log import write_traceback
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.images import to_tensor
 from regionedit.mask_sources import MaskSource
@@ -107,6 +108,7 @@ def edit_cases(
         for result in editor.edit_batch(unfinished) if unfinished else ():
             if isinstance(result, EditFailure):
                 folder.write_failure(result.id, result.reason)
+                write_traceback(folder.folder, result.error, result.id)
                 continue
             if save_regions:
                 folder.write_region(result)

@@ -23,7 +23,7 @@ from regionedit.evaluation.baselines import (
 )
 from regionedit.evaluation.editing import Prepare, Share, edit_cases, find_regions
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
-from regionedit.mask_sources import MaskSource, load_mask_source, require_mask_source
+from regionedit.mask_sources import Finder, require_mask_source
 from regionedit.records import EditCase, EditRequest
 
 UNKNOWN_GRID = 16  # side of the grid for scoring regions whose source has none: that of ViT-L/14
@@ -79,7 +79,7 @@ def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], sha
     """The row of the configured editor; with `regions_only` it predicts regions and edits nothing."""
     name = config.mask_source
     if config.regions_only:
-        source, prepare = editor.models.mask_source(name), _requests(config)
+        source, prepare = editor.models.mask_source(name, editor.config), _requests(config)
         return Entry(name, name, lambda chosen: find_regions(source, chosen, prepare), config, edited=False)
     return _edited(name, editor, config, CaseFolder(config.out), cases, share, _requests(config))
 
@@ -150,8 +150,8 @@ def rival(
     note = ""
     models = editor.models
 
-    def load(region: RegionConfig) -> MaskSource:
-        return load_mask_source(baseline.mask_source, region, lambda: models.encoders, lambda: models.generator)
+    def load(region: RegionConfig) -> Finder:
+        return models.mask_source(baseline.mask_source, replace(editor.config, region=region))
 
     source = load(config.region)
     if baseline.tuned:

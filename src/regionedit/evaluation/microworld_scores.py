@@ -15,6 +15,7 @@ from regionedit.microworld.edits import Edit
 from regionedit.microworld.pixel_check import check
 from regionedit.microworld.renderer import coverage
 from regionedit.microworld.truth import valid_space
+from regionedit.region_scores import pointing
 
 
 def _edit(outcome: Outcome, operation: str | None = None) -> Edit | None:
@@ -43,9 +44,7 @@ class Pointing(CaseMetric):
     @staticmethod
     def point(probability: np.ndarray, things: np.ndarray, named: int) -> float:
         """The score of a [H, W] map, given the [K, H, W] visible coverage of all objects."""
-        means = (things * probability).sum((1, 2)) / things.sum((1, 2)).clip(1e-6)
-        highest = np.isclose(means, means.max(), rtol=0, atol=1e-4)
-        return float(highest[named] / highest.sum())
+        return pointing(probability, things, named)
 
 
 class PointingChance(Pointing):

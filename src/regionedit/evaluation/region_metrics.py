@@ -21,9 +21,8 @@ from torchmetrics.utilities import dim_zero_cat
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation.metrics import NAN, CaseMetric, change, edited_pixels, pixels
 from regionedit.evaluation.outcomes import Outcome, cell_means
+from regionedit.region_scores import THRESHOLDS, TRUTH_COVERAGE
 
-TRUTH_CELL = 0.25
-THRESHOLDS = np.linspace(0.01, 0.99, 99, dtype=np.float32)
 TAU = 0.1  # mean over the channels of |difference| above which a pixel has changed
 OPENING = 3  # side in pixels of a square that fits into real changes; smaller ones are compression noise
 
@@ -74,7 +73,7 @@ class GridMetric(CaseMetric):
         probability = outcome.grid(self.grid)
         if probability is None:
             return NAN
-        return self.compare(probability > self.threshold, cell_means(outcome.truth, self.grid) > TRUTH_CELL)
+        return self.compare(probability > self.threshold, cell_means(outcome.truth, self.grid) > TRUTH_COVERAGE)
 
     def compare(self, predicted: np.ndarray, truth: np.ndarray) -> float:
         """The score of bool [G, G] cells."""
@@ -135,7 +134,7 @@ class RegionIoUBest(GridMetric):
         probability = outcome.grid(self.grid)
         if not ready or probability is None or outcome.case.operation not in self.operations:
             return torch.full((len(THRESHOLDS),), NAN, dtype=torch.float64)
-        return iou_curve(probability, cell_means(outcome.truth, self.grid) > TRUTH_CELL)
+        return iou_curve(probability, cell_means(outcome.truth, self.grid) > TRUTH_COVERAGE)
 
     def best(self) -> int:
         """Index of the threshold with the highest mean."""

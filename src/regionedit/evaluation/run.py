@@ -152,8 +152,8 @@ def _run(
     """
     editor = Editor.from_config(config)
     console.print(f"editing {editor.computes}", markup=False)
-    config = replace(editor.config, grid=config.grid or editor.models.encoders[0].grid)
-    editor.models.mask_source(config.mask_source)
+    config = replace(editor.config, grid=config.grid or editor.models.encoders(editor.config)[0].grid)
+    editor.models.mask_source(config.mask_source, editor.config)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     baselines = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
     entries = [own(config, editor, cases, share), *baselines]

@@ -25,26 +25,6 @@ GENERATORS: dict[str, type[Generator]] = {
     "next_scale": NextScale,
 }
 
-ONLY: dict[str, tuple[object, tuple[str, ...]]] = {
-    "decoder": (None, ("stable_diffusion",)),
-    "start": (1.0, ("instruct_pix2pix",)),
-    "latent_blend": (False, ("instruct_pix2pix",)),
-    "modulation": (False, ("instruct_pix2pix",)),
-    "disentangle": (False, ("instruct_pix2pix",)),
-    "temperature": (2.0, ("masked_token",)),
-    "pipeline": (None, ("diffusers_inpaint",)),
-    "strength": (None, ("diffusers_inpaint",)),
-    "scheduler": (None, ("diffusers_inpaint",)),
-    "lora": (None, ("diffusers_inpaint",)),
-    "safety_checker": ("keep", ("diffusers_inpaint",)),
-    "offload": ("none", ("diffusers_inpaint",)),
-    "compile": (False, ("diffusers_inpaint",)),
-    "token_temperature": (1.0, ("next_scale",)),
-    "top_k": (0, ("next_scale",)),
-    "checkout": (None, ("next_scale",)),
-}
-"""Settings that only some generators use: the value that all others require, and the generators that use it."""
-
 __all__ = [
     "GENERATORS",
     "DifferentiableGenerator",
@@ -61,8 +41,7 @@ __all__ = [
     "noise_seed",
     "require_generator",
     "require_gradient",
-    "require_settings",
-    "settled",
+    "with_dtype",
 ]
 
 
@@ -91,35 +70,19 @@ def require_gradient(name: str, gradient: str) -> None:
         )
 
 
-def require_settings(config: GeneratorConfig) -> None:
-    """Reject a setting that this generator ignores: its pictures could be mistaken for pictures made with the setting.
-
-    Raises:
-        ValueError: names the setting.
-    """
-    for setting, (neutral, names) in ONLY.items():
-        if config.name not in names and getattr(config, setting) != neutral:
-            raise ValueError(
-                f"generator.{setting}: only {' and '.join(names)} uses this setting; leave it at {neutral}, or use "
-                "that generator"
-            )
-
-
 def load_generator(config: GeneratorConfig, device: str | torch.device = "cpu") -> Generator:
     """Load the frozen generator of a configuration onto a device.
 
     Raises:
-        ValueError: unknown `generator.name`, nothing that can be loaded at `generator.path`, or a setting that this
-            generator ignores.
+        ValueError: unknown `generator.name`, or nothing that can be loaded at `generator.path`.
     """
-    require_settings(config)
-    return require_generator(config.name).load(settled(config, device)).to(device)
+    return require_generator(config.name).load(with_dtype(config, device)).to(device)
 
 
-def settled(config: GeneratorConfig, device: str | torch.device) -> GeneratorConfig:
-    """`config` with precision `auto` replaced by the precision for this device.
+def with_dtype(config: GeneratorConfig, device: str | torch.device) -> GeneratorConfig:
+    """`config` with dtype `auto` replaced by the one for this device.
 
     Raises:
         ValueError: unknown `generator.name`.
     """
-    return replace(config, precision=require_generator(config.name).precision_of(config, device))
+    return replace(config, dtype=require_generator(config.name).dtype_of(config, device))

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.device import autocast_off, pick_precision
+from regionedit.device import autocast_off, pick_dtype
 from regionedit.images import fit, unfit
-from regionedit.masks import composite
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig, SaversConfig
+    from regionedit.config import GeneratorConfig, MemoryConfig
     from regionedit.images import Fit
     from regionedit.records import Captions, EditRequest, Region
 
@@ -54,7 +53,6 @@ class Generator(ABC):
     needs: Need
     multiple: int
     size: int
-    _watch: Watch | None = None
 
     @classmethod
     def needs_of(cls, config: GeneratorConfig) -> Need:
@@ -62,42 +60,48 @@ class Generator(ABC):
         return cls.needs
 
     @classmethod
-    def precision_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
-        """The precision that `generator.precision` means on this device; loads no weights."""
-        return pick_precision(config.precision, device)
+    def dtype_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
+        """The precision that `generator.dtype` means on this device; loads no weights."""
+        return pick_dtype(config.dtype, device)
 
     @classmethod
     @abstractmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read the frozen weights onto the CPU; `config.precision` is not `auto` any more. Raises ValueError if
+        """Read the frozen weights onto the CPU; `config.dtype` is not `auto` any more. Raises ValueError if
         `config.path` does not hold them."""
 
     @abstractmethod
     def using(self, config: GeneratorConfig) -> Self:
         """The same weights with other settings: steps, guidance, size. Raises ValueError if a setting cannot change."""
 
-    @contextmanager
-    def watched(self, watch: Watch | None) -> Iterator[None]:
-        """Inside, `generate` calls `watch` after every denoising step; None: no callback."""
-        self._watch = watch
-        try:
-            yield
-        finally:
-            self._watch = None
-
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
         """Move the frozen weights; each call moves its own inputs."""
 
     @abstractmethod
-    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def generate(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Raw output, BChw in [0, 1], for pictures whose size is a multiple of `multiple`; called without gradient.
 
-        A sample's noise depends only on its own seed, so batch size and order never change a picture.
+        A sample's noise depends only on its own seed, so batch size and order never change a picture. `watch` is called
+        after every denoising step.
         """
 
     @torch.no_grad()
-    def propose(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def propose(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
         """The generator's raw pictures, not composited with the source: BCHW in [0, 1], the input's size, no gradient.
 
         Args:
@@ -105,30 +109,12 @@ class Generator(ABC):
             mask_B1HW: [0, 1], 1 = edit.
             texts: one per picture: captions of the edited pictures or instructions, see `needs`.
             seeds: one per picture, see `noise_seed`.
+            watch: callback, called after every denoising step.
         """
         fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
         mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
         with autocast_off(images_BCHW.device):
-            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds), placement)
-
-    def edit(
-        self,
-        images_BCHW: Tensor,
-        region: Region,
-        requests: Sequence[EditRequest],
-        captions: Sequence[Captions | None],
-        seeds: Sequence[int],
-    ) -> Tensor:
-        """Edited pictures, BCHW in [0, 1]; where the region's mask is 0 they equal the source bit for bit.
-
-        Args:
-            captions: used by generators that need the target caption; for others the entries may be None.
-
-        Raises:
-            ValueError: the region lacks something that these requests need; the message says what.
-        """
-        repainted_BCHW = self.repaint(images_BCHW, region, requests, captions, seeds)
-        return composite(repainted_BCHW, images_BCHW, region.mask_B1HW)
+            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds, watch), placement)
 
     def repaint(
         self,
@@ -137,17 +123,25 @@ class Generator(ABC):
         requests: Sequence[EditRequest],
         captions: Sequence[Captions | None],
         seeds: Sequence[int],
+        watch: Watch | None = None,
     ) -> Tensor:
-        """The pictures that `edit` composites with the source: BCHW in [0, 1], no gradient.
+        """The pictures that an edit composites with the source: BCHW in [0, 1], no gradient.
 
         The generator is conditioned on a hard mask, because public in-painters support no soft masks; compositing uses
         the soft mask.
+
+        Args:
+            captions: read by generators that need the target caption; for others the entries may be None.
+            watch: callback, called after every denoising step.
+
+        Raises:
+            ValueError: the region lacks something that these requests need; the message says what.
         """
         if self.needs == "instruction":
             texts = [request.instruction for request in requests]
         else:
             texts = [caption.target for caption in captions]
-        return self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds)
+        return self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds, watch)
 
 
 class DifferentiableGenerator(Generator):
@@ -162,6 +156,7 @@ class DifferentiableGenerator(Generator):
         seeds: Sequence[int],
         gradient: str,
         proposal_mask_B1HW: Tensor,
+        source_latents_BCyx: Tensor | None = None,
     ) -> Tensor:
         """Denoised latents, BCyx, differentiable with respect to the mask; H and W are multiples of `multiple`."""
 
@@ -170,7 +165,7 @@ class DifferentiableGenerator(Generator):
         """Pictures, BChw in [0, 1]; each depends only on its own latent."""
 
     @abstractmethod
-    def save(self, savers: SaversConfig) -> None:
+    def save_memory(self, memory: MemoryConfig) -> None:
         """Apply the memory settings that this generator supports; called once, before the first step."""
 
     def differentiable_latents(
@@ -181,8 +176,16 @@ class DifferentiableGenerator(Generator):
         seeds: Sequence[int],
         gradient: Literal["latent", "last_step", "full"],
         proposal_mask_B1HW: Tensor | None = None,
+        source_latents_BCyx: Tensor | None = None,
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """`propose_with_gradient` without the decoding, which takes most memory.
+        """Denoised latents of edited pictures, and their decoder, which takes most memory.
+
+        Args:
+            mask_B1HW: [0, 1], soft, 1 = edit; the gradient goes here.
+            gradient: what it passes through. `latent`: the blend of latents and the decoder; `last_step`: also the last
+                denoising step; `full`: the last `generator.gradient_steps` steps.
+            proposal_mask_B1HW: only for `latent`: the mask that conditions the generator instead of `mask_B1HW`.
+            source_latents_BCyx: latents of the pictures, in place of encoding them.
 
         Returns:
             The latents, BCyx, and a function that decodes any number of their rows into pictures.
@@ -195,7 +198,7 @@ class DifferentiableGenerator(Generator):
         device = images_BCHW.device
         with autocast_off(device):
             latents_BCyx = self.latents_with_gradient(
-                fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw
+                fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw, source_latents_BCyx
             )
 
         def decode_rows(rows_BCyx: Tensor) -> Tensor:
@@ -203,28 +206,6 @@ class DifferentiableGenerator(Generator):
                 return unfit(self.decode(rows_BCyx).to(images_BCHW), placement)
 
         return latents_BCyx, decode_rows
-
-    def propose_with_gradient(
-        self,
-        images_BCHW: Tensor,
-        mask_B1HW: Tensor,
-        texts: Sequence[str],
-        seeds: Sequence[int],
-        gradient: Literal["latent", "last_step", "full"],
-        proposal_mask_B1HW: Tensor | None = None,
-    ) -> Tensor:
-        """Edited pictures, BCHW in [0, 1], differentiable with respect to the mask.
-
-        Args:
-            mask_B1HW: [0, 1], soft, 1 = edit; the gradient goes here.
-            gradient: what it passes through. `latent`: the blend of latents and the decoder; `last_step`: also the last
-                denoising step; `full`: the last `generator.gradient_steps` steps.
-            proposal_mask_B1HW: only for `latent`: the mask that conditions the generator instead of `mask_B1HW`.
-        """
-        latents_BCyx, decode_rows = self.differentiable_latents(
-            images_BCHW, mask_B1HW, texts, seeds, gradient, proposal_mask_B1HW
-        )
-        return decode_rows(latents_BCyx)
 
 
 class TextComparer(ABC):

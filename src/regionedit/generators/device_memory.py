@@ -11,11 +11,11 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import DiffusersInpaintConfig
 
 
 @contextmanager
-def enough_memory(config: GeneratorConfig, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+def enough_memory(config: DiffusersInpaintConfig, modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """Inside, these modules run on this device.
 
     Raises:
@@ -34,14 +34,14 @@ def enough_memory(config: GeneratorConfig, modules: Sequence[nn.Module], device:
         ) from error
 
 
-def lighter(config: GeneratorConfig, sizes: Sequence[int], there: int) -> str:
+def lighter(config: DiffusersInpaintConfig, sizes: Sequence[int], there: int) -> str:
     """The setting with which modules of these sizes fit into 4/5 of `there` bytes; the rest stays free."""
     room = 0.8 * there
-    if config.precision == "float32" and sum(sizes) / 2 <= room:
-        return "generator.precision bfloat16"
+    if config.dtype == "float32" and sum(sizes) / 2 <= room:
+        return "generator.dtype bfloat16"
     if config.offload == "none" and max(sizes) <= room:
         return "generator.offload model"
-    half = " --generator.precision bfloat16" if config.precision == "float32" else ""
+    half = " --generator.dtype bfloat16" if config.dtype == "float32" else ""
     if max(sizes) / (2 if half else 1) <= room and config.offload == "none":
         return f"generator.offload model{half}"
     return f"generator.offload sequential{half}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import Generator, Need
+from regionedit.generators.base import Generator, Need, Watch
 from regionedit.generators.device_memory import enough_memory
 from regionedit.generators.inpaint_latents import Guess, decode, guessed
 from regionedit.generators.inpaint_pipelines import (
@@ -28,7 +28,7 @@ from regionedit.images import to_pictures
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import DiffusersInpaintConfig
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -36,9 +36,6 @@ SCHEDULERS = {
     "lcm": "LCMScheduler",
 }
 """Schedulers that `generator.scheduler` can use instead of a U-Net's own; transformers keep theirs."""
-
-FIXED = ("pipeline", "safety_checker", "offload", "compile", "lora", "lora_revision")
-"""Settings that are fixed when the weights are loaded."""
 
 
 class DiffusersInpaint(Generator):
@@ -59,7 +56,7 @@ class DiffusersInpaint(Generator):
         ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that the class does not support.
     """
 
-    def __init__(self, pipeline, how: InpaintPipeline, config: GeneratorConfig):
+    def __init__(self, pipeline, how: InpaintPipeline, config: DiffusersInpaintConfig):
         require_sampling(type(pipeline), how, config)
         self.pipeline = pipeline
         self.how = how
@@ -78,12 +75,12 @@ class DiffusersInpaint(Generator):
             module.eval().requires_grad_(False)
 
     @classmethod
-    def needs_of(cls, config: GeneratorConfig) -> Need:
+    def needs_of(cls, config: DiffusersInpaintConfig) -> Need:
         """Raises ValueError: no pipeline class is known for this configuration."""
         return require_pipeline(config)[1].needs
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: DiffusersInpaintConfig) -> Self:
         """Read a pipeline from a folder or hub name in diffusers' layout."""
         import diffusers
 
@@ -98,14 +95,14 @@ class DiffusersInpaint(Generator):
                 revision=config.revision,
                 variant=config.variant,
                 use_safetensors=True,
-                dtype=getattr(torch, config.precision),
+                dtype=getattr(torch, config.dtype),
                 **unchecked,
             )
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise hub_refusal(config.path, error) from error
         if how.asks_guidance:
             pipeline.transformer.register_to_config(guidance_embeds=False)
-        if config.precision == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
+        if config.dtype == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
             pipeline.vae.register_to_config(force_upcast=False)  # no upcast needed, and it warns at every call
         if config.lora is not None:
             add_low_rank(pipeline, config)
@@ -113,8 +110,8 @@ class DiffusersInpaint(Generator):
             (pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer).compile_repeated_blocks()
         return cls(pipeline, how, config)
 
-    def using(self, config: GeneratorConfig) -> Self:
-        for name in FIXED:
+    def using(self, config: DiffusersInpaintConfig) -> Self:
+        for name in set(config.weights) - {"dtype"}:
             if getattr(config, name) != getattr(self.config, name):
                 raise ValueError(f"generator.{name}: decided when the weights are loaded; load them again to change it")
         other = type(self)(self.pipeline, self.how, config)
@@ -132,7 +129,14 @@ class DiffusersInpaint(Generator):
                 self.pipeline.enable_sequential_cpu_offload(device=self.device)
         return self
 
-    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def generate(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Pictures with an empty region are returned unchanged, without a call of the pipeline.
 
         Raises:
@@ -142,24 +146,12 @@ class DiffusersInpaint(Generator):
         masked = [row for row, mask_1HW in enumerate(mask_B1HW) if mask_1HW.max() >= 0.5]
         calls = [masked] if self.how.batches and masked else [[row] for row in masked]
         for number, rows in enumerate(calls):
-            on_step = self._watch and partial(self._report_step, made_BCHW, rows, number, len(calls))
+            on_step = watch and partial(_report_step, watch, made_BCHW, rows, number, len(calls))
             with enough_memory(self.config, _modules(self.pipeline), self.device):
                 made_BCHW[rows] = self._call_pipeline(
                     images_BCHW[rows], mask_B1HW[rows], [texts[r] for r in rows], [seeds[r] for r in rows], on_step
                 ).to(made_BCHW)
         return made_BCHW
-
-    def _report_step(
-        self, made_BCHW: Tensor, rows: list[int], number: int, calls: int, step: int, steps: int, decode: Callable
-    ) -> None:
-        """Report a step of one call as a step of all pictures; the preview shows the other rows as they are now."""
-
-        def preview() -> Tensor:
-            preview_BCHW = made_BCHW.clone()
-            preview_BCHW[rows] = decode().to(preview_BCHW)
-            return preview_BCHW
-
-        self._watch(number * steps + step, calls * steps, preview)
 
     def _call_pipeline(
         self,
@@ -181,12 +173,12 @@ class DiffusersInpaint(Generator):
             "height": height,
             "width": width,
             "strength": self.strength,
-            "num_inference_steps": config.steps,
-            how.guidance: config.guidance,
+            "num_inference_steps": config.num_inference_steps,
+            how.guidance: config.guidance_scale,
             "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
             "output_type": "latent" if how.forgets_shift else "pt",
         }
-        if how.negative is not None and config.guidance > 1:
+        if how.negative is not None and config.guidance_scale > 1:
             arguments["negative_prompt"] = [how.negative] * len(texts)
         if how.keeps_size:
             arguments |= {"max_area": height * width, "_auto_resize": False}
@@ -238,7 +230,27 @@ class DiffusersInpaint(Generator):
         return getattr(diffusers, SCHEDULERS[self.config.scheduler]).from_config(own.config)
 
 
-def require_sampling(kind: type, how: InpaintPipeline, config: GeneratorConfig) -> None:
+def _report_step(
+    watch: Watch,
+    made_BCHW: Tensor,
+    rows: list[int],
+    number: int,
+    calls: int,
+    step: int,
+    steps: int,
+    decode_preview: Callable[[], Tensor],
+) -> None:
+    """Report a step of one call as a step of all pictures; the preview shows the other rows as they are now."""
+
+    def preview() -> Tensor:
+        preview_BCHW = made_BCHW.clone()
+        preview_BCHW[rows] = decode_preview().to(preview_BCHW)
+        return preview_BCHW
+
+    watch(number * steps + step, calls * steps, preview)
+
+
+def require_sampling(kind: type, how: InpaintPipeline, config: DiffusersInpaintConfig) -> None:
     """Reject sampling settings that cannot run, before any weights are read.
 
     Raises:
@@ -247,9 +259,10 @@ def require_sampling(kind: type, how: InpaintPipeline, config: GeneratorConfig) 
     strength = how.strength if config.strength is None else config.strength
     if not 0 < strength <= 1:
         raise ValueError(f"generator.strength: {strength} is outside (0, 1]; 1 starts from pure noise")
-    if int(config.steps * strength) < 1:
+    if int(config.num_inference_steps * strength) < 1:
         raise ValueError(
-            f"generator.strength: {strength} of {config.steps} steps is less than one; raise it or generator.steps"
+            f"generator.strength: {strength} of {config.num_inference_steps} steps is less than one; "
+            "raise it or generator.num_inference_steps"
         )
     if config.scheduler is not None and (config.scheduler not in SCHEDULERS or "unet" not in _components(kind)):
         known = ", ".join(["null", *SCHEDULERS]) if "unet" in _components(kind) else "null, the checkpoint's own"

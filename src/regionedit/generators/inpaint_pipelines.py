@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import DiffusersInpaintConfig
 
 MEGAPIXEL = 1024 * 1024
 
@@ -26,7 +26,7 @@ class InpaintPipeline:
         needs: the text that it follows.
         strength: its own default: 1 starts from pure noise, below 1 the source remains partly visible.
         siblings: classes whose checkpoints hold the same components, for `generator.pipeline`.
-        guidance: the argument that receives `generator.guidance`.
+        guidance: the argument that receives `generator.guidance_scale`.
         negative: text of the branch without the prompt, for a class that applies guidance only if it gets such a text.
         latents: layout of its latents, a key of `inpaint_latents.UNPACKERS`.
         mask_cells: side, in latent cells, of the squares that share one mask value; 0: it reads the mask per pixel.
@@ -100,7 +100,7 @@ INPAINT_PIPELINES: dict[str, InpaintPipeline] = {
 }
 
 
-def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
+def require_pipeline(config: DiffusersInpaintConfig) -> tuple[str, InpaintPipeline]:
     """The class that `generator.pipeline` names or, if it is null, the checkpoint; loads no weights.
 
     Raises:
@@ -121,7 +121,7 @@ def require_pipeline(config: GeneratorConfig) -> tuple[str, InpaintPipeline]:
     return named, INPAINT_PIPELINES[named]
 
 
-def require_checkpoint(config: GeneratorConfig, name: str, components: set[str]) -> None:
+def require_checkpoint(config: DiffusersInpaintConfig, name: str, components: set[str]) -> None:
     """Reject a checkpoint that lacks components of this class, before any weights are read.
 
     Raises:

@@ -24,6 +24,7 @@ from regionedit.generators.base import (
     COMPARED_DRAWS,
     Generator,
     TextComparer,
+    Watch,
     fit_soft_mask,
     loading,
     noise_seed,
@@ -38,7 +39,7 @@ from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import InstructPix2PixConfig
     from regionedit.records import Captions, EditRequest, Region
 
 
@@ -48,15 +49,11 @@ class InstructPix2Pix(Generator, TextComparer):
     Args:
         pipeline: a loaded StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler.
         config: steps, both guidance scales, and how the region acts during sampling.
-
-    Raises:
-        ValueError: a share or a number of steps outside its range; modulation or disentangling without guidance.
     """
 
     needs = "instruction"
 
-    def __init__(self, pipeline, config: GeneratorConfig):
-        require_region_modes(config)
+    def __init__(self, pipeline, config: InstructPix2PixConfig):
         self.pipeline = pipeline
         self.config = config
         self.size = config.size
@@ -65,18 +62,17 @@ class InstructPix2Pix(Generator, TextComparer):
             module.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: InstructPix2PixConfig) -> Self:
         """Read a StableDiffusionInstructPix2PixPipeline from a folder or hub name."""
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
-        require_region_modes(config)
         with loading("generator.path", "InstructPix2Pix pipeline", config.path):
             pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
                 config.path,
                 revision=config.revision,
                 variant=config.variant,
                 use_safetensors=True,
-                dtype=getattr(torch, config.precision),
+                dtype=getattr(torch, config.dtype),
                 safety_checker=None,
                 requires_safety_checker=False,
             )
@@ -89,15 +85,22 @@ class InstructPix2Pix(Generator, TextComparer):
         pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
         return cls(pipeline, config)
 
-    def using(self, config: GeneratorConfig) -> Self:
+    def using(self, config: InstructPix2PixConfig) -> Self:
         return type(self)(self.pipeline, config)
 
     def to(self, device: str | torch.device) -> Self:
         self.pipeline.to(device)
         return self
 
-    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return self._generate(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds)
+    def generate(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
+        return self._generate(images_BCHW, mask_B1HW, mask_B1HW, [(Instruction(text),) for text in texts], seeds, watch)
 
     @torch.no_grad()
     def repaint(
@@ -107,6 +110,7 @@ class InstructPix2Pix(Generator, TextComparer):
         requests: Sequence[EditRequest],
         captions: Sequence[Captions | None],
         seeds: Sequence[int],
+        watch: Watch | None = None,
     ) -> Tensor:
         """The generated pictures, before they are composited with the source: BCHW in [0, 1].
 
@@ -125,14 +129,14 @@ class InstructPix2Pix(Generator, TextComparer):
         mask_B1hw = fit_soft_mask((region.mask_B1HW > 0).float(), placement, fitted_BChw)
         masks_BKhw = fit_soft_mask((masks_BKHW > 0).float(), placement, fitted_BChw)
         with autocast_off(images_BCHW.device):
-            made_BChw = self._generate(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds)
+            made_BChw = self._generate(fitted_BChw, mask_B1hw, masks_BKhw, instructions, seeds, watch)
         return unfit(made_BChw, placement)
 
     @torch.no_grad()
     def attend(self, images_BChw: Tensor, requests: Sequence[EditRequest], seeds: Sequence[int]) -> Tensor:
         """How much each cell attends to each sub-instruction's keyword during the first `mask_steps` denoising steps.
 
-        With the same seeds these are the first steps of `edit`, before modulation begins.
+        With the same seeds these are the first steps of an edit, before modulation begins.
 
         Args:
             images_BChw: [0, 1], at a size that is a multiple of `multiple`.
@@ -205,6 +209,7 @@ class InstructPix2Pix(Generator, TextComparer):
         masks_BKhw: Tensor,
         instructions: Sequence[Sequence[Instruction]],
         seeds: Sequence[int],
+        watch: Watch | None,
     ) -> Tensor:
         """Raw pictures, [B, C, h, w] in [0, 1]; each picture's sub-instructions are joined into one sentence."""
         config, tokenizer = self.config, self.pipeline.tokenizer
@@ -225,8 +230,8 @@ class InstructPix2Pix(Generator, TextComparer):
             sampling.step(place, sampling.guide(predicted_SCyx, mask_B1yx if place in disentangled else None))
             if config.latent_blend:
                 sampling.put_source_back(place + 1, mask_B1yx)
-            if self._watch is not None:
-                self._watch(place + 1, total, sampling.guess)
+            if watch is not None:
+                watch(place + 1, total, sampling.guess)
         return sampling.decode().to(images_BChw)
 
     def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:
@@ -246,24 +251,3 @@ class InstructPix2Pix(Generator, TextComparer):
                 owner[span.start : span.stop] = [k] * len(span)
         strengths = [[instruction.strength for instruction in own] for own in instructions]
         return Modulation(self._latent_masks(masks_BKhw), owners, strengths)
-
-
-def require_region_modes(config: GeneratorConfig) -> None:
-    """Reject settings that the sampling loop cannot run, before any model is loaded.
-
-    Raises:
-        ValueError: a share outside its range; a negative count; modulation or disentangling without text guidance.
-    """
-    if not 0 < config.start <= 1:
-        raise ValueError(f"generator.start: {config.start} is outside (0, 1]; 1 starts from pure noise")
-    for name in ("modulation_until", "disentangle_until"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"generator.{name}: {getattr(config, name)} is not a share of the steps; give 0 to 1")
-    for name in ("mask_steps", "attention_resolution"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"generator.{name}: {getattr(config, name)} is negative; give 0 or more")
-    if (config.modulation or config.disentangle) and not (config.guidance > 1 and config.image_guidance >= 1):
-        raise ValueError(
-            f"generator.guidance: {config.guidance} with image_guidance {config.image_guidance} computes no branch "
-            "without text, which modulation and disentangle need; use guidance above 1 and image_guidance of at least 1"
-        )

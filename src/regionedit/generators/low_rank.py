@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import DiffusersInpaintConfig
 
 FILE = "pytorch_lora_weights.safetensors"
 PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
@@ -20,7 +20,7 @@ KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lo
 ENDINGS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
 
 
-def add_low_rank(pipeline, config: GeneratorConfig) -> None:
+def add_low_rank(pipeline, config: DiffusersInpaintConfig) -> None:
     """Add the updates of `generator.lora` to the weights: W + alpha / rank * up @ down.
 
     Raises:
@@ -44,7 +44,7 @@ def add_low_rank(pipeline, config: GeneratorConfig) -> None:
         raise ValueError(f"generator.lora: {config.lora} holds no low-rank updates; give a LoRA in safetensors")
 
 
-def _add(module: nn.Module, down: Tensor, up: Tensor, scale: float, config: GeneratorConfig) -> None:
+def _add(module: nn.Module, down: Tensor, up: Tensor, scale: float, config: DiffusersInpaintConfig) -> None:
     weight = module.weight
     update = up.float().flatten(1) @ down.float().flatten(1)
     if update.numel() != weight.numel():
@@ -68,7 +68,7 @@ def _named(pipeline) -> dict[str, nn.Module]:
     return named
 
 
-def _read(config: GeneratorConfig) -> dict[str, Tensor]:
+def _read(config: DiffusersInpaintConfig) -> dict[str, Tensor]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors.torch import load_file

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import Generator, loading
+from regionedit.generators.base import Generator, Watch, loading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import MaskedTokenConfig
 
 AESTHETIC_SCORE = 6  # diffusers' default; the crop's corner is 0, 0
 
@@ -33,18 +33,11 @@ class MaskedToken(Generator):
     Args:
         pipeline: a loaded AmusedInpaintPipeline.
         config: steps, guidance, temperature.
-
-    Raises:
-        ValueError: fewer than one step, or a temperature below 0.
     """
 
     needs = "target_caption"
 
-    def __init__(self, pipeline, config: GeneratorConfig):
-        if config.steps < 1:
-            raise ValueError(f"generator.steps: {config.steps}, but must be at least 1")
-        if config.temperature < 0:
-            raise ValueError(f"generator.temperature: {config.temperature:g}, but must not be negative")
+    def __init__(self, pipeline, config: MaskedTokenConfig):
         self.pipeline = pipeline
         self.config = config
         self.size = config.size
@@ -54,11 +47,11 @@ class MaskedToken(Generator):
         self.factor = pipeline.vae_scale_factor
         self.multiple = self.factor * (2 if self.transformer.config.downsample else 1)
         self.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-        self.scheduler.set_timesteps(config.steps, (config.temperature, 0))
+        self.scheduler.set_timesteps(config.num_inference_steps, (config.temperature, 0))
         self.mask_token = self.scheduler.config.mask_token_id
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: MaskedTokenConfig) -> Self:
         """Read an AmusedPipeline from a folder or hub name; the in-painting pipeline has the same components."""
         kind = pipeline_class()
         with loading("generator.path", "masked-token pipeline", config.path):
@@ -67,13 +60,13 @@ class MaskedToken(Generator):
                 revision=config.revision,
                 variant=config.variant,
                 use_safetensors=True,
-                dtype=getattr(torch, config.precision),
+                dtype=getattr(torch, config.dtype),
             )
-        if config.precision == "float16":
+        if config.dtype == "float16":
             pipeline.vqvae.float()  # the public one overflows in half precision, as its model card says
         return cls(pipeline, config)
 
-    def using(self, config: GeneratorConfig) -> Self:
+    def using(self, config: MaskedTokenConfig) -> Self:
         return type(self)(self.pipeline, config)
 
     def to(self, device: str | torch.device) -> Self:
@@ -81,11 +74,25 @@ class MaskedToken(Generator):
         return self
 
     @torch.no_grad()
-    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        tokens_Byx = self._repredict(images_BCHW, mask_B1HW, texts, seeds)
+    def generate(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
+        tokens_Byx = self._repredict(images_BCHW, mask_B1HW, texts, seeds, watch)
         return self._decode(tokens_Byx).to(images_BCHW)
 
-    def _repredict(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def _repredict(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
         """The token map with the region's tokens predicted again; on the CPU, where all random numbers are drawn."""
         device = self.transformer.device
         source_Byx = self._encode(images_BCHW.to(device)).cpu()
@@ -103,9 +110,9 @@ class MaskedToken(Generator):
             ]
             # The scheduler masks at least one token and, at a high temperature, known ones; outside the region keep all
             tokens_Byx = torch.where(edited_Byx, torch.cat([step.prev_sample for step in stepped]), source_Byx)
-            if self._watch is not None:
+            if watch is not None:
                 guess_Byx = torch.where(edited_Byx, torch.cat([s.pred_original_sample for s in stepped]), source_Byx)
-                self._watch(place + 1, len(self.scheduler.timesteps), partial(self._decode, guess_Byx))
+                watch(place + 1, len(self.scheduler.timesteps), partial(self._decode, guess_Byx))
         return tokens_Byx
 
     def _encode(self, images_BCHW: Tensor) -> Tensor:
@@ -128,7 +135,7 @@ class MaskedToken(Generator):
     def _embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Hidden states of the second-to-last layer [texts, L, D] and pooled texts [texts, D]; with guidance, those of
         the empty text come first."""
-        prompts = [*([""] * len(texts) if self.config.guidance != 1 else []), *texts]
+        prompts = [*([""] * len(texts) if self.config.guidance_scale != 1 else []), *texts]
         distinct = sorted(set(prompts))
         tokens = self.pipeline.tokenizer(
             distinct,
@@ -156,7 +163,7 @@ class MaskedToken(Generator):
         if copies == 1:
             return output
         unconditional, conditional = output.chunk(2)
-        return unconditional + self.config.guidance * (conditional - unconditional)
+        return unconditional + self.config.guidance_scale * (conditional - unconditional)
 
 
 def pipeline_class():

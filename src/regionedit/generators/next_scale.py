@@ -20,7 +20,7 @@ from regionedit.generators.base import Generator, noise_seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import NextScaleConfig
     from regionedit.generators.base import Watch
 
 UNKNOWN = -1
@@ -72,33 +72,30 @@ class NextScale(Generator):
     Args:
         model: see `ScaleWise`.
         config: guidance, which grows from none at the first scale to its value at the last, as in VAR;
-            token_temperature and top_k. The number of steps is the number of scales.
+            temperature and top_k. The number of steps is the number of scales.
 
     Raises:
-        ValueError: a size that is not the model's, or a setting outside its range.
+        ValueError: a size that is not the model's.
     """
 
     needs = "target_caption"
 
-    def __init__(self, model: ScaleWise, config: GeneratorConfig):
+    def __init__(self, model: ScaleWise, config: NextScaleConfig):
         if config.size != model.image_size:
             raise ValueError(
                 f"generator.size: {config.size}, but this next-scale model only generates pictures of "
                 f"{model.image_size} x {model.image_size} pixels; set it to {model.image_size}"
             )
-        for setting, zero in (("token_temperature", "takes the likeliest token"), ("top_k", "leaves all tokens")):
-            if getattr(config, setting) < 0:
-                raise ValueError(f"generator.{setting}: {getattr(config, setting)} is negative; 0 {zero}")
         self.model, self.config = model, config
         self.size = self.multiple = model.image_size
 
     @classmethod
-    def precision_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
+    def dtype_of(cls, config: NextScaleConfig, device: str | torch.device) -> str:
         """float32 for `auto`: NextScaleModel and VAR support no other precision."""
-        return "float32" if config.precision == "auto" else config.precision
+        return "float32" if config.dtype == "auto" else config.dtype
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: NextScaleConfig) -> Self:
         """Read a NextScaleModel folder or, with `generator.checkout`, the weights of that checkout's model."""
         if config.checkout is not None:
             from regionedit.generators.next_scale_checkouts import load_checkout
@@ -108,8 +105,8 @@ class NextScale(Generator):
 
         from regionedit.generators.next_scale_model import NextScaleModel
 
-        if config.precision != "float32":
-            raise ValueError(f"generator.precision: {config.precision}, but NextScaleModel supports only float32")
+        if config.dtype != "float32":
+            raise ValueError(f"generator.dtype: {config.dtype}, but NextScaleModel supports only float32")
         try:
             model = NextScaleModel.load(config.path)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -119,14 +116,21 @@ class NextScale(Generator):
             ) from error
         return cls(model, config)
 
-    def using(self, config: GeneratorConfig) -> Self:
+    def using(self, config: NextScaleConfig) -> Self:
         return type(self)(self.model, config)
 
     def to(self, device: str | torch.device) -> Self:
         self.model.to(device)
         return self
 
-    def generate(self, images_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def generate(
+        self,
+        images_BCHW: Tensor,
+        mask_B1HW: Tensor,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        watch: Watch | None = None,
+    ) -> Tensor:
         config = self.config
         return repaint_scales(
             self.model,
@@ -134,10 +138,10 @@ class NextScale(Generator):
             mask_B1HW,
             texts,
             seeds,
-            config.guidance,
-            config.token_temperature,
+            config.guidance_scale,
+            config.temperature,
             config.top_k,
-            self._watch,
+            watch,
         ).to(images_BCHW)
 
 

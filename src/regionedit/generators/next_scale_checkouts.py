@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regionedit.config import GeneratorConfig
+from regionedit.config import NextScaleConfig
 
 CONDITIONED_SIDE = 512
 """The picture size that Switti is conditioned on: the one of its training, whatever size it generates."""
@@ -30,7 +30,7 @@ VAR_SIDES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13,
 """Sides of the scales of the published VAR checkpoints, by picture size."""
 
 
-def load_checkout(config: GeneratorConfig) -> Switti | VarByClass:
+def load_checkout(config: NextScaleConfig) -> Switti | VarByClass:
     """The model of `generator.checkout` with the weights at `generator.path`, on the CPU.
 
     Raises:
@@ -120,13 +120,13 @@ class Switti(_PublicTokens):
             module.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: NextScaleConfig) -> Self:
         """Read a transformer from `generator.path`, folder or hub name. The autoencoder and both text encoders are
         those that the checkout names (`SwittiPipeline.vae_path` and so on)."""
         pipelines, conditions = modules_of(config.checkout, "models.pipeline", "models.switti")
         try:
             pipeline = pipelines.SwittiPipeline.from_pretrained(
-                config.path, torch_dtype=getattr(torch, config.precision), device="cpu", reso=config.size
+                config.path, torch_dtype=getattr(torch, config.dtype), device="cpu", reso=config.size
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -203,7 +203,7 @@ class VarByClass(_PublicTokens):
         self.network = network.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, config: GeneratorConfig) -> Self:
+    def load(cls, config: NextScaleConfig) -> Self:
         """Read `vae.safetensors` and `var.safetensors` from the folder at `generator.path`.
 
         Raises:
@@ -212,9 +212,9 @@ class VarByClass(_PublicTokens):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        if config.size not in VAR_SIDES or config.precision != "float32":
+        if config.size not in VAR_SIDES or config.dtype != "float32":
             raise ValueError(
-                f"generator.size: {config.size} in {config.precision}: VAR generates {' or '.join(map(str, VAR_SIDES))}"
+                f"generator.size: {config.size} in {config.dtype}: VAR generates {' or '.join(map(str, VAR_SIDES))}"
                 " pixels, and this adapter supports only float32"
             )
         transformers, autoencoders = modules_of(config.checkout, "models.var", "models.vqvae")

@@ -23,7 +23,7 @@ def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, flo
     """
     trained = len(alphas_cumprod)
     if not 1 <= steps <= trained:
-        raise ValueError(f"generator.steps: {steps} is outside 1 to {trained}")
+        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
     timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
     alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
     return list(zip(timesteps, alphas, alphas[1:], strict=False))

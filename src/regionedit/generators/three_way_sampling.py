@@ -17,7 +17,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import InstructPix2PixConfig
 
 
 class ThreeWaySampling:
@@ -26,7 +26,7 @@ class ThreeWaySampling:
     Args:
         pipeline: a StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler; its scheduler
             stores the current step, so one sampling must end before the next begins.
-        config: steps, start, both guidance scales.
+        config: steps, strength, both guidance scales.
         images_BCHW: [0, 1], at a size that is a multiple of what the U-Net needs.
         texts: one per picture.
         seeds: one per picture; all of a picture's noise comes from its own seed, so its batch changes nothing.
@@ -39,7 +39,7 @@ class ThreeWaySampling:
     """
 
     def __init__(
-        self, pipeline, config: GeneratorConfig, images_BCHW: Tensor, texts: Sequence[str], seeds: Sequence[int]
+        self, pipeline, config: InstructPix2PixConfig, images_BCHW: Tensor, texts: Sequence[str], seeds: Sequence[int]
     ):
         self.unet, self.vae, self.scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
         self.config = config
@@ -49,25 +49,20 @@ class ThreeWaySampling:
         self.source_BCyx = encoded_BCyx * self.vae.config.scaling_factor
         # The U-Net receives the source's latent unscaled, as the autoencoder returns it; without a picture, zeros.
         self.condition_SCyx = encoded_BCyx
-        if self.guided:
+        if self.config.guided:
             self.condition_SCyx = torch.cat([encoded_BCyx, encoded_BCyx, torch.zeros_like(encoded_BCyx)])
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (1, *encoded_BCyx.shape[1:])
         drawn = [torch.randn(shape, generator=generator, dtype=dtype) for generator in self.generators]
         self.noise_BCyx = torch.cat(drawn).to(device)
-        self.scheduler.set_timesteps(config.steps, device=device)
-        self.skipped = config.steps - max(1, round(config.steps * config.start))
+        self.scheduler.set_timesteps(config.num_inference_steps, device=device)
+        self.skipped = config.num_inference_steps - max(1, round(config.num_inference_steps * config.strength))
         self.scheduler.set_begin_index(self.skipped)
         self.timesteps = self.scheduler.timesteps[self.skipped :]
-        if config.start < 1:
+        if config.strength < 1:
             self.latent_BCyx = self.noised_source(0)
         else:
             self.latent_BCyx = self.noise_BCyx * self.scheduler.init_noise_sigma
-
-    @property
-    def guided(self) -> bool:
-        """Whether the branches without text and without picture are computed, by diffusers' rule."""
-        return self.config.guidance > 1 and self.config.image_guidance >= 1
 
     def noised_source(self, place: int) -> Tensor:
         """The source's latent at the noise level before step `place`; after the last step, clean. [B, C, y, x]"""
@@ -83,13 +78,13 @@ class ThreeWaySampling:
 
     def guide(self, predicted_SCyx: Tensor, mask_B1yx: Tensor | None = None) -> Tensor:
         """FoI's eq. 1 or, with a mask, eq. 9: text guidance only inside the mask. [B, C, y, x]"""
-        if not self.guided:
+        if not self.config.guided:
             return predicted_SCyx
         both_BCyx, picture_BCyx, neither_BCyx = predicted_SCyx.chunk(3)
-        text_BCyx = self.config.guidance * (both_BCyx - picture_BCyx)
+        text_BCyx = self.config.guidance_scale * (both_BCyx - picture_BCyx)
         if mask_B1yx is not None:
             text_BCyx = text_BCyx * mask_B1yx.to(text_BCyx)
-        return neither_BCyx + text_BCyx + self.config.image_guidance * (picture_BCyx - neither_BCyx)
+        return neither_BCyx + text_BCyx + self.config.image_guidance_scale * (picture_BCyx - neither_BCyx)
 
     def step(self, place: int, guided_BCyx: Tensor) -> None:
         """One Euler-ancestral step; its noise is drawn from each picture's own generator."""
@@ -118,7 +113,7 @@ class ThreeWaySampling:
     def _contexts(self, pipeline, texts: Sequence[str]) -> Tensor:
         """[S, N, D]: the texts; with guidance, then the empty text twice for every text."""
         embedded = embed(pipeline, [*texts, ""])
-        if not self.guided:
+        if not self.config.guided:
             return embedded[:-1]
         return torch.cat([embedded[:-1], embedded[-1:].expand(2 * len(texts), -1, -1)])
 

@@ -11,10 +11,10 @@ from regionedit.generators.base import loading
 if TYPE_CHECKING:
     from torch import nn
 
-    from regionedit.config import GeneratorConfig
+    from regionedit.config import StableDiffusionConfig
 
 
-def load_decoder(config: GeneratorConfig, channels: int) -> nn.Module:
+def load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
     """The AutoencoderTiny at `generator.decoder`, which decodes the same latents.
 
     Raises:
@@ -27,7 +27,7 @@ def load_decoder(config: GeneratorConfig, channels: int) -> nn.Module:
             config.decoder,
             revision=config.decoder_revision,
             use_safetensors=True,
-            dtype=getattr(torch, config.precision),
+            dtype=getattr(torch, config.dtype),
         )
     if decoder.config.latent_channels != channels:
         raise ValueError(

@@ -5,6 +5,7 @@ Shape letters: B batch, H W pixels of the pictures as they came, N patches of a 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -32,6 +33,7 @@ class MaskSource(ABC):
         captions: which captions `find` reads: `source`, of the pictures as they are; `target`, of the edited ones.
         needs_keywords: `find` reads which word of each instruction names the object.
         reads: which marks of a request (mask, box, click) `find` reads.
+        uses_generator: `load` calls `generator`.
         refinable: `region.refine` may tighten the regions to an object; false for regions that the user marked and for
             fixed regions.
     """
@@ -39,6 +41,7 @@ class MaskSource(ABC):
     captions: ClassVar[frozenset[str]] = frozenset()
     needs_keywords: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
+    uses_generator: ClassVar[bool] = False
     refinable: ClassVar[bool] = True
 
     @classmethod
@@ -58,6 +61,12 @@ class MaskSource(ABC):
     def to(self, device: str | torch.device) -> Self:
         """Move the source's own models; those from `encoders` and `generator` are on their device already."""
         return self
+
+    def using(self, config: RegionConfig) -> Self:
+        """The same models with other settings of the mask."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     @abstractmethod
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:

@@ -34,6 +34,8 @@ class BoxSearch(MaskSource):
     After LearnRegion (Lin et al. 2023), whose boxes grow around anchors of DINO and are chosen by CLIP losses.
     """
 
+    uses_generator = True
+
     captions: ClassVar[frozenset[str]] = frozenset({"source", "target"})
 
     def __init__(self, clip: FrozenCLIP, generator: Generator):

@@ -28,6 +28,8 @@ class Difference(MaskSource):
     widens the mask and `region.dilate` does not.
     """
 
+    uses_generator = True
+
     captions: ClassVar[frozenset[str]] = frozenset({"source", "target"})
 
     def __init__(self, generator: TextComparer, config: RegionConfig):

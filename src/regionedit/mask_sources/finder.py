@@ -49,6 +49,10 @@ class Plan:
         return any(kind.needs_keywords for kind in self.kinds.values())
 
     @property
+    def uses_generator(self) -> bool:
+        return any(kind.uses_generator for kind in self.kinds.values())
+
+    @property
     def reads(self) -> frozenset[str]:
         return frozenset().union(*(kind.reads for kind in self.kinds.values()))
 
@@ -92,6 +96,11 @@ class Finder:
         if self.refiner is not None:
             self.refiner.segmenter.to(device)
         return self
+
+    def using(self, config: RegionConfig) -> Finder:
+        """The same models with other settings of the mask: threshold, dilate, grow, feather, unfound, upsample."""
+        parts = {name: part.using(config) for name, part in self.parts.items()}
+        return Finder(self.expression, parts, self.refiner, config)
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         """Regions of B pictures of one size; float on the CPU, [0, 1], 1 = edit, at the pictures' own size.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from regionedit import masks
 from regionedit.attention import keyword_map
-from regionedit.generators import InstructPix2Pix, load_generator, noise_seed, require_generator
+from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
 from regionedit.images import fit, unfit
 from regionedit.mask_sources.base import MaskSource, cut_masks
 from regionedit.records import Region
@@ -35,6 +35,7 @@ class Ip2pAttention(MaskSource):
     provides attention.
     """
 
+    uses_generator = True
     needs_keywords = True
 
     def __init__(self, generator: InstructPix2Pix, config: RegionConfig):
@@ -46,11 +47,6 @@ class Ip2pAttention(MaskSource):
         loaded = generator()
         if isinstance(loaded, InstructPix2Pix):
             return cls(loaded, config)
-        if require_generator(config.attention.name) is not InstructPix2Pix:
-            raise ValueError(
-                f"region.attention.name: 'ip2p_attention' reads InstructPix2Pix's attention, {config.attention.name!r} "
-                "has none of it; use instruct_pix2pix"
-            )
         try:
             return cls(load_generator(config.attention), config)
         except ValueError as error:

@@ -46,7 +46,7 @@ class Learned(MaskSource):
         self.clip = clip
         self.instruction = instruction
         self.config = config
-        self._encoded: tuple[tuple[str, ...], tuple[Tensor, Tensor]] | None = None
+        self._encoded: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}  # shared by the copies that `using` makes
 
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
@@ -89,9 +89,10 @@ class Learned(MaskSource):
         """Like the encoder, but each distinct text is encoded once and the last call is cached: one instruction is
         often applied to hundreds of pictures."""
         distinct = tuple(dict.fromkeys(texts))
-        if self._encoded is None or self._encoded[0] != distinct:
-            self._encoded = distinct, self.instruction.encode(distinct)
-        features_TMD, mask_TM = self._encoded[1]
+        if distinct not in self._encoded:
+            self._encoded.clear()
+            self._encoded[distinct] = self.instruction.encode(distinct)
+        features_TMD, mask_TM = self._encoded[distinct]
         rows = [distinct.index(text) for text in texts]
         return features_TMD[rows], mask_TM[rows]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,23 +21,29 @@ from regionedit import losses, masks
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs
-from regionedit.training.judging import judge
 from regionedit.training.networks import check_step, load_frozen, load_predictor
+from regionedit.training.result import Blend, Source, encode_result
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regionedit.config import TrainConfig
-    from regionedit.encoders import ImageFeatures
+    from regionedit.config import LossConfig, TrainConfig
     from regionedit.records import TrainBatch
     from regionedit.training.networks import Frozen
 
-EVERY_ROW = slice(None)
-
 VALIDATION_EPOCH = -1
 """The epoch in validation's noise seeds, so that its noise is always the same."""
+
+
+class Step(NamedTuple):
+    """One step before its loss: the inputs of the loss terms, the pictures at CLIP's size, and the surrogate loss of
+    `encode_result`, [B] or None."""
+
+    outputs: StepOutputs
+    pictures: dict[str, Tensor]
+    surrogate_loss_B: Tensor | None
 
 
 class NotFinite(RuntimeError):
@@ -60,10 +66,10 @@ class RegionTraining(LightningModule):
         check_step(config)
         self.config = config
         self.frozen = frozen or load_frozen(config)  # in a tuple, so that they do not become submodules
-        clip, _, generator = self.frozen
+        clip, generator = self.frozen.clip, self.frozen.generator
         if isinstance(generator, DifferentiableGenerator):
-            generator.save(config.savers)
-        if "clip" in config.savers.checkpoint:
+            generator.save_memory(config.memory)
+        if "clip" in config.memory.checkpoint:
             clip.checkpoint()
         self.predictor = load_predictor(config, clip.dim, clip.grid)
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
@@ -74,64 +80,50 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ the step
 
-    def step(self, batch: TrainBatch, epoch: int) -> tuple[StepOutputs, dict[str, Tensor]]:
-        """From a batch to the inputs of all loss terms, and the intermediate pictures.
-
-        Encode, predict the region (eq. 1-3), propose and blend (eq. 14-24), encode again.
-        """
-        clip, instruction_encoder, _ = self.frozen
+    def step(self, batch: TrainBatch, epoch: int) -> Step:
+        """From a batch to the inputs of all loss terms, in the paper's order."""
+        frozen = self.frozen
         with self.stage("encode"), torch.no_grad():
-            source_BCHW = self._at_clip_size(batch.images_BCHW)
-            source = clip.encode_image(source_BCHW)
-            source_text_BD, target_text_BD = self._texts(batch)
-            instruction_BMD, instruction_mask_BM = instruction_encoder.encode(batch.instructions)
-        with self.stage("predict"):
-            prediction = self.predictor(source.patches_BND, instruction_BMD, instruction_mask_BM)
+            source = self._encode(batch)
+            instruction_BMD, instruction_mask_BM = frozen.instruction_encoder.encode(batch.instructions)
+        with self.stage("predict"):  # eq. 1-3, and f_sem
+            prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
-            projected_patches_BD = self.predictor.project(source.patches_BND)
-        with self.stage("generate"):
-            proposal_BCHW, blended_B, decode_rows = self._compose(batch, source_BCHW, prediction.probability_BN, epoch)
+            projected_patches_BD = self.predictor.project(source.features.patches_BND)
+        with self.stage("generate"):  # eq. 14-23
+            blend = self._blend(batch, source.image_BCHW, prediction.probability_BN, epoch)
+        with self.stage("result"):  # I_res and F_res
+            result = encode_result(blend, frozen.clip, source, self.config.loss, self.config.memory.chunk)
+        outputs = StepOutputs(
+            probability_BN=prediction.probability_BN,
+            projected_fused_BD=projected_fused_BD,
+            projected_patches_BD=projected_patches_BD,
+            source_BD=source.features.global_BD,
+            result_BD=result.features.global_BD,
+            source_patches_BND=source.features.patches_BND,
+            result_patches_BND=result.features.patches_BND,
+            source_text_BD=source.source_text_BD,
+            target_text_BD=source.target_text_BD,
+        )
+        proposal_BCHW = result.picture_BCHW if blend.proposal_BCHW is None else blend.proposal_BCHW
+        pictures = {"source": source.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
+        return Step(outputs, pictures, result.surrogate_loss_B)
 
-        def outputs(
-            result: ImageFeatures, rows: slice = EVERY_ROW, surrogate_loss_B: Tensor | None = None
-        ) -> StepOutputs:
-            return StepOutputs(
-                probability_BN=prediction.probability_BN[rows],
-                projected_fused_BD=projected_fused_BD[rows],
-                projected_patches_BD=projected_patches_BD[rows],
-                source_BD=source.global_BD[rows],
-                result_BD=result.global_BD,
-                source_patches_BND=source.patches_BND[rows],
-                result_patches_BND=result.patches_BND,
-                source_text_BD=source_text_BD[rows],
-                target_text_BD=target_text_BD[rows],
-                surrogate_loss_B=surrogate_loss_B,
-            )
-
-        def compose_and_encode(rows_B: Tensor) -> tuple[Tensor, ImageFeatures]:
-            composed_BCHW = decode_rows(rows_B)
-            return composed_BCHW, clip.encode_image(composed_BCHW)
-
-        def loss(result: ImageFeatures, rows: slice) -> Tensor:
-            return losses.of_the_result(outputs(result, rows), self.config.loss)
-
-        with self.stage("judge"):
-            judged = judge(blended_B, compose_and_encode, loss, self.config.savers.chunk)
-        if proposal_BCHW is None:  # the generator itself blended it
-            proposal_BCHW = judged.composed_BCHW
-        pictures = {"source": source_BCHW, "proposal": proposal_BCHW, "composed": judged.composed_BCHW}
-        return outputs(judged.features, surrogate_loss_B=judged.surrogate_loss_B), pictures
+    def loss(self, step: Step, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 11 and the regularisers, see `losses.total`, with the gradient of a result that was encoded in parts."""
+        loss, terms = losses.total(step.outputs, weights)
+        return (loss if step.surrogate_loss_B is None else loss + step.surrogate_loss_B.mean()), terms
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
-        outputs, pictures = self.step(batch, self.current_epoch)
-        loss, terms = losses.total(outputs, loss_weights(self.config.loss, self.progress()))
+        step = self.step(batch, self.current_epoch)
+        loss, terms = self.loss(step, loss_weights(self.config.loss, self.progress()))
         self._require_finite(batch, {"loss": loss, **terms})
         self._keys = batch.keys
         return {
             "loss": loss,
             "terms": {name: value_B.detach().mean() for name, value_B in terms.items()},
-            "probability": outputs.probability_BN.detach(),
-            "pictures": {name: picture.detach() for name, picture in pictures.items()},
+            "probability": step.outputs.probability_BN.detach(),
+            "pictures": {name: picture.detach() for name, picture in step.pictures.items()},
         }
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
@@ -145,9 +137,7 @@ class RegionTraining(LightningModule):
         )
         self.scores.add_regions(probability_BN, swapped_BN, batch, clip.grid)
         if generator is not None:
-            outputs, _ = self.step(batch, VALIDATION_EPOCH)
-            loss, terms = losses.total(outputs, self.config.loss)
-            self.scores.add_losses(loss, terms)
+            self.scores.add_losses(*self.loss(self.step(batch, VALIDATION_EPOCH), self.config.loss))
 
     def on_validation_epoch_end(self) -> None:
         scores = self.scores.compute()
@@ -156,65 +146,63 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ parts of the step
 
-    def _texts(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
-        """T_o and T_e, cached or computed."""
+    def _encode(self, batch: TrainBatch) -> Source:
+        """I_ori and F_img of the pictures; T_o and T_e, cached or computed."""
+        clip = self.frozen.clip
+        image_BCHW = self._at_clip_size(batch.images_BCHW)
+        features = clip.encode_image(image_BCHW)
         if batch.source_text_BD is not None:
-            return batch.source_text_BD, batch.target_text_BD
-        return self.frozen[0].encode_text(batch.source_captions + batch.target_captions).chunk(2)
+            return Source(image_BCHW, features, batch.source_text_BD, batch.target_text_BD)
+        return Source(image_BCHW, features, *clip.encode_text(batch.source_captions + batch.target_captions).chunk(2))
 
     def _at_clip_size(self, images_BCHW: Tensor) -> Tensor:
-        size = (self.frozen[0].image_size,) * 2
+        size = (self.frozen.clip.image_size,) * 2
         if tuple(images_BCHW.shape[-2:]) == size:
             return images_BCHW
         return F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
-    def _compose(
-        self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int
-    ) -> tuple[Tensor | None, Tensor, Callable[[Tensor], Tensor]]:
-        """The proposal at CLIP's size, if it is a separate picture; the tensor that carries the gradient, one row per
-        sample; and a function from its rows to the pictures for CLIP."""
-        step, grid = self.config.step, self.frozen[0].grid
+    def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
+        """The generator's proposal and the source, blended by P, along the path of `step.gradient`."""
+        step, grid = self.config.step, self.frozen.clip.grid
         mask_BN = probability_BN
         if step.estimator is not None:
             mask_BN = masks.binarize(probability_BN, step.threshold, step.estimator)
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
-            return proposal_BCHW, masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _identity
-        size = batch.images_BCHW.shape[-2:]
-        own = self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None
-        with self._known_latents(batch):
-            latents_BCyx, decode = self.frozen[2].differentiable_latents(
-                batch.images_BCHW,
-                masks.upsample(mask_BN, grid, size, step.upsample),
-                *self._texts_and_seeds(batch, epoch),
-                step.gradient,
-                own,
-            )
-        return None, latents_BCyx, lambda rows_BCyx: self._at_clip_size(decode(rows_BCyx))
+            return Blend(masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _identity, proposal_BCHW)
+        mask_B1HW = masks.upsample(mask_BN, grid, batch.images_BCHW.shape[-2:], step.upsample)
+        latents_BCyx, decode = self.frozen.generator.differentiable_latents(
+            batch.images_BCHW,
+            mask_B1HW,
+            *self._texts_and_seeds(batch, epoch),
+            step.gradient,
+            self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None,
+            batch.latents_BChw,
+        )
+        return Blend(latents_BCyx, lambda rows_BCyx: self._at_clip_size(decode(rows_BCyx)))
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored or new proposals, without gradient."""
         if batch.proposals_BCHW is not None:
             return batch.proposals_BCHW
         mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
-        with self._known_latents(batch):
-            return self.frozen[2].propose(batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch))
-
-    def _known_latents(self, batch: TrainBatch) -> AbstractContextManager[None]:
-        return nullcontext() if batch.latents_BChw is None else self.frozen[2].knowing(batch.latents_BChw)
+        known = {} if batch.latents_BChw is None else {"source_latents_BChw": batch.latents_BChw}
+        return self.frozen.generator.propose(
+            batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch), **known
+        )
 
     def _proposal_mask(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         size = tuple(batch.images_BCHW.shape[-2:])
         seeds = partial(self._seeds, batch.keys, epoch)
-        return proposal_mask(probability_BN, self.frozen[0].grid, size, self.config.step, seeds)
+        return proposal_mask(probability_BN, self.frozen.clip.grid, size, self.config.step, seeds)
 
     def _seeds(self, keys: tuple[str, ...], epoch: int, purpose: str) -> list[int]:
         """Derived from (seed, epoch, sample key), never from the rank or the position in the batch."""
         return [noise_seed(self.config.seed, epoch, key, purpose) for key in keys]
 
     def _texts_and_seeds(self, batch: TrainBatch, epoch: int) -> tuple[tuple[str, ...], list[int]]:
-        texts = batch.instructions if self.frozen[2].needs == "instruction" else batch.target_captions
+        texts = batch.instructions if self.frozen.generator.needs == "instruction" else batch.target_captions
         return texts, self._seeds(batch.keys, epoch, "noise")
 
     def _require_finite(self, batch: TrainBatch, values: dict[str, Tensor]) -> None:

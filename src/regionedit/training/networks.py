@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import (
     DifferentiableGenerator,
@@ -13,14 +14,19 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.precision import settle_training
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
 
 if TYPE_CHECKING:
     from regionedit.config import TrainConfig
 
-Frozen = tuple[FrozenCLIP, FrozenInstructionEncoder, Generator | None]
+
+class Frozen(NamedTuple):
+    """The networks that a training uses and does not change; `generator` is None with stored proposals."""
+
+    clip: FrozenCLIP
+    instruction_encoder: FrozenInstructionEncoder
+    generator: Generator | None
 
 
 def check_step(config: TrainConfig) -> None:
@@ -43,21 +49,29 @@ def check_step(config: TrainConfig) -> None:
             f"data.proposal_rounds: {config.data.proposal_rounds}; set it to the number of rounds in data.proposals, "
             "or to 1 without stored proposals"
         )
-    if config.savers.chunk < 0:
-        raise ValueError(f"savers.chunk: {config.savers.chunk}, must be at least 0; 0 takes the whole batch at once")
-    wanted = {"savers.compile": config.savers.compile, "savers.checkpoint": {*config.savers.checkpoint} - {"clip"}}
+    if config.log.export == "best" and (config.data.proposals or not config.data.validation):
+        raise ValueError(
+            "log.export: 'best' is the lowest validation loss, which needs data.validation and, because it makes its "
+            "own proposals, a generator in place of data.proposals; use 'last'"
+        )
+    if config.memory.chunk < 0:
+        raise ValueError(f"memory.chunk: {config.memory.chunk}, must be at least 0; 0 takes the whole batch at once")
+    wanted = {*config.memory.checkpoint} - {"clip"}
     differentiable = issubclass(require_generator(config.generator.name), DifferentiableGenerator)
-    for name in (name for name, value in wanted.items() if value and not differentiable):
-        raise ValueError(f"{name}: generator {config.generator.name!r} is not differentiable; remove this setting")
+    if wanted and not differentiable:
+        raise ValueError(
+            f"memory.checkpoint: generator {config.generator.name!r} is not differentiable; leave out "
+            f"{', '.join(sorted(wanted))}"
+        )
     if config.data.proposals:
         check_stored(Path(config.data.proposals), step.proposal_mask)
 
 
 def load_frozen(config: TrainConfig) -> Frozen:
     """CLIP, T5 and the generator (None with stored proposals). Raises ValueError if one cannot be loaded."""
-    config = settle_training(config, "cpu")  # resolves `auto` for callers other than `train`
+    config = resolve_training(config, "cpu")  # resolves `auto` for callers other than `train`
     generator = load_generator(config.generator) if config.data.proposals is None else None
-    return (*load_encoders(config.encoders), generator)
+    return Frozen(*load_encoders(config.encoders), generator)
 
 
 def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:

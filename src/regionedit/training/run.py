@@ -7,7 +7,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from regionedit.command_line import save_config
+from regionedit.command_line import RENAMED, save_config
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.device import pick_device
-from regionedit.precision import describe_precision, settle_training
+from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.stages import Profile
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
-    "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "savers", "trainer",
+    "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
+    "generator.compile",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """Settings that a resumed run may change; all others affect what is learnt."""
@@ -53,7 +54,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     """
     check_step(config)
     device = pick_device("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
-    config = settle_training(config, device)
+    config = resolve_training(config, device)
     out = Path(config.out)
     resumed = _resumable(config, out / "checkpoints" / LAST)
     torch.set_float32_matmul_precision("high")
@@ -67,7 +68,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
-        print(f"training {describe_precision(config, device)}")
+        print(f"training {describe_dtypes(config, device)}")
     if resumed and _finished(config, resumed):
         module.load_state_dict(resumed["state_dict"])
     else:
@@ -92,7 +93,7 @@ def _trainer(
     ]
     if config.profile:
         callbacks.append(Profile())
-    if config.data.validation and module.frozen[2] is not None:  # without a generator there is no validation loss
+    if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
     if log.wandb_project:
@@ -140,8 +141,10 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start again") from error
     now = _flat(asdict(config))
-    before = _flat(asdict(TrainConfig())) | _flat(saved["config"])  # fields newer than the run had their defaults
-    for name in sorted(before.keys() | now.keys()):
+    started = {RENAMED.get(name, name): value for name, value in _flat(saved["config"]).items()}
+    defaults = replace(TrainConfig(), generator=type(config.generator)())
+    before = _flat(asdict(defaults)) | started  # fields newer than the run had their defaults
+    for name in sorted(now):
         if before.get(name) != now.get(name) and not name.startswith(MAY_CHANGE):
             raise ValueError(
                 f"{name}: is {now.get(name)!r}, but the run in {config.out} was started with {before.get(name)!r}; "

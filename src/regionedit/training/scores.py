@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regionedit import masks
+from regionedit import masks, region_scores
+from regionedit.region_scores import LOCAL_OPERATIONS, THRESHOLDS, TRUTH_COVERAGE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.records import TrainBatch
 
-TRUTH_COVERAGE = 0.25
-"""A patch belongs to the true region if the region covers more than this share of it."""
 
-LOCAL_OPERATIONS = ("replace", "recolour", "remove")
-"""Operations whose region is an object in the source picture; their mean is the main score."""
-
-THRESHOLDS = tuple(i / 20 for i in range(1, 20))
+CURVE = "iou_at_thresholds"
 
 
 class RegionScores:
@@ -35,7 +31,7 @@ class RegionScores:
 
     def __init__(self, threshold: float):
         self.threshold = threshold
-        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._sums: dict[str, list] = defaultdict(lambda: [0.0, 0.0])
 
     def add_losses(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """Add the batch mean of the loss and the unweighted terms [B]."""
@@ -55,10 +51,11 @@ class RegionScores:
             return
         truth_BN = masks.downsample(batch.truth_mask_B1HW, grid) > TRUTH_COVERAGE
         self._add_by_operation("iou", masks.mask_iou(hard_BN, truth_BN), batch.operations)
-        for threshold in THRESHOLDS:
-            self._add_by_operation(
-                f"iou_at_{threshold}", masks.mask_iou(probability_BN > threshold, truth_BN), batch.operations
-            )
+        above_TBN = probability_BN > torch.tensor(THRESHOLDS, device=probability_BN.device)[:, None, None]
+        curve_BT = (
+            masks.mask_iou(above_TBN.flatten(0, 1), truth_BN.repeat(len(THRESHOLDS), 1)).view(-1, len(truth_BN)).T
+        )
+        self._add_by_operation(CURVE, curve_BT, batch.operations)
         if batch.object_masks is not None:
             self._add_by_operation("pointing", pointing(probability_BN, batch.object_masks, grid), batch.operations)
 
@@ -67,10 +64,9 @@ class RegionScores:
         sums = self._gather()
         self._sums.clear()
         means = {name: total / count for name, (total, count) in sums.items() if count}
-        for group in {name.removeprefix(f"iou_at_{THRESHOLDS[0]}") for name in means if "iou_at_" in name}:
-            if group == "" or group.startswith("/"):
-                means[f"iou_best{group}"] = max(means[f"iou_at_{threshold}{group}"] for threshold in THRESHOLDS)
-        return {name: value for name, value in means.items() if "iou_at_" not in name}
+        for name in [name for name in means if name.startswith(CURVE)]:
+            means[name.replace(CURVE, "iou_best")] = float(means.pop(name).max())
+        return means
 
     def _add_by_operation(self, name: str, value_B: Tensor, operations: tuple[str, ...]) -> None:
         self._add(name, value_B)
@@ -81,12 +77,13 @@ class RegionScores:
                 self._add(f"{name}/local", value_B[chosen_B])
 
     def _add(self, name: str, value_B: Tensor) -> None:
-        """Undefined values (NaN) are left out."""
-        defined = value_B.float()[~value_B.isnan()]
-        self._sums[name][0] += float(defined.sum())
+        """Add values [B], or curves [B, T]; undefined values (NaN) are left out."""
+        defined = value_B.float()[~value_B.isnan()] if value_B.ndim == 1 else value_B.float()
+        total = defined.sum(0).cpu()
+        self._sums[name][0] += float(total) if value_B.ndim == 1 else total
         self._sums[name][1] += len(defined)
 
-    def _gather(self) -> dict[str, list[float]]:
+    def _gather(self) -> dict[str, list]:
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return dict(self._sums)
         everywhere = [None] * torch.distributed.get_world_size()
@@ -100,7 +97,7 @@ class RegionScores:
 
 
 def pointing(probability_BN: Tensor, object_masks: tuple[Tensor, ...], grid: int) -> Tensor:
-    """Is the named object the one with the highest mean probability? [B] of 0 or 1.
+    """`region_scores.pointing` of each sample, [B] in [0, 1].
 
     NaN where this is undefined: the edit names no object, or no other object is visible.
 
@@ -109,12 +106,10 @@ def pointing(probability_BN: Tensor, object_masks: tuple[Tensor, ...], grid: int
     """
     hits = []
     for probability_N, masks_KHW in zip(probability_BN.float(), object_masks, strict=True):
-        pixels_K = masks_KHW.flatten(1).sum(1)
-        if not pixels_K[0] or (pixels_K > 0).sum() < 2:
+        visible_K = masks_KHW.flatten(1).any(1)
+        if not visible_K[0] or visible_K.sum() < 2:
             hits.append(float("nan"))
             continue
         probability_HW = masks.upsample(probability_N[None], grid, tuple(masks_KHW.shape[-2:]))[0, 0]
-        mean_K = (probability_HW * masks_KHW).flatten(1).sum(1) / pixels_K.clamp(min=1)
-        mean_K = mean_K.masked_fill(pixels_K == 0, -1)
-        hits.append(float(mean_K.argmax() == 0))
+        hits.append(region_scores.pointing(probability_HW.cpu().numpy(), masks_KHW[visible_K].cpu().numpy(), 0))
     return torch.tensor(hits)

@@ -46,19 +46,19 @@ def api(studio: Studio) -> None:
         image: gr.FileData,
         instruction: str,
         seed: int = 0,
-        steps: int = 0,
-        guidance: float = 0.0,
+        num_inference_steps: int = 0,
+        guidance_scale: float = 0.0,
         target_caption: str = "",
         mask: gr.FileData | None = None,
     ) -> tuple[gr.FileData, gr.FileData, str]:
         """Edit a picture: the result as a PNG that contains its run.json, then mask.png, then run.json as text.
 
-        For steps or guidance 0 the page's default applies.
+        For num_inference_steps or guidance_scale 0 the page's default applies.
         A mask (255 = edit, of the picture's size) replaces the region that would be found.
         """
         picture = studio.open(*uploaded(image))
         drawn = None if mask is None else studio.open_mask(uploaded(mask)[0], picture)
-        settings = _settings(config, instruction, seed, steps, guidance, target_caption)
+        settings = _settings(config, instruction, seed, num_inference_steps, guidance_scale, target_caption)
         (result,) = studio.edit(settings, Sketch(picture), Cut.of(config.region), mask=drawn)
         with tempfile.TemporaryDirectory() as folder:
             yield _answer(gr, result, folder)
@@ -112,14 +112,16 @@ def uploaded(file: dict) -> tuple[Path, str]:
     return path, str(file.get("orig_name") or path.name)
 
 
-def _settings(config: AppConfig, instruction: str, seed=0, steps=0, guidance=0.0, target_caption="") -> Settings:
+def _settings(
+    config: AppConfig, instruction: str, seed=0, num_inference_steps=0, guidance_scale=0.0, target_caption=""
+) -> Settings:
     defaults = Settings.of(config)
     return replace(
         defaults,
         instruction=instruction,
         seed=seed,
-        steps=steps or defaults.steps,
-        guidance=guidance or defaults.guidance,
+        num_inference_steps=num_inference_steps or defaults.num_inference_steps,
+        guidance_scale=guidance_scale or defaults.guidance_scale,
         target_caption=target_caption,
     )
 

@@ -101,7 +101,9 @@ class Comparer:
         with self.studio.lock:
             try:
                 texts = tuple(instruction.text for instruction in request.instructions)
-                return self.studio.editor.models.describer.describe([request.image], [texts])[0]
+                return self.studio.editor.models.describer(self.studio.editor.config).describe(
+                    [request.image], [texts]
+                )[0]
             except ValueError:
                 return None
 

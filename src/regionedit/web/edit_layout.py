@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from regionedit.web import words
 from regionedit.web.canvas import region_canvas
 from regionedit.web.handlers import AT_ONCE
-from regionedit.web.settings import Settings
+from regionedit.web.settings import Settings, offered
 
 if TYPE_CHECKING:
     from regionedit.config import AppConfig
@@ -21,10 +21,10 @@ class Form:
     instruction: Any
     strengths: Any
     seed: Any
-    steps: Any
-    guidance: Any
-    image_guidance: Any
-    start: Any
+    num_inference_steps: Any
+    guidance_scale: Any
+    image_guidance_scale: Any
+    strength: Any
     variants: Any
     source_caption: Any
     target_caption: Any
@@ -177,7 +177,7 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
     """Add the folded section of all settings that have a default."""
     import gradio as gr
 
-    only_ip2p = config.generator.name == "instruct_pix2pix"
+    shown = offered(config)
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         with gr.Row():
             seed = gr.Number(own.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=120)
@@ -191,11 +191,35 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
                 min_width=120,
             )
         with gr.Row():
-            steps = gr.Slider(1, config.max_steps, own.steps, step=1, label="Steps", elem_id="steps", min_width=120)
-            guidance = gr.Slider(1, 20, own.guidance, step=0.1, label="Text guidance", min_width=120)
-        with gr.Row(visible=only_ip2p):
-            image_guidance = gr.Slider(1, 5, own.image_guidance, step=0.1, label="Image guidance", min_width=120)
-            start = gr.Slider(0.05, 1, own.start, step=0.05, label="Noise at the start; 1 is pure noise", min_width=120)
+            steps = gr.Slider(
+                1,
+                config.max_steps,
+                own.num_inference_steps,
+                step=1,
+                label="Steps",
+                elem_id="steps",
+                min_width=120,
+                visible="num_inference_steps" in shown,
+            )
+            guidance = gr.Slider(1, 20, own.guidance_scale, step=0.1, label="Text guidance", min_width=120)
+            image_guidance = gr.Slider(
+                1,
+                5,
+                own.image_guidance_scale,
+                step=0.1,
+                label="Image guidance",
+                min_width=120,
+                visible="image_guidance_scale" in shown,
+            )
+            noise = gr.Slider(
+                0.05,
+                1,
+                own.strength,
+                step=0.05,
+                label="Noise at the start; 1 is pure noise",
+                min_width=120,
+                visible="strength" in shown,
+            )
         strengths = gr.Textbox(own.strengths, label="Strength of each change", placeholder="1; 1.5")
         source = gr.Textbox(
             label="What the picture shows",
@@ -203,4 +227,4 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
             elem_id="source-caption",
         )
         target = gr.Textbox(label="What the edited picture should show", elem_id="target-caption")
-    return Form(instruction, strengths, seed, steps, guidance, image_guidance, start, variants, source, target)
+    return Form(instruction, strengths, seed, steps, guidance, image_guidance, noise, variants, source, target)

@@ -47,7 +47,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
 
     def edited(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
         settings, cut, sketch = Settings(*values), Cut(threshold, grow, feather), present(sketch)
-        yield {layout.status: words.progress(0, int(settings.steps))}
+        yield {layout.status: words.progress(0, int(settings.num_inference_steps))}
         if sketch.is_stale(settings.instruction):  # the user always sees the region that is edited
             sketch = studio.find(settings, sketch)
             found = [sketch, *region_values(sketch, cut, studio.config.region), *caption_values(sketch)]

@@ -21,6 +21,14 @@ MAX_TEXT = 2000
 MAX_INSTRUCTIONS = 8
 MAX_SEED = 2**32 - 1
 
+OF_THE_GENERATOR = {
+    "num_inference_steps": int,
+    "guidance_scale": float,
+    "image_guidance_scale": float,
+    "strength": float,
+}
+"""Settings of `GeneratorConfig` and its subclasses that the page offers."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,7 +38,8 @@ class Settings:
         instruction: one, or several separated by semicolons.
         strengths: one for each instruction, separated by semicolons; empty for 1. A single value applies to all.
         seed: of the first variant; each further variant adds 1.
-        steps, guidance, image_guidance, start: of the generator, as in `GeneratorConfig`.
+        num_inference_steps, guidance_scale, image_guidance_scale, strength: of the generator; one that it
+            does not have changes nothing.
         variants: number of pictures for one request.
         source_caption, target_caption: if empty, the describer writes them where they are needed.
     """
@@ -38,10 +47,10 @@ class Settings:
     instruction: str
     strengths: str = ""
     seed: int = 0
-    steps: int = 8
-    guidance: float = 7.5
-    image_guidance: float = 1.5
-    start: float = 1.0
+    num_inference_steps: int = 8
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.5
+    strength: float = 1.0
     variants: int = 1
     source_caption: str = ""
     target_caption: str = ""
@@ -49,8 +58,7 @@ class Settings:
     @classmethod
     def of(cls, config: AppConfig) -> Settings:
         """The values of the configuration, without an instruction."""
-        generator = config.generator
-        return cls("", "", 0, generator.steps, generator.guidance, generator.image_guidance, generator.start)
+        return cls("", **{name: getattr(config.generator, name) for name in offered(config)})
 
     def check(self, config: AppConfig) -> None:
         """Check the page's limits. Raises ValueError: a value outside them; one sentence that begins with the field."""
@@ -59,10 +67,10 @@ class Settings:
                 raise ValueError(f"{name}: {len(getattr(self, name))} characters, at most {MAX_TEXT} are accepted")
         bounds = {
             "seed": (0, MAX_SEED),
-            "steps": (1, config.max_steps),
-            "guidance": (1, 30),
-            "image_guidance": (1, 10),
-            "start": (0.05, 1),
+            "num_inference_steps": (1, config.max_steps),
+            "guidance_scale": (1, 30),
+            "image_guidance_scale": (1, 10),
+            "strength": (0.05, 1),
             "variants": (1, config.max_variants),
         }
         for name, (low, high) in bounds.items():
@@ -105,14 +113,13 @@ class Settings:
 
     def configuration(self, config: AppConfig) -> AppConfig:
         """The page's configuration with these generator settings."""
-        generator = replace(
-            config.generator,
-            steps=int(self.steps),
-            guidance=float(self.guidance),
-            image_guidance=float(self.image_guidance),
-            start=float(self.start),
-        )
-        return replace(config, generator=generator)
+        changes = {name: OF_THE_GENERATOR[name](getattr(self, name)) for name in offered(config)}
+        return replace(config, generator=replace(config.generator, **changes))
+
+
+def offered(config: AppConfig) -> list[str]:
+    """The settings in `OF_THE_GENERATOR` that this generator has; `strength: None` stays the pipeline's own."""
+    return [name for name in OF_THE_GENERATOR if getattr(config.generator, name, None) is not None]
 
 
 def of_record(record: Mapping[str, Any]) -> Settings:
@@ -129,10 +136,11 @@ def of_record(record: Mapping[str, Any]) -> Settings:
             instruction="; ".join(str(i["text"]) for i in instructions),
             strengths="; ".join(f"{float(i['strength']):g}" for i in instructions),
             seed=int(record["seed"]),
-            steps=int(generator["steps"]),
-            guidance=float(generator["guidance"]),
-            image_guidance=float(generator["image_guidance"]),
-            start=float(generator["start"]),
+            **{
+                name: kind(generator[name])
+                for name, kind in OF_THE_GENERATOR.items()
+                if generator.get(name) is not None
+            },
             source_caption=str(captions.get("source", "")),
             target_caption=str(captions.get("target", "")),
         )

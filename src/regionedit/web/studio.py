@@ -19,6 +19,7 @@ from regionedit.web.uploads import Uploads
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from regionedit.config import EditConfig
     from regionedit.records import EditResult
     from regionedit.web.settings import Settings
 
@@ -49,8 +50,8 @@ class Studio:
         """Load the models of the first region and the first edit."""
         with self.lock:
             if "drawn" not in self.editor.config.mask_source:
-                self.editor.models.mask_source(self.editor.config.mask_source, self._bare_region)
-            _ = self.editor.models.generator, self.editor.models.describer
+                self.editor.models.mask_source(self.editor.config.mask_source, self._bare(self.editor.config))
+            _ = self.editor.models.generator(self.editor.config), self.editor.models.describer(self.editor.config)
 
     # ------------------------------------------------------------ uploads
 
@@ -90,9 +91,9 @@ class Studio:
 
     # ------------------------------------------------------------ regions
 
-    @property
-    def _bare_region(self):
-        return replace(self.config.region, grow=0, feather=0.0)
+    def _bare(self, config: EditConfig) -> EditConfig:
+        """The configuration without growing and feathering, which the page's own controls do."""
+        return replace(config, region=replace(self.config.region, grow=0, feather=0.0))
 
     def find(self, settings: Settings, sketch: Sketch) -> Sketch:
         """The sketch with the region that is found for the instruction; corrections are kept.
@@ -103,7 +104,7 @@ class Studio:
         settings.check(self.config)
         request = settings.request(sketch.picture)
         with self.lock:
-            bare = Editor(replace(self.editor.config, region=self._bare_region), self.editor.models)
+            bare = Editor(self._bare(self.editor.config), self.editor.models)
             return replace(sketch, found=bare.find(request), instruction=settings.instruction, given=False)
 
     def thing_at(self, picture: Image, point: Sequence[int]) -> Image:
@@ -115,7 +116,7 @@ class Studio:
         request = EditRequest(picture, "select", click=tuple(int(value) for value in point))
         require_inside(picture.size, request.click)
         with self.lock:
-            sam = self.editor.models.mask_source("sam", self._bare_region)
+            sam = self.editor.models.mask_source("sam", self._bare(self.editor.config))
             return to_pictures(sam.find(to_tensor([picture]), [request], [None]).mask_B1HW)[0]
 
     # ------------------------------------------------------------ edits
@@ -139,7 +140,7 @@ class Studio:
             mask = sketch.mask(cut, self.config.region)
         config = settings.configuration(self.editor.config)
         if mask is not None:
-            config = replace(config, region=self._bare_region)
+            config = self._bare(config)
         requests = [settings.request(sketch.picture, mask, variant) for variant in range(settings.variants)]
         with self.lock:
             editor = Editor(config, self.editor.models, preview and _throttled(preview))

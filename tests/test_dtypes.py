@@ -10,10 +10,10 @@ from PIL import Image
 
 from regionedit import device
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, EncodersConfig, GeneratorConfig, TrainConfig
+from regionedit.config import EditConfig, EncodersConfig, NextScaleConfig, StableDiffusionConfig, TrainConfig
+from regionedit.dtypes import describe_dtypes, resolve_editing, resolve_training
 from regionedit.editor import Editor
 from regionedit.generators import load_generator
-from regionedit.precision import describe_precision, settle_editing, settle_training
 from regionedit.records import EditRequest
 
 
@@ -46,13 +46,13 @@ def processor(monkeypatch):
 )
 def test_a_processor_decides(processor, answers, precision):
     processor(**answers)
-    assert device.pick_precision("auto", "cpu") == precision
-    editing = settle_editing(EditConfig(), "cpu")
-    assert {editing.encoders.precision, editing.generator.precision, editing.region.attention.precision} == {precision}
-    training = settle_training(TrainConfig(), "cpu")
-    assert training.generator.precision == precision
-    assert training.encoders.precision == "float32", "equation 8 compares small differences"
-    assert describe_precision(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
+    assert device.pick_dtype("auto", "cpu") == precision
+    editing = resolve_editing(EditConfig(), "cpu")
+    assert {editing.encoders.dtype, editing.generator.dtype, editing.region.attention.dtype} == {precision}
+    training = resolve_training(TrainConfig(), "cpu")
+    assert training.generator.dtype == precision
+    assert training.encoders.dtype == "float32", "equation 8 compares small differences"
+    assert describe_dtypes(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
 
 
 def test_a_gpu_decides_for_itself(processor, monkeypatch):
@@ -60,31 +60,31 @@ def test_a_gpu_decides_for_itself(processor, monkeypatch):
     for able in (True, False):
         device.fast_bfloat16.cache_clear()
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
-        assert device.pick_precision("auto", "cuda:1") == ("bfloat16" if able else "float32")
+        assert device.pick_dtype("auto", "cuda:1") == ("bfloat16" if able else "float32")
 
 
 def test_what_is_asked_for_stays(processor):
     processor(onednn=True, amx_bf16=True)
-    asked = EditConfig(encoders=EncodersConfig(precision="float32"), generator=GeneratorConfig(precision="float16"))
-    settled = settle_editing(asked, "cpu")
-    assert (settled.encoders.precision, settled.generator.precision) == ("float32", "float16")
-    assert settle_editing(settled, "cpu") == settled
+    asked = EditConfig(encoders=EncodersConfig(dtype="float32"), generator=StableDiffusionConfig(dtype="float16"))
+    resolved = resolve_editing(asked, "cpu")
+    assert (resolved.encoders.dtype, resolved.generator.dtype) == ("float32", "float16")
+    assert resolve_editing(resolved, "cpu") == resolved
 
 
 def test_a_generator_that_has_one_precision_takes_it(processor):
     processor(onednn=True, amx_bf16=True)
-    config = EditConfig(generator=GeneratorConfig(name="next_scale"))
-    assert settle_editing(config, "cpu").generator.precision == "float32"
+    config = EditConfig(generator=NextScaleConfig())
+    assert resolve_editing(config, "cpu").generator.dtype == "float32"
 
 
 def test_weights_and_record_have_what_was_decided(processor, tiny_inpaint_dir, tmp_path):
     processor(onednn=True, amx_bf16=True)
-    tiny = GeneratorConfig(path=str(tiny_inpaint_dir), size=32, steps=1)
+    tiny = StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=1)
     assert load_generator(tiny).modules["unet"].dtype == torch.bfloat16
     editor = Editor(EditConfig(mask_source="everything", generator=tiny))
     request = EditRequest(Image.new("RGB", (32, 32)), "make it red", captions=None)
     record = editor.edit(dataclasses.replace(request, captions=_captions())).record
-    assert record["settings"]["generator"]["precision"] == "bfloat16"
+    assert record["settings"]["generator"]["dtype"] == "bfloat16"
     json.dumps(record)
     before = editor.digest(request)
     processor(onednn=False)
@@ -104,7 +104,7 @@ def test_results_hardly_depend_on_it():
     results = {}
     for precision in ("float32", "bfloat16"):
         config = load_config(EditConfig, "configs/edit_microworld.yaml")
-        config.encoders.precision = config.generator.precision = precision
+        config.encoders.dtype = config.generator.dtype = precision
         pictures = [Image.open(f"docs/examples/{name}.png") for name in ("circle", "ring")]
         words = ("make the circle blue", "remove the ring")
         requests = [EditRequest(p, w, id=str(i)) for i, (p, w) in enumerate(zip(pictures, words, strict=True))]

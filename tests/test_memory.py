@@ -1,29 +1,30 @@
-"""Memory savers: the same gradient with each of them and with all, and fewer bytes kept for the way back."""
+"""Memory settings: the same gradient with each of them and with all, and fewer bytes kept for the way back."""
 
 import pytest
 import torch
 from torch import nn
 
 from regionedit import losses
+from regionedit.config import LossConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.encoders import ImageFeatures
 from regionedit.frozen_conv import FrozenConv2d, freeze_convolutions
 from regionedit.training import NotFinite, RegionTraining, check_step, train
-from regionedit.training.judging import judge
+from regionedit.training.result import Blend, Source, encode_result
 
-PLAIN = ("--savers.frozen_convolutions=false",)
+PLAIN = ("--memory.frozen_convolutions=false",)
 PATHS = {
     "composite": (),
     "latent": ("--step.gradient=latent",),
     "last_step": ("--step.gradient=last_step", "--step.proposal_mask=predicted"),
     "full": ("--step.gradient=full", "--step.proposal_mask=predicted"),
 }
-SAVERS = {
-    "chunk of 1": (*PLAIN, "--savers.chunk=1"),
-    "chunk of 3": (*PLAIN, "--savers.chunk=3"),
+SETTINGS = {
+    "chunk of 1": (*PLAIN, "--memory.chunk=1"),
+    "chunk of 3": (*PLAIN, "--memory.chunk=3"),
     "frozen convolutions": (),
-    "checkpointing": (*PLAIN, "--savers.checkpoint=[unet,autoencoder,clip]"),
-    "all": ("--savers.chunk=3", "--savers.checkpoint=[unet,autoencoder,clip]"),
+    "checkpointing": (*PLAIN, "--memory.checkpoint=[unet,autoencoder,clip]"),
+    "all": ("--memory.chunk=3", "--memory.checkpoint=[unet,autoencoder,clip]"),
 }
 SAME = 1e-4
 """Largest difference of two gradients, as a share of the largest gradient: float32's rounding through 30 layers."""
@@ -35,8 +36,8 @@ def gradient(config) -> tuple[torch.Tensor, torch.Tensor, int]:
     module = RegionTraining(config)
     data = PairsDataModule(config.data, config.seed, config.max_steps)
     batch = next(iter(data.train_dataloader()))
-    kept, frozen = {}, [*module.frozen[0].parameters(), *module.frozen[1].parameters()]
-    frozen += [p for network in module.frozen[2].modules.values() for p in network.parameters()]
+    kept, frozen = {}, [*module.frozen.clip.parameters(), *module.frozen.instruction_encoder.parameters()]
+    frozen += [p for network in module.frozen.generator.modules.values() for p in network.parameters()]
     weights = {p.untyped_storage().data_ptr() for p in (*frozen, *module.predictor.parameters())}
 
     def keep(tensor):
@@ -45,7 +46,7 @@ def gradient(config) -> tuple[torch.Tensor, torch.Tensor, int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = losses.total(module.step(batch, 0)[0], config.loss)
+        loss, _ = module.loss(module.step(batch, 0), config.loss)
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in module.predictor.parameters()]), sum(kept.values())
 
@@ -56,27 +57,27 @@ def assert_same(config, expected: tuple) -> None:
     assert (found - expected[1]).abs().max() <= SAME * expected[1].abs().max()
 
 
-def test_each_saver_gives_the_same_gradient(tiny_train):
+def test_each_setting_gives_the_same_gradient(tiny_train):
     expected = gradient(tiny_train(*PATHS["full"], *PLAIN))
-    for changes in SAVERS.values():
+    for changes in SETTINGS.values():
         assert_same(tiny_train(*PATHS["full"], *changes), expected)
 
 
 @pytest.mark.parametrize("path", ["composite", "latent", "last_step"])
-def test_all_savers_together_give_the_same_gradient(tiny_train, path):
-    assert_same(tiny_train(*PATHS[path], *SAVERS["all"]), gradient(tiny_train(*PATHS[path], *PLAIN)))
+def test_all_settings_together_give_the_same_gradient(tiny_train, path):
+    assert_same(tiny_train(*PATHS[path], *SETTINGS["all"]), gradient(tiny_train(*PATHS[path], *PLAIN)))
 
 
-@pytest.mark.parametrize("saver", ["frozen convolutions", "checkpointing"])
-def test_fewer_bytes_are_kept(tiny_train, saver):
+@pytest.mark.parametrize("setting", ["frozen convolutions", "checkpointing"])
+def test_fewer_bytes_are_kept(tiny_train, setting):
     """Chunks are counted in benchmarks/memory.py: what they keep is let go before the step has ended."""
-    plain, saving = (gradient(tiny_train(*PATHS["full"], *changes))[2] for changes in (PLAIN, SAVERS[saver]))
+    plain, saving = (gradient(tiny_train(*PATHS["full"], *changes))[2] for changes in (PLAIN, SETTINGS[setting]))
     assert saving < 0.9 * plain
 
 
 def test_frozen_weights_in_bfloat16_point_the_same_way(tiny_train):
     """Weights of 8 bits' precision give another gradient, which must stay close: cosine at least .98."""
-    half = ("--generator.precision=bfloat16", "--encoders.precision=bfloat16")
+    half = ("--generator.dtype=bfloat16", "--encoders.dtype=bfloat16")
     _, expected, _ = gradient(tiny_train(*PATHS["last_step"]))
     _, found, _ = gradient(tiny_train(*PATHS["last_step"], *half))
     assert found.dtype == torch.float32
@@ -106,36 +107,44 @@ def test_a_convolution_that_learns_keeps_its_input():
         freeze_convolutions(nn.Conv2d(1, 1, 1))
 
 
+class TwoNumbers:
+    """Stands in for CLIP: a picture's features are its first two numbers, and each picture has two patches."""
+
+    def encode_image(self, images_BCHW):
+        global_BD = images_BCHW.flatten(1)[:, :2]
+        return ImageFeatures(global_BD, torch.stack([global_BD, global_BD.flip(1)], 1))
+
+
 def test_chunks_need_no_gradient_and_see_every_row():
-    """Five rows in chunks of two; without gradient there is nothing to pull."""
-    begun = torch.randn(5, 3)
-
-    def look(rows):
-        return rows * 2, ImageFeatures(rows + 1, rows[:, None])
-
-    found = judge(begun, look, lambda features, rows: features.global_BD.sum(1), 2)
-    assert torch.equal(found.composed_BCHW, begun * 2) and torch.equal(found.features.global_BD, begun + 1)
+    """Five rows in chunks of two; the surrogate loss is 0 and has the gradient of the losses by hand."""
+    rows_B, generator = torch.randn(5, 3), torch.Generator().manual_seed(0)
+    source = TwoNumbers().encode_image(torch.randn(5, 2, generator=generator))
+    texts_BD = torch.randn(2, 5, 2, generator=generator)
+    known = Source(torch.zeros(5, 2), source, *texts_BD)
+    config = LossConfig(beta=2.0, clip_guidance=0.5, clip_direction=0, clip_structure=0)
+    found = encode_result(Blend(rows_B, lambda part: part * 2), TwoNumbers(), known, config, 2)
+    assert torch.equal(found.picture_BCHW, rows_B * 2) and torch.equal(found.features.global_BD, 2 * rows_B[:, :2])
     assert found.surrogate_loss_B is None
-    weights = torch.tensor([1.0, 2, 3, 4, 5])
-    pulled = judge(begun.requires_grad_(), look, lambda features, rows: weights[rows] * features.global_BD.sum(1), 2)
-    assert torch.equal(pulled.surrogate_loss_B, torch.zeros(5))
-    pulled.surrogate_loss_B.mean().backward()
-    torch.testing.assert_close(begun.grad, weights[:, None].expand(5, 3) / 5)
+    rows_B.requires_grad_()
+    chunked = encode_result(Blend(rows_B, lambda part: part * 2), TwoNumbers(), known, config, 2).surrogate_loss_B
+    assert torch.equal(chunked, torch.zeros(5))
+    (found_B,) = torch.autograd.grad(chunked.sum(), rows_B)
+    by_hand_B = 2.0 * 0.5 * (1 - torch.cosine_similarity(2 * rows_B[:, :2], texts_BD[1]))
+    torch.testing.assert_close(found_B, torch.autograd.grad(by_hand_B.sum(), rows_B)[0])
 
 
 def test_a_broken_gradient_inside_a_chunk_stops_the_run(tiny_train, monkeypatch):
     original = losses.TERMS["clip_guidance"]
     monkeypatch.setitem(losses.TERMS, "clip_guidance", lambda outputs: original(outputs) * float("nan"))
     with pytest.raises(NotFinite, match="clip_guidance"):
-        train(tiny_train("--savers.chunk=2"))
+        train(tiny_train("--memory.chunk=2"))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("--savers.chunk=-1",), "savers.chunk"),
-        (("--generator.name=instruct_pix2pix", "--savers.compile=true"), "savers.compile"),
-        (("--generator.name=instruct_pix2pix", "--savers.checkpoint=[unet]"), "savers.checkpoint"),
+        (("--memory.chunk=-1",), "memory.chunk"),
+        (("--generator.name=instruct_pix2pix", "--memory.checkpoint=[unet]"), "memory.checkpoint"),
     ],
 )
 def test_what_cannot_be_saved_is_refused(tiny_train, changes, message):
@@ -147,5 +156,5 @@ def test_what_cannot_be_saved_is_refused(tiny_train, changes, message):
 @pytest.mark.timeout(1800)
 def test_compiled_networks_give_the_same_gradient(tiny_train):
     _, expected, _ = gradient(tiny_train(*PATHS["full"]))
-    _, found, _ = gradient(tiny_train(*PATHS["full"], "--savers.compile=true"))
+    _, found, _ = gradient(tiny_train(*PATHS["full"], "--generator.compile=true"))
     assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()

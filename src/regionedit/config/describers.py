@@ -1,0 +1,120 @@
+"""Settings of the describers: one dataclass for each, with the settings that it reads and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regionedit.config.models import MICROWORLD
+
+
+@dataclass
+class DescribeConfig:
+    """Where captions come from if a request gives none.
+
+    Args:
+        name: key of DESCRIBERS; it decides which other settings there are.
+    """
+
+    name: str
+
+
+@dataclass
+class GivenConfig(DescribeConfig):
+    """No describer: a request without the captions that it needs fails."""
+
+    name: Literal["given"] = "given"
+
+
+@dataclass
+class MicroworldConfig(DescribeConfig):
+    """Captions are read from a microworld picture's pixels and the instruction, without a model."""
+
+    name: Literal["microworld"] = "microworld"
+
+
+@dataclass
+class ModelDescriberConfig(DescribeConfig):
+    """Settings of every describer that asks a language model.
+
+    Args:
+        name: key of DESCRIBERS.
+        max_tokens: maximum length of an answer.
+        picture_size: longer side, in pixels, of the picture that a vision-language model gets.
+        cache: folder that keeps the models' answers for later runs, by picture, instructions, model and prompt; any
+            number of processes may share it. None: no cache.
+        cache_entries: maximum number of answers in the cache; the oldest are deleted.
+    """
+
+    max_tokens: int = 256
+    picture_size: int = 768
+    cache: str | None = "outputs/captions"
+    cache_entries: int = 100_000
+
+
+@dataclass
+class VlmConfig(ModelDescriberConfig):
+    """One vision-language model writes both captions at once, in half the memory of `two_stage`.
+
+    Args:
+        name, max_tokens, picture_size, cache, cache_entries: as for every describer that asks a model.
+        vision: folder or hub name of an AutoModelForImageTextToText.
+        vision_revision: pinned revision of a hub name.
+        device: device of the model: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
+        dtype: precision of its weights; auto as for the generator.
+    """
+
+    name: Literal["vlm"] = "vlm"
+    vision: str = "microworld"
+    vision_revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+@dataclass
+class TwoStageConfig(VlmConfig):
+    """The paper's: a vision-language model writes the source caption, a language model the target caption.
+
+    Args:
+        name, max_tokens, picture_size, cache, cache_entries: as for every describer that asks a model.
+        vision: folder or hub name of an AutoModelForImageTextToText, in the paper Qwen2.5-VL; `microworld`: no model,
+            captions are read from a microworld picture's pixels.
+        vision_revision: pinned revision of a hub name.
+        device: device of both models: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
+        dtype: precision of their weights; auto as for the generator.
+        language: folder or hub name of an AutoModelForCausalLM, in the paper Qwen2.5.
+        language_revision: pinned revision of a hub name.
+    """
+
+    name: Literal["two_stage"] = "two_stage"
+    language: str = f"{MICROWORLD}/qwen"
+    language_revision: str | None = None
+
+
+@dataclass
+class EndpointConfig(ModelDescriberConfig):
+    """A vision-language model behind an OpenAI-compatible server writes both captions.
+
+    Args:
+        name, max_tokens, picture_size, cache, cache_entries: as for every describer that asks a model.
+        endpoint: address of the server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
+        endpoint_model: the server's name for the model.
+        api_key_variable: environment variable that holds the server's key; None: no key.
+        concurrency: maximum number of questions sent to the server at the same time.
+        timeout: seconds for one attempt.
+        attempts: how often a question is sent to a server that is busy or does not answer.
+    """
+
+    name: Literal["endpoint"] = "endpoint"
+    endpoint: str = ""
+    endpoint_model: str = ""
+    api_key_variable: str | None = None
+    concurrency: int = 8
+    timeout: float = 60.0
+    attempts: int = 5
+
+
+DESCRIBE_CONFIGS: dict[str, type[DescribeConfig]] = {
+    config.name: config for config in (GivenConfig, MicroworldConfig, TwoStageConfig, VlmConfig, EndpointConfig)
+}
+"""The settings of each describer, by `describe.name`."""

@@ -1,0 +1,42 @@
+"""log.txt beside a command's output: what was run and when, the package's messages, and tracebacks of what failed."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+
+NAME = "log.txt"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def log_to(folder: str | Path) -> None:
+    """From now on also write this package's messages to `folder`/log.txt, which grows from run to run."""
+    path = Path(folder) / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FORMAT))
+    package = logging.getLogger("regionedit")
+    package.setLevel(logging.INFO)
+    package.addHandler(handler)
+    package.info("%s", shlex.join(sys.argv))
+
+
+def write_traceback(folder: str | Path, error: BaseException, what: str) -> Path:
+    """Append the traceback of an error to `folder`/log.txt.
+
+    Args:
+        what: what failed, for example the id of a request.
+
+    Returns:
+        The file's path, to be named in the message that the user sees.
+    """
+    path = Path(folder) / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed: {what}\n")
+        file.write("".join(traceback.format_exception(error)) + "\n")
+    return path
