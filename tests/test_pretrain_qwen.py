@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from regionedit.describe.prompts import prompt
 from regionedit.keywords import keyword_span
 from regionedit.microworld import commands
-from tests.conftest import SCRIPTS
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
 def scripts():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS / "microworld"))
+        patch.syspath_prepend(str(ROOT / "experiments"))
         yield importlib.import_module
 
 
