@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.protocols import BACKBONES, backbone_of
+from regionedit.evaluation.protocols import BACKBONES
 
 NOT_COMPARED = {
     "threshold": "each system has its own threshold; the resulting regions are scored in the same way",
@@ -167,7 +167,7 @@ def _changes(key: str, metric: str) -> bool:
     if key in NOT_COMPARED:
         return False
     if key in BACKBONES:
-        return backbone_of(metric) == key
+        return METRICS[metric].backbone == key
     if key == "grid":
         return metric in ON_GRID
     if key == "headline_operations":
