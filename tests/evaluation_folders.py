@@ -10,8 +10,8 @@ import pandas as pd
 import yaml
 
 from regionedit.evaluation import BENCHMARKS
-from regionedit.evaluation.comparability import read_evaluations
 from regionedit.evaluation.compare import compare
+from regionedit.evaluation.finished_evaluations import read_evaluations
 from regionedit.evaluation.scoring import interval
 from regionedit.evaluation.tables import TextTable
 

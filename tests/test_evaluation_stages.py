@@ -136,7 +136,7 @@ class Brightness(Measure):
 
 def score(folder: CaseFolder, cases: list[EditCase], path, depends: dict):
     Brightness.asked = []
-    metric = Brightness(title="bright", doc="The first pixel's brightness.").metric(Settings())
+    metric = Brightness(title="bright").metric(Settings())
     log = ScoreLog(path, depends, folder.stamp)
     rows = score_cases(folder.outcomes, cases, {"brightness": metric}, "scoring", len(cases), log)
     return rows, metric, list(Brightness.asked)

@@ -52,300 +52,122 @@ TARGET_CAPTION = ("target captions",)
 REGION_AND_TARGET = ("regions", "target pictures")
 
 METRICS: dict[str, Measure] = {
-    "region_iou": CellRegion(
-        title="IoU", compare=iou, doc="Intersection over union of the region's cells and the true cells."
-    ),
-    "region_iou_best": CellRegionBest(
-        title="IoU best",
-        doc="Region IoU at the threshold that is best for the whole set: what a better threshold alone could gain.",
-    ),
-    "region_precision": CellRegion(
-        title="prec.",
-        compare=precision,
-        doc="Share of the region's cells that are true; NaN if the region is empty.",
-    ),
-    "region_recall": CellRegion(
-        title="recall",
-        compare=recall,
-        doc="Share of the true cells that are in the region; NaN if no cell is true.",
-    ),
-    "region_area": CellRegion(title="area", compare=area, doc="Share of the grid's cells that are in the region."),
-    "region_iou_pixel": PixelRegion(
-        title="IoU pixel",
-        compare=iou,
-        doc="Intersection over union of the region and the pixels of which the human mask covers more than half.",
-    ),
-    "mask_iou": PixelRegion(
-        title="IoU mask",
-        compare=iou,
-        edited_mask=True,
-        doc="The same for the mask that was edited: the region after refining, growing and thresholding by the "
-        "editor's settings. NaN without a mask.",
-    ),
-    "region_precision_pixel": PixelRegion(
-        title="prec. pixel",
-        compare=precision,
-        doc="Share of the region's pixels that the human mask covers; NaN if the region is empty.",
-    ),
-    "region_recall_pixel": PixelRegion(
-        title="recall pixel",
-        compare=recall,
-        doc="Share of the human mask's pixels that are in the region; NaN if the mask is empty.",
-    ),
-    "region_iou_changed": PixelRegion(
-        title="IoU changed",
-        compare=iou,
-        changed=True,
-        needs=REGION_AND_TARGET,
-        doc="Intersection over union of the region and the pixels in which source and target picture differ.",
-    ),
+    # Intersection over union of the region's cells and the true cells.
+    "region_iou": CellRegion(title="IoU", compare=iou),
+    # Region IoU at the threshold that is best for the whole set: what a better threshold alone could gain.
+    "region_iou_best": CellRegionBest(title="IoU best"),
+    # Share of the region's cells that are true; NaN if the region is empty.
+    "region_precision": CellRegion(title="prec.", compare=precision),
+    # Share of the true cells that are in the region; NaN if no cell is true.
+    "region_recall": CellRegion(title="recall", compare=recall),
+    # Share of the grid's cells that are in the region.
+    "region_area": CellRegion(title="area", compare=area),
+    # Intersection over union of the region and the pixels of which the human mask covers more than half.
+    "region_iou_pixel": PixelRegion(title="IoU pixel", compare=iou),
+    # The same of the mask that was edited: the region after refining, growing and thresholding by the editor's
+    # settings. NaN without a mask.
+    "mask_iou": PixelRegion(title="IoU mask", compare=iou, edited_mask=True),
+    # Share of the region's pixels that the human mask covers; NaN if the region is empty.
+    "region_precision_pixel": PixelRegion(title="prec. pixel", compare=precision),
+    # Share of the human mask's pixels that are in the region; NaN if the mask is empty.
+    "region_recall_pixel": PixelRegion(title="recall pixel", compare=recall),
+    # Intersection over union of the region and the pixels in which source and target picture differ.
+    "region_iou_changed": PixelRegion(title="IoU changed", compare=iou, changed=True, needs=REGION_AND_TARGET),
+    # Share of the region's pixels in which source and target picture differ; NaN if the region is empty.
     "region_precision_changed": PixelRegion(
-        title="prec. changed",
-        compare=precision,
-        changed=True,
-        needs=REGION_AND_TARGET,
-        doc="Share of the region's pixels in which source and target picture differ; NaN if the region is empty.",
+        title="prec. changed", compare=precision, changed=True, needs=REGION_AND_TARGET
     ),
-    "region_recall_changed": PixelRegion(
-        title="recall changed",
-        compare=recall,
-        changed=True,
-        needs=REGION_AND_TARGET,
-        doc="Share of the pixels in which source and target picture differ that are in the region.",
-    ),
-    "change_iou": ChangeIoU(
-        title="change IoU",
-        needs=("masks",),
-        headline=True,
-        doc="Intersection over union of the pixels that the editor changed and the human mask.",
-    ),
-    "change_iou_focus": ChangeIoU(
-        title="change IoU region",
-        focus=True,
-        needs=("regions of the editor itself",),
-        doc="The same with the mask of the evaluation's own editor: how well an edit without a region stays inside "
-        "that mask (Mask-Blended Inference).",
-    ),
-    "pointing": OfWorld(
-        title="pointing",
-        of_edit=pointing,
-        of_region=True,
-        headline=True,
-        doc="Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects "
-        "that includes the named one counts 1/k, so a constant map scores chance. NaN with one object.",
-    ),
-    "pointing_chance": OfWorld(
-        title="chance",
-        of_edit=pointing_chance,
-        of_region=True,
-        headline=True,
-        doc="The score of pointing at random: one over the number of objects.",
-    ),
-    "add_inside": OfWorld(
-        title="valid space",
-        of_edit=inside,
-        operation="add",
-        of_region=True,
-        doc="Add: share of the region that lies in free space, on the stated side of the object that the instruction "
-        "names.",
-    ),
+    # Share of the pixels in which source and target picture differ that are in the region.
+    "region_recall_changed": PixelRegion(title="recall changed", compare=recall, changed=True, needs=REGION_AND_TARGET),
+    # Intersection over union of the pixels that the editor changed and the human mask.
+    "change_iou": ChangeIoU(title="change IoU", needs=("masks",), headline=True),
+    # The same with the mask of the evaluation's own editor: how well an edit without a region stays inside that mask
+    # (Mask-Blended Inference).
+    "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
+    # Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects that
+    # includes the named one counts 1/k, so a constant map scores chance. NaN with one object.
+    "pointing": OfWorld(title="pointing", of_edit=pointing, of_region=True, headline=True),
+    # The score of pointing at random: one over the number of objects.
+    "pointing_chance": OfWorld(title="chance", of_edit=pointing_chance, of_region=True, headline=True),
+    # Add: share of the region that lies in free space, on the stated side of the object that the instruction names.
+    "add_inside": OfWorld(title="valid space", of_edit=inside, operation="add", of_region=True),
+    # Add: area of the region over the area of the object in the true edit; 1 means equal areas.
     "add_size_ratio": OfWorld(
-        title="size ratio",
-        of_edit=size_ratio,
-        operation="add",
-        of_region=True,
-        higher_is_better=None,
-        doc="Add: area of the region over the area of the object in the true edit; 1 means equal areas.",
+        title="size ratio", of_edit=size_ratio, operation="add", of_region=True, higher_is_better=None
     ),
-    "add_present": OfWorld(
-        title="present",
-        of_edit=success,
-        operation="add",
-        doc="Add: whether the new object is visible in its place.",
-    ),
-    "background_iou": OfWorld(
-        title="rest IoU",
-        of_edit=iou_of_rest,
-        operation="background",
-        of_region=True,
-        doc="Background: pixel IoU of the region with the complement of all objects.",
-    ),
-    "edit_success": OfWorld(
-        title="success",
-        of_edit=success,
-        doc="Whether the requested change is visible, checked by colour and shape of the pixels without a network.",
-    ),
-    "outside_change": ChangeOutside(
-        title="outside",
-        regions=("mask", "truth"),
-        needs=("regions",),
-        doc="Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; "
-        "exactly 0 for an editor that changes nothing outside its region.",
-    ),
-    "outside_truth_change": ChangeOutside(
-        title="outside truth",
-        regions=("truth",),
-        needs=("masks",),
-        doc="Mean absolute change of the pixels that the true region does not touch: changes that were not asked for.",
-    ),
-    "l1": PixelDifference(
-        title="L1",
-        reference="target",
-        power=1,
-        needs=TARGET_PICTURE,
-        doc="Mean absolute difference from the target picture, in [0, 1].",
-    ),
-    "l2": PixelDifference(
-        title="L2",
-        reference="target",
-        power=2,
-        needs=TARGET_PICTURE,
-        doc='Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no '
-        "norm.",
-    ),
-    "l1_source": PixelDifference(
-        title="L1 source",
-        reference="source",
-        power=1,
-        doc="Mean absolute difference from the source picture, in [0, 1] (Emu Edit's L1); 0 for an unchanged picture.",
-    ),
-    "l2_source": PixelDifference(
-        title="L2 source",
-        reference="source",
-        power=2,
-        doc="Mean squared difference from the source picture, in [0, 1]; 0 for an unchanged picture.",
-    ),
-    "clip_image": PictureSimilarity(
-        title="CLIP img",
-        reference="target",
-        backbone="judge",
-        needs=TARGET_PICTURE,
-        doc="CLIP-I of MagicBrush: cosine of CLIP's embeddings of the edited and the target picture.",
-    ),
-    "clip_image_source": PictureSimilarity(
-        title="CLIP img source",
-        reference="source",
-        backbone="judge",
-        doc="CLIPimg of Emu Edit: cosine of CLIP's embeddings of the edited and the source picture.",
-    ),
-    "clip_text": TextSimilarity(
-        title="CLIP text",
-        needs=TARGET_CAPTION,
-        doc="CLIP-T of MagicBrush, CLIPout of Emu Edit: cosine of CLIP's embeddings of edited picture and target "
-        "caption. MagicBrush's figures use its local descriptions as target captions.",
-    ),
-    "clip_instruction": TextSimilarity(
-        title="CLIP instr.",
-        text="instruction",
-        doc="Cosine of CLIP's embeddings of the edited picture and the instruction, in [-1, 1].",
-    ),
-    "clip_instruction_rank": InstructionRank(
-        title="instr. rank",
-        doc="Rank of the case's own instruction among up to 100 of the benchmark, by cosine with the edited picture; 1 "
-        "is the best.",
-    ),
-    "clip_direction": Direction(
-        title="CLIP dir.",
-        doc="CLIPdir, with differences of normalised embeddings, as in InstructPix2Pix's metrics/clip_similarity.py "
-        "(definition of Gal et al. 2022, arXiv 2108.00946).",
-    ),
-    "clip_direction_raw": Direction(
-        title="CLIP dir. raw",
-        unit=False,
-        doc="CLIPdir from differences of raw embeddings, as the public script of the UltraEdit protocol computes it "
-        "(NEP, evaluations/editing/emuedit_eval.py). It weights pictures and texts by the norms of their embeddings, "
-        "so its numbers differ from `clip_direction`.",
-    ),
-    "clip_whole": TextSimilarity(
-        title="CLIP whole",
-        percent=True,
-        needs=TARGET_CAPTION,
-        doc="CLIP similarity, whole, of PIE-Bench: 100 times the cosine with the target caption, at least 0.",
-    ),
+    # Add: whether the new object is visible in its place.
+    "add_present": OfWorld(title="present", of_edit=success, operation="add"),
+    # Background: pixel IoU of the region with the complement of all objects.
+    "background_iou": OfWorld(title="rest IoU", of_edit=iou_of_rest, operation="background", of_region=True),
+    # Whether the requested change is visible, checked by colour and shape of the pixels without a network.
+    "edit_success": OfWorld(title="success", of_edit=success),
+    # Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; exactly 0
+    # for an editor that changes nothing outside its region.
+    "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),
+    # Mean absolute change of the pixels that the true region does not touch: changes that were not asked for.
+    "outside_truth_change": ChangeOutside(title="outside truth", regions=("truth",), needs=("masks",)),
+    # Mean absolute difference from the target picture, in [0, 1].
+    "l1": PixelDifference(title="L1", reference="target", power=1, needs=TARGET_PICTURE),
+    # Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no norm.
+    "l2": PixelDifference(title="L2", reference="target", power=2, needs=TARGET_PICTURE),
+    # Mean absolute difference from the source picture, in [0, 1] (Emu Edit's L1); 0 for an unchanged picture.
+    "l1_source": PixelDifference(title="L1 source", reference="source", power=1),
+    # Mean squared difference from the source picture, in [0, 1]; 0 for an unchanged picture.
+    "l2_source": PixelDifference(title="L2 source", reference="source", power=2),
+    # CLIP-I of MagicBrush: cosine of CLIP's embeddings of the edited and the target picture.
+    "clip_image": PictureSimilarity(title="CLIP img", reference="target", backbone="judge", needs=TARGET_PICTURE),
+    # CLIPimg of Emu Edit: cosine of CLIP's embeddings of the edited and the source picture.
+    "clip_image_source": PictureSimilarity(title="CLIP img source", reference="source", backbone="judge"),
+    # CLIP-T of MagicBrush, CLIPout of Emu Edit: cosine of CLIP's embeddings of edited picture and target caption.
+    # MagicBrush's figures use its local descriptions as target captions.
+    "clip_text": TextSimilarity(title="CLIP text", needs=TARGET_CAPTION),
+    # Cosine of CLIP's embeddings of the edited picture and the instruction, in [-1, 1].
+    "clip_instruction": TextSimilarity(title="CLIP instr.", text="instruction"),
+    # Rank of the case's own instruction among up to 100 of the benchmark, by cosine with the edited picture; 1 is the
+    # best.
+    "clip_instruction_rank": InstructionRank(title="instr. rank"),
+    # CLIPdir, with differences of normalised embeddings, as in InstructPix2Pix's metrics/clip_similarity.py (definition
+    # of Gal et al. 2022, arXiv 2108.00946).
+    "clip_direction": Direction(title="CLIP dir."),
+    # CLIPdir from differences of raw embeddings, as the public script of the UltraEdit protocol computes it (NEP,
+    # evaluations/editing/emuedit_eval.py). It weights pictures and texts by the norms of their embeddings, so its
+    # numbers differ from `clip_direction`.
+    "clip_direction_raw": Direction(title="CLIP dir. raw", unit=False),
+    # CLIP similarity, whole, of PIE-Bench: 100 times the cosine with the target caption, at least 0.
+    "clip_whole": TextSimilarity(title="CLIP whole", percent=True, needs=TARGET_CAPTION),
+    # CLIP similarity, edited, of PIE-Bench: `clip_whole` of the picture that is black outside the mask.
     "clip_edited": TextSimilarity(
-        title="CLIP edited",
-        percent=True,
-        inside_mask=True,
-        needs=("masks", "target captions"),
-        doc="CLIP similarity, edited, of PIE-Bench: `clip_whole` of the picture that is black outside the mask.",
+        title="CLIP edited", percent=True, inside_mask=True, needs=("masks", "target captions")
     ),
-    "dino": PictureSimilarity(
-        title="DINO",
-        reference="target",
-        backbone="dino",
-        needs=TARGET_PICTURE,
-        doc="DINO of MagicBrush: cosine of DINO v1's class tokens of the edited and the target picture.",
-    ),
-    "dino_source": PictureSimilarity(
-        title="DINO source",
-        reference="source",
-        backbone="dino",
-        doc="DINO of Emu Edit: cosine of DINO v1's class tokens of the edited and the source picture.",
-    ),
-    "dinov2": PictureSimilarity(
-        title="DINOv2",
-        reference="target",
-        backbone="dinov2",
-        needs=TARGET_PICTURE,
-        doc="Cosine of DINOv2's class tokens of the edited and the target picture.",
-    ),
-    "dinov2_source": PictureSimilarity(
-        title="DINOv2 source",
-        reference="source",
-        backbone="dinov2",
-        doc="Dino-I of FoI: cosine of DINOv2's class tokens of the edited and the source picture; FoI leaves the size "
-        "open.",
-    ),
-    "pick_score": PickScore(
-        title="PickScore", doc="PickScore of the edited picture for the target caption, about 100 times the cosine."
-    ),
-    "background_psnr": Background(
-        title="bg. PSNR",
-        compare=psnr_of,
-        doc="PSNR in dB, from the mean squared error over the pixels outside the mask.",
-    ),
-    "background_ssim": Background(
-        title="bg. SSIM",
-        compare=ssim_of,
-        doc="Structural similarity, at most 1, mean over the pixels outside the mask; tables may show it times 100.",
-    ),
-    "background_lpips": Background(
-        title="bg. LPIPS",
-        compare=lpips_of,
-        backbone="lpips",
-        higher_is_better=False,
-        doc="LPIPS, at least 0, mean of its map over the pixels outside the mask; tables often show it times 10^3.",
-    ),
-    "background_mse": Background(
-        title="bg. MSE",
-        compare=mse_of,
-        higher_is_better=False,
-        doc="Mean squared error in [0, 1] over the pixels outside the mask; tables often show it times 10^4.",
-    ),
-    "background_psnr_pie": Background(
-        title="bg. PSNR PIE", compare=psnr_of, pie=True, doc="PSNR in dB, PIE-Bench's variant."
-    ),
-    "background_ssim_pie": Background(
-        title="bg. SSIM PIE", compare=ssim_of, pie=True, doc="Structural similarity, at most 1, PIE-Bench's variant."
-    ),
+    # DINO of MagicBrush: cosine of DINO v1's class tokens of the edited and the target picture.
+    "dino": PictureSimilarity(title="DINO", reference="target", backbone="dino", needs=TARGET_PICTURE),
+    # DINO of Emu Edit: cosine of DINO v1's class tokens of the edited and the source picture.
+    "dino_source": PictureSimilarity(title="DINO source", reference="source", backbone="dino"),
+    # Cosine of DINOv2's class tokens of the edited and the target picture.
+    "dinov2": PictureSimilarity(title="DINOv2", reference="target", backbone="dinov2", needs=TARGET_PICTURE),
+    # Dino-I of FoI: cosine of DINOv2's class tokens of the edited and the source picture; FoI leaves the size open.
+    "dinov2_source": PictureSimilarity(title="DINOv2 source", reference="source", backbone="dinov2"),
+    # PickScore of the edited picture for the target caption, about 100 times the cosine.
+    "pick_score": PickScore(title="PickScore"),
+    # PSNR in dB, from the mean squared error over the pixels outside the mask.
+    "background_psnr": Background(title="bg. PSNR", compare=psnr_of),
+    # Structural similarity, at most 1, mean over the pixels outside the mask; tables may show it times 100.
+    "background_ssim": Background(title="bg. SSIM", compare=ssim_of),
+    # LPIPS, at least 0, mean of its map over the pixels outside the mask; tables often show it times 10^3.
+    "background_lpips": Background(title="bg. LPIPS", compare=lpips_of, backbone="lpips", higher_is_better=False),
+    # Mean squared error in [0, 1] over the pixels outside the mask; tables often show it times 10^4.
+    "background_mse": Background(title="bg. MSE", compare=mse_of, higher_is_better=False),
+    # PSNR in dB, PIE-Bench's variant.
+    "background_psnr_pie": Background(title="bg. PSNR PIE", compare=psnr_of, pie=True),
+    # Structural similarity, at most 1, PIE-Bench's variant.
+    "background_ssim_pie": Background(title="bg. SSIM PIE", compare=ssim_of, pie=True),
+    # LPIPS, at least 0, PIE-Bench's variant (it uses the network squeeze).
     "background_lpips_pie": Background(
-        title="bg. LPIPS PIE",
-        compare=lpips_of,
-        pie=True,
-        backbone="lpips",
-        higher_is_better=False,
-        doc="LPIPS, at least 0, PIE-Bench's variant (it uses the network squeeze).",
+        title="bg. LPIPS PIE", compare=lpips_of, pie=True, backbone="lpips", higher_is_better=False
     ),
-    "background_mse_pie": Background(
-        title="bg. MSE PIE",
-        compare=mse_of,
-        pie=True,
-        higher_is_better=False,
-        doc="Mean squared error in [0, 1], PIE-Bench's variant.",
-    ),
-    "structure_distance": StructureDistance(
-        title="structure",
-        doc="PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables "
-        "usually show it times 10^3.",
-    ),
+    # Mean squared error in [0, 1], PIE-Bench's variant.
+    "background_mse_pie": Background(title="bg. MSE PIE", compare=mse_of, pie=True, higher_is_better=False),
+    # PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables usually show
+    # it times 10^3.
+    "structure_distance": StructureDistance(title="structure"),
 }

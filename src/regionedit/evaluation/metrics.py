@@ -60,7 +60,6 @@ class Measure:
 
     Args:
         title: column head.
-        doc: what the number says, its range, and whose protocol it belongs to.
         higher_is_better: None if neither direction is better.
         needs: what a case must have, keys of NEEDS; a case that lacks one scores NaN.
         backbone: the field of EvaluateConfig that names the metric's network, or None.
@@ -69,7 +68,6 @@ class Measure:
     """
 
     title: str
-    doc: str
     higher_is_better: bool | None = True
     needs: tuple[str, ...] = ()
     backbone: Field | None = None

@@ -19,13 +19,12 @@ import pandas as pd
 
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.protocols import BACKBONES
+from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
 
 NOT_COMPARED = {
     "threshold": "each system has its own threshold; the resulting regions are scored in the same way",
     "columns": "they choose the metrics of a table, not how these are computed",
 }
-# The only metrics that depend on the `grid` of the protocol block.
-ON_GRID = ("region_iou", "region_iou_best", "region_precision", "region_recall", "region_area")
 NAMED = 3  # case ids that a message lists
 NEEDED = ("benchmark", "protocol", "n", "failed", "metrics")
 
@@ -169,7 +168,7 @@ def _changes(key: str, metric: str) -> bool:
     if key in BACKBONES:
         return METRICS[metric].backbone == key
     if key == "grid":
-        return metric in ON_GRID
+        return isinstance(METRICS[metric], CellRegion | CellRegionBest)
     if key == "headline_operations":
         return METRICS[metric].headline
     return True
