@@ -129,7 +129,7 @@ class Brightness(Measure):
 
     asked: ClassVar[list[str]] = []
 
-    def score(self, outcome: Outcome) -> float:
+    def score(self, outcome: Outcome, settings: Settings) -> float:
         self.asked.append(outcome.case.id)
         return outcome.picture.getpixel((0, 0))[0] / 255
 
