@@ -33,13 +33,12 @@ from regionedit import masks
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig
 from regionedit.encoders import load_encoders
-from regionedit.evaluation.microworld_scores import Pointing
 from regionedit.evaluation.region_metrics import iou
 from regionedit.files import write_atomic
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
-from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
 
 BATCH = 64
 COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # class limits of the share of a cell that the true region covers
@@ -98,7 +97,7 @@ def points(edit: Edit, map_HW: np.ndarray) -> float:
     """The benchmark's pointing score; NaN if the edit names no object or the picture has only one."""
     if edit.named is None or len(edit.source.things) < 2:
         return np.nan
-    return Pointing.point(map_HW, coverage(edit.source), edit.named)
+    return pointing(map_HW, coverage(edit.source), edit.named)
 
 
 def kind_of_failure(region_N: np.ndarray, true_N: np.ndarray) -> str:

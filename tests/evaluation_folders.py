@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from regionedit.evaluation import BENCHMARKS, METRICS
-from regionedit.evaluation.comparability import read_evaluations
+from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.compare import compare
+from regionedit.evaluation.finished_evaluations import read_evaluations
 from regionedit.evaluation.scoring import interval
 from regionedit.evaluation.tables import TextTable
 
@@ -74,10 +74,9 @@ def evaluation(folder: Path, values: dict[str, list], ids=IDS, rows: bool = True
 
 
 def known_benchmarks(folder: Path, monkeypatch) -> Path:
-    """`folder` becomes the working folder; it has the protocol `ultraedit`, with metrics that every METRICS has."""
+    """`folder` becomes the working folder; it has the protocol `ultraedit`."""
     monkeypatch.chdir(folder)
     monkeypatch.setitem(BENCHMARKS, "emu_edit", BENCHMARKS["microworld"])
-    monkeypatch.setitem(METRICS, "pick_score", METRICS["clip_text"])
     (folder / "configs/protocols").mkdir(parents=True)
     (folder / "configs/protocols/ultraedit.yaml").write_text(yaml.safe_dump(PROTOCOL, sort_keys=False))
     return folder

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from regionedit.evaluation import BENCHMARKS
-from regionedit.evaluation.comparability import read_evaluations
-from regionedit.evaluation.comparison import numbers
+from regionedit.evaluation.comparison_tables import numbers
+from regionedit.evaluation.finished_evaluations import read_evaluations
 from regionedit.evaluation.scoring import interval
 from tests.evaluation_folders import PROTOCOL, A, B, cells, evaluation, scores, shown
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from regionedit.evaluation.comparability import NOT_COMPARED, differences, read_evaluations
 from regionedit.evaluation.compare import compare, main
+from regionedit.evaluation.finished_evaluations import NOT_COMPARED, differences, read_evaluations
 from regionedit.evaluation.protocols import Protocol
 from tests.evaluation_folders import PROTOCOL, A, B, evaluation, shown
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from regionedit.evaluation import METRICS, text_metrics
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.metrics import CaseMetric, Settings
 from regionedit.evaluation.outcomes import Outcome
 from tests.metric_cases import NAN, case, flat, mask, value
 
@@ -37,29 +38,33 @@ class Invented:
         return F.normalize(self.texts(texts), dim=-1)
 
 
+def with_network(name: str, network) -> CaseMetric:
+    return METRICS[name].metric(Settings(network))
+
+
 def test_similarities_are_cosines_with_the_reference_in_the_name():
     network = Invented({10: (3, 4), 20: (1, 0), 30: (0, 2)}, {})
     outcome = Outcome(case(flat(20), flat(30)), flat(10))
     for name in ("clip_image", "dino", "dinov2"):
-        assert value(METRICS[name](network), outcome) == pytest.approx(0.8, abs=1e-6)
-        assert value(METRICS[f"{name}_source"](network), outcome) == pytest.approx(0.6, abs=1e-6)
+        assert value(with_network(name, network), outcome) == pytest.approx(0.8, abs=1e-6)
+        assert value(with_network(f"{name}_source", network), outcome) == pytest.approx(0.6, abs=1e-6)
 
 
 def test_text_similarities_are_cosines_with_caption_or_instruction():
     network = Invented({10: (3, 4)}, {"a cat": (2, 0), "no cat": (0, 1), "make it a cat": (0, 5), "away": (-1, 0)})
     outcome = Outcome(case(flat(20), captions=("no cat", "a cat"), instruction="make it a cat"), flat(10))
-    assert value(text_metrics.ClipText(network), outcome) == pytest.approx(0.6, abs=1e-6)
-    assert value(text_metrics.ClipInstruction(network), outcome) == pytest.approx(0.8, abs=1e-6)
-    assert value(text_metrics.ClipWhole(network), outcome) == pytest.approx(60, abs=1e-4)
+    assert value(with_network("clip_text", network), outcome) == pytest.approx(0.6, abs=1e-6)
+    assert value(with_network("clip_instruction", network), outcome) == pytest.approx(0.8, abs=1e-6)
+    assert value(with_network("clip_whole", network), outcome) == pytest.approx(60, abs=1e-4)
     away = Outcome(case(flat(20), captions=("no cat", "away")), flat(10))
-    assert value(text_metrics.ClipText(network), away) == pytest.approx(-0.6, abs=1e-6)
-    assert value(text_metrics.ClipWhole(network), away) == 0
+    assert value(with_network("clip_text", network), away) == pytest.approx(-0.6, abs=1e-6)
+    assert value(with_network("clip_whole", network), away) == 0
 
 
 def test_the_edited_part_is_the_picture_inside_the_mask_with_its_frame():
     network = Invented({10: (3, 4)}, {"a cat": (1, 0)})
     made = case(flat(20), truth_mask=mask((2, 3, 5, 6)), captions=("no cat", "a cat"))
-    assert value(text_metrics.ClipEdited(network), Outcome(made, flat(10))) == pytest.approx(60, abs=1e-4)
+    assert value(with_network("clip_edited", network), Outcome(made, flat(10))) == pytest.approx(60, abs=1e-4)
     expected = np.zeros((8, 8, 3), np.uint8)
     expected[3:6, 2:5] = expected[[0, -1]] = 10
     expected[:, [0, -1]] = 10
@@ -70,14 +75,14 @@ def test_direction_of_normalised_and_of_raw_embeddings_are_two_numbers():
     """Unit vectors: (0, 1) - (1, 0) and (0, 1) - (1, 0) give 1. Raw: (-1, 10) and (-2, 2) give 22 / sqrt(101 * 8)."""
     network = Invented({10: (0, 10), 20: (1, 0)}, {"source": (2, 0), "target": (0, 2)})
     outcome = Outcome(case(flat(20), captions=("source", "target")), flat(10))
-    assert value(text_metrics.ClipDirection(network), outcome) == pytest.approx(1, abs=1e-6)
-    assert value(text_metrics.ClipDirectionRaw(network), outcome) == pytest.approx(22 / math.sqrt(808), abs=1e-6)
+    assert value(with_network("clip_direction", network), outcome) == pytest.approx(1, abs=1e-6)
+    assert value(with_network("clip_direction_raw", network), outcome) == pytest.approx(22 / math.sqrt(808), abs=1e-6)
 
 
 @pytest.mark.parametrize("captions", [("a cat", " A Cat "), ("a cat", "a  cat"), ("a cat", ""), None])
 def test_captions_that_do_not_differ_have_no_direction(captions):
     network = Invented({10: (0, 1), 20: (1, 0)}, dict.fromkeys(["a cat", " A Cat ", "a  cat", "a dog"], (0.3, 0.4)))
-    for metric in (text_metrics.ClipDirection(network), text_metrics.ClipDirectionRaw(network)):
+    for metric in (with_network("clip_direction", network), with_network("clip_direction_raw", network)):
         assert math.isnan(value(metric, Outcome(case(flat(20), captions=captions), flat(10))))
 
 
@@ -86,7 +91,7 @@ def test_a_rank_counts_the_instructions_that_fit_better():
     network = Invented({10: (0, 1), 20: (0, 1), 30: (1, 0.1)}, {"up": (0, 1), "right": (1, 0), "both": (1, 1)})
     told = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
     outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in told]
-    assert value(text_metrics.ClipInstructionRank(network), *outcomes) == [1, 3, 2, 3]
+    assert value(with_network("clip_instruction_rank", network), *outcomes) == [1, 3, 2, 3]
 
 
 def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_batches_and_failures():
@@ -107,7 +112,7 @@ def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_bat
         cosines = [unit(words[f"Do  thing {(own + k) % 130}"]) @ unit(network.colours[level]) for k in range(100)]
         expected.append(NAN if level == 7 else 1 + sum(c > cosines[0] for c in cosines[1:]))
     for size in (1, 32, 140):
-        metric = text_metrics.ClipInstructionRank(network)
+        metric = with_network("clip_instruction_rank", network)
         for start in range(0, 140, size):
             metric.update(outcomes[start : start + size])
         assert metric.values().tolist() == pytest.approx(expected, nan_ok=True)
@@ -117,7 +122,9 @@ def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_bat
 def test_one_instruction_alone_has_no_rank():
     network = Invented({10: (0, 1)}, {"up": (0, 1)})
     outcome = Outcome(case(flat(0), instruction="up"), flat(10))
-    assert value(text_metrics.ClipInstructionRank(network), outcome, outcome) == pytest.approx([NAN, NAN], nan_ok=True)
+    assert value(with_network("clip_instruction_rank", network), outcome, outcome) == pytest.approx(
+        [NAN, NAN], nan_ok=True
+    )
 
 
 def test_pick_score_uses_the_target_caption():
@@ -131,4 +138,4 @@ def test_pick_score_uses_the_target_caption():
         Outcome(case(flat(20), captions=("x", "a cat")), flat(10)),
         Outcome(case(flat(20), captions=("x", "a dog")), flat(30)),
     ]
-    assert value(text_metrics.PickScore(Scores()), *outcomes) == [21.5, 19.0]
+    assert value(with_network("pick_score", Scores()), *outcomes) == [21.5, 19.0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regionedit.evaluation.editing import Share, edit_cases, turns
-from regionedit.evaluation.metrics import CaseMetric
+from regionedit.evaluation.metrics import Measure, Settings
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.scoring import ScoreLog, score_cases
 from regionedit.records import EditCase, EditFailure, EditRequest
@@ -122,19 +123,20 @@ def test_two_processes_leave_what_one_would(tmp_path):
     assert one == two and len(one) == 8
 
 
-class Brightness(CaseMetric):
+@dataclass(frozen=True, kw_only=True)
+class Brightness(Measure):
     """Scores the first pixel's brightness; records which cases it scored."""
 
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
-    def score(self, outcome: Outcome) -> float:
+    def score(self, outcome: Outcome, settings: Settings) -> float:
         self.asked.append(outcome.case.id)
         return outcome.picture.getpixel((0, 0))[0] / 255
 
 
 def score(folder: CaseFolder, cases: list[EditCase], path, depends: dict):
     Brightness.asked = []
-    metric = Brightness()
+    metric = Brightness(title="bright").metric(Settings())
     log = ScoreLog(path, depends, folder.stamp)
     rows = score_cases(folder.outcomes, cases, {"brightness": metric}, "scoring", len(cases), log)
     return rows, metric, list(Brightness.asked)

@@ -7,7 +7,9 @@ together they cover METRICS.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
+from regionedit import evaluation
 from regionedit.config import EvaluateConfig
-from regionedit.evaluation import METRICS, background_metrics
+from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
-from regionedit.evaluation.metrics import NEEDS
+from regionedit.evaluation.metrics import NEEDS, Settings
+from regionedit.evaluation.microworld_scores import OfWorld
 from regionedit.evaluation.outcomes import Outcome
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
@@ -95,7 +99,8 @@ def test_every_metric_is_tested_by_hand():
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_says_what_it_is(name):
     metric = METRICS[name]
-    assert metric.title and metric.__doc__ and hasattr(metric, "higher_is_better")
+    assert metric.title and metric.higher_is_better in (True, False, None)
+    assert re.search(rf'\n    # [^\n]+\n    "{name}": ', Path(evaluation.__file__).read_text()), "say what it measures"
     assert set(metric.needs) <= set(NEEDS)
     titles = [other.title for other in METRICS.values()]
     assert len(set(titles)) == len(titles)
@@ -111,7 +116,7 @@ def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, con
         alone.update([outcome])
     assert alone.values().tolist() == pytest.approx(together.values().tolist(), abs=1e-4, nan_ok=True)
     assert math.isnan(together.values()[1])
-    if METRICS[name].__module__ != "regionedit.evaluation.microworld_scores":
+    if not isinstance(METRICS[name], OfWorld):
         assert together.values()[[0, 2, 3, 4, 5]].isfinite().all()
         assert together.compute() == pytest.approx(np.nanmean(together.values()))
     together.reset()
@@ -123,11 +128,11 @@ def test_a_case_that_lacks_something_is_nan_and_the_metric_says_what(name, confi
     metric = METRICS[name].from_config(config)
     bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None, focus=None)
     metric.update([bare, bare, replace(bare, picture=None, failed="no luck")])
-    if metric.needs:
+    if METRICS[name].needs:
         assert metric.values().isnan().all()
-        first = next(need for need in metric.needs)
+        first = next(need for need in METRICS[name].needs)
         assert metric.why_missing() == f"needs {first} (2 cases have none)"
-    elif METRICS[name].__module__ != "regionedit.evaluation.microworld_scores":
+    elif not isinstance(METRICS[name], OfWorld):
         assert metric.why_missing() == ""
 
 
@@ -137,8 +142,8 @@ def test_without_a_backbone_there_is_no_value_and_it_is_said_once(cases):
         metric = METRICS[name].from_config(without)
         metric.update(cases)
         assert metric.values().isnan().all() and len(metric.values()) == len(cases)
-        assert metric.why_missing() == f"needs the backbone {metric.backbone}"
-    rank = METRICS["clip_instruction_rank"](None)
+        assert metric.why_missing() == f"needs the backbone {METRICS[name].backbone}"
+    rank = METRICS["clip_instruction_rank"].metric(Settings())
     rank.update(cases)
     assert rank.values().isnan().all() and len(rank.values()) == len(cases)
 
@@ -310,10 +315,12 @@ def test_structure_distance_and_lpips_ask_their_networks_for_both_pictures():
         def map(self, a_CHW, b_CHW):
             return (a_CHW - b_CHW).abs().sum(0)
 
-    outcome = Outcome(HALF, PAINTED)
-    assert value(background_metrics.StructureDistance(Difference()), outcome) == pytest.approx(96 + 96 * 0.2, rel=1e-5)
-    assert value(background_metrics.BackgroundLPIPS(Difference()), outcome) == pytest.approx(0.6, abs=1e-5)
-    assert value(background_metrics.BackgroundLPIPSPie(Difference()), outcome) == pytest.approx(18 * 0.6, rel=1e-5)
+    def distance(name: str) -> float:
+        return value(METRICS[name].metric(Settings(Difference())), Outcome(HALF, PAINTED))
+
+    assert distance("structure_distance") == pytest.approx(96 + 96 * 0.2, rel=1e-5)
+    assert distance("background_lpips") == pytest.approx(0.6, abs=1e-5)
+    assert distance("background_lpips_pie") == pytest.approx(18 * 0.6, rel=1e-5)
 
 
 def test_a_picture_too_small_for_ssim_has_none():

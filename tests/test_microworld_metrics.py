@@ -12,14 +12,15 @@ from PIL import Image
 
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.baselines import with_chance_box
+from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.region_metrics import RegionIoUBest
 from regionedit.evaluation.scoring import interval, summarise
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask
 from regionedit.records import Captions, EditCase, EditRequest
+from regionedit.region_scores import pointing
 
 CIRCLE = Thing("circle", "red", 16, 16, 10)
 SQUARE = Thing("square", "blue", 48, 48, 10)
@@ -160,9 +161,9 @@ def test_the_sources_own_grid_is_preferred_to_means(config):
 
 def test_pointing_of_a_flat_map_is_chance():
     flat = np.full((64, 64), 0.3, np.float32)
-    assert METRICS["pointing"].point(flat, coverage(REMOVE.truth.source), 0) == pytest.approx(0.5)
+    assert pointing(flat, coverage(REMOVE.truth.source), 0) == pytest.approx(0.5)
     towards_square = box(32, 32, 64, 64)
-    assert METRICS["pointing"].point(towards_square, coverage(REMOVE.truth.source), 0) == 0
+    assert pointing(towards_square, coverage(REMOVE.truth.source), 0) == 0
 
 
 def test_background_region_is_compared_with_all_but_the_things(config):
@@ -175,7 +176,7 @@ def test_background_region_is_compared_with_all_but_the_things(config):
 
 
 def test_best_threshold_is_one_for_the_whole_set():
-    metric = RegionIoUBest(4)
+    metric = METRICS["region_iou_best"].metric(Settings(grid=4))
     low, high = TWO[0].probability * 0.2, TWO[0].probability * 0.4
     metric.update([replace(TWO[0], probability=low), replace(TWO[0], probability=np.maximum(high, 0.1))])
     assert 0.1 <= metric.best_threshold() < 0.2

@@ -11,7 +11,7 @@ import yaml
 from regionedit.config import EvaluateConfig, RegionConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.benchmarks import Microworld
-from regionedit.evaluation.protocols import BACKBONES, CONVENTIONS, FOLDER, Protocol, backbone_of, column_heads
+from regionedit.evaluation.protocols import BACKBONES, CONVENTIONS, FOLDER, Protocol, column_heads
 
 GOOD = {
     "benchmark": "microworld",
@@ -199,14 +199,12 @@ def test_columns_of_one_title_are_told_apart(monkeypatch):
     ],
 )
 def test_the_network_behind_a_metric_is_known(metric, field):
-    assert backbone_of(metric) == field
+    assert METRICS[metric].backbone == field
 
 
-def test_every_metric_with_a_network_is_covered():
-    """The metrics that say themselves which network they use agree; every network is a field of the configuration."""
+def test_every_network_of_a_metric_is_a_field_of_the_configuration():
     assert set(BACKBONES) <= set(EvaluateConfig.__dataclass_fields__)
-    for name, kind in METRICS.items():
-        assert backbone_of(name) == getattr(kind, "backbone", backbone_of(name)), name
+    assert {measure.backbone for measure in METRICS.values()} == {None, *BACKBONES}
 
 
 def test_the_microworlds_benchmark_and_protocol_belong_together():

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionedit.evaluation import region_metrics
+from regionedit.evaluation import METRICS
+from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.region_metrics import ChangeIoU, changed_pixels
+from regionedit.evaluation.region_metrics import changed_pixels
 from tests.metric_cases import NAN, case, flat, mask, paint, plain, value
 
 
@@ -24,8 +25,9 @@ def test_a_region_against_the_human_mask_in_pixels():
     outcome = Outcome(case(flat(0), truth_mask=mask((0, 1, 4, 7))), None, None, region((0, 0, 4, 4)))
     found = [value(plain(f"region_{name}_pixel"), outcome) for name in ("iou", "precision", "recall")]
     assert found == pytest.approx([12 / 28, 12 / 16, 12 / 24])
-    assert value(region_metrics.RegionIoUPixel(threshold=0.95), outcome) == 0
-    assert math.isnan(value(region_metrics.RegionPrecisionPixel(threshold=0.95), outcome))
+    higher = Settings(threshold=0.95)
+    assert value(METRICS["region_iou_pixel"].metric(higher), outcome) == 0
+    assert math.isnan(value(METRICS["region_precision_pixel"].metric(higher), outcome))
     mask_alone = replace(outcome, probability=None, mask=region((0, 0, 4, 4), 1))
     assert value(plain("region_iou_pixel"), mask_alone) == pytest.approx(12 / 28)
     refined = replace(outcome, mask=region((0, 1, 4, 7), 1))  # the mask is tight where the map it was made from is not
@@ -65,8 +67,8 @@ def test_change_iou_compares_what_was_really_changed_with_the_mask():
     made = case(flat(100), truth_mask=mask((0, 1, 4, 7)))
     outcome = Outcome(made, paint(flat(113), (0, 0, 4, 4), 151))
     assert value(plain("change_iou"), outcome) == pytest.approx(12 / 28)
-    assert value(ChangeIoU(tau=0.04), outcome) == pytest.approx(24 / 64)
-    assert value(ChangeIoU(tau=0.3), outcome) == 0
+    assert value(replace(METRICS["change_iou"], tau=0.04).metric(Settings()), outcome) == pytest.approx(24 / 64)
+    assert value(replace(METRICS["change_iou"], tau=0.3).metric(Settings()), outcome) == 0
     focus = np.zeros((8, 8), np.float32)
     focus[:, :3] = 1  # 8 x 3, of which 4 x 3 were changed
     assert value(plain("change_iou_focus"), replace(outcome, focus=focus)) == pytest.approx(12 / 28)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from regionedit.evaluation.comparison_tables import soft_max
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.system_pairs import soft_max
 from tests.evaluation_folders import A, B, cells, evaluation, scores, shown
 
 pytestmark = pytest.mark.usefixtures("place")

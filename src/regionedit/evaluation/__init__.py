@@ -1,74 +1,173 @@
 """Evaluation: edits every case of a benchmark, then scores the saved pictures.
 
-To add a metric, write it and add one line to `METRICS`; for a benchmark, add one line to `BENCHMARKS` in
-benchmarks/__init__.py. A metric's name includes its reference: `l1` compares with the target picture, `l1_source` with
-the source, so that two protocols never share a column by accident.
+To add a metric, add an entry to `METRICS`, and a subclass of `Measure` if none of them computes it. To add a benchmark,
+add one line to `BENCHMARKS` in benchmarks/__init__.py. A metric's name includes its reference: `l1` compares with the
+target picture, `l1_source` with the source, so that two protocols never share a column by accident.
 """
 
 from __future__ import annotations
 
-from regionedit.evaluation import (
-    background_metrics,
-    embedding_metrics,
-    metrics,
-    microworld_scores,
-    pixel_metrics,
-    region_metrics,
-    text_metrics,
+from regionedit.evaluation.background_metrics import (
+    Background,
+    StructureDistance,
+    lpips_of,
+    mse_of,
+    psnr_of,
+    ssim_of,
 )
 from regionedit.evaluation.benchmarks import BENCHMARKS
+from regionedit.evaluation.embedding_metrics import (
+    Direction,
+    InstructionRank,
+    PickScore,
+    PictureSimilarity,
+    TextSimilarity,
+)
+from regionedit.evaluation.metrics import Measure
+from regionedit.evaluation.microworld_scores import (
+    OfWorld,
+    inside,
+    iou_of_rest,
+    pointing,
+    pointing_chance,
+    size_ratio,
+    success,
+)
+from regionedit.evaluation.pixel_metrics import ChangeOutside, PixelDifference
+from regionedit.evaluation.region_metrics import (
+    CellRegion,
+    CellRegionBest,
+    ChangeIoU,
+    PixelRegion,
+    area,
+    iou,
+    precision,
+    recall,
+)
 
 __all__ = ["BENCHMARKS", "METRICS"]
 
-METRICS: dict[str, type[metrics.CaseMetric]] = {
-    "region_iou": region_metrics.RegionIoU,
-    "region_iou_best": region_metrics.RegionIoUBest,
-    "region_precision": region_metrics.RegionPrecision,
-    "region_recall": region_metrics.RegionRecall,
-    "region_area": region_metrics.RegionArea,
-    "region_iou_pixel": region_metrics.RegionIoUPixel,
-    "mask_iou": region_metrics.MaskIoU,
-    "region_precision_pixel": region_metrics.RegionPrecisionPixel,
-    "region_recall_pixel": region_metrics.RegionRecallPixel,
-    "region_iou_changed": region_metrics.RegionIoUChanged,
-    "region_precision_changed": region_metrics.RegionPrecisionChanged,
-    "region_recall_changed": region_metrics.RegionRecallChanged,
-    "change_iou": region_metrics.ChangeIoU,
-    "change_iou_focus": region_metrics.ChangeIoUFocus,
-    "pointing": microworld_scores.Pointing,
-    "pointing_chance": microworld_scores.PointingChance,
-    "add_inside": microworld_scores.AddInside,
-    "add_size_ratio": microworld_scores.AddSizeRatio,
-    "add_present": microworld_scores.AddPresent,
-    "background_iou": microworld_scores.BackgroundIoU,
-    "edit_success": microworld_scores.EditSuccess,
-    "outside_change": pixel_metrics.OutsideChange,
-    "outside_truth_change": pixel_metrics.OutsideTruthChange,
-    "l1": pixel_metrics.L1,
-    "l2": pixel_metrics.L2,
-    "l1_source": pixel_metrics.L1Source,
-    "l2_source": pixel_metrics.L2Source,
-    "clip_image": embedding_metrics.ClipImage,
-    "clip_image_source": embedding_metrics.ClipImageSource,
-    "clip_text": text_metrics.ClipText,
-    "clip_instruction": text_metrics.ClipInstruction,
-    "clip_instruction_rank": text_metrics.ClipInstructionRank,
-    "clip_direction": text_metrics.ClipDirection,
-    "clip_direction_raw": text_metrics.ClipDirectionRaw,
-    "clip_whole": text_metrics.ClipWhole,
-    "clip_edited": text_metrics.ClipEdited,
-    "dino": embedding_metrics.Dino,
-    "dino_source": embedding_metrics.DinoSource,
-    "dinov2": embedding_metrics.DinoV2,
-    "dinov2_source": embedding_metrics.DinoV2Source,
-    "pick_score": text_metrics.PickScore,
-    "background_psnr": background_metrics.BackgroundPSNR,
-    "background_ssim": background_metrics.BackgroundSSIM,
-    "background_lpips": background_metrics.BackgroundLPIPS,
-    "background_mse": background_metrics.BackgroundMSE,
-    "background_psnr_pie": background_metrics.BackgroundPSNRPie,
-    "background_ssim_pie": background_metrics.BackgroundSSIMPie,
-    "background_lpips_pie": background_metrics.BackgroundLPIPSPie,
-    "background_mse_pie": background_metrics.BackgroundMSEPie,
-    "structure_distance": background_metrics.StructureDistance,
+TARGET_PICTURE = ("target pictures",)
+TARGET_CAPTION = ("target captions",)
+REGION_AND_TARGET = ("regions", "target pictures")
+
+METRICS: dict[str, Measure] = {
+    # Intersection over union of the region's cells and the true cells.
+    "region_iou": CellRegion(title="IoU", compare=iou),
+    # Region IoU at the threshold that is best for the whole set: what a better threshold alone could gain.
+    "region_iou_best": CellRegionBest(title="IoU best"),
+    # Share of the region's cells that are true; NaN if the region is empty.
+    "region_precision": CellRegion(title="prec.", compare=precision),
+    # Share of the true cells that are in the region; NaN if no cell is true.
+    "region_recall": CellRegion(title="recall", compare=recall),
+    # Share of the grid's cells that are in the region.
+    "region_area": CellRegion(title="area", compare=area),
+    # Intersection over union of the region and the pixels of which the human mask covers more than half.
+    "region_iou_pixel": PixelRegion(title="IoU pixel", compare=iou),
+    # The same of the mask that was edited: the region after refining, growing and thresholding by the editor's
+    # settings. NaN without a mask.
+    "mask_iou": PixelRegion(title="IoU mask", compare=iou, edited_mask=True),
+    # Share of the region's pixels that the human mask covers; NaN if the region is empty.
+    "region_precision_pixel": PixelRegion(title="prec. pixel", compare=precision),
+    # Share of the human mask's pixels that are in the region; NaN if the mask is empty.
+    "region_recall_pixel": PixelRegion(title="recall pixel", compare=recall),
+    # Intersection over union of the region and the pixels in which source and target picture differ.
+    "region_iou_changed": PixelRegion(title="IoU changed", compare=iou, changed=True, needs=REGION_AND_TARGET),
+    # Share of the region's pixels in which source and target picture differ; NaN if the region is empty.
+    "region_precision_changed": PixelRegion(
+        title="prec. changed", compare=precision, changed=True, needs=REGION_AND_TARGET
+    ),
+    # Share of the pixels in which source and target picture differ that are in the region.
+    "region_recall_changed": PixelRegion(title="recall changed", compare=recall, changed=True, needs=REGION_AND_TARGET),
+    # Intersection over union of the pixels that the editor changed and the human mask.
+    "change_iou": ChangeIoU(title="change IoU", needs=("masks",), headline=True),
+    # The same with the mask of the evaluation's own editor: how well an edit without a region stays inside that mask
+    # (Mask-Blended Inference).
+    "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
+    # Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects that
+    # includes the named one counts 1/k, so a constant map scores chance. NaN with one object.
+    "pointing": OfWorld(title="pointing", of_edit=pointing, of_region=True, headline=True),
+    # The score of pointing at random: one over the number of objects.
+    "pointing_chance": OfWorld(title="chance", of_edit=pointing_chance, of_region=True, headline=True),
+    # Add: share of the region that lies in free space, on the stated side of the object that the instruction names.
+    "add_inside": OfWorld(title="valid space", of_edit=inside, operation="add", of_region=True),
+    # Add: area of the region over the area of the object in the true edit; 1 means equal areas.
+    "add_size_ratio": OfWorld(
+        title="size ratio", of_edit=size_ratio, operation="add", of_region=True, higher_is_better=None
+    ),
+    # Add: whether the new object is visible in its place.
+    "add_present": OfWorld(title="present", of_edit=success, operation="add"),
+    # Background: pixel IoU of the region with the complement of all objects.
+    "background_iou": OfWorld(title="rest IoU", of_edit=iou_of_rest, operation="background", of_region=True),
+    # Whether the requested change is visible, checked by colour and shape of the pixels without a network.
+    "edit_success": OfWorld(title="success", of_edit=success),
+    # Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; exactly 0
+    # for an editor that changes nothing outside its region.
+    "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),
+    # Mean absolute change of the pixels that the true region does not touch: changes that were not asked for.
+    "outside_truth_change": ChangeOutside(title="outside truth", regions=("truth",), needs=("masks",)),
+    # Mean absolute difference from the target picture, in [0, 1].
+    "l1": PixelDifference(title="L1", reference="target", power=1, needs=TARGET_PICTURE),
+    # Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no norm.
+    "l2": PixelDifference(title="L2", reference="target", power=2, needs=TARGET_PICTURE),
+    # Mean absolute difference from the source picture, in [0, 1] (Emu Edit's L1); 0 for an unchanged picture.
+    "l1_source": PixelDifference(title="L1 source", reference="source", power=1),
+    # Mean squared difference from the source picture, in [0, 1]; 0 for an unchanged picture.
+    "l2_source": PixelDifference(title="L2 source", reference="source", power=2),
+    # CLIP-I of MagicBrush: cosine of CLIP's embeddings of the edited and the target picture.
+    "clip_image": PictureSimilarity(title="CLIP img", reference="target", backbone="judge", needs=TARGET_PICTURE),
+    # CLIPimg of Emu Edit: cosine of CLIP's embeddings of the edited and the source picture.
+    "clip_image_source": PictureSimilarity(title="CLIP img source", reference="source", backbone="judge"),
+    # CLIP-T of MagicBrush, CLIPout of Emu Edit: cosine of CLIP's embeddings of edited picture and target caption.
+    # MagicBrush's figures use its local descriptions as target captions.
+    "clip_text": TextSimilarity(title="CLIP text", needs=TARGET_CAPTION),
+    # Cosine of CLIP's embeddings of the edited picture and the instruction, in [-1, 1].
+    "clip_instruction": TextSimilarity(title="CLIP instr.", text="instruction"),
+    # Rank of the case's own instruction among up to 100 of the benchmark, by cosine with the edited picture; 1 is the
+    # best.
+    "clip_instruction_rank": InstructionRank(title="instr. rank"),
+    # CLIPdir, with differences of normalised embeddings, as in InstructPix2Pix's metrics/clip_similarity.py (definition
+    # of Gal et al. 2022, arXiv 2108.00946).
+    "clip_direction": Direction(title="CLIP dir."),
+    # CLIPdir from differences of raw embeddings, as the public script of the UltraEdit protocol computes it (NEP,
+    # evaluations/editing/emuedit_eval.py). It weights pictures and texts by the norms of their embeddings, so its
+    # numbers differ from `clip_direction`.
+    "clip_direction_raw": Direction(title="CLIP dir. raw", unit=False),
+    # CLIP similarity, whole, of PIE-Bench: 100 times the cosine with the target caption, at least 0.
+    "clip_whole": TextSimilarity(title="CLIP whole", percent=True, needs=TARGET_CAPTION),
+    # CLIP similarity, edited, of PIE-Bench: `clip_whole` of the picture that is black outside the mask.
+    "clip_edited": TextSimilarity(
+        title="CLIP edited", percent=True, inside_mask=True, needs=("masks", "target captions")
+    ),
+    # DINO of MagicBrush: cosine of DINO v1's class tokens of the edited and the target picture.
+    "dino": PictureSimilarity(title="DINO", reference="target", backbone="dino", needs=TARGET_PICTURE),
+    # DINO of Emu Edit: cosine of DINO v1's class tokens of the edited and the source picture.
+    "dino_source": PictureSimilarity(title="DINO source", reference="source", backbone="dino"),
+    # Cosine of DINOv2's class tokens of the edited and the target picture.
+    "dinov2": PictureSimilarity(title="DINOv2", reference="target", backbone="dinov2", needs=TARGET_PICTURE),
+    # Dino-I of FoI: cosine of DINOv2's class tokens of the edited and the source picture; FoI leaves the size open.
+    "dinov2_source": PictureSimilarity(title="DINOv2 source", reference="source", backbone="dinov2"),
+    # PickScore of the edited picture for the target caption, about 100 times the cosine.
+    "pick_score": PickScore(title="PickScore"),
+    # PSNR in dB, from the mean squared error over the pixels outside the mask.
+    "background_psnr": Background(title="bg. PSNR", compare=psnr_of),
+    # Structural similarity, at most 1, mean over the pixels outside the mask; tables may show it times 100.
+    "background_ssim": Background(title="bg. SSIM", compare=ssim_of),
+    # LPIPS, at least 0, mean of its map over the pixels outside the mask; tables often show it times 10^3.
+    "background_lpips": Background(title="bg. LPIPS", compare=lpips_of, backbone="lpips", higher_is_better=False),
+    # Mean squared error in [0, 1] over the pixels outside the mask; tables often show it times 10^4.
+    "background_mse": Background(title="bg. MSE", compare=mse_of, higher_is_better=False),
+    # PSNR in dB, PIE-Bench's variant.
+    "background_psnr_pie": Background(title="bg. PSNR PIE", compare=psnr_of, pie=True),
+    # Structural similarity, at most 1, PIE-Bench's variant.
+    "background_ssim_pie": Background(title="bg. SSIM PIE", compare=ssim_of, pie=True),
+    # LPIPS, at least 0, PIE-Bench's variant (it uses the network squeeze).
+    "background_lpips_pie": Background(
+        title="bg. LPIPS PIE", compare=lpips_of, pie=True, backbone="lpips", higher_is_better=False
+    ),
+    # Mean squared error in [0, 1], PIE-Bench's variant.
+    "background_mse_pie": Background(title="bg. MSE PIE", compare=mse_of, pie=True, higher_is_better=False),
+    # PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables usually show
+    # it times 10^3.
+    "structure_distance": StructureDistance(title="structure"),
 }

@@ -12,14 +12,18 @@ Pictures are [3, H, W] float32 in [0, 1], the edited one at the source's size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from regionedit.evaluation.metrics import NAN, BackboneMetric, CaseMetric, edited_pixels, pixels
+from regionedit.evaluation.backbones import Field
+from regionedit.evaluation.metrics import NAN, Measure, Settings, edited_pixels, pixels
 from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.pair_networks import Lpips
 
 SSIM_SMALLEST = 6  # smallest side in pixels: the padding of the 11-pixel window reflects the picture at its border
 
@@ -45,126 +49,68 @@ def ssim_map(a_CHW: Tensor, b_CHW: Tensor) -> Tensor:
     return full[0].mean(0)
 
 
-class Background(CaseMetric):
+def psnr_of(a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor | None, network: None) -> float:
+    """`psnr` of the kept pixels."""
+    return psnr(*_kept(a_CHW, b_CHW, keep_HW))
+
+
+def mse_of(a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor | None, network: None) -> float:
+    """Mean squared error of the kept pixels."""
+    return float(mean_squared_error(*_kept(a_CHW, b_CHW, keep_HW)))
+
+
+def ssim_of(a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor | None, network: None) -> float:
+    """Mean of `ssim_map` over the kept pixels."""
+    map_HW = ssim_map(a_CHW, b_CHW)
+    return float((map_HW if keep_HW is None else map_HW[keep_HW]).mean())
+
+
+def lpips_of(a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor | None, network: Lpips) -> float:
+    """LPIPS of whole pictures, or the mean of its map over the kept pixels, which is approximate.
+
+    The map is upsampled from coarse layers. Near the mask's edge a layer also sees the inside, where both pictures show
+    the source, which lowers the value.
+    """
+    return network.distance(a_CHW, b_CHW) if keep_HW is None else float(network.map(a_CHW, b_CHW)[keep_HW].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background(Measure):
     """A comparison of the edited picture with the source outside the mask.
 
-    Attributes:
+    Args:
+        compare: two pictures, the pixels to keep (None: all) and the network -> the score.
         pie: PIE-Bench's variant.
     """
 
-    pie = False
-    needs = ("masks",)
+    compare: Callable[[Tensor, Tensor, Tensor | None, Lpips | None], float]
+    pie: bool = False
+    needs: tuple[str, ...] = ("masks",)
 
-    def score(self, outcome: Outcome) -> float:
+    def score(self, outcome: Outcome, settings: Settings) -> float:
         keep_HW = torch.from_numpy(~edited_pixels(outcome, frame=self.pie))
         if not keep_HW.any():
             return NAN
         edited, source = _pictures(outcome)
         if self.pie:
-            return self.whole(edited * keep_HW, source * keep_HW)
+            return self.compare(edited * keep_HW, source * keep_HW, None, settings.network)
         # Windows and receptive fields at the mask's edge reach inside, so both pictures show the source there.
-        return self.kept(torch.where(keep_HW, edited, source), source, keep_HW)
-
-    def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        """Compare two whole pictures."""
-        raise NotImplementedError
-
-    def kept(self, a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor) -> float:
-        """Compare the kept pixels of two pictures."""
-        return self.whole(a_CHW[:, keep_HW], b_CHW[:, keep_HW])
+        return self.compare(torch.where(keep_HW, edited, source), source, keep_HW, settings.network)
 
 
-class BackgroundPSNR(Background):
-    """PSNR in dB, from the mean squared error over the pixels outside the mask."""
+@dataclass(frozen=True, kw_only=True)
+class StructureDistance(Measure):
+    """PIE-Bench's structure distance between edited and source picture; see `pair_networks.Structure`."""
 
-    title = "bg. PSNR"
-    higher_is_better = True
+    higher_is_better: bool | None = False
+    backbone: Field | None = "structure"
 
-    def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        return psnr(a_CHW, b_CHW)
-
-
-class BackgroundPSNRPie(BackgroundPSNR):
-    """PSNR in dB, PIE-Bench's variant."""
-
-    title = "bg. PSNR PIE"
-    pie = True
+    def score(self, outcome: Outcome, settings: Settings) -> float:
+        return settings.network.distance(*_pictures(outcome))
 
 
-class BackgroundMSE(Background):
-    """Mean squared error in [0, 1] over the pixels outside the mask; tables often show it times 10^4."""
-
-    title = "bg. MSE"
-    higher_is_better = False
-
-    def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        return float(mean_squared_error(a_CHW, b_CHW))
-
-
-class BackgroundMSEPie(BackgroundMSE):
-    """Mean squared error in [0, 1], PIE-Bench's variant."""
-
-    title = "bg. MSE PIE"
-    pie = True
-
-
-class BackgroundSSIM(Background):
-    """Structural similarity, at most 1, mean over the pixels outside the mask; tables may show it times 100."""
-
-    title = "bg. SSIM"
-    higher_is_better = True
-
-    def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        return float(ssim_map(a_CHW, b_CHW).mean())
-
-    def kept(self, a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor) -> float:
-        return float(ssim_map(a_CHW, b_CHW)[keep_HW].mean())
-
-
-class BackgroundSSIMPie(BackgroundSSIM):
-    """Structural similarity, at most 1, PIE-Bench's variant."""
-
-    title = "bg. SSIM PIE"
-    pie = True
-
-
-class BackgroundLPIPS(Background, BackboneMetric):
-    """LPIPS, at least 0, mean of its map over the pixels outside the mask; tables often show it times 10^3.
-
-    The value is approximate: the map is upsampled from coarse layers. Near the mask's edge a layer also sees the
-    inside, where both pictures show the source, which lowers the value.
-    """
-
-    title = "bg. LPIPS"
-    higher_is_better = False
-    backbone = "lpips"
-
-    def whole(self, a_CHW: Tensor, b_CHW: Tensor) -> float:
-        return self.network.distance(a_CHW, b_CHW)
-
-    def kept(self, a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor) -> float:
-        return float(self.network.map(a_CHW, b_CHW)[keep_HW].mean())
-
-
-class BackgroundLPIPSPie(BackgroundLPIPS):
-    """LPIPS, at least 0, PIE-Bench's variant (it uses the network squeeze)."""
-
-    title = "bg. LPIPS PIE"
-    pie = True
-
-
-class StructureDistance(BackboneMetric):
-    """PIE-Bench's structure distance between edited and source picture, whole pictures; see `Structure`.
-
-    At least 0; tables usually show it times 10^3.
-    """
-
-    title = "structure"
-    higher_is_better = False
-    backbone = "structure"
-
-    def score(self, outcome: Outcome) -> float:
-        return self.network.distance(*_pictures(outcome))
+def _kept(a_CHW: Tensor, b_CHW: Tensor, keep_HW: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (a_CHW, b_CHW) if keep_HW is None else (a_CHW[:, keep_HW], b_CHW[:, keep_HW])
 
 
 def _pictures(outcome: Outcome) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
-
-from PIL import Image
-from torch import Tensor
 
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
 from regionedit.evaluation.editing import chunks
+from regionedit.evaluation.embedders import Clip
+from regionedit.evaluation.scoring import TOGETHER
 from regionedit.records import EditCase
 
 # CLIP-T of MagicBrush's own target pictures with their local descriptions, ViT-B/32, by number of scored cases: all
@@ -21,15 +19,6 @@ CHECKSUM_BENCHMARKS = ("magicbrush", "magicbrush_multi_turn")
 CHECKSUM_JUDGE = "ViT-B-32,openai"
 # Half or single precision changes the mean far less than this; other captions change it by .02.
 CHECKSUM_TOLERANCE = 0.002
-TOGETHER = 32
-
-
-class PictureAndTextEncoder(Protocol):
-    """The interface of the CLIP of the metrics."""
-
-    def unit_pictures(self, pictures: list[Image.Image]) -> Tensor: ...
-
-    def unit_texts(self, texts: list[str]) -> Tensor: ...
 
 
 def check_expected(summary: dict, expected: Mapping[str, float], tolerance: float) -> list[str]:
@@ -71,7 +60,7 @@ def check_data(config: EvaluateConfig, cases: Iterable[EditCase]) -> list[str]:
     return [checksum_verdict(*magicbrush_checksum(cases, load_backbone("judge", config.judge, config.device)))]
 
 
-def magicbrush_checksum(cases: Iterable[EditCase], judge: PictureAndTextEncoder) -> tuple[float, int]:
+def magicbrush_checksum(cases: Iterable[EditCase], judge: Clip) -> tuple[float, int]:
     """Mean cosine between target picture and target caption over the scored cases, and the number of these cases.
 
     Raises:

@@ -16,19 +16,28 @@ from pathlib import Path
 from rich.console import Console
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.comparability import (
+from regionedit.evaluation.comparison_tables import (
+    PICK_SCORE,
+    Row,
+    main_table,
+    numbers,
+    paired_table,
+    pick_scores,
+    preference_table,
+    quoted_tables,
+    soft_max,
+)
+from regionedit.evaluation.export import latex, markdown
+from regionedit.evaluation.finished_evaluations import (
     Evaluation,
     IncomparableError,
     differences,
     ignored_differences,
     read_evaluations,
 )
-from regionedit.evaluation.comparison import Row, main_table, numbers, quoted_tables
-from regionedit.evaluation.export import latex, markdown
 from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, column_heads
 from regionedit.evaluation.published import PublishedRow, of_benchmark
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.system_pairs import PICK_SCORE, paired_table, pick_scores, preference_table, soft_max
 from regionedit.evaluation.tables import TextTable, print_table
 from regionedit.files import write_together
 

@@ -17,7 +17,7 @@ from PIL import Image
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.charts import data_uri
 from regionedit.evaluation.entries import Entry
-from regionedit.evaluation.report import pictures_of
+from regionedit.evaluation.report import pictures_of, render
 from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.records import EditCase
@@ -33,8 +33,6 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Se
     Args:
         systems: other editors, whose edited pictures of the same cases are shown beside the editor's own.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     step = -(-len(own.rows) // SHOWN)
     rows = own.rows.iloc[::step].set_index("id")
     scores = [name for name in METRICS if name in rows and rows[name].notna().any()]
@@ -56,10 +54,8 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Se
                 "scores": json.dumps({name: round(row[name], 4) for name in scores if pd.notna(row[name])}),
             }
         )
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("gallery.html").render(
+    html = render(
+        "gallery.html",
         title=f"{own.title}: {len(own.rows)} cases",
         spread=f"one in {step} of {len(own.rows)} cases" if step > 1 else "",
         cards=cards,

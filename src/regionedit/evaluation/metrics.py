@@ -1,4 +1,4 @@
-"""Metrics of finished cases, torchmetrics style: `update` with outcomes, `compute` for the mean, `values` for the rows.
+"""Metrics: what a case scores, and the states that collect the scores of many cases.
 
 Every metric gives one number per case, and NaN where it is undefined (the case failed, it has no region or no target
 picture, its captions do not differ). Means leave NaN out and come with the number of cases that they are over. Black or
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from regionedit.evaluation.outcomes import Outcome
 
 NAN = float("nan")
 
+Reference = Literal["target", "source"]
+
 NEEDS: dict[str, Callable[[Outcome], bool]] = {
     "target pictures": lambda outcome: outcome.case.truth_image is not None,
     "masks": lambda outcome: outcome.case.truth_mask is not None,
@@ -34,46 +37,88 @@ NEEDS: dict[str, Callable[[Outcome], bool]] = {
 }
 
 
-class CaseMetric(Metric):
-    """One number per case.
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration gives to a metric.
+
+    Args:
+        network: the metric's frozen network, or None if it has none or the configuration names none.
+        grid: side of the grid on which regions are scored.
+        threshold: cells and pixels with P above it are the region.
+    """
+
+    network: Backbone | None = None
+    grid: int = 0
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How a metric scores a case; it holds no scores, `from_config` and `metric` make the object that collects them.
 
     Subclasses implement `score`, or `score_all` if a batch of cases is cheaper.
 
-    Attributes:
+    Args:
+        title: column head.
+        higher_is_better: None if neither direction is better.
         needs: what a case must have, keys of NEEDS; a case that lacks one scores NaN.
+        backbone: the field of EvaluateConfig that names the metric's network, or None.
         of_region: the metric reads the region and needs no edited picture.
         headline: the mean is over the benchmark's headline operations only.
-        higher_is_better: None if neither direction is better.
-        title: column head.
     """
 
-    full_state_update = False
-    needs: ClassVar[tuple[str, ...]] = ()
-    of_region = False
-    headline = False
-    title = ""
+    title: str
+    higher_is_better: bool | None = True
+    needs: tuple[str, ...] = ()
+    backbone: Field | None = None
+    of_region: bool = False
+    headline: bool = False
 
-    def __init__(self):
-        super().__init__()
-        self.add_state("cases", default=[], dist_reduce_fx="cat")
-        self.lacking: Counter[str] = Counter()
+    def score(self, outcome: Outcome, settings: Settings) -> float:
+        """The value of one case, which has everything in `needs`."""
+        raise NotImplementedError
 
-    @classmethod
-    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        """The metric with its settings and networks from the configuration.
+    def score_all(self, outcomes: Sequence[Outcome], settings: Settings) -> Sequence[float] | Tensor:
+        """The values of one or more cases, which all have everything in `needs`."""
+        return [self.score(outcome, settings) for outcome in outcomes]
+
+    def metric(self, settings: Settings) -> CaseMetric:
+        """A new object that collects the scores of cases."""
+        return CaseMetric(self, settings)
+
+    def from_config(self, config: EvaluateConfig) -> CaseMetric:
+        """A new `metric` with the settings and the network of the configuration.
 
         Raises:
             ValueError: a network that the configuration names cannot be loaded.
         """
-        return cls()
+        name = getattr(config, self.backbone) if self.backbone else None
+        network = None if name is None else load_backbone(self.backbone, name, config.device)
+        return self.metric(Settings(network, config.grid, config.region.threshold))
 
-    def score(self, outcome: Outcome) -> float:
-        """The value of one case, which has everything in `needs`."""
-        raise NotImplementedError
+
+class CaseMetric(Metric):
+    """The scores of cases, torchmetrics style: `update` with outcomes, `compute` for the mean, `values` for the rows.
+
+    Without the network that its measure needs, every case scores NaN.
+    """
+
+    full_state_update = False
+
+    def __init__(self, measure: Measure, settings: Settings):
+        super().__init__()
+        self.measure, self.settings = measure, settings
+        self.add_state("cases", default=[], dist_reduce_fx="cat")
+        self.lacking: Counter[str] = Counter()
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the network is there, or none is needed."""
+        return self.measure.backbone is None or self.settings.network is not None
 
     def score_all(self, outcomes: Sequence[Outcome]) -> Sequence[float] | Tensor:
-        """The values of one or more cases, which all have everything in `needs`."""
-        return [self.score(outcome) for outcome in outcomes]
+        """The values of one or more cases that are ready; they are not collected."""
+        return self.measure.score_all(outcomes, self.settings)
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
         """Score these cases in order; a case's score does not depend on its batch."""
@@ -86,15 +131,19 @@ class CaseMetric(Metric):
 
     def is_ready(self, outcome: Outcome) -> bool:
         """Whether the case can be scored; counts what it lacks (failed cases are counted elsewhere)."""
-        if outcome.failed is not None or (outcome.picture is None and not self.of_region):
+        if not self.has_network or outcome.failed is not None:
             return False
-        lacks = next((need for need in self.needs if not NEEDS[need](outcome)), None)
+        if outcome.picture is None and not self.measure.of_region:
+            return False
+        lacks = next((need for need in self.measure.needs if not NEEDS[need](outcome)), None)
         if lacks:
             self.lacking[lacks] += 1
         return lacks is None
 
     def why_missing(self) -> str:
         """What cases without a value lacked, such as "needs target pictures (7 cases have none)"; empty if nothing."""
+        if not self.has_network:
+            return f"needs the backbone {self.measure.backbone}"
         return "; ".join(
             f"needs {what} ({count} case{'s have' if count > 1 else ' has'} none)"
             for what, count in sorted(self.lacking.items())
@@ -116,34 +165,6 @@ class CaseMetric(Metric):
         """Forget all cases."""
         super().reset()
         self.lacking.clear()
-
-
-class BackboneMetric(CaseMetric):
-    """A metric that uses a frozen network; without a network every case scores NaN.
-
-    Args:
-        network: from `load_backbone`, or None if the configuration names none.
-
-    Attributes:
-        backbone: the field of EvaluateConfig that names the network.
-    """
-
-    backbone: ClassVar[Field]
-
-    def __init__(self, network: Backbone | None):
-        super().__init__()
-        self.network = network
-
-    @classmethod
-    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        name = getattr(config, cls.backbone)
-        return cls(None if name is None else load_backbone(cls.backbone, name, config.device))
-
-    def is_ready(self, outcome: Outcome) -> bool:
-        return self.network is not None and super().is_ready(outcome)
-
-    def why_missing(self) -> str:
-        return f"needs the backbone {self.backbone}" if self.network is None else super().why_missing()
 
 
 def rgb(picture: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
@@ -174,6 +195,11 @@ def edited_pixels(outcome: Outcome, frame: bool = False) -> np.ndarray:
         mask[[0, -1]] = True
         mask[:, [0, -1]] = True
     return mask
+
+
+def reference_picture(outcome: Outcome, reference: Reference) -> Image.Image:
+    """The picture that the edited one is compared with."""
+    return outcome.case.truth_image if reference == "target" else outcome.case.request.image
 
 
 def _has_text(outcome: Outcome, which: str) -> bool:

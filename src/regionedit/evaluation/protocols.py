@@ -10,23 +10,15 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
+from regionedit.evaluation.backbones import Field
 from regionedit.evaluation.benchmarks import Benchmark
 
 FOLDER = Path("configs/protocols")
-# Prefix of a metric's name -> the field of EvaluateConfig with its network; the longest matching prefix wins.
-NETWORKS = {
-    "clip_": "judge",
-    "dino": "dino",
-    "dinov2": "dinov2",
-    "pick_score": "pick_score",
-    "structure_distance": "structure",
-    "background_lpips": "lpips",
-}
-BACKBONES = tuple(dict.fromkeys(NETWORKS.values()))
+BACKBONES = get_args(Field)  # the fields of EvaluateConfig that name networks of metrics
 # Our rule for a caption filter may keep a few cases more or fewer than the authors' list: share of n that may differ.
 N_TOLERANCE = 0.01
 
@@ -38,17 +30,11 @@ CONVENTIONS = {
 }
 
 
-def backbone_of(metric: str) -> str | None:
-    """The field of EvaluateConfig that names the metric's network; None for a metric without a network."""
-    matching = [prefix for prefix in NETWORKS if metric.startswith(prefix)]
-    return NETWORKS[max(matching, key=len)] if matching else None
-
-
 def column_heads(metrics: Iterable[str]) -> dict[str, str]:
     """Head -> metric, in order; if two metrics have the same title, the second head also has the metric's name."""
     heads: dict[str, str] = {}
     for name in metrics:
-        title = (METRICS[name].title if name in METRICS else "") or name
+        title = METRICS[name].title if name in METRICS else name
         heads[f"{title} ({name})" if title in heads else title] = name
     return heads
 
@@ -134,7 +120,7 @@ class Protocol:
 
     def block(self, config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
         """The value of "protocol" in summary.json: the networks that were really used, and what was really read."""
-        used = {name for name in map(backbone_of, benchmark.metrics) if name}
+        used = {METRICS[name].backbone for name in benchmark.metrics}
         return {
             "name": self.name,
             **{name: getattr(config, name) for name in BACKBONES if name in used},
@@ -184,7 +170,7 @@ def _build(name: str, values: Any) -> Protocol:
     for title, metric in protocol.columns.items():
         if metric not in METRICS:
             raise ValueError(f"columns.{title}: no metric {metric!r}; there are: {', '.join(METRICS)}")
-    needed = {backbone_of(metric) for metric in protocol.columns.values()} - {None}
+    needed = {METRICS[metric].backbone for metric in protocol.columns.values()} - {None}
     for key in protocol.backbones:
         if key not in needed:
             raise ValueError(f"backbones.{key}: no column needs it; the columns need: {', '.join(sorted(needed))}")

@@ -9,7 +9,8 @@ Legend: G side of the grid, T thresholds. A true cell is one whose coverage exce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +19,9 @@ from scipy.ndimage import binary_opening
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from regionedit.config import EvaluateConfig
-from regionedit.evaluation.metrics import NAN, CaseMetric, change, edited_pixels, pixels
+from regionedit.evaluation.metrics import NAN, CaseMetric, Measure, Settings, change, edited_pixels, pixels
 from regionedit.evaluation.outcomes import Outcome, cell_means
-from regionedit.region_scores import THRESHOLDS, TRUTH_COVERAGE
+from regionedit.region_scores import LOCAL_OPERATIONS, THRESHOLDS, TRUTH_COVERAGE
 
 TAU = 0.1  # mean over the channels of |difference| above which a pixel has changed
 OPENING = 3  # side in pixels of a square that fits into real changes; smaller ones are compression noise
@@ -48,93 +48,60 @@ def iou_curve(probability: np.ndarray, truth: np.ndarray) -> Tensor:
     return torch.tensor([iou(probability > threshold, truth) for threshold in THRESHOLDS], dtype=torch.float64)
 
 
-class GridMetric(CaseMetric):
-    """A metric of the cells of a grid.
+def area(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the elements that are predicted."""
+    return float(predicted.mean())
 
-    Args:
-        grid: side of the grid.
-        threshold: cells with P above it are the region.
-    """
 
-    of_region = True
-    headline = True
-    higher_is_better = True
-    needs = ("masks",)
+Compare = Callable[[np.ndarray, np.ndarray], float]
+"""Bool arrays of the region and of the truth, of the same shape -> the score."""
 
-    def __init__(self, grid: int, threshold: float = 0.5):
-        super().__init__()
-        self.grid, self.threshold = grid, threshold
 
-    @classmethod
-    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        return cls(config.grid, config.region.threshold)
+@dataclass(frozen=True, kw_only=True)
+class CellRegion(Measure):
+    """A comparison of the region's cells with the true cells."""
 
-    def score(self, outcome: Outcome) -> float:
-        probability = outcome.grid(self.grid)
+    compare: Compare
+    needs: tuple[str, ...] = ("masks",)
+    of_region: bool = True
+    headline: bool = True
+
+    def score(self, outcome: Outcome, settings: Settings) -> float:
+        probability = outcome.grid(settings.grid)
         if probability is None:
             return NAN
-        return self.compare(probability > self.threshold, cell_means(outcome.truth, self.grid) > TRUTH_COVERAGE)
-
-    def compare(self, predicted: np.ndarray, truth: np.ndarray) -> float:
-        """The score of bool [G, G] cells."""
-        raise NotImplementedError
+        return self.compare(probability > settings.threshold, true_cells(outcome, settings.grid))
 
 
-class RegionIoU(GridMetric):
-    """Intersection over union of the region's cells and the true cells."""
+@dataclass(frozen=True, kw_only=True)
+class CellRegionBest(Measure):
+    """Region IoU of the cells at the one threshold that is best for the whole set.
 
-    title = "IoU"
-    compare = staticmethod(iou)
-
-
-class RegionPrecision(GridMetric):
-    """Share of the region's cells that are true; NaN if the region is empty."""
-
-    title = "prec."
-    compare = staticmethod(precision)
-
-
-class RegionRecall(GridMetric):
-    """Share of the true cells that are in the region; NaN if no cell is true."""
-
-    title = "recall"
-    compare = staticmethod(recall)
-
-
-class RegionArea(GridMetric):
-    """Share of the grid's cells that are in the region."""
-
-    title = "area"
-
-    def compare(self, predicted: np.ndarray, truth: np.ndarray) -> float:
-        return float(predicted.mean())
-
-
-class RegionIoUBest(GridMetric):
-    """Region IoU at the one threshold that is best for the whole set: what a better threshold alone could gain.
-
-    Only cases of the given `operations` choose the threshold and get a value; the others are NaN.
+    Only cases of these `operations` choose the threshold and get a value; the others are NaN.
     """
 
-    title = "IoU best"
+    operations: tuple[str, ...] = LOCAL_OPERATIONS
+    needs: tuple[str, ...] = ("masks",)
+    of_region: bool = True
+    headline: bool = True
 
-    def __init__(self, grid: int, operations: Sequence[str] = ("replace", "recolour", "remove")):
-        super().__init__(grid)
-        self.operations = tuple(operations)
+    def metric(self, settings: Settings) -> IouCurves:
+        return IouCurves(self, settings)
 
-    @classmethod
-    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        return cls(config.grid)
+
+class IouCurves(CaseMetric):
+    """The IoU of all cases at each threshold."""
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
         self.cases.append(torch.stack([self.curve(outcome, self.is_ready(outcome)) for outcome in outcomes]))
 
     def curve(self, outcome: Outcome, ready: bool) -> Tensor:
         """[T] IoU at each threshold."""
-        probability = outcome.grid(self.grid)
-        if not ready or probability is None or outcome.case.operation not in self.operations:
+        grid = self.settings.grid
+        probability = outcome.grid(grid)
+        if not ready or probability is None or outcome.case.operation not in self.measure.operations:
             return torch.full((len(THRESHOLDS),), NAN, dtype=torch.float64)
-        return iou_curve(probability, cell_means(outcome.truth, self.grid) > TRUTH_COVERAGE)
+        return iou_curve(probability, true_cells(outcome, grid))
 
     def best(self) -> int:
         """Index of the threshold with the highest mean."""
@@ -148,143 +115,63 @@ class RegionIoUBest(GridMetric):
         return dim_zero_cat(self.cases)[:, self.best()]
 
 
-class PixelMetric(CaseMetric):
-    """A metric of the region's pixels against the human mask.
-
-    The region is where P is above the threshold; without a saved P it is the mask.
+@dataclass(frozen=True, kw_only=True)
+class PixelRegion(Measure):
+    """A comparison of the region's pixels with the pixels of the human mask, or with those that should change.
 
     Args:
-        threshold: pixels with P above it are the region.
+        edited_mask: the region is the mask that was edited, NaN without one. Else it is where P is above the
+            threshold, or, without a saved P, the mask.
+        changed: the truth is `changed_pixels` of source and target picture; NaN if none changed.
     """
 
-    of_region = True
-    headline = True
-    higher_is_better = True
-    needs = ("regions", "masks")
+    compare: Compare
+    edited_mask: bool = False
+    changed: bool = False
+    needs: tuple[str, ...] = ("regions", "masks")
+    of_region: bool = True
+    headline: bool = True
 
-    def __init__(self, threshold: float = 0.5):
-        super().__init__()
-        self.threshold = threshold
+    def score(self, outcome: Outcome, settings: Settings) -> float:
+        if self.edited_mask and outcome.mask is None:
+            return NAN
+        truth = self._truth(outcome)
+        if truth is None:
+            return NAN
+        from_mask = self.edited_mask or outcome.probability is None
+        region = outcome.mask > 0.5 if from_mask else outcome.probability > settings.threshold
+        return self.compare(region, truth)
 
-    @classmethod
-    def from_config(cls, config: EvaluateConfig) -> CaseMetric:
-        return cls(config.region.threshold)
-
-    def truth(self, outcome: Outcome) -> np.ndarray | None:
+    def _truth(self, outcome: Outcome) -> np.ndarray | None:
         """Bool [H, W] pixels of the true region, or None if the case has none."""
-        return edited_pixels(outcome)
-
-    def score(self, outcome: Outcome) -> float:
-        truth = self.truth(outcome)
-        region = outcome.mask > 0.5 if outcome.probability is None else outcome.probability > self.threshold
-        return NAN if truth is None else self.compare(region, truth)
-
-    def compare(self, predicted: np.ndarray, truth: np.ndarray) -> float:
-        """The score of bool [H, W] pixels."""
-        raise NotImplementedError
-
-
-class RegionIoUPixel(PixelMetric):
-    """Intersection over union of the region and the pixels of which the human mask covers more than half."""
-
-    title = "IoU pixel"
-    compare = staticmethod(iou)
-
-
-class MaskIoU(PixelMetric):
-    """Intersection over union of the mask that was edited and the pixels of which the human mask covers more than half.
-
-    The edited mask is the region after refining, growing and thresholding by the editor's settings. NaN without a mask.
-    """
-
-    title = "IoU mask"
-    compare = staticmethod(iou)
-
-    def score(self, outcome: Outcome) -> float:
-        truth = self.truth(outcome)
-        return NAN if truth is None or outcome.mask is None else self.compare(outcome.mask > 0.5, truth)
-
-
-class RegionPrecisionPixel(PixelMetric):
-    """Share of the region's pixels that the human mask covers; NaN if the region is empty."""
-
-    title = "prec. pixel"
-    compare = staticmethod(precision)
-
-
-class RegionRecallPixel(PixelMetric):
-    """Share of the human mask's pixels that are in the region; NaN if the mask is empty."""
-
-    title = "recall pixel"
-    compare = staticmethod(recall)
-
-
-class ChangedMetric(PixelMetric):
-    """A metric of the region's pixels against `changed_pixels` of source and target picture; NaN if none changed."""
-
-    needs = ("regions", "target pictures")
-
-    def truth(self, outcome: Outcome) -> np.ndarray | None:
+        if not self.changed:
+            return edited_pixels(outcome)
         changed = changed_pixels(outcome.case.request.image, outcome.case.truth_image)
         return changed if changed.any() else None
 
 
-class RegionIoUChanged(ChangedMetric):
-    """Intersection over union of the region and the pixels in which source and target picture differ."""
-
-    title = "IoU changed"
-    compare = staticmethod(iou)
-
-
-class RegionPrecisionChanged(ChangedMetric):
-    """Share of the region's pixels in which source and target picture differ; NaN if the region is empty."""
-
-    title = "prec. changed"
-    compare = staticmethod(precision)
-
-
-class RegionRecallChanged(ChangedMetric):
-    """Share of the pixels in which source and target picture differ that are in the region."""
-
-    title = "recall changed"
-    compare = staticmethod(recall)
-
-
-class ChangeIoU(CaseMetric):
-    """Intersection over union of the pixels that the editor changed and the human mask; works without a region.
+@dataclass(frozen=True, kw_only=True)
+class ChangeIoU(Measure):
+    """Intersection over union of the pixels that the editor changed and a mask; works without a region.
 
     A pixel counts as changed if |edited - source|, mean over the channels, is above `tau`. An editor that changes
     nothing scores 0.
 
     Args:
+        focus: the mask is that of the evaluation's own editor, the same in every row; else it is the human mask.
         tau: in [0, 1].
     """
 
-    title = "change IoU"
-    headline = True
-    higher_is_better = True
-    needs = ("masks",)
+    focus: bool = False
+    tau: float = TAU
 
-    def __init__(self, tau: float = TAU):
-        super().__init__()
-        self.tau = tau
-
-    def score(self, outcome: Outcome) -> float:
-        return iou(change(outcome) > self.tau, edited_pixels(outcome))
+    def score(self, outcome: Outcome, settings: Settings) -> float:
+        return iou(change(outcome) > self.tau, outcome.focus > 0.5 if self.focus else edited_pixels(outcome))
 
 
-class ChangeIoUFocus(ChangeIoU):
-    """Intersection over union of the changed pixels and the mask of the evaluation's own editor, the same in every row.
-
-    It measures how well an edit without a region stays inside that mask (Mask-Blended Inference).
-    """
-
-    title = "change IoU region"
-    headline = False
-    needs = ("regions of the editor itself",)
-
-    def score(self, outcome: Outcome) -> float:
-        return iou(change(outcome) > self.tau, outcome.focus > 0.5)
+def true_cells(outcome: Outcome, grid: int) -> np.ndarray:
+    """Bool [G, G]: the cells that the human mask covers by more than TRUTH_COVERAGE."""
+    return cell_means(outcome.truth, grid) > TRUTH_COVERAGE
 
 
 def changed_pixels(source: Image, target: Image, tau: float = TAU, opening: int = OPENING) -> np.ndarray:

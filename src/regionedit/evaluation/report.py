@@ -46,16 +46,12 @@ def write_report(
         tables: shown in this order.
     """
     own = entries[0]
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     chosen = choose_cases(own.rows)
     shown = {case_id for _, ids in chosen for case_id in ids}
-    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in shown)}
+    outcomes = _outcomes(own, cases, shown)
     rows = own.rows.set_index("id")
-    html = environment.get_template("report.html").render(
+    html = render(
+        "report.html",
         title=f"{config.benchmark}: {own.title}",
         note=config.note,
         summary=summary,
@@ -74,24 +70,34 @@ def write_report(
     write_atomic(path, html.encode())
 
 
+def render(template: str, **values: object) -> str:
+    """The HTML of a template of this folder; the values are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template(template).render(values)
+
+
 def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
     """A sheet of pictures: a column for one case of each operation, a row for every system with edited pictures."""
     edited = [entry for entry in entries if entry.edited and entry.folder]
-    common = min((entry.rows for entry in edited), key=len, default=entries[0].rows)
+    if len(edited) < 2:
+        return {"rows": []}
+    common = min((entry.rows for entry in edited), key=len)
     wanted = _one_of_each(choose_cases(common))
     shown = {case.id: case for case in cases if case.id in wanted}
-    rows = []
-    for entry in edited if len(edited) > 1 else ():
-        outcomes = {outcome.case.id: outcome for outcome in entry.outcomes(shown.values())}
+    rows = [("source, truth", [_shown(Outcome(shown[case_id]), ("source", "true edit")) for case_id in wanted])]
+    for entry in edited:
+        outcomes = _outcomes(entry, shown.values(), wanted)
         rows.append((entry.title, [_shown(outcomes[case_id], ("region", "edited")) for case_id in wanted]))
-    return (
-        {
-            "heads": [shown[case_id].request.instruction for case_id in wanted],
-            "rows": [("source, truth", [_shown(Outcome(shown[i]), ("source", "true edit")) for i in wanted]), *rows],
-        }
-        if rows
-        else {"rows": []}
-    )
+    return {"heads": [shown[case_id].request.instruction for case_id in wanted], "rows": rows}
+
+
+def _outcomes(entry: Entry, cases: Iterable[EditCase], ids: Collection[str]) -> dict[str, Outcome]:
+    """The outcomes of the cases with these ids, by id."""
+    return {outcome.case.id: outcome for outcome in entry.outcomes(case for case in cases if case.id in ids)}
 
 
 def _shown(outcome: Outcome, names: Collection[str]) -> list[tuple[str, str]]:
@@ -152,7 +158,7 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
 def write_examples(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
     """Write a sheet with one case of each operation, chosen by its place in the benchmark and not by hand."""
     wanted = _one_of_each(choose_cases(own.rows))
-    outcomes = {outcome.case.id: outcome for outcome in own.outcomes(c for c in cases if c.id in wanted)}
+    outcomes = _outcomes(own, cases, wanted)
     rows = [[_text_cell(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
     if rows:
         names = pictures_of(outcomes[wanted[0]])

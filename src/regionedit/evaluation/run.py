@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
             entry.folder.stamp,
         )
         entry.rows = score_cases(entry.outcomes, edited, metrics, f"scoring: {entry.title}", len(edited), log)
-        entry.summary = summarise(entry.rows, metrics, groups, cases.headline)
+        entry.summary = summarise(entry.rows, {name: METRICS[name] for name in metrics}, groups, cases.headline)
         if entry.folder:
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
             entry.summary["seconds"] = _seconds(entry.rows)

@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from regionedit.evaluation.editing import chunks
-from regionedit.evaluation.metrics import CaseMetric
+from regionedit.evaluation.metrics import CaseMetric, Measure
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.records import EditCase
 
@@ -122,7 +122,7 @@ def _unpacked(row: dict) -> Tensor:
     return torch.from_numpy(array.copy())
 
 
-def summarise(rows: pd.DataFrame, metrics: Mapping[str, CaseMetric], groups: Collection[str], headline: tuple) -> dict:
+def summarise(rows: pd.DataFrame, metrics: Mapping[str, Measure], groups: Collection[str], headline: tuple) -> dict:
     """Means with 95 % bootstrap intervals, over all cases and by group.
 
     Metrics marked `headline` are averaged over the headline operations only, except in the table by operation.

@@ -146,7 +146,7 @@ def also_measured(summary: dict, intervals: bool = True) -> TextTable:
     blocks |= {block["title"]: block for block in summary["baselines"].values()}
     others = dict.fromkeys(name for block in blocks.values() for name in block["metrics"] if name not in shown)
     rows = tuple(
-        (head, *(_cell(block["metrics"].get(name), intervals) for block in blocks.values()))
+        (head, *(score_cell(block["metrics"].get(name), intervals) for block in blocks.values()))
         for head, name in column_heads(others).items()
     )
     return TextTable("Also measured", "", ("metric", *blocks), rows)
@@ -239,7 +239,8 @@ def _table(
 ) -> TextTable:
     shown = {t: name for t, name in columns.items() if any(name in block["metrics"] for _, block in blocks)}
     rows = tuple(
-        (name, *(_cell(block["metrics"].get(column), intervals) for column in shown.values())) for name, block in blocks
+        (name, *(score_cell(block["metrics"].get(column), intervals) for column in shown.values()))
+        for name, block in blocks
     )
     return TextTable(title, note, (head, *shown), rows)
 
@@ -253,9 +254,10 @@ def _with_seconds(table: TextTable, blocks: Sequence[tuple[str, dict]]) -> TextT
     return replace(table, heads=(*table.heads, "s/edit"), rows=rows)
 
 
-def _cell(score: dict | None, interval: bool) -> str:
-    """The mean ± half the width of its interval."""
+def score_cell(score: dict | None, interval: bool = True, digits: int = 3) -> str:
+    """The mean ± half the width of its interval; empty without a score, the mean alone if it has no interval."""
     if score is None:
         return ""
-    width = f" ±{(score['high'] - score['low']) / 2:.3f}" if interval and score["low"] is not None else ""
-    return f"{score['mean']:.3f}{width}"
+    known = interval and score.get("low") is not None
+    width = f" ±{(score['high'] - score['low']) / 2:.{digits}f}" if known else ""
+    return f"{score['mean']:.{digits}f}{width}"

@@ -18,14 +18,13 @@ from typing import Any
 import pandas as pd
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.protocols import BACKBONES, backbone_of
+from regionedit.evaluation.protocols import BACKBONES
+from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
 
 NOT_COMPARED = {
     "threshold": "each system has its own threshold; the resulting regions are scored in the same way",
     "columns": "they choose the metrics of a table, not how these are computed",
 }
-# The only metrics that depend on the `grid` of the protocol block.
-ON_GRID = ("region_iou", "region_iou_best", "region_precision", "region_recall", "region_area")
 NAMED = 3  # case ids that a message lists
 NEEDED = ("benchmark", "protocol", "n", "failed", "metrics")
 
@@ -167,9 +166,9 @@ def _changes(key: str, metric: str) -> bool:
     if key in NOT_COMPARED:
         return False
     if key in BACKBONES:
-        return backbone_of(metric) == key
+        return METRICS[metric].backbone == key
     if key == "grid":
-        return metric in ON_GRID
+        return isinstance(METRICS[metric], CellRegion | CellRegionBest)
     if key == "headline_operations":
         return METRICS[metric].headline
     return True
