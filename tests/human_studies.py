@@ -11,7 +11,7 @@ from PIL import Image
 
 from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.human_study.make import StudySettings
-from regionedit.evaluation.human_study.sheets import NAMES, answer_columns
+from regionedit.evaluation.human_study.questions import NAMES, answer_columns
 from regionedit.records import EditCase, EditRequest
 
 
