@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from regionedit.evaluation.benchmarks import Benchmark
+from regionedit.evaluation.benchmarks import BENCHMARKS, Benchmark
 from regionedit.evaluation.human_study.make import StudySettings
-from regionedit.evaluation.human_study.sheets import NAMES, answer_columns
+from regionedit.evaluation.human_study.questions import NAMES, answer_columns
 from regionedit.records import EditCase, EditRequest
 
 
@@ -34,6 +36,12 @@ class Drawn(Benchmark):
             pixels = np.random.default_rng(i).integers(0, 256, (self.side * 3 // 4, self.side, 3), dtype=np.uint8)
             request = EditRequest(Image.fromarray(pixels), f"make <thing {i}> </script> blue")
             yield EditCase(f"case-{i}", request, "replace", scored=i != 1)
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    """The benchmark `drawn`; import it into a test file to use it there."""
+    monkeypatch.setitem(BENCHMARKS, "drawn", Drawn)
 
 
 def write_systems(root: Path, data: str, names: tuple[str, ...]) -> dict[str, str]:
@@ -69,19 +77,14 @@ def answer(study: Path, out: Path, rate: Callable[[str, dict, str], object]) -> 
     design = key[0]["design"]
     out.mkdir(exist_ok=True)
     paths = []
-    for rater in sorted({row["rater"] for row in key}):
-        pages: dict[str, list[dict]] = {}
-        for row in key:
-            if row["rater"] == rater:
-                pages.setdefault(row["trial"], []).append(row)
+    for rater, own in groupby(key, lambda row: row["rater"]):
         lines = [",".join(answer_columns(design))]
-        for trial, pictures in pages.items():
+        for trial, page in groupby(own, lambda row: row["trial"]):
+            pictures = list(page)
             given = [[rate(rater, picture, name) for name in NAMES] for picture in pictures]
             if design == "likert":
-                lines += [
-                    ",".join([rater, trial, picture["position"], *("" if v is None else str(v) for v in values)])
-                    for picture, values in zip(pictures, given, strict=True)
-                ]
+                cells = [["" if v is None else str(v) for v in values] for values in given]
+                lines += [",".join([rater, trial, p["position"], *v]) for p, v in zip(pictures, cells, strict=True)]
             else:
                 best = ["" if None in v else pictures[int(np.argmax(v))]["position"] for v in zip(*given, strict=True)]
                 lines.append(",".join([rater, trial, *best]))

@@ -96,3 +96,11 @@ def test_an_evaluations_own_tables_show_its_protocols_columns(both):
     del summary["protocol"]["columns"]
     assert len(evaluation_tables(summary)) == 2  # no metric is left out
     assert comparison(summary).heads == ("system", "CLIP dir.", "L1", "DINO")
+
+
+def test_the_columns_that_name_a_row_are_in_every_part_of_a_wide_table(capsys):
+    heads = ("system", "question", *(f"column {i}" for i in range(9)))
+    print_table(TextTable("wide", "", heads, (("ours", "inside", *"abcdefghi"),), names=2), Console(width=60))
+    printed = capsys.readouterr().out
+    assert printed.count("ours    inside") == printed.count("system  question") == 3
+    assert all(printed.count(f"column {i}") == 1 for i in range(9))

@@ -20,19 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from regionedit.evaluation.benchmarks import BENCHMARKS
 from regionedit.evaluation.human_study import form as form_module
 from regionedit.evaluation.human_study.__main__ import main
 from regionedit.evaluation.human_study.assignment import assign
 from regionedit.evaluation.human_study.make import make
-from tests.human_studies import Drawn, read_rows, settings, write_systems
+from tests.human_studies import Drawn, drawn, read_rows, settings, write_systems  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch):
-    monkeypatch.setitem(BENCHMARKS, "drawn", Drawn)
 
 
 def embedded(path: Path) -> dict:
@@ -98,12 +92,10 @@ def test_repeats_come_late_and_in_reverse_order():
         assert first.number <= 3 and again.number > 6
 
 
-@pytest.mark.parametrize(
-    "trials, repeats, message", [(13, 0, "trials: 13 .* 1 to 12"), (12, 5, "repeats: 5 .* 0 to 4")]
-)
-def test_more_trials_or_repeats_than_possible_are_refused(trials, repeats, message):
-    with pytest.raises(ValueError, match=message):
-        assign("s", ["c0", "c1"], [(str(i), "x") for i in range(6)], 1, trials, repeats, np.random.default_rng(0))
+def test_more_trials_or_repeats_than_possible_are_refused():
+    for trials, repeats, message in ((13, 0, "trials: 13 .* 1 to 12"), (12, 5, "repeats: 5 .* 0 to 4")):
+        with pytest.raises(ValueError, match=message):
+            assign("s", ["c0", "c1"], [(str(i), "x") for i in range(6)], 1, trials, repeats, np.random.default_rng(0))
 
 
 def test_the_same_seed_makes_the_same_files(tmp_path):
@@ -116,6 +108,9 @@ def test_the_same_seed_makes_the_same_files(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     names = [{row["trial"] for row in read_rows(tmp_path / folder / "key.csv")} for folder in "abc"]
     assert names[0] == names[1] and not names[0] & names[2], "a trial's name identifies its study"
+    make(settings(tmp_path, systems, out=str(tmp_path / "c"), repeats=2, seed=4))
+    with pytest.raises(ValueError, match="out: .* holds the key of another study"):
+        make(settings(tmp_path, systems, out=str(tmp_path / "c"), repeats=2, seed=3))
 
 
 def test_forms_key_and_template_agree(tmp_path):
@@ -137,6 +132,13 @@ def test_forms_key_and_template_agree(tmp_path):
                 edited = Image.open(tmp_path / row["system"] / "pictures" / f"{row['case']}.png")
                 assert picture(form["pictures"][number]).tobytes() == edited.tobytes(), "small pictures are lossless"
     assert record["raters_per_trial"] == 4 and len(record["cases"]) == 5
+    html = (tmp_path / "study" / "form_rater_01.html").read_text()
+    assert not re.search(r"https?://|\bsrc=|href=|fetch\(|import\(|@import|url\(", html), "a form is self-contained"
+    assert html.count("</script>") == 2, "an instruction cannot close the script tag"
+    assert [q["text"] for q in embedded(tmp_path / "study" / "form_rater_01.html")["questions"]] == [
+        "Did the edit stay inside the region the instruction is about?",
+        "Did the edit follow the instruction?",
+    ]
 
 
 def test_a_form_is_blind(tmp_path):
@@ -158,17 +160,6 @@ def test_a_form_is_blind(tmp_path):
         assert list(dict.fromkeys(shown)) == list(range(6)), "pictures are numbered in order of appearance"
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     assert sorted(record["resized"]) == ["quuxology"] and len(record["resized"]["quuxology"]) == 2
-
-
-def test_a_form_is_self_contained_and_has_both_questions(tmp_path):
-    make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two"))))
-    html = (tmp_path / "study" / "form_rater_01.html").read_text()
-    assert not re.search(r"https?://|\bsrc=|href=|fetch\(|import\(|@import|url\(", html)
-    assert [q["text"] for q in embedded(tmp_path / "study" / "form_rater_01.html")["questions"]] == [
-        "Did the edit stay inside the region the instruction is about?",
-        "Did the edit follow the instruction?",
-    ]
-    assert html.count("</script>") == 2, "an instruction cannot close the script tag"
 
 
 def test_cases_without_every_picture_are_listed(tmp_path, capsys):
@@ -210,14 +201,6 @@ def test_a_form_too_large_says_how_many_cases_fit(tmp_path, monkeypatch):
         make(settings(tmp_path, systems, out=str(tmp_path / "large")))
     assert "MB" in str(error.value) and not (tmp_path / "large").exists()
     assert len(make(settings(tmp_path, systems, out=str(tmp_path / "large"), cases=5))["cases"]) == 5
-
-
-def test_a_key_is_never_overwritten_by_another(tmp_path):
-    systems = write_systems(tmp_path, "9", ("one", "two"))
-    make(settings(tmp_path, systems))
-    make(settings(tmp_path, systems))
-    with pytest.raises(ValueError, match="out: .* holds the key of another study"):
-        make(settings(tmp_path, systems, seed=4))
 
 
 @pytest.mark.parametrize(

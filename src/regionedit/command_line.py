@@ -122,7 +122,7 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
         raise SystemExit(130) from None
 
 
-def run_command(command: str, work: Callable[[], int | None], out: str | Path, debug: bool) -> int:
+def run_command(command: str, work: Callable[[], int | None], out: str | Path | None, debug: bool) -> int:
     """Call `work` inside `errors_in_one_line`; returns the exit code."""
     try:
         with errors_in_one_line(command, out, debug):

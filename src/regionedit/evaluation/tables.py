@@ -77,7 +77,7 @@ OWN_COLUMNS = {
 
 @dataclass(frozen=True)
 class TextTable:
-    """A title, a note, column heads and rows of cells; the first cell of a row is its name.
+    """A title, a note, column heads and rows of cells; the first cell of a row is its name, or the first `names`.
 
     Args:
         note: shown below the table; may have several lines.
@@ -91,6 +91,7 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
     best: frozenset[tuple[int, int]] = frozenset()
     rules: frozenset[int] = frozenset()
+    names: int = 1
 
 
 def columns_of(summary: dict, table: str) -> dict[str, str]:
@@ -207,7 +208,7 @@ def print_table(table: TextTable, console: Console) -> None:
     for columns in _fitting(table, console.width):
         shown = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place in columns:
-            shown.add_column(Text(table.heads[place]), justify="right" if place else "left", no_wrap=True)
+            shown.add_column(Text(table.heads[place]), justify="left" if place < table.names else "right", no_wrap=True)
         for number, row in enumerate(table.rows):
             if number in table.rules:
                 shown.add_section()
@@ -219,12 +220,13 @@ def print_table(table: TextTable, console: Console) -> None:
 
 
 def _fitting(table: TextTable, width: int) -> list[list[int]]:
-    """The column numbers of each part that fits into `width`; column 0, which names the rows, is in every part."""
+    """The column numbers of each part that fits into `width`; the columns that name the rows are in every part."""
     needed = [max(map(len, cells)) + 2 for cells in zip(table.heads, *table.rows, strict=True)]
-    parts: list[list[int]] = [[0]]
-    for place in range(1, len(needed)):
-        if len(parts[-1]) > 1 and sum(needed[p] for p in parts[-1]) + needed[place] + 1 > width:
-            parts.append([0])
+    names = [*range(table.names)]
+    parts: list[list[int]] = [[*names]]
+    for place in range(table.names, len(needed)):
+        if len(parts[-1]) > len(names) and sum(needed[p] for p in parts[-1]) + needed[place] + 1 > width:
+            parts.append([*names])
         parts[-1].append(place)
     return parts
 

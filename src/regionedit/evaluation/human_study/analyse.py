@@ -1,9 +1,10 @@
-"""Computes scores, preferences and agreement from key and answers."""
+"""Computes scores, preferences, agreement and biases from key and answers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from regionedit.evaluation.human_study.agreement import (
     RESAMPLES,
     Level,
     alpha_interval,
-    count_ratings,
+    coincidences,
     fleiss_kappa,
     krippendorff_alpha,
-    percentiles,
+    resampled_interval,
+    share,
 )
-from regionedit.evaluation.human_study.biases import repeats, side_choices, side_differences, wilson
-from regionedit.evaluation.human_study.questions import SCALE
-from regionedit.evaluation.human_study.sheets import NAMES, read_answers, read_key
+from regionedit.evaluation.human_study.questions import NAMES, POSITIONS, SCALE
+from regionedit.evaluation.human_study.sheets import read_answers, read_key
 from regionedit.evaluation.human_study.tables import markdown
 from regionedit.files import write_together
 
@@ -41,13 +42,13 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
     """
     key = read_key(key_path)
     answers = read_answers(answer_paths, key)
-    likert, seed = key["design"][0] == "likert", int(key["seed"][0])
+    design, seed = key["design"][0], int(key["seed"][0])
     asked = match(key, answers)
     first = asked[asked["repeat_of"] == ""]
-    rng = np.random.default_rng(seed)
+    measure, sides = (scores, side_differences) if design == "likert" else (preferences, side_choices)
     analysis = {
         "study": key["trial"][0].split("-")[0],
-        "design": key["design"][0],
+        "design": design,
         "seed": seed,
         "raters": sorted(asked["rater"].unique()),
         "forms_without_answers": sorted({*key["rater"]} - {*asked["form"]}),
@@ -55,9 +56,9 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
         "answers": len(answers),
         "missing": int(asked["answer"].isna().sum()),
         "resamples": RESAMPLES,
-        **(scores(first, rng) if likert else preferences(first, rng)),
-        "sides": side_differences(first) if likert else side_choices(first),
-        "repeats": repeats(asked),
+        **measure(first, np.random.default_rng(seed)),
+        "sides": sides(first),
+        "repeats": repeats(asked, design),
     }
     texts = {"analysis.json": json.dumps(analysis, indent=1, ensure_ascii=False), "analysis.md": markdown(analysis)}
     write_together(out, {name: text.encode() for name, text in texts.items()})
@@ -70,19 +71,17 @@ def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     Columns: rater, form, trial, repeat_of, case, company (the systems shown, sorted), positions (how many), question,
     answer, and position and system: of the rated picture (likert) or of the chosen one (forced choice).
     """
-    likert = key["design"][0] == "likert"
-    pages = key.groupby("trial", sort=False).agg(
+    pages = key.groupby("trial", sort=False, as_index=False).agg(
         form=("rater", "first"),
         case=("case", "first"),
         repeat_of=("repeat_of", "first"),
         company=("system", lambda systems: tuple(sorted(systems))),
         positions=("system", "size"),
     )
-    pages = pages.reset_index()
     raters = answers[["rater", "trial"]].merge(pages[["trial", "form"]])[["rater", "form"]].drop_duplicates()
     asked = raters.merge(pages, on="form").merge(pd.DataFrame({"question": NAMES}), how="cross")
     pictures = key[["trial", "position", "system"]]
-    if likert:
+    if key["design"][0] == "likert":
         return asked.merge(pictures, on="trial").merge(
             answers, how="left", on=["rater", "trial", "position", "question"]
         )
@@ -105,82 +104,126 @@ def scores(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
 def _score(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
     given = asked.dropna(subset="answer")
     values = given["answer"].astype(int)
-    low, high = _mean_interval(values, given["case"], rng)
+    per_case = values.groupby(given["case"]).agg(["sum", "size"]).to_numpy()
+    low, high = resampled_interval(per_case, lambda drawn: drawn[:, 0] / drawn[:, 1], rng)
     return {
         **_extent(asked, given),
-        "mean": float(values.mean()) if len(values) else None,
+        "mean": _defined(values.mean()),
         "low": low,
         "high": high,
-        "sd": float(values.std()) if len(values) > 1 else None,
-        "median": float(values.median()) if len(values) else None,
+        "sd": _defined(values.std()),
+        "median": _defined(values.median()),
         # Raters see a picture beside others, so the same picture in another company is another unit of the same item.
-        **_agreement(
-            given, [*zip(given["case"], given["company"], given["system"], strict=True)], values, SCALE, "ordinal", rng
-        ),
+        **_agreement(given, ["case", "company", "system"], "answer", SCALE, "ordinal", rng),
     }
 
 
 def preferences(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Forced choice: how often each system was preferred, and how far raters agree on it."""
     blocks = []
-    for company, part in asked.groupby("company", sort=True):
-        for name in NAMES:
-            posed = part[part["question"] == name]
-            given = posed.dropna(subset="answer")
-            blocks.append(
-                {
-                    "systems": list(company),
-                    "question": name,
-                    **_extent(posed, given),
-                    "shares": {system: wilson((given["system"] == system).sum(), len(given)) for system in company},
-                    **_agreement(given, [(case,) for case in given["case"]], given["system"], company, "nominal", rng),
-                }
-            )
+    for company, name in product(sorted(asked["company"].unique()), NAMES):
+        posed = asked[(asked["company"] == company) & (asked["question"] == name)]
+        given = posed.dropna(subset="answer")
+        blocks.append(
+            {
+                "systems": list(company),
+                "question": name,
+                **_extent(posed, given),
+                "shares": {system: share(given["system"] == system) for system in company},
+                **_agreement(given, ["case"], "system", company, "nominal", rng),
+            }
+        )
     overall = {}
     if asked["company"].nunique() > 1:
-        answered = asked.dropna(subset="answer")
-        for system in sorted({system for company in asked["company"] for system in company}):
-            shown = answered[[system in company for company in answered["company"]]]
-            by_question = {name: shown[shown["question"] == name] for name in NAMES}
-            overall[system] = {
-                n: wilson((part["system"] == system).sum(), len(part)) for n, part in by_question.items()
-            }
+        for system, part in asked.explode("company").groupby("company"):  # a row for each system that was shown
+            given = part.dropna(subset="answer")
+            won = given["system"] == system
+            overall[system] = {name: share(won[given["question"] == name]) for name in NAMES}
     return {"preferences": blocks, "preferences_overall": overall}
 
 
 def _extent(asked: pd.DataFrame, given: pd.DataFrame) -> dict:
-    return {
-        "raters": given["rater"].nunique(),
-        "items": given["case"].nunique(),
-        "answers": len(given),
-        "missing": len(asked) - len(given),
-    }
+    numbers = {"raters": given["rater"].nunique(), "items": given["case"].nunique()}
+    return numbers | {"answers": len(given), "missing": len(asked) - len(given)}
 
 
 def _agreement(
-    given: pd.DataFrame,
-    units: list[tuple],
-    values: pd.Series,
-    categories: Sequence,
-    level: Level,
-    rng: np.random.Generator,
+    given: pd.DataFrame, unit: list[str], value: str, categories: Sequence, level: Level, rng: np.random.Generator
 ) -> dict:
-    """Alpha with its interval, and kappa; the first element of a unit is its item."""
-    ratings = [*zip(given["rater"], units, values, strict=True)]
-    names, counts_UC = count_ratings(ratings, categories)
-    low, high = alpha_interval(counts_UC, [unit[0] for unit in names], level, rng)
-    kappa, kappa_units, kappa_ratings = fleiss_kappa(counts_UC)
+    """Alpha with its interval, and kappa, of a column of ratings; units of the same case are one item."""
+    counts = pd.get_dummies(pd.Categorical(given[value], categories), dtype=int)
+    counts = counts.groupby([given[column].to_numpy() for column in unit], sort=False).sum()
+    counts_UC = counts.to_numpy()
+    alpha = _defined(krippendorff_alpha(coincidences(counts_UC).sum(0), level))
+    low, high = alpha_interval(counts_UC, counts.index.get_level_values(0), level, rng)
     return {
-        "alpha": {"level": level, "value": krippendorff_alpha(ratings, categories, level), "low": low, "high": high},
-        "fleiss_kappa": {"value": kappa, "units": kappa_units, "ratings": kappa_ratings},
+        "alpha": {"level": level, "value": alpha, "low": low, "high": high},
+        "fleiss_kappa": fleiss_kappa(counts_UC),
     }
 
 
-def _mean_interval(values: pd.Series, items: pd.Series, rng: np.random.Generator) -> tuple[float | None, float | None]:
-    """95 % percentile interval of the mean over resampled items."""
-    per_item = values.groupby(items.to_numpy()).agg(["sum", "size"]).to_numpy()
-    if len(per_item) < 2:
-        return None, None
-    draws_RI = rng.multinomial(len(per_item), np.full(len(per_item), 1 / len(per_item)), RESAMPLES)
-    sums, sizes = (draws_RI @ per_item).T
-    return percentiles(sums / sizes)
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def side_choices(asked: pd.DataFrame) -> dict:
+    """Forced choice: `{question: {position: share}}`; `expected` is the share of an unbiased rater."""
+    width, given = asked["positions"].max(), asked.dropna(subset="answer")
+    chosen = {name: given.loc[given["question"] == name, "position"] for name in NAMES}
+    return {
+        name: {position: share(those == position) | {"expected": float(1 / width)} for position in _reported(width)}
+        for name, those in chosen.items()
+    }
+
+
+def side_differences(asked: pd.DataFrame) -> dict:
+    """Likert: `{question: {position: {difference, low, high, n}}}`, empty if one picture is shown at a time.
+
+    The difference is the score at this position minus the mean score of the other pictures of its trial, after
+    subtracting each system's mean score. n is the number of pages with an answer for every picture. The interval is
+    Student's.
+    """
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    width = asked["positions"].max()
+    differences: dict[str, dict] = {name: {} for name in NAMES}
+    for name in NAMES:
+        part = asked[asked["question"] == name].dropna(subset="answer")
+        score = part["answer"].astype(float)
+        part = part.assign(more=score - score.groupby(part["system"]).transform("mean"))
+        pages = part.pivot(index=["rater", "trial"], columns="position", values="more")
+        pages = pages.reindex(columns=[*POSITIONS[:width]]).dropna()
+        for position in _reported(width):
+            more = (pages[position] - pages.drop(columns=position).mean(axis=1)).to_numpy()
+            low, high = map(float, DescrStatsW(more).tconfint_mean()) if len(more) > 1 else (None, None)
+            difference = float(more.mean()) if len(more) else None
+            differences[name][position] = {"difference": difference, "low": low, "high": high, "n": len(more)}
+    return differences
+
+
+def _reported(width: int) -> str:
+    """The positions to report: of two positions the left one is enough, of one there is nothing to report."""
+    return {1: "", 2: "A"}.get(width, POSITIONS[:width])
+
+
+def repeats(asked: pd.DataFrame, design: str) -> dict | None:
+    """How often raters give the same answer when the same pictures are shown again in reverse order.
+
+    `{question: {same, by_rater, mean_difference}}`: the share of equal answers (equal systems chosen), each rater's own
+    share, and the mean absolute difference on the scale (likert only). None without repeats.
+    """
+    if not asked["repeat_of"].any():
+        return None
+    given = asked.dropna(subset="answer")
+    earlier = given.drop(columns="repeat_of").rename(columns={"trial": "repeat_of"})
+    shared, told = (["system"], "answer") if design == "likert" else ([], "system")
+    pairs = given.merge(earlier, on=["rater", "repeat_of", "question", *shared], suffixes=("", "_earlier"))
+    found = {}
+    for name in NAMES:
+        here = pairs[pairs["question"] == name]
+        same = here[told] == here[f"{told}_earlier"]
+        by_rater = {rater: share(part) for rater, part in same.groupby(here["rater"])}
+        found[name] = {"same": share(same), "by_rater": by_rater}
+        if design == "likert":
+            found[name]["mean_difference"] = _defined((here["answer"] - here["answer_earlier"]).abs().mean())
+    return found

@@ -63,12 +63,11 @@ def assign(
     if not 0 <= repeats <= trials // 3:
         raise ValueError(f"repeats: {repeats} given, 0 to {trials // 3} (a third of the trials) are possible")
     hands = deal(cases, companies, raters, trials, rng)
-    sides = choose_sides(hands, rng)
-    return [
-        trial
-        for rater, (hand, orders) in enumerate(zip(hands, sides, strict=True), 1)
-        for trial in _form(study, rater, [(case, o) for (case, _), o in zip(hand, orders, strict=True)], repeats, rng)
-    ]
+    shown = iter(choose_sides([(rater, unit) for rater, hand in enumerate(hands) for unit in hand], rng))
+    made = []
+    for rater, hand in enumerate(hands, 1):
+        made += _form(study, rater, [(case, next(shown)) for case, _ in hand], repeats, rng)
+    return made
 
 
 def deal(
@@ -90,56 +89,56 @@ def deal(
     return [hands[i] for i in rng.permutation(raters)]
 
 
-def choose_sides(hands: Sequence[Sequence[Unit]], rng: np.random.Generator) -> list[list[tuple[str, ...]]]:
+def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -> list[tuple[str, ...]]:
     """The order of the systems in every trial; each system is at each position about equally often.
 
     Starting from random orders, each trial in turn takes the order that best balances how often its systems are at each
     position in the whole study, in the rater's form and for its unit (a linear assignment); ties are broken at random.
+
+    Args:
+        trials: (rater, unit) of each.
     """
     from scipy.optimize import linear_sum_assignment
 
-    trials = [(rater, unit) for rater, hand in enumerate(hands) for unit in hand]
     systems = {name: i for i, name in enumerate(sorted({name for _, (_, company) in trials for name in company}))}
     width = len(trials[0][1][1])
-    rows = [np.array([systems[name] for name in unit[1]]) for _, unit in trials]
     counts: dict[object, np.ndarray] = defaultdict(lambda: np.zeros((len(systems), width), np.int64))
     groups = [(counts["study"], counts[rater], counts[unit]) for rater, unit in trials]
+    rows = [np.array([systems[name] for name in company]) for _, (_, company) in trials]
     places = [rng.permutation(width) for _ in trials]
-    for row, place, group in zip(rows, places, groups, strict=True):
-        for count in group:
-            count[row, place] += 1
+
+    def count(trial: int, number: int) -> None:
+        for group in groups[trial]:
+            group[rows[trial], places[trial]] += number
+
+    for trial in range(len(trials)):
+        count(trial, 1)
     for sweep in range(SWEEPS):
         # In the second half the whole study has the largest weight, because a fair comparison depends on it.
         weights = (1, 1, 1) if sweep < SWEEPS // 2 else (4, 1, 1)
-        for i in rng.permutation(len(trials)):
-            for count in groups[i]:
-                count[rows[i], places[i]] -= 1
-            cost = sum(weight * count[rows[i]] for weight, count in zip(weights, groups[i], strict=True))
-            places[i] = linear_sum_assignment(cost + rng.uniform(0, 0.1, cost.shape))[1]
-            for count in groups[i]:
-                count[rows[i], places[i]] += 1
-    shown = iter(tuple(unit[1][k] for k in np.argsort(place)) for (_, unit), place in zip(trials, places, strict=True))
-    return [[next(shown) for _ in hand] for hand in hands]
-
-
-def _form(
-    study: str, rater: int, shown: list[tuple[str, tuple[str, ...]]], repeats: int, rng: np.random.Generator
-) -> list[Trial]:
-    """One rater's trials in random order, repeats in the last third."""
-    main = [shown[i] for i in rng.permutation(len(shown))]
-    third = len(main) // 3
-    again = rng.choice(third, repeats, replace=False) if repeats else []
-    tail = [(page, None) for page in main[len(main) - third :]] + [(main[i], i) for i in again]
-    pages = [(page, None) for page in main[: len(main) - third]] + [tail[i] for i in rng.permutation(len(tail))]
-    names = [f"{study}-{rater:02d}-{number:03d}" for number in range(1, len(pages) + 1)]
+        for trial in rng.permutation(len(trials)):
+            count(trial, -1)
+            cost = sum(weight * group[rows[trial]] for weight, group in zip(weights, groups[trial], strict=True))
+            places[trial] = linear_sum_assignment(cost + rng.uniform(0, 0.1, cost.shape))[1]
+            count(trial, 1)
     return [
-        Trial(
-            name,
-            rater,
-            number,
-            case,
-            systems if first is None else systems[::-1],
-            "" if first is None else names[first],
-        )
-        for number, (name, ((case, systems), first)) in enumerate(zip(names, pages, strict=True), 1)
+        tuple(company[k] for k in np.argsort(place)) for (_, (_, company)), place in zip(trials, places, strict=True)
     ]
+
+
+def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.random.Generator) -> list[Trial]:
+    """One rater's trials in random order, repeats in the last third."""
+    order = rng.permutation(len(shown)).tolist()
+    third = len(order) // 3
+    again = rng.choice(third, repeats, replace=False).tolist() if repeats else []
+    start, end = order[: len(order) - third], order[len(order) - third :]
+    # A page is a place in `shown` and, if it repeats a page, that page's place in the form.
+    late = [(i, None) for i in end] + [(order[first], first) for first in again]
+    pages = [(i, None) for i in start] + [late[i] for i in rng.permutation(len(late))]
+    names = [f"{study}-{rater:02d}-{number:03d}" for number in range(1, len(pages) + 1)]
+    trials = []
+    for number, (name, (i, first)) in enumerate(zip(names, pages, strict=True), 1):
+        case, systems = shown[i]
+        repeated = {} if first is None else {"systems": systems[::-1], "repeat_of": names[first]}
+        trials.append(Trial(**{"systems": systems} | repeated, name=name, rater=rater, number=number, case=case))
+    return trials

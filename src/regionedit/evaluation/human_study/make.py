@@ -5,25 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 
 import numpy as np
 
+from regionedit.config import EvaluateConfig
 from regionedit.evaluation.human_study.assignment import assign
-from regionedit.evaluation.human_study.form import form_html, require_size
-from regionedit.evaluation.human_study.pictures import (
-    LONGER_SIDE,
-    LOSSLESS,
-    QUALITY,
-    ShownCase,
-    SystemFolder,
-    choose_cases,
-    load_cases,
-)
-from regionedit.evaluation.human_study.questions import DESIGNS, POSITIONS, QUESTIONS
-from regionedit.evaluation.human_study.sheets import key_csv, template_csv
-from regionedit.files import write_atomic
+from regionedit.evaluation.human_study.form import form_html
+from regionedit.evaluation.human_study.pictures import LONGER_SIDE, LOSSLESS, QUALITY, choose_cases, load_cases
+from regionedit.evaluation.human_study.questions import POSITIONS, QUESTIONS
+from regionedit.evaluation.human_study.sheets import sheets
+from regionedit.files import write_together
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,8 @@ class StudySettings:
     """Everything a study depends on.
 
     Args:
-        systems: name -> folder of each system.
+        systems: name -> folder of each system: the `out` of an evaluation, or pictures named by case id.
+        out: receives form_rater_01.html ..., template.csv, study.json, key.csv.
         benchmark, data, ids: as for evaluate.py; the source of pictures and instructions.
         cases: number of cases, 0 for all that every system has a picture for.
         raters: number of forms.
@@ -41,13 +35,12 @@ class StudySettings:
         trials: number for each rater, 0 for every case with every pair.
         repeats: trials of each rater that are shown again, with the pictures in reverse order.
         seed: decides cases, assignment, order and sides.
-        out: receives form_rater_01.html ..., template.csv, study.json, key.csv.
     """
 
     systems: dict[str, str]
-    benchmark: str
-    data: str
     out: str
+    benchmark: str = EvaluateConfig.benchmark
+    data: str = EvaluateConfig.data
     ids: str | None = None
     cases: int = 0
     raters: int = 12
@@ -62,8 +55,6 @@ class StudySettings:
 
         if self.benchmark not in BENCHMARKS:
             raise ValueError(f"benchmark: {self.benchmark!r} is none of {', '.join(BENCHMARKS)}")
-        if self.design not in DESIGNS:
-            raise ValueError(f"design: {self.design!r} is none of {', '.join(DESIGNS)}")
         least = 1 if self.design == "likert" and self.shown == "all" else 2
         if len(self.systems) < least:
             raise ValueError(f"systems: {len(self.systems)} given, at least {least} are needed to compare")
@@ -72,6 +63,9 @@ class StudySettings:
         for name, smallest in (("cases", 0), ("raters", 1), ("trials", 0), ("repeats", 0), ("seed", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name}: {getattr(self, name)}, at least {smallest} is needed")
+        for name, folder in self.systems.items():
+            if not Path(folder).is_dir():
+                raise ValueError(f"systems: {name}: {folder} is not a folder")
 
 
 def make(settings: StudySettings) -> dict:
@@ -87,19 +81,23 @@ def make(settings: StudySettings) -> dict:
     from regionedit.evaluation.benchmarks import BENCHMARKS
 
     rng = np.random.default_rng(settings.seed)
-    systems = [SystemFolder(name, folder) for name, folder in settings.systems.items()]
+    systems = settings.systems
     benchmark = BENCHMARKS[settings.benchmark](settings.data, ids=settings.ids)
     chosen, left_out = choose_cases((case.id for case in benchmark if case.scored), systems, settings.cases, rng)
     cases = load_cases(benchmark, chosen, systems)
-    names = tuple(settings.systems)
-    companies = [names] if settings.shown == "all" else list(combinations(names, 2))
-    each = settings.trials or len(chosen) * len(companies)
-    study = _study_name(settings, cases)
+    companies = [tuple(systems)] if settings.shown == "all" else list(combinations(systems, 2))
+    units = len(chosen) * len(companies)
+    each = settings.trials or units
+    # Eight digits that differ between studies, so that answers are never read with the key of another study.
+    names = ("cases", "raters", "design", "shown", "trials", "repeats", "seed")
+    shown = [getattr(settings, name) for name in names], [*systems], {i: asdict(case) for i, case in cases.items()}
+    study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:8]
     trials = assign(study, chosen, companies, settings.raters, each, settings.repeats, rng)
-    forms = [[t for t in trials if t.rater == rater] for rater in range(1, settings.raters + 1)]
-    for own in forms:
-        require_size(own, cases)
-    key = key_csv(trials, settings.design, settings.seed)
+    forms = {
+        f"form_rater_{rater:02d}.html": form_html(settings.design, list(own), cases).encode()
+        for rater, own in groupby(trials, lambda trial: trial.rater)
+    }
+    key, template = sheets(trials, settings.design, settings.seed)
     out = Path(settings.out)
     if (out / "key.csv").is_file() and (out / "key.csv").read_bytes() != key:
         raise ValueError(f"out: {out} holds the key of another study; choose another folder, that study needs its key")
@@ -108,22 +106,12 @@ def make(settings: StudySettings) -> dict:
         **{name: value for name, value in asdict(settings).items() if name != "out"},
         "cases": chosen,
         "trials": each,
-        "raters_per_trial": settings.raters * each / (len(chosen) * len(companies)),
+        "raters_per_trial": settings.raters * each / units,
         "questions": {question.name: question.text for question in QUESTIONS},
         "pictures": f"at most {LONGER_SIDE} px, PNG up to {LOSSLESS} px, above JPEG of quality {QUALITY}",
         "left_out": left_out,
-        "resized": {n: ids for n in names if (ids := [i for i, case in cases.items() if n in case.resized])},
+        "resized": {n: ids for n in systems if (ids := [i for i, case in cases.items() if n in case.resized])},
     }
-    for rater, own in enumerate(forms, 1):
-        write_atomic(out / f"form_rater_{rater:02d}.html", form_html(settings.design, own, cases).encode())
-    write_atomic(out / "template.csv", template_csv(trials, settings.design))
-    write_atomic(out / "study.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
-    write_atomic(out / "key.csv", key)  # written last: it marks the study as complete
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    write_together(out, {**forms, "template.csv": template, "study.json": text.encode(), "key.csv": key})
     return record
-
-
-def _study_name(settings: StudySettings, cases: dict[str, ShownCase]) -> str:
-    """Eight digits that differ between studies, so that answers are never read with the key of another study."""
-    values = [getattr(settings, name) for name in ("cases", "raters", "design", "shown", "trials", "repeats", "seed")]
-    shown = {case_id: asdict(case) for case_id, case in cases.items()}
-    return hashlib.sha256(json.dumps([values, [*settings.systems], shown]).encode()).hexdigest()[:8]

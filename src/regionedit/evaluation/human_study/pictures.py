@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from regionedit.evaluation.charts import data_uri
 from regionedit.images import SUFFIXES, open_picture, png
 
 if TYPE_CHECKING:
@@ -22,49 +22,15 @@ LOSSLESS = 256  # longer side in pixels up to which a picture is embedded withou
 QUALITY = 92
 
 
-class SystemFolder:
-    """One system's edited pictures.
-
-    Args:
-        name: the system's name in the analysis; raters never see it.
-        folder: the `out` of an evaluation (pictures/{id}.png), or pictures named by case id. The evaluation's
-            failures/{id}.txt hold the reasons of missing ones.
-
-    Raises:
-        ValueError: no such folder.
-    """
-
-    def __init__(self, name: str, folder: str | Path):
-        self.name, self.folder = name, Path(folder)
-        if not self.folder.is_dir():
-            raise ValueError(f"systems: {name}: {folder} is not a folder")
-        inner = self.folder / "pictures"
-        self.pictures = inner if inner.is_dir() else self.folder
-
-    def why_missing(self, case_id: str) -> str:
-        """Why there is no picture of the case, or empty."""
-        if self._find(case_id):
-            return ""
-        reason = self.folder / "failures" / f"{case_id}.txt"
-        return f"{self.name}: {reason.read_text().strip() if reason.is_file() else 'no picture'}"
-
-    def open(self, case_id: str) -> Image.Image:
-        """The edited picture, upright RGB.
-
-        Raises:
-            ValueError: it is missing or unreadable.
-        """
-        path = self._find(case_id)
-        if path is None:
-            raise ValueError(f"{self.name}: no picture")
-        return open_picture(path)
-
-    def _find(self, case_id: str) -> Path | None:
-        return next((p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()), None)
+def find_picture(folder: str | Path, case_id: str) -> Path | None:
+    """A system's picture of a case, in `folder`/pictures if that exists, else in `folder`; None if it has none."""
+    inner = Path(folder) / "pictures"
+    pictures = inner if inner.is_dir() else Path(folder)
+    return next((path for suffix in SUFFIXES if (path := pictures / f"{case_id}{suffix}").is_file()), None)
 
 
 def choose_cases(
-    ids: Iterable[str], systems: list[SystemFolder], count: int, rng: np.random.Generator
+    ids: Iterable[str], systems: Mapping[str, str], count: int, rng: np.random.Generator
 ) -> tuple[list[str], dict[str, str]]:
     """Draw cases at random from those that every system has a readable picture for.
 
@@ -72,6 +38,7 @@ def choose_cases(
 
     Args:
         ids: of the benchmark's cases.
+        systems: name -> folder, with pictures as `find_picture` finds them; failures/{id}.txt says why one is missing.
         count: number of cases, 0 for all.
 
     Returns:
@@ -81,20 +48,20 @@ def choose_cases(
         ValueError: too few cases are eligible.
     """
     ids = list(ids)
-    lacking = {i: "; ".join(filter(None, (system.why_missing(i) for system in systems))) for i in ids}
-    left_out = {i: reason for i, reason in lacking.items() if reason}
+    missing = {i: [name for name, folder in systems.items() if not find_picture(folder, i)] for i in ids}
+    left_out = {
+        i: "; ".join(f"{name}: {_reason(systems[name], i)}" for name in names) for i, names in missing.items() if names
+    }
     eligible = [i for i in ids if i not in left_out]
     chosen: list[str] = []
     for place in rng.permutation(len(eligible)):
         if count and len(chosen) == count:
             break
-        try:
-            for system in systems:
-                system.open(eligible[place])
-        except ValueError as error:
-            left_out[eligible[place]] = f"{system.name}: {error}"
+        case_id = eligible[place]
+        if faults := [why for name, folder in systems.items() if (why := _unreadable(name, folder, case_id))]:
+            left_out[case_id] = "; ".join(faults)
         else:
-            chosen.append(eligible[place])
+            chosen.append(case_id)
     if not chosen or len(chosen) < count:
         reasons = "; ".join(f"{i} ({reason})" for i, reason in [*left_out.items()][:3])
         raise ValueError(
@@ -102,6 +69,19 @@ def choose_cases(
             f"picture of every system; left out: {reasons or 'none'}{', ...' if len(left_out) > 3 else ''}"
         )
     return chosen, left_out
+
+
+def _unreadable(name: str, folder: str, case_id: str) -> str:
+    try:
+        open_picture(find_picture(folder, case_id))
+    except ValueError as error:
+        return f"{name}: {error}"
+    return ""
+
+
+def _reason(folder: str, case_id: str) -> str:
+    told = Path(folder) / "failures" / f"{case_id}.txt"
+    return told.read_text().strip() if told.is_file() else "no picture"
 
 
 @dataclass(frozen=True)
@@ -121,41 +101,32 @@ class ShownCase:
     resized: tuple[str, ...]
 
 
-def load_cases(benchmark: Benchmark, chosen: list[str], systems: list[SystemFolder]) -> dict[str, ShownCase]:
+def load_cases(benchmark: Benchmark, chosen: list[str], systems: Mapping[str, str]) -> dict[str, ShownCase]:
     """The chosen cases by id, in the order of `chosen`."""
-    wanted, cases = set(chosen), {}
+    cases = {}
     for case in benchmark:
-        if case.id not in wanted:
-            continue
-        source = case.request.image
-        edited = {system.name: system.open(case.id) for system in systems}
-        size = form_size(source)
-        cases[case.id] = ShownCase(
-            case.request.instruction,
-            data_uri(source, size),
-            {name: data_uri(picture, size) for name, picture in edited.items()},
-            tuple(name for name, picture in edited.items() if picture.size != source.size),
-        )
-        if len(cases) == len(wanted):
+        if case.id in chosen:
+            source = case.request.image
+            edited = {name: open_picture(find_picture(folder, case.id)) for name, folder in systems.items()}
+            scale = min(1.0, LONGER_SIDE / max(source.size))
+            size = tuple(max(1, round(side * scale)) for side in source.size)
+            cases[case.id] = ShownCase(
+                case.request.instruction,
+                _embedded(source, size),
+                {name: _embedded(picture, size) for name, picture in edited.items()},
+                tuple(name for name, picture in edited.items() if picture.size != source.size),
+            )
+        if len(cases) == len(chosen):
             break
     return {case_id: cases[case_id] for case_id in chosen}
 
 
-def form_size(source: Image.Image) -> tuple[int, int]:
-    """Width and height at which a form shows a case: the source's size, or smaller."""
-    scale = min(1.0, LONGER_SIDE / max(source.size))
-    return max(1, round(source.width * scale)), max(1, round(source.height * scale))
-
-
-def data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
-    """The picture as a data URI, encoded in the same way for every system and without the file's metadata.
-
-    Pictures of up to 256 pixels are PNG, larger ones JPEG (quality 92, no chroma subsampling).
-    """
+def _embedded(picture: Image.Image, size: tuple[int, int]) -> str:
+    """The picture as a data URI, encoded in the same way for every system and without the file's metadata."""
     picture = picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
     bare = Image.frombytes("RGB", picture.size, picture.convert("RGB").tobytes())
     if max(size) <= LOSSLESS:
-        return f"data:image/png;base64,{base64.b64encode(png(bare)).decode()}"
+        return data_uri(png(bare))
     buffer = io.BytesIO()
     bare.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "jpeg")

@@ -1,4 +1,4 @@
-"""The questions for raters, and the designs of a study."""
+"""The questions for raters, and how they are answered."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ SCALE = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Question:
-    """One question.
-
-    Args:
-        name: its column in the answer sheets.
-        text: the question as raters read it.
-        meaning: its explanation on the instruction sheet.
-        low, middle, high: labels of 1, 3 and 5 on the Likert scale.
-    """
+    """A question, its column in the answer sheets, its explanation, and the labels of 1, 3 and 5 on the scale."""
 
     name: str
     text: str
@@ -35,16 +28,18 @@ QUESTIONS = (
         "The region is the object or place that the instruction names; for something new, the place where it appears. "
         "Compare everything else with the original: it should look the same. Do not judge here whether the instruction "
         "was followed: a picture in which nothing changed stayed inside.",
-        "no, much else changed",
-        "partly",
-        "yes, nothing else changed",
+        *("no, much else changed", "partly", "yes, nothing else changed"),
     ),
     Question(
         "followed",
         "Did the edit follow the instruction?",
         "Does the picture now show what was asked for? Do not judge here whether other parts changed as well.",
-        "not at all",
-        "partly",
-        "completely",
+        *("not at all", "partly", "completely"),
     ),
 )
+NAMES = tuple(question.name for question in QUESTIONS)
+
+
+def answer_columns(design: str) -> tuple[str, ...]:
+    """The columns of an answer sheet."""
+    return ("rater", "trial", *(("position",) if design == "likert" else ()), *NAMES)

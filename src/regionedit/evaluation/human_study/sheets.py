@@ -14,41 +14,25 @@ from pathlib import Path
 import pandas as pd
 
 from regionedit.evaluation.human_study.assignment import Trial
-from regionedit.evaluation.human_study.questions import DESIGNS, POSITIONS, QUESTIONS, SCALE
+from regionedit.evaluation.human_study.questions import DESIGNS, NAMES, POSITIONS, SCALE, answer_columns
 
 KEY_COLUMNS = ("trial", "rater", "number", "case", "position", "system", "repeat_of", "design", "seed")
-NAMES = tuple(question.name for question in QUESTIONS)
 
 
-def answer_columns(design: str) -> tuple[str, ...]:
-    """The columns of an answer sheet."""
-    return ("rater", "trial", *(("position",) if design == "likert" else ()), *NAMES)
-
-
-def key_csv(trials: Iterable[Trial], design: str, seed: int) -> bytes:
-    """The key: a row for every picture of every trial; position A is leftmost."""
-    return _csv(
-        KEY_COLUMNS,
-        (
-            (t.name, f"{t.rater:02d}", t.number, t.case, position, system, t.repeat_of, design, seed)
-            for t in trials
-            for position, system in zip(POSITIONS, t.systems, strict=False)
-        ),
-    )
-
-
-def template_csv(trials: Iterable[Trial], design: str) -> bytes:
-    """The empty answer sheet of all raters, in the order in which they see the trials."""
-    empty = ("",) * len(NAMES)
-    rows = []
-    for t in trials:
-        positions = [(position,) for position in POSITIONS[: len(t.systems)]] if design == "likert" else [()]
-        rows += [(f"{t.rater:02d}", t.name, *position, *empty) for position in positions]
-    return _csv(answer_columns(design), rows)
+def sheets(trials: Iterable[Trial], design: str, seed: int) -> tuple[bytes, bytes]:
+    """The key and the empty answer sheet as CSV, in the order of the forms; position A is leftmost."""
+    rows = [
+        (t.name, f"{t.rater:02d}", t.number, t.case, position, system, t.repeat_of, design, seed)
+        for t in trials
+        for position, system in zip(POSITIONS, t.systems, strict=False)
+    ]
+    key = pd.DataFrame(rows, columns=KEY_COLUMNS)
+    template = key.reindex(columns=answer_columns(design)).drop_duplicates()
+    return tuple(table.to_csv(index=False, lineterminator="\n").encode() for table in (key, template))
 
 
 def read_key(path: str | Path) -> pd.DataFrame:
-    """Read a key written by `key_csv`; all columns are text except `seed`.
+    """Read key.csv; all columns are text except `seed`.
 
     Raises:
         ValueError: the file is not a key.
@@ -61,7 +45,7 @@ def read_key(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"key: {path} is not a study's key.csv; expected rows of {','.join(KEY_COLUMNS)}")
     if key["design"].nunique() > 1 or key["design"][0] not in DESIGNS or key.duplicated(["trial", "position"]).any():
         raise ValueError(f"key: {path} was changed: expected one design, and every position of a trial once")
-    return key.assign(seed=key["seed"].astype(int))
+    return key.astype({"seed": int})
 
 
 def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame:
@@ -79,37 +63,36 @@ def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame
             answered twice; names file and line.
     """
     design = key["design"][0]
-    positions = key.groupby("trial")["position"].agg(set).to_dict()
-    forms = key.groupby("trial")["rater"].first().to_dict()
+    pages = key.groupby("trial").agg(form=("rater", "first"), positions=("position", sorted)).to_dict("index")
     answered: dict[tuple, str] = {}
     form_of: dict[str, tuple[str, str]] = {}
     answers = []
-    for path in paths:
-        for where, row in _rows(Path(path), answer_columns(design)):
-            rater, trial, position = row["rater"], row["trial"], row.get("position", "").upper()
-            if trial not in positions:
-                raise ValueError(f"{where}: unknown trial {trial!r}; the key belongs to another study")
-            if design == "likert" and position not in positions[trial]:
-                raise ValueError(f"{where}: position {position!r} is none of {', '.join(sorted(positions[trial]))}")
-            allowed = {str(v): v for v in SCALE} if design == "likert" else {p: p for p in positions[trial]}
-            given = {name: row[name].upper() for name in NAMES if row[name]}
-            if not given:
-                continue
-            for name, value in given.items():
-                if value not in allowed:
-                    raise ValueError(f"{where}: {name}: {row[name]!r} is none of {', '.join(sorted(allowed))}")
-                answers.append((rater, trial, position, name, allowed[value]))
-            if not rater:
-                raise ValueError(f"{where}: the rater has no id; fill in column rater")
-            form, first = form_of.setdefault(rater, (forms[trial], where))
-            if form != forms[trial]:
-                raise ValueError(
-                    f"{where}: rater {rater!r} answers form {forms[trial]} here and form {form} in {first}; "
-                    "give each rater an id of their own"
-                )
-            earlier = answered.setdefault((rater, trial, position), where)
-            if earlier != where:
-                raise ValueError(f"{where}: rater {rater!r} has answered this in {earlier}; keep one of them")
+    for where, row in (place_and_row for path in paths for place_and_row in _rows(Path(path), answer_columns(design))):
+        rater, trial, position = row["rater"], row["trial"], row.get("position", "").upper()
+        if trial not in pages:
+            raise ValueError(f"{where}: unknown trial {trial!r}; the key belongs to another study")
+        form, positions = pages[trial].values()
+        if design == "likert" and position not in positions:
+            raise ValueError(f"{where}: position {position!r} is none of {', '.join(positions)}")
+        allowed = {str(value): value for value in (SCALE if design == "likert" else positions)}
+        given = {name: row[name] for name in NAMES if row[name]}
+        if not given:
+            continue
+        for name, value in given.items():
+            if value.upper() not in allowed:
+                raise ValueError(f"{where}: {name}: {value!r} is none of {', '.join(allowed)}")
+            answers.append((rater, trial, position, name, allowed[value.upper()]))
+        if not rater:
+            raise ValueError(f"{where}: the rater has no id; fill in column rater")
+        first_form, first = form_of.setdefault(rater, (form, where))
+        if form != first_form:
+            raise ValueError(
+                f"{where}: rater {rater!r} answers form {form} here and form {first_form} in {first}; "
+                "give each rater an id of their own"
+            )
+        earlier = answered.setdefault((rater, trial, position), where)
+        if earlier != where:
+            raise ValueError(f"{where}: rater {rater!r} has answered this in {earlier}; keep one of them")
     if not answers:
         raise ValueError(f"answers: no answer in {', '.join(map(str, paths))}")
     return pd.DataFrame(answers, columns=["rater", "trial", "position", "question", "answer"])
@@ -130,11 +113,3 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterable[tuple[str, dict[str, s
         cells = {name: row[name].strip() for name in columns}
         if any(cells.values()):
             yield f"{path} line {reader.line_num}", cells
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue().encode()

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
+from regionedit.evaluation import export
 from regionedit.evaluation.human_study.questions import QUESTIONS
+from regionedit.evaluation.tables import TextTable, print_table
 
 LISTED = 10  # excluded cases that the terminal lists
-
-
-@dataclass(frozen=True)
-class _Table:
-    title: str
-    note: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+AGREEMENT = (
+    "Answers: how many of the questions were answered. Alpha is Krippendorff's ({}), with an interval over resampled "
+    "cases; ** reliable (from .80), * tentative (from .667). Kappa is Fleiss'."
+)
 
 
 def markdown(analysis: dict) -> str:
     """The text of analysis.md."""
-    parts = [f"# Human study {analysis['study']}", _summary(analysis)]
-    parts += [f"- {question.name}: {question.text}" for question in QUESTIONS]
-    for table in _tables(analysis):
-        rows = (table.heads, ("---",) * len(table.heads), *table.rows)
-        lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-        parts += [f"\n## {table.title}", *([f"\n{table.note}"] if table.note else []), "", *lines]
-    return "\n".join([parts[0], "", parts[1], "", *parts[2:]]) + "\n"
+    questions = "\n".join(f"- {question.name}: {question.text}" for question in QUESTIONS)
+    head = f"# Human study {analysis['study']}\n\n{_summary(analysis)}\n\n{questions}\n\n"
+    return head + export.markdown(_tables(analysis))
 
 
 def print_analysis(analysis: dict, out: str | Path) -> None:
     """Print the tables of analysis.md."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     console = Console()
     console.print(_summary(analysis), highlight=False)
     for table in _tables(analysis):
-        shown = Table(title=table.title, caption=table.note or None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        shown.title_justify = shown.caption_justify = "left"
-        for head in table.heads:
-            shown.add_column(head)
-        for row in table.rows:
-            shown.add_row(*(Text(cell) for cell in row))  # so that a system's name is not parsed as markup
-        console.print(shown)
-    console.print(f"{out}: analysis.md, analysis.json", highlight=False, soft_wrap=True)
+        print_table(table, console)
+    print(f"{out}: analysis.md, analysis.json")
 
 
 def print_study(record: dict, out: str | Path) -> None:
@@ -68,104 +52,79 @@ def print_study(record: dict, out: str | Path) -> None:
 
 
 def _summary(analysis: dict) -> str:
-    unused = analysis["forms_without_answers"]
-    parts = [
-        analysis["design"],
-        f"{len(analysis['raters'])} raters",
-        *([f"no answers from forms {', '.join(unused)}"] if unused else []),
-        f"{analysis['cases']} cases",
-        f"{analysis['answers']} answers, {analysis['missing']} missing",
-        f"seed {analysis['seed']}",
-    ]
-    return f"{'; '.join(parts)}. Brackets are 95 % intervals."
+    forms = ", ".join(analysis["forms_without_answers"])
+    unused = f"no answers from forms {forms}; " if forms else ""
+    return (
+        f"{analysis['design']}; {len(analysis['raters'])} raters; {unused}"
+        f"{analysis['cases']} cases; {analysis['answers']} answers, {analysis['missing']} missing; "
+        f"seed {analysis['seed']}. Brackets are 95 % intervals."
+    )
 
 
-def _tables(analysis: dict) -> list[_Table]:
-    likert = analysis["design"] == "likert"
-    tables = [_scores(analysis)] if likert else [_preferences(analysis), *_overall(analysis)]
-    sides = _sides(analysis, likert)
-    tables += [sides] if sides.rows else []
-    return tables + ([_repeats(analysis, likert)] if analysis["repeats"] else [])
+def _tables(analysis: dict) -> list[TextTable]:
+    own = [_scores(analysis)] if analysis["design"] == "likert" else [_preferences(analysis), _overall(analysis)]
+    return [table for table in (*own, _sides(analysis), _repeats(analysis)) if table.rows]
 
 
-def _scores(analysis: dict) -> _Table:
-    heads = ("system", "question", "raters", "items", "answers", "mean", "SD", "median", "alpha", "kappa")
-    rows = [
-        (
-            system,
-            name,
-            *_extent(score),
-            _interval(score["mean"], score["low"], score["high"]),
-            _number(score["sd"]),
-            _number(score["median"], 1),
-            *_agreement(score),
-        )
+def _scores(analysis: dict) -> TextTable:
+    rows = tuple(
+        (system, name, *_extent(score), _interval("mean", score), _number(score["sd"]))
+        + (_number(score["median"], 1), *_agreement(score))
         for system, by_question in [*analysis["scores"].items(), ("all together", analysis["scores_together"])]
         for name, score in by_question.items()
-    ]
-    return _Table("Scores, 1 to 5", _AGREEMENT.format("ordinal"), heads, rows)
+    )
+    heads = ("system", "question", "raters", "items", "answers", "mean", "SD", "median", "alpha", "kappa")
+    return TextTable("Scores, 1 to 5", AGREEMENT.format("ordinal"), heads, rows, names=2)
 
 
-def _preferences(analysis: dict) -> _Table:
-    heads = ("question", "system", "against", "preferred", "raters", "items", "answers", "alpha", "kappa")
+def _preferences(analysis: dict) -> TextTable:
     rows = []
     for block in analysis["preferences"]:
         for place, (system, share) in enumerate(block["shares"].items()):
             others = ", ".join(name for name in block["systems"] if name != system)
-            rest = (*_extent(block), *_agreement(block)) if place == 0 else ("",) * 5
+            rest = ("",) * 5 if place else (*_extent(block), *_agreement(block))
             rows.append((block["question"], system, others, _share(share), *rest))
-    note = "Intervals of shares are Wilson's and treat a rater's answers as independent. "
-    return _Table("Preferences", note + _AGREEMENT.format("nominal"), heads, rows)
+    note = "Intervals of shares are Wilson's and treat a rater's answers as independent. " + AGREEMENT.format("nominal")
+    heads = ("question", "system", "against", "preferred", "raters", "items", "answers", "alpha", "kappa")
+    return TextTable("Preferences", note, heads, tuple(rows), names=2)
 
 
-def _overall(analysis: dict) -> list[_Table]:
-    rows = [
+def _overall(analysis: dict) -> TextTable:
+    rows = tuple(
         (system, name, _share(share), str(share["n"]))
         for system, by_question in analysis["preferences_overall"].items()
         for name, share in by_question.items()
-    ]
-    note = "Share of a system's trials in which it was preferred."
-    return (
-        [_Table("Preferences, all opponents", note, ("system", "question", "preferred", "answers"), rows)]
-        if rows
-        else []
     )
+    note = "Share of a system's trials in which it was preferred."
+    return TextTable("Preferences, all opponents", note, ("system", "question", "preferred", "answers"), rows, names=2)
 
 
-def _sides(analysis: dict, likert: bool) -> _Table:
+def _sides(analysis: dict) -> TextTable:
+    likert = analysis["design"] == "likert"
     rows = []
     for name, by_position in analysis["sides"].items():
         for position, side in by_position.items():
-            value = _interval(side["difference"], side["low"], side["high"]) if likert else _share(side)
+            value = _interval("difference", side) if likert else _share(side)
             unbiased = 0.0 if likert else side["expected"]
             biased = side["low"] is not None and not side["low"] <= unbiased <= side["high"]
-            rows.append(
-                (name, position, value, _number(unbiased), str(side["n"]), "biased" if biased else "no sign of bias")
-            )
-    note = "A is the leftmost picture. " + (
-        "How much higher the picture there is scored than the others of its trial."
-        if likert
-        else "How often the picture there was preferred."
-    )
+            verdict = "biased" if biased else "no sign of bias"
+            rows.append((name, position, value, _number(unbiased), str(side["n"]), verdict))
+    scored = "How much higher the picture there is scored than the others of its trial."
+    note = f"A is the leftmost picture. {scored if likert else 'How often the picture there was preferred.'}"
     heads = ("question", "position", "difference" if likert else "share", "unbiased", "n", "")
-    return _Table("Sides", note, heads, rows)
+    return TextTable("Sides", note, heads, tuple(rows), names=2)
 
 
-def _repeats(analysis: dict, likert: bool) -> _Table:
-    heads = ("question", "same answer", *(("mean difference",) if likert else ()), "n", "least consistent rater")
+def _repeats(analysis: dict) -> TextTable:
+    likert = analysis["design"] == "likert"
     rows = []
-    for name, found in analysis["repeats"].items():
+    for name, found in (analysis["repeats"] or {}).items():
         worst = min(found["by_rater"].items(), key=lambda item: item[1]["share"], default=None)
         least = f"{worst[0]}: {worst[1]['count']} of {worst[1]['n']}" if worst else ""
         steps = (_number(found["mean_difference"]),) if likert else ()
         rows.append((name, _share(found["same"]), *steps, str(found["same"]["n"]), least))
-    return _Table("Repeated trials", "The same pictures, shown again in reverse order.", heads, rows)
-
-
-_AGREEMENT = (
-    "Answers: how many of the questions were answered. Alpha is Krippendorff's ({}), with an interval over resampled "
-    "cases; ** reliable (from .80), * tentative (from .667). Kappa is Fleiss'."
-)
+    heads = ("question", "same answer", *(("mean difference",) if likert else ()), "n", "least consistent rater")
+    return TextTable("Repeated trials", "The same pictures, shown again in reverse order.", heads, tuple(rows))
 
 
 def _extent(block: dict) -> tuple[str, ...]:
@@ -174,20 +133,19 @@ def _extent(block: dict) -> tuple[str, ...]:
 
 
 def _agreement(block: dict) -> tuple[str, str]:
-    alpha = block["alpha"]
-    stars = "" if alpha["value"] is None or alpha["value"] < 0.667 else "*" if alpha["value"] < 0.8 else "**"
-    return _interval(alpha["value"], alpha["low"], alpha["high"]) + stars, _number(block["fleiss_kappa"]["value"])
+    alpha = block["alpha"]["value"]
+    stars = "" if alpha is None or alpha < 0.667 else "*" if alpha < 0.8 else "**"
+    return _interval("value", block["alpha"]) + stars, _number(block["fleiss_kappa"]["value"])
 
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    return _number(value) + ("" if value is None or low is None else f" [{low:.2f}, {high:.2f}]")
+def _interval(name: str, of: dict) -> str:
+    defined = of[name] is not None and of["low"] is not None
+    return _number(of[name]) + (f" [{of['low']:.2f}, {of['high']:.2f}]" if defined else "")
 
 
 def _share(share: dict) -> str:
-    if share["share"] is None:
-        return "undefined"
-    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]" if share["n"] else "undefined"
