@@ -21,9 +21,9 @@ def tokens_of(generator, images, mask, texts=("a red circle", "a blue square"), 
     """What was accumulated at every scale."""
     seen, accumulate = [], generator.model.accumulate
 
-    def watched(scale, standing, tokens):
+    def watched(scale, accumulated, tokens):
         seen.append(tokens)
-        return accumulate(scale, standing, tokens)
+        return accumulate(scale, accumulated, tokens)
 
     generator.model.accumulate = watched
     generator.propose(images, mask, list(texts), list(seeds))

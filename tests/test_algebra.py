@@ -103,10 +103,10 @@ def test_errors_name_the_position(text, says):
 
 def test_an_expression_needs_what_any_of_its_parts_needs():
     plan = require_mask_source("learned + difference")
-    assert plan.captions_with("target_caption") == {"source", "target"} and not plan.reads
+    assert plan.captions_with("target_caption") == {"source", "target"} and not plan.marks
     assert not plan.captions_with("instruction")
     plan = require_mask_source("learned - drawn")
-    assert not plan.captions_with("target_caption") and plan.reads == {"mask", "box"}
+    assert not plan.captions_with("target_caption") and plan.marks == {"mask", "box"}
     assert require_mask_source("clip_similarity & sam").captions_with("instruction") == {"source"}
 
 

@@ -12,7 +12,7 @@ from regionedit.config import RegionConfig
 from regionedit.editor import Editor
 from regionedit.mask_sources import MaskSource, load_mask_source
 from regionedit.mask_sources.algebra import parse
-from regionedit.mask_sources.finder import UNFOUND, Plan
+from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan
 from regionedit.mask_sources.finish import finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
@@ -95,10 +95,10 @@ class Pointed(Blind):
 
 @pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])
 def test_where_nothing_is_found_the_whole_picture_can_be_edited(kind, shares):
-    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(unfound="everything"), unasked, unasked).find
+    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(if_empty="everything"), unasked, unasked).find
     region = find(torch.zeros(3, 3, 24, 24), asked() * 3, [None] * 3)
     assert torch.allclose(region.mask_B1HW.flatten(1).mean(1), torch.tensor(shares))
-    assert region.notes == ("seen", *[UNFOUND if share == 1 else "" for share in shares[1:]])
+    assert region.notes == ("seen", *[WHOLE_PICTURE_NOTE if share == 1 else "" for share in shares[1:]])
     assert torch.equal(region.probability_B1HW[1:], torch.zeros(2, 1, 24, 24))
     kept = Plan(parse("x"), {"x": kind}).load(RegionConfig(), unasked, unasked).find(torch.zeros(3, 3, 24, 24), [], [])
     assert not kept.mask_B1HW[1:].any()

@@ -73,15 +73,15 @@ class _PublicTokens:
         maps = self.vae.img_to_idxBl(images_BCHW * 2 - 1)
         return [tokens_Bl.unflatten(1, (side, side)) for tokens_Bl, side in zip(maps, self.sides, strict=True)]
 
-    def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
+    def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
         """The accumulated features after a scale, BCyx."""
         quantizer, scales = self.vae.quantize, len(self.sides)
         entries_BCss = quantizer.embedding(tokens_Bss).permute(0, 3, 1, 2)
-        return quantizer.get_next_autoregressive_input(scale, scales, standing_BCyx.clone(), entries_BCss)[0]
+        return quantizer.get_next_autoregressive_input(scale, scales, accumulated_BCyx.clone(), entries_BCss)[0]
 
-    def decode(self, standing_BCyx: Tensor) -> Tensor:
+    def decode(self, accumulated_BCyx: Tensor) -> Tensor:
         """Pictures in [0, 1], BCHW."""
-        return self.vae.fhat_to_img(standing_BCyx).float() / 2 + 0.5
+        return self.vae.fhat_to_img(accumulated_BCyx).float() / 2 + 0.5
 
 
 class SwittiText(NamedTuple):
@@ -160,7 +160,7 @@ class Switti(_PublicTokens):
         network, side = self.pipeline.switti, self.sides[-1]
         return network.word_embed.weight.new_zeros(count, network.Cvae, side, side)
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, text: SwittiText) -> Tensor:
+    def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, text: SwittiText) -> Tensor:
         """Logits of every cell of a scale, BssV, in float32."""
         network, side = self.pipeline.switti, self.sides[scale]
         before = sum(earlier**2 for earlier in self.sides[:scale])
@@ -171,7 +171,7 @@ class Switti(_PublicTokens):
         if scale == 0:
             x_BlD = text.pooled_BD[:, None] + network.pos_start + positions_1lD
         else:
-            pooled_BCss = F.interpolate(standing_BCyx, (side, side), mode="area")
+            pooled_BCss = F.interpolate(accumulated_BCyx, (side, side), mode="area")
             x_BlD = network.word_embed(pooled_BCss.flatten(2).transpose(1, 2)) + positions_1lD
         rotation = network.freqs_cis[:, here].to(x_BlD.device) if network.rope else None
         for block in network.blocks:
@@ -270,12 +270,12 @@ class VarByClass(_PublicTokens):
         network, side = self.network, self.sides[-1]
         return network.word_embed.weight.new_zeros(count, network.Cvae * len(self.sides), side, side)
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, classes_B: Tensor) -> Tensor:
+    def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, classes_B: Tensor) -> Tensor:
         """Logits of every cell of a scale, BssV."""
         network, side = self.network, self.sides[scale]
         class_BD = network.class_emb(classes_B)
         parts = [class_BD[:, None] + network.pos_start]
-        for later, before_BCyx in zip(self.sides[1 : scale + 1], standing_BCyx.split(network.Cvae, 1), strict=False):
+        for later, before_BCyx in zip(self.sides[1 : scale + 1], accumulated_BCyx.split(network.Cvae, 1), strict=False):
             pooled_BCss = F.interpolate(before_BCyx, (later, later), mode="area")
             parts.append(network.word_embed(pooled_BCss.flatten(2).transpose(1, 2)))
         x_BLD = torch.cat(parts, 1)
@@ -286,12 +286,12 @@ class VarByClass(_PublicTokens):
             x_BLD = block(x=x_BLD, cond_BD=shared, attn_bias=network.attn_bias_for_masking[:, :, :length, :length])
         return network.get_logits(x_BLD[:, -(side**2) :], class_BD).unflatten(1, (side, side)).float()
 
-    def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
+    def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
         """The accumulated features after every scale up to this one; later scales hold a copy of the newest."""
-        parts = list(standing_BCyx.split(self.network.Cvae, 1))
+        parts = list(accumulated_BCyx.split(self.network.Cvae, 1))
         newest_BCyx = super().accumulate(scale, parts[scale], tokens_Bss)
         return torch.cat([*parts[:scale], *[newest_BCyx] * (len(parts) - scale)], 1)
 
-    def decode(self, standing_BCyx: Tensor) -> Tensor:
+    def decode(self, accumulated_BCyx: Tensor) -> Tensor:
         """Pictures in [0, 1], BCHW, from the features of the last scale."""
-        return super().decode(standing_BCyx[:, -self.network.Cvae :])
+        return super().decode(accumulated_BCyx[:, -self.network.Cvae :])
