@@ -118,7 +118,7 @@ class FrozenCLIP(Frozen):
         return self.mean_C11.device
 
     def stretch(self, images_BCHW: Tensor) -> Tensor:
-        """Pictures in [0, 1], stretched to CLIP's square; not cropped, because the patch grid must cover all of a picture."""
+        """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""
         size = (self.image_size, self.image_size)
         if images_BCHW.shape[-2:] == size:
             return images_BCHW
