@@ -83,8 +83,8 @@ def test_a_model_is_called_once_for_a_picture_and_its_instructions(tmp_path):
     question = "Instruction: make it blue; remove x"
     first, second = Scripted({question: [BOTH]}), Scripted({})
     for model in (first, second):
-        (told,) = OneCall(model, cache).describe([PICTURE], [("make it blue", "remove x")])
-        assert (told.source, told.target) == ("a red wall", "a blue wall")
+        (captions,) = OneCall(model, cache).describe([PICTURE], [("make it blue", "remove x")])
+        assert (captions.source, captions.target) == ("a red wall", "a blue wall")
     other = Scripted({question: [BOTH]})
     other.identity = {"name": "another"}
     OneCall(other, cache).describe([PICTURE], [("make it blue", "remove x")])
@@ -126,8 +126,8 @@ def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
     describer = TwoStage(Seeing({}), language, AnswerCache(tmp_path, 1000))
     with pytest.raises(ValueError, match="gave no source_caption"):
         describer.describe([PICTURE, PICTURE.resize((9, 9))], [("x",), ("x",)])
-    (told,) = describer.describe([PICTURE], [("x",)])
-    assert (told.source, told.target) == ("a wall", "a door") and len(language.asked) == 1
+    (captions,) = describer.describe([PICTURE], [("x",)])
+    assert (captions.source, captions.target) == ("a wall", "a door") and len(language.asked) == 1
 
 
 @pytest.mark.parametrize("kind", [OneCall, lambda model, cache: TwoStage(model, Scripted({}), cache)])

@@ -182,8 +182,8 @@ class Naming(Describer):
     def tell(self, pictures):
         return ["a"] * len(pictures)
 
-    def _write(self, asked, pictures):
-        return [Captions("a", "b")] * len(asked)
+    def _write(self, keys, pictures):
+        return [Captions("a", "b")] * len(keys)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_the_residual_quantizer_by_hand():
         torch.testing.assert_close(quantizer.spread(two, 1)[0, 0], torch.tensor([[4.5, -1.5], [0.5, -1.5]]))
 
 
-def test_cells_are_asked_for_where_the_region_covers_them():
+def test_cells_are_edited_where_the_region_covers_them():
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 0, 0] = 1
     assert edited_cells(mask, 2).tolist() == [[[True, False], [False, False]]]
@@ -165,17 +165,17 @@ def test_without_guidance_there_is_one_branch(folder):
     assert sizes == [2] * 4 + [4] * 4
 
 
-def test_every_scale_is_told_and_can_end_the_edit(generator):
-    told = []
-    watch = lambda step, steps, see: told.append((step, steps, see()))  # noqa: E731
+def test_every_scale_is_reported_and_can_end_the_edit(generator):
+    reports = []
+    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
     made = generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], watch)
-    assert [(step, steps) for step, steps, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert torch.equal(told[-1][2], made) and not torch.equal(told[0][2], made)
+    assert [(step, steps) for step, steps, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert torch.equal(reports[-1][2], made) and not torch.equal(reports[0][2], made)
 
     class Enough(Exception):
         pass
 
-    def stop(step, steps, see):
+    def stop(step, steps, preview):
         if step == 2:
             raise Enough
 
@@ -219,8 +219,8 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
 
 
 @pytest.mark.microworld
-def test_the_shipped_model_removes_things_when_told_to(script):
-    """With the true region, a few pixels wider; told the source's caption it paints something there instead."""
+def test_the_shipped_model_removes_things_that_the_caption_leaves_out(script):
+    """With the true region, a few pixels wider; from the source's caption it paints something there instead."""
     known_edits = script("known_edits")
     generator = load_generator(NextScaleConfig(path="checkpoints/microworld/next_scale", temperature=0.2))
     known = known_edits.known_edits("validation", 5, range(24), ("remove",))

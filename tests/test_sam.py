@@ -79,16 +79,13 @@ def test_the_answer_is_that_of_the_processors_own_road(prompt, segmenter):
     assert torch.allclose(segmenter.segment(picture, prompt), all_masks[0, best].sigmoid(), atol=1e-5)
 
 
-def test_a_picture_is_encoded_once_for_many_prompts(segmenter, monkeypatch):
+def test_a_frozen_model_encodes_a_picture_once_for_many_prompts(segmenter, monkeypatch):
     encoded, real = [], segmenter.model.get_image_embeddings
     monkeypatch.setattr(segmenter.model, "get_image_embeddings", lambda *a: encoded.append(1) or real(*a))
     first, second = noise(40, 30, seed=1), noise(40, 30, seed=2)
     for picture in (first, first.copy(), second, first):
         segmenter.segment(picture, Prompt(((3, 3),)))
     assert len(encoded) == 3
-
-
-def test_nothing_is_trained(segmenter):
     assert not any(p.requires_grad for p in segmenter.model.parameters()) and not segmenter.model.training
 
 

@@ -1,8 +1,8 @@
 """Adapters from public next-scale models, in a checkout of their code, to `next_scale.ScaleWise`. EXPERIMENTAL.
 
 Switti (Voronov et al. 2024) is conditioned on text, VAR (Tian et al. 2024) on ImageNet classes only. Neither is a
-package. The adapters are written for the commits that `code` of each names. They have never been run with the real
-weights here.
+package. The adapters are written for the commits that `code` of each names, and were compared with that code's own
+loops on random weights. They have never been run with the real weights here.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, l
 cells of one scale, L cells of all scales, D width, P width of the pooled text, V codes.
