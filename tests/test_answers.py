@@ -23,10 +23,10 @@ class Scripted(ChatModel):
 
     def __init__(self, script):
         self.script = {question: iter(answers) for question, answers in script.items()}
-        self.asked = []
+        self.questions = []
 
     def answer(self, chats, again=False):
-        self.asked += [(chat.user, again) for chat in chats]
+        self.questions += [(chat.user, again) for chat in chats]
         return [next(self.script[chat.user]) for chat in chats]
 
 
@@ -94,7 +94,7 @@ def test_an_invalid_answer_is_retried_once():
     one, two, three = ask(model, [Chat("", name) for name in ("one", "two", "three")], Keyword)
     assert one.keyword == "ring" and two.keyword == "late"
     assert isinstance(three, ValueError) and "scripted gave no keyword" in str(three) and "'a ring'" in str(three)
-    assert model.asked == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
+    assert model.questions == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
 
 
 def test_a_failed_request_is_not_retried():

@@ -16,7 +16,7 @@ from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan
 from regionedit.mask_sources.finish import finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
-from tests.segmenters import unasked
+from tests.segmenters import must_not_load
 
 PICTURE = Image.new("RGB", (24, 24))
 
@@ -88,10 +88,14 @@ class Pointed(Blind):
 
 @pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])
 def test_where_nothing_is_found_the_whole_picture_can_be_edited(kind, shares):
-    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(if_empty="everything"), unasked, unasked).find
+    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(if_empty="everything"), must_not_load, must_not_load).find
     region = find(torch.zeros(3, 3, 24, 24), requests() * 3, [None] * 3)
     assert torch.allclose(region.mask_B1HW.flatten(1).mean(1), torch.tensor(shares))
     assert region.notes == ("a note", *[WHOLE_PICTURE_NOTE if share == 1 else "" for share in shares[1:]])
     assert torch.equal(region.probability_B1HW[1:], torch.zeros(2, 1, 24, 24))
-    kept = Plan(parse("x"), {"x": kind}).load(RegionConfig(), unasked, unasked).find(torch.zeros(3, 3, 24, 24), [], [])
+    kept = (
+        Plan(parse("x"), {"x": kind})
+        .load(RegionConfig(), must_not_load, must_not_load)
+        .find(torch.zeros(3, 3, 24, 24), [], [])
+    )
     assert not kept.mask_B1HW[1:].any()

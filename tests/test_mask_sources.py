@@ -17,7 +17,7 @@ from regionedit.mask_sources.finish import finish
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
-from tests.segmenters import unasked
+from tests.segmenters import must_not_load
 
 COMPARERS = [name for name, kind in GENERATORS.items() if issubclass(kind, TextComparer)]
 """Generators that every source can be used with."""
@@ -145,7 +145,7 @@ def test_texts_that_say_the_same_differ_nowhere(source):
 
 def test_difference_needs_a_generator_that_compares_texts():
     with pytest.raises(ValueError, match="mask_source: 'difference' .* object cannot.*stable_diffusion"):
-        load_mask_source("difference", RegionConfig(), unasked, object)
+        load_mask_source("difference", RegionConfig(), must_not_load, object)
 
 
 class RedPainter:
@@ -227,18 +227,18 @@ def test_another_source_stands_in_while_nothing_is_trained():
 
 def test_an_untrained_configuration_says_what_works_and_how_to_train():
     with pytest.raises(ValueError, match="region.checkpoint.*drawn.*clip_similarity.*train.py"):
-        load_mask_source("learned", RegionConfig(checkpoint=None), unasked, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=None), must_not_load, must_not_load)
 
 
 def test_a_checkpoint_of_another_clip_is_refused(tmp_path, encoders):
     RegionPredictor(dim=tiny_models.WIDTH, grid=5).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="region.checkpoint.*5x5.*4x4"):
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, must_not_load)
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path, encoders):
     with pytest.raises(ValueError, match="region.checkpoint") as caught:
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, must_not_load)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 

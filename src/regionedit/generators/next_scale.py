@@ -52,7 +52,8 @@ class ScaleWise(Protocol):
     def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, condition: Any) -> Tensor:
         """Logits of every cell of a scale, BssV, given the accumulated features `accumulated_BCyx`.
 
-        `known_Bss` holds the tokens that are kept and UNKNOWN where one is to be sampled; a model may ignore it.
+        Called once for each scale, in their order. `known_Bss` holds the tokens that are kept and UNKNOWN where one is
+        to be sampled; a model may ignore it.
         """
 
     def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
