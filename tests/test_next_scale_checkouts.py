@@ -14,7 +14,7 @@ from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator
 from tests.next_scale_inputs import tokens_of
 
-PARTS = """
+MODELS = """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,13 +76,6 @@ class Network(nn.Module):
 
     def get_logits(self, h_or_h_and_residual, cond_BD):
         return 4 * self.head(h_or_h_and_residual * (1 + cond_BD[:, None]))
-"""
-
-SWITTI = """
-import torch
-from torch import nn
-
-from models.parts import Block, Network
 
 
 def get_crop_condition(heights, widths, base_size=512):
@@ -103,23 +96,11 @@ class Switti(Network):
         self.text_pooler, self.crop_proj = nn.Linear(6, 8), nn.Linear(8, 8)
         self.crop_embed = lambda sizes: torch.stack([sizes / 512.0, -sizes / 512.0], -1)
         self.freqs_cis = torch.randn(1, self.lvl_1L.shape[1], 8, dtype=torch.complex64)
-"""
-
-PIPELINE = """
-import torch
-from torch import nn
-
-from models.parts import VQVAE
-from models.switti import Switti
-
-
-class Text(nn.Module):
-    device = "cpu"
 
 
 class SwittiPipeline:
     def __init__(self, switti, vae):
-        self.switti, self.vae, self.text_encoder, self.text_encoder_2 = switti, vae, Text(), Text()
+        self.switti, self.vae, self.text_encoder, self.text_encoder_2 = switti, vae, nn.Identity(), nn.Identity()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, torch_dtype=torch.bfloat16, device="cuda", reso=1024):
@@ -134,13 +115,6 @@ class SwittiPipeline:
         context = torch.tensor([float(len(text)) for text in prompt])[:, None, None].expand(-1, 5, 8) / 20
         bias = torch.tensor([[0.0, 0.0, 0.0, -torch.inf, -torch.inf]]).expand(len(prompt), -1)
         return context, context[:, 0, :6] + 0.3, bias
-"""
-
-VAR = """
-import torch
-from torch import nn
-
-from models.parts import Network
 
 
 class VAR(Network):
@@ -150,10 +124,10 @@ class VAR(Network):
         self.num_classes, self.class_emb = num_classes, nn.Embedding(num_classes + 1, embed_dim)
         self.pos_1LC, self.shared_ada_lin = nn.Parameter(torch.randn(1, self.lvl_1L.shape[1], embed_dim)), nn.Tanh()
 """
-CODE = {
-    "switti": {"__init__": "", "parts": PARTS, "switti": SWITTI, "pipeline": PIPELINE},
-    "var": {"__init__": "", "parts": PARTS, "var": VAR, "vqvae": "from models.parts import VQVAE\n"},
-}
+EVERYTHING = "from models.parts import *\n"
+FILES = {"switti": ("pipeline", "switti"), "var": ("var", "vqvae")}
+"""Modules of each checkout, by its folder; here each offers all of `MODELS`."""
+
 TEXTS = {"switti": ["a red circle", "a dog"], "switti_ar": ["a red circle", "a dog"], "var": ["207", "1"]}
 
 
@@ -166,10 +140,10 @@ def forget_models():
 @pytest.fixture
 def configs(tmp_path):
     """A configuration for a stand-in of each public model, by name."""
-    for name, files in CODE.items():
+    for name, modules in FILES.items():
         (tmp_path / name / "models").mkdir(parents=True)
-        for file, text in files.items():
-            (tmp_path / name / "models" / f"{file}.py").write_text(text)
+        for module, text in {"__init__": "", "parts": MODELS, **dict.fromkeys(modules, EVERYTHING)}.items():
+            (tmp_path / name / "models" / f"{module}.py").write_text(text)
     switti = NextScaleConfig(checkout=str(tmp_path / "switti"), path="yresearch/Switti", size=64, temperature=0.0)
     var = replace(switti, checkout=str(tmp_path / "var"), path=str(tmp_path), size=256)
     write_var_weights(tmp_path)
@@ -178,17 +152,13 @@ def configs(tmp_path):
 
 
 def write_var_weights(folder):
-    sys.path.insert(0, str(folder / "var"))
-    from models.var import VAR
-    from models.vqvae import VQVAE
-
-    sys.path.remove(str(folder / "var"))
+    built: dict = {}
+    exec(MODELS, built)
     sides = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
     torch.manual_seed(4)
-    vae = VQVAE(4096, 32, 160, True, 4, sides)
+    vae = built["VQVAE"](4096, 32, 160, True, 4, sides)
     save_file(vae.state_dict(), folder / "vae.safetensors")
-    save_file(VAR(vae, depth=2, embed_dim=128, patch_nums=sides).state_dict(), folder / "var.safetensors")
-    forget_models()
+    save_file(built["VAR"](vae, depth=2, embed_dim=128, patch_nums=sides).state_dict(), folder / "var.safetensors")
 
 
 def pictures(config):
