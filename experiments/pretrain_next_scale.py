@@ -35,9 +35,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from regionedit.config import NextScaleConfig
-from regionedit.generators.next_scale import UNKNOWN, NextScale, asked_for
+from regionedit.generators.next_scale import NextScale, edited_cells
 from regionedit.generators.next_scale_model import Condition, NextScaleModel, NextScaleSizes, with_view
-from regionedit.generators.next_scale_tokens import TokenAutoencoder
+from regionedit.generators.next_scale_tokens import UNKNOWN, TokenAutoencoder
 from regionedit.masks import composite, random_hard
 
 COMMITMENT, QUANTIZATION = 0.25, 0.2
@@ -181,7 +181,7 @@ def train_transformer(args: argparse.Namespace) -> None:
         with torch.no_grad():
             wrong_B = WRONG * torch.rand(args.batch)[:, None, None]
             for scale, side in enumerate(sizes.sides):
-                unknown_Bss = asked_for(mask_B1HW, side, covered if scale < last else 0.0)
+                unknown_Bss = edited_cells(mask_B1HW, side, covered if scale < last else 0.0)
                 target_Bss = quantizer.nearest(quantizer.pooled(wanted_BCyx - quantised_BCyx, scale))
                 pooled.append(quantizer.pooled(quantised_BCyx, scale))
                 known.append(mixed[scale].masked_fill(unknown_Bss, UNKNOWN))

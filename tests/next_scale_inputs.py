@@ -19,13 +19,13 @@ def box(top, bottom, left, right, count=2):
 
 def tokens_of(generator, images, mask, texts=("a red circle", "a blue square"), seeds=(1, 2)):
     """What was accumulated at every scale."""
-    seen, accumulate = [], generator.model.accumulate
+    token_maps, accumulate = [], generator.model.accumulate
 
-    def watched(scale, standing, tokens):
-        seen.append(tokens)
-        return accumulate(scale, standing, tokens)
+    def recording(scale, accumulated, tokens):
+        token_maps.append(tokens)
+        return accumulate(scale, accumulated, tokens)
 
-    generator.model.accumulate = watched
+    generator.model.accumulate = recording
     generator.propose(images, mask, list(texts), list(seeds))
     generator.model.accumulate = accumulate
-    return seen
+    return token_maps

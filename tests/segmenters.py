@@ -1,4 +1,4 @@
-"""Stand-ins for models: one that nobody may ask for, and one for SAM that segments the microworld, where every thing is
+"""Stand-ins for models: a loader that must not be called, and a SAM that segments the microworld, where every thing is
 a connected patch of colour on a calm ground."""
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from scipy.ndimage import label
 from regionedit.mask_sources.prompts import Prompt
 
 
-def unasked():
-    """Stands where models would be loaded that nobody may need."""
+def must_not_load():
+    """Takes the place of a loader; fails the test that calls it."""
     pytest.fail("loaded")
 
 
@@ -26,13 +26,13 @@ class ColourSegmenter:
 
     def __init__(self, ground: float = 60.0):
         self.ground = ground
-        self.asked: list[Prompt] = []
+        self.prompts: list[Prompt] = []
 
     def to(self, device):
         return self
 
     def segment(self, picture: Image.Image, prompt: Prompt) -> torch.Tensor:
-        self.asked.append(prompt)
+        self.prompts.append(prompt)
         pixels = np.asarray(picture).astype(float)
         things, count = label(np.abs(pixels - pixels[0, 0]).sum(-1) > self.ground)
         inside = np.zeros(things.shape, bool)

@@ -14,7 +14,7 @@ from regionedit.mask_sources import load_mask_source, require_mask_source, wante
 from regionedit.mask_sources.algebra import Name, Operation, parse
 from regionedit.mask_sources.finder import Finder
 from regionedit.records import EditRequest, Region
-from tests.segmenters import unasked
+from tests.segmenters import must_not_load
 
 NAMES = ("learned", "sam", "drawn", "difference")
 EXPRESSIONS = st.recursive(
@@ -103,10 +103,10 @@ def test_errors_name_the_position(text, says):
 
 def test_an_expression_needs_what_any_of_its_parts_needs():
     plan = require_mask_source("learned + difference")
-    assert plan.captions_with("target_caption") == {"source", "target"} and not plan.reads
+    assert plan.captions_with("target_caption") == {"source", "target"} and not plan.marks
     assert not plan.captions_with("instruction")
     plan = require_mask_source("learned - drawn")
-    assert not plan.captions_with("target_caption") and plan.reads == {"mask", "box"}
+    assert not plan.captions_with("target_caption") and plan.marks == {"mask", "box"}
     assert require_mask_source("clip_similarity & sam").captions_with("instruction") == {"source"}
 
 
@@ -137,13 +137,15 @@ def test_regions_are_joined_as_masks_and_as_probabilities():
     images_BCHW = torch.zeros(1, 3, 12, 16)
 
     def found(text):
-        return load_mask_source(text, RegionConfig(), unasked, unasked).find(images_BCHW, [request()], [None])
+        return load_mask_source(text, RegionConfig(), must_not_load, must_not_load).find(
+            images_BCHW, [request()], [None]
+        )
 
     assert found("everything - drawn").mask_B1HW.sum() == 16 * 12 - 8 * 6
     assert found("centre_box & drawn").mask_B1HW.sum() == 6 * 5
     assert found("centre_box + drawn").probability_B1HW.sum() == 8 * 6 + 8 * 6 - 6 * 5
     assert not found("drawn - drawn").mask_B1HW.any()
-    grown = load_mask_source("everything - drawn", RegionConfig(grow=-1), unasked, unasked)
+    grown = load_mask_source("everything - drawn", RegionConfig(grow=-1), must_not_load, must_not_load)
     assert grown.find(images_BCHW, [request()], [None]).mask_B1HW.sum() == 16 * 12 - 10 * 8
 
 

@@ -22,11 +22,11 @@ class Scripted(ChatModel):
     identity = {"name": "scripted"}
 
     def __init__(self, script):
-        self.script = {question: iter(told) for question, told in script.items()}
-        self.asked = []
+        self.script = {question: iter(answers) for question, answers in script.items()}
+        self.questions = []
 
     def answer(self, chats, again=False):
-        self.asked += [(chat.user, again) for chat in chats]
+        self.questions += [(chat.user, again) for chat in chats]
         return [next(self.script[chat.user]) for chat in chats]
 
 
@@ -75,11 +75,11 @@ def test_anything_else_is_refused_in_one_line(text):
 @given(st.text(max_size=60) | st.builds(json.dumps, st.recursive(st.none() | st.text(), st.lists, max_leaves=4)))
 def test_no_text_crashes_the_parser(text):
     try:
-        told = read_answer(text, Keyword)
+        answer = read_answer(text, Keyword)
     except ValueError as error:
         assert "\n" not in str(error)
     else:
-        assert told.keyword and json.loads(text.strip().strip("`").removeprefix("json"))["keyword"]
+        assert answer.keyword and json.loads(text.strip().strip("`").removeprefix("json"))["keyword"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -94,7 +94,7 @@ def test_an_invalid_answer_is_retried_once():
     one, two, three = ask(model, [Chat("", name) for name in ("one", "two", "three")], Keyword)
     assert one.keyword == "ring" and two.keyword == "late"
     assert isinstance(three, ValueError) and "scripted gave no keyword" in str(three) and "'a ring'" in str(three)
-    assert model.asked == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
+    assert model.questions == [("one", False), ("two", False), ("three", False), ("two", True), ("three", True)]
 
 
 def test_a_failed_request_is_not_retried():
@@ -122,7 +122,6 @@ def test_every_prompt_requests_the_fields_of_its_schema(name):
     chat = prompt(name).chat(**words)
     assert all(f'"{field}": "..."' in chat.system for field in kind.model_fields)
     assert all(word in chat.user for word in words.values()) and "$" not in chat.user
-    assert len(prompt(name).sha256) == 64
 
 
 def test_placeholders_in_values_are_not_substituted():
@@ -133,5 +132,5 @@ def test_placeholders_in_values_are_not_substituted():
 def test_messages():
     assert messages(CHAT)[1] == {"role": "user", "content": "user"}
     part = {"type": "image"}
-    told = messages(Chat("s", "u", Image.new("RGB", (1, 1))), part)
-    assert told[1]["content"] == [part, {"type": "text", "text": "u"}] and told[0]["content"] == "s"
+    system, user = messages(Chat("s", "u", Image.new("RGB", (1, 1))), part)
+    assert user["content"] == [part, {"type": "text", "text": "u"}] and system["content"] == "s"

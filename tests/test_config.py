@@ -16,6 +16,7 @@ from regionedit.config import (
     EndpointConfig,
     EvaluateConfig,
     MemoryConfig,
+    RegionConfig,
     TrainConfig,
     TwoStageConfig,
 )
@@ -175,7 +176,12 @@ def test_an_earlier_name_is_refused_with_the_new_one(old):
         load_config(config_class, overrides=[f"--{old}", "1"])
     names = {name for kind in GENERATOR_CONFIGS.values() for name in ("generator." + f.name for f in fields(kind))}
     names |= {f"region.attention.{f.name}" for f in fields(GENERATOR_CONFIGS["instruct_pix2pix"])}
-    others = {"memory": MemoryConfig, "encoders": EncodersConfig, "describe": TwoStageConfig}
+    others = {
+        "memory": MemoryConfig,
+        "encoders": EncodersConfig,
+        "describe": TwoStageConfig,
+        "region": RegionConfig,
+    }
     names |= {"memory", *(f"{place}.{f.name}" for place, kind in others.items() for f in fields(kind))}
     assert RENAMED[old] in names
 

@@ -59,7 +59,7 @@ def test_a_sentence_outside_the_grammar_is_refused(picture):
 def test_descriptions_are_cached_by_content(picture, monkeypatch):
     describer, calls = Microworld(), []
     original = describer._write
-    monkeypatch.setattr(describer, "_write", lambda asked, p: calls.append(len(p)) or original(asked, p))
+    monkeypatch.setattr(describer, "_write", lambda keys, p: calls.append(len(p)) or original(keys, p))
     texts = ("remove the red circle",)
     first = describer.describe([picture, picture], [texts, texts[0]])
     again = describer.describe([Image.fromarray(np.asarray(picture))], [texts])
@@ -68,11 +68,11 @@ def test_descriptions_are_cached_by_content(picture, monkeypatch):
 
 def test_a_failure_does_not_lose_the_other_descriptions(picture, monkeypatch):
     describer = Microworld()
-    asked = [("remove the red circle",), ("make it pretty",)]
+    instructions = [("remove the red circle",), ("make it pretty",)]
     with pytest.raises(ValueError, match="grammar"):
-        describer.describe([picture, picture], asked)
+        describer.describe([picture, picture], instructions)
     monkeypatch.setattr(describer, "_write", lambda *_: pytest.fail("asked again"))
-    assert "red" not in describer.describe([picture], asked[:1])[0].target
+    assert "red" not in describer.describe([picture], instructions[:1])[0].target
 
 
 # ---------------------------------------------------------------- several instructions

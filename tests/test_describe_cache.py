@@ -83,13 +83,13 @@ def test_a_model_is_called_once_for_a_picture_and_its_instructions(tmp_path):
     question = "Instruction: make it blue; remove x"
     first, second = Scripted({question: [BOTH]}), Scripted({})
     for model in (first, second):
-        (told,) = OneCall(model, cache).describe([PICTURE], [("make it blue", "remove x")])
-        assert (told.source, told.target) == ("a red wall", "a blue wall")
+        (captions,) = OneCall(model, cache).describe([PICTURE], [("make it blue", "remove x")])
+        assert (captions.source, captions.target) == ("a red wall", "a blue wall")
     other = Scripted({question: [BOTH]})
     other.identity = {"name": "another"}
     OneCall(other, cache).describe([PICTURE], [("make it blue", "remove x")])
     OneCall(Scripted({question: [BOTH]}), cache).describe([PICTURE.resize((9, 9))], [("make it blue", "remove x")])
-    assert len(first.asked) == len(other.asked) == 1 and not second.asked and len(files(tmp_path)) == 3
+    assert len(first.questions) == len(other.questions) == 1 and not second.questions and len(files(tmp_path)) == 3
 
 
 def test_a_changed_prompt_is_another_request(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_changed_prompt_is_another_request(tmp_path, monkeypatch):
     monkeypatch.setattr(one_call, "prompt", lambda name: replace(original(name), sha256="another"))
     again = Scripted({"Instruction: x": [BOTH]})
     OneCall(again, cache).describe([PICTURE], [("x",)])
-    assert len(again.asked) == 1
+    assert len(again.questions) == 1
 
 
 def test_failures_are_not_cached(tmp_path):
@@ -126,8 +126,8 @@ def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
     describer = TwoStage(Seeing({}), language, AnswerCache(tmp_path, 1000))
     with pytest.raises(ValueError, match="gave no source_caption"):
         describer.describe([PICTURE, PICTURE.resize((9, 9))], [("x",), ("x",)])
-    (told,) = describer.describe([PICTURE], [("x",)])
-    assert (told.source, told.target) == ("a wall", "a door") and len(language.asked) == 1
+    (captions,) = describer.describe([PICTURE], [("x",)])
+    assert (captions.source, captions.target) == ("a wall", "a door") and len(language.questions) == 1
 
 
 @pytest.mark.parametrize("kind", [OneCall, lambda model, cache: TwoStage(model, Scripted({}), cache)])
@@ -135,7 +135,7 @@ def test_source_captions_are_requested_once_and_without_an_instruction(kind, tmp
     cache = AnswerCache(tmp_path, 1000)
     first, second = (Scripted({"Describe the picture.": ['{"source_caption": "a wall"}'] * 2}) for _ in range(2))
     assert kind(first, cache).tell([PICTURE, PICTURE.resize((9, 9))]) == ["a wall", "a wall"]
-    assert kind(second, cache).tell([PICTURE]) == ["a wall"] and not second.asked
+    assert kind(second, cache).tell([PICTURE]) == ["a wall"] and not second.questions
     (lost,) = kind(Scripted({"Describe the picture.": ["no", "no"]}), None).tell([PICTURE])
     assert isinstance(lost, ValueError) and "source_caption" in str(lost)
 
@@ -154,7 +154,7 @@ def test_keywords_are_words_of_the_instruction(answer, keyword, tmp_path):
     text = "replace the black cat with a dog"
     model = Scripted({f"Instruction: {text}": [json.dumps({"keyword": answer})]})
     describer = OneCall(model, AnswerCache(tmp_path, 1000))
-    assert [describer.keyword(text), describer.keyword(text)] == [keyword, keyword] and len(model.asked) == 1
+    assert [describer.keyword(text), describer.keyword(text)] == [keyword, keyword] and len(model.questions) == 1
     assert OneCall(Scripted({}), AnswerCache(tmp_path, 1000)).keyword(text) == keyword
 
 

@@ -65,10 +65,10 @@ def impatient(monkeypatch):
 
 
 def test_both_captions_from_one_call_with_the_picture(monkeypatch, tmp_path):
-    seen = []
+    requests = []
 
     async def handler(request):
-        seen.append((await request.json(), request.headers.get("Authorization")))
+        requests.append((await request.json(), request.headers.get("Authorization")))
         return completion(CAPTIONS)
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
@@ -79,9 +79,9 @@ def test_both_captions_from_one_call_with_the_picture(monkeypatch, tmp_path):
             cache=str(tmp_path),
         )  # fmt: skip
         describer = require_describer("endpoint").load(config)
-        (told,) = describer.describe([picture], [("make it a door", "remove the lamp")])
-    (body, key), = seen  # fmt: skip
-    assert (told.source, told.target) == ("a wall", "a door") and key == "Bearer secret"
+        (captions,) = describer.describe([picture], [("make it a door", "remove the lamp")])
+    (body, key), = requests  # fmt: skip
+    assert (captions.source, captions.target) == ("a wall", "a door") and key == "Bearer secret"
     assert body["model"] == "some-vlm" and body["temperature"] == 0 and body["max_tokens"] == config.max_tokens
     shown, text = body["messages"][1]["content"]
     assert text == {"type": "text", "text": "Instruction: make it a door; remove the lamp"}
@@ -124,9 +124,9 @@ def test_a_server_that_stays_busy_is_given_up():
         return web.json_response({"error": "over\nloaded"}, status=503, headers={"Retry-After": "1000"})
 
     with serving(handler) as address:
-        (told,) = ChatEndpoint(address, "m", attempts=3).answer([Chat("s", "u")])
-    assert isinstance(told, ValueError) and len(tries) == 3
-    assert "given up after 3 attempts: status 503" in str(told) and "\n" not in str(told)
+        (answer,) = ChatEndpoint(address, "m", attempts=3).answer([Chat("s", "u")])
+    assert isinstance(answer, ValueError) and len(tries) == 3
+    assert "given up after 3 attempts: status 503" in str(answer) and "\n" not in str(answer)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -138,8 +138,8 @@ def test_permanent_errors_are_reported_at_once(status):
         return web.json_response({"error": {"message": "no such model"}}, status=status)
 
     with serving(handler) as address:
-        (told,) = ChatEndpoint(address, "m").answer([Chat("s", "u")])
-    assert f"status {status}" in str(told) and "no such model" in str(told) and len(tries) == 1
+        (answer,) = ChatEndpoint(address, "m").answer([Chat("s", "u")])
+    assert f"status {status}" in str(answer) and "no such model" in str(answer) and len(tries) == 1
 
 
 NO_COMPLETIONS = (
@@ -162,10 +162,10 @@ def test_a_server_that_hangs_or_is_not_there_is_given_up():
         await asyncio.sleep(30)
 
     with serving(handler) as address:
-        (told,) = ChatEndpoint(address, "m", timeout=0.2, attempts=2).answer([Chat("s", "u")])
-    assert "no answer within 0.2 s" in str(told)
-    (told,) = ChatEndpoint(address, "m", attempts=2).answer([Chat("s", "u")])
-    assert "given up after 2 attempts: Client" in str(told)
+        (answer,) = ChatEndpoint(address, "m", timeout=0.2, attempts=2).answer([Chat("s", "u")])
+    assert "no answer within 0.2 s" in str(answer)
+    (answer,) = ChatEndpoint(address, "m", attempts=2).answer([Chat("s", "u")])
+    assert "given up after 2 attempts: Client" in str(answer)
 
 
 def test_concurrency_is_limited_and_one_failure_stops_no_other_request():
@@ -180,8 +180,8 @@ def test_concurrency_is_limited_and_one_failure_stops_no_other_request():
         return web.Response(status=400) if text == "7" else completion(text)
 
     with serving(handler) as address:
-        told = ChatEndpoint(address, "m", concurrency=3).answer([Chat("s", str(n)) for n in range(12)])
-    assert isinstance(told.pop(7), ValueError) and told == [str(n) for n in range(12) if n != 7]
+        answers = ChatEndpoint(address, "m", concurrency=3).answer([Chat("s", str(n)) for n in range(12)])
+    assert isinstance(answers.pop(7), ValueError) and answers == [str(n) for n in range(12) if n != 7]
     assert most[0] == 3
 
 

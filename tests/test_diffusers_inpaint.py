@@ -153,16 +153,16 @@ def test_a_picture_does_not_depend_on_its_batch_but_on_text_seed_and_mask(make, 
 @pytest.mark.parametrize("name", NAMES)
 def test_previews_are_pictures_and_the_last_is_the_result(make, name):
     """The mask covers everything: previews show the generated picture, before the source is put back outside."""
-    told, images = [], pictures(2, 32, 48)
+    reports, images = [], pictures(2, 32, 48)
     generator = make(name, strength=1.0)
-    watch = lambda step, steps, guess: told.append((step, steps, guess()))  # noqa: E731
+    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
     made = generator.generate(images, torch.ones(2, 1, 32, 48), TEXTS[:2], [1, 2], watch)
     steps = 3 if INPAINT_PIPELINES[name].batches else 6
-    assert [(step, of) for step, of, _ in told] == [(step, steps) for step in range(1, steps + 1)]
-    for _, _, guess in told:
-        assert guess.shape == images.shape and guess.min() >= 0 and guess.max() <= 1
-    assert (told[-1][2] - made).abs().max() < 2 / 255
-    assert (told[0][2] - made).abs().max() > 1e-3
+    assert [(step, of) for step, of, _ in reports] == [(step, steps) for step in range(1, steps + 1)]
+    for _, _, preview in reports:
+        assert preview.shape == images.shape and preview.min() >= 0 and preview.max() <= 1
+    assert (reports[-1][2] - made).abs().max() < 2 / 255
+    assert (reports[0][2] - made).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,7 +170,7 @@ def test_an_exception_in_the_callback_ends_the_edit_and_leaves_no_trace(make, na
     class Enough(Exception):
         pass
 
-    def stop(step, steps, guess):
+    def stop(step, steps, preview):
         raise Enough
 
     generator, images = make(name), pictures(1)
@@ -185,7 +185,9 @@ def test_an_exception_in_the_callback_ends_the_edit_and_leaves_no_trace(make, na
 def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder, make, name):
     config = DiffusersInpaintConfig(path=str(folder(name)), size=32, num_inference_steps=2, dtype="bfloat16")
     generator = load_generator(config)
-    half = generator.propose(pictures(1), box(1).requires_grad_(), TEXTS[:1], [1], lambda step, steps, guess: guess())
+    half = generator.propose(
+        pictures(1), box(1).requires_grad_(), TEXTS[:1], [1], lambda step, steps, preview: preview()
+    )
     exact = make(name, num_inference_steps=2, guidance_scale=config.guidance_scale).propose(
         pictures(1), box(1), TEXTS[:1], [1]
     )
@@ -203,10 +205,10 @@ def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_flo
     """SDXL's autoencoder says so in its configuration; it returns to half precision afterwards."""
     path = folder("StableDiffusionXLInpaintPipeline")
     generator = load_generator(DiffusersInpaintConfig(path=str(path), size=32, num_inference_steps=2, dtype="float16"))
-    asked, own = [], generator.pipeline.vae.decode
-    generator.pipeline.vae.decode = lambda z, *a, **k: asked.append(z.dtype) or own(z, *a, **k)
-    made = generator.propose(pictures(1), box(1), TEXTS[:1], [1], lambda step, steps, guess: guess())
-    assert made.isfinite().all() and set(asked) == {torch.float32}
+    dtypes, own = [], generator.pipeline.vae.decode
+    generator.pipeline.vae.decode = lambda z, *a, **k: dtypes.append(z.dtype) or own(z, *a, **k)
+    made = generator.propose(pictures(1), box(1), TEXTS[:1], [1], lambda step, steps, preview: preview())
+    assert made.isfinite().all() and set(dtypes) == {torch.float32}
     assert generator.pipeline.vae.dtype == torch.float16
 
 

@@ -198,7 +198,7 @@ def test_an_impossible_strength_is_refused(kontext):
 def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(kontext):
     counted, generator = [], load_generator(settings(kontext, num_inference_steps=4, strength=0.5))
     source = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    counting = lambda step, steps, guess: counted.append((step, steps))  # noqa: E731
+    counting = lambda step, steps, preview: counted.append((step, steps))  # noqa: E731
     weak = generator.propose(source, torch.ones(1, 1, 32, 32), ["a"], [1], counting)
     assert counted == [(1, 2), (2, 2)]
     strong = generator.using(settings(kontext, num_inference_steps=4, strength=1.0))
@@ -210,12 +210,12 @@ def test_another_scheduler_leaves_the_generator_unchanged_and_pictures_independe
     own = load_generator(settings(tiny_inpaint_dir, num_inference_steps=4))
     before = propose(own)
     changed = own.using(settings(tiny_inpaint_dir, num_inference_steps=4, scheduler=name))
-    images, mask, told = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32), []
-    watch = lambda step, steps, guess: told.append(guess())  # noqa: E731
+    images, mask, previews = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32), []
+    watch = lambda step, steps, preview: previews.append(preview())  # noqa: E731
     together = changed.propose(images, mask, ["a", "b"], [1, 2], watch)
     alone = torch.cat([changed.propose(images[i : i + 1], mask[:1], ["ab"[i]], [i + 1]) for i in range(2)])
     assert (together - alone).abs().max() < 1 / 255
-    assert (told[-1] - together).abs().max() < 8 / 255  # DDIM ends with a little noise left here
+    assert (previews[-1] - together).abs().max() < 8 / 255  # DDIM ends with a little noise left here
     assert torch.equal(propose(own), before)
     assert (name == "ddim") == torch.equal(propose(changed), before)  # the tiny checkpoint's default is DDIM
 
@@ -236,18 +236,18 @@ def test_offloading_and_compiling_call_the_library(kontext, monkeypatch):
     """Checks the calls only; neither runs here, without an accelerator."""
     from diffusers import FluxKontextInpaintPipeline, FluxTransformer2DModel
 
-    asked = []
+    calls = []
     for offload in ("model", "sequential"):
         method = f"enable_{offload}_cpu_offload"
         monkeypatch.setattr(
-            FluxKontextInpaintPipeline, method, lambda self, device, _m=method: asked.append((_m, device))
+            FluxKontextInpaintPipeline, method, lambda self, device, _m=method: calls.append((_m, device))
         )
-    monkeypatch.setattr(FluxTransformer2DModel, "compile_repeated_blocks", lambda self: asked.append("compiled"))
+    monkeypatch.setattr(FluxTransformer2DModel, "compile_repeated_blocks", lambda self: calls.append("compiled"))
     for offload in ("model", "sequential"):
         generator = load_generator(settings(kontext, offload=offload, compile=offload == "model"))
         generator.to("meta")
     device = torch.device("meta")
-    assert asked == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
+    assert calls == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
 
 
 def test_a_cancelled_edit_leaves_no_part_on_the_device(kontext, monkeypatch):
@@ -255,7 +255,7 @@ def test_a_cancelled_edit_leaves_no_part_on_the_device(kontext, monkeypatch):
     generator, freed = load_generator(settings(kontext)), []
     monkeypatch.setattr(type(generator.pipeline), "maybe_free_model_hooks", lambda self: freed.append(True))
 
-    def stop(step, steps, guess):
+    def stop(step, steps, preview):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -313,7 +313,7 @@ def test_a_low_rank_update_of_another_model_is_refused(tiny_inpaint_dir, tmp_pat
         load("lora_unet_conv_in")
     with pytest.raises(ValueError, match="^generator.lora: .* holds no low-rank updates"):
         load("weights", {".a": torch.zeros(1)})
-    with pytest.raises(ValueError, match="^generator.lora: no pytorch_lora_weights.safetensors could be read from"):
+    with pytest.raises(ValueError, match="^generator.lora: no pytorch_lora_weights.safetensors could be loaded from"):
         load_generator(settings(tiny_inpaint_dir, lora=str(tmp_path)))
 
 

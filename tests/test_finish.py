@@ -10,13 +10,13 @@ from PIL import Image
 
 from regionedit.config import RegionConfig
 from regionedit.editor import Editor
-from regionedit.mask_sources import MaskSource, load_mask_source
+from regionedit.mask_sources import MaskSource
 from regionedit.mask_sources.algebra import parse
-from regionedit.mask_sources.finder import UNFOUND, Plan
+from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan
 from regionedit.mask_sources.finish import finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
-from tests.segmenters import unasked
+from tests.segmenters import must_not_load
 
 PICTURE = Image.new("RGB", (24, 24))
 
@@ -27,7 +27,7 @@ def square(top=8, left=8, side=8) -> torch.Tensor:
     return mask_B1HW
 
 
-def asked(seed: int = 0) -> list[EditRequest]:
+def requests(seed: int = 0) -> list[EditRequest]:
     return [EditRequest(PICTURE, "x", seed=seed, id="a")]
 
 
@@ -58,20 +58,13 @@ def test_parts_follow_the_mask():
 def test_an_editor_can_load_a_source_without_post_processing(tiny_edit_config):
     config = replace(tiny_edit_config, region=RegionConfig(grow=2))
     models = Editor.from_config(config).models
-    asked, images_BCHW = [EditRequest(PICTURE, "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
+    drawn, images_BCHW = [EditRequest(PICTURE, "x", box=(8, 8, 16, 16))], torch.zeros(1, 3, 24, 24)
     for finder, wanted in (
         (models.mask_source("drawn", config), square(6, 6, 12)),
         (models.mask_source("drawn", replace(config, region=RegionConfig())), square()),
     ):
-        assert torch.equal(finder.find(images_BCHW, asked, [None]).mask_B1HW, wanted)
-
-
-def test_every_source_is_post_processed_the_same_way():
-    request = EditRequest(PICTURE, "x", box=(8, 8, 16, 16))
-    found = load_mask_source("drawn", RegionConfig(grow=2), unasked, unasked).find(
-        torch.zeros(1, 3, 24, 24), [request], [None]
-    )
-    assert torch.equal(found.mask_B1HW, square(6, 6, 12)) and torch.equal(found.probability_B1HW, square())
+        region = finder.find(images_BCHW, drawn, [None])
+        assert torch.equal(region.mask_B1HW, wanted) and torch.equal(region.probability_B1HW, square())
 
 
 class Blind(MaskSource):
@@ -84,7 +77,7 @@ class Blind(MaskSource):
     def find(self, images_BCHW, requests, captions):
         mask_B1HW = torch.zeros(len(images_BCHW), 1, 24, 24)
         mask_B1HW[0] = square()[0]
-        return Region(mask_B1HW, mask_B1HW.clone(), notes=("seen", *[""] * (len(images_BCHW) - 1)))
+        return Region(mask_B1HW, mask_B1HW.clone(), notes=("a note", *[""] * (len(images_BCHW) - 1)))
 
 
 class Pointed(Blind):
@@ -95,10 +88,14 @@ class Pointed(Blind):
 
 @pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])
 def test_where_nothing_is_found_the_whole_picture_can_be_edited(kind, shares):
-    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(unfound="everything"), unasked, unasked).find
-    region = find(torch.zeros(3, 3, 24, 24), asked() * 3, [None] * 3)
+    find = Plan(parse("x"), {"x": kind}).load(RegionConfig(if_empty="everything"), must_not_load, must_not_load).find
+    region = find(torch.zeros(3, 3, 24, 24), requests() * 3, [None] * 3)
     assert torch.allclose(region.mask_B1HW.flatten(1).mean(1), torch.tensor(shares))
-    assert region.notes == ("seen", *[UNFOUND if share == 1 else "" for share in shares[1:]])
+    assert region.notes == ("a note", *[WHOLE_PICTURE_NOTE if share == 1 else "" for share in shares[1:]])
     assert torch.equal(region.probability_B1HW[1:], torch.zeros(2, 1, 24, 24))
-    kept = Plan(parse("x"), {"x": kind}).load(RegionConfig(), unasked, unasked).find(torch.zeros(3, 3, 24, 24), [], [])
+    kept = (
+        Plan(parse("x"), {"x": kind})
+        .load(RegionConfig(), must_not_load, must_not_load)
+        .find(torch.zeros(3, 3, 24, 24), [], [])
+    )
     assert not kept.mask_B1HW[1:].any()

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from regionedit.generators.inpaint_latents import guessed
+from regionedit.generators.inpaint_latents import recording_predictions
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 
 PREDICTIONS = {
@@ -31,11 +31,11 @@ def estimate(scheduler, predict):
     mix = scheduler.scale_noise if hasattr(scheduler, "scale_noise") else scheduler.add_noise
     order = (clean, timestep[None], noise) if hasattr(scheduler, "scale_noise") else (clean, noise, timestep[None])
     sample, pipeline = mix(*order), Pipeline()
-    with guessed(pipeline, scheduler) as guess:
-        assert pipeline.scheduler is scheduler and guess.latents is None
+    with recording_predictions(pipeline, scheduler) as predicted:
+        assert pipeline.scheduler is scheduler and predicted.latents is None
         pipeline.scheduler.step(predict(clean, noise, timestep), timestep, sample, return_dict=False)
     assert pipeline.scheduler == "its own" and "step" not in vars(scheduler)
-    return guess.latents, clean
+    return predicted.latents, clean
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_a_perfect_prediction_gives_the_clean_latent(name, kind):
         velocity = alpha**0.5 * noise - (1 - alpha) ** 0.5 * clean
         return {"epsilon": noise, "v_prediction": velocity, "sample": clean}[kind]
 
-    guess, clean = estimate(scheduler, predict)
-    torch.testing.assert_close(guess, clean, rtol=1e-3, atol=1e-3)
+    predicted, clean = estimate(scheduler, predict)
+    torch.testing.assert_close(predicted, clean, rtol=1e-3, atol=1e-3)
 
 
 def test_a_perfect_flow_gives_the_clean_latent():
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    guess, clean = estimate(scheduler, lambda clean, noise, timestep: noise - clean)
-    torch.testing.assert_close(guess, clean, rtol=1e-4, atol=1e-4)
+    predicted, clean = estimate(scheduler, lambda clean, noise, timestep: noise - clean)
+    torch.testing.assert_close(predicted, clean, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1024, 1024), (640, 1000), (1536, 1024), (2048, 512)])

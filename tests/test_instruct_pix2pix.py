@@ -77,8 +77,10 @@ def ones(count=2, height=32, width=32):
 
 def watch(unet):
     """Record the U-Net's inputs: a list of (input, timestep) for each call, and the hook to remove."""
-    seen = []
-    return seen, unet.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0], float(inputs[1]))))
+    unet_inputs = []
+    return unet_inputs, unet.register_forward_pre_hook(
+        lambda module, inputs: unet_inputs.append((inputs[0], float(inputs[1])))
+    )
 
 
 TEXTS, SEEDS = ["make the circle blue", "remove the square"], [3, 4]
@@ -116,18 +118,18 @@ def test_modulation_that_no_step_reaches_changes_no_bit(make):
 
 def test_start_skips_steps_and_noises_the_source(make):
     generator = make(num_inference_steps=10, strength=0.8)
-    seen, hook = watch(generator.pipeline.unet)
+    unet_inputs, hook = watch(generator.pipeline.unet)
     try:
         generator.propose(pictures(), ones(), TEXTS, SEEDS)
     finally:
         hook.remove()
     scheduler = generator.pipeline.scheduler
-    assert [time for _, time in seen] == scheduler.timesteps[2:].tolist() and len(seen) == 8
+    assert [time for _, time in unet_inputs] == scheduler.timesteps[2:].tolist() and len(unet_inputs) == 8
     encoded = generator.pipeline.vae.encode(pictures() * 2 - 1).latent_dist.mode()
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     sigma = scheduler.sigmas[2]
     noised = encoded * generator.pipeline.vae.config.scaling_factor + sigma * noise
-    torch.testing.assert_close(seen[0][0][:2, :4] * (sigma**2 + 1) ** 0.5, noised, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(unet_inputs[0][0][:2, :4] * (sigma**2 + 1) ** 0.5, noised, atol=1e-4, rtol=1e-4)
 
 
 # ---------------------------------------------------------------- eq. 8, 9
@@ -183,7 +185,7 @@ def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, mo
     generator, sampled = make(latent_blend=True, strength=start), []
     decode = ThreeWaySampling.decode
     monkeypatch.setattr(ThreeWaySampling, "decode", lambda self: sampled.append(self) or decode(self))
-    seen, hook = watch(generator.pipeline.unet)
+    unet_inputs, hook = watch(generator.pipeline.unet)
     try:
         generator.propose(pictures(), half(), TEXTS, SEEDS)
     finally:
@@ -191,9 +193,9 @@ def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, mo
     outside = (half(2, 8, 8) == 0).expand(-1, 4, -1, -1)
     source, latent = sampled[0].source_BCyx, sampled[0].latent_BCyx
     assert torch.equal(latent[outside], source[outside]) and not torch.equal(latent[~outside], source[~outside])
-    sigmas = generator.pipeline.scheduler.sigmas[-len(seen) - 1 : -1]
+    sigmas = generator.pipeline.scheduler.sigmas[-len(unet_inputs) - 1 : -1]
     noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
-    for (given, _), sigma in zip(seen, sigmas, strict=True):
+    for (given, _), sigma in zip(unet_inputs, sigmas, strict=True):
         expected = (source + sigma * noise) / (sigma**2 + 1) ** 0.5
         torch.testing.assert_close(given[:2, :4][outside], expected[outside], atol=1e-4, rtol=1e-4)
 

@@ -30,7 +30,7 @@ class Looking(InstructPix2Pix):
 
     def attend(self, images_BChw, requests, seeds):
         assert tuple(side // 8 for side in images_BChw.shape[-2:]) == tuple(self.maps_BKrc.shape[-2:])
-        self.asked = requests, seeds
+        self.received = requests, seeds
         return self.maps_BKrc
 
 
@@ -52,15 +52,15 @@ def test_the_region_is_where_each_keyword_gets_attention():
     maps = planted(2, 2, 8, 8, (0, 0, 2, 3), (0, 1, 6, 6), (1, 0, 4, 1))
     maps[1, 1] = 0  # the second request has one instruction
     looking = Looking(maps)
-    asked = requests(64, 64, ("make the ring blue", "remove the star"), "add a hat")
-    region = Ip2pAttention(looking, NEAREST).find(torch.rand(2, 3, 64, 64), asked, [None, None])
+    batch = requests(64, 64, ("make the ring blue", "remove the star"), "add a hat")
+    region = Ip2pAttention(looking, NEAREST).find(torch.rand(2, 3, 64, 64), batch, [None, None])
     expected = torch.zeros(2, 2, 64, 64)
     expected[0, 0, 16:24, 24:32] = expected[0, 1, 48:56, 48:56] = expected[1, 0, 32:40, 8:16] = 1
     assert torch.equal(region.per_instruction_BKHW, expected)
     assert torch.equal(region.mask_B1HW, expected.amax(1, keepdim=True))
     assert region.patches_BN.shape == (2, 64)
     assert region.patches_BN[0].topk(2).indices.sort().values.tolist() == [2 * 8 + 3, 6 * 8 + 6]
-    assert looking.asked == (asked, [noise_seed(7, "0"), noise_seed(7, "1")])
+    assert looking.received == (batch, [noise_seed(7, "0"), noise_seed(7, "1")])
 
 
 def test_the_regions_threshold_applies():
@@ -173,17 +173,17 @@ class Naming(Describer):
 
     def __init__(self, keyword):
         super().__init__()
-        self.says, self.asked = keyword, []
+        self.says, self.instructions = keyword, []
 
     def keyword(self, instruction):
-        self.asked.append(instruction)
+        self.instructions.append(instruction)
         return self.says
 
     def tell(self, pictures):
         return ["a"] * len(pictures)
 
-    def _write(self, asked, pictures):
-        return [Captions("a", "b")] * len(asked)
+    def _write(self, keys, pictures):
+        return [Captions("a", "b")] * len(keys)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_language_model_names_the_object_unless_it_is_given(editor, said, give
     text = "make the circle blue"
     request = EditRequest(Image.new("RGB", (32, 32), "red"), [Instruction(text, keyword=given)])
     result = editor.edit(request)
-    assert naming.asked == ([] if given else [text])
+    assert naming.instructions == ([] if given else [text])
     assert spans == keyword_spans(
         [Instruction(text, keyword=read)], editor.models.generator(editor.config).pipeline.tokenizer
     )
@@ -213,5 +213,5 @@ def test_a_language_model_names_the_object_unless_it_is_given(editor, said, give
 
 
 def test_without_a_language_model_no_keyword_is_requested(editor, monkeypatch):
-    monkeypatch.setattr(editor.models.describer(editor.config), "keyword", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(editor.models.describer(editor.config), "keyword", lambda _: pytest.fail("called"))
     editor.edit(EditRequest(Image.new("RGB", (32, 32), "red"), "make the circle blue"))

@@ -9,7 +9,7 @@ from PIL import Image
 from regionedit.config import EncodersConfig, InstructPix2PixConfig, RegionConfig, StableDiffusionConfig
 from regionedit.encoders import ImageFeatures, load_encoders
 from regionedit.generators import GENERATORS, TextComparer, load_generator, noise_seed
-from regionedit.mask_sources import MASK_SOURCES, load_mask_source, require_mask_source, with_untrained
+from regionedit.mask_sources import MASK_SOURCES, load_mask_source, with_untrained
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.box_search import BoxSearch, boxes
 from regionedit.mask_sources.clip_similarity import similarity
@@ -17,7 +17,7 @@ from regionedit.mask_sources.finish import finish
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
-from tests.segmenters import unasked
+from tests.segmenters import must_not_load
 
 COMPARERS = [name for name, kind in GENERATORS.items() if issubclass(kind, TextComparer)]
 """Generators that every source can be used with."""
@@ -86,23 +86,18 @@ def test_contract(name, generator, size, source):
 @pytest.mark.parametrize("generator", COMPARERS)
 @pytest.mark.parametrize("name", MASK_SOURCES)
 def test_batch_changes_nothing(name, generator, source):
-    images_BCHW, asked = pictures(40, 30, 2), requests(40, 30, 2)
-    together = source(name, generator).find(images_BCHW, asked, CAPTIONS)
+    images_BCHW, batch = pictures(40, 30, 2), requests(40, 30, 2)
+    together = source(name, generator).find(images_BCHW, batch, CAPTIONS)
     for b in range(2):
-        alone = source(name, generator).find(images_BCHW[b : b + 1], asked[b : b + 1], CAPTIONS[b : b + 1])
+        alone = source(name, generator).find(images_BCHW[b : b + 1], batch[b : b + 1], CAPTIONS[b : b + 1])
         assert torch.allclose(alone.probability_B1HW[0], together.probability_B1HW[b], atol=1e-5)
-
-
-def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="mask_source: no mask source 'lerned'.*learned"):
-        require_mask_source("lerned")
 
 
 def test_several_instructions_join_their_regions(source):
     texts = ("make the circle blue", "remove the square")
     images_BCHW = pictures(24, 24, 2)
-    asked = [EditRequest(Image.new("RGB", (24, 24)), texts), EditRequest(Image.new("RGB", (24, 24)), texts[0])]
-    region = source("learned").find(images_BCHW, asked, [None, None])
+    batch = [EditRequest(Image.new("RGB", (24, 24)), texts), EditRequest(Image.new("RGB", (24, 24)), texts[0])]
+    region = source("learned").find(images_BCHW, batch, [None, None])
     parts_BKHW = region.per_instruction_BKHW
     assert parts_BKHW.shape == (2, 2, 24, 24)
     assert torch.equal(parts_BKHW.amax(1, keepdim=True), region.mask_B1HW) and ((parts_BKHW > 0).sum(1) <= 1).all()
@@ -150,11 +145,11 @@ def test_texts_that_say_the_same_differ_nowhere(source):
 
 def test_difference_needs_a_generator_that_compares_texts():
     with pytest.raises(ValueError, match="mask_source: 'difference' .* object cannot.*stable_diffusion"):
-        load_mask_source("difference", RegionConfig(), unasked, object)
+        load_mask_source("difference", RegionConfig(), must_not_load, object)
 
 
 class RedPainter:
-    """Paints everything red, whatever it is asked for."""
+    """Paints everything red, whatever the text says."""
 
     needs = "target_caption"
 
@@ -207,9 +202,9 @@ def test_the_generators_opinion_is_the_mean_difference_of_its_predictions(genera
     differences = 0
     for draw in range(8):
         noise = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(noise_seed(5, draw)))
-        seen = alpha.sqrt() * latent * pipeline.vae.config.scaling_factor + (1 - alpha).sqrt() * noise
-        seen = torch.cat([seen, latent], 1)
-        one, other = (pipeline.unet(seen, 500, encoder_hidden_states=c[None]).sample for c in context)
+        unet_input = alpha.sqrt() * latent * pipeline.vae.config.scaling_factor + (1 - alpha).sqrt() * noise
+        unet_input = torch.cat([unet_input, latent], 1)
+        one, other = (pipeline.unet(unet_input, 500, encoder_hidden_states=c[None]).sample for c in context)
         differences = differences + (one - other).abs().mean(1)
     expected = (differences / (3 * differences.mean())).clamp(max=1)
     found = generator.compare_texts(image_BCHW, [""], ["add a star"], [5])
@@ -232,18 +227,18 @@ def test_another_source_stands_in_while_nothing_is_trained():
 
 def test_an_untrained_configuration_says_what_works_and_how_to_train():
     with pytest.raises(ValueError, match="region.checkpoint.*drawn.*clip_similarity.*train.py"):
-        load_mask_source("learned", RegionConfig(checkpoint=None), unasked, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=None), must_not_load, must_not_load)
 
 
 def test_a_checkpoint_of_another_clip_is_refused(tmp_path, encoders):
     RegionPredictor(dim=tiny_models.WIDTH, grid=5).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="region.checkpoint.*5x5.*4x4"):
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, must_not_load)
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path, encoders):
     with pytest.raises(ValueError, match="region.checkpoint") as caught:
-        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, unasked)
+        load_mask_source("learned", RegionConfig(checkpoint=str(tmp_path)), encoders, must_not_load)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -49,15 +49,15 @@ def box(top, bottom, left, right, count=2, side=32):
 
 def token_maps(generator, images, mask, texts=TEXTS, seeds=SEEDS):
     """The source's tokens, and those that the transformer was shown at each step and the last ones."""
-    seen = []
+    shown = []
     hook = generator.transformer.register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0][: len(images)].clone())
+        lambda module, inputs: shown.append(inputs[0][: len(images)].clone())
     )
     try:
         last = generator._repredict(images, mask, texts, seeds)
     finally:
         hook.remove()
-    return generator._encode(images), [*seen, last]
+    return generator._encode(images), [*shown, last]
 
 
 # ---------------------------------------------------------------- the library's own loop
@@ -186,13 +186,13 @@ def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):
 # ---------------------------------------------------------------- watched
 
 
-def test_every_step_is_told_and_a_preview_shows_the_source_outside(make):
-    generator, images, mask, told = make(num_inference_steps=3), pictures(), box(0, 16, 0, 16), []
-    watch = lambda step, steps, preview: told.append((step, steps, preview()))  # noqa: E731
+def test_every_step_is_reported_and_a_preview_shows_the_source_outside(make):
+    generator, images, mask, reports = make(num_inference_steps=3), pictures(), box(0, 16, 0, 16), []
+    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
     result = generator.propose(images, mask, TEXTS, SEEDS, watch)
-    assert [(step, steps) for step, steps, _ in told] == [(1, 3), (2, 3), (3, 3)]
-    assert all(seen.shape == images.shape and seen.min() >= 0 and seen.max() <= 1 for _, _, seen in told)
-    assert torch.equal(told[-1][2], result) and not torch.equal(told[0][2], result)
+    assert [(step, steps) for step, steps, _ in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert all(preview.shape == images.shape and preview.min() >= 0 and preview.max() <= 1 for _, _, preview in reports)
+    assert torch.equal(reports[-1][2], result) and not torch.equal(reports[0][2], result)
 
 
 def test_what_the_watch_raises_ends_the_edit(make):
@@ -232,7 +232,7 @@ def test_a_folder_of_another_kind_is_one_line(tmp_path, tiny_inpaint_dir, tiny_t
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
-def test_a_library_without_the_deprecated_pipeline_is_told(monkeypatch):
+def test_a_library_without_the_deprecated_pipeline_is_refused(monkeypatch):
     assert pipeline_class().__name__ == "AmusedInpaintPipeline"
     monkeypatch.setattr(sys.modules["diffusers"], "AmusedInpaintPipeline", None, raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator, noise_seed
-from regionedit.generators.next_scale import NextScale, asked_for, draw, repaint_scales
+from regionedit.generators.next_scale import NextScale, draw, edited_cells, repaint_scales
 from regionedit.generators.next_scale_model import NextScaleModel
 from regionedit.generators.next_scale_tokens import ScaleQuantizer
 from regionedit.masks import composite, dilate
@@ -46,19 +46,19 @@ class Toy:
     def start(self, count):
         return torch.zeros(count, 1, 2, 2)
 
-    def logits(self, scale, standing, known, texts):
+    def logits(self, scale, accumulated, known, texts):
         side = self.sides[scale]
         # what stands already counts too, so that a wrong accumulation shows
         return (
             texts[:, None, None].expand(-1, side, side, -1)
-            + F.adaptive_avg_pool2d(standing, side)[:, 0, ..., None] * self.worth
+            + F.adaptive_avg_pool2d(accumulated, side)[:, 0, ..., None] * self.worth
         )
 
-    def accumulate(self, scale, standing, tokens):
-        return standing + F.interpolate(self.worth[tokens][:, None], (2, 2))
+    def accumulate(self, scale, accumulated, tokens):
+        return accumulated + F.interpolate(self.worth[tokens][:, None], (2, 2))
 
-    def decode(self, standing):
-        return standing.expand(-1, 3, -1, -1)
+    def decode(self, accumulated):
+        return accumulated.expand(-1, 3, -1, -1)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
@@ -73,13 +73,13 @@ def test_the_loop_equals_one_written_by_hand(guidance, temperature):
         if temperature:
             noise = torch.rand(1, 1, 3, generator=torch.Generator().manual_seed(noise_seed(seed, 0)))
             first = first / temperature - (-noise[0, 0].log()).log()
-        standing = Toy.worth[first.argmax()] * torch.ones(2, 2)
-        bent = Toy.table[""] + guidance * (Toy.table[text] - Toy.table[""]) + standing[0, 0] * Toy.worth
+        accumulated = Toy.worth[first.argmax()] * torch.ones(2, 2)
+        bent = Toy.table[""] + guidance * (Toy.table[text] - Toy.table[""]) + accumulated[0, 0] * Toy.worth
         if temperature:
             noise = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(noise_seed(seed, 1)))
             bent = bent / temperature - (-noise[0, 0].log()).log()
         second = torch.tensor([[Toy.worth[bent.argmax()], 0.0], [0.0, 1.0]])  # the source's but for one cell
-        assert torch.equal(made[b, 0], standing + second)
+        assert torch.equal(made[b, 0], accumulated + second)
 
 
 @pytest.mark.parametrize("place", [(8, 16, 8, 16), (0, 5, 27, 32), (13, 14, 17, 18), (0, 32, 0, 16)])
@@ -99,13 +99,13 @@ def test_without_a_region_the_quantised_source_comes_back(generator):
     images = pictures()
     made = generator.propose(images, torch.zeros(2, 1, SIDE, SIDE), ["a", "b"], [1, 2])
     autoencoder = generator.model.autoencoder
-    left, standing = autoencoder.encoder(images * 2 - 1), 0
+    left, accumulated = autoencoder.encoder(images * 2 - 1), 0
     for scale in range(4):
         pooled = F.avg_pool2d(left, 8 >> scale)
         tokens = torch.cdist(pooled.permute(0, 2, 3, 1).flatten(1, 2), autoencoder.quantizer.codebook_VC).argmin(-1)
         added = autoencoder.quantizer.spread(tokens.unflatten(1, (1 << scale, 1 << scale)), scale)
-        left, standing = left - added, standing + added
-    wanted = (autoencoder.decoder(standing) / 2 + 0.5).clamp(0, 1)
+        left, accumulated = left - added, accumulated + added
+    wanted = (autoencoder.decoder(accumulated) / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -126,11 +126,11 @@ def test_the_residual_quantizer_by_hand():
         torch.testing.assert_close(quantizer.spread(two, 1)[0, 0], torch.tensor([[4.5, -1.5], [0.5, -1.5]]))
 
 
-def test_cells_are_asked_for_where_the_region_covers_them():
+def test_cells_are_edited_where_the_region_covers_them():
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., 0, 0] = 1
-    assert asked_for(mask, 2).tolist() == [[[True, False], [False, False]]]
-    assert asked_for(mask, 2, 0.25).sum() == 0 and asked_for(mask, 1).all()
+    assert edited_cells(mask, 2).tolist() == [[[True, False], [False, False]]]
+    assert edited_cells(mask, 2, 0.25).sum() == 0 and edited_cells(mask, 1).all()
 
 
 def test_sampling_follows_temperature_and_top_k():
@@ -165,17 +165,17 @@ def test_without_guidance_there_is_one_branch(folder):
     assert sizes == [2] * 4 + [4] * 4
 
 
-def test_every_scale_is_told_and_can_end_the_edit(generator):
-    told = []
-    watch = lambda step, steps, see: told.append((step, steps, see()))  # noqa: E731
+def test_every_scale_is_reported_and_can_end_the_edit(generator):
+    reports = []
+    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
     made = generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], watch)
-    assert [(step, steps) for step, steps, _ in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert torch.equal(told[-1][2], made) and not torch.equal(told[0][2], made)
+    assert [(step, steps) for step, steps, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert torch.equal(reports[-1][2], made) and not torch.equal(reports[0][2], made)
 
     class Enough(Exception):
         pass
 
-    def stop(step, steps, see):
+    def stop(step, steps, preview):
         if step == 2:
             raise Enough
 
@@ -219,8 +219,8 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
 
 
 @pytest.mark.microworld
-def test_the_shipped_model_removes_things_when_told_to(script):
-    """With the true region, a few pixels wider; told the source's caption it paints something there instead."""
+def test_the_shipped_model_removes_things_that_the_caption_leaves_out(script):
+    """With the true region, a few pixels wider; from the source's caption it paints something there instead."""
     known_edits = script("known_edits")
     generator = load_generator(NextScaleConfig(path="checkpoints/microworld/next_scale", temperature=0.2))
     known = known_edits.known_edits("validation", 5, range(24), ("remove",))

@@ -39,8 +39,8 @@ def target_chats(count):
 
 def test_target_captions_of_held_out_scenes(describer):
     edits, chats = target_chats(100)
-    told = ask(describer.language, chats, TargetCaption)
-    right = [getattr(t, "target_caption", None) == e.target_caption for t, e in zip(told, edits, strict=True)]
+    answers = ask(describer.language, chats, TargetCaption)
+    right = [getattr(t, "target_caption", None) == e.target_caption for t, e in zip(answers, edits, strict=True)]
     assert sum(right) >= 80
 
 
@@ -96,8 +96,8 @@ def address():
 
 def test_the_server_says_what_the_model_says(address, describer):
     _, chats = target_chats(24)
-    told = ChatEndpoint(address, "qwen", concurrency=24, max_tokens=256).answer(chats)
-    assert told == describer.language.answer(chats)
+    answers = ChatEndpoint(address, "qwen", concurrency=24, max_tokens=256).answer(chats)
+    assert answers == describer.language.answer(chats)
 
 
 def test_the_server_refuses_what_it_cannot_answer(address):

@@ -24,7 +24,7 @@ from regionedit.masks import divide, grow, mask_iou
 from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditRequest, Region
-from tests.segmenters import ColourSegmenter, unasked
+from tests.segmenters import ColourSegmenter, must_not_load
 from tests.tiny_sams import write_sam2
 
 SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 18, 20, 9), Thing("square", "blue", 46, 44, 10)))
@@ -65,12 +65,12 @@ def stand_in(monkeypatch) -> ColourSegmenter:
 )
 def test_the_answer_is_that_of_the_processors_own_road(prompt, segmenter):
     picture = noise(51, 38)
-    asked = {}
+    arguments = {}
     if prompt.points:
-        asked["input_points"] = [[[[float(x), float(y)] for x, y in prompt.points]]]
+        arguments["input_points"] = [[[[float(x), float(y)] for x, y in prompt.points]]]
     if prompt.box:
-        asked["input_boxes"] = [[[float(side) for side in prompt.box]]]
-    read = segmenter.processor(images=picture, **asked, return_tensors="pt")
+        arguments["input_boxes"] = [[[float(side) for side in prompt.box]]]
+    read = segmenter.processor(images=picture, **arguments, return_tensors="pt")
     frame = {name: read.pop(name) for name in ("original_sizes", "reshaped_input_sizes") if name in read}
     with torch.no_grad():
         answer = segmenter.model(**{name: value.float() for name, value in read.items()})
@@ -79,16 +79,13 @@ def test_the_answer_is_that_of_the_processors_own_road(prompt, segmenter):
     assert torch.allclose(segmenter.segment(picture, prompt), all_masks[0, best].sigmoid(), atol=1e-5)
 
 
-def test_a_picture_is_encoded_once_for_many_prompts(segmenter, monkeypatch):
+def test_a_frozen_model_encodes_a_picture_once_for_many_prompts(segmenter, monkeypatch):
     encoded, real = [], segmenter.model.get_image_embeddings
     monkeypatch.setattr(segmenter.model, "get_image_embeddings", lambda *a: encoded.append(1) or real(*a))
     first, second = noise(40, 30, seed=1), noise(40, 30, seed=2)
     for picture in (first, first.copy(), second, first):
         segmenter.segment(picture, Prompt(((3, 3),)))
     assert len(encoded) == 3
-
-
-def test_nothing_is_trained(segmenter):
     assert not any(p.requires_grad for p in segmenter.model.parameters()) and not segmenter.model.training
 
 
@@ -108,12 +105,12 @@ def test_weights_that_cannot_be_used(path, says, tmp_path, tiny_dino_dir):
     assert "\n" not in str(caught.value)
 
 
-# ---------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------- prompts from marks
 
 
 def test_one_click_and_several_are_kept_as_points():
-    asked = [EditRequest(PICTURE, "x", click=click).click for click in ((3, 4), [3, 4], ((3, 4), (5, 6)), [(3, 4)])]
-    assert asked == [((3, 4),), ((3, 4),), ((3, 4), (5, 6)), ((3, 4),)]
+    clicks = [EditRequest(PICTURE, "x", click=click).click for click in ((3, 4), [3, 4], ((3, 4), (5, 6)), [(3, 4)])]
+    assert clicks == [((3, 4),), ((3, 4),), ((3, 4), (5, 6)), ((3, 4),)]
     assert EditRequest(PICTURE, "x").click is None
     assert EditRequest(PICTURE, "x", click=(np.int64(3), 4)).marks == {"click"}
 
@@ -255,7 +252,7 @@ def test_a_region_that_sam_does_not_confirm_is_kept_and_says_so():
     segmenter = ColourSegmenter()
     kept = Refiner(segmenter).refine(IMAGE_BCHW, Region(corner, corner, notes=("before",)))
     assert torch.equal(kept.mask_B1HW, corner) and kept.notes[0].startswith("before; refine: the region was kept")
-    assert not Refiner(segmenter).refine(IMAGE_BCHW, empty).mask_B1HW.any() and len(segmenter.asked) == 1
+    assert not Refiner(segmenter).refine(IMAGE_BCHW, empty).mask_B1HW.any() and len(segmenter.prompts) == 1
 
 
 class Coarse:
@@ -268,7 +265,7 @@ class Coarse:
 def test_only_what_was_found_is_made_tight(stand_in):
     request = EditRequest(PICTURE, "x", box=(10, 12, 26, 28))
     for text in ("drawn", "everything", "centre_box", "sam"):
-        finder = load_mask_source(text, RegionConfig(refine="sam"), unasked, unasked)
+        finder = load_mask_source(text, RegionConfig(refine="sam"), must_not_load, must_not_load)
         assert finder.refiner is None
     finder = Finder(Name("learned"), {"learned": Coarse()}, Refiner(stand_in), RegionConfig())
     assert mask_iou(finder.find(IMAGE_BCHW, [request], [None]).mask_B1HW, SILHOUETTES[:1]) > 0.85

@@ -33,6 +33,7 @@ RENAMED = {
     "region.attention.image_guidance": "region.attention.image_guidance_scale",
     "region.attention.start": "region.attention.strength",
     "region.attention.precision": "region.attention.dtype",
+    "region.unfound": "region.if_empty",
     "encoders.precision": "encoders.dtype",
     "describe.precision": "describe.dtype",
     "savers": "memory",

@@ -246,7 +246,7 @@ class Editor:
             return [
                 replace(
                     one,
-                    full_request=needs.worded(one.request, describer),
+                    full_request=needs.with_keywords(one.request, describer),
                     captions=captions,
                     captions_from=self.config.describe.name if described else captions and "given",
                 )

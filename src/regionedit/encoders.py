@@ -117,16 +117,16 @@ class FrozenCLIP(Frozen):
     def device(self) -> torch.device:
         return self.mean_C11.device
 
-    def preprocess(self, images_BCHW: Tensor) -> Tensor:
-        """Stretch to CLIP's square and normalise, differentiably; the same for source and generated pictures.
-
-        The picture is stretched and not cropped, because the patch grid must cover all of it.
-        """
-        images_BCHW = images_BCHW.to(self.device, torch.float32)
+    def stretch(self, images_BCHW: Tensor) -> Tensor:
+        """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""
         size = (self.image_size, self.image_size)
-        if images_BCHW.shape[-2:] != size:
-            images_BCHW = F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False)
-            images_BCHW = images_BCHW.clamp(0, 1)
+        if images_BCHW.shape[-2:] == size:
+            return images_BCHW
+        return F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+    def preprocess(self, images_BCHW: Tensor) -> Tensor:
+        """Stretch to CLIP's square and normalise, differentiably; the same for source and generated pictures."""
+        images_BCHW = self.stretch(images_BCHW.to(self.device, torch.float32))
         return (images_BCHW - self.mean_C11) / self.std_C11
 
     def encode_image(self, images_BCHW: Tensor) -> ImageFeatures:

@@ -41,7 +41,7 @@ class RegionConfig:
         refine: `sam` tightens every found region to an object: SAM segments the object at the region's peak, within its
             box. Regions that the user marked and fixed regions stay as they are. `auto` does so if the model is on this
             machine, and logs a warning if it is not.
-        unfound: what to edit if a mask source that searches for an object finds nothing above the threshold: `nothing`
+        if_empty: what to edit if a mask source that searches for an object finds nothing above the threshold: `nothing`
             returns the picture as it was, `everything` edits the whole picture; the result says so in both cases.
             `everything` is for generators that see the source, such as InstructPix2Pix: an in-painter would invent a
             new picture.
@@ -57,7 +57,7 @@ class RegionConfig:
     upsample: Literal["nearest", "bilinear"] = "bilinear"
     sam: str = f"{MICROWORLD}/sam"
     refine: Literal["none", "sam", "auto"] = "none"
-    unfound: Literal["nothing", "everything"] = "nothing"
+    if_empty: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from regionedit.config import DescribeConfig
 
-    Asked = tuple[str, tuple[str, ...]]  # digest of a picture, and its instructions
+    CaptionKey = tuple[str, tuple[str, ...]]  # digest of a picture, and its instructions
 
 
 class Describer(ABC):
@@ -31,7 +31,7 @@ class Describer(ABC):
     names_keywords: ClassVar[bool] = False
 
     def __init__(self):
-        self._known: dict[Asked, Captions] = {}
+        self._known: dict[CaptionKey, Captions] = {}
 
     @classmethod  # noqa: B027  most have nothing to check
     def check(cls, config: DescribeConfig) -> None:
@@ -80,5 +80,5 @@ class Describer(ABC):
         return None
 
     @abstractmethod
-    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
-        """For each picture and instructions that are not cached: captions, or an error."""
+    def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        """Captions, or an error, for each of these pictures and their instructions; none of them is cached."""

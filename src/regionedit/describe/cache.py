@@ -12,7 +12,7 @@ FOLDERS = 256
 
 
 class AnswerCache:
-    """Stores each answer under its question, which includes the model that was asked.
+    """Stores each answer under its question; the question also names the model.
 
     Files are written atomically, and a file that cannot be read counts as missing. The oldest answers are deleted to
     make room for new ones. Files are spread evenly over 256 folders, each with an equal share of the limit.
@@ -26,19 +26,19 @@ class AnswerCache:
         self.folder = Path(folder)
         self.each = -(-entries // FOLDERS)
 
-    def get(self, asked: object) -> dict[str, str] | None:
+    def get(self, question: object) -> dict[str, str] | None:
         """The answer to a question (plain values), or None."""
         try:
-            stored = json.loads(self._path(asked).read_bytes())
-            cached = stored["asked"] == json.loads(json.dumps(asked)) and stored["answer"]
+            stored = json.loads(self._path(question).read_bytes())
+            cached = stored["asked"] == json.loads(json.dumps(question)) and stored["answer"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return cached if isinstance(cached, dict) and all(isinstance(v, str) for v in cached.values()) else None
 
-    def put(self, asked: object, answer: dict[str, str]) -> None:
+    def put(self, question: object, answer: dict[str, str]) -> None:
         """Store an answer. Raises OSError: no room, no permission; the message names the folder."""
-        path = self._path(asked)
-        write_atomic(path, json.dumps({"asked": asked, "answer": answer}, ensure_ascii=False, indent=1).encode())
+        path = self._path(question)
+        write_atomic(path, json.dumps({"asked": question, "answer": answer}, ensure_ascii=False, indent=1).encode())
         files = []
         for file in path.parent.iterdir():
             try:
@@ -48,6 +48,6 @@ class AnswerCache:
         for _, file in sorted(files)[: -self.each]:  # half-written files of killed processes get old and go as well
             file.unlink(missing_ok=True)
 
-    def _path(self, asked: object) -> Path:
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    def _path(self, question: object) -> Path:
+        key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.json"

@@ -10,7 +10,7 @@ from regionedit.describe.base import Describer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.describe.base import Asked
+    from regionedit.describe.base import CaptionKey
     from regionedit.records import Captions
 
 
@@ -20,8 +20,8 @@ class Given(Describer):
     def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         return self._lacking(len(pictures))
 
-    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
-        return self._lacking(len(asked))
+    def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        return self._lacking(len(keys))
 
     @staticmethod
     def _lacking(count: int) -> list[ValueError]:

@@ -13,7 +13,7 @@ from regionedit.records import Captions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.describe.base import Asked
+    from regionedit.describe.base import CaptionKey
     from regionedit.microworld.scene import Scene
 
 
@@ -24,11 +24,11 @@ class Microworld(Describer):
     def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         return [caption(picture) for picture in pictures]
 
-    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+    def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
         from regionedit.microworld import commands
 
         written: list[Captions | ValueError] = []
-        for (_, texts), picture in zip(asked, pictures, strict=True):
+        for (_, texts), picture in zip(keys, pictures, strict=True):
             try:
                 edits = [commands.parse(text) for text in texts]
                 written.append(Captions(*commands.captions_of(read(picture), *edits, believe=True)))

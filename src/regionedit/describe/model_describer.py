@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from regionedit.config import ModelDescriberConfig
-    from regionedit.describe.base import Asked
+    from regionedit.describe.base import CaptionKey
     from regionedit.describe.chat import ChatModel
 
 
@@ -61,16 +61,16 @@ class ModelDescriber(Describer):
                 self.cache.put(keys[index], {"source": caption})
         return captions
 
-    def _write(self, asked: Sequence[Asked], pictures: Sequence[Image]) -> list[Captions | ValueError]:
-        keys = [[*key, self.identity] for key in asked]
-        written: list[Captions | ValueError | None] = [self._cached(key) for key in keys]
+    def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        stored_keys = [[*key, self.identity] for key in keys]
+        written: list[Captions | ValueError | None] = [self._cached(key) for key in stored_keys]
         missing = [index for index, captions in enumerate(written) if captions is None]
         if missing:
-            answers = self._ask([pictures[index] for index in missing], [asked[index][1] for index in missing])
+            answers = self._ask([pictures[index] for index in missing], [keys[index][1] for index in missing])
             for index, captions in zip(missing, answers, strict=True):
                 written[index] = captions
                 if self.cache and isinstance(captions, Captions):
-                    self.cache.put(keys[index], asdict(captions))
+                    self.cache.put(stored_keys[index], asdict(captions))
         return written
 
     def _cached(self, key: list) -> Captions | None:

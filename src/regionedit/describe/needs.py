@@ -56,7 +56,7 @@ class Needs:
                 captions[index] = Captions(given.source or made.source, given.target or made.target)
         return [(caption, index in missing) for index, caption in enumerate(captions)]
 
-    def worded(self, request: EditRequest, describer: Callable[[], Describer]) -> EditRequest:
+    def with_keywords(self, request: EditRequest, describer: Callable[[], Describer]) -> EditRequest:
         """The request with the keywords that the language model names; the rule of `keywords` finds the others
         later."""
         if not self.lacks_keywords(request):

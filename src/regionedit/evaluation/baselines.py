@@ -75,10 +75,10 @@ def with_click(case: EditCase) -> EditRequest:
 
 def marked_by_truth(mask_source: str, case: EditCase, request: EditRequest) -> EditRequest:
     """The request; for a mask source that reads marks, with the click or mask of a person who knows the truth."""
-    reads = require_mask_source(mask_source).reads
-    if not reads or request.marks or case.truth_mask is None:
+    read_marks = require_mask_source(mask_source).marks
+    if not read_marks or request.marks or case.truth_mask is None:
         return request
-    marked = (with_click if "click" in reads else with_truth)(case)
+    marked = (with_click if "click" in read_marks else with_truth)(case)
     return replace(request, click=marked.click, mask=marked.mask)
 
 

@@ -130,11 +130,11 @@ def _requests(config: EvaluateConfig, all_marks: bool = True) -> Prepare:
     Args:
         all_marks: pass every mark (mask, box, click) of the case on; else only those that the mask source reads.
     """
-    reads = require_mask_source(config.mask_source).reads
+    read_marks = require_mask_source(config.mask_source).marks
 
     def request_of(case: EditCase) -> EditRequest:
         request = case.request if config.given_captions else replace(case.request, captions=None)
-        unread = () if all_marks else ({"mask", "box", "click"} - reads)
+        unread = () if all_marks else ({"mask", "box", "click"} - read_marks)
         return marked_by_truth(config.mask_source, case, replace(request, **dict.fromkeys(unread)))
 
     return request_of

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from regionedit.generators.base import Generator, Need, Watch
 from regionedit.generators.device_memory import enough_memory
-from regionedit.generators.inpaint_latents import Guess, decode, guessed
+from regionedit.generators.inpaint_latents import PredictedLatents, decode, recording_predictions
 from regionedit.generators.inpaint_pipelines import (
     InpaintPipeline,
     hub_refusal,
@@ -184,11 +184,11 @@ class DiffusersInpaint(Generator):
             arguments |= {"max_area": height * width, "_auto_resize": False}
 
         def on_step_end(pipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
-            on_step(step + 1, pipeline.num_timesteps, partial(self._preview, guess, working, (height, width)))
+            on_step(step + 1, pipeline.num_timesteps, partial(self._preview, predicted, working, (height, width)))
             return {}
 
         try:
-            with guessed(pipeline, self.scheduler) as guess:
+            with recording_predictions(pipeline, self.scheduler) as predicted:
                 made = pipeline(**arguments, callback_on_step_end=on_step and on_step_end)
             self._refuse_blacked_out(made)
             if how.forgets_shift:
@@ -197,9 +197,9 @@ class DiffusersInpaint(Generator):
         finally:
             pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device if a callback ends the edit
 
-    def _preview(self, guess: Guess, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    def _preview(self, predicted: PredictedLatents, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """The clean pictures as the last step estimated them."""
-        return _resized(decode(self.pipeline, self.how.latents, guess.latents, *working), size)
+        return _resized(decode(self.pipeline, self.how.latents, predicted.latents, *working), size)
 
     def _whole_cells(self, mask_R1HW: Tensor) -> Tensor:
         """The mask with every latent cell that it touches filled.

@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Guess:
-    """The clean latents that the last denoising step estimated, in the pipeline's own layout; None before a step."""
+class PredictedLatents:
+    """The clean latents that the last denoising step predicted, in the pipeline's own layout; None before a step."""
 
     def __init__(self):
         self.latents: Tensor | None = None
 
 
 @contextmanager
-def guessed(pipeline, scheduler) -> Iterator[Guess]:
-    """Inside, the pipeline uses this scheduler, and every step stores its estimate of the clean latents.
+def recording_predictions(pipeline, scheduler) -> Iterator[PredictedLatents]:
+    """Inside, the pipeline uses this scheduler, and every step stores the clean latents that it predicts.
 
     Pipelines do not expose what their network predicted; only the scheduler receives it.
     """
-    guess, step, own = Guess(), scheduler.step, pipeline.scheduler
+    predicted, step, own = PredictedLatents(), scheduler.step, pipeline.scheduler
 
     @functools.wraps(step)  # pipelines inspect its signature to see if it takes a generator
     def recording_step(output: Tensor, timestep: Tensor, sample: Tensor, **settings):
         stepped = step(output, timestep, sample, **settings)
-        guess.latents = clean(scheduler, output.float(), timestep, sample.float())
+        predicted.latents = predict_clean(scheduler, output.float(), timestep, sample.float())
         return stepped
 
     scheduler.step, pipeline.scheduler = recording_step, scheduler
     try:
-        yield guess
+        yield predicted
     finally:
         del scheduler.step
         pipeline.scheduler = own
 
 
-def clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
+def predict_clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -> Tensor:
     """The clean latents according to one step's prediction; call it after that step.
 
     There are three kinds of schedulers: rectified flow, x = (1 - s) x0 + s e, where the network predicts e - x0; those

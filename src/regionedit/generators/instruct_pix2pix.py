@@ -231,7 +231,7 @@ class InstructPix2Pix(Generator, TextComparer):
             if config.latent_blend:
                 sampling.put_source_back(place + 1, mask_B1yx)
             if watch is not None:
-                watch(place + 1, total, sampling.guess)
+                watch(place + 1, total, sampling.decode_clean)
         return sampling.decode().to(images_BChw)
 
     def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:

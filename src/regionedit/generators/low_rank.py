@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from regionedit.generators.base import loading
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -17,7 +19,8 @@ PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
 """Prefixes in kohya's files, including LCM-LoRA's; the module's name follows, with `_` for `.`."""
 
-ENDINGS = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
+ENDINGS = {".lora_down.weight": ".lora_up.weight", ".lora_A.weight": ".lora_B.weight"}
+"""Endings of the two factors of an update."""
 
 
 def add_low_rank(pipeline, config: DiffusersInpaintConfig) -> None:
@@ -27,19 +30,19 @@ def add_low_rank(pipeline, config: DiffusersInpaintConfig) -> None:
         ValueError: the file does not exist, or it updates modules that this pipeline does not have.
     """
     weights, modules, added = _read(config), _named(pipeline), 0
-    for down_key, down in weights.items():
-        for down_ending, up_ending in ENDINGS:
-            if down_key.endswith(down_ending):
-                name = down_key.removesuffix(down_ending)
-                up = weights.get(name + up_ending)
-                if up is None or name not in modules:
-                    raise ValueError(
-                        f"generator.lora: {config.lora} updates {name}, which {type(pipeline).__name__} does not have; "
-                        "use a LoRA that was made for this model"
-                    )
-                alpha = weights.get(name + ".alpha")
-                _add(modules[name], down, up, 1.0 if alpha is None else float(alpha) / len(down), config)
-                added += 1
+    for key, down in weights.items():
+        ending = next(filter(key.endswith, ENDINGS), None)
+        if ending is None:
+            continue
+        name = key.removesuffix(ending)
+        up, alpha = weights.get(name + ENDINGS[ending]), weights.get(name + ".alpha")
+        if up is None or name not in modules:
+            raise ValueError(
+                f"generator.lora: {config.lora} updates {name}, which {type(pipeline).__name__} does not have; "
+                "use a LoRA that was made for this model"
+            )
+        _add(modules[name], down, up, 1.0 if alpha is None else float(alpha) / len(down), config)
+        added += 1
     if not added:
         raise ValueError(f"generator.lora: {config.lora} holds no low-rank updates; give a LoRA in safetensors")
 
@@ -70,17 +73,12 @@ def _named(pipeline) -> dict[str, nn.Module]:
 
 def _read(config: DiffusersInpaintConfig) -> dict[str, Tensor]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
     from safetensors.torch import load_file
 
     file = Path(config.lora)
-    try:
+    with loading("generator.lora", FILE, config.lora):
         if file.is_dir():
             file = file / FILE
         elif not file.exists():
             file = Path(hf_hub_download(config.lora, FILE, revision=config.lora_revision))
         return load_file(file)
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ValueError(
-            f"generator.lora: no {FILE} could be read from {config.lora!r}: {' '.join(str(error).split())[:200]}"
-        ) from error

@@ -111,8 +111,10 @@ class MaskedToken(Generator):
             # The scheduler masks at least one token and, at a high temperature, known ones; outside the region keep all
             tokens_Byx = torch.where(edited_Byx, torch.cat([step.prev_sample for step in stepped]), source_Byx)
             if watch is not None:
-                guess_Byx = torch.where(edited_Byx, torch.cat([s.pred_original_sample for s in stepped]), source_Byx)
-                watch(place + 1, len(self.scheduler.timesteps), partial(self._decode, guess_Byx))
+                predicted_Byx = torch.where(
+                    edited_Byx, torch.cat([s.pred_original_sample for s in stepped]), source_Byx
+                )
+                watch(place + 1, len(self.scheduler.timesteps), partial(self._decode, predicted_Byx))
         return tokens_Byx
 
     def _encode(self, images_BCHW: Tensor) -> Tensor:

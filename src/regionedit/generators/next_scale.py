@@ -16,15 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.generators.base import Generator, noise_seed
+from regionedit.generators.next_scale_tokens import UNKNOWN
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import NextScaleConfig
     from regionedit.generators.base import Watch
-
-UNKNOWN = -1
-"""Marks a token that is still to be sampled."""
 
 COVERED = 0.0
 """A cell is repainted if the region covers more than this share of it."""
@@ -51,16 +49,17 @@ class ScaleWise(Protocol):
     def start(self, count: int) -> Tensor:
         """The accumulated features before the first scale, BCyx."""
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, condition: Any) -> Tensor:
-        """Logits of every cell of a scale, BssV, given the accumulated features `standing_BCyx`.
+    def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, condition: Any) -> Tensor:
+        """Logits of every cell of a scale, BssV, given the accumulated features `accumulated_BCyx`.
 
-        `known_Bss` holds the tokens that are kept and UNKNOWN where one is to be sampled; a model may ignore it.
+        Called once for each scale, in their order. `known_Bss` holds the tokens that are kept and UNKNOWN where one is
+        to be sampled; a model may ignore it.
         """
 
-    def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
+    def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
         """The accumulated features after a scale, as a new BCyx."""
 
-    def decode(self, standing_BCyx: Tensor) -> Tensor:
+    def decode(self, accumulated_BCyx: Tensor) -> Tensor:
         """Pictures, BCHW in [0, 1]."""
 
     def to(self, device: str | torch.device) -> Self: ...
@@ -177,7 +176,7 @@ def repaint_scales(
     else:
         condition = model.read(texts, images_BCHW, hard_B1HW)
     for scale, source_Bss in enumerate(source):
-        edited_Bss = asked_for(hard_B1HW, model.sides[scale])
+        edited_Bss = edited_cells(hard_B1HW, model.sides[scale])
         known_Bss = source_Bss.masked_fill(edited_Bss, UNKNOWN)
         if guided:
             logits = model.logits(scale, features_BCyx.repeat(2, 1, 1, 1), known_Bss.repeat(2, 1, 1), condition)
@@ -193,7 +192,7 @@ def repaint_scales(
     return model.decode(features_BCyx)
 
 
-def asked_for(mask_B1HW: Tensor, side: int, covered: float = COVERED) -> Tensor:
+def edited_cells(mask_B1HW: Tensor, side: int, covered: float = COVERED) -> Tensor:
     """The cells of a scale of which the mask covers more than the share `covered`, bool Bss."""
     return F.adaptive_avg_pool2d(mask_B1HW, side)[:, 0] > covered
 

@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regionedit.generators.next_scale import UNKNOWN
-from regionedit.generators.next_scale_tokens import TokenAutoencoder
+from regionedit.generators.next_scale_tokens import UNKNOWN, TokenAutoencoder
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class ScaleTransformer(nn.Module):
     def __init__(self, sizes: NextScaleSizes):
         super().__init__()
         self.sides = sizes.sides
-        self.standing = nn.Linear(sizes.channels, sizes.width)
+        self.standing = nn.Linear(sizes.channels, sizes.width)  # of accumulated features; checkpoints store this name
         self.known = nn.Embedding(sizes.codes + 1, sizes.width)  # the last row: unknown
         self.positions = nn.ParameterList(nn.Parameter(0.02 * torch.randn(side**2, sizes.width)) for side in self.sides)
         self.view = nn.Linear(sizes.channels + 1, sizes.text_width)
@@ -140,8 +139,8 @@ class ScaleTransformer(nn.Module):
         for scale, pooled_BCss, known_Bss in zip(scales, pooled, known, strict=True):
             tokens_BL = known_Bss.flatten(1)
             tokens_BL = tokens_BL.masked_fill(tokens_BL == UNKNOWN, self.known.num_embeddings - 1)
-            standing_BLD = self.standing(pooled_BCss.flatten(2).transpose(1, 2))
-            cells.append(standing_BLD + self.known(tokens_BL) + self.positions[scale])
+            accumulated_BLD = self.standing(pooled_BCss.flatten(2).transpose(1, 2))
+            cells.append(accumulated_BLD + self.known(tokens_BL) + self.positions[scale])
         lengths = [part.shape[1] for part in cells]
         x_BLD = torch.cat(cells, 1)
         for block in self.blocks:
@@ -230,15 +229,15 @@ class NextScaleModel(nn.Module):
         side, device = self.sides[-1], self.transformer.head.weight.device
         return torch.zeros(count, self.sizes.channels, side, side, device=device)
 
-    def logits(self, scale: int, standing_BCyx: Tensor, known_Bss: Tensor, condition: Condition) -> Tensor:
+    def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, condition: Condition) -> Tensor:
         """Logits of every cell of a scale, BssV, in float32."""
-        pooled_BCss = self.autoencoder.quantizer.pooled(standing_BCyx, scale)
+        pooled_BCss = self.autoencoder.quantizer.pooled(accumulated_BCyx, scale)
         return self.transformer([scale], [pooled_BCss], [known_Bss], condition)[0].float()
 
-    def accumulate(self, scale: int, standing_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
+    def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
         """The accumulated features after a scale, BCyx."""
-        return standing_BCyx + self.autoencoder.quantizer.spread(tokens_Bss, scale)
+        return accumulated_BCyx + self.autoencoder.quantizer.spread(tokens_Bss, scale)
 
-    def decode(self, standing_BCyx: Tensor) -> Tensor:
+    def decode(self, accumulated_BCyx: Tensor) -> Tensor:
         """Pictures in [0, 1], BCHW."""
-        return (self.autoencoder.decoder(standing_BCyx) / 2 + 0.5).clamp(0, 1)
+        return (self.autoencoder.decoder(accumulated_BCyx) / 2 + 0.5).clamp(0, 1)

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+UNKNOWN = -1
+"""Marks a token that is still to be sampled."""
+
 NORM_GROUPS = 8
 SMOOTHED = 0.5  # share of a scale's entries that passes its convolution; the rest is added unchanged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,4 +27,4 @@ def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, flo
         raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
     timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
     alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    return list(zip(timesteps, alphas, alphas[1:], strict=False))
+    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]

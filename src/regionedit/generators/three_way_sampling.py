@@ -102,7 +102,7 @@ class ThreeWaySampling:
         """The latent as pictures, [B, C, H, W] in [0, 1]."""
         return self._decoded(self.latent_BCyx)
 
-    def guess(self) -> Tensor:
+    def decode_clean(self) -> Tensor:
         """The clean pictures as the last step estimated them, [B, C, H, W] in [0, 1]."""
         return self._decoded(self.clean_BCyx)
 

@@ -77,7 +77,7 @@ def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:
 
     It is the configured one if that reads all the marks; else `sam` for a click, and `drawn` for a mask or a box.
     """
-    if marks <= require_mask_source(configured).reads:
+    if marks <= require_mask_source(configured).marks:
         return configured
     return "sam" if "click" in marks else "drawn"
 

@@ -32,7 +32,7 @@ class MaskSource(ABC):
     Attributes:
         captions: which captions `find` reads: `source`, of the pictures as they are; `target`, of the edited ones.
         needs_keywords: `find` reads which word of each instruction names the object.
-        reads: which marks of a request (mask, box, click) `find` reads.
+        marks: which marks of a request (mask, box, click) `find` reads.
         uses_generator: `load` calls `generator`.
         refinable: `region.refine` may tighten the regions to an object; false for regions that the user marked and for
             fixed regions.
@@ -40,7 +40,7 @@ class MaskSource(ABC):
 
     captions: ClassVar[frozenset[str]] = frozenset()
     needs_keywords: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = frozenset()
+    marks: ClassVar[frozenset[str]] = frozenset()
     uses_generator: ClassVar[bool] = False
     refinable: ClassVar[bool] = True
 

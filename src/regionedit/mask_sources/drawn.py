@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Drawn(MaskSource):
     """The request's mask, grey values included, or its box; needs no training and works with any generator."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"mask", "box"})
+    marks: ClassVar[frozenset[str]] = frozenset({"mask", "box"})
     refinable: ClassVar[bool] = False
 
     @classmethod

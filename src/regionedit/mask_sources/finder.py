@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNFOUND = "no region was found: the whole picture is edited"
+WHOLE_PICTURE_NOTE = "no region was found: the whole picture is edited"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Plan:
         return any(kind.uses_generator for kind in self.kinds.values())
 
     @property
-    def reads(self) -> frozenset[str]:
-        return frozenset().union(*(kind.reads for kind in self.kinds.values()))
+    def marks(self) -> frozenset[str]:
+        return frozenset().union(*(kind.marks for kind in self.kinds.values()))
 
     def load(self, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
         """Load every part.
@@ -98,7 +98,7 @@ class Finder:
         return self
 
     def using(self, config: RegionConfig) -> Finder:
-        """The same models with other settings of the mask: threshold, dilate, grow, feather, unfound, upsample."""
+        """The same models with other settings of the mask: threshold, dilate, grow, feather, if_empty, upsample."""
         parts = {name: part.using(config) for name, part in self.parts.items()}
         return Finder(self.expression, parts, self.refiner, config)
 
@@ -113,7 +113,7 @@ class Finder:
             found[name] = part.find(images_BCHW, requests, captions)
             if self.refiner is not None and part.refinable:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
-            if self.config.unfound == "everything" and part.refinable:
+            if self.config.if_empty == "everything" and part.refinable:
                 found[name] = _edit_everything_if_empty(found[name])
         return finish(self._joined(found), self.config)
 
@@ -143,6 +143,7 @@ def _edit_everything_if_empty(region: Region) -> Region:
         parts_BKHW[empty_B, :1] = 1
     before = region.notes or ("",) * len(empty_B)
     notes = (
-        "; ".join(filter(None, [note, UNFOUND if empty else ""])) for note, empty in zip(before, empty_B, strict=True)
+        "; ".join(filter(None, [note, WHOLE_PICTURE_NOTE if empty else ""]))
+        for note, empty in zip(before, empty_B, strict=True)
     )
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))

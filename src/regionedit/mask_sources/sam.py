@@ -30,7 +30,7 @@ class Sam(MaskSource):
     If SAM finds nothing at the click, the region is empty.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"mask", "box", "click"})
+    marks: ClassVar[frozenset[str]] = frozenset({"mask", "box", "click"})
     refinable: ClassVar[bool] = False
 
     def __init__(self, segmenter: Segmenter):

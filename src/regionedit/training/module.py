@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 
 from regionedit import losses, masks
@@ -129,7 +128,7 @@ class RegionTraining(LightningModule):
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
         """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
         clip, instruction_encoder, generator = self.frozen
-        patches_BND = clip.encode_image(self._at_clip_size(batch.images_BCHW)).patches_BND
+        patches_BND = clip.encode_image(clip.stretch(batch.images_BCHW)).patches_BND
         swapped = batch.instructions[1:] + batch.instructions[:1]
         probability_BN, swapped_BN = (
             self.predictor(patches_BND, *instruction_encoder.encode(texts)).probability_BN
@@ -149,17 +148,11 @@ class RegionTraining(LightningModule):
     def _encode(self, batch: TrainBatch) -> Source:
         """I_ori and F_img of the pictures; T_o and T_e, cached or computed."""
         clip = self.frozen.clip
-        image_BCHW = self._at_clip_size(batch.images_BCHW)
+        image_BCHW = clip.stretch(batch.images_BCHW)
         features = clip.encode_image(image_BCHW)
         if batch.source_text_BD is not None:
             return Source(image_BCHW, features, batch.source_text_BD, batch.target_text_BD)
         return Source(image_BCHW, features, *clip.encode_text(batch.source_captions + batch.target_captions).chunk(2))
-
-    def _at_clip_size(self, images_BCHW: Tensor) -> Tensor:
-        size = (self.frozen.clip.image_size,) * 2
-        if tuple(images_BCHW.shape[-2:]) == size:
-            return images_BCHW
-        return F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
         """The generator's proposal and the source, blended by P, along the path of `step.gradient`."""
@@ -168,7 +161,7 @@ class RegionTraining(LightningModule):
         if step.estimator is not None:
             mask_BN = masks.binarize(probability_BN, step.threshold, step.estimator)
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
-            proposal_BCHW = self._at_clip_size(self._propose(batch, probability_BN, epoch))
+            proposal_BCHW = self.frozen.clip.stretch(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
             return Blend(masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _identity, proposal_BCHW)
         mask_B1HW = masks.upsample(mask_BN, grid, batch.images_BCHW.shape[-2:], step.upsample)
@@ -180,7 +173,7 @@ class RegionTraining(LightningModule):
             self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None,
             batch.latents_BChw,
         )
-        return Blend(latents_BCyx, lambda rows_BCyx: self._at_clip_size(decode(rows_BCyx)))
+        return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored or new proposals, without gradient."""

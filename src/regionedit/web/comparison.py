@@ -70,7 +70,7 @@ class Comparer:
 
     def mask_sources(self) -> list[str]:
         """The mask sources that need no mark from the user."""
-        return [name for name, kind in MASK_SOURCES.items() if not kind.reads]
+        return [name for name, kind in MASK_SOURCES.items() if not kind.marks]
 
     def compare(
         self, settings: Settings, sketch: Sketch, cut: Cut, sources: Sequence[str], systems: Sequence[str]
