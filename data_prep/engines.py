@@ -12,11 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Protocol
 
-from instruction_shard import ShardResult, ShardWriter
+from instruction_shard import Job, ShardResult, ShardWriter
 from write_config import WriteConfig
 from writer import WriterError
-
-Job = tuple[str, int | None]  # shard, and the dead claim on it that may be taken over
 
 
 class Engine(Protocol):

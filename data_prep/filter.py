@@ -250,12 +250,8 @@ def _print_counts(outcome: Outcome, config: FilterConfig) -> None:
 
 def main() -> None:
     config = parse_command(FilterConfig)
-    try:
-        with errors_in_one_line("filter.py"):
-            outcome = filter_shards(config)
-    except KeyboardInterrupt:
-        print("filter.py: stopped; run the same command to continue", file=sys.stderr)
-        raise SystemExit(130) from None
+    with errors_in_one_line("filter.py"):
+        outcome = filter_shards(config)
     _print_counts(outcome, config)
     for reason in outcome.broken.values():
         print(f"filter.py: not marked: {reason}", file=sys.stderr)

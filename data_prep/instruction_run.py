@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claims import Claims
-from engines import Job, load_engine
-from instruction_shard import LEFT_OUT, ShardResult, ShardWriter
+from engines import load_engine
+from instruction_shard import LEFT_OUT, Job, ShardResult, ShardWriter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from write_config import WriteConfig
 

@@ -20,6 +20,7 @@ from writers import operation_mix, require_writer
 from regionedit.data.index import SCHEMA
 from regionedit.files import write_atomic
 
+Job = tuple[str, int | None]  # shard, and the dead claim on it that may be taken over
 LEFT_OUT = "left out: subset"  # the user chose a subset; this reason does not count as bad
 _PROMPTS = {"captions": "instructions", "pictures": "instructions", "instructions": "target_captions"}
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from engines import Job
-from instruction_shard import ShardResult, ShardWriter
+from instruction_shard import Job, ShardResult, ShardWriter
 from write_config import WriteConfig
 from writer import WriterError
 

@@ -50,27 +50,6 @@ class EndpointConfig:
 
 
 @dataclass
-class EngineConfig:
-    """A language model in this process, by transformers or vLLM.
-
-    Args:
-        device: device for transformers: cpu, cuda, mps; auto takes what is available.
-        batch: number of captions that transformers processes together.
-        precision: number type of the weights.
-        tensor_parallel: number of GPUs that one vLLM engine uses.
-        max_model_len: for vLLM, the longest prompt and answer together, in tokens.
-        memory: share of the GPU's memory that vLLM takes.
-    """
-
-    device: str = "auto"
-    batch: int = 32
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    tensor_parallel: int = 1
-    max_model_len: int = 2048
-    memory: float = 0.9
-
-
-@dataclass
 class WriteConfig:
     """Write `{shard}.instructions.jsonl` beside every shard: an instruction and a target caption for each caption.
 
@@ -80,10 +59,11 @@ class WriteConfig:
 
     Args:
         data: folder of shards `{shard:05d}.tar` as img2dataset writes them.
-        writer: key of WRITERS: `openai` (any compatible endpoint), `vllm`, `transformers`, `microworld` (its grammar),
+        writer: key of WRITERS: `openai` (a language model behind any compatible endpoint), `microworld` (its grammar),
             `stand_in` (no model: for rehearsals and tests).
-        model: folder or hub name; for an endpoint, the model's name there.
-        revision: pinned revision of a hub name.
+        model: the model's name at the endpoint.
+        revision: revision of the model that the endpoint serves. It is only noted in the headers, so that another
+            revision writes the shards again.
         prompt: file of data_prep/prompts without suffix, or a path; None takes `instructions`, or `target_captions`
             if instructions are given.
         seed: seed of operations, wordings and sampling, each combined with the sample's key.
@@ -97,14 +77,14 @@ class WriteConfig:
         workers: number of processes, each with its own writer.
         engine: `local`, or `ray` to run as a Ray Data job on `ray_address` with `workers` actors.
         ray_address: a cluster's address; None takes RAY_ADDRESS, or starts Ray on this machine.
-        gpus: GPUs of each Ray actor.
+        gpus: GPUs of each Ray actor, for a describer that runs in it.
         stale_seconds: seconds without a heartbeat after which another worker counts as dead and its shard is taken
             over.
         max_bad_fraction: share of dropped samples, or of unreadable shards, above which the command exits with 1.
     """
 
     data: str = "data/crawl"
-    writer: str = "vllm"
+    writer: str = "openai"
     model: str = "Qwen/Qwen2.5-7B-Instruct"
     revision: str | None = None
     prompt: str | None = None
@@ -123,7 +103,6 @@ class WriteConfig:
     max_bad_fraction: float = 0.05
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
-    local: EngineConfig = field(default_factory=EngineConfig)
     describe: DescribeConfig = field(default_factory=MicroworldConfig, metadata={"choices": DESCRIBE_CONFIGS})
 
 

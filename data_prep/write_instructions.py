@@ -1,8 +1,8 @@
 """Write an instruction and a target caption for each caption of a crawl, beside its shards, by any number of workers.
 
-    python data_prep/write_instructions.py --data data/crawl --writer vllm --model Qwen/Qwen2.5-7B-Instruct
-    python data_prep/write_instructions.py --data data/crawl --writer openai --endpoint.url http://127.0.0.1:8000/v1
-    python data_prep/write_instructions.py --data data/crawl --source instructions --writer transformers --model FOLDER
+    vllm serve Qwen/Qwen2.5-7B-Instruct        # or any other OpenAI-compatible server
+    python data_prep/write_instructions.py --data data/crawl --model Qwen/Qwen2.5-7B-Instruct
+    python data_prep/write_instructions.py --data data/crawl --source instructions --endpoint.url https://ADDRESS/v1
 
 `data` holds shards as img2dataset writes them. Every `{shard}.tar` gets a `{shard}.instructions.jsonl`: a header that
 records the writer and its settings, then a line for every key. If two attempts fail for a sample, its line gives the
@@ -17,25 +17,15 @@ import sys
 
 from instruction_run import run
 from write_config import WriteConfig
-from writer import WriterError
 
-from regionedit.command_line import parse_command
+from regionedit.command_line import errors_in_one_line, parse_command
 
 
 def main() -> int:
     config = parse_command(WriteConfig)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by schedulers: release the claims
-    try:
+    with errors_in_one_line("write_instructions.py"):
         summary = run(config)
-    except ValueError as error:
-        print(f"write_instructions.py: error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, WriterError) as error:
-        print(f"write_instructions.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("write_instructions.py: stopped; run the same command to continue", file=sys.stderr)
-        return 130
     print(summary)
     if summary.bad_fraction > config.max_bad_fraction:
         print(

@@ -16,8 +16,8 @@ TRANSIENT = "endpoint: "  # prefix of reasons that are not the sample's fault; t
 CUT_OFF = "answer: cut off at sampling.max_tokens"
 
 
-class WriterError(RuntimeError):
-    """The writer cannot go on; one line that says what to do."""
+class WriterError(OSError):
+    """The writer cannot go on: its endpoint, its process or Ray has failed; one line that says what to do."""
 
 
 class WriterSettingError(WriterError, ValueError):

@@ -14,8 +14,6 @@ WRITERS = {  # name -> module, class
     "microworld": ("microworld_writer", "MicroworldWriter"),
     "openai": ("endpoint_writer", "EndpointWriter"),
     "stand_in": ("stand_in_writer", "StandInWriter"),
-    "transformers": ("transformers_writer", "TransformersWriter"),
-    "vllm": ("vllm_writer", "VllmWriter"),
 }
 
 

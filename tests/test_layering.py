@@ -16,6 +16,7 @@ SOURCE = ROOT / "src" / "regionedit"
 LEVELS = {
     0: {
         "records",
+        "chat_client",
         "command_line",
         "config",
         "display",
@@ -42,7 +43,7 @@ LEVELS = {
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "experiments", "benchmarks", "tests"}
-SLOW_TO_IMPORT = {"diffusers", "transformers", "open_clip", "gradio", "ray", "vllm", "lightning"}
+SLOW_TO_IMPORT = {"aiohttp", "diffusers", "transformers", "open_clip", "gradio", "ray", "lightning"}
 LIGHTNING = {"lightning", "pytorch_lightning"}
 
 

@@ -12,8 +12,9 @@ import pytest
 import stand_in_writer
 import write_instructions
 from instruction_run import own_first, run
-from write_config import MIX
+from write_config import MIX, WriteConfig
 from writer import Answer, WriterError
+from writers import WRITERS, operation_mix, require_writer
 
 from regionedit.data.manifest import Manifest
 from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecars, write_crawl
@@ -202,16 +203,25 @@ def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["--max_bad_fraction", "2"], "max_bad_fraction:"),
         (["--data", "/none"], "/none"),
         (["--engine", "ray"], "engine:"),
-        (["--writer", "vllm"], "writer: vllm is not installed"),
+        (["--writer", "vllm"], "writer: no writer 'vllm'; use one of: microworld, openai, stand_in"),
         (["--writer", "openai", "--endpoint.url", "localhost"], "endpoint.url:"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, arguments, field):
-    for name in ("ray", "vllm"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     crawl(tmp_path, shards=1)
     code, _, err = command(monkeypatch, capsys, "--data", str(tmp_path), "--writer", "stand_in", *arguments)
     assert code == 2 and field in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_writer_that_cannot_go_on_is_one_line_and_code_1(tmp_path, monkeypatch, capsys):
+    def give_up(writer, ask):
+        raise WriterError("the endpoint is gone")
+
+    crawl(tmp_path, shards=1)
+    answers(monkeypatch, give_up)
+    code, _, err = command(monkeypatch, capsys, "--data", str(tmp_path), "--writer", "stand_in")
+    assert (code, err) == (1, "write_instructions.py: error: the endpoint is gone\n")
 
 
 def test_the_command_fails_above_the_limit_only(tmp_path, monkeypatch, capsys):
@@ -221,6 +231,13 @@ def test_the_command_fails_above_the_limit_only(tmp_path, monkeypatch, capsys):
     assert code == 0 and "dropped: caption: not UTF-8: 1" in out and "10, 9 with an instruction" in out
     code, _, err = command(monkeypatch, capsys, *base, "0.09")
     assert code == 1 and "max_bad_fraction: 10.0% are bad" in err
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_says_what_it_writes_and_what_decides_its_answers(name):
+    made = WriteConfig(writer=name, model="Qwen/none")
+    assert sum(operation_mix(made).values()) == pytest.approx(1)
+    json.dumps(require_writer(name).identity(made))
 
 
 def test_shares_of_a_slurm_array(monkeypatch):

@@ -1,31 +1,23 @@
-"""A chat model behind an OpenAI-compatible HTTP endpoint, queried with aiohttp.
-
-If the server is busy or restarting (429, 5xx, no answer at all), the question is sent again after growing waits; errors
-that waiting does not fix (a wrong key, an unknown model) are raised at once.
-"""
+"""A vision-language model behind an OpenAI-compatible HTTP endpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
-import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
 
+from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 from regionedit.describe.chat import Chat, ChatModel, messages
 from regionedit.images import png, smaller
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from regionedit.config import EndpointConfig
 
-PASSING = frozenset({408, 429, 500, 502, 503, 504})  # statuses that may change after a while
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the next attempt; doubled each time
-LARGEST_REPLY = 1_000_000  # bytes
+BACKOFF, LONGEST_WAIT = 0.75, 30.0  # seconds: upper limit of the first wait, and longest wait between two attempts
 TEMPERATURE, SEED = 0.7, 0  # for the second attempt after an answer that cannot be used
 
 
@@ -54,9 +46,9 @@ class ChatEndpoint(ChatModel):
         timeout: float = 60.0,
         attempts: int = 5,
     ):
-        self.address = f"{address.rstrip('/')}/chat/completions"
+        self.address = address.rstrip("/")
         self.model = model
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.key = key
         self.max_tokens = max_tokens
         self.picture_size = picture_size
         self.concurrency = concurrency
@@ -80,7 +72,7 @@ class ChatEndpoint(ChatModel):
     def identity(self) -> dict[str, Any]:
         return {
             "name": self.model,
-            "address": self.address,
+            "address": f"{self.address}/chat/completions",
             "max_tokens": self.max_tokens,
             "picture_size": self.picture_size,
         }
@@ -90,20 +82,30 @@ class ChatEndpoint(ChatModel):
             return thread.submit(lambda: asyncio.run(self._answer_all(chats, again))).result()
 
     async def _answer_all(self, chats: Sequence[Chat], again: bool) -> list[str | ValueError]:
-        import aiohttp
+        client = ChatClient(
+            self.address,
+            self.key,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            attempts=self.attempts,
+            backoff=BACKOFF,
+            longest_wait=LONGEST_WAIT,
+            names=SettingNames("describe.api_key_variable", "describe.endpoint", "describe.endpoint_model"),
+        )
+        async with aclosing(client):
+            return await asyncio.gather(*(self._answer(client, chat, again) for chat in chats))
 
-        free = asyncio.Semaphore(self.concurrency)
-        timeout = aiohttp.ClientTimeout(total=self.timeout)
-        async with aiohttp.ClientSession(timeout=timeout, headers=self.headers) as session:
-
-            async def one(chat: Chat) -> str | ValueError:
-                async with free:
-                    try:
-                        return await self._answer(session, self._body(chat, again))
-                    except ValueError as error:
-                        return error
-
-            return await asyncio.gather(*map(one, chats))
+    async def _answer(self, client: ChatClient, chat: Chat, again: bool) -> str | ValueError:
+        """A reply without a text is an empty answer, and `ask` sends the question again."""
+        try:
+            return (await client.complete(lambda: self._body(chat, again))).text or ""
+        except (NoCompletion, TooLong):
+            return ""
+        except Unavailable as error:
+            return ValueError(f"describe.endpoint: {client.url}: given up after {self.attempts} attempts: {error}")
+        except Refused as error:
+            advice = f"; {error.advice}" if error.advice else ""
+            return ValueError(f"describe.endpoint: {client.url}: {error}{advice}")
 
     def _body(self, chat: Chat, again: bool) -> dict[str, Any]:
         image_part = None
@@ -112,47 +114,3 @@ class ChatEndpoint(ChatModel):
             image_part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
         sampling = {"temperature": TEMPERATURE, "seed": SEED} if again else {"temperature": 0}
         return {"model": self.model, "messages": messages(chat, image_part), "max_tokens": self.max_tokens} | sampling
-
-    async def _answer(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> str:
-        """Send one question, again while the error may be temporary. Raises ValueError: the last error."""
-        import aiohttp
-
-        reason = ""
-        for attempt in range(self.attempts):
-            wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1)
-            try:
-                async with session.post(self.address, json=body) as response:
-                    reply = await response.content.read(LARGEST_REPLY)
-                    while not response.content.at_eof() and len(reply) < LARGEST_REPLY:
-                        reply += await response.content.read(LARGEST_REPLY - len(reply))
-                    if response.status == 200:
-                        return _content(reply)
-                    reason = f"status {response.status}: {_beginning(reply)}"
-                    if response.status not in PASSING:
-                        raise ValueError(f"describe.endpoint: {self.address}: {reason}")
-                    wait = max(wait, _retry_after(response.headers.get("Retry-After", "")))
-            except TimeoutError:
-                reason = f"no answer within {self.timeout:g} s"
-            except aiohttp.ClientError as error:
-                reason = f"{type(error).__name__}: {error}"
-            if attempt + 1 < self.attempts:
-                await asyncio.sleep(wait)
-        raise ValueError(f"describe.endpoint: {self.address}: given up after {self.attempts} attempts: {reason}")
-
-
-def _content(reply: bytes) -> str:
-    """The text of a chat completion. Anything else is read as an empty answer, and `ask` sends the question again."""
-    try:
-        content = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return ""
-    return content if isinstance(content, str) else ""
-
-
-def _retry_after(header: str) -> float:
-    """Seconds of a Retry-After header; its other form, a date, is ignored."""
-    return min(float(header), LONGEST_WAIT) if header.isdecimal() else 0.0
-
-
-def _beginning(reply: bytes) -> str:
-    return " ".join(reply[:300].decode(errors="replace").split())[:150]
