@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import app
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
 from regionedit.web import api, page
+from regionedit.web.uploads import UNUSED, Uploads
 
 ROOT = Path(app.__file__).parent
 CONFIG = ROOT / app.DEFAULT
@@ -64,6 +66,29 @@ def test_programs_find_the_endpoints_by_name(tmp_path, monkeypatch):
     made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
     names = set(made.get_api_info()["named_endpoints"])
     assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
+
+
+def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch):
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    started = []
+    monkeypatch.setattr(Uploads, "sweep_for_ever", lambda uploads: started.append(uploads))
+    made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
+    client = TestClient(gr.mount_gradio_app(FastAPI(), made, path=""))
+    example = (ROOT / "docs" / "examples" / "circle.png").read_bytes()
+    kept, deleted = (
+        Path(client.post("/gradio_api/upload", files={"files": ("circle.png", data)}).json()[0])
+        for data in (example, example + b"another picture")
+    )
+    (uploads,) = started
+    assert {str(kept), str(deleted)} <= uploads.files
+    uploads.read(kept)
+    uploads.sweep(time.time() + 2 * UNUSED)
+    assert kept.read_bytes() == example and not deleted.exists()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def make_page(config: AppConfig, jobs: Path):
                 history_tab(studio, layout, edit, tabs)
         api(studio)
     studio.uploads.files = page.upload_file_set
+    studio.uploads.examples = {file for block in page.blocks.values() for file in block.keep_in_cache}
     studio.uploads.sweep_for_ever()
     page.queue(max_size=config.queue, default_concurrency_limit=4)
     threading.Thread(target=studio.warm_up, daemon=True).start()

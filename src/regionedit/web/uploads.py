@@ -20,10 +20,13 @@ class Uploads:
 
     Attributes:
         files: paths; the server adds each new upload.
+        examples: paths of the pictures that the page shows as examples. Gradio names a file by its content, so an
+            upload can have the path of an example; such a file is never deleted.
     """
 
     def __init__(self):
         self.files: set[str] = set()
+        self.examples: set[str] = set()
         self._read: dict[str, float] = {}
 
     def read(self, path: Path) -> None:
@@ -33,7 +36,7 @@ class Uploads:
 
     def sweep(self, now: float) -> None:
         """Delete the files that are due at `now`, in seconds since the epoch. A repeated upload restarts the time."""
-        for name in list(self.files):
+        for name in self.files - self.examples:
             path, read = Path(name), self._read.get(name)
             try:
                 uploaded = path.lstat().st_ctime
