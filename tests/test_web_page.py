@@ -12,8 +12,8 @@ import yaml
 import app
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
-from regionedit.web import api, page
-from regionedit.web.uploads import UNUSED, Uploads
+from regionedit.web import page
+from regionedit.web.uploads import UNUSED, Uploads, uploaded
 
 ROOT = Path(app.__file__).parent
 CONFIG = ROOT / app.DEFAULT
@@ -48,8 +48,8 @@ def test_a_bad_argument_exits_with_2_and_one_line(arguments, said, capsys, monke
         code = app.main(arguments)
     except SystemExit as exit:
         code = exit.code
-    told = capsys.readouterr().err
-    assert code == 2 and said in told and len(told.strip().splitlines()) == 1
+    error = capsys.readouterr().err
+    assert code == 2 and said in error and len(error.strip().splitlines()) == 1
 
 
 def test_the_page_shows_itself_to_this_machine_alone():
@@ -97,13 +97,13 @@ def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch
 def test_programs_may_name_uploaded_files_only(file, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     with pytest.raises(ValueError, match="not an uploaded file"):
-        api.uploaded(file)
+        uploaded(file)
 
 
 def test_an_uploaded_file_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "x.png").write_bytes(b"x")
-    assert api.uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
+    assert uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
     (tmp_path / "out").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match="not an uploaded file"):
-        api.uploaded({"path": str(tmp_path / "out")})
+        uploaded({"path": str(tmp_path / "out")})
