@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from regionedit.web.uploads import AFTER_USE, MAX_BYTES, UNUSED, Guard, Uploads, names_address
+from regionedit.web.uploads import AFTER_USE, MAX_BYTES, UNUSED, Guard, Uploads, names_url
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def test_only_uploads_are_deleted(upload, tmp_path):
     ],
 )
 def test_addresses_are_seen_in_files_and_not_in_texts(value, refused):
-    assert names_address(json.dumps(value).encode()) is refused
+    assert names_url(json.dumps(value).encode()) is refused
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b"{"])
 def test_what_is_no_json_is_left_to_the_server(body):
-    assert not names_address(body)
+    assert not names_url(body)
 
 
 def sent(body: bytes, content_type: bytes = b"application/json", pieces: int = 3):

@@ -30,7 +30,7 @@ SHOWN = 60
 LISTS = (".csv", ".jsonl")
 NUMBERS = ("seed",)
 FILES = ("image", "mask")
-COPIED = ".uploads.json"
+COPIES = ".uploads.json"
 """File with name -> path of its upload. Written after all copies are complete, so a partial copy is never reused."""
 
 
@@ -124,7 +124,7 @@ def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) 
     """
     config = settings.configuration(studio.editor.config)
     editor = Editor(config, studio.editor.models)
-    edits = edit_into(editor, requests, out, config.batch, lambda request: opened(studio, request))
+    edits = edit_into(editor, requests, out, config.batch, lambda request: open_request(studio, request))
     items: list[Item] = []
     while True:
         with studio.lock:
@@ -156,11 +156,11 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     if len(uploads) > studio.config.max_pictures:
         raise ValueError(f"files: {len(uploads)} given, at most {studio.config.max_pictures} are accepted")
     uploads = [(path, Path(name.replace("\\", "/")).name) for path, name in uploads]
-    wanted = {name: str(path) for path, name in uploads}
-    known = _emptied(folder, wanted)
+    paths = {name: str(path) for path, name in uploads}
+    copied = _clear_folder(folder, paths)
     lists, pictures, seen = [], [], set()
     for path, name in uploads:
-        if name not in known:
+        if name not in copied:
             studio.check_size(path, name)
         suffix = Path(name).suffix.lower()
         if suffix not in (*SUFFIXES, *LISTS):
@@ -168,32 +168,32 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         if name in seen:
             raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
         seen.add(name)
-        if name not in known:
+        if name not in copied:
             shutil.copyfile(path, folder / name)
         (lists if suffix in LISTS else pictures).append(folder / name)
-    (folder / COPIED).write_text(json.dumps(wanted))
+    (folder / COPIES).write_text(json.dumps(paths))
     if len(lists) > 1:
         raise ValueError(f"files: {len(lists)} lists given; give one CSV or JSONL at a time")
     if lists:
-        return _listed(lists[0], folder, studio.config.max_pictures)
+        return _read_list(lists[0], folder, studio.config.max_pictures)
     if not pictures:
         raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
     instructions = make_instructions(settings.instructions())
     return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
 
 
-def _emptied(folder: Path, wanted: dict[str, str]) -> set[str]:
-    """Delete all files in `folder` except those of these uploads (name -> path); return the names that are left."""
+def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:
+    """Delete everything in `folder` except copies of these uploads (name -> path); return the names of the copies."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = json.loads((folder / COPIED).read_text()) if (folder / COPIED).is_file() else {}
-    known = {name for name, path in wanted.items() if before.get(name) == path and (folder / name).is_file()}
+    before = json.loads((folder / COPIES).read_text()) if (folder / COPIES).is_file() else {}
+    copied = {name for name, path in paths.items() if before.get(name) == path and (folder / name).is_file()}
     for file in folder.iterdir():
-        if file.name not in known:
+        if file.name not in copied:
             file.unlink()
-    return known
+    return copied
 
 
-def _listed(path: Path, folder: Path, most: int) -> list[RequestFile]:
+def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
@@ -241,7 +241,7 @@ def _rows_of_jsonl(text: str, name: str) -> list:
     return rows
 
 
-def opened(studio: Studio, request: RequestFile) -> EditRequest:
+def open_request(studio: Studio, request: RequestFile) -> EditRequest:
     """Open picture and mask of a request; they hold their file names but no folder of the server."""
     picture = studio.open(request.image)
     mask = studio.open_mask(request.mask, picture) if request.mask else None

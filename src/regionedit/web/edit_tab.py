@@ -105,24 +105,23 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
 
     config = studio.config.region
 
+    def with_region(sketch: Sketch, *cut: float):
+        return sketch, *region_values(sketch, Cut(*cut), config)
+
     def opened(file: dict | None, sketch: Sketch | None, *cut: float):
         if file is None:
             return None, None, messages.line(""), gr.skip(), gr.skip()
         picture = studio.open(file["path"], file.get("orig_name") or "")
         if sketch is not None and digest(sketch.picture) == digest(picture):
-            return sketch, *region_values(sketch, Cut(*cut), config), gr.skip(), gr.skip()
-        sketch = Sketch(picture)
-        return sketch, *region_values(sketch, Cut(*cut), config), "", ""
+            return *with_region(sketch, *cut), gr.skip(), gr.skip()
+        return *with_region(Sketch(picture), *cut), "", ""
 
     def found(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
         sketch = studio.find(Settings(*values), present(sketch))
-        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config), *caption_values(sketch)
+        return *with_region(sketch, threshold, grow, feather), *caption_values(sketch)
 
     def recut(sketch: Sketch | None, *cut: float):
         return (None, messages.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
-
-    def with_region(sketch: Sketch, *cut: float):
-        return sketch, *region_values(sketch, Cut(*cut), config)
 
     def painted(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
         stroke = stroke_mask(present(sketch).picture.size, event.points, event.radius)

@@ -1,4 +1,4 @@
-"""The uploaded files: which requests may name them, where a program's upload lies, and when they are deleted.
+"""The uploaded files: what a request may name, where an upload lies, and when it is deleted.
 
 The page works on copies in memory or in the session's folder. If a request names a file by URL, Gradio downloads it
 from the server's network, whatever its size; `Guard` refuses such requests, and huge ones, before Gradio reads them.
@@ -19,11 +19,12 @@ UNUSED = 900.0
 """Seconds from the upload to the deletion of a file that was never read: its request may be waiting in the queue."""
 
 EVERY = 10.0
+"""Seconds between two sweeps."""
 
 MAX_BYTES = 4_000_000
 """Limit of a request that is not an upload; brush strokes and the longest accepted texts need far less."""
 
-ADDRESSES = ("http:", "https:", "ftp:", "//")
+URL_STARTS = ("http:", "https:", "ftp:", "//")
 
 
 class Uploads:
@@ -102,7 +103,7 @@ class Guard:
             if len(body) > MAX_BYTES:
                 detail = f"request: more than {MAX_BYTES} bytes; upload files to /gradio_api/upload"
                 return await _refuse(413, detail, scope, receive, send)
-        if names_address(body):
+        if names_url(body):
             detail = "file: a URL instead of an uploaded file; upload it to /gradio_api/upload first"
             return await _refuse(400, detail, scope, receive, send)
         read = [{"type": "http.request", "body": body, "more_body": False}]
@@ -113,7 +114,7 @@ class Guard:
         return await self.app(scope, replay, send)
 
 
-def names_address(body: bytes) -> bool:
+def names_url(body: bytes) -> bool:
     """Whether this JSON names a file by URL; False if it is not JSON."""
     try:
         waiting = [json.loads(body)]
@@ -123,7 +124,7 @@ def names_address(body: bytes) -> bool:
         value = waiting.pop()
         if isinstance(value, dict):
             path = value.get("path")
-            if isinstance(path, str) and path.strip().lower().startswith(ADDRESSES):
+            if isinstance(path, str) and path.strip().lower().startswith(URL_STARTS):
                 return True
             waiting += value.values()
         elif isinstance(value, list):
