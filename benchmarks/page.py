@@ -23,8 +23,7 @@ from benchmarks.results import record
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
 from regionedit.editor import Editor
-from regionedit.web.batch_files import gather, zipped
-from regionedit.web.batch_tab import edit_all
+from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Sketch
 from regionedit.web.studio import Studio

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from regionedit.config import AppConfig, EditConfig
-from regionedit.web.batch_files import gather, zipped
-from regionedit.web.batch_tab import edit_all
+from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.settings import Settings
 from regionedit.web.studio import Studio
 from tests.test_infer import RESULT, photo
@@ -105,7 +104,9 @@ def test_a_batch_goes_on_where_it_stopped_and_comes_as_a_zip(studio, uploads, tm
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     settings = replace(SETTINGS, source_caption="", target_caption="")
-    studio.editor.models.describer(studio.editor.config)._write = lambda asked, pictures: [_captions()] * len(asked)
+    studio.editor.models.describer(studio.editor.config)._write = lambda instructions, pictures: (
+        [_captions()] * len(instructions)
+    )
     job, out = tmp_path / "job", tmp_path / "out"
     first = edit_all(studio, gather(studio, [*uploads, (bad, "bad.png")], settings, job), settings, out)
     *_, items = first
@@ -130,10 +131,12 @@ def _captions():
 def test_one_instruction_is_encoded_once(tiny_edit_config, uploads, tmp_path, monkeypatch):
     given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)} | {"batch": 1}
     studio = Studio(AppConfig(**given))
-    encoder, asked = studio.editor.models.encoders(studio.editor.config)[1], []
+    encoder, encoded = studio.editor.models.encoders(studio.editor.config)[1], []
     encode = type(encoder).encode
-    monkeypatch.setattr(type(encoder), "encode", lambda self, texts: asked.append(texts) or encode(self, texts))
-    studio.editor.models.describer(studio.editor.config)._write = lambda asked, pictures: [_captions()] * len(asked)
+    monkeypatch.setattr(type(encoder), "encode", lambda self, texts: encoded.append(texts) or encode(self, texts))
+    studio.editor.models.describer(studio.editor.config)._write = lambda instructions, pictures: (
+        [_captions()] * len(instructions)
+    )
     *_, items = edit_all(studio, gather(studio, uploads, SETTINGS, tmp_path / "job"), SETTINGS, tmp_path / "out")
     assert len(items) == 2 and not any(item.failure for item in items)
-    assert asked == [(TEXT,)]
+    assert encoded == [(TEXT,)]

@@ -9,7 +9,7 @@ import pytest
 
 from regionedit.config import AppConfig, EditConfig
 from regionedit.evaluation.benchmarks import BENCHMARKS
-from regionedit.web.comparison import COLUMNS, MARKED, Comparer, sheet, study_items
+from regionedit.web.compare_tab import COLUMNS, MARKED, Comparer, sheet, study_items
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
 from regionedit.web.studio import Studio
@@ -31,14 +31,14 @@ def picture(comparer, tmp_path):
     return comparer.studio.open(photo(tmp_path / "a.png"))
 
 
-def answers(comparer, picture, *sources):
+def compared(comparer, picture, *sources):
     cut = Cut.of(comparer.studio.config.region)
     return list(comparer.compare(SETTINGS, Sketch(picture), cut, sources, []))
 
 
 def test_every_system_has_a_row_with_times_and_scores(comparer, picture):
-    made = answers(comparer, picture, "centre_box", "everything", MARKED)
-    rows = [dict(zip(COLUMNS, answer.row(), strict=True)) for answer in made]
+    made = compared(comparer, picture, "centre_box", "everything", MARKED)
+    rows = [dict(zip(COLUMNS, one.row(), strict=True)) for one in made]
     assert [row["system"] for row in rows] == ["centre_box", "everything", MARKED]
     assert [row["edited, %"] for row in rows] == [25.0, 100.0, 0.0]
     assert {row["pixels changed outside"] for row in rows} == {0}
@@ -47,20 +47,27 @@ def test_every_system_has_a_row_with_times_and_scores(comparer, picture):
 
 
 def test_one_that_fails_does_not_stop_the_others(comparer, picture):
-    failed, made = answers(comparer, picture, "sam", "everything")
-    assert "click" in failed.row()[0] and made.result is not None
+    failed, made = compared(comparer, picture, "sam", "everything")
+    assert "click" in failed.row()[0] and made.edit is not None
+
+
+def test_one_system_alone_is_enough_and_a_failure_of_all_is_an_error(comparer, picture):
+    (only,) = compared(comparer, picture, "everything")
+    assert only.edit is not None
+    with pytest.raises(ValueError, match=r"none could edit.*click"):
+        compared(comparer, picture, "sam")
 
 
 def test_only_what_is_offered_is_compared(comparer, picture):
     assert "sam" not in comparer.mask_sources()
     with pytest.raises(ValueError, match="not offered"):
-        answers(comparer, picture, "learned + sam")
-    with pytest.raises(ValueError, match="at least two"):
-        answers(comparer, picture)
+        compared(comparer, picture, "learned + sam")
+    with pytest.raises(ValueError, match="at least one"):
+        compared(comparer, picture)
 
 
 def test_human_study_items_are_what_a_study_reads(comparer, picture, tmp_path):
-    made = answers(comparer, picture, "centre_box", "everything")
+    made = compared(comparer, picture, "centre_box", "everything")
     with zipfile.ZipFile(study_items([made, made], tmp_path / "items.zip")) as archive:
         archive.extractall(tmp_path / "items")
     cases = list(BENCHMARKS["folder"](tmp_path / "items" / "data"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import yaml
 import app
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
-from regionedit.web import api, page
+from regionedit.web import page
+from regionedit.web.uploads import UNUSED, Uploads, uploaded
 
 ROOT = Path(app.__file__).parent
 CONFIG = ROOT / app.DEFAULT
@@ -46,8 +48,8 @@ def test_a_bad_argument_exits_with_2_and_one_line(arguments, said, capsys, monke
         code = app.main(arguments)
     except SystemExit as exit:
         code = exit.code
-    told = capsys.readouterr().err
-    assert code == 2 and said in told and len(told.strip().splitlines()) == 1
+    error = capsys.readouterr().err
+    assert code == 2 and said in error and len(error.strip().splitlines()) == 1
 
 
 def test_the_page_shows_itself_to_this_machine_alone():
@@ -66,19 +68,42 @@ def test_programs_find_the_endpoints_by_name(tmp_path, monkeypatch):
     assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
 
 
+def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch):
+    import gradio as gr
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    started = []
+    monkeypatch.setattr(Uploads, "sweep_for_ever", lambda uploads: started.append(uploads))
+    made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
+    client = TestClient(gr.mount_gradio_app(FastAPI(), made, path=""))
+    example = (ROOT / "docs" / "examples" / "circle.png").read_bytes()
+    kept, deleted = (
+        Path(client.post("/gradio_api/upload", files={"files": ("circle.png", data)}).json()[0])
+        for data in (example, example + b"another picture")
+    )
+    (uploads,) = started
+    assert {str(kept), str(deleted)} <= uploads.files
+    uploads.read(kept)
+    uploads.sweep(time.time() + 2 * UNUSED)
+    assert kept.read_bytes() == example and not deleted.exists()
+
+
 @pytest.mark.parametrize(
     "file", [None, {}, {"path": "/etc/passwd"}, {"path": "x.png"}, {"path": "../x"}, "/etc/passwd"]
 )
 def test_programs_may_name_uploaded_files_only(file, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     with pytest.raises(ValueError, match="not an uploaded file"):
-        api.uploaded(file)
+        uploaded(file)
 
 
 def test_an_uploaded_file_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "x.png").write_bytes(b"x")
-    assert api.uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
+    assert uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
     (tmp_path / "out").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match="not an uploaded file"):
-        api.uploaded({"path": str(tmp_path / "out")})
+        uploaded({"path": str(tmp_path / "out")})

@@ -9,8 +9,8 @@ from PIL import Image
 
 from regionedit.config import AppConfig
 from regionedit.records import Captions
-from regionedit.web import words
-from regionedit.web.settings import Settings, case_id, of_record
+from regionedit.web import messages
+from regionedit.web.settings import Settings, case_id
 
 CONFIG = AppConfig()
 PLAIN = Settings("make the ring blue")
@@ -68,7 +68,7 @@ def test_too_many_instructions():
 @pytest.mark.parametrize("record", [{}, {"settings": 3}, {"settings": {"generator": {}}}, {"instructions": "x"}])
 def test_a_record_that_is_none(record):
     with pytest.raises(ValueError, match="^record: "):
-        of_record(record)
+        Settings.of_record(record)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_a_case_is_called_after_its_file(path, name):
 
 
 def test_what_is_said_holds_no_markup():
-    assert "<script>" not in words.line("<script>alert(1)</script>")
+    assert "<script>" not in messages.line("<script>alert(1)</script>")

@@ -14,10 +14,10 @@ from regionedit.config import AppConfig, EditConfig, InstructPix2PixConfig
 from regionedit.editor import Editor
 from regionedit.images import png
 from regionedit.results import changed_outside
-from regionedit.web.portable import portable_png, read_portable
-from regionedit.web.settings import Settings, of_record
+from regionedit.web.handlers import streamed
+from regionedit.web.result_file import read_result_png, result_png
+from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
-from regionedit.web.streaming import streamed
 from regionedit.web.studio import Studio
 from tests.test_infer import photo
 
@@ -86,29 +86,29 @@ def test_variants_have_seeds_of_their_own(studio, picture):
     assert len({result.image.tobytes() for result in results}) == 3
 
 
-def test_a_click_takes_a_thing_or_says_why_not(studio, picture):
-    assert studio.thing_at(picture, (10, 10)).size == picture.size
+def test_a_click_selects_an_object_or_says_why_not(studio, picture):
+    assert studio.object_at(picture, (10, 10)).size == picture.size
     with pytest.raises(ValueError, match="outside"):
-        studio.thing_at(picture, (1000, 10))
+        studio.object_at(picture, (1000, 10))
 
 
-def test_previews_tell_of_every_step(studio, picture, monkeypatch):
+def test_every_step_is_reported(studio, picture, monkeypatch):
     monkeypatch.setattr("regionedit.web.studio.PREVIEW_EVERY", 0)
     sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
     seen = []
-    studio.edit(SETTINGS, sketch, Cut.of(studio.config.region), lambda *news: seen.append(news))
-    assert [news[:2] for news in seen] == [(1, 2), (2, 2)]
+    studio.edit(SETTINGS, sketch, Cut.of(studio.config.region), lambda *report: seen.append(report))
+    assert [report[:2] for report in seen] == [(1, 2), (2, 2)]
     assert seen[0][2][0].size == picture.size and seen[1][2] is None
 
 
 def test_watching_changes_no_pixel(studio, picture):
     sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
     cut = Cut.of(studio.config.region)
-    (watched,), (alone,) = studio.edit(SETTINGS, sketch, cut, lambda *news: None), studio.edit(SETTINGS, sketch, cut)
+    (watched,), (alone,) = studio.edit(SETTINGS, sketch, cut, lambda *report: None), studio.edit(SETTINGS, sketch, cut)
     assert watched.image.tobytes() == alone.image.tobytes()
 
 
-def test_the_other_generator_tells_of_its_steps(tiny_edit_config, tiny_ip2p_dir, picture):
+def test_the_other_generator_reports_its_steps(tiny_edit_config, tiny_ip2p_dir, picture):
     generator = InstructPix2PixConfig(path=str(tiny_ip2p_dir), size=32, num_inference_steps=2)
     seen = []
     editor = Editor(replace(tiny_edit_config, generator=generator, mask_source="everything"))
@@ -122,23 +122,23 @@ def test_an_edit_that_nobody_waits_for_stops(studio, picture):
     sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
     ended, steps = threading.Event(), []
 
-    def work(tell):
+    def work(report):
         try:
-            preview = lambda step, *_: (steps.append(step), tell(step))  # noqa: E731
+            preview = lambda step, *_: (steps.append(step), report(step))  # noqa: E731
             return studio.edit(replace(SETTINGS, num_inference_steps=90), sketch, Cut.of(studio.config.region), preview)
         finally:
             ended.set()
 
-    news = streamed(work)
-    assert next(news) >= 1
-    news.close()
+    reports = streamed(work)
+    assert next(reports) >= 1
+    reports.close()
     assert ended.wait(10) and max(steps) < 90
     assert studio.lock.acquire(timeout=1)
     studio.lock.release()
 
 
-def test_an_error_of_the_work_reaches_who_listens():
-    def work(tell):
+def test_an_error_of_the_work_reaches_the_consumer():
+    def work(report):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -149,11 +149,11 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
     sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
     (result,) = studio.edit(replace(SETTINGS, seed=5), sketch, Cut.of(studio.config.region))
     path = tmp_path / "down.png"
-    path.write_bytes(portable_png(result))
+    path.write_bytes(result_png(result))
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(result.image))
-    record, mask = read_portable(path, 100_000)
+    record, mask = read_result_png(path, 100_000)
     assert record == json.loads(json.dumps(result.record)) and mask.tobytes() == result.mask.tobytes()
-    settings = of_record(record)
+    settings = Settings.of_record(record)
     assert (settings.instruction, settings.seed, settings.num_inference_steps) == (TEXT, 5, 2)
     (again,) = studio.edit(settings, Sketch(picture), Cut.of(studio.config.region), mask=mask)
     assert png(again.image) == png(result.image)
@@ -162,4 +162,4 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
 def test_a_picture_without_a_record_says_so(picture, tmp_path):
     picture.save(tmp_path / "plain.png")
     with pytest.raises(ValueError, match="contains no run.json"):
-        read_portable(tmp_path / "plain.png", 100_000)
+        read_result_png(tmp_path / "plain.png", 100_000)

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from regionedit.web.guard import MAX_BYTES, Guard, names_address
-from regionedit.web.uploads import AFTER_USE, UNUSED, Uploads
+from regionedit.web.uploads import AFTER_USE, MAX_BYTES, UNUSED, Guard, Uploads, names_url
 
 
 @pytest.fixture
@@ -74,15 +73,15 @@ def test_only_uploads_are_deleted(upload, tmp_path):
     ],
 )
 def test_addresses_are_seen_in_files_and_not_in_texts(value, refused):
-    assert names_address(json.dumps(value).encode()) is refused
+    assert names_url(json.dumps(value).encode()) is refused
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b"{"])
 def test_what_is_no_json_is_left_to_the_server(body):
-    assert not names_address(body)
+    assert not names_url(body)
 
 
-def asked(body: bytes, content_type: bytes = b"application/json", pieces: int = 3):
+def sent(body: bytes, content_type: bytes = b"application/json", pieces: int = 3):
     """(status that the guard answered, body that reached the server)."""
     reached, answered = [], []
     size = max(1, -(-len(body) // pieces))
@@ -109,14 +108,14 @@ def asked(body: bytes, content_type: bytes = b"application/json", pieces: int = 
 
 def test_a_request_reaches_the_server_whole():
     body = json.dumps({"data": ["make it red", 3]}).encode()
-    assert asked(body) == (None, body)
+    assert sent(body) == (None, body)
 
 
 def test_too_many_bytes_and_addresses_do_not():
-    assert asked(b" " * (MAX_BYTES + 1)) == (413, None)
-    assert asked(b'{"data": [{"path": "http://example.org/a.png"}]}') == (400, None)
+    assert sent(b" " * (MAX_BYTES + 1)) == (413, None)
+    assert sent(b'{"data": [{"path": "http://example.org/a.png"}]}') == (400, None)
 
 
 def test_uploads_are_left_to_the_servers_own_limit():
     body = b" " * (MAX_BYTES + 1)
-    assert asked(body, b"multipart/form-data; boundary=x") == (None, body)
+    assert sent(body, b"multipart/form-data; boundary=x") == (None, body)

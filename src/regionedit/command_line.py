@@ -72,7 +72,7 @@ def load_config(config_class: type[Config], path: str | Path | None = None, over
     try:
         parsed = parser.parse_args(arguments)
     except ArgumentError as error:
-        message = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(str(error).split()))
+        message = re.sub(r'Parser key "([^"]+)":', r"\1:", one_line(error))
         raise ValueError(
             message.replace("<class '", "").replace("'>", "").replace("typing.Literal", "one of ")
         ) from None
@@ -94,6 +94,11 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
         raise SystemExit(2) from None
 
 
+def one_line(error: object) -> str:
+    """The message of an error in one line: every run of white space becomes one space."""
+    return " ".join(str(error).split())
+
+
 @contextmanager
 def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool = False) -> Iterator[None]:
     """End a command with one line instead of a stack trace.
@@ -113,7 +118,7 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
         code = 2 if isinstance(error, ValueError) else 1
         reason = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         expected = isinstance(error, ValueError | OSError)
-        line = " ".join(str(reason).split()) if expected else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        line = one_line(reason) if expected else f"{type(error).__name__}: {one_line(error)}"
         if out is not None and code == 1:
             line += f"; traceback in {write_traceback(out, error, command)}"
         print(f"{command}: error: {line}", file=sys.stderr)
@@ -179,7 +184,7 @@ def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str
             try:
                 values = yaml.safe_load(Path(value).read_text()) or {}
             except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ValueError(f"{value}: not valid YAML: {' '.join(str(error).split())}") from None
+                raise ValueError(f"{value}: not valid YAML: {one_line(error)}") from None
             if not isinstance(values, dict):
                 raise ValueError(f"{value}: not a configuration: expected `key: value` lines")
             given += [(str(key), set_to, value) for key, set_to in _keys(values, config_class)]

@@ -2,7 +2,6 @@
 
 # No postponed annotations here: Gradio reads the functions' annotations to document the endpoints.
 import json
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +10,21 @@ from regionedit.config import AppConfig
 from regionedit.images import png
 from regionedit.records import EditResult
 from regionedit.results import changed_outside
-from regionedit.web.batch_files import gather, zipped
-from regionedit.web.batch_tab import edit_all
-from regionedit.web.comparison import COLUMNS, Comparer, sheet
+from regionedit.web.batch_tab import edit_all, gather, zipped
+from regionedit.web.compare_tab import COLUMNS, Comparer, sheet
 from regionedit.web.handlers import errors_shown
-from regionedit.web.history_tab import restored
-from regionedit.web.portable import portable_png, read_portable
+from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
 from regionedit.web.studio import Studio
+from regionedit.web.uploads import uploaded
 
 
-def api(studio: Studio) -> None:
+def api(studio: Studio, comparer: Comparer) -> None:
     """Add the endpoints to the current Blocks."""
     import gradio as gr
 
-    config, comparer = studio.config, Comparer(studio)
+    config = studio.config
 
     def find_region(image: gr.FileData, instruction: str) -> tuple[gr.FileData, gr.FileData, dict]:
         """Find the region of an instruction: mask.png (255 = edit), a heat map, and mask source, seconds and note."""
@@ -61,16 +59,16 @@ def api(studio: Studio) -> None:
         settings = _settings(config, instruction, seed, num_inference_steps, guidance_scale, target_caption)
         (result,) = studio.edit(settings, Sketch(picture), Cut.of(config.region), mask=drawn)
         with tempfile.TemporaryDirectory() as folder:
-            yield _answer(gr, result, folder)
+            yield _edit_files(gr, result, folder)
 
     def reproduce(image: gr.FileData, result: gr.FileData) -> tuple[gr.FileData, gr.FileData, str]:
         """Repeat an edit from its source and the downloaded PNG; returns the same as /edit."""
         picture, (path, _) = studio.open(*uploaded(image)), uploaded(result)
         studio.check_size(path, "result")
-        settings, sketch, cut = restored(*read_portable(path, config.max_pixels), [picture], studio)
+        settings, sketch, cut = restored(*read_result_png(path, config.max_pixels), [picture], config.region)
         (again,) = studio.edit(settings, sketch, cut)
         with tempfile.TemporaryDirectory() as folder:
-            yield _answer(gr, again, folder)
+            yield _edit_files(gr, again, folder)
 
     def compare(
         image: gr.FileData, instruction: str, mask_sources: list[str], systems: list[str]
@@ -78,12 +76,10 @@ def api(studio: Studio) -> None:
         """Edit with several mask sources and systems: a sheet of pictures, and a table of times and scores."""
         picture = studio.open(*uploaded(image))
         compared = Cut.of(config.region), mask_sources, systems
-        answers = list(comparer.compare(_settings(config, instruction), Sketch(picture), *compared))
-        if not any(answer.result for answer in answers):
-            raise ValueError(f"systems: none could edit the picture; the first error: {answers[0].failure}")
+        results = list(comparer.compare(_settings(config, instruction), Sketch(picture), *compared))
         with tempfile.TemporaryDirectory() as folder:
-            table = {"columns": list(COLUMNS), "rows": [answer.row() for answer in answers]}
-            yield _file(gr, folder, "comparison.png", png(sheet(answers))), table
+            table = {"columns": list(COLUMNS), "rows": [one.row() for one in results]}
+            yield _file(gr, folder, "comparison.png", png(sheet(results))), table
 
     def batch(files: list[gr.FileData], instruction: str = "", seed: int = 0) -> tuple[gr.FileData, dict]:
         """Edit many pictures, by one instruction or a CSV or JSONL among them: a ZIP, and failures with reasons."""
@@ -97,19 +93,6 @@ def api(studio: Studio) -> None:
     for function in (find_region, edit, reproduce, compare):
         gr.api(errors_shown(function), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
     gr.api(errors_shown(batch), api_name="batch", concurrency_id="batch", concurrency_limit=1)
-
-
-def uploaded(file: dict) -> tuple[Path, str]:
-    """Path and original name of a file that a program has uploaded.
-
-    Raises:
-        ValueError: not an uploaded file; programs cannot read other files of the server.
-    """
-    path = Path(str((file or {}).get("path", ""))) if isinstance(file, dict) else Path()
-    served = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
-    if not path.is_absolute() or not path.resolve().is_relative_to(served) or not path.is_file():
-        raise ValueError("file: not an uploaded file; upload it to /gradio_api/upload first, as gradio_client does")
-    return path, str(file.get("orig_name") or path.name)
 
 
 def _settings(
@@ -126,10 +109,10 @@ def _settings(
     )
 
 
-def _answer(gr, result: EditResult, folder: str) -> tuple:
+def _edit_files(gr, result: EditResult, folder: str) -> tuple:
     outside = changed_outside(result.source, result.image, result.mask)
     return (
-        _file(gr, folder, f"{result.id}_edited.png", portable_png(result)),
+        _file(gr, folder, f"{result.id}_edited.png", result_png(result)),
         _file(gr, folder, "mask.png", png(result.mask)),
         # As text: gradio_client downloads every {"path": ...}, and the record contains the picture's path.
         json.dumps(result.record | {"changed_outside": outside}),

@@ -1,9 +1,13 @@
-"""The tab that edits many pictures, by one instruction or a list: live results, resumable, a ZIP at the end."""
+"""The tab that edits many pictures, by one instruction or a list: its uploads, live results, a ZIP at the end."""
 
 # No postponed annotations, for the reason given in `edit_tab`.
+import csv
+import io
+import json
 import secrets
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +16,10 @@ from PIL import Image
 
 from regionedit.batch import Item, edit_into, write_contact_sheet, write_failures
 from regionedit.editor import Editor
-from regionedit.images import smaller
-from regionedit.web import words
-from regionedit.web.batch_files import gather, opened, zipped
+from regionedit.images import SUFFIXES, smaller
+from regionedit.records import EditRequest
+from regionedit.request_files import RequestFile, make_instructions, named, read_requests
+from regionedit.web import messages
 from regionedit.web.handlers import AT_ONCE, SESSION, errors_shown
 from regionedit.web.settings import Settings
 from regionedit.web.studio import Studio
@@ -22,6 +27,11 @@ from regionedit.web.studio import Studio
 THUMBNAIL = 256
 SHOWN = 60
 """The live gallery shows this many of the latest results; the ZIP has all of them."""
+LISTS = (".csv", ".jsonl")
+NUMBERS = ("seed",)
+FILES = ("image", "mask")
+COPIES = ".uploads.json"
+"""File with name -> path of its upload. Written after all copies are complete, so a partial copy is never reused."""
 
 
 def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
@@ -34,7 +44,9 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
     import gradio as gr
 
     # Each session has its own folder: pictures finished there are not edited again. It is deleted with the session.
-    job = gr.State(None, time_to_live=SESSION, delete_callback=lambda folder: folder and shutil.rmtree(folder, True))
+    session_folder = gr.State(
+        None, time_to_live=SESSION, delete_callback=lambda folder: folder and shutil.rmtree(folder, True)
+    )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             files = gr.File(
@@ -51,7 +63,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
             with gr.Row():
                 run = gr.Button("Edit all", variant="primary", elem_id="batch-run", min_width=120)
                 cancel = gr.Button("Cancel", variant="stop", elem_id="batch-cancel", min_width=120)
-            status = gr.HTML(words.line(""), elem_id="batch-status")
+            status = gr.HTML(messages.line(""), elem_id="batch-status")
             download = gr.DownloadButton("Download ZIP", interactive=False, elem_id="batch-download")
         with gr.Column(min_width=320):
             gallery = gr.Gallery(
@@ -66,7 +78,12 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
         settings = replace(Settings(*values), instruction=text or "-", source_caption="", target_caption="")
         listed = [(Path(file["path"]), file.get("orig_name") or "") for file in uploads or []]
         requests = gather(studio, listed, settings, folder / "uploads")
-        yield {job_state: str(folder), status: words.line(f"0 of {len(requests)}"), gallery: [], download: waiting()}
+        yield {
+            session_folder: str(folder),
+            status: messages.line(f"0 of {len(requests)}"),
+            gallery: [],
+            download: gr.DownloadButton(value=None, interactive=False),
+        }
         shown, items = [], []
         for items in edit_all(studio, requests, settings, folder / "out"):
             new = items[-1]
@@ -77,7 +94,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
                 continue
             failed = [[item.id, item.failure] for item in items if item.failure]
             yield {
-                status: words.batch(items, len(requests)),
+                status: messages.batch(items, len(requests)),
                 gallery: shown,
                 failures: gr.Dataframe(failed, visible=bool(failed)),
             }
@@ -85,14 +102,10 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
             ready = zipped(folder / "out", Path(temporary) / "regionedit_batch.zip")
             yield {download: gr.DownloadButton(value=str(ready), interactive=True)}
 
-    def waiting():
-        return gr.DownloadButton(value=None, interactive=False)
-
-    job_state = job
     running = run.click(
         errors_shown(edited),
-        [files, job, instruction, *form],
-        [job, status, gallery, failures, download],
+        [files, session_folder, instruction, *form],
+        [session_folder, status, gallery, failures, download],
         preprocess=False,
         concurrency_id="batch",
         concurrency_limit=1,
@@ -101,7 +114,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
         api_visibility="private",
     )
     cancelled = "Cancelled; press Edit all to continue."
-    cancel.click(lambda: words.line(cancelled), None, status, cancels=[running], **AT_ONCE)
+    cancel.click(lambda: messages.line(cancelled), None, status, cancels=[running], **AT_ONCE)
 
 
 def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) -> Iterator[list[Item]]:
@@ -111,7 +124,7 @@ def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) 
     """
     config = settings.configuration(studio.editor.config)
     editor = Editor(config, studio.editor.models)
-    edits = edit_into(editor, requests, out, config.batch, lambda request: opened(studio, request))
+    edits = edit_into(editor, requests, out, config.batch, lambda request: open_request(studio, request))
     items: list[Item] = []
     while True:
         with studio.lock:
@@ -123,3 +136,121 @@ def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) 
             write_failures(out, items)
             write_contact_sheet(out, [request.id for request in requests])
         yield items
+
+
+def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settings, folder: Path) -> list[RequestFile]:
+    """Copy the uploads into `folder` under their own names and return the requests.
+
+    If they include a CSV or JSONL, its lines are the requests, with the fields of infer.py's `--requests`; they can
+    name uploaded pictures only. Otherwise there is one request for each picture, with the instruction.
+
+    Args:
+        uploads: (file, original name) of each upload.
+        settings: the instruction, the seed and the generator's settings.
+        folder: of this batch. Files of earlier batches are deleted; a file of the same upload is not copied again.
+
+    Raises:
+        ValueError: too many files, nothing to edit, or a list that cannot be read; the message names the line.
+    """
+    settings.check(studio.config)
+    if len(uploads) > studio.config.max_pictures:
+        raise ValueError(f"files: {len(uploads)} given, at most {studio.config.max_pictures} are accepted")
+    uploads = [(path, Path(name.replace("\\", "/")).name) for path, name in uploads]
+    paths = {name: str(path) for path, name in uploads}
+    copied = _clear_folder(folder, paths)
+    lists, pictures, seen = [], [], set()
+    for path, name in uploads:
+        if name not in copied:
+            studio.check_size(path, name)
+        suffix = Path(name).suffix.lower()
+        if suffix not in (*SUFFIXES, *LISTS):
+            raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
+        if name in seen:
+            raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
+        seen.add(name)
+        if name not in copied:
+            shutil.copyfile(path, folder / name)
+        (lists if suffix in LISTS else pictures).append(folder / name)
+    (folder / COPIES).write_text(json.dumps(paths))
+    if len(lists) > 1:
+        raise ValueError(f"files: {len(lists)} lists given; give one CSV or JSONL at a time")
+    if lists:
+        return _read_list(lists[0], folder, studio.config.max_pictures)
+    if not pictures:
+        raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
+    instructions = make_instructions(settings.instructions())
+    return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
+
+
+def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:
+    """Delete everything in `folder` except copies of these uploads (name -> path); return the names of the copies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = json.loads((folder / COPIES).read_text()) if (folder / COPIES).is_file() else {}
+    copied = {name for name, path in paths.items() if before.get(name) == path and (folder / name).is_file()}
+    for file in folder.iterdir():
+        if file.name not in copied:
+            file.unlink()
+    return copied
+
+
+def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"file {path.name!r}: not UTF-8 text") from None
+    rows = _rows_of_csv(text) if path.suffix.lower() == ".csv" else _rows_of_jsonl(text, path.name)
+    if len(rows) > most:
+        raise ValueError(f"file {path.name!r}: {len(rows)} requests, at most {most} are accepted")
+    for number, row in enumerate(rows, start=1):
+        for field in FILES:
+            given = row.get(field) if isinstance(row, dict) else None
+            # A path could lead out of the folder, and the list must not read other files of the server.
+            if given is not None and (not isinstance(given, str) or Path(given).name != given or "\\" in given):
+                raise ValueError(
+                    f"file {path.name!r}, request {number}: {field}: {given!r} is not the name of an uploaded file"
+                )
+    written = folder / ".requests.jsonl"
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        return read_requests(written)
+    except ValueError as error:
+        message = str(error).replace(f"{folder}/", "").replace(str(folder), "").replace(written.name, path.name)
+        raise ValueError(message) from None
+
+
+def _rows_of_csv(text: str) -> list[dict]:
+    rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(io.StringIO(text))]
+    for number, row in enumerate(rows, start=1):
+        for field in NUMBERS:
+            if field in row:
+                try:
+                    row[field] = int(row[field])
+                except ValueError:
+                    raise ValueError(f"request {number}: {field}: {row[field]!r} is not a whole number") from None
+    return rows
+
+
+def _rows_of_jsonl(text: str, name: str) -> list:
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"file {name!r}, line {number}: not JSON: {error.msg}") from None
+    return rows
+
+
+def open_request(studio: Studio, request: RequestFile) -> EditRequest:
+    """Open picture and mask of a request; they hold their file names but no folder of the server."""
+    picture = studio.open(request.image)
+    mask = studio.open_mask(request.mask, picture) if request.mask else None
+    return request.with_pictures(picture, mask)
+
+
+def zipped(out: Path, to: Path) -> Path:
+    """Write all files of a batch to one ZIP, uncompressed because PNGs are compressed already."""
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(p for p in out.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(out))
+    return to

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from regionedit.web import words
-from regionedit.web.canvas import region_canvas
+from regionedit.web import messages
 from regionedit.web.handlers import AT_ONCE
 from regionedit.web.settings import Settings, offered
 
@@ -96,13 +96,13 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
                 find = gr.Button("Find region", elem_id="find", min_width=120)
                 edit = gr.Button("Edit", variant="primary", elem_id="edit", min_width=120)
                 cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel", min_width=120)
-            status = gr.HTML(words.line(""), elem_id="status")
+            status = gr.HTML(messages.line(""), elem_id="status")
             if examples:
                 _examples(examples, picture, instruction)
             form = _settings(config, own, instruction)
         with gr.Column(min_width=320):
-            view = region_canvas()
-            region_line = gr.HTML(words.line(""), elem_id="region-line")
+            view = _region_canvas()
+            region_line = gr.HTML(messages.line(""), elem_id="region-line")
             with gr.Row():
                 cut = _cut(config)
     with gr.Row(equal_height=False, visible=False) as result:
@@ -146,6 +146,20 @@ def edit_layout(config: AppConfig, examples: list[list[str]]) -> EditLayout:
         download=download,
         details=details,
     )
+
+
+def _region_canvas():
+    """The picture to paint the region on, with the events `stroke`, `pick`, `undo` and `clear`.
+
+    canvas.js has its behaviour, canvas.css its style. Gradio's own image editor sends whole layers for every stroke and
+    needs WebGL; this one sends only the stroke's points.
+    """
+    import gradio as gr
+
+    html, css, js = (
+        resources.files(__package__).joinpath(f"canvas.{kind}").read_text() for kind in ("html", "css", "js")
+    )
+    return gr.HTML(value=None, html_template=html, css_template=css, js_on_load=js, elem_id="region")
 
 
 def _examples(examples: list[list[str]], picture: Any, instruction: Any) -> None:

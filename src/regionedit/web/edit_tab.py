@@ -2,24 +2,29 @@
 
 # No postponed annotations here: Gradio reads the handlers' annotations to find those that take an event's data, and
 # gradio itself is imported only inside the functions.
+import base64
+import io
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from regionedit.config import RegionConfig
 from regionedit.display import difference
 from regionedit.images import digest, to_tensor
 from regionedit.records import EditResult
 from regionedit.results import Patch, changed_outside, compose
-from regionedit.web import words
-from regionedit.web.canvas import canvas_value
+from regionedit.web import messages
 from regionedit.web.edit_layout import EditLayout
-from regionedit.web.handlers import AT_ONCE, MODELS, QUICK, SESSION, errors_shown
-from regionedit.web.portable import portable_png
+from regionedit.web.handlers import AT_ONCE, MODELS, QUICK, SESSION, errors_shown, streamed
+from regionedit.web.result_file import result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
-from regionedit.web.streaming import streamed
 from regionedit.web.studio import Studio
+
+LOSSLESS = 400_000
+"""Pictures with at most this many pixels are sent as PNG, larger ones as JPEG."""
 
 INTO_VIEW = "() => document.querySelector('#result').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 
@@ -47,7 +52,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
 
     def edited(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
         settings, cut, sketch = Settings(*values), Cut(threshold, grow, feather), present(sketch)
-        yield {layout.status: words.progress(0, int(settings.num_inference_steps))}
+        yield {layout.status: messages.progress(0, int(settings.num_inference_steps))}
         if sketch.is_stale(settings.instruction):  # the user always sees the region that is edited
             sketch = studio.find(settings, sketch)
             found = [sketch, *region_values(sketch, cut, studio.config.region), *caption_values(sketch)]
@@ -56,7 +61,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
             if isinstance(update, tuple):
                 step, steps, picture = update
                 preview = {} if picture is None else {layout.slider: (sketch.picture, picture)}
-                yield {layout.status: words.progress(step, steps)} | preview
+                yield {layout.status: messages.progress(step, steps)} | preview
                 continue
             variants = [(result.image, f"seed {result.record['seed']}") for result in update]
             with tempfile.TemporaryDirectory() as folder:  # Gradio has copied the file before it resumes
@@ -84,7 +89,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     running.then(lambda: buttons_for(False), None, buttons, **AT_ONCE)
     running.success(None, js=INTO_VIEW, api_visibility="private")
     layout.cancel.click(
-        lambda: (*buttons_for(False), words.line("Cancelled.")),
+        lambda: (*buttons_for(False), messages.line("Cancelled.")),
         None,
         [*buttons, layout.status],
         cancels=[running],
@@ -100,41 +105,39 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
 
     config = studio.config.region
 
+    def with_region(sketch: Sketch, *cut: float):
+        return sketch, *region_values(sketch, Cut(*cut), config)
+
     def opened(file: dict | None, sketch: Sketch | None, *cut: float):
         if file is None:
-            return None, None, words.line(""), gr.skip(), gr.skip()
+            return None, None, messages.line(""), gr.skip(), gr.skip()
         picture = studio.open(file["path"], file.get("orig_name") or "")
         if sketch is not None and digest(sketch.picture) == digest(picture):
-            return sketch, *region_values(sketch, Cut(*cut), config), gr.skip(), gr.skip()
-        sketch = Sketch(picture)
-        return sketch, *region_values(sketch, Cut(*cut), config), "", ""
+            return *with_region(sketch, *cut), gr.skip(), gr.skip()
+        return *with_region(Sketch(picture), *cut), "", ""
 
     def found(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
         sketch = studio.find(Settings(*values), present(sketch))
-        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config), *caption_values(sketch)
+        return *with_region(sketch, threshold, grow, feather), *caption_values(sketch)
 
     def recut(sketch: Sketch | None, *cut: float):
-        return (None, words.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
+        return (None, messages.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
 
     def painted(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
         stroke = stroke_mask(present(sketch).picture.size, event.points, event.radius)
-        sketch = sketch.corrected(stroke, adds=event.tool == "paint")
-        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
+        return with_region(sketch.corrected(stroke, adds=event.tool == "paint"), threshold, grow, feather)
 
     def picked(sketch: Sketch | None, threshold: float, grow: float, feather: float, event: gr.EventData):
-        selected = studio.thing_at(present(sketch).picture, event.point)
+        selected = studio.object_at(present(sketch).picture, event.point)
         if selected.getbbox() is None:
             raise ValueError("No object was found there; click the middle of an object, or paint it.")
-        sketch = sketch.corrected(selected, adds=event.tool == "take")
-        return sketch, *region_values(sketch, Cut(threshold, grow, feather), config)
+        return with_region(sketch.corrected(selected, adds=event.tool == "take"), threshold, grow, feather)
 
     def undone(sketch: Sketch | None, *cut: float):
-        sketch = present(sketch).undone()
-        return sketch, *region_values(sketch, Cut(*cut), config)
+        return with_region(present(sketch).undone(), *cut)
 
     def cleared(sketch: Sketch | None, *cut: float):
-        sketch = present(sketch).cleared()
-        return sketch, *region_values(sketch, Cut(*cut), config)
+        return with_region(present(sketch).cleared(), *cut)
 
     inputs, form = [sketch, *layout.cut], layout.form
     layout.picture.change(
@@ -183,8 +186,23 @@ def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict,
     """Values for the canvas and for the line below it."""
     mask = sketch.mask(cut, config)
     share = 1 - mask.histogram()[0] / (mask.width * mask.height)
-    view = canvas_value(sketch.shown(cut, config), sketch.picture.size)
-    return view, words.line(words.region(sketch.found, share))
+    view = _canvas_value(sketch.shown(cut, config), sketch.picture.size)
+    return view, messages.line(messages.region(sketch.found, share))
+
+
+def _canvas_value(shown: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
+    """The value of the canvas.
+
+    Args:
+        shown: the picture to show, of any size.
+        size: width and height of the original picture; strokes are in its pixels.
+    """
+    buffer = io.BytesIO()
+    lossless = shown.width * shown.height <= LOSSLESS
+    shown.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 88}))
+    kind = "png" if lossless else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"src": source, "width": size[0], "height": size[1]}
 
 
 def caption_values(sketch: Sketch) -> tuple[str, str]:
@@ -199,10 +217,10 @@ def result_values(result: EditResult, folder: str) -> tuple:
 
     outside = changed_outside(result.source, result.image, result.mask)
     name = Path(folder) / f"{result.id}_edited.png"
-    name.write_bytes(portable_png(result))
+    name.write_bytes(result_png(result))
     return (
         (result.source, result.image),
-        words.line(words.result(result, outside), "bad" if outside else "good"),
+        messages.line(messages.result(result, outside), "bad" if outside else "good"),
         difference(result.source, result.image),
         gr.DownloadButton(value=str(name), interactive=True),
         result.record,

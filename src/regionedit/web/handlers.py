@@ -1,4 +1,4 @@
-"""How the page's event handlers run, and how they report errors: one sentence for the user, the rest in the log."""
+"""How the page's event handlers run, report errors (one sentence for the user, the rest in the log) and progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import functools
 import html
 import inspect
 import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from regionedit.command_line import one_line
 
 log = logging.getLogger(__name__)
 
@@ -26,33 +33,79 @@ UNEXPECTED = "The server had an unexpected error and logged it; your picture and
 
 def errors_shown(function):
     """Wrap a function or generator function: it shows errors as messages on the page, with markup escaped."""
-    import gradio as gr
-
-    def message(error: Exception) -> gr.Error:
-        if isinstance(error, gr.Error):
-            return error
-        if isinstance(error, ValueError):
-            sentence = " ".join(str(error).split())[:500]
-        else:
-            log.exception("%s failed", function.__name__, exc_info=error)
-            sentence = UNEXPECTED
-        return gr.Error(html.escape(sentence, quote=False), title="That did not work", print_exception=False)
-
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def wrapped(*given):
-            try:
+            with _errors_as_messages(function.__name__):
                 yield from function(*given)
-            except Exception as error:
-                raise message(error) from None
     else:
 
         @functools.wraps(function)
         def wrapped(*given):
-            try:
+            with _errors_as_messages(function.__name__):
                 return function(*given)
-            except Exception as error:
-                raise message(error) from None
 
     return wrapped
+
+
+@contextmanager
+def _errors_as_messages(handler: str) -> Iterator[None]:
+    import gradio as gr
+
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError):
+            sentence = one_line(error)[:500]
+        else:
+            log.exception("%s failed", handler)
+            sentence = UNEXPECTED
+        escaped = html.escape(sentence, quote=False)
+        raise gr.Error(escaped, title="That did not work", print_exception=False) from None
+
+
+class Stopped(Exception):
+    """Raised in the function when its iterator was closed. Not a ValueError, which would look like a failed edit."""
+
+
+def streamed(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
+    """Run `work(report)`; yield what it passes to `report`, and its return value last.
+
+    A slow consumer gets only the latest report. After the iterator is closed, the next `report` raises `Stopped`.
+
+    Raises:
+        Exception: any exception of `work`.
+    """
+    messages: queue.Queue[tuple[str, Any]] = queue.Queue()
+    stop = threading.Event()
+
+    def report(value: Any) -> None:
+        if stop.is_set():
+            raise Stopped
+        messages.put(("report", value))
+
+    def run() -> None:
+        try:
+            messages.put(("done", work(report)))
+        except Stopped:
+            pass
+        except Exception as error:  # raised again in the consumer, which can show it to the user
+            messages.put(("failed", error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = messages.get()
+            while kind == "report" and not messages.empty():
+                kind, value = messages.get()
+            if kind == "failed":
+                raise value
+            yield value
+            if kind == "done":
+                return
+    finally:
+        stop.set()

@@ -2,45 +2,44 @@
 
 # No postponed annotations, for the reason given in `edit_tab`.
 import tempfile
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from regionedit.images import digest, smaller
-from regionedit.records import Captions, FoundRegion
-from regionedit.web import words
+from regionedit.images import smaller
+from regionedit.web import messages
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, region_values
 from regionedit.web.handlers import AT_ONCE, QUICK, SESSION, errors_shown
-from regionedit.web.portable import portable_png, read_portable
-from regionedit.web.settings import of_record
-from regionedit.web.sketch import Cut, Sketch
+from regionedit.web.result_file import read_result_png, restored, result_png
+from regionedit.web.sketch import Sketch
 from regionedit.web.studio import Studio
 
-KEPT = 30
+MOST = 30
+"""The session keeps this many of its latest results."""
+
 THUMBNAIL = 256
 
 
 @dataclass(frozen=True)
-class Kept:
+class PastResult:
     """A result of the session.
 
     Args:
-        file: its portable PNG.
+        file: its PNG, as `result_png` makes it.
         thumbnail: a small copy of the result.
         source: the picture that was edited; results of one picture share it.
         name: file name of the download.
-        words: caption of the thumbnail.
+        caption: shown below the thumbnail.
     """
 
     file: bytes
     thumbnail: Image.Image
     source: Image.Image
     name: str
-    words: str
+    caption: str
 
 
 def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) -> None:
@@ -70,12 +69,12 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 height=160,
                 elem_id="reproduce",
             )
-            gr.HTML(words.line("The source must be on the tab Edit or among this session's results."))
+            gr.HTML(messages.line("The source must be on the tab Edit or among this session's results."))
 
     def keep(results: list, kept: list):
         new = [
-            Kept(
-                portable_png(result),
+            PastResult(
+                result_png(result),
                 smaller(result.image, THUMBNAIL),
                 result.source,
                 f"{result.id}_edited.png",
@@ -83,8 +82,8 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
             )
             for result in results
         ]
-        kept = [*kept, *new][-KEPT:]
-        return kept, [(one.thumbnail, one.words) for one in kept]
+        kept = [*kept, *new][-MOST:]
+        return kept, [(one.thumbnail, one.caption) for one in kept]
 
     def chosen(kept: list, event: gr.SelectData):
         one = kept[event.index]
@@ -94,9 +93,9 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
             yield one, gr.DownloadButton(value=str(path), interactive=True), gr.Button(interactive=True)
 
     def restored_from(path: Path, sketch: Sketch | None, kept: list):
-        record, mask = read_portable(path, studio.config.max_pixels)
+        record, mask = read_result_png(path, studio.config.max_pixels)
         known = [one.source for one in kept] + ([sketch.picture] if sketch else [])
-        settings, sketch, cut = restored(record, mask, known, studio)
+        settings, sketch, cut = restored(record, mask, known, studio.config.region)
         view, line = region_values(sketch, cut, studio.config.region)
         form = dict(zip(layout.form.components(), astuple(settings), strict=True))
         return (
@@ -106,12 +105,12 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 edit.sketch: sketch,
                 layout.view: view,
                 layout.region_line: line,
-                layout.status: words.line("All settings are restored: Edit makes the same picture again."),
+                layout.status: messages.line("All settings are restored: Edit makes the same picture again."),
                 tabs: gr.Tabs(selected="edit"),
             }
         )
 
-    def restored_kept(one: Kept | None, sketch: Sketch | None, kept: list):
+    def restored_kept(one: PastResult | None, sketch: Sketch | None, kept: list):
         if one is None:
             raise ValueError("Choose a result first.")
         with tempfile.TemporaryDirectory() as temporary:
@@ -137,37 +136,3 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
     )
     restore.click(errors_shown(restored_kept), [picked, edit.sketch, kept], everything, **QUICK)
     dropped.upload(errors_shown(restored_file), [dropped, edit.sketch, kept], everything, preprocess=False, **QUICK)
-
-
-def restored(record: dict, mask: Image.Image, known: list[Image.Image], studio: Studio):
-    """Settings, sketch and slider values that repeat the recorded edit.
-
-    Args:
-        known: pictures; one of them has to be the recorded source.
-
-    Raises:
-        ValueError: not the record of an edit, or its source is not among the known pictures.
-    """
-    settings = of_record(record)
-    source = record.get("picture") or {}
-    picture = next((one for one in known if digest(one) == source.get("sha256")), None)
-    if picture is None:
-        raise ValueError(
-            f"picture: this edit was made from {str(source.get('path', 'a picture'))[:80]!r}; choose that picture "
-            "on the tab Edit first, then drop the PNG here again. The PNG does not contain its source."
-        )
-    picture = picture.copy()
-    picture.info["path"] = str(record["id"])  # the noise depends on the id
-    captions = Captions(settings.source_caption, settings.target_caption)
-    found = FoundRegion(
-        mask=mask,
-        probability=np.asarray(mask, np.float32) / 255,
-        patches=None,
-        captions=captions,
-        mask_source=str(record.get("mask_source", "")),
-        note="restored from the file",
-        timings={"region": 0.0},
-    )
-    settings = replace(settings, variants=1)
-    sketch = Sketch(picture, found, settings.instruction, given=True)
-    return settings, sketch, Cut(studio.config.region.threshold, 0, 0)

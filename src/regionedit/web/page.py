@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regionedit.request_files import read_requests
-from regionedit.web.guard import Guard
+from regionedit.web.uploads import Guard
 
 if TYPE_CHECKING:
     from regionedit.config import AppConfig
@@ -36,13 +36,14 @@ def make_page(config: AppConfig, jobs: Path):
     from regionedit.web import edit_tab
     from regionedit.web.api import api
     from regionedit.web.batch_tab import batch_tab
-    from regionedit.web.compare_tab import compare_tab
+    from regionedit.web.compare_tab import Comparer, compare_tab
     from regionedit.web.edit_layout import edit_layout
     from regionedit.web.handlers import SESSION
     from regionedit.web.history_tab import history_tab
     from regionedit.web.studio import Studio
 
     studio = Studio(config)
+    comparer = Comparer(studio)
     print(f"the page computes {studio.editor.computes}", flush=True)
     with gr.Blocks(title="regionedit", analytics_enabled=False, delete_cache=(60, SESSION)) as page:
         gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
@@ -53,11 +54,12 @@ def make_page(config: AppConfig, jobs: Path):
             with gr.Tab("Batch"):
                 batch_tab(studio, layout.form.components(), jobs)
             with gr.Tab("Compare"):
-                compare_tab(studio, layout, edit)
+                compare_tab(comparer, layout, edit)
             with gr.Tab("History"):
                 history_tab(studio, layout, edit, tabs)
-        api(studio)
+        api(studio, comparer)
     studio.uploads.files = page.upload_file_set
+    studio.uploads.examples = {file for block in page.blocks.values() for file in block.keep_in_cache}
     studio.uploads.sweep_for_ever()
     page.queue(max_size=config.queue, default_concurrency_limit=4)
     threading.Thread(target=studio.warm_up, daemon=True).start()

@@ -60,6 +60,32 @@ class Settings:
         """The values of the configuration, without an instruction."""
         return cls("", **{name: getattr(config.generator, name) for name in offered(config)})
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Settings:
+        """Read the settings from a run.json.
+
+        Raises:
+            ValueError: not a run.json of an edit.
+        """
+        try:
+            generator = record["settings"]["generator"]
+            captions = record["captions"] or {}
+            instructions = record["instructions"]
+            return cls(
+                instruction="; ".join(str(i["text"]) for i in instructions),
+                strengths="; ".join(f"{float(i['strength']):g}" for i in instructions),
+                seed=int(record["seed"]),
+                **{
+                    name: kind(generator[name])
+                    for name, kind in OF_THE_GENERATOR.items()
+                    if generator.get(name) is not None
+                },
+                source_caption=str(captions.get("source", "")),
+                target_caption=str(captions.get("target", "")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ValueError("record: this run.json is not that of an edit, or comes from another version") from None
+
     def check(self, config: AppConfig) -> None:
         """Check the page's limits. Raises ValueError: a value outside them; one sentence that begins with the field."""
         for name in ("instruction", "source_caption", "target_caption"):
@@ -120,32 +146,6 @@ class Settings:
 def offered(config: AppConfig) -> list[str]:
     """The settings in `OF_THE_GENERATOR` that this generator has; `strength: None` stays the pipeline's own."""
     return [name for name in OF_THE_GENERATOR if getattr(config.generator, name, None) is not None]
-
-
-def of_record(record: Mapping[str, Any]) -> Settings:
-    """Read the settings from a run.json.
-
-    Raises:
-        ValueError: not a run.json of an edit.
-    """
-    try:
-        generator = record["settings"]["generator"]
-        captions = record["captions"] or {}
-        instructions = record["instructions"]
-        return Settings(
-            instruction="; ".join(str(i["text"]) for i in instructions),
-            strengths="; ".join(f"{float(i['strength']):g}" for i in instructions),
-            seed=int(record["seed"]),
-            **{
-                name: kind(generator[name])
-                for name, kind in OF_THE_GENERATOR.items()
-                if generator.get(name) is not None
-            },
-            source_caption=str(captions.get("source", "")),
-            target_caption=str(captions.get("target", "")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError("record: this run.json is not that of an edit, or comes from another version") from None
 
 
 def case_id(path: str) -> str:

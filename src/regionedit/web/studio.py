@@ -107,7 +107,7 @@ class Studio:
             bare = Editor(self._bare(self.editor.config), self.editor.models)
             return replace(sketch, found=bare.find(request), instruction=settings.instruction, given=False)
 
-    def thing_at(self, picture: Image, point: Sequence[int]) -> Image:
+    def object_at(self, picture: Image, point: Sequence[int]) -> Image:
         """The object at a point (x, y), found by Segment Anything: a mask of mode "L", empty if there is none.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The status lines of the page as HTML; all input is escaped, so it cannot add markup."""
+"""The status messages of the page as HTML; all input is escaped, so it cannot add markup."""
 
 from __future__ import annotations
 
