@@ -82,7 +82,7 @@ def test_the_frozen_models_are_known_by_their_bytes(study, tmp_path):
 
 def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
-    monkeypatch.setattr(study.subprocess, "run", lambda command, **told: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(study.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 2))
     with pytest.raises(RuntimeError, match="train.py stopped with exit code 2; see .*train.log"):
         study.run(experiment, "a", 0, tmp_path / "work", tmp_path / "results")
     assert not (tmp_path / "results").exists()
