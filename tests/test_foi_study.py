@@ -18,7 +18,9 @@ def foi_study(script):
 
 @pytest.fixture
 def requested(script, foi_study):
-    return foi_study.RequestedEdits.of(script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour")))
+    return foi_study.RequestedEdits.of(
+        script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour"))
+    )
 
 
 def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, requested, script):
