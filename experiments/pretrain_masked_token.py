@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
-from diffusion import CONTEXT, TEXT_WIDTH
+from diffusion import TEXT_WIDTH, token_ids
 from known_edits import presence
 from pretrain_autoencoder import held_out_pictures, mean_psnr, mean_rms
 from pretrain_inpaint import TEXT_DROPOUT, draw_batch
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arithmetic, begin, finished_folder, plain_attention, train, two_part_arguments
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from scene_pool import ScenePool, both_pools, common_pool
@@ -187,9 +187,8 @@ def train_transformer(args: argparse.Namespace) -> None:
     conditions = torch.tensor([SIZE, SIZE, 0, 0, AESTHETIC_SCORE]).float().expand(args.batch, -1)
 
     def read(texts: list[str]) -> tuple[Tensor, Tensor]:
-        options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
         with torch.no_grad(), arithmetic():
-            output = text_encoder(tokenizer(texts, **options).input_ids, output_hidden_states=True)
+            output = text_encoder(token_ids(tokenizer, texts), output_hidden_states=True)
         return output.hidden_states[-2].float(), output.text_embeds.float()
 
     def loss_of(step: int, share: float) -> Tensor:
@@ -238,15 +237,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=0, learning_rate=0.0)
-    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument(
-        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
-    )
-    parser.add_argument("--batch", type=int, default=16, help="pictures per step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
-    args, _ = begin(parser)
+    args, _ = begin(two_part_arguments(__doc__, batch=16, groups=8000))
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 
 

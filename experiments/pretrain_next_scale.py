@@ -20,14 +20,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 from known_edits import by_operation, known_edits, pictures, presence, successes
 from pretrain_autoencoder import held_out_pictures, mean_psnr, mean_rms, signed
 from pretrain_inpaint import TEXT_DROPOUT, draw_batch
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arithmetic, begin, finished_folder, plain_attention, train, two_part_arguments
 from safetensors.torch import load_file, save_file
 from scene_pool import GROUP, both_pools, common_pool
 from torch import Tensor, nn
@@ -230,14 +229,7 @@ def pasted_rows(count: int) -> Tensor:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=0, learning_rate=0.0)
-    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument(
-        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
-    )
-    parser.add_argument("--batch", type=int, default=32, help="pictures per step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
+    parser = two_part_arguments(__doc__, batch=32, groups=16000)
     parser.add_argument("--temperature", type=float, default=0.2, help="token temperature of the held-out edits")
     args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)

@@ -49,6 +49,20 @@ def arguments(description: str, learning_rate: float, steps: int) -> argparse.Ar
     return parser
 
 
+def two_part_arguments(description: str, batch: int, groups: int) -> argparse.ArgumentParser:
+    """The options of a generator that is trained in two parts. Without `--steps` and `--learning_rate`, each is 0, and
+    the part's own values apply."""
+    parser = arguments(description, learning_rate=0.0, steps=0)
+    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
+    parser.add_argument(
+        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
+    )
+    parser.add_argument("--batch", type=int, default=batch, help="pictures per step, a multiple of 4")
+    parser.add_argument("--groups", type=int, default=groups, help="groups of four scenes in the pool")
+    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
+    return parser
+
+
 def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path]:
     """Parse the arguments, and set torch's threads and seed; returns them and the path of the training's state."""
     args = parser.parse_args()
