@@ -50,8 +50,8 @@ def arguments(description: str, learning_rate: float, steps: int) -> argparse.Ar
 
 
 def two_part_arguments(description: str, batch: int, groups: int) -> argparse.ArgumentParser:
-    """The options of a generator that is trained in two parts. Without `--steps` and `--learning_rate`, each is 0, and
-    the part's own values apply."""
+    """The options of a generator that is trained in two parts. `--steps` or `--learning_rate` of 0, the default, means
+    the value that the script has for the part."""
     parser = arguments(description, learning_rate=0.0, steps=0)
     parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
     parser.add_argument(
