@@ -13,14 +13,13 @@ is the median of the pairs' ratios: on a busy machine single calls vary by more 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 
 from benchmarks import full_size_models
+from benchmarks.harness import at_least, options, seconds
 from benchmarks.results import record
 from benchmarks.tiny_parts import tiny_parts
 from regionedit.config import DiffusersInpaintConfig
@@ -46,16 +45,10 @@ def pipeline():
     return made
 
 
-def seconds(call: Callable[[], torch.Tensor]) -> float:
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=15, help="calls of each, after one warm-up call")
+    parser = options(__doc__)
+    parser.add_argument("--pairs", type=at_least(1), default=15, help="calls of each, after one warm-up call")
     given = parser.parse_args()
     torch.set_num_threads(1)
     piped = pipeline()
@@ -86,7 +79,7 @@ def main() -> None:
     pairs = []
     for pair in range(given.pairs):
         first, second = (ours, theirs) if pair % 2 else (theirs, ours)
-        taken = {call: seconds(call) for call in (first, second)}
+        taken = {call: seconds(call, time.process_time) for call in (first, second)}
         pairs.append((taken[ours], taken[theirs]))
     ratio = statistics.median(mine / other for mine, other in pairs)
     baseline = statistics.median(other for _, other in pairs)

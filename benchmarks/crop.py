@@ -12,11 +12,9 @@ and random weights: seconds for the whole picture at 1,024 px and for a window o
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks.full_size_step import build_generator
+from benchmarks.harness import options, peak_mebibytes, seconds
 from benchmarks.region_cost import generation_operations
 from benchmarks.results import record
 from regionedit.config import CropConfig, StableDiffusionConfig
@@ -59,12 +58,6 @@ def counted(size: int) -> float:
     return generation_operations(torch.empty(1, 3, size, size, device="meta")) / 1e12
 
 
-def seconds(call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def large_picture() -> None:
     """Prints two numbers of bytes: resident with the models loaded, and the peak while a large picture is edited."""
     from regionedit.editor import Editor
@@ -84,11 +77,11 @@ def large_picture() -> None:
         before = int(file.read().split()[1]) * resource.getpagesize()
     result = editor.edit(large)
     assert result.image.size == (WIDTH, HEIGHT) and result.mask.getbbox()
-    print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(before, round(peak_mebibytes() * 2**20))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--steps", type=int, default=1, help="denoising steps to time")
     parser.add_argument("--large", action="store_true", help="only edit the large picture, and print its memory")
     args = parser.parse_args()

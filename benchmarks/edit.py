@@ -14,15 +14,13 @@ times fewer than DiffEdit.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from PIL import Image
 
 from benchmarks import full_size_models
+from benchmarks.harness import at_least, medians, options, seconds
 from benchmarks.region_cost import SIZE, operations, region_operations
 from benchmarks.results import record
 from benchmarks.tiny_parts import tiny_parts, tiny_unet
@@ -35,7 +33,7 @@ ROUNDS = 3
 SMALL = 128
 
 
-def edits_per_second(count: int) -> tuple[float, float]:
+def edits_per_second(count: int) -> list[float]:
     """Edits per second of the editor and of the plain pipeline, measured alternately."""
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
@@ -68,15 +66,8 @@ def edits_per_second(count: int) -> tuple[float, float]:
                 guidance_scale=settings.guidance_scale,
             )
 
-    rounds = [(rate(ours, count), rate(plain, count)) for _ in range(ROUNDS + 1)][1:]  # the first round warms up
-    ours_rate, plain_rate = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return ours_rate, plain_rate
-
-
-def rate(call: Callable[[], None], count: int) -> float:
-    began = time.perf_counter()
-    call()
-    return count / (time.perf_counter() - began)
+    ours(), plain()  # to warm up
+    return medians(lambda: count / seconds(ours), lambda: count / seconds(plain), rounds=ROUNDS)
 
 
 def evaluations(unet: torch.nn.Module, call: Callable[[], object]) -> int:
@@ -134,11 +125,9 @@ def evaluation_operations() -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--edits", type=int, default=8, help="edits in each round")
+    parser = options(__doc__)
+    parser.add_argument("--edits", type=at_least(1), default=8, help="edits in each round")
     count = parser.parse_args().edits
-    if count < 1:
-        parser.error(f"--edits: {count}, but must be at least 1")
     torch.set_num_threads(1)
     region = region_operations(torch.empty(1, 3, SIZE, SIZE, device="meta"))
     one, encoding = evaluation_operations()

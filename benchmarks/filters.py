@@ -11,10 +11,8 @@ are medians over alternating rounds. Target: 300 pictures/s on two cores.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
-import statistics
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.harness import at_least, medians, options, seconds
 from benchmarks.loader import SHARD, write_shards
 from benchmarks.results import record
 from regionedit.command_line import load_config
@@ -47,9 +46,10 @@ def our_rate(folder: Path, samples: int) -> float:
     for path in (path for pattern in OURS for path in folder.glob(pattern)):
         path.unlink()
     config = replace(load_config(FilterConfig, ROOT / "configs/filter.yaml"), data=str(folder), workers=WORKERS)
-    started = processor_seconds()
-    assert filter_shards(config).samples == samples
-    return WORKERS * samples / (processor_seconds() - started)
+    summaries = []
+    taken = seconds(lambda: summaries.append(filter_shards(config)), processor_seconds)
+    assert summaries[0].samples == samples
+    return WORKERS * samples / taken
 
 
 def decode(pictures: list[bytes]) -> int:
@@ -70,17 +70,14 @@ def plain_rate(shards: list[list[bytes]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=3000, help=f"number of samples, at least {SHARD}")
+    parser = options(__doc__)
+    parser.add_argument("--samples", type=at_least(SHARD), default=3000, help=f"number of samples, at least {SHARD}")
     samples = parser.parse_args().samples // SHARD * SHARD
-    if not samples:
-        parser.error(f"--samples: give at least one shard of {SHARD}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_shards(folder, samples, "jpg", SIZE)
         shards = [pictures_of(tar) for tar in sorted(folder.glob("*.tar"))]
-        rounds = [(our_rate(folder, samples), plain_rate(shards)) for _ in range(ROUNDS)]
-    ours, baseline = (statistics.median(column) for column in zip(*rounds, strict=True))
+        ours, baseline = medians(lambda: our_rate(folder, samples), lambda: plain_rate(shards), rounds=ROUNDS)
     record("filters_256", ours, baseline, "pictures/s of two cores, by CPU time")
 
 

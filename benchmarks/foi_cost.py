@@ -13,9 +13,7 @@ weights included. Targets: at most 1.35 times the time and 1.3 times the memory.
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ import time
 import torch
 
 from benchmarks import full_size_models
+from benchmarks.harness import at_least, options, peak_mebibytes, seconds
 from benchmarks.results import record
 from benchmarks.tiny_parts import tiny_parts
 from regionedit.config import InstructPix2PixConfig, RegionConfig
@@ -76,21 +75,19 @@ def measure(system: str, steps: int) -> dict[str, float]:
     generator = InstructPix2Pix(pipeline(), config)
     source = Ip2pAttention(generator, RegionConfig()) if system == "foi" else Everything()
     images_BCHW = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    began = time.process_time()
-    region = source.find(images_BCHW, [REQUEST], [None])
-    generator.repaint(images_BCHW, region, [REQUEST], [None], [noise_seed(REQUEST.seed, REQUEST.id)])
-    seconds = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"seconds": seconds, "mebibytes": peak}
+
+    def edit() -> None:
+        region = source.find(images_BCHW, [REQUEST], [None])
+        generator.repaint(images_BCHW, region, [REQUEST], [None], [noise_seed(REQUEST.seed, REQUEST.id)])
+
+    return {"seconds": seconds(edit, time.process_time), "mebibytes": peak_mebibytes()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4, help="denoising steps, at least 2")
+    parser = options(__doc__)
+    parser.add_argument("--steps", type=at_least(2), default=4, help="denoising steps; one is not modulated")
     parser.add_argument("--system", choices=("foi", "plain"), help="measure one in this process, without recording it")
     given = parser.parse_args()
-    if given.steps < 2:
-        parser.error(f"--steps: {given.steps} is too few, because one step is not modulated; give at least 2")
     if given.system:
         print(json.dumps(measure(given.system, given.steps)))
         return

@@ -15,7 +15,6 @@ start the processes is included.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import json
@@ -31,6 +30,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from benchmarks.harness import at_least, options
 from benchmarks.results import record
 
 PREPARATION = Path(__file__).parents[1] / "data_prep"
@@ -153,14 +153,10 @@ def _peak(folder: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=200_000)
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--memory", type=int, default=1_000_000)
+    parser = options(__doc__)
+    for name, count in (("captions", 200_000), ("requests", 20_000), ("memory", 1_000_000)):
+        parser.add_argument(f"--{name}", type=at_least(10 * SHARD), default=count)
     args = parser.parse_args()
-    for name in ("captions", "requests", "memory"):
-        if getattr(args, name) < 10 * SHARD:
-            parser.error(f"--{name}: {getattr(args, name)} is too few; give at least ten shards of {SHARD}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         many = write_shards(folder / "many", args.captions)

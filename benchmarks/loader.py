@@ -10,10 +10,8 @@ The figures are medians over alternating rounds. Making the manifest, once per f
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import statistics
 import tarfile
 import tempfile
 import time
@@ -25,6 +23,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from benchmarks.harness import at_least, medians, options
 from benchmarks.results import record
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
@@ -80,22 +79,23 @@ def rate(batches: Iterable) -> float:
     return count * BATCH / (time.perf_counter() - started)
 
 
+def rates(samples: int, suffix: str, stored: int, size: int) -> list[float]:
+    """Samples per second of our loader and of the plain pipeline."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_shards(folder, samples, suffix, stored)
+        data = DataConfig(train=str(folder), global_batch=BATCH, image_size=size, workers=1)
+        loader = TrainLoader(Manifest.open(folder), data, seed=0)
+        return medians(lambda: rate(loader), lambda: rate(plain_webdataset(folder, suffix, size)), rounds=ROUNDS)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1500, help=f"samples of each kind, at least {SHARD}")
+    parser = options(__doc__)
+    parser.add_argument("--samples", type=at_least(SHARD), default=1500, help=f"samples of each kind, at least {SHARD}")
     samples = parser.parse_args().samples
-    if samples < SHARD:
-        parser.error(f"--samples: {samples} is too few; give at least one shard of {SHARD}")
     torch.set_num_threads(1)
-    for kind, (suffix, stored, size) in KINDS.items():
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            write_shards(folder, samples, suffix, stored)
-            data = DataConfig(train=str(folder), global_batch=BATCH, image_size=size, workers=1)
-            loader = TrainLoader(Manifest.open(folder), data, seed=0)
-            rounds = [(rate(loader), rate(plain_webdataset(folder, suffix, size))) for _ in range(ROUNDS)]
-        ours, baseline = (statistics.median(column) for column in zip(*rounds, strict=True))
-        record(f"loader_{kind}", ours, baseline, "samples/s")
+    for kind, shape in KINDS.items():
+        record(f"loader_{kind}", *rates(samples, *shape), "samples/s")
 
 
 if __name__ == "__main__":

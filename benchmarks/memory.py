@@ -17,18 +17,17 @@ not counted.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
 
 from benchmarks.full_size_step import batch_for, build, build_generator, literal, preset
+from benchmarks.harness import COUNTED, at_least, options
 from benchmarks.peak_memory import PeakMemory, flash_attention
 from benchmarks.results import record
 from regionedit.config import MemoryConfig, TrainConfig
 
-COUNTED = "counted on the meta device, no machine"
 GIB = 2**30
 BASELINES = {"paper256": "paper256", "max256": "paper256", "fast512": "exact512", "stored": "exact512"}
 
@@ -86,11 +85,9 @@ def kept_by(network: str, memory: MemoryConfig) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=32, help="pictures on one GPU in a step")
+    parser = options(__doc__)
+    parser.add_argument("--batch", type=at_least(1), default=32, help="pictures on one GPU in a step")
     batch = parser.parse_args().batch
-    if batch < 1:
-        parser.error(f"--batch: {batch}, but must be at least 1")
     ways = {"frozen": MemoryConfig(), "checkpointed": MemoryConfig(0, False, ["unet", "autoencoder"])}
     for network in ("decoder", "unet"):
         plain = kept_by(network, MemoryConfig(frozen_convolutions=False))

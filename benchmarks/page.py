@@ -10,8 +10,6 @@ second of a batch on the page, results saved and zipped; baseline: `Editor.edit`
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.harness import medians, options, seconds
 from benchmarks.results import record
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
@@ -34,15 +33,10 @@ REPEATS = 7
 STEPS = 20
 
 
-def median(call, repeats: int = REPEATS) -> float:
+def median(call) -> float:
     """Median seconds of a call, after one warm-up call."""
     call()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return medians(lambda: seconds(call), rounds=REPEATS)[0]
 
 
 def served() -> tuple[float, float, float, float]:
@@ -77,13 +71,12 @@ def served() -> tuple[float, float, float, float]:
 def alone(folder: str) -> float:
     """Seconds of infer.py for one picture, from the command to its end."""
     command = ["infer.py", "--config", "configs/edit_microworld.yaml", "--image", str(PICTURE), "--instruction", TEXT]
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command, "--out", folder], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    whole = [sys.executable, *command, "--out", folder]
+    return seconds(lambda: subprocess.run(whole, check=True, stdout=subprocess.DEVNULL))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--pictures", type=int, default=200, help="pictures in the batch")
     count = parser.parse_args().pictures
     with tempfile.TemporaryDirectory() as folder:
@@ -105,17 +98,16 @@ def main() -> None:
 
         uploads = [(PICTURE, f"picture_{k}.png") for k in range(count)]
         requests = gather(studio, uploads, settings, Path(folder) / "uploads")
-        began = time.perf_counter()
-        for _ in edit_all(studio, requests, settings, Path(folder) / "out"):
-            pass
-        zipped(Path(folder) / "out", Path(folder) / "all.zip")
-        batch = count / (time.perf_counter() - began)
+
+        def batch() -> None:
+            for _ in edit_all(studio, requests, settings, Path(folder) / "out"):
+                pass
+            zipped(Path(folder) / "out", Path(folder) / "all.zip")
+
+        batch_rate = count / seconds(batch)
         opened = [request.open(config.max_pixels) for request in requests]
-        began = time.perf_counter()
-        for request in opened:
-            studio.editor.edit(request)
-        loop = count / (time.perf_counter() - began)
-        record(f"page_batch_{count}", batch, loop, "pictures/s")
+        loop_rate = count / seconds(lambda: [studio.editor.edit(request) for request in opened])
+        record(f"page_batch_{count}", batch_rate, loop_rate, "pictures/s")
 
 
 if __name__ == "__main__":

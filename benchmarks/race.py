@@ -14,7 +14,6 @@ not reach the scores is the cap.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import signal
@@ -24,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.harness import at_least, options
 from benchmarks.results import record
 
 IOU, POINTING = 0.50, 0.80
@@ -116,12 +116,12 @@ def scores(metrics: Path) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--cap", type=float, default=1200, help="seconds after which a system is stopped")
-    parser.add_argument("--threads", type=int, default=2, help="cores to use")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="cores to use")
     given = parser.parse_args()
-    if given.cap <= 0 or given.threads < 1:
-        parser.error("--cap must be above 0 and --threads at least 1")
+    if given.cap <= 0:
+        parser.error("--cap must be above 0")
     if not Path("data/microworld/train").is_dir():
         parser.error("data/microworld/train does not exist; run `make microworld-data`")
     seconds = {}

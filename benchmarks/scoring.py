@@ -12,9 +12,6 @@ memory. Target: at most 1,536 MiB.
 
 from __future__ import annotations
 
-import argparse
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.harness import at_least, options, peak_mebibytes
 from benchmarks.results import record
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
@@ -76,19 +74,15 @@ def rate(folder: Path, count: int, together: int, when_quarter: Callable[[], Non
     return count / seconds
 
 
-def peak_mebibytes() -> float:
-    """Peak memory of this process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument(
-        "--cases", type=int, default=3589, help="number of cases; the default is that of Emu Edit's test set"
+        "--cases",
+        type=at_least(BASELINE_CASES),
+        default=3589,
+        help="number of cases; the default is that of Emu Edit's test set",
     )
     count = parser.parse_args().cases
-    if count < BASELINE_CASES:
-        parser.error(f"--cases: {count} is too few; give at least {BASELINE_CASES}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_pictures(folder, count)

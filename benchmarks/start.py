@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 
+from benchmarks.harness import medians, seconds
 from benchmarks.results import record
 
 EDIT = (
@@ -24,21 +24,22 @@ IMPORTS = ("-c", "import torch, diffusers, transformers, open_clip")
 RUNS = 5
 
 
+def children_seconds() -> float:
+    """CPU seconds of all finished child processes, in user and kernel mode."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def cpu_seconds(*arguments: str) -> float:
-    """CPU seconds of a Python process, in user and kernel mode."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    """CPU seconds of a Python process."""
+    command = [sys.executable, *arguments]
+    return seconds(lambda: subprocess.run(command, check=True, capture_output=True), children_seconds)
 
 
 def main() -> None:
-    edits, imports = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(RUNS):
-            edits.append(cpu_seconds(*EDIT, folder))
-            imports.append(cpu_seconds(*IMPORTS))
-    record("start", statistics.median(edits), statistics.median(imports), "CPU s to one result, beside the imports")
+        figures = medians(lambda: cpu_seconds(*EDIT, folder), lambda: cpu_seconds(*IMPORTS), rounds=RUNS)
+    record("start", *figures, "CPU s to one result, beside the imports")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.full_size_step import PRESETS, batch_for, build, build_generator, literal, preset
+from benchmarks.harness import COUNTED
 from benchmarks.region_cost import operations
 from benchmarks.results import record
 from regionedit.config import MemoryConfig, TrainConfig
 
-COUNTED = "counted on the meta device, no machine"
 CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
 
 

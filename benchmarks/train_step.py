@@ -18,13 +18,13 @@ also prints peak memory and the model's operations as a share of the GPU's peak 
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
+from benchmarks.harness import at_least, medians, options
 from benchmarks.results import record
 from benchmarks.step_cost import step_operations
 from regionedit.command_line import load_config
@@ -112,11 +112,8 @@ def microworld(rounds: int) -> None:
     for name, system in systems.items():
         seconds = BATCH / system.rate(1)
         print(f"{name}: the first step takes {seconds:.1f} s")
-    rates = {name: [] for name in systems}
-    for _ in range(rounds):
-        for name, system in systems.items():
-            rates[name].append(system.rate(STEPS if name != "stored" else 4 * STEPS))
-    found = {name: statistics.median(values) for name, values in rates.items()}
+    rates = [partial(system.rate, STEPS if name != "stored" else 4 * STEPS) for name, system in systems.items()]
+    found = dict(zip(systems, medians(*rates, rounds=rounds), strict=True))
     for name, system in systems.items():
         print(f"\n{name}\n{system.shares(STEPS)}")
     for name in ("composite", "compiled", "stored"):
@@ -153,18 +150,19 @@ def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of the microworld; at least 1")
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="rounds of the microworld")
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
     parser.add_argument(
-        "--batch", type=int, default=32 if torch.cuda.is_available() else 1, help="pictures, at full size"
+        "--batch", type=at_least(1), default=32 if torch.cuda.is_available() else 1, help="pictures, at full size"
     )
     parser.add_argument(
-        "--baseline_batch", type=int, default=8 if torch.cuda.is_available() else 1, help="pictures, at full size"
+        "--baseline_batch",
+        type=at_least(1),
+        default=8 if torch.cuda.is_available() else 1,
+        help="pictures, at full size",
     )
     given = parser.parse_args()
-    if min(given.rounds, given.batch, given.baseline_batch) < 1:
-        parser.error("--rounds, --batch and --baseline_batch must be at least 1")
     if given.full_size == "true":
         full_size(given.batch, given.baseline_batch)
     else:

@@ -9,7 +9,6 @@ tests/test_training.py checks that both log the same losses.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import statistics
@@ -18,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.harness import at_least, options
 from benchmarks.results import record
 
 SAMPLES, EVERY = 256, 4
@@ -44,11 +44,9 @@ def rate(data: Path, out: Path, processes: int, steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=24, help=f"steps of each, at least {3 * EVERY}")
+    parser = options(__doc__)
+    parser.add_argument("--steps", type=at_least(3 * EVERY), default=24, help=f"steps of each, at least {3 * EVERY}")
     steps = parser.parse_args().steps
-    if steps < 3 * EVERY:
-        parser.error(f"--steps: {steps}, but must be at least {3 * EVERY}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pack = ("--split", "train", "--samples", str(SAMPLES), "--out", str(folder / "train"))

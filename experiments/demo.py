@@ -174,7 +174,7 @@ def run(commands: list[list[str]], variables: dict[str, str]) -> int:
                 process.wait()
 
 
-def told(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration such as `3 min 20 s`, in steps of ten seconds."""
     tens = max(1, round(seconds / 10)) * 10
     return f"{tens // 60} min {tens % 60} s" if tens >= 60 else f"{tens} s"
@@ -187,11 +187,11 @@ def main() -> int:
     if minutes <= 0:
         parser.error("--minutes must be above 0")
     plan = read_plan(minutes)
-    print(f"the {plan.size} demo, about {told(sum(plan.seconds))} here. {plan.note}", flush=True)
+    print(f"the {plan.size} demo, about {duration(sum(plan.seconds))} here. {plan.note}", flush=True)
     steps = list(zip(stages(plan), plan.seconds, strict=True))
     for number, ((title, commands, variables), seconds) in enumerate(steps, 1):
         left = sum(seconds for _, seconds in steps[number - 1 :])
-        print(f"[{number}/{len(steps)}] {title}: about {told(seconds)}, {told(left)} to the end", flush=True)
+        print(f"[{number}/{len(steps)}] {title}: about {duration(seconds)}, {duration(left)} to the end", flush=True)
         try:
             if code := run(commands, variables):
                 print(f"demo.py: {title} failed, see above; run the same command to continue", file=sys.stderr)

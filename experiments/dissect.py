@@ -15,18 +15,15 @@ Shape letters: B pictures, N patches.
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from harness import options, rounded, show, write_json
 from known_edits import KnownEdits, chunks, known_edits
 from landscape import largest
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from regionedit import masks
@@ -40,6 +37,7 @@ from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
 
+CONFIG = ("configs/evaluate_rivals.yaml", "evaluation config with models and region")
 BATCH = 64
 COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # class limits of the share of a cell that the true region covers
 FAILED = 0.3  # an IoU below this is a failure
@@ -126,9 +124,9 @@ def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float
             f"{low:.0%} to {high:.0%}": (covered > low) & (covered <= high)
             for low, high in zip(COVERED[:-1], COVERED[1:], strict=True)
         }
-        groups[kind] = {name: round(float((p[rows] > threshold).mean()), 4) for name, rows in classes.items()}
-        groups[kind] |= {"ranked": round(float(ranked_B[chosen].mean()), 4), "cases": int(chosen.sum())}
-    return groups
+        groups[kind] = {name: float((p[rows] > threshold).mean()) for name, rows in classes.items()}
+        groups[kind] |= {"ranked": float(ranked_B[chosen].mean()), "cases": int(chosen.sum())}
+    return rounded(groups)
 
 
 def _neighbours(edit: Edit) -> str:
@@ -137,23 +135,19 @@ def _neighbours(edit: Edit) -> str:
     return "alone" if properties["things"] == 1 else names[properties["alike"]]
 
 
-def show(rows: pd.DataFrame, console: Console) -> None:
-    table = Table("operation", "cases", "IoU", "below 0.3", *KINDS, title="where regions fail")
-    for operation, group in rows.groupby("operation"):
-        failed = group["failure"] != ""
-        kinds = (f"{(group['failure'] == kind).mean():.0%}" for kind in KINDS)
-        table.add_row(operation, str(len(group)), f"{group['iou'].mean():.3f}", f"{failed.mean():.0%}", *kinds)
-    console.print(table)
+def by_operation(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """For each operation: cases, IoU, and shares of failures and of their kinds."""
+    return {
+        operation: {"cases": len(group), "IoU": float(group["iou"].mean())}
+        | {"below 0.3": float((group["failure"] != "").mean())}
+        | {kind: float((group["failure"] == kind).mean()) for kind in KINDS}
+        for operation, group in rows.groupby("operation")
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config with encoders and region"
-    )
+    parser = options(__doc__, CONFIG, "docs/study/regions.csv", (1200, "number of test edits"))
     parser.add_argument("--checkpoint", help="region predictor in place of the config's")
-    parser.add_argument("--samples", type=int, default=1200, help="number of test edits")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/regions.csv"))
     parser.add_argument("--cells", type=Path, help="JSON file for the shares of cells")
     args = parser.parse_args()
     config = load_config(EvaluateConfig, args.config, [])
@@ -164,9 +158,8 @@ def main() -> None:
     rows = dissect(known, probability_BN, clip.grid, config.region.threshold)
     write_atomic(args.out, rows.to_csv(index=False).encode())
     if args.cells:
-        groups = cells(known, probability_BN, clip.grid, config.region.threshold)
-        write_atomic(args.cells, json.dumps(groups, indent=1).encode())
-    show(rows, Console())
+        write_json(args.cells, cells(known, probability_BN, clip.grid, config.region.threshold))
+    show("where regions fail", by_operation(rows))
 
 
 if __name__ == "__main__":

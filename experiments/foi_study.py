@@ -12,31 +12,25 @@ Shape letters: B pictures, C channels, H W pixels.
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, successes
+from harness import options, rounded, show, write_json
+from known_edits import BATCH, KnownEdits, by_operation, change_where, chunks, known_edits, successes
 from pretrain_autoencoder import round_trip
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from regionedit import masks
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig
 from regionedit.editor import Editor
-from regionedit.files import write_atomic
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.images import to_pictures
 from regionedit.records import EditRequest, Region
 from regionedit.region_scores import LOCAL_OPERATIONS
 
-BATCH = 32
+CONFIG = ("configs/edit_foi_microworld.yaml", "edit config with the InstructPix2Pix")
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PLAIN = {"modulation": False, "disentangle": False, "strength": 1.0}
 FOI = {"modulation": True, "disentangle": True, "disentangle_until": 0.75, "strength": 0.8}
@@ -64,36 +58,36 @@ VARIANTS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedEdits:
     """Known edits, and the same edits as requests."""
 
     known: KnownEdits
     requests: list[EditRequest]
 
     @classmethod
-    def of(cls, known: KnownEdits) -> Asked:
+    def of(cls, known: KnownEdits) -> RequestedEdits:
         pairs = zip(to_pictures(known.source_BCHW), known.instructions, strict=True)
         return cls(known, [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(pairs)])
 
 
-def find(editor: Editor, name: str, asked: Asked) -> tuple[Tensor, Tensor]:
+def find(editor: Editor, name: str, edits: RequestedEdits) -> tuple[Tensor, Tensor]:
     """Masks and probabilities B1HW of a mask source that needs no captions."""
     source = editor.models.mask_source(name, editor.config)
     regions = []
-    for b in track(chunks(len(asked.requests), BATCH), description=name):
-        requests = [asked.requests[i] for i in b]
-        regions.append(source.find(asked.known.source_BCHW[list(b)], requests, [None] * len(b)))
+    for b in track(chunks(len(edits.requests), BATCH), description=name):
+        requests = [edits.requests[i] for i in b]
+        regions.append(source.find(edits.known.source_BCHW[list(b)], requests, [None] * len(b)))
     return torch.cat([region.mask_B1HW for region in regions]), torch.cat([r.probability_B1HW for r in regions])
 
 
-def repaint(generator: InstructPix2Pix, asked: Asked, mask_B1HW: Tensor, what: str) -> Tensor:
+def repaint(generator: InstructPix2Pix, edits: RequestedEdits, mask_B1HW: Tensor, what: str) -> Tensor:
     """Raw generated pictures with these masks, BCHW in [0, 1]."""
     generated = []
-    for b in track(chunks(len(asked.requests), BATCH), description=what):
-        requests = [asked.requests[i] for i in b]
+    for b in track(chunks(len(edits.requests), BATCH), description=what):
+        requests = [edits.requests[i] for i in b]
         seeds = [noise_seed(request.seed, request.id) for request in requests]
         region = Region(mask_B1HW[list(b)], mask_B1HW[list(b)])
-        generated.append(generator.repaint(asked.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
+        generated.append(generator.repaint(edits.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
     return torch.cat(generated)
 
 
@@ -119,7 +113,7 @@ def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, 
     } | {"highest place inside": float(hit_B.mean())}
 
 
-def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, float]]]:
+def study(config: EditConfig, requested: RequestedEdits) -> dict[str, dict[str, dict[str, float]]]:
     """Scores of the attention maps by number of steps, and of the edits by mask and variant.
 
     Returns:
@@ -131,54 +125,38 @@ def study(config: EditConfig, asked: Asked) -> dict[str, dict[str, dict[str, flo
     def generator(changes: dict) -> InstructPix2Pix:
         return InstructPix2Pix(pipeline, replace(config.generator, **changes))
 
-    own_B1HW, probability_B1HW = find(editor, "ip2p_attention", asked)
+    known = requested.known
+    own_B1HW, probability_B1HW = find(editor, "ip2p_attention", requested)
     masks_by_name = {
         "attention": own_B1HW,
-        "learned": find(editor, "learned", asked)[0],
-        "truth": (asked.known.truth_B1HW > 0).float(),
+        "learned": find(editor, "learned", requested)[0],
+        "truth": (known.truth_B1HW > 0).float(),
     }
-    attention = {"first step": attention_scores(probability_B1HW, asked.known.truth_B1HW)}
+    attention = {"first step": attention_scores(probability_B1HW, known.truth_B1HW)}
     for steps in (2, 4):
         longer = replace(config, generator=replace(config.generator, mask_steps=steps))
-        map_B1HW = find(Editor.from_config(longer), "ip2p_attention", asked)[1]
-        attention[f"first {steps} steps"] = attention_scores(map_B1HW, asked.known.truth_B1HW)
+        map_B1HW = find(Editor.from_config(longer), "ip2p_attention", requested)[1]
+        attention[f"first {steps} steps"] = attention_scores(map_B1HW, known.truth_B1HW)
     # the autoencoder's error, a lower limit of the change by any edit in latents
-    decoded_BCHW = round_trip(pipeline.vae, asked.known.source_BCHW * 2 - 1) / 2 + 0.5
-    edits = {"the source, encoded and decoded": scores(decoded_BCHW, asked.known, decoded_BCHW)}
+    decoded_BCHW = round_trip(pipeline.vae, known.source_BCHW * 2 - 1) / 2 + 0.5
+    edits = {"the source, encoded and decoded": scores(decoded_BCHW, known, decoded_BCHW)}
     for name, changes in VARIANTS.items():
         for mask in masks_by_name if name in UNDER_EVERY_MASK else ("truth",):
             title = name if name.startswith("plain") else f"{name}, {mask}"
-            edits[title] = scores(
-                repaint(generator(changes), asked, masks_by_name[mask], title), asked.known, decoded_BCHW
-            )
+            edited_BCHW = repaint(generator(changes), requested, masks_by_name[mask], title)
+            edits[title] = scores(edited_BCHW, known, decoded_BCHW)
     return {"attention": attention, "edits": edits}
 
 
-def show(rows: dict[str, dict[str, float]], title: str, console: Console) -> None:
-    columns = list(next(iter(rows.values())))
-    table = Table("", *columns, title=title)
-    for name, row in rows.items():
-        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
-    console.print(table)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/edit_foi_microworld.yaml", help="edit config with the InstructPix2Pix"
-    )
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/foi.json"))
-    args = parser.parse_args(argv)
+def main() -> None:
+    samples = (192, "validation edits of existing objects")
+    args = options(__doc__, CONFIG, "docs/study/foi.json", samples).parse_args()
     config = load_config(EditConfig, args.config, ["--region.checkpoint", "checkpoints/microworld/region_predictor"])
-    asked = Asked.of(known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS))
-    results = study(config, asked)
-    rounded = {
-        k: {n: {c: round(v, 4) for c, v in row.items()} for n, row in rows.items()} for k, rows in results.items()
-    }
-    write_atomic(args.out, json.dumps(rounded, indent=1).encode())
-    for title, rows in rounded.items():
-        show(rows, title, Console())
+    edits = RequestedEdits.of(known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS))
+    results = rounded(study(config, edits))
+    write_json(args.out, results)
+    for title, rows in results.items():
+        show(title, rows)
 
 
 if __name__ == "__main__":

@@ -13,26 +13,21 @@ Shape letters: B pictures, C channels, H W pixels, N patches.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from harness import options, show, write_json
 from known_edits import KnownEdits, chunks, known_edits
-from landscape import SOFT, clip_terms_of, largest, named_first, weighted
-from rich.console import Console
+from landscape import CONFIG, SAMPLES, SOFT, by_mask, clip_terms_of, largest, named_first, weighted
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from regionedit import masks
 from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
-from regionedit.files import write_atomic
 from regionedit.generators import DifferentiableGenerator, load_generator, noise_seed
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 from regionedit.training.scores import pointing
@@ -102,7 +97,7 @@ def measure(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """{path: {m: pointing, IoU of the largest cells, cosine between two seeds, mean absolute gradient}}"""
     truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    things = tuple(named_first(edit) for edit in known.edits)
+    objects = tuple(named_first(edit) for edit in known.edits)
     results: dict[str, dict] = {}
     for name, compose in paths(generator).items():
         results[name] = {}
@@ -110,7 +105,7 @@ def measure(
             gradients = [pull(clip, known, config, compose, soft, seed, f"{name}, m = {soft}") for seed in SEEDS]
             centred = [gradient_BN - gradient_BN.mean(1, keepdim=True) for gradient_BN in gradients]
             results[name][str(soft)] = {
-                "pointing": _mean(*(pointing(gradient_BN, things, clip.grid) for gradient_BN in gradients)),
+                "pointing": _mean(*(pointing(gradient_BN, objects, clip.grid) for gradient_BN in gradients)),
                 "iou_of_largest": _mean(
                     *(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN) for gradient_BN in gradients)
                 ),
@@ -124,31 +119,15 @@ def _mean(*values_B: Tensor) -> float:
     return round(float(torch.cat(values_B).nanmean()), 4)
 
 
-def show(found: dict[str, dict[str, dict[str, float]]], console: Console) -> None:
-    columns = [
-        f"m = {soft}: {score.replace('_', ' ')}" for soft in SOFT for score in found[next(iter(found))][str(soft)]
-    ]
-    table = Table("path", *columns, title="where -dL/dm points")
-    for name, row in found.items():
-        table.add_row(name, *(f"{value:.3f}" for soft in SOFT for value in row[str(soft)].values()))
-    console.print(table)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/train_microworld.yaml", help="training config with models and loss weights"
-    )
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/gradient_paths.json"))
-    args = parser.parse_args()
+    args = options(__doc__, CONFIG, "docs/study/gradient_paths.json", SAMPLES).parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
     generator = load_generator(replace(config.generator, num_inference_steps=2, masked_image="latent"))
     known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
     results = measure(clip, generator, known, config.loss)
-    write_atomic(args.out, json.dumps(results, indent=1).encode())
-    show(results, Console())
+    write_json(args.out, results)
+    show("where -dL/dm points", {name: by_mask(row) for name, row in results.items()})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from regionedit.microworld.scene import SIZE, Scene, sample_scene
 from regionedit.microworld.splits import SAMPLED, sample
 from regionedit.microworld.truth import truth_mask
 
+BATCH = 32  # pictures that a generator gets at a time
+
 
 @dataclass(frozen=True)
 class KnownEdits:
@@ -34,6 +36,12 @@ class KnownEdits:
     source_BCHW: Tensor
     truth_B1HW: Tensor
 
+    @classmethod
+    def of(cls, edits: list[Edit]) -> KnownEdits:
+        """The edits with their pictures and true regions."""
+        truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
+        return cls(edits, pictures([edit.source for edit in edits]), truth_B1HW)
+
     @property
     def instructions(self) -> list[str]:
         return [edit.instruction for edit in self.edits]
@@ -46,7 +54,7 @@ class KnownEdits:
     def target_captions(self) -> list[str]:
         return [edit.target_caption for edit in self.edits]
 
-    def asking(self, instructions: Sequence[str]) -> KnownEdits:
+    def with_instructions(self, instructions: Sequence[str]) -> KnownEdits:
         """The same pictures with other instructions; the true regions stay those of the old instructions."""
         edits = [replace(edit, instruction=text) for edit, text in zip(self.edits, instructions, strict=True)]
         return replace(self, edits=edits)
@@ -59,9 +67,7 @@ class KnownEdits:
 
 def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = SAMPLED) -> KnownEdits:
     """The samples of a split's stream with these indices."""
-    edits = [sample(split, seed, index, operations) for index in indices]
-    truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
-    return KnownEdits(edits, pictures([edit.source for edit in edits]), truth_B1HW)
+    return KnownEdits.of([sample(split, seed, index, operations) for index in indices])
 
 
 def pictures(scenes: list[Scene]) -> Tensor:
@@ -81,6 +87,15 @@ def by_operation(success_B: np.ndarray, known: KnownEdits) -> dict[str, float]:
     return {operation: float(success_B[named_B == operation].mean()) for operation in sorted(set(named_B.tolist()))}
 
 
+def proposals(generator, source_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence[str]) -> Tensor:
+    """What a generator makes of these pictures, BCHW in [0, 1]; the seeds are 0, 1, ..."""
+    parts = []
+    for b in chunks(len(texts), BATCH):
+        rows = slice(b.start, b.stop)
+        parts.append(generator.propose(source_BCHW[rows], mask_B1HW[rows], texts[rows], b))
+    return torch.cat(parts)
+
+
 def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]:
     """Success rate of each operation with the true mask, a few pixels wider, by `pixel_check`.
 
@@ -89,23 +104,18 @@ def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]
     """
     known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
     mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
-    parts = ((known.rows(b), mask_B1HW[list(b)], b) for b in chunks(count, 32))
-    proposal_BCHW = torch.cat([generator.propose(part.source_BCHW, m, part.target_captions, b) for part, m, b in parts])
+    proposal_BCHW = proposals(generator, known.source_BCHW, mask_B1HW, known.target_captions)
     edited_BCHW = composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
     return by_operation(successes(edited_BCHW, known), known)
 
 
-def single_things(generator, count: int) -> float:
+def single_objects(generator, count: int) -> float:
     """How often a picture generated from a caption of one object shows only that object, by `pixel_check`."""
     rng = np.random.default_rng(17)
     scenes = [sample_scene(rng, allow_unseen=True, things=1) for _ in range(count)]
     captions = [caption_in_style(scene, CaptionStyle()) for scene in scenes]
-    everywhere_B1HW = torch.ones(count, 1, SIZE, SIZE)
-    generated = []
-    for part in chunks(count, 32):
-        mask_B1HW = everywhere_B1HW[list(part)]
-        source_BCHW = torch.zeros(len(part), 3, SIZE, SIZE)
-        generated += to_pictures(generator.propose(source_BCHW, mask_B1HW, [captions[b] for b in part], part))
+    nothing_BCHW, everywhere_B1HW = torch.zeros(count, 3, SIZE, SIZE), torch.ones(count, 1, SIZE, SIZE)
+    generated = to_pictures(proposals(generator, nothing_BCHW, everywhere_B1HW, captions))
     pairs_B = [[thing.pair for thing in find_things(np.asarray(picture))] for picture in generated]
     return float(np.mean([pairs == [scene.things[0].pair] for pairs, scene in zip(pairs_B, scenes, strict=True)]))
 

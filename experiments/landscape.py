@@ -11,29 +11,24 @@ Shape letters: B pictures, C channels, H W pixels, N patches.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import torch
-from known_edits import KnownEdits, chunks, known_edits
-from rich.console import Console
-from rich.table import Table
+from harness import options, show, write_json
+from known_edits import BATCH, KnownEdits, chunks, known_edits, proposals
 from torch import Tensor
 
 from regionedit import losses, masks
 from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
-from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 from regionedit.training.scores import pointing
 
-BATCH = 32
 SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
+CONFIG = ("configs/train_microworld.yaml", "training config with models and loss weights")
+SAMPLES = (192, "validation edits of existing objects")
 
 
 def clip_terms(clip: FrozenCLIP, known: KnownEdits, proposal_BCHW: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
@@ -61,7 +56,7 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
 def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
     """All measurements, by proposal mask."""
     truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    things = tuple(named_first(e) for e in known.edits)
+    objects = tuple(named_first(e) for e in known.edits)
     batches = chunks(len(known.edits), BATCH)
     conditions = {
         "random_hard": masks.random_hard(range(len(known.edits)), (64, 64)),
@@ -70,10 +65,7 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
     }
     results = {}
     for name, condition_B1HW in conditions.items():
-        parts = ((known.rows(b), condition_B1HW[list(b)], b) for b in batches)
-        proposal_BCHW = torch.cat(
-            [generator.propose(part.source_BCHW, mask, part.target_captions, b) for part, mask, b in parts]
-        )
+        proposal_BCHW = proposals(generator, known.source_BCHW, condition_B1HW, known.target_captions)
 
         def terms(mask_BN: Tensor, b: range, proposal_BCHW=proposal_BCHW):
             return clip_terms(clip, known.rows(b), proposal_BCHW[list(b)], mask_BN[list(b)])
@@ -85,7 +77,7 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
                 sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN
             )[0]
             row["gradient"][str(soft)] = {
-                "pointing": float(pointing(gradient_BN, things, clip.grid).nanmean()),
+                "pointing": float(pointing(gradient_BN, objects, clip.grid).nanmean()),
                 "iou_of_largest": float(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN).mean()),
             }
         regions = {
@@ -116,32 +108,23 @@ def named_first(edit: Edit) -> Tensor:
     return torch.from_numpy(covered[order])
 
 
-def show(found: dict[str, dict], console: Console) -> None:
-    gradient = Table("proposal mask", *(f"pointing / IoU at m = {soft}" for soft in SOFT), title="where -dL/dm points")
-    loss = Table("proposal mask", "region", "guidance", "direction", "structure", "area", title="loss terms")
-    for name, row in found.items():
-        cells = (row["gradient"][str(soft)] for soft in SOFT)
-        gradient.add_row(name, *(f"{c['pointing']:.2f} / {c['iou_of_largest']:.2f}" for c in cells))
-        for where, terms in row["loss"].items():
-            loss.add_row(name, where, *(f"{value:.3f}" for value in terms.values()))
-    console.print(gradient)
-    console.print(loss)
+def by_mask(scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """{m: {score: value}} as one row of a table."""
+    return {f"m = {m}: {name.replace('_', ' ')}": value for m, row in scores.items() for name, value in row.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/train_microworld.yaml", help="training config with models and loss weights"
-    )
-    parser.add_argument("--samples", type=int, default=192, help="validation edits of existing objects")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/landscape.json"))
-    args = parser.parse_args()
+    args = options(__doc__, CONFIG, "docs/study/landscape.json", SAMPLES).parse_args()
     config = load_config(TrainConfig, args.config)
     clip, _ = load_encoders(config.encoders)
     known = known_edits("validation", 11, range(args.samples), LOCAL_OPERATIONS)
     results = measure(clip, load_generator(config.generator), known, config.loss)
-    write_atomic(args.out, json.dumps(results, indent=1).encode())
-    show(results, Console())
+    write_json(args.out, results)
+    show("where -dL/dm points", {name: by_mask(row["gradient"]) for name, row in results.items()})
+    show(
+        "loss terms",
+        {f"{name}; {where}": terms for name, row in results.items() for where, terms in row["loss"].items()},
+    )
 
 
 if __name__ == "__main__":

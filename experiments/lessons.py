@@ -17,7 +17,14 @@ from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 
 TRAIN_SEED, HELD_OUT_SEED = 6, 7  # disjoint streams of the split "pretrain"
-ASKED = ("replace", "recolour", "add", "remove", "background", "noop")  # the writer's operations in this world
+WRITER_OPERATIONS = (
+    "replace",
+    "recolour",
+    "add",
+    "remove",
+    "background",
+    "noop",
+)  # the writer's operations in this world
 WORDINGS = (  # the instruction writer's style hints, which the grammar ignores
     "plain", "short", "polite", "as a question", "as a wish", "detailed", "casual", "describe the result",
 )  # fmt: skip
@@ -62,13 +69,13 @@ def target_lesson(seed: int, index: int) -> Lesson:
 
 
 def written_edit(seed: int, index: int, operation: str | None = None) -> tuple[Edit, dict[str, str], str]:
-    """An edit in the form of the instruction writer, with an operation of `ASKED`, and a style hint.
+    """An edit in the form of the instruction writer, with an operation of `WRITER_OPERATIONS`, and a style hint.
 
     The writer counts a change of size as `recolour`, like any change of an attribute. `noop` requests the colour that
     an object already has.
     """
     if operation is None:
-        operation = ASKED[int(scene_rng("pretrain", seed, index).integers(len(ASKED)))]
+        operation = WRITER_OPERATIONS[int(scene_rng("pretrain", seed, index).integers(len(WRITER_OPERATIONS)))]
     own = {"recolour": "resize" if index % 4 == 0 else "recolour", "noop": "recolour"}.get(operation, operation)
     edit, rng = edit_of(seed, index, own)
     instruction, target = edit.instruction, edit.target_caption

@@ -12,18 +12,14 @@ Shape letters: B pictures, C channels, H W pixels.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from dissect import probabilities
-from known_edits import KnownEdits, by_operation, change_where, chunks, known_edits, pictures, successes
-from rich.console import Console
+from dissect import CONFIG, probabilities
+from harness import options, rounded, show, write_json
+from known_edits import KnownEdits, by_operation, change_where, known_edits, pictures, proposals, successes
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,13 +27,11 @@ from regionedit import masks
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig
 from regionedit.encoders import load_encoders
-from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.region_predictor import RegionPredictor
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 
-BATCH = 32
 GRID = 8  # the shipped predictor's
 DILATIONS = (0.0, 0.125, 0.25, 0.375, 0.5, 1.0)  # of the learned region, in patches
 
@@ -107,12 +101,9 @@ def measure(
     touched_B1HW = hard(known.truth_B1HW)
     results = {}
     for name, mask_B1HW in track(masks_by_name.items(), description="masks"):
-        proposals = []
-        for b in chunks(len(known.edits), BATCH):
-            part = known.rows(b)
-            hard_B1HW = (mask_B1HW[list(b)] > 0).float()  # as in an edit: generators get hard masks
-            proposals.append(generator.propose(part.source_BCHW, hard_B1HW, part.target_captions, b))
-        edited_BCHW = masks.composite(torch.cat(proposals), known.source_BCHW, mask_B1HW)
+        hard_B1HW = (mask_B1HW > 0).float()  # as in an edit: generators get hard masks
+        proposal_BCHW = proposals(generator, known.source_BCHW, hard_B1HW, known.target_captions)
+        edited_BCHW = masks.composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
         success_B = successes(edited_BCHW, known)
         results[name] = {
             "mask_iou": float(masks.mask_iou(mask_B1HW, touched_B1HW).mean()),
@@ -124,29 +115,15 @@ def measure(
     return results
 
 
-def show(found: dict[str, dict[str, float]], console: Console) -> None:
-    columns = list(next(iter(found.values())))
-    table = Table("mask", *columns, title="edits under altered masks")
-    for name, row in found.items():
-        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
-    console.print(table)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config with generator and region"
-    )
-    parser.add_argument("--samples", type=int, default=384, help="validation edits of existing objects")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/mask_quality.json"))
-    args = parser.parse_args()
+    samples = (384, "validation edits of existing objects")
+    args = options(__doc__, CONFIG, "docs/study/mask_quality.json", samples).parse_args()
     config = load_config(EvaluateConfig, args.config, [])
     known = known_edits("validation", 12, range(args.samples), LOCAL_OPERATIONS)
     altered = {name: alter(known.truth_B1HW) for name, alter in ALTERATIONS.items()}
-    results = measure(load_generator(config.generator), known, altered | learned(config, known))
-    results = {name: {k: round(v, 4) for k, v in row.items()} for name, row in results.items()}
-    write_atomic(args.out, json.dumps(results, indent=1).encode())
-    show(results, Console())
+    results = rounded(measure(load_generator(config.generator), known, altered | learned(config, known)))
+    write_json(args.out, results)
+    show("edits under altered masks", results)
 
 
 if __name__ == "__main__":

@@ -10,22 +10,17 @@ Shape letters: B pictures, N patches, D width, K objects, C classes.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from harness import options, rounded, show, write_json
 from known_edits import chunks, pictures
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
-from regionedit.files import write_atomic
 from regionedit.masks import downsample
 from regionedit.microworld.renderer import coverage
 from regionedit.microworld.scene import COLORS, SHAPES, Scene, sample_scene
@@ -36,7 +31,7 @@ SMALL = 9.0  # radius in pixels below which an object is small
 
 
 @dataclass(frozen=True)
-class Things:
+class Objects:
     """K objects and the patches that show them.
 
     Args:
@@ -52,8 +47,8 @@ class Things:
 
 
 @torch.no_grad()
-def look(clip: FrozenCLIP, scenes: list[Scene]) -> Things:
-    """Features of all objects in these scenes."""
+def objects_in(scenes: list[Scene], clip: FrozenCLIP) -> Objects:
+    """All objects in these scenes, as CLIP encodes them."""
     visual, layers = clip.model.visual, [[] for _ in clip.model.visual.transformer.resblocks]
     for b in chunks(len(scenes), 100):
         images_BCHW = pictures([scenes[i] for i in b])
@@ -65,7 +60,7 @@ def look(clip: FrozenCLIP, scenes: list[Scene]) -> Things:
             for layer, patches_BND in zip(layers, maps, strict=True):
                 layer.append(patches_BND[row, shown_KN.argmax(1)])
     things = [thing for scene in scenes for thing in scene.things]
-    return Things(
+    return Objects(
         [torch.cat(layer).float() for layer in layers],
         torch.tensor([list(COLORS).index(t.color) for t in things]),
         torch.tensor([list(SHAPES).index(t.shape) for t in things]),
@@ -94,7 +89,7 @@ def probe(train_KD: Tensor, class_K: Tensor, test_KD: Tensor) -> Tensor:
 
 def measure(clip: FrozenCLIP, trained_on: list[Scene], scored_on: list[Scene]) -> dict[str, dict[str, float]]:
     """Share of objects whose colour, and whose shape, each layer's probe predicts correctly."""
-    train, test = look(clip, trained_on), look(clip, scored_on)
+    train, test = objects_in(trained_on, clip), objects_in(scored_on, clip)
     small_K, results = test.radius_K < SMALL, {}
     for number, (train_KD, test_KD) in enumerate(zip(train.by_layer, test.by_layer, strict=True), 1):
         color_K = probe(train_KD, train.color_K, test_KD) == test.color_K
@@ -106,31 +101,21 @@ def measure(clip: FrozenCLIP, trained_on: list[Scene], scored_on: list[Scene]) -
             "shape, small": shape_K[small_K],
             "shape, large": shape_K[~small_K],
         }
-        results[name] = {what: round(float(correct_K.float().mean()), 4) for what, correct_K in scores.items()}
-    return results
-
-
-def show(found: dict[str, dict[str, float]], console: Console) -> None:
-    columns = list(next(iter(found.values())))
-    table = Table("layer", *columns, title="linear probes of the patch that shows most of an object")
-    for name, row in found.items():
-        table.add_row(name, *(f"{row[column]:.3f}" for column in columns))
-    console.print(table)
+        results[name] = {what: float(correct_K.float().mean()) for what, correct_K in scores.items()}
+    return rounded(results)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/train_microworld.yaml", help="training config with the CLIP")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/patch_probe.json"))
-    args = parser.parse_args()
+    config = ("configs/train_microworld.yaml", "training config with the CLIP")
+    args = options(__doc__, config, "docs/study/patch_probe.json").parse_args()
     clip, _ = load_encoders(load_config(TrainConfig, args.config).encoders)
     scenes = [
         [sample_scene(scene_rng("pretrain", stream, i), allow_unseen=True) for i in range(count)]
         for stream, count in (TRAINED_ON, SCORED_ON)
     ]
     results = measure(clip, *scenes)
-    write_atomic(args.out, json.dumps(results, indent=1).encode())
-    show(results, Console())
+    write_json(args.out, results)
+    show("linear probes of the patch that shows most of an object", results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Shape letters: B pictures, C channels, H W pixels, h w latent pixels.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +63,18 @@ def round_trip(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> Tensor:
 def psnr(autoencoder: AutoencoderKL, pictures_BCHW: Tensor) -> float:
     """Mean over pictures of the peak signal-to-noise ratio of a round trip, dB."""
     back_BCHW = round_trip(autoencoder, pictures_BCHW)
-    error_B = ((back_BCHW - pictures_BCHW) / 2).square().mean((1, 2, 3))
+    return mean_psnr(back_BCHW / 2, pictures_BCHW / 2)
+
+
+def mean_psnr(back_BCHW: Tensor, pictures_BCHW: Tensor) -> float:
+    """Mean over pictures of the peak signal-to-noise ratio, dB, where 1 is the peak."""
+    error_B = (back_BCHW - pictures_BCHW).square().mean((1, 2, 3))
     return float((-10 * error_B.log10()).mean())
+
+
+def mean_rms(back_BCHW: Tensor, pictures_BCHW: Tensor) -> Tensor:
+    """Mean over pictures of the root-mean-square error, a scalar with a gradient everywhere."""
+    return ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt().mean()
 
 
 @torch.no_grad()
@@ -116,17 +125,15 @@ def main() -> None:
         with arithmetic(device=args.device):
             posterior = autoencoder.encode(pictures_BCHW).latent_dist
             back_BCHW = autoencoder.decode(posterior.sample()).sample
-        rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return rms_B.mean() + DIVERGENCE_WEIGHT * divergence
+        return mean_rms(back_BCHW, pictures_BCHW) + DIVERGENCE_WEIGHT * divergence
 
     schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.0, betas=(0.9, 0.99), average=0.999)
     scores = train(autoencoder, loss_of, schedule, state, args.seed, lambda: {"psnr": psnr(autoencoder, held_out_BCHW)})
     whiten(autoencoder.to(memory_format=torch.contiguous_format), held_out_BCHW)
-    with finished_folder(args.out) as folder:
+    with finished_folder(args.out, scores) as folder:
         autoencoder.save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 if __name__ == "__main__":

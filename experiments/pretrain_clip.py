@@ -27,9 +27,9 @@ import torch
 import word_tokenizer
 from measure import HeldOut, clip_scores
 from open_clip.model import CLIP
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train, write_indented
 from safetensors.torch import save_file
-from scene_pool import GROUP, common_pool, shape_pool
+from scene_pool import GROUP, MEAN, STD, both_pools, to_input
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +37,6 @@ from regionedit.microworld.scene import SIZE
 
 CONTEXT = 40
 EMBED = 128
-MEAN, STD = 0.5, 0.25
 GROUPS_PER_BATCH = 32
 # shares of the steps at which the second stage (mean of the patches) and the third (word by word) begin
 MEAN_FROM, LATE_FROM = 0.33, 0.5
@@ -45,7 +44,7 @@ LATE_PAIRS = 64  # of the 128 in a batch, compared word by word in the third sta
 # (share of the steps at which it begins, share of patches dropped)
 PATCH_DROPOUT = ((0.0, 0.5), (0.7, 0.0))
 # share of the batches that train shapes only, which are learned last
-DRILL = 0.6
+SHAPES_ONLY = 0.6
 
 
 def configuration(patch_size: int, vocabulary_size: int) -> dict:
@@ -77,12 +76,6 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
 def held(plan: tuple[tuple[float, float], ...], share: float) -> float:
     """The value of the last (start, value) entry of a plan whose start the share of the steps has reached."""
     return [value for start, value in plan if share >= start][-1]
-
-
-def to_input(pictures_BHWC: np.ndarray) -> Tensor:
-    """uint8 BHWC -> normalised float BCHW."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - MEAN) / STD
 
 
 def encode_words(model: CLIP, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,12 +132,10 @@ def contrastive_loss(similarity: Tensor, scale: Tensor, captions: list[str]) -> 
 
 def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out: Path) -> None:
     """Write the folder that `open_clip.create_model_and_transforms("local-dir:...")` loads, in half precision."""
-    with finished_folder(out) as folder:
+    with finished_folder(out, scores) as folder:
         weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-        config = configuration(patch_size, len(tokenizer))
-        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        write_indented(folder / "open_clip_config.json", configuration(patch_size, len(tokenizer)))
         word_tokenizer.save(tokenizer, folder)
 
 
@@ -163,8 +154,7 @@ def main() -> None:
     model = CLIP(EMBED, config["vision_cfg"] | {"patch_dropout": 0.5}, text)
     with torch.no_grad():
         model.visual.positional_embedding[1:] = wave_positions(SIZE // args.patch_size, 128)
-    pool = common_pool(args.work, args.groups)
-    drill = shape_pool(args.work, args.groups // 2)
+    pools = both_pools(args.work, args.groups)
     watched, reported = HeldOut(100), HeldOut(1000)
 
     def tokens(captions: list[str]) -> Tensor:
@@ -173,8 +163,9 @@ def main() -> None:
 
     def loss_of(step: int, share: float) -> Tensor:
         model.visual.patch_dropout.prob = held(PATCH_DROPOUT, share) if args.patch_size == 4 else 0.0
-        drilled = np.random.default_rng([args.seed, 3, step]).random() < DRILL
-        batch = (drill if drilled else pool).batch(args.seed, step, GROUPS_PER_BATCH, brief=drilled and step % 2 == 0)
+        shapes_only = np.random.default_rng([args.seed, 3, step]).random() < SHAPES_ONLY
+        brief = shapes_only and step % 2 == 0
+        batch = pools[int(shapes_only)].batch(args.seed, step, GROUPS_PER_BATCH, brief)
         with arithmetic(args.precision), plain_attention():
             image_BD, patches_BND = encode_pictures(model, batch.pictures)
             words_BTD, end_B = encode_words(model, tokens(batch.captions))

@@ -11,21 +11,18 @@ Shape letters: B pictures, C channels, H W pixels, D embedding width.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from measure import HeldOut, in_batches
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
-from scene_pool import GROUP, common_pool
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, save_half, train
+from scene_pool import GROUP, MEAN, STD, common_pool, to_input
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from regionedit.microworld.scene import SIZE
 
-MEAN, STD = 0.5, 0.25
 TEMPERATURE = 0.2
 GROUPS_PER_BATCH = 24
 SMALLEST_CROP = 0.65  # of the picture's side
@@ -40,12 +37,6 @@ def configuration() -> ViTConfig:
         image_size=SIZE,
         patch_size=8,
     )
-
-
-def to_input(pictures_BHWC: np.ndarray) -> Tensor:
-    """uint8 BHWC -> normalised float BCHW."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - MEAN) / STD
 
 
 def view(pictures_BCHW: Tensor) -> Tensor:
@@ -107,14 +98,10 @@ def scores_of(student: Student, held_out: HeldOut) -> dict[str, float]:
 
 def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:
     """Write the folder that ViTModel and ViTImageProcessor load, in half precision."""
-    with finished_folder(out) as folder:
-        vit.half().save_pretrained(folder)
-        path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    with finished_folder(out, scores) as folder:
+        save_half(vit, folder)
         size = {"height": SIZE, "width": SIZE}
         ViTImageProcessor(size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3).save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def main() -> None:

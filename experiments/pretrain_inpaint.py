@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
-from known_edits import presence, single_things
+from known_edits import presence, single_objects
 from pretrain_autoencoder import LATENT_FACTOR, encode, held_out_pictures, load_autoencoder, pool_latents, psnr, signed
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
-from scene_pool import ScenePool, common_pool, shape_pool
+from scene_pool import Batch, ScenePool, both_pools
 from torch import Tensor, nn
 
 from regionedit.config import StableDiffusionConfig
@@ -38,7 +38,7 @@ TEXT_DROPOUT = 0.1
 KEPT_WEIGHT = 0.25  # loss weight of places that are not masked
 # at the start and the end of training: share of samples with everything masked, of batches with few objects
 WHOLE = (0.6, 0.3)
-DRILL = (0.8, 0.2)
+FEW_OBJECTS = (0.8, 0.2)
 
 
 def hidden_parts(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64) -> dict[str, Tensor]:
@@ -62,6 +62,15 @@ def between(ends: tuple[float, float], share: float) -> float:
     return ends[0] + (ends[1] - ends[0]) * share
 
 
+def draw_batch(
+    pools: tuple[ScenePool, ScenePool], share: float, seed: int, step: int, groups: int
+) -> tuple[int, Batch]:
+    """A batch from one of `both_pools`, and the pool's index; half of the batches with few objects have brief captions.
+    The choice comes from torch's global generator."""
+    which = int(torch.rand(()) < between(FEW_OBJECTS, share))
+    return which, pools[which].batch(seed, step, groups, brief=bool(which) and step % 2 == 0)
+
+
 def main() -> None:
     parser = arguments(__doc__, steps=40000, learning_rate=1.5e-3)
     parser.add_argument("--autoencoder", type=Path, default=Path("outputs/microworld_models/autoencoder"))
@@ -74,7 +83,7 @@ def main() -> None:
     learned = nn.ModuleDict({"unet": build_unet(9), "text_encoder": build_text_tower(tokenizer, 2)})
     learned.to(device, memory_format=torch.channels_last)
     denoising = Denoising(scheduler, device)
-    pools = common_pool(args.work, args.groups), shape_pool(args.work, args.groups // 2)
+    pools = both_pools(args.work, args.groups)
     hidden = [
         made_once(args.work, f"hidden_{number}", autoencoder, partial(hidden_parts, autoencoder, pool, 10**7 * number))
         for number, pool in enumerate(pools)
@@ -82,9 +91,8 @@ def main() -> None:
     nothing_1Chw = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE))  # latents of a fully masked picture
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = int(torch.rand(()) < between(DRILL, share))
-        batch = pools[drilled].batch(args.seed + 100, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0)
-        part, rows = hidden[drilled], batch.rows
+        which, batch = draw_batch(pools, share, args.seed + 100, step, args.batch // 4)
+        part, rows = hidden[which], batch.rows
         whole_B111 = (torch.rand(args.batch) < between(WHOLE, share))[:, None, None, None].to(device)
         clean_BChw, masked_BChw = (x[rows].to(device).float() for x in (part["clean_BChw"], part["masked_BChw"]))
         mask_B1hw = part["mask_B1hw"][rows].to(device) | whole_B111
@@ -105,7 +113,7 @@ def main() -> None:
         return StableDiffusion(modules | {"vae": autoencoder}, tokenizer, scheduler, StableDiffusionConfig(**settings))
 
     def scores(count: int, **settings) -> dict[str, float]:
-        return {"single": single_things(generator(**settings), count // 2)} | presence(generator(**settings), count)
+        return {"single": single_objects(generator(**settings), count // 2)} | presence(generator(**settings), count)
 
     schedule = Schedule(
         args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), average=0.9995, evaluate_every=600
@@ -124,9 +132,8 @@ def main() -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with finished_folder(args.out) as folder:
+    with finished_folder(args.out, final) as folder:
         pipeline.to(torch.float16).save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
 if __name__ == "__main__":

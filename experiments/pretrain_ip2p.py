@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 from diffusion import Denoising, build_scheduler, build_text_tower, build_tokenizer, build_unet, token_ids
-from known_edits import by_operation, change_where, chunks, known_edits, successes
+from known_edits import by_operation, change_where, known_edits, proposals, successes
 from pretrain_autoencoder import LATENT_FACTOR, encode, load_autoencoder, signed
 from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, made_once, plain_attention, train
 from rich.progress import track
@@ -60,7 +60,7 @@ MIX = {
     "noop": 0.04,
 }
 DROP = 0.05  # share of samples without the picture, and without picture and text
-UNASKED = 0.15  # share of samples without text, whose target is the unchanged source
+UNCHANGED = 0.15  # share of samples without text, whose target is the unchanged source
 CHANGED_WEIGHT = 5.0
 SILENCE_WEIGHT = 0.1
 GUIDANCE = 2.5  # for the held-out edits, as in configs/edit_ip2p_microworld.yaml
@@ -99,7 +99,7 @@ def pair_latents(autoencoder: AutoencoderKL, edits: list[Edit]) -> dict[str, Ten
 def left_out(draws_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which samples get no text, which no picture, and which have the unchanged source as target, each bool [B];
     from draws in [0, 1)."""
-    no_picture, stays_B = draws_B < 2 * DROP, draws_B >= 1 - UNASKED
+    no_picture, stays_B = draws_B < 2 * DROP, draws_B >= 1 - UNCHANGED
     return (draws_B < DROP) | stays_B, no_picture, stays_B
 
 
@@ -107,13 +107,7 @@ def success(generator: InstructPix2Pix, count: int) -> dict[str, float]:
     """Success rate of each operation without a region, by `pixel_check`, and the change outside the true region."""
     known = known_edits("validation", 5, range(count), OPERATIONS)
     everywhere_B1HW = torch.ones_like(known.truth_B1HW)
-    edited_BCHW = torch.cat(
-        [
-            generator.propose(part.source_BCHW, everywhere_B1HW[list(b)], part.instructions, b)
-            for b in chunks(count, 32)
-            for part in (known.rows(b),)
-        ]
-    )
+    edited_BCHW = proposals(generator, known.source_BCHW, everywhere_B1HW, known.instructions)
     outside = change_where((known.truth_B1HW == 0).float(), edited_BCHW, known)
     return by_operation(successes(edited_BCHW, known), known) | {"outside": outside}
 
@@ -193,9 +187,8 @@ def main() -> None:
     train(learned, loss_of, schedule, state, args.seed, lambda: scores(128, 10))
     final = scores(400, 10)
     print(json.dumps(final, indent=2))
-    with finished_folder(args.out) as folder:
+    with finished_folder(args.out, final) as folder:
         pipeline().to(torch.float16).save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
 if __name__ == "__main__":

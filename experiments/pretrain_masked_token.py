@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AmusedScheduler, UVit2DModel, VQModel
-from diffusion import CONTEXT, TEXT_WIDTH
+from diffusion import TEXT_WIDTH, token_ids
 from known_edits import presence
-from pretrain_autoencoder import held_out_pictures
-from pretrain_inpaint import DRILL, TEXT_DROPOUT, between
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretrain_autoencoder import held_out_pictures, mean_psnr, mean_rms
+from pretrain_inpaint import TEXT_DROPOUT, draw_batch
+from pretraining import Schedule, arithmetic, begin, finished_folder, plain_attention, train, two_part_arguments
 from rich.progress import track
 from safetensors.torch import load_file, save_file
-from scene_pool import ScenePool, common_pool, shape_pool
+from scene_pool import ScenePool, both_pools, common_pool
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -116,16 +116,13 @@ def token_map(vqvae: VQModel, pictures_BCHW: Tensor) -> Tensor:
 @torch.no_grad()
 def round_trip(vqvae: VQModel, pictures_BCHW: Tensor) -> dict[str, float]:
     """Mean peak signal-to-noise ratio over pictures, dB, and the number of codebook entries that they use."""
-    error_B = (vqvae(pictures_BCHW).sample.clamp(0, 1) - pictures_BCHW).square().mean((1, 2, 3))
-    return {"psnr": float((-10 * error_B.log10()).mean()), "codes": len(token_map(vqvae, pictures_BCHW).unique())}
+    back_BCHW = vqvae(pictures_BCHW).sample.clamp(0, 1)
+    return {"psnr": mean_psnr(back_BCHW, pictures_BCHW), "codes": len(token_map(vqvae, pictures_BCHW).unique())}
 
 
 def train_tokenizer(args: argparse.Namespace) -> None:
     """Loss: root-mean-square error of each picture, plus the codebook and commitment loss of diffusers' class."""
-    vqvae, pool = (
-        build_vqvae().to(memory_format=torch.channels_last),
-        common_pool(args.work, args.groups),
-    )
+    vqvae, pool = build_vqvae().to(memory_format=torch.channels_last), common_pool(args.work, args.groups)
     held_out_BCHW = (held_out_pictures(256) / 2 + 0.5).contiguous(memory_format=torch.channels_last)
     used_K = torch.zeros(CODES)
 
@@ -148,8 +145,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         used_K.index_add_(0, index, torch.ones(len(index)))
         with arithmetic():
             back_BCHW = vqvae.decoder(vqvae.post_quant_conv(codes_BCyx))
-        rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
-        return rms_B.mean() + CODEBOOK_WEIGHT * codebook_loss
+        return mean_rms(back_BCHW, pictures_BCHW) + CODEBOOK_WEIGHT * codebook_loss
 
     schedule = Schedule(
         args.steps or STEPS[args.part],
@@ -161,9 +157,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     state = args.work / f"masked_token_tokenizer_{args.seed}.safetensors"
     scores = train(vqvae, loss_of, schedule, state, args.seed, lambda: round_trip(vqvae, held_out_BCHW))
     weights = {name: tensor.contiguous() for name, tensor in vqvae.state_dict().items()}
-    with finished_folder(args.work / "masked_token_tokenizer") as folder:
+    with finished_folder(args.work / "masked_token_tokenizer", scores) as folder:
         save_file(weights, folder / "vqvae.safetensors")
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def pool_tokens(vqvae: VQModel, pool: ScenePool, batch: int = 64) -> Tensor:
@@ -187,24 +182,19 @@ def train_transformer(args: argparse.Namespace) -> None:
     vqvae = vqvae.eval().requires_grad_(False)
     tokenizer = CLIPTokenizer.from_pretrained(args.inpaint / "tokenizer")
     text_encoder, transformer = text_tower(args.inpaint / "text_encoder"), build_transformer()
-    pools = (
-        common_pool(args.work, args.groups),
-        shape_pool(args.work, args.groups // 2),
-    )
+    pools = both_pools(args.work, args.groups)
     tokens = [pool_tokens(vqvae.to(memory_format=torch.channels_last), pool) for pool in pools]
     conditions = torch.tensor([SIZE, SIZE, 0, 0, AESTHETIC_SCORE]).float().expand(args.batch, -1)
 
     def read(texts: list[str]) -> tuple[Tensor, Tensor]:
-        options = {"padding": "max_length", "max_length": CONTEXT, "truncation": True, "return_tensors": "pt"}
         with torch.no_grad(), arithmetic():
-            output = text_encoder(tokenizer(texts, **options).input_ids, output_hidden_states=True)
+            output = text_encoder(token_ids(tokenizer, texts), output_hidden_states=True)
         return output.hidden_states[-2].float(), output.text_embeds.float()
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = int(torch.rand(()) < between(DRILL, share))
-        batch = pools[drilled].batch(args.seed + 200, step, args.batch // 4, brief=bool(drilled) and step % 2 == 0)
+        which, batch = draw_batch(pools, share, args.seed + 200, step, args.batch // 4)
         seeds = [(args.seed * 1_000_003 + step) * 1_000 + b for b in range(args.batch)]
-        wanted_Byx = tokens[drilled][batch.rows].long()
+        wanted_Byx = tokens[which][batch.rows].long()
         hidden_Byx = hidden_tokens(random_hard(seeds, (SIZE, SIZE)))
         context_BLD, pooled_BD = read(["" if torch.rand(()) < TEXT_DROPOUT else c for c in batch.captions])
         with arithmetic(), plain_attention():
@@ -242,21 +232,12 @@ def train_transformer(args: argparse.Namespace) -> None:
     held_out_BCHW = held_out_pictures(256) / 2 + 0.5
     final |= round_trip(vqvae, held_out_BCHW)
     print(json.dumps(final, indent=2))
-    with finished_folder(args.out) as folder:
+    with finished_folder(args.out, final) as folder:
         pipeline().to(torch.float16).save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=0, learning_rate=0.0)
-    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument(
-        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
-    )
-    parser.add_argument("--batch", type=int, default=16, help="pictures per step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=8000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
-    args, _ = begin(parser)
+    args, _ = begin(two_part_arguments(__doc__, batch=16, groups=8000))
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 
 

@@ -20,16 +20,15 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 from known_edits import by_operation, known_edits, pictures, presence, successes
-from pretrain_autoencoder import held_out_pictures, signed
-from pretrain_inpaint import DRILL, TEXT_DROPOUT, between
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
+from pretrain_autoencoder import held_out_pictures, mean_psnr, mean_rms, signed
+from pretrain_inpaint import TEXT_DROPOUT, draw_batch
+from pretraining import Schedule, arithmetic, begin, finished_folder, plain_attention, train, two_part_arguments
 from safetensors.torch import load_file, save_file
-from scene_pool import GROUP, common_pool, shape_pool
+from scene_pool import GROUP, both_pools, common_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -102,15 +101,13 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         with arithmetic():
             back_BCHW = autoencoder.decoder(quantised_BCyx + features_BCyx - fixed_BCyx)
         learned.follow(torch.cat(cells), torch.cat(chosen), step)
-        rms_B = ((back_BCHW.float() - pictures_BCHW).square().mean((1, 2, 3)) + 1e-5).sqrt()
-        return rms_B.mean() + QUANTIZATION * distance / len(sizes.sides)
+        return mean_rms(back_BCHW, pictures_BCHW) + QUANTIZATION * distance / len(sizes.sides)
 
     @torch.no_grad()
     def scores() -> dict[str, float]:
         back_BCHW = round_trip(autoencoder, held_out_BCHW)
-        error_B = ((back_BCHW - held_out_BCHW) / 2).square().mean((1, 2, 3))
         used = float((learned.chosen_V > RESTART_BELOW).float().mean())
-        return {"psnr": float((-10 * error_B.log10()).mean()), "used": used} | best_success(autoencoder, 100)
+        return {"psnr": mean_psnr(back_BCHW / 2, held_out_BCHW / 2), "used": used} | best_success(autoencoder, 100)
 
     schedule = Schedule(
         args.steps or STEPS[args.part],
@@ -121,9 +118,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     )
     state = args.work / f"next_scale_tokenizer_{args.seed}.safetensors"
     final = train(learned, loss_of, schedule, state, args.seed, scores)
-    with finished_folder(args.work / "next_scale_tokenizer") as folder:
+    with finished_folder(args.work / "next_scale_tokenizer", final) as folder:
         save_file(autoencoder.state_dict(), folder / "model.safetensors")
-        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
 @torch.no_grad()
@@ -151,10 +147,7 @@ def train_transformer(args: argparse.Namespace) -> None:
     model.autoencoder.load_state_dict(load_file(args.work / "next_scale_tokenizer" / "model.safetensors"))
     model.eval().requires_grad_(False)
     transformer = model.transformer.requires_grad_(True)
-    pools = (
-        common_pool(args.work, args.groups),
-        shape_pool(args.work, args.groups // 2),
-    )
+    pools = both_pools(args.work, args.groups)
     quantizer = model.autoencoder.quantizer
     near_VK = torch.cdist(quantizer.codebook_VC, quantizer.codebook_VC).topk(NEAREST, largest=False).indices
 
@@ -167,8 +160,7 @@ def train_transformer(args: argparse.Namespace) -> None:
             return model.autoencoder.encoder(pictures_BCHW).float()
 
     def loss_of(step: int, share: float) -> Tensor:
-        drilled = int(torch.rand(()) < between(DRILL, share))
-        batch = pools[drilled].batch(args.seed + 200, step, args.batch // GROUP, bool(drilled) and step % 2 == 0)
+        _, batch = draw_batch(pools, share, args.seed + 200, step, args.batch // GROUP)
         seeds = [(args.seed * 1_000_003 + step) * 1_000 + 500 + b for b in range(args.batch)]
         wanted_BCHW = signed(batch.pictures)
         mask_B1HW = random_hard(seeds, wanted_BCHW.shape[-2:])
@@ -224,9 +216,8 @@ def train_transformer(args: argparse.Namespace) -> None:
     tokenizer_scores = json.loads((args.work / "next_scale_tokenizer" / "scores.json").read_text())
     final = {"present": scores(400), "tokenizer": tokenizer_scores}
     print(json.dumps(final, indent=2))
-    with finished_folder(args.out) as folder:
+    with finished_folder(args.out, final) as folder:
         model.save(folder)
-        (folder / "scores.json").write_text(json.dumps(final, indent=2) + "\n")
 
 
 def pasted_rows(count: int) -> Tensor:
@@ -238,14 +229,7 @@ def pasted_rows(count: int) -> Tensor:
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=0, learning_rate=0.0)
-    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
-    parser.add_argument(
-        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
-    )
-    parser.add_argument("--batch", type=int, default=32, help="pictures per step, a multiple of 4")
-    parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
+    parser = two_part_arguments(__doc__, batch=32, groups=16000)
     parser.add_argument("--temperature", type=float, default=0.2, help="token temperature of the held-out edits")
     args, _ = begin(parser)
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)

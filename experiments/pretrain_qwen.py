@@ -27,9 +27,9 @@ import numpy as np
 import torch
 import word_tokenizer
 from lessons import (
-    ASKED,
     HELD_OUT_SEED,
     TRAIN_SEED,
+    WRITER_OPERATIONS,
     Lesson,
     given_lesson,
     instruction_lesson,
@@ -38,7 +38,7 @@ from lessons import (
     target_lesson,
     written_edit,
 )
-from pretraining import Schedule, arguments, begin, finished_folder, train
+from pretraining import Schedule, arguments, begin, finished_folder, save_half, train
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -116,7 +116,7 @@ def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     )
 
 
-def asked(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+def prompt_of(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
     )
@@ -124,7 +124,7 @@ def asked(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
 
 def batch(tokenizer: PreTrainedTokenizerFast, chats: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
     """(ids, labels) of whole chats, both [B, T]; only answers count in the loss."""
-    questions = tokenizer([asked(tokenizer, chat.question) for chat in chats]).input_ids
+    questions = tokenizer([prompt_of(tokenizer, chat.question) for chat in chats]).input_ids
     answers = tokenizer([chat.answer + END for chat in chats]).input_ids
     length = max(len(q) + len(a) for q, a in zip(questions, answers, strict=True))
     ids_BT = torch.full((len(chats), length), tokenizer.pad_token_id)
@@ -140,7 +140,7 @@ def answers(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, questio
     """The model's greedy answers."""
     decoded = []
     for start in range(0, len(questions), 64):
-        texts = [asked(tokenizer, question) for question in questions[start : start + 64]]
+        texts = [prompt_of(tokenizer, question) for question in questions[start : start + 64]]
         inputs = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
         ids_BT = model.generate(**inputs, max_new_tokens=CONTEXT // 2, do_sample=False)
         decoded += tokenizer.batch_decode(ids_BT[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
@@ -160,7 +160,9 @@ def scores(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, count: i
         texts = answers(model, tokenizer, [lesson.question for lesson in held_out])
         return float(np.mean([text == lesson.answer for text, lesson in zip(texts, held_out, strict=True)]))
 
-    requested = [(HELD_OUT_SEED, count + index, ASKED[index % len(ASKED)]) for index in range(count)]
+    requested = [
+        (HELD_OUT_SEED, count + index, WRITER_OPERATIONS[index % len(WRITER_OPERATIONS)]) for index in range(count)
+    ]
     edits = [written_edit(*place)[0] for place in requested]
     outputs = answers(model, tokenizer, [instruction_lesson(*place).question for place in requested])
     written = [read(text, operation) for text, (_, _, operation) in zip(outputs, requested, strict=True)]
@@ -195,23 +197,19 @@ def agrees(row: dict[str, str], edit: Edit) -> bool:
     kind = {"enlarge": "recolour", "shrink": "recolour"}.get(command.kind, command.kind)
     kind = "noop" if before == after else kind
     ground = command.ground is None or " ".join(command.ground) in row["target_caption"]
-    return kind == row["operation"] and ground and things(after) == things(row["target_caption"])
+    return kind == row["operation"] and ground and objects(after) == objects(row["target_caption"])
 
 
-def things(caption: str) -> list[str]:
+def objects(caption: str) -> list[str]:
     """The coloured shapes that a caption mentions, sorted."""
     pairs = (f"{color} {shape}" for color in COLORS for shape in SHAPES)
     return sorted(pair for pair in pairs for _ in re.findall(rf"\ba (?:small |large )?{pair}\b", caption))
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, told: dict[str, float], out: Path) -> None:
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, scores: dict[str, float], out: Path) -> None:
     """Write the folder that AutoModelForCausalLM and AutoTokenizer load, in half precision."""
-    with finished_folder(out) as folder:
-        model.half().save_pretrained(folder)
-        path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
-        path.write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "scores.json").write_text(json.dumps(told, indent=2) + "\n")
+    with finished_folder(out, scores) as folder:
+        save_half(model, folder)
         word_tokenizer.save(tokenizer, folder)
 
 

@@ -12,14 +12,13 @@ Shape letters: B pictures, C channels, H W pixels, Q prompts for a picture, P po
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, train
-from scene_pool import GROUP, HELD_OUT_SEED, common_pool, scene_group
+from pretraining import Schedule, arguments, arithmetic, begin, finished_folder, plain_attention, save_half, train
+from scene_pool import GROUP, HELD_OUT_SEED, MEAN, STD, common_pool, scene_group, to_input
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
@@ -28,7 +27,6 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import SIZE, Scene
 
 WIDTH, PATCH = 64, 4
-MEAN, STD = 0.5, 0.25
 PICTURES, PROMPTS = 16, 3  # pictures in a batch, prompts for each of them
 NOWHERE = 0.15  # share of clicks on the background, whose mask is empty
 LOOSE = 8.0  # pixels by which a box may miss each side of the object: a cell of the region predictor's grid
@@ -72,7 +70,7 @@ def build() -> SamModel:
     return model
 
 
-class Asked(NamedTuple):
+class Prompts(NamedTuple):
     """Prompts, and the masks that answer them.
 
     Args:
@@ -86,25 +84,25 @@ class Asked(NamedTuple):
     masks: Tensor
 
 
-def ask(scenes: list[Scene], rng: np.random.Generator, boxed: bool) -> Asked:
+def draw_prompts(scenes: list[Scene], rng: np.random.Generator, boxed: bool) -> Prompts:
     """Random prompts for objects of these scenes: a click on each, or a loose box with a click in it."""
     points = np.zeros((len(scenes), PROMPTS, 1, 2), np.float32)
     boxes = np.zeros((len(scenes), PROMPTS, 4), np.float32)
     masks = np.zeros((len(scenes), PROMPTS, SIZE, SIZE), np.float32)
     for b, scene in enumerate(scenes):
-        things_KHW = coverage(scene) > 0.5
+        objects_KHW = coverage(scene) > 0.5
         for q in range(PROMPTS):
-            thing_HW = things_KHW[rng.integers(len(things_KHW))]
+            object_HW = objects_KHW[rng.integers(len(objects_KHW))]
             if not boxed and rng.random() < NOWHERE:
-                points[b, q, 0] = _pixel(~things_KHW.any(0), rng)
+                points[b, q, 0] = _pixel(~objects_KHW.any(0), rng)
                 continue
-            masks[b, q] = thing_HW
-            points[b, q, 0] = _pixel(thing_HW, rng)
-            rows, columns = np.flatnonzero(thing_HW.any(1)), np.flatnonzero(thing_HW.any(0))
+            masks[b, q] = object_HW
+            points[b, q, 0] = _pixel(object_HW, rng)
+            rows, columns = np.flatnonzero(object_HW.any(1)), np.flatnonzero(object_HW.any(0))
             tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             loose = tight + rng.uniform(-LOOSE, LOOSE, 4) * rng.random()
             boxes[b, q] = np.clip(loose, 0, SIZE)
-    return Asked(torch.from_numpy(points), torch.from_numpy(boxes) if boxed else None, torch.from_numpy(masks))
+    return Prompts(torch.from_numpy(points), torch.from_numpy(boxes) if boxed else None, torch.from_numpy(masks))
 
 
 def _pixel(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
@@ -114,20 +112,14 @@ def _pixel(mask_HW: np.ndarray, rng: np.random.Generator) -> tuple[float, float]
     return columns[index] + 0.5, rows[index] + 0.5
 
 
-def to_input(pictures_BHWC: np.ndarray) -> Tensor:
-    """uint8 BHWC -> normalised float BCHW."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - MEAN) / STD
-
-
-def answer(model: SamModel, pictures_BCHW: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
+def answer(model: SamModel, pictures_BCHW: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
     """Logits BQMHW of three masks for each prompt, and the predicted IoU of each, BQM."""
-    labels_BQP = torch.ones(asked.points.shape[:3], dtype=torch.long)
+    labels_BQP = torch.ones(prompts.points.shape[:3], dtype=torch.long)
     output = model(
         pixel_values=pictures_BCHW,
-        input_points=asked.points,
+        input_points=prompts.points,
         input_labels=labels_BQP,
-        input_boxes=asked.boxes,
+        input_boxes=prompts.boxes,
         multimask_output=True,
     )
     return output.pred_masks.float(), output.iou_scores.float()
@@ -157,12 +149,12 @@ def scores_of(model: SamModel, scenes: list[Scene], pictures_BHWC: np.ndarray) -
         ious, nothing = [], []
         rng = np.random.default_rng(0)
         for start in range(0, len(scenes), 50):
-            asked = ask(scenes[start : start + 50], rng, boxed)
+            prompts = draw_prompts(scenes[start : start + 50], rng, boxed)
             with torch.inference_mode():
-                logits, expected = answer(model, to_input(pictures_BHWC[start : start + 50]), asked)
+                logits, expected = answer(model, to_input(pictures_BHWC[start : start + 50]), prompts)
             chosen = logits.gather(2, expected.argmax(-1)[:, :, None, None, None].expand(-1, -1, 1, SIZE, SIZE))
-            real = asked.masks.sum((-2, -1)) > 0
-            ious.append(iou(chosen, asked.masks)[:, :, 0][real])
+            real = prompts.masks.sum((-2, -1)) > 0
+            ious.append(iou(chosen, prompts.masks)[:, :, 0][real])
             nothing.append((chosen[:, :, 0] > 0).sum((-2, -1))[~real] < 18)
         scores[name] = torch.cat(ious).mean().item()
         if not boxed:
@@ -172,17 +164,13 @@ def scores_of(model: SamModel, scenes: list[Scene], pictures_BHWC: np.ndarray) -
 
 def save(model: SamModel, scores: dict[str, float], out: Path) -> None:
     """Write the folder that SamModel and SamProcessor load, in half precision."""
-    with finished_folder(out) as folder:
-        model.half().save_pretrained(folder)
-        path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    with finished_folder(out, scores) as folder:
+        save_half(model, folder)
         sides = {"height": SIZE, "width": SIZE}
         processor = SamImageProcessor(
             size={"longest_edge": SIZE}, pad_size=sides, image_mean=[MEAN] * 3, image_std=[STD] * 3
         )
         SamProcessor(processor).save_pretrained(folder)
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
 def main() -> None:
@@ -200,10 +188,10 @@ def main() -> None:
         batch = pool.batch(args.seed, step, PICTURES // GROUP)
         scenes_B = [pool.groups[row // GROUP][row % GROUP] for row in batch.rows]
         kept = [index for index, scene in enumerate(scenes_B) if scene.things]
-        asked = ask([scenes_B[index] for index in kept], rng, boxed=bool(step % 2))
+        prompts = draw_prompts([scenes_B[index] for index in kept], rng, boxed=bool(step % 2))
         with arithmetic(), plain_attention():
-            logits, expected = answer(model, to_input(batch.pictures[kept]), asked)
-        return loss(logits, expected, asked.masks)
+            logits, expected = answer(model, to_input(batch.pictures[kept]), prompts)
+        return loss(logits, expected, prompts.masks)
 
     schedule = Schedule(args.steps, args.learning_rate, evaluate_every=60)
     final = train(model, loss_of, schedule, state, args.seed, lambda: scores_of(model, scenes, pictures))

@@ -11,13 +11,12 @@ Shape letters: B sentences, T tokens.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 import word_tokenizer
-from pretraining import Schedule, arguments, begin, finished_folder, train
+from pretraining import Schedule, arguments, begin, finished_folder, save_half, train
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 
@@ -91,12 +90,8 @@ def save(model: T5ForConditionalGeneration, tokenizer, scores: dict[str, float],
     """Write the folder that T5EncoderModel and AutoTokenizer load: only the encoder, in half precision."""
     encoder = T5EncoderModel(model.config)
     encoder.load_state_dict({k: v for k, v in model.state_dict().items() if k.startswith(("shared.", "encoder."))})
-    with finished_folder(out) as folder:
-        encoder.half().save_pretrained(folder)
-        path = folder / "config.json"
-        config = json.loads(path.read_text()) | {"dtype": "float32"}  # only the file is in half precision
-        path.write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+    with finished_folder(out, scores) as folder:
+        save_half(encoder, folder)
         word_tokenizer.save(tokenizer, folder)
 
 

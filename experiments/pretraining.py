@@ -49,6 +49,20 @@ def arguments(description: str, learning_rate: float, steps: int) -> argparse.Ar
     return parser
 
 
+def two_part_arguments(description: str, batch: int, groups: int) -> argparse.ArgumentParser:
+    """The options of a generator that is trained in two parts. `--steps` or `--learning_rate` of 0, the default, means
+    the value that the script has for the part."""
+    parser = arguments(description, learning_rate=0.0, steps=0)
+    parser.add_argument("--part", choices=("tokenizer", "transformer"), required=True)
+    parser.add_argument(
+        "--inpaint", type=Path, default=Path("checkpoints/microworld/inpaint"), help="in-painter with the text encoder"
+    )
+    parser.add_argument("--batch", type=int, default=batch, help="pictures per step, a multiple of 4")
+    parser.add_argument("--groups", type=int, default=groups, help="groups of four scenes in the pool")
+    parser.add_argument("--guidance", type=float, default=3.0, help="guidance of the held-out edits")
+    return parser
+
+
 def begin(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path]:
     """Parse the arguments, and set torch's threads and seed; returns them and the path of the training's state."""
     args = parser.parse_args()
@@ -229,7 +243,7 @@ def train(
                 model.eval()
                 with averaged.used():
                     scores = evaluate()
-                console.print(f"{before + now - start:6.0f} s step {step} loss {running:.4f} {told(scores)}")
+                console.print(f"{before + now - start:6.0f} s step {step} loss {running:.4f} {one_line(scores)}")
                 model.train()
                 evaluated = time.monotonic()
             if now - saved > SAVE_EVERY or step == schedule.steps:
@@ -241,7 +255,7 @@ def train(
         for weight, average in zip(averaged.weights, averaged.averages, strict=True):
             weight.copy_(average)
     scores = evaluate() | {"steps": step, "minutes": round(position["seconds"] / 60, 1), "loss": running}
-    console.print(f"done: {told(scores)}")
+    console.print(f"done: {one_line(scores)}")
     return scores
 
 
@@ -286,18 +300,30 @@ def plain_attention():
         F.scaled_dot_product_attention = fused
 
 
-def told(scores: dict[str, float]) -> str:
+def one_line(scores: dict[str, float]) -> str:
     """Scores on one line."""
     return "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
+def save_half(model: nn.Module, folder: Path) -> None:
+    """Write a model of transformers in half precision; it loads in float32, because only the file is in half."""
+    model.half().save_pretrained(folder)
+    path = folder / "config.json"
+    write_indented(path, json.loads(path.read_text()) | {"dtype": "float32"})
+
+
+def write_indented(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 @contextmanager
-def finished_folder(out: Path):
-    """A temporary folder; when the block ends, its files move to `out` one by one, each atomically."""
+def finished_folder(out: Path, scores: dict):
+    """A temporary folder; when the block ends, its files and `scores.json` move to `out`, each one atomically."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         folder = Path(name)
         yield folder
+        write_indented(folder / "scores.json", scores)
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             with open(file, "rb") as written:
                 os.fsync(written.fileno())

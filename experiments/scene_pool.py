@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from rich.progress import track
+from torch import Tensor
 
 from regionedit.microworld.edits import neighbours
 from regionedit.microworld.grammar import caption
@@ -20,6 +22,7 @@ from regionedit.microworld.splits import scene_rng
 GROUP = 4  # a scene and three hard negatives
 POOL_SEED, HELD_OUT_SEED = 0, 1  # disjoint streams of the split "pretrain"
 CHUNK = 64
+MEAN, STD = 0.5, 0.25  # of pixels in [0, 1], in `to_input`
 LOOKED = 0.08  # share of scenes with one of LOOKS
 
 
@@ -127,6 +130,13 @@ def common_pool(work: Path, groups: int) -> ScenePool:
     return ScenePool(work / f"pool_{groups}.npy", groups)
 
 
-def shape_pool(work: Path, groups: int) -> ScenePool:
-    """Scenes that train shapes."""
-    return ScenePool(work / f"drill_{groups}.npy", groups, make=shape_group)
+def both_pools(work: Path, groups: int) -> tuple[ScenePool, ScenePool]:
+    """`common_pool`, and half as many groups of scenes with few objects, which train shapes."""
+    few = groups // 2
+    return common_pool(work, groups), ScenePool(work / f"drill_{few}.npy", few, make=shape_group)
+
+
+def to_input(pictures_BHWC: np.ndarray) -> Tensor:
+    """uint8 BHWC -> float BCHW, normalised as the small encoders need it."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures_BHWC)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - MEAN) / STD

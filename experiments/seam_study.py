@@ -10,16 +10,13 @@ neighbouring pixels of which exactly one is edited, divided by that of the true 
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from known_edits import KnownEdits, chunks, known_edits, pictures, successes
-from rich.console import Console
+from harness import options, show
+from known_edits import BATCH, KnownEdits, chunks, known_edits, pictures, successes
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from regionedit.command_line import load_config
@@ -33,7 +30,6 @@ from regionedit.records import Captions, EditRequest
 
 OPERATIONS = ("recolour", "replace", "remove", "add")
 GROWN = 4  # pixels; the learned region is grown by two
-BATCH = 32
 VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what the in-painter works on, and the feather in pixels
     "the whole picture, made smaller": (CropConfig(), 0),
     "a window": (CropConfig(context=1.5), 0),
@@ -91,13 +87,10 @@ def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Ten
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    config = ("configs/edit_inpaint_microworld.yaml", "config of infer.py with the generator")
+    parser = options(__doc__, config, "outputs/study/seam.json")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--count", type=int, default=200, help="number of pictures")
-    parser.add_argument(
-        "--config", default="configs/edit_inpaint_microworld.yaml", help="config of infer.py with the generator"
-    )
     args = parser.parse_args()
     known = known_edits(args.split, 9, range(args.count), OPERATIONS)
     truth_BCHW = pictures([edit.target for edit in known.edits])
@@ -117,14 +110,9 @@ def main() -> None:
             "success": float(successes(torch.stack(cut), known).mean()),
             "seam": jump(edited_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
         }
-    scores["the source, nothing edited"] = {
-        "success": 0.0,
-        "seam": jump(source_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
-    }
-    table = Table("", "success", "seam")
-    for name, row in scores.items():
-        table.add_row(name, f"{row['success']:.3f}", f"{row['seam']:.3f}")
-    Console().print(table)
+    seam = jump(source_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW)
+    scores["the source, nothing edited"] = {"success": 0.0, "seam": seam}
+    show("seams", scores)
     head = {"split": args.split, "count": args.count, "config": args.config, "grown": GROWN}
     write_atomic(args.out, (json.dumps(head | {"variants": scores}, indent=2) + "\n").encode())
 

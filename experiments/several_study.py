@@ -11,32 +11,26 @@ Shape letters: B pictures, K = 2 instructions, C channels, H W pixels.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from foi_study import FOI, PLAIN, show
-from known_edits import KnownEdits, change_where, chunks, pictures, successes
-from rich.console import Console
+from foi_study import CONFIG, FOI, PLAIN
+from harness import options, rounded, show, write_json
+from known_edits import BATCH, KnownEdits, change_where, chunks, successes
 from rich.progress import track
 from torch import Tensor
 
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig
-from regionedit.files import write_atomic
 from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
 from regionedit.images import to_pictures
 from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.splits import sample, scene_rng
-from regionedit.microworld.truth import truth_mask
 from regionedit.records import EditRequest, Instruction, Region
 from regionedit.region_scores import LOCAL_OPERATIONS
 
-BATCH = 32
 BLENDED = PLAIN | {"latent_blend": True}
 VARIANTS: dict[str, tuple[dict, bool]] = {  # settings, whether in one pass
     "plain, together": (PLAIN, True),
@@ -77,7 +71,7 @@ def pairs(count: int, seed: int) -> Pairs:
         other = _another(edit, scene_rng("validation", seed + 1, index))
         chosen += [(edit, other)] if other else []
         index += 1
-    return Pairs(*(_known([pair[k] for pair in chosen]) for k in range(2)))
+    return Pairs(*(KnownEdits.of([pair[k] for pair in chosen]) for k in range(2)))
 
 
 def _another(edit: Edit, rng: np.random.Generator) -> Edit | None:
@@ -93,23 +87,18 @@ def _another(edit: Edit, rng: np.random.Generator) -> Edit | None:
     return None
 
 
-def _known(edits: list[Edit]) -> KnownEdits:
-    truth_B1HW = torch.from_numpy(np.stack([truth_mask(edit) for edit in edits]))[:, None].float()
-    return KnownEdits(edits, pictures([edit.source for edit in edits]), truth_B1HW)
-
-
-def repaint(generator: InstructPix2Pix, asked: Pairs, together: bool) -> Tensor:
+def repaint(generator: InstructPix2Pix, edits: Pairs, together: bool) -> Tensor:
     """Raw generated pictures, BCHW in [0, 1]."""
     generated = []
-    for b in track(chunks(len(asked.first.edits), BATCH), description="together" if together else "in turn"):
-        rows, current_BCHW = list(b), asked.first.source_BCHW[list(b)]
-        masks_BKHW = asked.masks_BKHW[rows]
+    for b in track(chunks(len(edits.first.edits), BATCH), description="together" if together else "in turn"):
+        rows, current_BCHW = list(b), edits.first.source_BCHW[list(b)]
+        masks_BKHW = edits.masks_BKHW[rows]
         if together:
-            several = [asked.instructions(i) for i in rows]
+            several = [edits.instructions(i) for i in rows]
             generated.append(_pass(generator, current_BCHW, masks_BKHW, several, rows))
             continue
         for k in range(2):
-            one = [(asked.instructions(i)[k],) for i in rows]
+            one = [(edits.instructions(i)[k],) for i in rows]
             current_BCHW = _pass(generator, current_BCHW, masks_BKHW[:, k : k + 1], one, rows)
         generated.append(current_BCHW)
     return torch.cat(generated)
@@ -130,34 +119,27 @@ def _pass(
     return generator.repaint(pictures_BCHW, region, requests, [None] * len(requests), seeds)
 
 
-def scores(edited_BCHW: Tensor, asked: Pairs) -> dict[str, float]:
+def scores(edited_BCHW: Tensor, edits: Pairs) -> dict[str, float]:
     """Success rate of single edits, share of pictures where both succeed, and the change outside both true regions."""
-    first_B, second_B = successes(edited_BCHW, asked.first), successes(edited_BCHW, asked.second)
-    kept_B1HW = 1 - asked.masks_BKHW.amax(1, keepdim=True)
+    first_B, second_B = successes(edited_BCHW, edits.first), successes(edited_BCHW, edits.second)
+    kept_B1HW = 1 - edits.masks_BKHW.amax(1, keepdim=True)
     return {
         "success": float((first_B.mean() + second_B.mean()) / 2),
         "both": float((first_B & second_B).mean()),
-        "change_outside_truth": change_where(kept_B1HW, edited_BCHW, asked.first),
+        "change_outside_truth": change_where(kept_B1HW, edited_BCHW, edits.first),
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/edit_foi_microworld.yaml", help="edit config with the InstructPix2Pix"
-    )
-    parser.add_argument("--samples", type=int, default=96, help="number of pictures")
-    parser.add_argument("--out", type=Path, default=Path("docs/study/several.json"))
-    args = parser.parse_args(argv)
+def main() -> None:
+    args = options(__doc__, CONFIG, "docs/study/several.json", (96, "number of pictures")).parse_args()
     config = load_config(EditConfig, args.config)
     pipeline = load_generator(config.generator).pipeline
     edits, results = pairs(args.samples, 13), {}
     for name, (changes, together) in VARIANTS.items():
         generator = InstructPix2Pix(pipeline, replace(config.generator, **changes))
-        row = scores(repaint(generator, edits, together), edits)
-        results[name] = {what: round(value, 4) for what, value in row.items()}
-    write_atomic(args.out, json.dumps(results, indent=1).encode())
-    show(results, "two instructions", Console())
+        results[name] = rounded(scores(repaint(generator, edits, together), edits))
+    write_json(args.out, results)
+    show("two instructions", results)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from rich.console import Console
+from harness import rounded, show, write_json
 from rich.progress import track
-from rich.table import Table
 
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
-from regionedit.files import write_atomic
 from regionedit.provenance import identify
 
 SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instruction_swap_iou")
@@ -113,59 +112,76 @@ def run_logged(command: list[str], log: Path) -> None:
         raise RuntimeError(f"{command[0]} stopped with exit code {done.returncode}; see {log}")
 
 
+def made_once(file: Path, make: Callable[[], dict]) -> dict:
+    """The result in this file; if it does not exist, `make` makes the result and it is written."""
+    if not file.is_file():
+        write_json(file, make())
+    return json.loads(file.read_text())
+
+
 def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
     """Train one variant with one seed, unless its result exists."""
-    file = results / experiment.name / f"{variant}-{seed}.json"
-    if file.is_file():
-        return json.loads(file.read_text())
-    out = work / experiment.name / f"{variant}-{seed}"
-    overrides = [*experiment.overrides, *experiment.variants[variant]]
-    overrides = [value.replace("{seed}", str(seed)) for value in overrides]
-    command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
-    run_logged(command, out / "train.log")
-    step, scores, curve = last_validation(out / "metrics.csv")
-    result = {
-        "experiment": experiment.name,
-        "variant": variant,
-        "seed": seed,
-        "command": " ".join(["python", *command]),
-        "models": frozen_models(experiment.base, overrides),
-        "steps": step,
-        "validation": {name: round(value, 4) for name, value in sorted(scores.items())},
-        "curve": [{k: v if v is None else round(v, 4) for k, v in point.items()} for point in curve],
-    }
-    write_atomic(file, json.dumps(result, indent=1).encode())
-    return result
+
+    def make() -> dict:
+        out = work / experiment.name / f"{variant}-{seed}"
+        overrides = [*experiment.overrides, *experiment.variants[variant]]
+        overrides = [value.replace("{seed}", str(seed)) for value in overrides]
+        command = ["train.py", "--config", experiment.base, *overrides, "--seed", str(seed), "--out", str(out)]
+        run_logged(command, out / "train.log")
+        step, scores, curve = last_validation(out / "metrics.csv")
+        return {
+            "experiment": experiment.name,
+            "variant": variant,
+            "seed": seed,
+            "command": " ".join(["python", *command]),
+            "models": frozen_models(experiment.base, overrides),
+            "steps": step,
+            "validation": rounded(dict(sorted(scores.items()))),
+            "curve": rounded(curve),
+        }
+
+    return made_once(results / experiment.name / f"{variant}-{seed}.json", make)
 
 
-def show(experiment: Experiment, results: list[dict], console: Console) -> None:
-    """One row per run."""
-    table = Table("variant", "seed", "steps", *SHOWN, title=f"{experiment.name}: {experiment.question}")
-    for result in results:
-        scores = (result["validation"].get(name) for name in SHOWN)
-        cells = ("-" if score is None else f"{score:.3f}" for score in scores)
-        table.add_row(result["variant"], str(result["seed"]), str(result["steps"]), *cells)
-    console.print(table)
+def run_all(
+    function: Callable[..., dict], experiment: Experiment, args: argparse.Namespace, *more, title: str = ""
+) -> list[dict]:
+    """The results of `function(experiment, variant, seed, *more, work, results)`, `--jobs` of them in parallel.
+
+    The variants are those of `args.only` where the script has that option. After an error, no further one starts.
+    """
+    variants = getattr(args, "only", experiment.variants)
+    runs = [(variant, seed) for seed in experiment.seeds for variant in variants]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        waiting = [pool.submit(function, experiment, *each, *more, args.work, args.results) for each in runs]
+        try:
+            return [future.result() for future in track(waiting, description=title or experiment.name)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", type=Path, nargs="+", help="YAML files")
+def options(description: str) -> argparse.ArgumentParser:
+    """The options of every script that runs experiments."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=Path("docs/study"), help="folder of the result files")
     parser.add_argument("--jobs", type=int, default=1, help="runs in parallel, each with one thread")
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("experiments", type=Path, nargs="+", help="YAML files")
     args = parser.parse_args()
-    experiments = [Experiment.read(path) for path in args.experiments]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for experiment in experiments:
-            runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
-            waiting = [pool.submit(run, experiment, *each, args.work, args.results) for each in runs]
-            try:
-                results = [future.result() for future in track(waiting, description=experiment.name)]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            show(experiment, results, Console())
+    for experiment in [Experiment.read(path) for path in args.experiments]:
+        results = run_all(run, experiment, args)
+        rows = {
+            f"{result['variant']}, seed {result['seed']}": {"steps": result["steps"]}
+            | {name: result["validation"].get(name) for name in SHOWN}
+            for result in results
+        }
+        show(f"{experiment.name}: {experiment.question}", rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import figures
@@ -20,8 +19,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from dissect import KINDS, probabilities
+from dissect import CONFIG, KINDS, probabilities
+from harness import Rows, cells, markdown
 from known_edits import KnownEdits, known_edits
+from landscape import by_mask
 from matplotlib.figure import Figure
 from study import SHOWN, Experiment
 from study_edits import METRICS
@@ -73,11 +74,14 @@ def cell(values: list[float]) -> str:
     return f"{mean:.3f}" if np.isnan(half) else f"{mean:.3f} ± {half:.3f}"
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(header)]
-    lines.append(["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in [*lines, *(list(row) for row in rows)])
+def table(what: str, rows: Rows) -> str:
+    """A Markdown table with a line for each row; `what` is the title of their names."""
+    header = (what, *(column.replace("_", " ") for column in next(iter(rows.values()))))
+    return markdown(header, ([name, *cells(row)] for name, row in rows.items()))
+
+
+def section(*parts: str) -> str:
+    return "\n\n".join(parts)
 
 
 def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> str:
@@ -89,15 +93,13 @@ def experiment_section(experiment: Experiment, runs: dict[str, list[dict]]) -> s
         rows.append([name.replace("_", " "), str(len(results)), steps, *(cell(v) for v in values)])
     models = {json.dumps(r["models"]): r["models"] for results in runs.values() for r in results}
     model_names = [", ".join(f"{name} {digits}" for name, digits in digests.items()) for digests in models.values()]
-    return "\n\n".join(
-        [
-            f"## {experiment.question}",
-            table(("variant", "seeds", "steps", *HEADINGS), rows),
-            f"![{experiment.name}](figures/{experiment.name}.svg)",
-            f"`python experiments/study.py configs/study/{experiment.name}.yaml` (seeds "
-            f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`);"
-            f" frozen models: {'; and: '.join(model_names)}",
-        ]
+    return section(
+        f"## {experiment.question}",
+        markdown(("variant", "seeds", "steps", *HEADINGS), rows),
+        f"![{experiment.name}](figures/{experiment.name}.svg)",
+        f"`python experiments/study.py configs/study/{experiment.name}.yaml` (seeds "
+        f"{', '.join(map(str, experiment.seeds))}; base `{experiment.base}`; `{' '.join(experiment.overrides)}`);"
+        f" frozen models: {'; and: '.join(model_names)}",
     )
 
 
@@ -111,95 +113,69 @@ def edits_section(experiment: Experiment, folder: Path) -> str:
             rows.append([variant.replace("_", " "), str(len(results)), *scores])
     if not rows:
         return ""
-    return "\n\n".join(
-        [
-            table(("edits with the region", "seeds", *(metric.replace("_", " ") for metric in METRICS)), rows),
-            f"`python experiments/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
-            "operations; CLIP scores use the CLIP of the metrics)",
-        ]
+    return section(
+        markdown(("edits with the region", "seeds", *(metric.replace("_", " ") for metric in METRICS)), rows),
+        f"`python experiments/study_edits.py configs/study/{experiment.name}.yaml` (first test cases, all "
+        "operations; CLIP scores use the CLIP of the metrics)",
     )
 
 
 def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str:
     """The direction of each gradient path back to the mask, before any training."""
-    softs = list(next(iter(paths.values())))
-    scores = list(next(iter(paths.values()))[softs[0]])
-    header = ("path", *(f"m = {soft}: {score.replace('_', ' ')}" for soft in softs for score in scores))
-    body = ([name, *(f"{value:.3f}" for soft in softs for value in row[soft].values())] for name, row in paths.items())
-    return "\n\n".join(
-        [
-            "## Where does the gradient point, and how much of it is noise?",
-            table(header, body),
-            "-dL/dm of the CLIP losses at a constant mask m. `cosine of seeds`: cosine of the gradients for two noise "
-            "seeds of the generator, after subtracting the mean of each. `size`: mean absolute gradient.",
-            "`python experiments/gradient_paths.py` (192 validation edits; two steps)",
-        ]
+    return section(
+        "## Where does the gradient point, and how much of it is noise?",
+        table("path", {name: by_mask(row) for name, row in paths.items()}),
+        "-dL/dm of the CLIP losses at a constant mask m. `cosine of seeds`: cosine of the gradients for two noise "
+        "seeds of the generator, after subtracting the mean of each. `size`: mean absolute gradient.",
+        "`python experiments/gradient_paths.py` (192 validation edits; two steps)",
     )
 
 
 def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
-    columns = list(next(iter(rows.values())))
-    body = ([name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items())
-    return "\n\n".join(
-        [
-            "## What is a better mask worth to an edit?",
-            table(("mask", *(column.replace("_", " ") for column in columns)), body),
-            "![mask quality](figures/mask_quality.svg)",
-            "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
-        ]
+    return section(
+        "## What is a better mask worth to an edit?",
+        table("mask", rows),
+        "![mask quality](figures/mask_quality.svg)",
+        "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
     )
 
 
 def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
     """The shipped region by what may make a case hard, compared with the same predictor trained with masks."""
-    body, bound = [], figures.failure_groups(ceiling)
+    body, bound = {}, figures.failure_groups(ceiling)
     for name, group in figures.failure_groups(rows).items():
         pointing = [cell(g["pointing"].dropna().tolist()).split(" ")[0] for g in (group, bound[name])]
-        iou = [cell(g["iou"].tolist()) for g in (group, bound[name])]
-        kinds = (f"{(group['failure'] == kind).mean():.0%}" for kind in KINDS)
-        areas = (f"{group[column].mean():.3f}" for column in ("region_area", "true_area"))
-        body.append([name, str(len(group)), iou[0], iou[1], *pointing, *areas, *kinds])
-    header = (
-        "cases",
-        "number",
-        "IoU",
-        "IoU with masks",
-        "pointing",
-        "pointing with masks",
-        "area",
-        "true area",
-        *KINDS,
-    )
-    return "\n\n".join(
-        [
-            "## Where does the shipped region fail?",
-            table(header, body),
-            "`with masks`: the same predictor trained with masks. The last four columns are the share of cases with an "
-            "IoU below 0.3, by kind of failure. From the row `1 object` on, only replace, recolour and remove count.",
-            "![failures](figures/failures.svg)",
-            "![region sizes](figures/region_sizes.svg)",
-            "![several instructions](figures/several_instructions.png)",
-            "`python experiments/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
-            "`--checkpoint outputs/ceiling/region_predictor` of `train_ceiling.py`",
-        ]
+        body[name] = {
+            "number": len(group),
+            "IoU": cell(group["iou"].tolist()),
+            "IoU with masks": cell(bound[name]["iou"].tolist()),
+            "pointing": pointing[0],
+            "pointing with masks": pointing[1],
+            "area": float(group["region_area"].mean()),
+            "true area": float(group["true_area"].mean()),
+        } | {kind: f"{(group['failure'] == kind).mean():.0%}" for kind in KINDS}
+    return section(
+        "## Where does the shipped region fail?",
+        table("cases", body),
+        "`with masks`: the same predictor trained with masks. The last four columns are the share of cases with an "
+        "IoU below 0.3, by kind of failure. From the row `1 object` on, only replace, recolour and remove count.",
+        "![failures](figures/failures.svg)",
+        "![region sizes](figures/region_sizes.svg)",
+        "![several instructions](figures/several_instructions.png)",
+        "`python experiments/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
+        "`--checkpoint outputs/ceiling/region_predictor` of `train_ceiling.py`",
     )
 
 
 def cells_section(groups: dict[str, dict[str, float]]) -> str:
     """Which cells the shipped region contains."""
-    columns = list(next(iter(groups.values())))
-    body = (
-        [name, *(f"{row[c]:.0f}" if c == "cases" else f"{row[c]:.3f}" for c in columns)] for name, row in groups.items()
-    )
-    return "\n\n".join(
-        [
-            "## Which cells does the shipped region contain?",
-            table(("neighbours", *columns), body),
-            "Share of cells inside the region, by the share of a cell that the true region covers; only replace, "
-            "recolour and remove. A cell belongs to the true region above 25 %. `ranked`: IoU of the most probable "
-            "cells, as many as the true region has.",
-            "`python experiments/dissect.py --cells docs/study/cells.json`",
-        ]
+    return section(
+        "## Which cells does the shipped region contain?",
+        table("neighbours", groups),
+        "Share of cells inside the region, by the share of a cell that the true region covers; only replace, "
+        "recolour and remove. A cell belongs to the true region above 25 %. `ranked`: IoU of the most probable "
+        "cells, as many as the true region has.",
+        "`python experiments/dissect.py --cells docs/study/cells.json`",
     )
 
 
@@ -210,13 +186,13 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
     crowded = known_edits("test", 0, range(200))
     rows = []
     for index, edit in enumerate(crowded.edits):
-        things = edit.source.things
-        colors, shapes = {t.color for t in things}, {t.shape for t in things}
-        if len(things) < 3 or len(colors) == len(shapes) == len(things):
+        objects = edit.source.things
+        colors, shapes = {t.color for t in objects}, {t.shape for t in objects}
+        if len(objects) < 3 or len(colors) == len(shapes) == len(objects):
             continue
         new_color = next(color for color in COLORS if color not in colors)
-        instructions = [f"make the {t.color} {t.shape} {new_color}" for t in things]
-        known = crowded.rows([index] * len(instructions)).asking(instructions)
+        instructions = [f"make the {t.color} {t.shape} {new_color}" for t in objects]
+        known = crowded.rows([index] * len(instructions)).with_instructions(instructions)
         probability_BN = probabilities(predictor, clip, instruction_encoder, known)
         maps_BHW = masks.upsample(probability_BN, clip.grid, (64, 64), "bilinear")[:, 0].numpy()
         picture_HWC = (known.source_BCHW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
@@ -226,12 +202,12 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
     return figures.of_regions(rows)
 
 
-def regions_over_time(known: KnownEdits, told: dict[str, list[list[float]]]) -> Figure:
+def regions_over_time(known: KnownEdits, recorded: dict[str, list[list[float]]]) -> Figure:
     """The regions of a few pictures during training, as recorded by watch_regions.py."""
     size = tuple(known.source_BCHW.shape[-2:])
     pictures_BHWC = (known.source_BCHW.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
     maps = {}
-    for step, probability_BN in told.items():
+    for step, probability_BN in recorded.items():
         p_BN = torch.tensor(probability_BN)
         maps[step] = masks.upsample(p_BN, math.isqrt(p_BN.shape[1]), size, "bilinear")[:, 0].numpy()
     rows = [
@@ -256,9 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--experiments", type=Path, default=Path("configs/study"), help="folder of the experiments' YAML files"
     )
-    parser.add_argument(
-        "--config", default="configs/evaluate_rivals.yaml", help="evaluation config of the shipped predictor"
-    )
+    parser.add_argument("--config", default=CONFIG[0], help="evaluation config of the shipped predictor")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
     folder, sections = args.out / "figures", [INTRODUCTION]
@@ -270,7 +244,9 @@ def main() -> None:
             save(figures.of_runs(scores_of(runs)), folder, experiment.name)
     recorded = json.loads((args.study / "regions_over_time.json").read_text())
     save(regions_over_time(look_alikes(), recorded), folder, "regions_over_time")
-    quality = json.loads((args.study / "mask_quality.json").read_text())
+    quality, groups, paths = (
+        json.loads((args.study / f"{name}.json").read_text()) for name in ("mask_quality", "cells", "gradient_paths")
+    )
     save(figures.of_mask_quality(quality), folder, "mask_quality")
     rows, ceiling = (
         pd.read_csv(args.study / f"{name}.csv").fillna({"failure": ""}) for name in ("regions", "regions_ceiling")
@@ -278,9 +254,8 @@ def main() -> None:
     save(figures.of_failures(rows), folder, "failures")
     save(figures.of_region_sizes(rows), folder, "region_sizes")
     save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
-    cells = json.loads((args.study / "cells.json").read_text())
-    sections.append(gradient_paths_section(json.loads((args.study / "gradient_paths.json").read_text())))
-    sections += [mask_quality_section(quality), failure_section(rows, ceiling), cells_section(cells)]
+    sections += [gradient_paths_section(paths), mask_quality_section(quality)]
+    sections += [failure_section(rows, ceiling), cells_section(groups)]
     write_atomic(args.out / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
 
 

@@ -10,15 +10,11 @@ generators used in training, the columns those that edit.
 
 from __future__ import annotations
 
-import argparse
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.progress import track
-from study import Experiment, run, run_logged
-
-from regionedit.files import write_atomic
+from harness import markdown
+from study import Experiment, made_once, options, run, run_all, run_logged
 
 EDITORS = {  # name of the variant -> configuration that edits with the same generator
     "stable_diffusion": "configs/edit_inpaint_microworld.yaml",
@@ -40,71 +36,57 @@ def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: 
     return run(experiment, variant, seed, work, results)
 
 
-def edit(experiment: Experiment, taught: str, seed: int, limit: int, work: Path, results: Path) -> dict:
+def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path, results: Path) -> dict:
     """Edit the first `limit` test cases with every generator and one region, unless the result exists."""
-    file = results / "transfer" / f"{taught}-{seed}.json"
-    if file.is_file():
-        return json.loads(file.read_text())
-    out = work / experiment.name / f"{taught}-{seed}"
-    checkpoint = ["--region.checkpoint", str(out / "region_predictor")]
-    systems = {
-        name: " ".join([config, "--mask_source", "learned", *checkpoint])
-        for name, config in EDITORS.items()
-        if name != "stable_diffusion"
-    }
-    command = ["evaluate.py", "--config", "configs/evaluate_rivals.yaml", "--limit", str(limit), *checkpoint]
-    command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
-    run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
-    summary = json.loads((out / "evaluation" / "summary.json").read_text())
-    summaries = {"stable_diffusion": summary["systems"]["learned"]} | {
-        name: summary["systems"][name] for name in systems
-    }
-    result = {
-        "taught": taught,
-        "seed": seed,
-        "limit": limit,
-        "region_iou": round(summary["metrics"]["region_iou"]["mean"], 4),
-        "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
-        "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in summaries.items()},
-        PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in summaries.items()},
-    }
-    write_atomic(file, json.dumps(result, indent=1).encode())
-    return result
+
+    def make() -> dict:
+        out = work / experiment.name / f"{variant}-{seed}"
+        checkpoint = ["--region.checkpoint", str(out / "region_predictor")]
+        systems = {
+            name: " ".join([config, "--mask_source", "learned", *checkpoint])
+            for name, config in EDITORS.items()
+            if name != "stable_diffusion"
+        }
+        command = ["evaluate.py", "--config", "configs/evaluate_rivals.yaml", "--limit", str(limit), *checkpoint]
+        command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
+        run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
+        summary = json.loads((out / "evaluation" / "summary.json").read_text())
+        summaries = {"stable_diffusion": summary["systems"]["learned"]} | {
+            name: summary["systems"][name] for name in systems
+        }
+        return {
+            "taught": variant,
+            "seed": seed,
+            "limit": limit,
+            "region_iou": round(summary["metrics"]["region_iou"]["mean"], 4),
+            "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
+            "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in summaries.items()},
+            PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in summaries.items()},
+        }
+
+    return made_once(results / "transfer" / f"{variant}-{seed}.json", make)
 
 
 def table(results: list[dict]) -> str:
     """The Markdown table, with a row for each generator used in training."""
-    names = list(EDITORS)
-    lines = [
-        "| learned through | region IoU | pointing | " + " | ".join(f"`{name}` edits" for name in names) + " |",
-        "|---" * (3 + len(names)) + "|",
-    ]
+    rows = []
     for result in results:
-        scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in names)]
-        lines.append(f"| `{result['taught']}` | " + " | ".join(f"{score:.3f}".lstrip("0") for score in scores) + " |")
-    return "\n".join(lines)
+        scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in EDITORS)]
+        rows.append([f"`{result['taught']}`", *(f"{score:.3f}".lstrip("0") for score in scores)])
+    return markdown(("learned through", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS)), rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--experiment", type=Path, default=Path("configs/study/through.yaml"), help="YAML file")
     parser.add_argument(
         "--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators to train with"
     )
     parser.add_argument("--limit", type=int, default=200, help="number of test cases, the first ones")
-    parser.add_argument("--work", type=Path, default=Path("outputs/study"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, default=Path("docs/study"), help="folder of the result files")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings in parallel, each with one thread")
     args = parser.parse_args()
     experiment = Experiment.read(args.experiment)
-    runs = [(variant, seed) for seed in experiment.seeds for variant in args.only]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        waiting = [pool.submit(learn, experiment, *each, args.work, args.results) for each in runs]
-        for future in track(waiting, description="learning"):
-            future.result()
-        waiting = [pool.submit(edit, experiment, *each, args.limit, args.work, args.results) for each in runs]
-        results = [future.result() for future in track(waiting, description="editing")]
-    print(table(results))
+    run_all(learn, experiment, args, title="learning")
+    print(table(run_all(edit, experiment, args, args.limit, title="editing")))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What the benchmarks count and read: peak memory, the scores of a race, and the page of results."""
+"""What the benchmarks count and read: peak memory, medians, the scores of a race, and the page of results."""
 
 import json
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from benchmarks import results
+from benchmarks.harness import at_least, medians, options
 from benchmarks.peak_memory import PeakMemory, flash_attention
 from benchmarks.race import scores
 
@@ -35,6 +37,26 @@ def test_attention_on_the_meta_device_keeps_no_weights():
         result = F.scaled_dot_product_attention(q, k, v)
     assert result.shape == q.shape and max(t.numel() for t in kept) == q.numel()
     assert F.scaled_dot_product_attention.__module__ != "benchmarks.peak_memory"
+
+
+def test_measurements_take_turns_and_each_has_its_own_median():
+    order, values = [], iter([5.0, 1.0, 9.0, 2.0, 1.0, 30.0])
+
+    def measure(name):
+        order.append(name)
+        return next(values)
+
+    assert medians(lambda: measure("a"), lambda: measure("b"), rounds=3) == [5.0, 2.0]
+    assert order == ["a", "b"] * 3
+
+
+def test_a_number_that_is_too_small_is_refused_by_name(capsys):
+    parser = options("what it measures")
+    parser.add_argument("--rounds", type=at_least(2), default=3)
+    assert parser.parse_args(["--rounds", "2"]).rounds == 2
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--rounds", "1"])
+    assert "--rounds: 1, but must be at least 2" in capsys.readouterr().err
 
 
 def test_a_race_is_won_when_one_validation_reaches_both_scores(tmp_path):

@@ -73,4 +73,4 @@ def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("seconds", "text"), [(4, "10 s"), (55, "1 min 0 s"), (200, "3 min 20 s")])
 def test_times_in_words(demo, seconds, text):
-    assert demo.told(seconds) == text
+    assert demo.duration(seconds) == text

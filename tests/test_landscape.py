@@ -15,7 +15,7 @@ def landscape(script):
     return script("landscape")
 
 
-def test_the_largest_cells_are_as_many_as_asked_for(landscape):
+def test_the_largest_cells_are_as_many_as_requested(landscape):
     values_BN = torch.tensor([[3.0, 1.0, 2.0, 0.0], [0.0, 1.0, 2.0, 3.0]])
     chosen = landscape.largest(values_BN, torch.tensor([2, 1]))
     assert chosen.tolist() == [[True, False, True, False], [False, False, False, True]]

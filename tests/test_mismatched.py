@@ -21,7 +21,7 @@ def test_another_run_draws_the_same(script):
     assert (first == second).all()
 
 
-def test_a_negative_keeps_its_picture_and_asks_for_what_is_not_its_own(script):
+def test_a_negative_keeps_its_picture_and_requests_an_edit_of_another(script):
     edits = [sample("train", 0, i) for i in range(4)]
     first, second, third, fourth = script("mismatched").negatives(edits, np.array([0, 3, 2, 1]))
     assert (first, third) == (edits[0], edits[2])

@@ -28,7 +28,7 @@ def test_perfect_proposals_are_the_edited_pictures_of_the_shard(oracle, script, 
     assert np.array_equal(picture, render([sample("train", 0, 2001).target])[0])
 
 
-def test_relaid_scenes_hold_the_same_things_elsewhere(oracle):
+def test_relaid_scenes_hold_the_same_objects_elsewhere(oracle):
     scene = next(s for s in (sample("train", 0, i).target for i in range(30)) if len(s.things) == 3)
     moved = oracle.relaid(scene, np.random.default_rng(0))
     assert [t.pair for t in moved.things] == [t.pair for t in scene.things]

@@ -1,4 +1,4 @@
-"""The probe tells what is linearly there, and nothing where nothing is."""
+"""The linear probe: what it finds in features and in noise, and one row for each layer."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ def patch_probe(script):
     return script("patch_probe")
 
 
-def test_a_linear_class_is_told_and_noise_is_not(patch_probe):
+def test_a_linear_class_is_found_in_features_and_not_in_noise(patch_probe):
     torch.manual_seed(0)
     features_KD = torch.randn(600, 6)
     class_K = features_KD[:, :3].argmax(1)
-    told_K = patch_probe.probe(features_KD[:400], class_K[:400], features_KD[400:])
-    assert (told_K == class_K[400:]).float().mean() > 0.9
-    guessed_K = patch_probe.probe(features_KD[:400, 3:], class_K[:400], features_KD[400:, 3:])
-    assert (guessed_K == class_K[400:]).float().mean() < 0.5
+    predicted_K = patch_probe.probe(features_KD[:400], class_K[:400], features_KD[400:])
+    assert (predicted_K == class_K[400:]).float().mean() > 0.9
+    from_noise_K = patch_probe.probe(features_KD[:400, 3:], class_K[:400], features_KD[400:, 3:])
+    assert (from_noise_K == class_K[400:]).float().mean() < 0.5
 
 
 def test_one_row_for_each_layer(patch_probe, tiny_clip_dir, tiny_t5_dir):
     clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
     scenes = [sample("train", 0, i).source for i in range(24)]
-    seen = patch_probe.look(clip, scenes)
-    things = sum(len(scene.things) for scene in scenes)
-    assert len(seen.by_layer) == len(clip.model.visual.transformer.resblocks)
-    assert all(len(layer_KD) == things for layer_KD in seen.by_layer)
+    objects = patch_probe.objects_in(scenes, clip)
+    count = sum(len(scene.things) for scene in scenes)
+    assert len(objects.by_layer) == len(clip.model.visual.transformer.resblocks)
+    assert all(len(layer_KD) == count for layer_KD in objects.by_layer)
     found = patch_probe.measure(clip, scenes[:16], scenes[16:])
     assert list(found)[-1] == "last, projected" and all(0 <= v <= 1 for row in found.values() for v in row.values())

@@ -101,12 +101,12 @@ def test_only_answers_are_learned_and_the_template_passes_on_the_last_question_a
     chats = [lessons.Lesson("one", '{"a": "b"}'), lessons.Lesson("a longer question", '{"keyword": "ring"}')]
     ids_BT, labels_BT = qwen.batch(tokenizer, chats)
     for row, chat in enumerate(chats):
-        told = [i for i in labels_BT[row].tolist() if i >= 0]
-        assert tokenizer.decode(told) == chat.answer + qwen.END
+        learned = [i for i in labels_BT[row].tolist() if i >= 0]
+        assert tokenizer.decode(learned) == chat.answer + qwen.END
         whole = tokenizer.decode([i for i in ids_BT[row].tolist() if i != tokenizer.pad_token_id])
         messages = [{"role": "system", "content": "the task"}, {"role": "user", "content": chat.question}]
-        asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert whole == asked + chat.answer + qwen.END and "task" not in whole
+        prompt_text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert whole == prompt_text + chat.answer + qwen.END and "task" not in whole
     assert torch.equal(ids_BT[labels_BT >= 0], labels_BT[labels_BT >= 0])
 
 
@@ -115,7 +115,7 @@ def test_transformers_loads_the_folder(qwen, tokenizer, tmp_path):
 
     torch.manual_seed(0)
     model = qwen.Qwen2ForCausalLM(qwen.configuration(tokenizer)).eval()
-    chats = [qwen.asked(tokenizer, "Caption: a red ring\nInstruction: x")]
+    chats = [qwen.prompt_of(tokenizer, "Caption: a red ring\nInstruction: x")]
     ids_BT = tokenizer(chats, return_tensors="pt").input_ids
     expected = model(ids_BT).logits
     qwen.save(model, tokenizer, {"target_exact": 0.0}, tmp_path / "qwen")
@@ -125,22 +125,3 @@ def test_transformers_loads_the_folder(qwen, tokenizer, tmp_path):
     assert loaded.dtype == torch.float32 and loaded.config.model_type == "qwen2"
     torch.testing.assert_close(loaded(ids_BT).logits, expected, atol=2e-2, rtol=0)
     assert sum(path.stat().st_size for path in (tmp_path / "qwen").iterdir()) < 4 << 20
-
-
-def test_training_stops_after_its_steps_and_resumes(script, tmp_path):
-    pretraining = script("pretraining")
-    model, seen = torch.nn.Linear(2, 1), []
-
-    def run(steps):
-        return pretraining.train(
-            model,
-            lambda step, share: seen.append((step, share)) or model(torch.ones(1, 2)).square().mean(),
-            pretraining.Schedule(steps, 0.01),
-            tmp_path / "state.safetensors",
-            0,
-            lambda: {"score": 1.0},
-        )
-
-    assert run(4)["steps"] == 4 and seen == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
-    assert run(4)["steps"] == 4 and len(seen) == 4
-    assert run(8)["steps"] == 8 and seen[4] == (4, 0.5)

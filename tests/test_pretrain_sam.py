@@ -1,4 +1,4 @@
-"""The tiny Segment Anything: what it is asked, what it is taught, and the folder that the mask source loads."""
+"""The tiny Segment Anything: what it is prompts, what it is taught, and the folder that the mask source loads."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def scenes():
     return [sample_scene(scene_rng("pretrain", 9, index), allow_unseen=True, things=3) for index in range(12)]
 
 
-def test_prompts_point_at_things_and_clicks_on_nothing_have_no_answer(script, scenes):
+def test_prompts_point_at_objects_and_clicks_on_nothing_have_no_answer(script, scenes):
     sam = script("pretrain_sam")
-    clicks = sam.ask(scenes, np.random.default_rng(0), boxed=False)
+    clicks = sam.draw_prompts(scenes, np.random.default_rng(0), boxed=False)
     nothing = 0
     for scene, points_QP2, masks_QHW in zip(scenes, clicks.points, clicks.masks, strict=True):
-        things_KHW = coverage(scene) > 0.5
+        objects_KHW = coverage(scene) > 0.5
         for (point,), mask_HW in zip(points_QP2.tolist(), masks_QHW.numpy() > 0, strict=True):
-            here_K = things_KHW[:, int(point[1]), int(point[0])]
+            here_K = objects_KHW[:, int(point[1]), int(point[0])]
             nothing += not here_K.any()
-            expected = things_KHW[here_K][0] if here_K.any() else np.zeros_like(mask_HW)
+            expected = objects_KHW[here_K][0] if here_K.any() else np.zeros_like(mask_HW)
             assert np.array_equal(mask_HW, expected)
     assert clicks.boxes is None and 0 < nothing < len(scenes) * sam.PROMPTS / 2
-    boxes = sam.ask(scenes, np.random.default_rng(0), boxed=True)
+    boxes = sam.draw_prompts(scenes, np.random.default_rng(0), boxed=True)
     assert boxes.boxes.min() >= 0 and boxes.boxes.max() <= 64 and (boxes.masks.sum((-2, -1)) > 0).all()
     sides = torch.stack([boxes.masks.amax(-2), boxes.masks.amax(-1)])  # columns, rows
     first = sides.argmax(-1)
@@ -53,8 +53,8 @@ def test_every_part_that_is_used_learns(script, scenes):
     sam = script("pretrain_sam")
     torch.manual_seed(0)
     model = sam.build()
-    asked = sam.ask(scenes[:2], np.random.default_rng(0), boxed=True)
-    sam.loss(*sam.answer(model, sam.to_input(render(scenes[:2])), asked), asked.masks).backward()
+    prompts = sam.draw_prompts(scenes[:2], np.random.default_rng(0), boxed=True)
+    sam.loss(*sam.answer(model, sam.to_input(render(scenes[:2])), prompts), prompts.masks).backward()
     for name in ("vision_encoder", "prompt_encoder.point_embed", "mask_decoder"):
         gradients = [p.grad for n, p in model.named_parameters() if n.startswith(name) and p.grad is not None]
         assert gradients and any(g.abs().max() > 0 for g in gradients)
@@ -72,14 +72,14 @@ def test_the_folder_is_what_the_mask_source_loads(script, tmp_path):
 
 
 @pytest.mark.microworld
-def test_the_shipped_one_finds_the_thing_under_a_click(scenes):
+def test_the_shipped_one_finds_the_object_under_a_click(scenes):
     segmenter = load_segmenter(CHECKPOINT)
     overlaps = []
     for scene, picture in zip(scenes, render(scenes), strict=True):
-        for thing_HW in coverage(scene) > 0.5:
-            rows, columns = np.nonzero(thing_HW)
+        for object_HW in coverage(scene) > 0.5:
+            rows, columns = np.nonzero(object_HW)
             middle = int(np.hypot(rows - rows.mean(), columns - columns.mean()).argmin())  # of its own pixels
             click = Prompt(points=((int(columns[middle]), int(rows[middle])),))
             found = segmenter.segment(Image.fromarray(picture), click).numpy() > 0.5
-            overlaps.append((found & thing_HW).sum() / (found | thing_HW).sum())
+            overlaps.append((found & object_HW).sum() / (found | object_HW).sum())
     assert np.mean(overlaps) > 0.8

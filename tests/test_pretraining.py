@@ -82,25 +82,24 @@ def test_half_precision_weights_alone_are_a_start(script, tmp_path):
     assert torch.equal(training[2].averages[0], model.weight)
 
 
-def test_a_used_up_budget_trains_no_further(script, tmp_path):
+def test_training_stops_after_its_steps_and_resumes(script, tmp_path):
     pretraining = script("pretraining")
-    model = nn.Linear(2, 1)
-    schedule = pretraining.Schedule(steps=7, learning_rate=0.01)
+    model, seen = nn.Linear(2, 1), []
 
-    def run():
+    def run(steps):
         return pretraining.train(
             model,
-            lambda step, share: model(torch.ones(1, 2)).square().mean(),
-            schedule,
+            lambda step, share: seen.append((step, share)) or model(torch.ones(1, 2)).square().mean(),
+            pretraining.Schedule(steps, 0.01),
             tmp_path / "state.safetensors",
             0,
             lambda: {"score": 1.0},
         )
 
-    first = run()
+    assert run(4)["steps"] == 4 and seen == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
     weight = model.weight.clone()
-    assert first["steps"] == run()["steps"] == 7
-    assert torch.equal(model.weight, weight)
+    assert run(4)["steps"] == 4 and len(seen) == 4 and torch.equal(model.weight, weight)
+    assert run(8)["steps"] == 8 and seen[4] == (4, 0.5)
 
 
 def test_the_learning_rate_rises_then_falls(script):
@@ -124,9 +123,9 @@ def test_plain_attention_is_attention(script):
 
 def test_a_folder_is_written_whole_or_not_at_all(script, tmp_path):
     pretraining = script("pretraining")
-    with pretraining.finished_folder(tmp_path / "model") as folder:
+    with pretraining.finished_folder(tmp_path / "model", {}) as folder:
         (folder / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError), pretraining.finished_folder(tmp_path / "model") as folder:
+    with pytest.raises(RuntimeError), pretraining.finished_folder(tmp_path / "model", {}) as folder:
         (folder / "a.txt").write_text("new")
         raise RuntimeError("interrupted")
     assert (tmp_path / "model" / "a.txt").read_text() == "old"
@@ -164,7 +163,7 @@ def test_word_order_reaches_the_t5_encoder_from_the_start(script):
     texts = ["replace the red ring with a blue cross", "replace the blue cross with a red ring"]
     with torch.no_grad():
         states = model.encoder(tokenizer(texts, return_tensors="pt").input_ids).last_hidden_state
-    named, new = states[0, 2:4], states[1, 6:8]  # "red ring" as the named and as the new thing
+    named, new = states[0, 2:4], states[1, 6:8]  # "red ring" as the named and as the new object
     assert (named - new).norm() / named.norm() > 0.5
 
 

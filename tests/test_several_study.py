@@ -1,4 +1,4 @@
-"""Two instructions on one picture: what is asked, and what counts as done."""
+"""Two instructions on one picture: which edits are chosen, and when both succeed."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ def study(script):
 
 
 @pytest.fixture
-def asked(study):
+def edits(study):
     return study.pairs(3, 0)
 
 
-def test_the_two_edits_are_of_different_things_of_one_picture(asked):
-    for first, second in zip(asked.first.edits, asked.second.edits, strict=True):
+def test_the_two_edits_are_of_different_objects_of_one_picture(edits):
+    for first, second in zip(edits.first.edits, edits.second.edits, strict=True):
         assert first.source == second.source and first.named != second.named
-    assert not (asked.masks_BKHW[:, 0] * asked.masks_BKHW[:, 1]).mean() > 0.02
-    assert torch.equal(asked.first.source_BCHW, asked.second.source_BCHW)
+    assert not (edits.masks_BKHW[:, 0] * edits.masks_BKHW[:, 1]).mean() > 0.02
+    assert torch.equal(edits.first.source_BCHW, edits.second.source_BCHW)
 
 
-def test_one_of_two_edits_done_is_half(study, asked, script):
+def test_one_of_two_edits_done_is_half(study, edits, script):
     pictures = script("known_edits").pictures
-    first_BCHW = pictures([edit.target for edit in asked.first.edits])
-    found = study.scores(first_BCHW, asked)
+    first_BCHW = pictures([edit.target for edit in edits.first.edits])
+    found = study.scores(first_BCHW, edits)
     assert found["success"] == pytest.approx(0.5) and found["both"] == 0 and found["change_outside_truth"] < 1e-3
-    second_BCHW = pictures([edit.target for edit in asked.second.edits])
-    own_B1HW = asked.masks_BKHW[:, 1:]
-    found = study.scores(second_BCHW * own_B1HW + first_BCHW * (1 - own_B1HW), asked)
+    second_BCHW = pictures([edit.target for edit in edits.second.edits])
+    own_B1HW = edits.masks_BKHW[:, 1:]
+    found = study.scores(second_BCHW * own_B1HW + first_BCHW * (1 - own_B1HW), edits)
     assert found["both"] == 1 and found["success"] == 1
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_one_small_run(study, asked, together, tmp_path):
+def test_one_small_run(study, edits, together, tmp_path):
     config = InstructPix2PixConfig(
         path=str(write_instruct_pix2pix(tmp_path)),
         size=64,
@@ -50,6 +50,6 @@ def test_one_small_run(study, asked, together, tmp_path):
         attention_resolution=8,
     )
     generator = load_generator(replace(config, **study.FOI))
-    made_BCHW = study.repaint(generator, asked, together)
-    assert made_BCHW.shape == asked.first.source_BCHW.shape and torch.isfinite(made_BCHW).all()
-    assert not torch.equal(made_BCHW, study.repaint(generator, asked, not together))
+    made_BCHW = study.repaint(generator, edits, together)
+    assert made_BCHW.shape == edits.first.source_BCHW.shape and torch.isfinite(made_BCHW).all()
+    assert not torch.equal(made_BCHW, study.repaint(generator, edits, not together))

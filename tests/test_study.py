@@ -82,16 +82,40 @@ def test_the_frozen_models_are_known_by_their_bytes(study, tmp_path):
 
 def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
-    monkeypatch.setattr(study.subprocess, "run", lambda command, **told: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(study.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 2))
     with pytest.raises(RuntimeError, match="train.py stopped with exit code 2; see .*train.log"):
         study.run(experiment, "a", 0, tmp_path / "work", tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_every_variant_runs_with_every_seed_and_an_error_is_passed_on(study, tmp_path):
+    experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": [], "b": []}, [0, 1], [])
+    args = study.options("d").parse_args(["--jobs", "2", "--work", str(tmp_path), "--results", "r"])
+
+    def work(experiment, variant, seed, limit, work, results):
+        assert (limit, work, str(results)) == (7, tmp_path, "r")
+        return {"variant": variant, "seed": seed}
+
+    found = study.run_all(work, experiment, args, 7)
+    assert [(row["variant"], row["seed"]) for row in found] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    args.only = ["b"]
+    assert [row["variant"] for row in study.run_all(work, experiment, args, 7)] == ["b", "b"]
+    with pytest.raises(AssertionError):
+        study.run_all(work, experiment, args, 8)
 
 
 def test_a_run_without_validation_is_refused(study, tmp_path):
     (tmp_path / "metrics.csv").write_text("step,name,value\n1,train/loss,2\n")
     with pytest.raises(ValueError, match="never validated"):
         study.last_validation(tmp_path / "metrics.csv")
+
+
+def test_results_are_rounded_and_shown_with_gaps(script):
+    harness = script("harness")
+    row = {"x": 0.123456, "n": 3, "kind": "elsewhere", "none": None}
+    assert harness.rounded({"a": [row]}) == {"a": [row | {"x": 0.1235}]}
+    assert harness.cells(row) == ["0.123", "3", "elsewhere", "-"]
+    assert harness.markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
 def test_edits_of_a_run_are_scored_once(study, script, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(study_repo
     assert section.endswith("frozen models: clip 0123abcd")
 
 
-def test_results_of_different_frozen_models_are_told_apart(study_report, script):
+def test_results_of_different_frozen_models_are_kept_apart(study_report, script):
     experiment = script("study").Experiment("new", "Is it?", "base.yaml", [], {"a": []}, [0], [])
     runs = {"a": [result(0.5), result(0.5) | {"models": {"clip": "ffffffff"}}]}
     assert study_report.experiment_section(experiment, runs).endswith("clip 0123abcd; and: clip ffffffff")
@@ -94,8 +94,8 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
             assert (tmp_path / "one" / f"{name}.{form}").read_bytes() == (
                 tmp_path / "two" / f"{name}.{form}"
             ).read_bytes()
-    told = study_report.failure_section(rows, rows.assign(iou=0.5))
-    assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in told
+    section = study_report.failure_section(rows, rows.assign(iou=0.5))
+    assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in section
 
 
 def test_regions_over_time_stand_beside_their_own_pictures(study_report, figures, script, monkeypatch):
@@ -105,6 +105,6 @@ def test_regions_over_time_stand_beside_their_own_pictures(study_report, figures
     monkeypatch.setattr(figures, "of_regions", lambda rows: rows)
     rows = study_report.regions_over_time(known, {"1500": p_BN.tolist()})
     assert [title for _, title, _ in rows] == known.instructions
-    assert [[told for told, _ in regions] for *_, regions in rows] == [["step 1,500"]] * len(rows)
+    assert [[title for title, _ in regions] for *_, regions in rows] == [["step 1,500"]] * len(rows)
     assert rows[2][2][0][1][:4, :4].min() == 1 and not np.any(rows[1][2][0][1])
     assert not rows[2][2][0][1][12:].any()

@@ -25,14 +25,14 @@ def test_every_kind_of_neighbour_is_there_and_no_picture_twice(watch_regions, kn
     assert len({edit.instruction for edit in known.edits}) == len(known.edits)
 
 
-def test_it_looks_when_it_should_and_at_all_of_them(watch_regions, known):
+def test_snapshots_hold_every_picture_at_the_requested_steps(watch_regions, known):
     snapshots = watch_regions.Snapshots(known, [1, 3])
-    said = torch.rand(len(known.edits), 64)
+    p_BN = torch.rand(len(known.edits), 64)
     clip = SimpleNamespace(encode_image=lambda images_BCHW: SimpleNamespace(patches_BND=images_BCHW))
     words = SimpleNamespace(encode=lambda texts: (texts, None))
     module = SimpleNamespace(frozen=(clip, words, None), device="cpu")
     for step in (1, 2, 3):
-        module.predictor = lambda *_, step=step: SimpleNamespace(probability_BN=said * step)
+        module.predictor = lambda *_, step=step: SimpleNamespace(probability_BN=p_BN * step)
         snapshots.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
     assert list(snapshots.probability_BN) == [1, 3]
-    assert torch.equal(snapshots.probability_BN[3], said * 3)
+    assert torch.equal(snapshots.probability_BN[3], p_BN * 3)
