@@ -37,7 +37,7 @@ from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
 
-CONFIG = ("configs/evaluate_rivals.yaml", "evaluation config with models and region")
+CONFIG = ("configs/evaluate_regions.yaml", "evaluation config with models and region")
 BATCH = 64
 COVERED = (0.0, 0.1, 0.25, 0.5, 0.9, 1.0)  # class limits of the share of a cell that the true region covers
 FAILED = 0.3  # an IoU below this is a failure

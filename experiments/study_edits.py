@@ -27,7 +27,7 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
 
     def make() -> dict:
         run = work / experiment.name / f"{variant}-{seed}"
-        command = ["evaluate.py", "--config", "configs/evaluate_rivals.yaml", "--limit", str(limit)]
+        command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit)]
         command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
         command += ["--baselines", "[]", "--edited_baselines", "[]"]
         run_logged(command, run / "evaluation.log")

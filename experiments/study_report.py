@@ -136,7 +136,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
         "## What is a better mask worth to an edit?",
         table("mask", rows),
         "![mask quality](figures/mask_quality.svg)",
-        "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_rivals.yaml`)",
+        "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_regions.yaml`)",
     )
 
 
@@ -162,7 +162,7 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
         "![failures](figures/failures.svg)",
         "![region sizes](figures/region_sizes.svg)",
         "![several instructions](figures/several_instructions.png)",
-        "`python experiments/dissect.py` (1,200 test edits; `configs/evaluate_rivals.yaml`), and with "
+        "`python experiments/dissect.py` (1,200 test edits; `configs/evaluate_regions.yaml`), and with "
         "`--checkpoint outputs/ceiling/region_predictor` of `train_ceiling.py`",
     )
 

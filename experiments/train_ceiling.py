@@ -1,7 +1,7 @@
 """Trains the same region predictor WITH masks, to convergence: the upper bound for learning without masks.
 
     python experiments/train_ceiling.py --out outputs/ceiling
-    python evaluate.py --config configs/evaluate_rivals.yaml --region.checkpoint outputs/ceiling/region_predictor \\
+    python evaluate.py --config configs/evaluate_regions.yaml --region.checkpoint outputs/ceiling/region_predictor \\
         --regions_only true --out outputs/ceiling/evaluation
 
 Encoders, predictor and training split are the same; only the supervision differs: binary cross-entropy against the true

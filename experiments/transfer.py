@@ -47,7 +47,7 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
             for name, config in EDITORS.items()
             if name != "stable_diffusion"
         }
-        command = ["evaluate.py", "--config", "configs/evaluate_rivals.yaml", "--limit", str(limit), *checkpoint]
+        command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit), *checkpoint]
         command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
         run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
         summary = json.loads((out / "evaluation" / "summary.json").read_text())

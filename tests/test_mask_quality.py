@@ -65,6 +65,6 @@ def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
 
 @pytest.mark.microworld
 def test_a_learned_region_grows_with_its_dilation(mask_quality, known):
-    found = mask_quality.learned(load_config(EvaluateConfig, "configs/evaluate_rivals.yaml", []), known)
+    found = mask_quality.learned(load_config(EvaluateConfig, "configs/evaluate_regions.yaml", []), known)
     areas = [float(mask_B1HW.mean()) for mask_B1HW in found.values()]
     assert list(found)[:2] == ["learned", "learned, 1 px wider"] and areas == sorted(set(areas))

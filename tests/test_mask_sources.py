@@ -41,9 +41,9 @@ def attention(tiny_ip2p_dir):
 
 @pytest.fixture(scope="module")
 def generators(tiny_inpaint_dir, attention):
-    painter = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=2))
+    inpainter = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=2))
     follower = load_generator(attention)
-    return {"stable_diffusion": lambda: painter, "instruct_pix2pix": lambda: follower}
+    return {"stable_diffusion": lambda: inpainter, "instruct_pix2pix": lambda: follower}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_a_reader_is_done_with_it_in_five_minutes():
     assert len(README.split("---", 2)[2].split()) <= 1200
 
 
-@pytest.mark.parametrize("name", ["app_microworld", "evaluate_microworld", "evaluate_demo", "evaluate_painters"])
+@pytest.mark.parametrize("name", ["app_microworld", "evaluate_microworld", "evaluate_demo", "evaluate_default_editor"])
 def test_the_default_editor_is_the_same_everywhere(name):
     default = load_config(EditConfig, ROOT / "configs/edit_microworld.yaml")
     kind = AppConfig if name.startswith("app") else EvaluateConfig

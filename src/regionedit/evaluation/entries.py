@@ -140,7 +140,7 @@ def _requests(config: EvaluateConfig, all_marks: bool = True) -> Prepare:
     return request_of
 
 
-def rival(
+def baseline_entry(
     name: str, config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], headline: tuple, share: Share
 ) -> Entry:
     """The row of a baseline on the same cases; if it is in `edited_baselines` it edits with the same generator."""

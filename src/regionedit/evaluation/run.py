@@ -20,7 +20,7 @@ from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.calibration import check_data, check_expected
 from regionedit.evaluation.editing import Share
-from regionedit.evaluation.entries import Entry, finished_pictures, own, rival, system, system_editor, unedited
+from regionedit.evaluation.entries import Entry, baseline_entry, finished_pictures, own, system, system_editor, unedited
 from regionedit.evaluation.export import write_tables
 from regionedit.evaluation.gallery import write_gallery
 from regionedit.evaluation.metrics import CaseMetric
@@ -155,7 +155,7 @@ def _run(
     config = replace(editor.config, grid=config.grid or editor.models.encoders(editor.config)[0].grid)
     editor.models.mask_source(config.mask_source, editor.config)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
-    baselines = [rival(name, config, editor, cases, cases.headline, share) for name in config.baselines]
+    baselines = [baseline_entry(name, config, editor, cases, cases.headline, share) for name in config.baselines]
     entries = [own(config, editor, cases, share), *baselines]
     return entries, [system(name, theirs, config, system_cases, share) for name, theirs in editors.items()]
 
