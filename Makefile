@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
 	microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
-	fetch-models clip-lane autoencoder-lane painter-lane ip2p-lane study study-report
+	fetch-models clip-lane autoencoder-lane inpaint-lane ip2p-lane study study-report
 
 # stored proposals of a training configuration, half of the shards on each of two cores
 define proposals
@@ -98,7 +98,7 @@ microworld-region: install  ## learn the shipped region from microworld-data: pr
 	$(PY) train.py --config configs/train_microworld_refine.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: a night of two cores; run again to go on
-	$(MAKE) -j2 painter-lane ip2p-lane
+	$(MAKE) -j2 inpaint-lane ip2p-lane
 
 clip-lane:
 	$(PY) experiments/pretrain_t5.py --out $(MODELS)/t5 --threads 1
@@ -109,7 +109,7 @@ clip-lane:
 autoencoder-lane:
 	$(PY) experiments/pretrain_autoencoder.py --out outputs/microworld_models/autoencoder --threads 1
 
-painter-lane: autoencoder-lane
+inpaint-lane: autoencoder-lane
 	$(PY) experiments/pretrain_inpaint.py --out $(MODELS)/inpaint --threads 1
 
 ip2p-lane: clip-lane autoencoder-lane

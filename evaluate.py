@@ -11,7 +11,8 @@ from regionedit.error_log import log_to
 
 
 def main() -> int:
-    """Exit code 0: scored. 1: every case failed. 2: the configuration is wrong, and one line says where."""
+    """Exit code 0: scored. 1: every case failed, or an error ended the run. 2: the configuration is wrong; a line says
+    where."""
     config = parse_command(EvaluateConfig)
     warnings.formatwarning = lambda message, *_: f"evaluate.py: warning: {message}\n"
     return run_command("evaluate.py", lambda: run(config), config.out, config.debug)

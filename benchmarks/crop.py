@@ -36,7 +36,7 @@ KNOWN = torch.zeros(SIDE, SIDE)
 KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
 
 
-def generator_of(size: int, context: float, steps: int, device: str):
+def repaint_call(size: int, context: float, steps: int, device: str):
     """A function that repaints the region of a random picture."""
     config = StableDiffusionConfig(
         size=size, num_inference_steps=steps, guidance_scale=7.5, dtype=pick_dtype("auto", device)
@@ -92,8 +92,8 @@ def main() -> None:
     record("large_picture", (most - before) / 1e9, before / 1e9, "GB beyond the models, beside the process with them")
     assert boxes_of(KNOWN, 1.5, WINDOW) == [(272, 372, 784, 884)]
     record("crop_1024_counted", counted(SIDE), counted(WINDOW), "TFLOP, whole picture to window", "counted")
-    whole = seconds(generator_of(SIDE, 0, args.steps, "cpu"))
-    window = seconds(generator_of(WINDOW, 1.5, args.steps, "cpu"))
+    whole = seconds(repaint_call(SIDE, 0, args.steps, "cpu"))
+    window = seconds(repaint_call(WINDOW, 1.5, args.steps, "cpu"))
     record("crop_1024", whole, window, f"s at {args.steps} steps, whole picture to window")
 
 

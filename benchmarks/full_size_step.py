@@ -75,9 +75,7 @@ def build_generator(config: GeneratorConfig, device: str) -> StableDiffusion:
         modules: dict[str, nn.Module] = full_size_models.inpaint_modules()
         if config.decoder is not None:
             modules["decoder"] = full_size_models.tiny_decoder()
-    modules = {
-        name: module.to(getattr(torch, pick_dtype(config.precision, device))) for name, module in modules.items()
-    }
+    modules = {name: module.to(getattr(torch, pick_dtype(config.dtype, device))) for name, module in modules.items()}
     return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
 
 

@@ -17,14 +17,8 @@ from regionedit.microworld.scene import sample_scene
 from regionedit.microworld.splits import scene_rng
 
 TRAIN_SEED, HELD_OUT_SEED = 6, 7  # disjoint streams of the split "pretrain"
-WRITER_OPERATIONS = (
-    "replace",
-    "recolour",
-    "add",
-    "remove",
-    "background",
-    "noop",
-)  # the writer's operations in this world
+# the operations that the instruction writer has in the microworld
+WRITER_OPERATIONS = ("replace", "recolour", "add", "remove", "background", "noop")
 WORDINGS = (  # the instruction writer's style hints, which the grammar ignores
     "plain", "short", "polite", "as a question", "as a wish", "detailed", "casual", "describe the result",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Pre-trains the microworld's CLIP from scratch, only on picture-caption pairs and with contrastive losses.
 
     python experiments/pretrain_clip.py --out checkpoints/microworld/clip --threads 1
-    python experiments/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --steps 5000
+    python experiments/pretrain_clip.py --out checkpoints/microworld/judge --patch_size 16 --seed 1 --steps 4000
 
 Each batch contains groups of four scenes that differ in one attribute and have captions worded alike: hard negatives
 within the batch. With patch 4, half of the patches are dropped most of the time, which makes a step two to three times

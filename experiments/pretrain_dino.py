@@ -1,4 +1,4 @@
-"""Pre-trains a tiny self-supervised ViT that replaces DINO in the metrics, as `dino_microworld`.
+"""Pre-trains a tiny self-supervised ViT that takes the place of DINO in the metric `dino`.
 
     python experiments/pretrain_dino.py --out checkpoints/microworld/dino --threads 1
 

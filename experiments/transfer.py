@@ -73,7 +73,9 @@ def table(results: list[dict]) -> str:
     for result in results:
         scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in EDITORS)]
         rows.append([f"`{result['taught']}`", *(f"{score:.3f}".lstrip("0") for score in scores)])
-    return markdown(("learned through", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS)), rows)
+    return markdown(
+        ("trained with proposals of", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS)), rows
+    )
 
 
 def main() -> None:

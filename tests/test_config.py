@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regionedit.command_line import RENAMED, load_config, parse_command, save_config
+from regionedit.command_line import RENAMED, load_config, parse_command, renamed, save_config
 from regionedit.config import (
     DESCRIBE_CONFIGS,
     GENERATOR_CONFIGS,
@@ -184,6 +184,27 @@ def test_an_earlier_name_is_refused_with_the_new_one(old):
     }
     names |= {"memory", *(f"{place}.{f.name}" for place, kind in others.items() for f in fields(kind))}
     assert RENAMED[old] in names
+
+
+@pytest.mark.parametrize(
+    ("name", "latent_blend", "strength", "temperature"),
+    [
+        ("stable_diffusion", True, 1.0, 1.0),
+        ("instruct_pix2pix", False, 1.0, 1.0),
+        ("diffusers_inpaint", True, None, 1.0),
+        ("masked_token", True, 1.0, 2.0),
+        ("next_scale", True, 1.0, 1.0),
+    ],
+)
+def test_of_two_stored_settings_with_one_present_name_the_one_that_was_read_counts(
+    name, latent_blend, strength, temperature
+):
+    """Earlier files hold the settings of all generators, in this order."""
+    stored = {"name": name, "blend": True, "temperature": 2.0, "start": 1.0, "latent_blend": False, "strength": None}
+    found = renamed({f"generator.{key}": value for key, value in (stored | {"token_temperature": 1.0}).items()})
+    expected = {"latent_blend": latent_blend, "strength": strength, "temperature": temperature}
+    assert {key: found[f"generator.{key}"] for key in expected} == expected
+    assert renamed({"seed": 0, "generator.strength": 0.5}) == {"seed": 0, "generator.strength": 0.5}
 
 
 def test_a_describer_has_only_its_own_settings():

@@ -31,11 +31,8 @@ def encoders(tiny_clip_dir, tiny_t5_dir):
 
 @pytest.fixture(scope="module")
 def attention(tiny_ip2p_dir):
-    settings = {
-        "size": 32,
-        "num_inference_steps": 2,
-        "attention_resolution": 4,
-    }  # its only cross-attention is at half its latent
+    # this model's only cross-attention is at half the size of its latent
+    settings = {"size": 32, "num_inference_steps": 2, "attention_resolution": 4}
     return InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)
 
 

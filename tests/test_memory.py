@@ -1,4 +1,4 @@
-"""Memory settings: the same gradient with each of them and with all, and fewer bytes kept for the way back."""
+"""Memory settings: the same gradient with each of them and with all, and fewer bytes kept for the backward pass."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ SAME = 1e-4
 
 
 def gradient(config) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Loss, gradient of every trained weight in one vector, bytes kept for the way back."""
+    """Loss, gradient of every trained weight in one vector, bytes kept for the backward pass."""
     torch.manual_seed(0)
     module = RegionTraining(config)
     data = PairsDataModule(config.data, config.seed, config.max_steps)
@@ -70,7 +70,7 @@ def test_all_settings_together_give_the_same_gradient(tiny_train, path):
 
 @pytest.mark.parametrize("setting", ["frozen convolutions", "checkpointing"])
 def test_fewer_bytes_are_kept(tiny_train, setting):
-    """Chunks are counted in benchmarks/memory.py: what they keep is let go before the step has ended."""
+    """Chunks are counted in benchmarks/memory.py: what they keep is freed before the step ends."""
     plain, saving = (gradient(tiny_train(*PATHS["full"], *changes))[2] for changes in (PLAIN, SETTINGS[setting]))
     assert saving < 0.9 * plain
 

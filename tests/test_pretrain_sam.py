@@ -1,4 +1,4 @@
-"""The tiny Segment Anything: what it is prompts, what it is taught, and the folder that the mask source loads."""
+"""The tiny Segment Anything: its prompts, what it learns from them, and the folder that the mask source loads."""
 
 from __future__ import annotations
 

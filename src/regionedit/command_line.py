@@ -44,6 +44,13 @@ RENAMED = {
 }
 """Keys of earlier versions and what they are called now."""
 
+NOT_READ = {
+    "instruct_pix2pix": "generator.blend",
+    "diffusers_inpaint": "generator.start",
+    "masked_token": "generator.token_temperature",
+}
+"""Generator -> the earlier key that it did not read: its own setting already had the present name."""
+
 
 def load_config(config_class: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML that lists what differs from the defaults, then apply overrides.
@@ -135,6 +142,16 @@ def run_command(command: str, work: Callable[[], int | None], out: str | Path | 
             return work() or 0
     except SystemExit as stop:
         return int(stop.code)
+
+
+def renamed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version stored, dotted key -> value, with their present names added.
+
+    Earlier versions stored the settings of all generators together. Two of them can have one name today; the one that
+    the stored generator read counts.
+    """
+    unread = NOT_READ.get(settings.get("generator.name", ""))
+    return settings | {RENAMED[key]: value for key, value in settings.items() if key in RENAMED and key != unread}
 
 
 def save_config(config: Any, path: str | Path) -> None:
