@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit.command_line import errors_in_one_line, parse_command, renamed
+from regionedit.command_line import errors_in_one_line, parse_command, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
@@ -159,7 +159,8 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
     }
     if path.exists():
         unset = {f"generator.{name}": value for name, value in asdict(type(config.generator)()).items()}
-        before = unset | renamed(json.loads(path.read_text()))  # a setting that is newer than the file had its default
+        stored = under_present_names(json.loads(path.read_text()))
+        before = unset | stored  # a setting that is newer than the file had its default
         for name in settings:
             if before.get(name) != settings[name]:
                 raise ValueError(

@@ -91,7 +91,7 @@ def test_published_rows_of_the_protocol_are_listed_below_and_marked_as_quoted(bo
     assert name == "Learnable Regions (5M) [1]"
     assert cells(table)[name] == {"n": "", "failed": "", "CLIPdir ↑": "0.1088", "L1 ↓": "0.0723", "DINO ↑": "0.8337"}
     assert re.search(r"\[1\] quoted, not measured here: Ma et al.*Table 2", table.note)
-    assert "not said by the protocol's authors, CLIPdir: normalised here" in table.note
+    assert "not stated by the protocol's authors, CLIPdir: normalised here" in table.note
     assert "printed, but not shown here: CLIPout, CLIPimg" in table.note
     assert table.rules == {2} and {row for row, _ in table.best} <= {0, 1}
     assert others and all("not comparable" in other.title and "ultraedit" not in other.title for other in others)

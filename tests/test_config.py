@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regionedit.command_line import RENAMED, load_config, parse_command, renamed, save_config
+from regionedit.command_line import RENAMED, load_config, parse_command, save_config, under_present_names
 from regionedit.config import (
     DESCRIBE_CONFIGS,
     GENERATOR_CONFIGS,
@@ -157,6 +157,9 @@ def test_a_generator_on_the_command_line_drops_the_files_settings_that_it_lacks(
     assert "generator.strength does not apply to the generator of the command line" in caplog.text
     with pytest.raises(ValueError, match="only generator .* has this setting"):
         load_config(EditConfig, path, ["--generator.name=masked_token", "--generator.strength=0.5"])
+    path.write_text("generator: {name: instruct_pix2pix, strength: 0.5}\ndescribe: {name: endpoint, endpoint_model: m}")
+    config = load_config(EditConfig, path, ["--generator.name=masked_token", "--describe.name=given"])
+    assert (config.generator.name, config.describe.name) == ("masked_token", "given")
     path.write_text("generator: {name: instruct_pix2pix, strenth: 0.5}")
     with pytest.raises(ValueError, match="unknown key 'generator.strenth'"):
         load_config(EditConfig, path, ["--generator.name=masked_token"])
@@ -187,24 +190,21 @@ def test_an_earlier_name_is_refused_with_the_new_one(old):
 
 
 @pytest.mark.parametrize(
-    ("name", "latent_blend", "strength", "temperature"),
+    ("generator", "present"),
     [
-        ("stable_diffusion", True, 1.0, 1.0),
-        ("instruct_pix2pix", False, 1.0, 1.0),
-        ("diffusers_inpaint", True, None, 1.0),
-        ("masked_token", True, 1.0, 2.0),
-        ("next_scale", True, 1.0, 1.0),
+        ("stable_diffusion", {"latent_blend": True, "strength": None, "temperature": 2.0}),
+        ("instruct_pix2pix", {"latent_blend": False, "strength": 0.8, "temperature": 2.0}),
+        ("diffusers_inpaint", {"latent_blend": False, "strength": None, "temperature": 2.0}),
+        ("next_scale", {"latent_blend": False, "strength": None, "temperature": 1.0}),
     ],
 )
-def test_of_two_stored_settings_with_one_present_name_the_one_that_was_read_counts(
-    name, latent_blend, strength, temperature
-):
-    """Earlier files hold the settings of all generators, in this order."""
-    stored = {"name": name, "blend": True, "temperature": 2.0, "start": 1.0, "latent_blend": False, "strength": None}
-    found = renamed({f"generator.{key}": value for key, value in (stored | {"token_temperature": 1.0}).items()})
-    expected = {"latent_blend": latent_blend, "strength": strength, "temperature": temperature}
-    assert {key: found[f"generator.{key}"] for key in expected} == expected
-    assert renamed({"seed": 0, "generator.strength": 0.5}) == {"seed": 0, "generator.strength": 0.5}
+def test_stored_settings_of_an_earlier_version_keep_what_their_generator_read(generator, present):
+    old = {"name": generator, "steps": 8, "blend": True, "temperature": 2.0, "start": 0.8, "latent_blend": False}
+    old |= {"strength": None, "token_temperature": 1.0}
+    expected = {"name": generator, "num_inference_steps": 8, **present}
+    stored = under_present_names({f"generator.{name}": value for name, value in old.items()})
+    assert stored == {f"generator.{name}": value for name, value in expected.items()}
+    assert under_present_names(stored) == stored
 
 
 def test_a_describer_has_only_its_own_settings():

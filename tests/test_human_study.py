@@ -174,7 +174,7 @@ def test_cases_without_every_picture_are_listed(tmp_path, capsys):
     assert record["left_out"].keys() == {"case-2", "case-3", "case-4"}
     assert record["left_out"]["case-2"] == "one: no picture" and record["left_out"]["case-4"] == "two: out of memory"
     assert record["left_out"]["case-3"].startswith("two: ") and "case-3.png" in record["left_out"]["case-3"]
-    with pytest.raises(ValueError, match=r"cases: 6 asked for, but of the benchmark's 8 only 5 .*case-2 \(one: no pic"):
+    with pytest.raises(ValueError, match=r"cases: 6 requested, but of the benchmark's 8 only 5 .*case-2 \(one: no pic"):
         make(settings(tmp_path, systems, cases=6))
     arguments = ["--systems", *(f"{name}={folder}" for name, folder in systems.items()), "--benchmark", "drawn"]
     assert main(["make", *arguments, "--data", "9", "--out", str(tmp_path / "again"), "--raters", "1"]) == 0
@@ -214,7 +214,7 @@ def test_a_form_too_large_says_how_many_cases_fit(tmp_path, monkeypatch):
         (["--systems", "one=.", "two=.", "--benchmark", "none"], "benchmark: 'none' is none of"),
         (["--systems", "one=.", "two=.", "--raters", "0"], "raters: 0, at least 1"),
         (["--systems", "one=.", "two=.", "--cases", "-1"], "cases: -1, at least 0"),
-        (["--systems", "one=.", "two=."], "cases: all asked for"),
+        (["--systems", "one=.", "two=."], "cases: all requested"),
     ],
 )
 def test_a_bad_argument_is_one_line(arguments, message, tmp_path, capsys):

@@ -25,7 +25,7 @@ from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
 from regionedit.evaluation.metrics import NEEDS, Settings
-from regionedit.evaluation.microworld_scores import OfWorld
+from regionedit.evaluation.microworld_scores import MicroworldMeasure
 from regionedit.evaluation.outcomes import Outcome
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
@@ -116,7 +116,7 @@ def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, con
         alone.update([outcome])
     assert alone.values().tolist() == pytest.approx(together.values().tolist(), abs=1e-4, nan_ok=True)
     assert math.isnan(together.values()[1])
-    if not isinstance(METRICS[name], OfWorld):
+    if not isinstance(METRICS[name], MicroworldMeasure):
         assert together.values()[[0, 2, 3, 4, 5]].isfinite().all()
         assert together.compute() == pytest.approx(np.nanmean(together.values()))
     together.reset()
@@ -132,7 +132,7 @@ def test_a_case_that_lacks_something_is_nan_and_the_metric_says_what(name, confi
         assert metric.values().isnan().all()
         first = next(need for need in METRICS[name].needs)
         assert metric.why_missing() == f"needs {first} (2 cases have none)"
-    elif not isinstance(METRICS[name], OfWorld):
+    elif not isinstance(METRICS[name], MicroworldMeasure):
         assert metric.why_missing() == ""
 
 

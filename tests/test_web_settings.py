@@ -65,7 +65,12 @@ def test_too_many_instructions():
         replace(PLAIN, instruction="a; " * 20).instructions()
 
 
-@pytest.mark.parametrize("record", [{}, {"settings": 3}, {"settings": {"generator": {}}}, {"instructions": "x"}])
+OLD_RECORD = {"settings": {"generator": {"steps": 8}}, "captions": None, "instructions": [], "seed": 0}
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"settings": 3}, {"settings": {"generator": {}}}, {"instructions": "x"}, OLD_RECORD]
+)
 def test_a_record_that_is_none(record):
     with pytest.raises(ValueError, match="^record: "):
         Settings.of_record(record)

@@ -1,8 +1,9 @@
 """The HTTP client for OpenAI-compatible chat endpoints: one rule for retries, waits, limits and errors.
 
-A request that meets a busy or restarting server, a lost connection, a timeout or a reply that is no chat completion is
-sent again after a random wait, whose upper limit doubles each time. A server that asks for a longer wait (Retry-After)
-gets it, from all requests. Other errors are raised at once, because waiting does not fix them.
+A request is sent again if the server is busy or restarting, the connection is lost, the attempt times out, or the reply
+is no chat completion. Before each new attempt it waits for a random time, whose upper limit doubles. If the server
+demands a longer wait (Retry-After), all requests wait that long. Other errors are raised at once, because waiting does
+not fix them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # statuses that may change after a while
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # HTTP statuses of errors that waiting may fix
 LARGEST_REPLY = 1_000_000  # bytes
 
 
@@ -28,7 +29,7 @@ class EndpointError(Exception):
     """A request got no completion; the message is one line.
 
     Args:
-        message: what happened, with the beginning of what the server said.
+        message: what happened, with the beginning of the server's reply.
         reason: the same in a few words without details, to count errors by.
     """
 
@@ -53,7 +54,7 @@ class Refused(EndpointError):
     """The server refused the request, and waiting does not fix it.
 
     Args:
-        advice: what to set, if the server refuses every request in this way; else empty.
+        advice: which setting to change, if the server would refuse every request; else empty.
     """
 
     def __init__(self, message: str, reason: str, advice: str):
@@ -62,7 +63,7 @@ class Refused(EndpointError):
 
 
 class SettingNames(NamedTuple):
-    """What the user calls the settings that an advice names."""
+    """The names that the settings have for the user; `Refused.advice` contains them."""
 
     key: str
     address: str
@@ -86,14 +87,14 @@ class ChatClient:
     """Posts to `{address}/chat/completions`. It belongs to one event loop.
 
     Args:
-        address: of the server, up to and including the version, such as http://127.0.0.1:8000/v1.
+        address: base URL of the server, up to and including the version, such as http://127.0.0.1:8000/v1.
         key: sent as a bearer token; None or empty: none is sent.
         concurrency: maximum number of requests that run or wait for their next attempt at the same time.
         timeout: seconds for one attempt.
         attempts: how often a request is sent before it fails, at least 1.
         backoff: upper limit of the random wait after the first attempt, in seconds; doubled after each further one.
         longest_wait: longest wait between two attempts, in seconds, whatever the server asks for.
-        names: of the settings, for advice.
+        names: of the settings key, address and model.
     """
 
     def __init__(
@@ -120,10 +121,10 @@ class ChatClient:
         }
         self._free = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
-        self._resume = 0.0  # in the event loop's time: no request is sent before it, because the server asked to wait
+        self._resume = 0.0  # by the event loop's clock: no request is sent earlier, because the server demanded a wait
 
     async def complete(self, make_body: Callable[[], dict[str, Any]]) -> Completion:
-        """The completion that a request gets.
+        """Send a request, again if needed, and return its completion.
 
         Args:
             make_body: returns the request's body: model, messages, and how to sample. It is called when the request's
@@ -149,6 +150,7 @@ class ChatClient:
                 await asyncio.sleep(min(wait, self._longest_wait))
 
     async def aclose(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
@@ -184,13 +186,13 @@ class ChatClient:
         return _completion(reply)
 
     async def _error(self, response: aiohttp.ClientResponse) -> EndpointError:
-        """The error that a status other than 200 means; a server's request to wait is noted."""
+        """The error that a status other than 200 means; a wait that the server demands is recorded."""
         if response.status in PASSING and (wait := _retry_after(response.headers)):
             resume = asyncio.get_running_loop().time() + min(wait, self._longest_wait)
             self._resume = max(self._resume, resume)
-        said = _line((await response.content.read(300)).decode(errors="replace"))
+        detail = _line((await response.content.read(300)).decode(errors="replace"))
         reason = f"status {response.status}"
-        message = f"{reason} {response.reason}".rstrip() + (f": {said}" if said else "")
+        message = f"{reason} {response.reason}".rstrip() + (f": {detail}" if detail else "")
         if response.status in PASSING:
             return Unavailable(message, reason)
         return Refused(message, reason, self._advice.get(response.status, ""))

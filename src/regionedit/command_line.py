@@ -42,20 +42,20 @@ RENAMED = {
     "savers.checkpoint": "memory.checkpoint",
     "savers.compile": "generator.compile",
 }
-"""Keys of earlier versions and what they are called now."""
+"""Key of an earlier version -> its present name."""
 
-NOT_READ = {
-    "instruct_pix2pix": "generator.blend",
-    "diffusers_inpaint": "generator.start",
-    "masked_token": "generator.token_temperature",
+ONCE_READ_BY = {
+    "generator.blend": "stable_diffusion",
+    "generator.start": "instruct_pix2pix",
+    "generator.token_temperature": "next_scale",
 }
-"""Generator -> the earlier key that it did not read: its own setting already had the present name."""
+"""Renamed keys whose present name was another setting in that version -> the one generator that read the key."""
 
 
 def load_config(config_class: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML that lists what differs from the defaults, then apply overrides.
 
-    Where a field has metadata `choices` (name -> dataclass), the dataclass is the one that the given `name` selects.
+    If a field has the metadata `choices` (name -> dataclass), the given `name` selects its dataclass.
 
     Args:
         config_class: a configuration dataclass of `config`, or a subclass of one.
@@ -110,10 +110,11 @@ def one_line(error: object) -> str:
 def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool = False) -> Iterator[None]:
     """End a command with one line instead of a stack trace.
 
-    Exit code 2 for a ValueError (a wrong argument or input that the user can correct), 130 for Ctrl-C, 1 for everything
-    else. What the user cannot correct also leaves its traceback in `out`/log.txt, which the line names.
+    Exit code 2 for a ValueError (a wrong argument or input that the user can correct), 130 for Ctrl-C, 1 for any other
+    error. With code 1 the traceback is appended to `out`/log.txt, and the line names that file.
 
     Args:
+        command: its name, which begins the line.
         out: the command's output folder; None: no traceback is kept.
         debug: let every error pass, with its stack trace.
     """
@@ -128,6 +129,8 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
         line = one_line(reason) if expected else f"{type(error).__name__}: {one_line(error)}"
         if out is not None and code == 1:
             line += f"; traceback in {write_traceback(out, error, command)}"
+        elif out is not None and Path(out).is_dir():
+            write_traceback(out, error, command)
         print(f"{command}: error: {line}", file=sys.stderr)
         raise SystemExit(code) from None
     except KeyboardInterrupt:
@@ -136,7 +139,14 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
 
 
 def run_command(command: str, work: Callable[[], int | None], out: str | Path | None, debug: bool) -> int:
-    """Call `work` inside `errors_in_one_line`; returns the exit code."""
+    """Call `work` inside `errors_in_one_line`, which also takes the other arguments.
+
+    Args:
+        work: does the command's work; returns the exit code, None for 0.
+
+    Returns:
+        The exit code.
+    """
     try:
         with errors_in_one_line(command, out, debug):
             return work() or 0
@@ -144,21 +154,28 @@ def run_command(command: str, work: Callable[[], int | None], out: str | Path | 
         return int(stop.code)
 
 
-def renamed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version stored, dotted key -> value, with their present names added.
-
-    Earlier versions stored the settings of all generators together. Two of them can have one name today; the one that
-    the stored generator read counts.
-    """
-    unread = NOT_READ.get(settings.get("generator.name", ""))
-    return settings | {RENAMED[key]: value for key, value in settings.items() if key in RENAMED and key != unread}
-
-
 def save_config(config: Any, path: str | Path) -> None:
     """Write the resolved configuration as YAML, atomically; `load_config` reads it back to an equal object."""
     import yaml
 
     write_atomic(path, yaml.safe_dump(asdict(config), sort_keys=False).encode())
+
+
+def under_present_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings that an earlier version may have stored, under their present names.
+
+    That version stored the settings of all generators for each of them, and some different settings now share a name.
+    Of these, the one that this generator read is kept.
+
+    Args:
+        settings: dotted key -> value.
+    """
+    generator = settings.get("generator.name")
+    present = {key: value for key, value in settings.items() if key not in RENAMED}
+    for old, new in RENAMED.items():
+        if old in settings and ONCE_READ_BY.get(old, generator) == generator:
+            present[new] = settings[old]
+    return present
 
 
 def _command() -> str:
@@ -190,7 +207,7 @@ def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Itera
 
 
 def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str]]:
-    """Key, value and origin of everything that files and command line set, in their order."""
+    """Key, value and origin (a file's path, or "command line") of every setting that the arguments give, in order."""
     import yaml
 
     given: list[tuple[str, Any, str]] = []
@@ -211,7 +228,7 @@ def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str
 
 
 def _chosen(config_class: type, given: list[tuple[str, Any, str]]) -> type:
-    """`config_class` with the dataclasses that the given names select among a field's `choices`."""
+    """`config_class`, in which each field with `choices` has the dataclass that the given `name` selects."""
     changed = []
     for own in fields(config_class):
         if choices := own.metadata.get("choices"):
@@ -231,33 +248,38 @@ def _chosen(config_class: type, given: list[tuple[str, Any, str]]) -> type:
 def _without_replaced(
     config_class: type, chosen_class: type, arguments: list[str], given: list[tuple[str, Any, str]]
 ) -> tuple[list[str], list[tuple[str, Any, str]]]:
-    """Leave out a file's settings of a choice that the command line replaces by another, with a warning."""
+    """Arguments and settings without those of a file that the choice on the command line lacks; each causes a warning.
+
+    For example, a file sets `generator.strength` and the command line names a generator without this setting.
+    """
     import yaml
 
-    arguments = list(arguments)
     on_command_line = {key for key, _, where in given if where == "command line"}
-    for own in (f for f in fields(config_class) if f.metadata and f"{f.name}.name" in on_command_line):
-        theirs = {f.name for kind in own.metadata["choices"].values() for f in fields(kind)}
-        theirs -= {f.name for f in fields(get_type_hints(chosen_class)[own.name])}
-        for file in {where for _, _, where in given if where != "command line"}:
-            values = yaml.safe_load(Path(file).read_text())
+    replaced = [f for f in fields(config_class) if f.metadata and f"{f.name}.name" in on_command_line]
+    for file in {where for _, _, where in given if where != "command line"} if replaced else ():
+        values = yaml.safe_load(Path(file).read_text())
+        for own in replaced:
             section = values.get(own.name) or {}
+            if not isinstance(section, dict):
+                raise ValueError(f"{file}: {own.name}: {section!r}, but must be a section of `setting: value` lines")
+            theirs = {f.name for kind in own.metadata["choices"].values() for f in fields(kind)}
+            theirs -= {f.name for f in fields(get_type_hints(chosen_class)[own.name])}
             for setting in theirs & section.keys():
                 log.warning("%s: %s.%s does not apply to the %s of the command line", file, own.name, setting, own.name)
                 del section[setting]
                 given = [entry for entry in given if entry[::2] != (f"{own.name}.{setting}", file)]
             section.pop("name", None)
-            text = yaml.safe_dump(values)
-            arguments = [
-                text if argument == file else f"--config={text}" if argument == f"--config={file}" else argument
-                for argument in arguments
-            ]
+        text = yaml.safe_dump(values)
+        arguments = [
+            text if argument == file else f"--config={text}" if argument == f"--config={file}" else argument
+            for argument in arguments
+        ]
     return arguments, given
 
 
 def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tuple[str, Any, str]]) -> None:
-    """Raise for a key that does not exist; the message gives its new name, the choice that has it, or the nearest valid
-    key."""
+    """Raise for a key that does not exist; the message gives its new name, the generator or describer that has it, or
+    the nearest valid key."""
     valid = [*_names(chosen_class)]
     free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
     for key, _, where in given:

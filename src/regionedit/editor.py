@@ -44,6 +44,8 @@ PIXELS_TOGETHER = 16_000_000  # a batch has at most this many pixels in total, w
 class Prepared:
     """A request with everything that generator and mask source read.
 
+    `_start` fills in the picture and the mask source, `_prepare` the captions and keywords.
+
     Args:
         request: as given, with an upright RGB picture.
         full_request: the same with the keywords that a language model named.
@@ -83,7 +85,7 @@ class Editor:
 
     Args:
         config: the whole configuration; use `from_config`.
-        models: of another editor, to share what it has loaded; None: load everything anew.
+        models: the models of another editor, to share what it has loaded; None: load everything anew.
         watch: callback `(step, total, decode_preview)`, called after every denoising step; previews have the size of
             the sources; see `generators.Watch`.
 
@@ -104,7 +106,7 @@ class Editor:
 
     @property
     def computes(self) -> str:
-        """Device and precision as a short text for the terminal."""
+        """Device and dtypes as a short text for the terminal."""
         return describe_dtypes(self.config, self.models.device)
 
     @classmethod
@@ -117,6 +119,7 @@ class Editor:
 
         Raises:
             ValueError: something is missing in the configuration or the request; the message is one line that names it.
+            RuntimeError, OSError: a model failed, for example for lack of memory.
         """
         (outcome,) = self.edit_batch([request])
         if isinstance(outcome, EditFailure):

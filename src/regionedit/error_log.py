@@ -26,7 +26,7 @@ def log_to(folder: str | Path) -> None:
 
 
 def write_traceback(folder: str | Path, error: BaseException, what: str) -> Path:
-    """Append the traceback of an error to `folder`/log.txt.
+    """Append the traceback of an error to `folder`/log.txt; the folder is created if it does not exist.
 
     Args:
         what: what failed, for example the id of a request.

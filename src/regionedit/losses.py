@@ -134,8 +134,15 @@ def of_the_result(
     target_text_BD: Tensor,
     config: LossConfig,
 ) -> Tensor:
-    """Eq. 10 with its weight in eq. 11: the weighted sum of the terms that depend on the blended picture, [B]; `total`
-    includes them too."""
+    """The weighted sum of the terms that depend on the blended picture, [B]: eq. 10, times its weight in eq. 11.
+
+    `total` includes these terms too.
+
+    Args:
+        result_BD, source_BD: CLIP image embeddings of the blended and the source pictures.
+        result_patches_BND, source_patches_BND: their projected CLIP patches.
+        source_text_BD, target_text_BD: CLIP embeddings of both captions.
+    """
     weight = weights(config)
     terms = {
         "clip_guidance": lambda: clip_guidance(result_BD, target_text_BD),

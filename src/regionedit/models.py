@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Models:
     """Frozen models on one device, shared by editors with different settings.
 
-    What is loaded is found again by the settings that decide it: weights, revision, dtype. Other settings, such as
-    steps or a threshold, are applied to the loaded model.
+    A model is loaded once for each combination of the settings that decide its weights: path, revision, dtype. Other
+    settings, such as steps or a threshold, are applied to the loaded model.
 
     Args:
         device: where all models but the describer's are.
@@ -55,15 +55,15 @@ class Models:
         """The mask source or expression, with the settings of `config.region`."""
         region = config.region
         weights = region.checkpoint, region.sam, region.refine, astuple(region.attention)
-        others = (astuple(config.encoders),)
+        shared = (astuple(config.encoders),)  # settings of the models that `load` receives
         if require_mask_source(name).uses_generator:
-            others += config.generator.name, astuple(config.generator)
+            shared += config.generator.name, astuple(config.generator)
 
         def load() -> Finder:
             finder = load_mask_source(name, region, lambda: self.encoders(config), lambda: self.generator(config))
             return finder.to(self.device)
 
-        return self._once(("mask_source", name, weights, others), load).using(region)
+        return self._once(("mask_source", name, weights, shared), load).using(region)
 
     def _once(self, key: tuple, load: Callable[[], Any]) -> Any:
         if key not in self._loaded:

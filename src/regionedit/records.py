@@ -215,7 +215,7 @@ class EditFailure:
     Args:
         id: id of the request.
         reason: one line.
-        error: what was raised.
+        error: the exception, or None if it was not kept.
     """
 
     id: str

@@ -17,14 +17,16 @@ THRESHOLDS = np.linspace(0.01, 0.99, 99, dtype=np.float32)
 """The thresholds among which `iou_best` takes the one with the best mean."""
 
 TIE = 1e-4
+"""Means that differ by at most this count as equal."""
 
 
 def pointing(probability_HW: np.ndarray, objects_KHW: np.ndarray, named: int) -> float:
-    """Whether the named object has the highest mean probability of all objects, in [0, 1].
+    """1 if the named object has the highest mean probability of all objects, else 0.
 
-    A tie of k objects that includes the named one counts 1/k, so a flat map scores chance.
+    A tie of k objects that includes the named one scores 1/k, so a flat map scores chance.
 
     Args:
+        probability_HW: in [0, 1].
         objects_KHW: the visible part of every object, bool or coverage in [0, 1].
         named: index of the object that the instruction names.
     """

@@ -26,7 +26,8 @@ class AppConfig(EditConfig):
         max_variants: maximum number of variants of one request.
         max_pictures: maximum number of pictures in a batch.
         queue: how many requests may wait; further ones are rejected.
-        debug: end with the stack trace of an error instead of one line; otherwise it is in outputs/app/log.txt.
+        debug: print the stack trace of an error; otherwise one line is printed, and the stack trace of an unexpected
+            error is in outputs/app/log.txt.
     """
 
     host: str = "127.0.0.1"

@@ -39,7 +39,8 @@ class EvaluateConfig(EditConfig):
         validation_samples: number of samples used from them.
         ceiling: summary.json of the same predictor trained with masks, which the table shows as the ceiling, or None.
         training_log: metrics.csv of the training run whose curves the report shows, or None.
-        debug: end with the stack trace of an error instead of one line; otherwise it is in log.txt in `out`.
+        debug: print the stack trace of an error; otherwise one line is printed, and the stack trace of an unexpected
+            error is in log.txt in `out`.
         note: a sentence at the head of the report that helps to read the numbers.
         judge: the CLIP of the metrics, which no loss uses: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or open_clip's
             `ARCHITECTURE,TAG` such as ViT-B-32,openai.

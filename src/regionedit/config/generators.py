@@ -12,9 +12,6 @@ from regionedit.config.models import MICROWORLD
 class GeneratorConfig:
     """Settings that every generator has.
 
-    Attributes:
-        weights: the settings that decide what is loaded; all others can change afterwards.
-
     Args:
         name: key of GENERATORS; it decides which other settings there are.
         path: folder or hub name in diffusers' layout.
@@ -22,6 +19,9 @@ class GeneratorConfig:
         guidance_scale: classifier-free guidance scale w_cfg, eq. 19; 1 switches it off. Not given in the paper.
         dtype: precision of the frozen weights. auto: bfloat16 if the device multiplies it faster than float32, else
             float32; generators that only compute in float32 use that.
+
+    Attributes:
+        weights: the settings that decide what is loaded; all others can change afterwards.
     """
 
     name: str
@@ -31,7 +31,7 @@ class GeneratorConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     weights: ClassVar[tuple[str, ...]] = ("name", "path", "dtype")
-    revision = None  # not a field here: a generator that loads from the hub makes it one
+    revision = variant = None  # no fields here: generators that load from the hub declare them as fields
 
 
 @dataclass

@@ -171,7 +171,8 @@ class TrainConfig:
         max_steps: optimiser steps, the schedule's length.
         initial_region: start from this region_predictor/ folder instead of from scratch.
         profile: time the stages of every step and print a table at the end; on a GPU this slows the steps a little.
-        debug: end with the stack trace of an error instead of one line; otherwise it is in log.txt in `out`.
+        debug: print the stack trace of an error; otherwise one line is printed, and the stack trace of an unexpected
+            error is in log.txt in `out`.
         trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...
     """
 

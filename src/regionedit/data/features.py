@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from regionedit.command_line import under_present_names
 from regionedit.files import write_atomic
 from regionedit.provenance import identify
 
@@ -88,11 +89,11 @@ def write_features(
 
 
 def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
-    """Settings and stamp of a file of features, or None if it does not exist or cannot be read."""
+    """Settings (under their present names) and stamp of a file of features; None if it is missing or unreadable."""
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["settings"]), metadata["stamp"]
+        return under_present_names(json.loads(metadata["settings"])), metadata["stamp"]
     except (FileNotFoundError, SafetensorError, KeyError, ValueError):
         return None
 

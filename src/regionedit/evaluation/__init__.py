@@ -25,9 +25,9 @@ from regionedit.evaluation.embedding_metrics import (
 )
 from regionedit.evaluation.metrics import Measure
 from regionedit.evaluation.microworld_scores import (
-    OfWorld,
+    MicroworldMeasure,
+    background_iou,
     inside,
-    iou_of_rest,
     pointing,
     pointing_chance,
     size_ratio,
@@ -64,7 +64,7 @@ METRICS: dict[str, Measure] = {
     "region_area": CellRegion(title="area", compare=area),
     # Intersection over union of the region and the pixels of which the human mask covers more than half.
     "region_iou_pixel": PixelRegion(title="IoU pixel", compare=iou),
-    # The same of the mask that was edited: the region after refining, growing and thresholding by the editor's
+    # The same for the mask that was edited: the region after refining, growing and thresholding by the editor's
     # settings. NaN without a mask.
     "mask_iou": PixelRegion(title="IoU mask", compare=iou, edited_mask=True),
     # Share of the region's pixels that the human mask covers; NaN if the region is empty.
@@ -86,25 +86,27 @@ METRICS: dict[str, Measure] = {
     "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
     # Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects that
     # includes the named one counts 1/k, so a constant map scores chance. NaN with one object.
-    "pointing": OfWorld(title="pointing", of_edit=pointing, of_region=True, headline=True),
+    "pointing": MicroworldMeasure(title="pointing", score_edit=pointing, of_region=True, headline=True),
     # The score of pointing at random: one over the number of objects.
-    "pointing_chance": OfWorld(title="chance", of_edit=pointing_chance, of_region=True, headline=True),
+    "pointing_chance": MicroworldMeasure(title="chance", score_edit=pointing_chance, of_region=True, headline=True),
     # Add: share of the region that lies in free space, on the stated side of the object that the instruction names.
-    "add_inside": OfWorld(title="valid space", of_edit=inside, operation="add", of_region=True),
+    "add_inside": MicroworldMeasure(title="valid space", score_edit=inside, operation="add", of_region=True),
     # Add: area of the region over the area of the object in the true edit; 1 means equal areas.
-    "add_size_ratio": OfWorld(
-        title="size ratio", of_edit=size_ratio, operation="add", of_region=True, higher_is_better=None
+    "add_size_ratio": MicroworldMeasure(
+        title="size ratio", score_edit=size_ratio, operation="add", of_region=True, higher_is_better=None
     ),
     # Add: whether the new object is visible in its place.
-    "add_present": OfWorld(title="present", of_edit=success, operation="add"),
+    "add_present": MicroworldMeasure(title="present", score_edit=success, operation="add"),
     # Background: pixel IoU of the region with the complement of all objects.
-    "background_iou": OfWorld(title="rest IoU", of_edit=iou_of_rest, operation="background", of_region=True),
+    "background_iou": MicroworldMeasure(
+        title="rest IoU", score_edit=background_iou, operation="background", of_region=True
+    ),
     # Whether the requested change is visible, checked by colour and shape of the pixels without a network.
-    "edit_success": OfWorld(title="success", of_edit=success),
+    "edit_success": MicroworldMeasure(title="success", score_edit=success),
     # Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; exactly 0
     # for an editor that changes nothing outside its region.
     "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),
-    # Mean absolute change of the pixels that the true region does not touch: changes that were not asked for.
+    # Mean absolute change of the pixels that the true region does not touch: what the instruction does not request.
     "outside_truth_change": ChangeOutside(title="outside truth", regions=("truth",), needs=("masks",)),
     # Mean absolute difference from the target picture, in [0, 1].
     "l1": PixelDifference(title="L1", reference="target", power=1, needs=TARGET_PICTURE),

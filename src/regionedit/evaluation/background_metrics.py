@@ -79,7 +79,8 @@ class Background(Measure):
     """A comparison of the edited picture with the source outside the mask.
 
     Args:
-        compare: two pictures, the pixels to keep (None: all) and the network -> the score.
+        compare: edited and source picture [3, H, W] in [0, 1], bool [H, W] of the pixels to keep (None: all) and the
+            network -> the score.
         pie: PIE-Bench's variant.
     """
 

@@ -185,7 +185,7 @@ def _published(
         remarks = [f"no printed row compares, because something differs from protocol {name}: {'; '.join(lines)}"]
         same, others = [], same + others
     else:
-        remarks = [f"not said by the protocol's authors, {key}: {text}" for key, text in protocol.unstated.items()]
+        remarks = [f"not stated by the protocol's authors, {key}: {text}" for key, text in protocol.unstated.items()]
     comparable = [title for title, metric in columns.items() if metric != PICK_SCORE]
     if lost := dict.fromkeys(title for row in same for title in row.figures if title not in comparable):
         remarks.append(f"printed, but not shown here: {', '.join(lost)}")

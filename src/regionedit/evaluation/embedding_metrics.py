@@ -89,7 +89,7 @@ class Direction(Measure):
     An unchanged picture scores 0; captions that do not differ have no direction: NaN.
 
     Args:
-        unit: a change is a difference of normalised embeddings; else of raw ones.
+        unit: true: a change is a difference of normalised embeddings; false: of raw ones.
     """
 
     unit: bool = True
@@ -148,7 +148,7 @@ class InstructionRank(Measure):
 
 
 class InstructionRanks(CaseMetric):
-    """The embeddings of all cases, because a rank depends on the other cases' instructions."""
+    """Collects the embeddings of all cases, because a rank depends on the other cases' instructions."""
 
     def __init__(self, measure: Measure, settings: Settings):
         super().__init__(measure, settings)

@@ -43,8 +43,8 @@ class Settings:
 
     Args:
         network: the metric's frozen network, or None if it has none or the configuration names none.
-        grid: side of the grid on which regions are scored.
-        threshold: cells and pixels with P above it are the region.
+        grid: number of cells on the side of the grid on which regions are scored.
+        threshold: in [0, 1]; cells and pixels with P above it are the region.
     """
 
     network: Backbone | None = None
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """How a metric scores a case; it holds no scores, `from_config` and `metric` make the object that collects them.
+    """How a metric scores a case. It holds no scores; `from_config` and `metric` make the object that collects them.
 
     Subclasses implement `score`, or `score_all` if a batch of cases is cheaper.
 

@@ -21,15 +21,16 @@ from regionedit.microworld.truth import valid_space
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfWorld(Measure):
-    """A score of a case whose objects are known.
+class MicroworldMeasure(Measure):
+    """A score of a microworld case, whose objects are known; cases of other benchmarks score NaN.
 
     Args:
-        of_edit: the edit, its case and the threshold of the region -> the score. With `of_region` the case has a P.
-        operation: other operations have no value; None: all have one.
+        score_edit: the edit, its outcome and the threshold of the region -> the score. With `of_region`, outcomes
+            without a probability map score NaN and are not passed on.
+        operation: cases with another operation score NaN; None: every operation is scored.
     """
 
-    of_edit: Callable[[Edit, Outcome, float], float]
+    score_edit: Callable[[Edit, Outcome, float], float]
     operation: str | None = None
 
     def score(self, outcome: Outcome, settings: Settings) -> float:
@@ -38,7 +39,7 @@ class OfWorld(Measure):
             return NAN
         if self.of_region and outcome.probability is None:
             return NAN
-        return self.of_edit(edit, outcome, settings.threshold)
+        return self.score_edit(edit, outcome, settings.threshold)
 
 
 def pointing(edit: Edit, outcome: Outcome, threshold: float) -> float:
@@ -58,11 +59,11 @@ def inside(edit: Edit, outcome: Outcome, threshold: float) -> float:
 
 
 def size_ratio(edit: Edit, outcome: Outcome, threshold: float) -> float:
-    """Area of the region over the area of the true one."""
+    """Area of the region over the area of the true region, at least 0."""
     return float((outcome.probability > threshold).sum() / (outcome.truth > 0.5).sum())
 
 
-def iou_of_rest(edit: Edit, outcome: Outcome, threshold: float) -> float:
+def background_iou(edit: Edit, outcome: Outcome, threshold: float) -> float:
     """Pixel IoU of the region with the complement of all objects."""
     return iou(outcome.probability > threshold, coverage(edit.source).max(axis=0, initial=0) < 0.5)
 

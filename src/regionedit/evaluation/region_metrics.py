@@ -54,7 +54,7 @@ def area(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 Compare = Callable[[np.ndarray, np.ndarray], float]
-"""Bool arrays of the region and of the truth, of the same shape -> the score."""
+"""Bool arrays of the region and of the true region, of one shape -> the score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class CellRegionBest(Measure):
 
 
 class IouCurves(CaseMetric):
-    """The IoU of all cases at each threshold."""
+    """Collects the IoU of each case at every threshold, because the best threshold depends on all cases."""
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
         self.cases.append(torch.stack([self.curve(outcome, self.is_ready(outcome)) for outcome in outcomes]))

@@ -77,12 +77,13 @@ OWN_COLUMNS = {
 
 @dataclass(frozen=True)
 class TextTable:
-    """A title, a note, column heads and rows of cells; the first cell of a row is its name, or the first `names`.
+    """A title, a note, column heads and rows of cells.
 
     Args:
         note: shown below the table; may have several lines.
         best: (row, column) of the cells shown in bold, both from 0.
         rules: rows above which a line is drawn.
+        names: how many of the first columns name the row.
     """
 
     title: str

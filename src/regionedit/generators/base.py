@@ -61,14 +61,14 @@ class Generator(ABC):
 
     @classmethod
     def dtype_of(cls, config: GeneratorConfig, device: str | torch.device) -> str:
-        """The precision that `generator.dtype` means on this device; loads no weights."""
+        """The dtype that `generator.dtype` selects on this device, such as "float32"; loads no weights."""
         return pick_dtype(config.dtype, device)
 
     @classmethod
     @abstractmethod
     def load(cls, config: GeneratorConfig) -> Self:
-        """Read the frozen weights onto the CPU; `config.dtype` is not `auto` any more. Raises ValueError if
-        `config.path` does not hold them."""
+        """Read the frozen weights onto the CPU; the caller has replaced a `config.dtype` of `auto`. Raises ValueError
+        if `config.path` does not hold them."""
 
     @abstractmethod
     def using(self, config: GeneratorConfig) -> Self:
@@ -131,7 +131,10 @@ class Generator(ABC):
         the soft mask.
 
         Args:
+            images_BCHW: [0, 1], any size.
+            region: of these pictures, at their size.
             captions: read by generators that need the target caption; for others the entries may be None.
+            seeds: one per picture, see `noise_seed`.
             watch: callback, called after every denoising step.
 
         Raises:
@@ -158,7 +161,10 @@ class DifferentiableGenerator(Generator):
         proposal_mask_B1HW: Tensor,
         source_latents_BCyx: Tensor | None = None,
     ) -> Tensor:
-        """Denoised latents, BCyx, differentiable with respect to the mask; H and W are multiples of `multiple`."""
+        """Denoised latents, BCyx, differentiable with respect to the mask; H and W are multiples of `multiple`.
+
+        The arguments are those of `differentiable_latents`, fitted to the generator's size.
+        """
 
     @abstractmethod
     def decode(self, latents_BCyx: Tensor) -> Tensor:
@@ -178,14 +184,15 @@ class DifferentiableGenerator(Generator):
         proposal_mask_B1HW: Tensor | None = None,
         source_latents_BCyx: Tensor | None = None,
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Denoised latents of edited pictures, and their decoder, which takes most memory.
+        """Denoised latents of edited pictures, and their decoder: it takes most memory, so a caller can decode a few.
 
         Args:
+            images_BCHW: [0, 1], any size.
             mask_B1HW: [0, 1], soft, 1 = edit; the gradient goes here.
             gradient: what it passes through. `latent`: the blend of latents and the decoder; `last_step`: also the last
                 denoising step; `full`: the last `generator.gradient_steps` steps.
             proposal_mask_B1HW: only for `latent`: the mask that conditions the generator instead of `mask_B1HW`.
-            source_latents_BCyx: latents of the pictures, in place of encoding them.
+            source_latents_BCyx: the pictures' latents; None: encode the pictures.
 
         Returns:
             The latents, BCyx, and a function that decodes any number of their rows into pictures.

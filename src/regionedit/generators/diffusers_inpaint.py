@@ -100,7 +100,7 @@ class DiffusersInpaint(Generator):
             )
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise hub_refusal(config.path, error) from error
-        if how.asks_guidance:
+        if how.reads_guidance_embeds:
             pipeline.transformer.register_to_config(guidance_embeds=False)
         if config.dtype == "float32" and hasattr(pipeline.vae.config, "force_upcast"):
             pipeline.vae.register_to_config(force_upcast=False)  # no upcast needed, and it warns at every call

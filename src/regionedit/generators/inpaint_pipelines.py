@@ -36,7 +36,7 @@ class InpaintPipeline:
         most_pixels: it scales down inputs with more pixels than this.
         keeps_size: it has arguments that stop it from resizing to sizes of its own.
         forgets_shift: its final decoding omits the autoencoder's shift, so `DiffusersInpaint` decodes instead.
-        asks_guidance: it reads `guidance_embeds` from its transformer's configuration, which lacks this entry.
+        reads_guidance_embeds: it reads this entry of its transformer's configuration, which checkpoints lack.
     """
 
     needs: Literal["target_caption", "instruction"]
@@ -52,7 +52,7 @@ class InpaintPipeline:
     most_pixels: int = 0
     keeps_size: bool = False
     forgets_shift: bool = False
-    asks_guidance: bool = False
+    reads_guidance_embeds: bool = False
 
     def working_size(self, height: int, width: int, multiple: int) -> tuple[int, int]:
         """Height and width at which it works for a picture of this size, by its own arithmetic."""
@@ -96,7 +96,7 @@ INPAINT_PIPELINES: dict[str, InpaintPipeline] = {
         area=MEGAPIXEL,
     ),
     "ZImageInpaintPipeline": InpaintPipeline("target_caption", 1.0, ("ZImagePipeline",), latents="plain"),
-    "ChromaInpaintPipeline": InpaintPipeline("target_caption", 0.6, ("ChromaPipeline",), asks_guidance=True),
+    "ChromaInpaintPipeline": InpaintPipeline("target_caption", 0.6, ("ChromaPipeline",), reads_guidance_embeds=True),
 }
 
 

@@ -1,11 +1,11 @@
 """Adapters from public next-scale models, in a checkout of their code, to `next_scale.ScaleWise`. EXPERIMENTAL.
 
 Switti (Voronov et al. 2024) is conditioned on text, VAR (Tian et al. 2024) on ImageNet classes only. Neither is a
-package. The adapters are written for the commits that `code` of each names, and were compared with that code's own
-loops on random weights. They have never been run with the real weights here.
+package. Each adapter is written for the commit that its `code` names, and was compared with that code's own loop on
+random weights. They have never been run with the real weights here.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, l
-cells of one scale, L cells of all scales, D width, P width of the pooled text, V codes.
+cells of one scale, L cells of all scales, N text tokens, D width, P width of the pooled text, V codes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def load_checkout(config: NextScaleConfig) -> PublicModel:
 
 @contextmanager
 def running_code_of(config: NextScaleConfig, code: str) -> Iterator[None]:
-    """Inside, the checkout is on `sys.path`, and errors of its code become one line that names the setting.
+    """Inside, the checkout is on `sys.path`, and an error of its code becomes a ValueError that names the setting.
+
+    Args:
+        code: repository and commit that the checkout should be.
 
     Raises:
         ValueError: a package or a class is missing, an argument is unknown, or the weights cannot be read.
@@ -81,6 +84,9 @@ class PublicModel:
     Args:
         network: the checkout's transformer.
         vae: the checkout's autoencoder.
+
+    Attributes:
+        code: repository and commit that the adapter is written for.
 
     Raises:
         ValueError: the two were built for different scales.

@@ -128,7 +128,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         watch: Watch | None = None,
         source_latents_BChw: Tensor | None = None,
     ) -> Tensor:
-        """As for every generator; `source_latents_BChw`, from `source_latents`, spare the encoding of the pictures."""
+        """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded."""
         fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
         mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
         with autocast_off(images_BCHW.device):
@@ -220,7 +220,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         source_latents_BChw: Tensor | None = None,
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The denoised latent and the source's; the last `gradient_steps` steps are differentiable."""
+        """The denoised latents and the sources', both BChw; the last `gradient_steps` steps are differentiable."""
         images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
         guided = self.config.guidance_scale != 1
         with torch.no_grad():
@@ -242,8 +242,8 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 clean_BChw, epsilon_BChw = self._clean_and_noise(latent_BChw, predicted, alpha)  # eq. 20
                 latent_BChw = noised(clean_BChw, epsilon_BChw, next_alpha)  # eq. 21, DDIM with sigma = 0
                 if self.config.latent_blend:
-                    source_there_BChw = noised(source_BChw, noise_BChw, next_alpha)  # eq. 22, with the noise of z_T
-                    latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_there_BChw  # eq. 23
+                    noised_source_BChw = noised(source_BChw, noise_BChw, next_alpha)  # eq. 22, with the noise of z_T
+                    latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * noised_source_BChw  # eq. 23
             if watch is not None:
                 watch(place + 1, len(self.schedule), partial(self.decode, clean_BChw))
         return latent_BChw, source_BChw
@@ -273,7 +273,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return F.max_pool2d(mask_B1HW.to(self.unet.device).float(), self.vae_factor)
 
     def _masked_source(self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor) -> Tensor:
-        """What the U-Net sees of the source, by `generator.masked_image`."""
+        """What the U-Net sees of the source, BChw; `generator.masked_image` decides where the mask applies."""
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
         if _everything(mask_B1HW):  # all masked pictures are equal: encode one
@@ -282,7 +282,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
 
     def _predict(self, unet_input_BChw: Tensor, timestep: int, context_SLD: Tensor) -> Tensor:
-        """The U-Net's output for S = B or several times B texts; the input is repeated for them."""
+        """The U-Net's output for S texts, [S, C, h, w]; S is a multiple of B, and the input is repeated to match."""
         return self.unet(
             unet_input_BChw.repeat(len(context_SLD) // len(unet_input_BChw), 1, 1, 1).to(self.unet.dtype),
             torch.tensor(timestep, device=self.unet.device),
@@ -301,7 +301,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
 
 def noised(clean_BChw: Tensor, noise_BChw: Tensor, alpha: float) -> Tensor:
-    """A latent with noise at the level of a timestep, whose cumulative product of alphas is `alpha`."""
+    """Latents with noise at the level of a timestep, BChw; `alpha` is its cumulative product, in [0, 1]."""
     return alpha**0.5 * clean_BChw + (1 - alpha) ** 0.5 * noise_BChw
 
 

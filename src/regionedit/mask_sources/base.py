@@ -63,7 +63,7 @@ class MaskSource(ABC):
         return self
 
     def using(self, config: RegionConfig) -> Self:
-        """The same models with other settings of the mask."""
+        """A source with the same models and other settings of the mask."""
         other = copy.copy(self)
         other.config = config
         return other

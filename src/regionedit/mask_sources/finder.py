@@ -98,7 +98,7 @@ class Finder:
         return self
 
     def using(self, config: RegionConfig) -> Finder:
-        """The same models with other settings of the mask: threshold, dilate, grow, feather, if_empty, upsample."""
+        """A finder with the same models and other settings: threshold, dilate, grow, feather, if_empty, upsample."""
         parts = {name: part.using(config) for name, part in self.parts.items()}
         return Finder(self.expression, parts, self.refiner, config)
 

@@ -37,8 +37,13 @@ VALIDATION_EPOCH = -1
 
 
 class Step(NamedTuple):
-    """One step before its loss: the inputs of the loss terms, the pictures at CLIP's size, and the surrogate loss of
-    `encode_result`, [B] or None."""
+    """What a step computes before its loss.
+
+    Args:
+        outputs: the inputs of the loss terms.
+        pictures: `source`, `proposal` and `composed`, each [B, C, H, W] in [0, 1] at CLIP's size.
+        surrogate_loss_B: from `encode_result`, or None.
+    """
 
     outputs: StepOutputs
     pictures: dict[str, Tensor]
@@ -109,7 +114,10 @@ class RegionTraining(LightningModule):
         return Step(outputs, pictures, result.surrogate_loss_B)
 
     def loss(self, step: Step, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 11 and the regularisers, see `losses.total`, with the gradient of a result that was encoded in parts."""
+        """The mean loss of a step and its unweighted terms [B], see `losses.total`.
+
+        The surrogate loss adds 0 to the value, and to the gradient what `encode_result` has computed chunk by chunk.
+        """
         loss, terms = losses.total(step.outputs, weights)
         return (loss if step.surrogate_loss_B is None else loss + step.surrogate_loss_B.mean()), terms
 
@@ -155,7 +163,7 @@ class RegionTraining(LightningModule):
         return Source(image_BCHW, features, *clip.encode_text(batch.source_captions + batch.target_captions).chunk(2))
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
-        """The generator's proposal and the source, blended by P, along the path of `step.gradient`."""
+        """Blend the generator's proposal into the source by P, so that the gradient follows `step.gradient`."""
         step, grid = self.config.step, self.frozen.clip.grid
         mask_BN = probability_BN
         if step.estimator is not None:

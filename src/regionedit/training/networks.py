@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Frozen(NamedTuple):
-    """The networks that a training uses and does not change; `generator` is None with stored proposals."""
+    """The frozen networks of a training run; `generator` is None with stored proposals."""
 
     clip: FrozenCLIP
     instruction_encoder: FrozenInstructionEncoder
@@ -56,12 +56,12 @@ def check_step(config: TrainConfig) -> None:
         )
     if config.memory.chunk < 0:
         raise ValueError(f"memory.chunk: {config.memory.chunk}, must be at least 0; 0 takes the whole batch at once")
-    wanted = {*config.memory.checkpoint} - {"clip"}
+    of_generator = {*config.memory.checkpoint} - {"clip"}
     differentiable = issubclass(require_generator(config.generator.name), DifferentiableGenerator)
-    if wanted and not differentiable:
+    if of_generator and not differentiable:
         raise ValueError(
             f"memory.checkpoint: generator {config.generator.name!r} is not differentiable; leave out "
-            f"{', '.join(sorted(wanted))}"
+            f"{', '.join(sorted(of_generator))}"
         )
     if config.data.proposals:
         check_stored(Path(config.data.proposals), step.proposal_mask)

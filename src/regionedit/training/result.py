@@ -1,4 +1,4 @@
-"""From the blend to its CLIP features: of the whole batch at once, or of a few pictures at a time to save memory.
+"""From the blend to its CLIP features: for the whole batch at once, or for a few pictures at a time to save memory.
 
 Shape letters: B batch, b pictures of a chunk, C channels, H W pixels, N patches, D embedding width.
 """
@@ -28,7 +28,8 @@ class Blend:
     Args:
         rows_B: the tensor that carries the gradient, pictures or latents, [B, ...].
         decode: from any of its rows to pictures at CLIP's size, [b, C, H, W] in [0, 1]; each depends on its own row.
-        proposal_BCHW: the proposal at CLIP's size, or None if it is not a picture of its own.
+        proposal_BCHW: the proposal at CLIP's size, [0, 1]; None if the generator blends latents, so that the decoded
+            blend is the only picture.
     """
 
     rows_B: Tensor
@@ -38,11 +39,11 @@ class Blend:
 
 @dataclass(frozen=True)
 class Source:
-    """What the frozen encoders say about the sources and their captions.
+    """The frozen encoders' features of the source pictures and of the captions.
 
     Args:
         image_BCHW: at CLIP's size, [0, 1].
-        features: of these pictures.
+        features: of `image_BCHW`.
         source_text_BD, target_text_BD: embeddings of both captions, T_o and T_e.
     """
 
@@ -53,7 +54,7 @@ class Source:
 
 
 class Result(NamedTuple):
-    """The blended pictures, [B, C, H, W] at CLIP's size, their features, and the surrogate loss, [B] or None."""
+    """The blended pictures, [0, 1], at CLIP's size; their features; the surrogate loss of `encode_result`, or None."""
 
     picture_BCHW: Tensor
     features: ImageFeatures
@@ -66,7 +67,8 @@ def encode_result(blend: Blend, clip: FrozenCLIP, source: Source, config: LossCo
     Each picture's loss depends on that picture alone. So one chunk can be decoded, encoded and differentiated before
     the next one starts: decoder and CLIP keep the activations of a chunk instead of the batch, and nothing is computed
     twice. The features are then detached, and a surrogate loss takes their place in the backward pass: its value is 0,
-    and its gradient with respect to `blend.rows_B` is that of equations 7-9. With all at once there is none.
+    and its gradient with respect to `blend.rows_B` is that of equations 7-9. Without chunks there is no surrogate loss,
+    because the features themselves are differentiable.
 
     Counted by benchmarks/memory.py, 32 pictures of 512 px, KL decoder, one denoising step: chunks of 4 reduce the
     step's peak memory to .42 of its size.

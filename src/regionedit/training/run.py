@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from regionedit.command_line import renamed, save_config
+from regionedit.command_line import save_config, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
@@ -141,7 +141,7 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start again") from error
     now = _flat(asdict(config))
-    started = renamed(_flat(saved["config"]))
+    started = under_present_names(_flat(saved["config"]))
     defaults = replace(TrainConfig(), generator=type(config.generator)())
     before = _flat(asdict(defaults)) | started  # fields newer than the run had their defaults
     for name in sorted(now):

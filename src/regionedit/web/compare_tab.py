@@ -32,7 +32,7 @@ METRICS = ("clip_text", "clip_direction", "l1_source")
 MARKED = "corrected by hand"
 COLUMNS = ("system", "seconds", "edited, %", "pixels changed outside", *METRICS)
 MOST_CASES = 20
-"""The human-study items contain this many of the session's latest cases."""
+"""The human-study items contain at most this many of the session's cases, the latest ones."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How the page's event handlers run, report errors (one sentence for the user, the rest in the log) and progress."""
+"""How the page's event handlers run and report progress and errors: one sentence for the user, the rest in the log."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.sketch import Sketch
 from regionedit.web.studio import Studio
 
-MOST = 30
+MOST_RESULTS = 30
 """The session keeps this many of its latest results."""
 
 THUMBNAIL = 256
@@ -82,7 +82,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
             )
             for result in results
         ]
-        kept = [*kept, *new][-MOST:]
+        kept = [*kept, *new][-MOST_RESULTS:]
         return kept, [(one.thumbnail, one.caption) for one in kept]
 
     def chosen(kept: list, event: gr.SelectData):

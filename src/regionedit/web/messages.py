@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def line(text: str, mood: str = "") -> str:
     """One line of text; `mood` is good, bad or empty and sets the colour."""
-    return f'<p class="said {mood}" role="status">{escape(text)}</p>'
+    return f'<p class="status-line {mood}" role="status">{escape(text)}</p>'
 
 
 def progress(step: int, steps: int) -> str:
@@ -28,7 +28,7 @@ def compared(done: int, total: int) -> str:
 
 
 def _bar(done: int, total: int, text: str) -> str:
-    return f'<p class="said" role="status"><progress max="{total}" value="{done}"></progress> {escape(text)}</p>'
+    return f'<p class="status-line" role="status"><progress max="{total}" value="{done}"></progress> {escape(text)}</p>'
 
 
 def region(found: FoundRegion | None, share: float) -> str:

@@ -68,7 +68,9 @@ def restored(
     """Settings, sketch and slider values that repeat the recorded edit.
 
     Args:
+        mask: the region of the edit, mode "L".
         known: pictures; one of them has to be the recorded source.
+        config: the region settings of the page, for the threshold's slider.
 
     Raises:
         ValueError: not the record of an edit, or its source is not among the known pictures.

@@ -21,13 +21,13 @@ MAX_TEXT = 2000
 MAX_INSTRUCTIONS = 8
 MAX_SEED = 2**32 - 1
 
-OF_THE_GENERATOR = {
+GENERATOR_SETTINGS = {
     "num_inference_steps": int,
     "guidance_scale": float,
     "image_guidance_scale": float,
     "strength": float,
 }
-"""Settings of `GeneratorConfig` and its subclasses that the page offers."""
+"""Settings of the generators that the page offers -> their types; no generator has all of them."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Settings:
         instruction: one, or several separated by semicolons.
         strengths: one for each instruction, separated by semicolons; empty for 1. A single value applies to all.
         seed: of the first variant; each further variant adds 1.
-        num_inference_steps, guidance_scale, image_guidance_scale, strength: of the generator; one that it
-            does not have changes nothing.
+        num_inference_steps, guidance_scale, image_guidance_scale, strength: of the generator; a setting that the
+            generator does not have changes nothing.
         variants: number of pictures for one request.
         source_caption, target_caption: if empty, the describer writes them where they are needed.
     """
@@ -69,6 +69,7 @@ class Settings:
         """
         try:
             generator = record["settings"]["generator"]
+            _ = generator["guidance_scale"]  # every generator has it; earlier versions had other names
             captions = record["captions"] or {}
             instructions = record["instructions"]
             return cls(
@@ -77,7 +78,7 @@ class Settings:
                 seed=int(record["seed"]),
                 **{
                     name: kind(generator[name])
-                    for name, kind in OF_THE_GENERATOR.items()
+                    for name, kind in GENERATOR_SETTINGS.items()
                     if generator.get(name) is not None
                 },
                 source_caption=str(captions.get("source", "")),
@@ -139,13 +140,13 @@ class Settings:
 
     def configuration(self, config: AppConfig) -> AppConfig:
         """The page's configuration with these generator settings."""
-        changes = {name: OF_THE_GENERATOR[name](getattr(self, name)) for name in offered(config)}
+        changes = {name: GENERATOR_SETTINGS[name](getattr(self, name)) for name in offered(config)}
         return replace(config, generator=replace(config.generator, **changes))
 
 
 def offered(config: AppConfig) -> list[str]:
-    """The settings in `OF_THE_GENERATOR` that this generator has; `strength: None` stays the pipeline's own."""
-    return [name for name in OF_THE_GENERATOR if getattr(config.generator, name, None) is not None]
+    """The settings in `GENERATOR_SETTINGS` that this generator has; `strength: None` stays the pipeline's own."""
+    return [name for name in GENERATOR_SETTINGS if getattr(config.generator, name, None) is not None]
 
 
 def case_id(path: str) -> str:

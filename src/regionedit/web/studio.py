@@ -92,8 +92,8 @@ class Studio:
     # ------------------------------------------------------------ regions
 
     def _bare(self, config: EditConfig) -> EditConfig:
-        """The configuration without growing and feathering, which the page's own controls do."""
-        return replace(config, region=replace(self.config.region, grow=0, feather=0.0))
+        """The configuration without growing and feathering, which the page's sliders do instead."""
+        return replace(config, region=replace(config.region, grow=0, feather=0.0))
 
     def find(self, settings: Settings, sketch: Sketch) -> Sketch:
         """The sketch with the region that is found for the instruction; corrections are kept.

@@ -1,4 +1,4 @@
-"""The uploaded files: what a request may name, where an upload lies, and when it is deleted.
+"""The uploaded files: which of them a request may name, and when they are deleted.
 
 The page works on copies in memory or in the session's folder. If a request names a file by URL, Gradio downloads it
 from the server's network, whatever its size; `Guard` refuses such requests, and huge ones, before Gradio reads them.

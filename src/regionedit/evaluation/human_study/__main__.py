@@ -19,7 +19,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done. Else one line says what is wrong: 2 for an argument or a file, 1 for anything else."""
+    """Run the command; returns the exit code: 0 done, 2 a wrong argument or input, 1 any other error.
+
+    An error is printed in one line.
+    """
     arguments = vars(_parser().parse_args(argv))
     work = arguments.pop("work")
     return run_command(f"human_study {arguments.pop('command')}", lambda: work(**arguments), None, debug=False)
@@ -48,7 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     # What is not given has the default of StudySettings.
     new = commands.add_parser("make", help="write forms, key and answer sheet", argument_default=argparse.SUPPRESS)
     new.set_defaults(work=_make)
-    new.add_argument("--systems", nargs="+", required=True, metavar="NAME=DIR", help="out of evaluate.py, or pictures")
+    new.add_argument(
+        "--systems",
+        nargs="+",
+        required=True,
+        metavar="NAME=DIR",
+        help="out of evaluate.py, or pictures named by case id",
+    )
     new.add_argument("--benchmark", help="source of pictures and instructions")
     new.add_argument("--data", help="the benchmark's folder")
     new.add_argument("--ids", help="file with the case ids to choose from, a JSON list or one id a line")
@@ -60,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pairs", dest="shown", action="store_const", const="pairs", help="two systems at a time (default)"
     )
     shown.add_argument("--all", dest="shown", action="store_const", const="all", help="all systems at a time")
-    new.add_argument("--trials", type=int, help="number for each rater; 0: all")
+    new.add_argument("--trials", type=int, help="trials of each rater; 0: all")
     new.add_argument("--repeats", type=int, help="trials of each rater to show twice")
     new.add_argument("--seed", type=int, help="decides cases, order and sides")
     new.add_argument("--out", required=True, help="folder for the forms and the key")

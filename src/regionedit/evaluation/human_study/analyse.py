@@ -43,22 +43,22 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
     key = read_key(key_path)
     answers = read_answers(answer_paths, key)
     design, seed = key["design"][0], int(key["seed"][0])
-    asked = match(key, answers)
-    first = asked[asked["repeat_of"] == ""]
+    questions = match(key, answers)
+    first = questions[questions["repeat_of"] == ""]
     measure, sides = (scores, side_differences) if design == "likert" else (preferences, side_choices)
     analysis = {
         "study": key["trial"][0].split("-")[0],
         "design": design,
         "seed": seed,
-        "raters": sorted(asked["rater"].unique()),
-        "forms_without_answers": sorted({*key["rater"]} - {*asked["form"]}),
+        "raters": sorted(questions["rater"].unique()),
+        "forms_without_answers": sorted({*key["rater"]} - {*questions["form"]}),
         "cases": first["case"].nunique(),
         "answers": len(answers),
-        "missing": int(asked["answer"].isna().sum()),
+        "missing": int(questions["answer"].isna().sum()),
         "resamples": RESAMPLES,
         **measure(first, np.random.default_rng(seed)),
         "sides": sides(first),
-        "repeats": repeats(asked, design),
+        "repeats": repeats(questions, design),
     }
     texts = {"analysis.json": json.dumps(analysis, indent=1, ensure_ascii=False), "analysis.md": markdown(analysis)}
     write_together(out, {name: text.encode() for name, text in texts.items()})
@@ -79,35 +79,35 @@ def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         positions=("system", "size"),
     )
     raters = answers[["rater", "trial"]].merge(pages[["trial", "form"]])[["rater", "form"]].drop_duplicates()
-    asked = raters.merge(pages, on="form").merge(pd.DataFrame({"question": NAMES}), how="cross")
+    questions = raters.merge(pages, on="form").merge(pd.DataFrame({"question": NAMES}), how="cross")
     pictures = key[["trial", "position", "system"]]
     if key["design"][0] == "likert":
-        return asked.merge(pictures, on="trial").merge(
+        return questions.merge(pictures, on="trial").merge(
             answers, how="left", on=["rater", "trial", "position", "question"]
         )
-    asked = asked.merge(answers.drop(columns="position"), how="left", on=["rater", "trial", "question"])
-    return asked.assign(position=asked["answer"]).merge(pictures, how="left", on=["trial", "position"])
+    questions = questions.merge(answers.drop(columns="position"), how="left", on=["rater", "trial", "question"])
+    return questions.assign(position=questions["answer"]).merge(pictures, how="left", on=["trial", "position"])
 
 
-def scores(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
+def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Likert: the scores of each system, and how far raters agree on them."""
 
     def by_question(part: pd.DataFrame) -> dict:
         return {name: _score(part[part["question"] == name], rng) for name in NAMES}
 
     return {
-        "scores": {system: by_question(part) for system, part in asked.groupby("system", sort=True)},
-        "scores_together": by_question(asked),
+        "scores": {system: by_question(part) for system, part in questions.groupby("system", sort=True)},
+        "scores_together": by_question(questions),
     }
 
 
-def _score(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
-    given = asked.dropna(subset="answer")
+def _score(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
+    given = questions.dropna(subset="answer")
     values = given["answer"].astype(int)
     per_case = values.groupby(given["case"]).agg(["sum", "size"]).to_numpy()
     low, high = resampled_interval(per_case, lambda drawn: drawn[:, 0] / drawn[:, 1], rng)
     return {
-        **_extent(asked, given),
+        **_extent(questions, given),
         "mean": _defined(values.mean()),
         "low": low,
         "high": high,
@@ -118,33 +118,33 @@ def _score(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
     }
 
 
-def preferences(asked: pd.DataFrame, rng: np.random.Generator) -> dict:
+def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Forced choice: how often each system was preferred, and how far raters agree on it."""
     blocks = []
-    for company, name in product(sorted(asked["company"].unique()), NAMES):
-        posed = asked[(asked["company"] == company) & (asked["question"] == name)]
-        given = posed.dropna(subset="answer")
+    for company, name in product(sorted(questions["company"].unique()), NAMES):
+        part = questions[(questions["company"] == company) & (questions["question"] == name)]
+        given = part.dropna(subset="answer")
         blocks.append(
             {
                 "systems": list(company),
                 "question": name,
-                **_extent(posed, given),
+                **_extent(part, given),
                 "shares": {system: share(given["system"] == system) for system in company},
                 **_agreement(given, ["case"], "system", company, "nominal", rng),
             }
         )
     overall = {}
-    if asked["company"].nunique() > 1:
-        for system, part in asked.explode("company").groupby("company"):  # a row for each system that was shown
+    if questions["company"].nunique() > 1:
+        for system, part in questions.explode("company").groupby("company"):  # a row for each system that was shown
             given = part.dropna(subset="answer")
             won = given["system"] == system
             overall[system] = {name: share(won[given["question"] == name]) for name in NAMES}
     return {"preferences": blocks, "preferences_overall": overall}
 
 
-def _extent(asked: pd.DataFrame, given: pd.DataFrame) -> dict:
+def _extent(questions: pd.DataFrame, given: pd.DataFrame) -> dict:
     numbers = {"raters": given["rater"].nunique(), "items": given["case"].nunique()}
-    return numbers | {"answers": len(given), "missing": len(asked) - len(given)}
+    return numbers | {"answers": len(given), "missing": len(questions) - len(given)}
 
 
 def _agreement(
@@ -166,9 +166,9 @@ def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def side_choices(asked: pd.DataFrame) -> dict:
+def side_choices(questions: pd.DataFrame) -> dict:
     """Forced choice: `{question: {position: share}}`; `expected` is the share of an unbiased rater."""
-    width, given = asked["positions"].max(), asked.dropna(subset="answer")
+    width, given = questions["positions"].max(), questions.dropna(subset="answer")
     chosen = {name: given.loc[given["question"] == name, "position"] for name in NAMES}
     return {
         name: {position: share(those == position) | {"expected": float(1 / width)} for position in _reported(width)}
@@ -176,7 +176,7 @@ def side_choices(asked: pd.DataFrame) -> dict:
     }
 
 
-def side_differences(asked: pd.DataFrame) -> dict:
+def side_differences(questions: pd.DataFrame) -> dict:
     """Likert: `{question: {position: {difference, low, high, n}}}`, empty if one picture is shown at a time.
 
     The difference is the score at this position minus the mean score of the other pictures of its trial, after
@@ -185,10 +185,10 @@ def side_differences(asked: pd.DataFrame) -> dict:
     """
     from statsmodels.stats.weightstats import DescrStatsW
 
-    width = asked["positions"].max()
+    width = questions["positions"].max()
     differences: dict[str, dict] = {name: {} for name in NAMES}
     for name in NAMES:
-        part = asked[asked["question"] == name].dropna(subset="answer")
+        part = questions[questions["question"] == name].dropna(subset="answer")
         score = part["answer"].astype(float)
         part = part.assign(more=score - score.groupby(part["system"]).transform("mean"))
         pages = part.pivot(index=["rater", "trial"], columns="position", values="more")
@@ -206,22 +206,22 @@ def _reported(width: int) -> str:
     return {1: "", 2: "A"}.get(width, POSITIONS[:width])
 
 
-def repeats(asked: pd.DataFrame, design: str) -> dict | None:
+def repeats(questions: pd.DataFrame, design: str) -> dict | None:
     """How often raters give the same answer when the same pictures are shown again in reverse order.
 
     `{question: {same, by_rater, mean_difference}}`: the share of equal answers (equal systems chosen), each rater's own
     share, and the mean absolute difference on the scale (likert only). None without repeats.
     """
-    if not asked["repeat_of"].any():
+    if not questions["repeat_of"].any():
         return None
-    given = asked.dropna(subset="answer")
+    given = questions.dropna(subset="answer")
     earlier = given.drop(columns="repeat_of").rename(columns={"trial": "repeat_of"})
-    shared, told = (["system"], "answer") if design == "likert" else ([], "system")
+    shared, compared = (["system"], "answer") if design == "likert" else ([], "system")
     pairs = given.merge(earlier, on=["rater", "repeat_of", "question", *shared], suffixes=("", "_earlier"))
     found = {}
     for name in NAMES:
         here = pairs[pairs["question"] == name]
-        same = here[told] == here[f"{told}_earlier"]
+        same = here[compared] == here[f"{compared}_earlier"]
         by_rater = {rater: share(part) for rater, part in same.groupby(here["rater"])}
         found[name] = {"same": share(same), "by_rater": by_rater}
         if design == "likert":

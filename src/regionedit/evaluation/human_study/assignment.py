@@ -96,7 +96,7 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
     position in the whole study, in the rater's form and for its unit (a linear assignment); ties are broken at random.
 
     Args:
-        trials: (rater, unit) of each.
+        trials: rater and unit of each trial.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -65,7 +65,7 @@ def choose_cases(
     if not chosen or len(chosen) < count:
         reasons = "; ".join(f"{i} ({reason})" for i, reason in [*left_out.items()][:3])
         raise ValueError(
-            f"cases: {count or 'all'} asked for, but of the benchmark's {len(ids)} only {len(chosen)} have a readable "
+            f"cases: {count or 'all'} requested, but of the benchmark's {len(ids)} only {len(chosen)} have a readable "
             f"picture of every system; left out: {reasons or 'none'}{', ...' if len(left_out) > 3 else ''}"
         )
     return chosen, left_out
@@ -80,8 +80,8 @@ def _unreadable(name: str, folder: str, case_id: str) -> str:
 
 
 def _reason(folder: str, case_id: str) -> str:
-    told = Path(folder) / "failures" / f"{case_id}.txt"
-    return told.read_text().strip() if told.is_file() else "no picture"
+    file = Path(folder) / "failures" / f"{case_id}.txt"
+    return file.read_text().strip() if file.is_file() else "no picture"
 
 
 @dataclass(frozen=True)

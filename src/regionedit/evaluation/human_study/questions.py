@@ -28,13 +28,17 @@ QUESTIONS = (
         "The region is the object or place that the instruction names; for something new, the place where it appears. "
         "Compare everything else with the original: it should look the same. Do not judge here whether the instruction "
         "was followed: a picture in which nothing changed stayed inside.",
-        *("no, much else changed", "partly", "yes, nothing else changed"),
+        low="no, much else changed",
+        middle="partly",
+        high="yes, nothing else changed",
     ),
     Question(
         "followed",
         "Did the edit follow the instruction?",
         "Does the picture now show what was asked for? Do not judge here whether other parts changed as well.",
-        *("not at all", "partly", "completely"),
+        low="not at all",
+        middle="partly",
+        high="completely",
     ),
 )
 NAMES = tuple(question.name for question in QUESTIONS)

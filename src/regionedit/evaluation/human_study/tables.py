@@ -128,8 +128,8 @@ def _repeats(analysis: dict) -> TextTable:
 
 
 def _extent(block: dict) -> tuple[str, ...]:
-    asked = block["answers"] + block["missing"]
-    return str(block["raters"]), str(block["items"]), f"{block['answers']} of {asked}"
+    questions = block["answers"] + block["missing"]
+    return str(block["raters"]), str(block["items"]), f"{block['answers']} of {questions}"
 
 
 def _agreement(block: dict) -> tuple[str, str]:
