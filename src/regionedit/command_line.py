@@ -111,7 +111,8 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
     """End a command with one line instead of a stack trace.
 
     Exit code 2 for a ValueError (a wrong argument or input that the user can correct), 130 for Ctrl-C, 1 for any other
-    error. With code 1 the traceback is appended to `out`/log.txt, and the line names that file.
+    error. With code 1 the traceback is appended to `out`/log.txt, and the line names that file; with code 2 it is
+    appended if the folder exists already.
 
     Args:
         command: its name, which begins the line.
