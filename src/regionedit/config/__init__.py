@@ -26,6 +26,7 @@ from regionedit.config.generators import (
     NextScaleConfig,
     StableDiffusionConfig,
 )
+from regionedit.config.infer import InferConfig
 from regionedit.config.models import MICROWORLD, EncodersConfig, PredictorConfig
 from regionedit.config.training import (
     DataConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "GENERATOR_CONFIGS",
     "GeneratorConfig",
     "GivenConfig",
+    "InferConfig",
     "InstructPix2PixConfig",
     "LogConfig",
     "LossConfig",
