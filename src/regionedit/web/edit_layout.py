@@ -216,6 +216,7 @@ def _settings(config: AppConfig, own: Settings, instruction: Any) -> Form:
                 visible="num_inference_steps" in shown,
             )
             guidance = gr.Slider(1, 20, own.guidance_scale, step=0.1, label="Text guidance", min_width=120)
+        with gr.Row(visible=bool({"image_guidance_scale", "strength"} & {*shown})):
             image_guidance = gr.Slider(
                 1,
                 5,
