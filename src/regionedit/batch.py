@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from regionedit.command_line import one_line
 from regionedit.display import grid
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
@@ -67,7 +68,7 @@ def edit_into(
                 else:
                     todo.append(ready)
             except ValueError as error:
-                yield Item(request.id, failure=" ".join(str(error).split()))
+                yield Item(request.id, failure=one_line(error))
         for outcome in editor.edit_batch(todo):
             if isinstance(outcome, EditFailure):
                 write_traceback(out, outcome.error, outcome.id)
@@ -147,7 +148,7 @@ def _work(config, requests, out: Path, portion: int, workers: int, items) -> Non
             items.put(item)
         items.put(None)
     except (ValueError, OSError) as error:
-        items.put(" ".join(str(error).split()))
+        items.put(one_line(error))
 
 
 def write_failures(out: Path, items: Sequence[Item]) -> None:

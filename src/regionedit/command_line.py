@@ -101,9 +101,9 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
         raise SystemExit(2) from None
 
 
-def one_line(error: object) -> str:
-    """The message of an error in one line: every run of white space becomes one space."""
-    return " ".join(str(error).split())
+def one_line(error: object, longest: int | None = None) -> str:
+    """The message of an error in one line, at most `longest` characters; every run of white space becomes one space."""
+    return " ".join(str(error).split())[:longest]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regionedit.command_line import load_config
+from regionedit.command_line import load_config, one_line
 from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
 from regionedit.describe import Needs, require_describer
@@ -136,14 +136,14 @@ class Editor:
         Raises:
             ValueError: something is missing in the configuration or the request; the message is one line that names it.
         """
-        (started,) = self._start([request])
+        started = self._start(request)
         caption_error = ""
         try:
             (prepared,) = self._prepare([started])
         except ValueError as error:
             if require_mask_source(started.mask_source).captions_with(self._generator_needs):
                 raise
-            caption_error, prepared = _one_line(error), started
+            caption_error, prepared = one_line(error, 500), started
         located = self._locate([prepared])
         (region_maps,) = maps(located.region, [prepared.request])
         return FoundRegion(
@@ -183,7 +183,7 @@ class Editor:
     def _whole(self, request: EditRequest, done: list[EditResult]) -> EditResult:
         if self._steps(request) == 1:
             return done[0]
-        (started,) = self._start([request])
+        started = self._start(request)
         return as_one(request, done, run_record(self.config, started.request, started.mask_source))
 
     # ------------------------------------------------------------ batches and failures
@@ -193,9 +193,9 @@ class Editor:
         started: dict[int, Prepared] = {}
         for index, request in enumerate(requests):
             try:
-                (started[index],) = self._start([request])
+                started[index] = self._start(request)
             except ValueError as error:
-                outcomes[index] = EditFailure(request.id, _one_line(error), error)
+                outcomes[index] = EditFailure(request.id, one_line(error, 500), error)
         self._load(started.values())
         for indices in self._groups(started):
             outcomes |= zip(indices, self._edit_or_fail([started[index] for index in indices]), strict=True)
@@ -203,12 +203,12 @@ class Editor:
 
     def digest(self, request: EditRequest) -> str:
         """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
-        (started,) = self._start([request])
+        started = self._start(request)
         return request_digest(self.config, started.request, started.mask_source)
 
-    def _start(self, requests: Sequence[EditRequest]) -> list[Prepared]:
-        upright = [replace(request, image=upright_rgb(request.image)) for request in requests]
-        return [Prepared(one, one, wanted_mask_source(self.config.mask_source, one.marks)) for one in upright]
+    def _start(self, request: EditRequest) -> Prepared:
+        upright = replace(request, image=upright_rgb(request.image))
+        return Prepared(upright, upright, wanted_mask_source(self.config.mask_source, upright.marks))
 
     def _load(self, started: Iterable[Prepared]) -> None:
         """Load the models that these requests need, the region first, so that configuration errors appear here."""
@@ -232,7 +232,7 @@ class Editor:
             return self._composite(located, self._paint(located))
         except (ValueError, RuntimeError, OSError) as error:
             if len(started) == 1:
-                return [EditFailure(started[0].request.id, _one_line(error), error)]
+                return [EditFailure(started[0].request.id, one_line(error, 500), error)]
         return [outcome for one in started for outcome in self._edit_or_fail([one])]
 
     # ------------------------------------------------------------ the path of an edit
@@ -351,7 +351,3 @@ class Editor:
             torch.cuda.synchronize(self.models.device)
         for one in requests:
             one.timings[name] = (time.perf_counter() - start) / len(requests)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regionedit.command_line import one_line
 from regionedit.config import EncodersConfig
 from regionedit.device import autocast_off, pick_dtype
 
@@ -103,7 +104,8 @@ class FrozenCLIP(Frozen):
             tokenizer = open_clip.get_tokenizer(name)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"encoders.clip: cannot load {name!r} with encoders.clip_pretrained {pretrained!r}: {_one_line(error)}"
+                f"encoders.clip: cannot load {name!r} with encoders.clip_pretrained {pretrained!r}: "
+                f"{one_line(error, 200)}"
             ) from error
         visual = model.visual
         if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
@@ -192,7 +194,7 @@ class FrozenInstructionEncoder(Frozen):
             )
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         except (OSError, ValueError) as error:
-            raise ValueError(f"encoders.instruction: cannot load a T5 from {name!r}: {_one_line(error)}") from error
+            raise ValueError(f"encoders.instruction: cannot load a T5 from {name!r}: {one_line(error, 200)}") from error
         if info["missing_keys"]:
             # transformers would use random weights in their place.
             missing = min(info["missing_keys"])
@@ -247,7 +249,3 @@ def load_encoders(
             f"{config.clip!r} are {clip.dim} wide after projection; eq. 1 needs equal widths, choose a T5 of that size"
         )
     return clip.to(device), instruction.to(device)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

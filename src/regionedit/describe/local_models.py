@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from regionedit.command_line import one_line
 from regionedit.describe.chat import Chat, ChatModel, messages
 from regionedit.device import pick_device, pick_dtype
 from regionedit.images import smaller
@@ -152,7 +153,7 @@ def _generate(model, inputs, tokenizer, max_tokens: int, again: bool) -> list[st
 
 
 def _not_loaded(field: str, name: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     return (
         f"describe.{field}: no model could be loaded from {name!r}: {reason}; name a folder with its weights, or give "
         "--target_caption"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 import torch.nn.functional as F
 
+from regionedit.command_line import one_line
 from regionedit.device import autocast_off, pick_dtype
 from regionedit.images import fit, unfit
 
@@ -101,6 +102,7 @@ class Generator(ABC):
         texts: Sequence[str],
         seeds: Sequence[int],
         watch: Watch | None = None,
+        **known: Tensor,
     ) -> Tensor:
         """The generator's raw pictures, not composited with the source: BCHW in [0, 1], the input's size, no gradient.
 
@@ -110,11 +112,12 @@ class Generator(ABC):
             texts: one per picture: captions of the edited pictures or instructions, see `needs`.
             seeds: one per picture, see `noise_seed`.
             watch: callback, called after every denoising step.
+            known: what `generate` of this class takes instead of computing it, such as `source_latents_BChw`.
         """
         fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
         mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
         with autocast_off(images_BCHW.device):
-            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds, watch), placement)
+            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds, watch, **known), placement)
 
     def repaint(
         self,
@@ -251,7 +254,7 @@ def loading(field: str, what: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(f"{field}: no {what} could be loaded from {path!r}: {reason}") from error
 
 

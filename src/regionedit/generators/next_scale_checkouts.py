@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regionedit.command_line import one_line
 from regionedit.config import NextScaleConfig
 
 CONDITIONED_SIDE = 512
@@ -61,11 +62,11 @@ def running_code_of(config: NextScaleConfig, code: str) -> Iterator[None]:
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(
             f"generator.checkout: {config.checkout} does not fit; it must be {code} with its requirements installed: "
-            f"{_one_line(error)}"
+            f"{one_line(error, 200)}"
         ) from error
     except Exception as error:  # hub, safetensors and torch fail in different ways
         raise ValueError(
-            f"generator.path: {config.path!r} has no weights of {code} for {config.size} pixels: {_one_line(error)}"
+            f"generator.path: {config.path!r} has no weights of {code} for {config.size} pixels: {one_line(error, 200)}"
         ) from error
     finally:
         sys.path.remove(config.checkout)
@@ -268,7 +269,3 @@ class VarByClass(PublicModel):
         numbers = [int(text) if text else network.num_classes for text in texts]
         class_BD = network.class_emb(torch.tensor(numbers, device=network.lvl_1L.device))
         return Condition(class_BD, {"cond_BD": network.shared_ada_lin(class_BD)})
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -24,7 +24,6 @@ from regionedit.generators.base import (
     DifferentiableGenerator,
     TextComparer,
     Watch,
-    fit_soft_mask,
     loading,
     noise_seed,
     own_noise,
@@ -118,22 +117,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         with autocast_off(images_BCHW.device):
             return self._encode(fitted_BChw)
 
-    @torch.no_grad()
-    def propose(
-        self,
-        images_BCHW: Tensor,
-        mask_B1HW: Tensor,
-        texts: Sequence[str],
-        seeds: Sequence[int],
-        watch: Watch | None = None,
-        source_latents_BChw: Tensor | None = None,
-    ) -> Tensor:
-        """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded."""
-        fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
-        mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
-        with autocast_off(images_BCHW.device):
-            return unfit(self.generate(fitted_BChw, mask_B1hw, texts, seeds, watch, source_latents_BChw), placement)
-
     def generate(
         self,
         images_BCHW: Tensor,
@@ -143,6 +126,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         watch: Watch | None = None,
         source_latents_BChw: Tensor | None = None,
     ) -> Tensor:
+        """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded."""
         if _everything(mask_B1HW):  # the source's latents would be multiplied by 0
             height, width = (side // self.vae_factor for side in images_BCHW.shape[-2:])
             channels = self.vae.config.latent_channels

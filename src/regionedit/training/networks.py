@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from regionedit.command_line import one_line
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import (
@@ -85,7 +86,7 @@ def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
     try:
         predictor = RegionPredictor.from_pretrained(config.initial_region)
     except Exception as error:  # folder, hub and safetensors raise different errors
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(f"initial_region: nothing could be loaded from {config.initial_region!r}: {reason}") from error
     if (predictor.dim, predictor.grid) != (dim, grid):
         raise ValueError(

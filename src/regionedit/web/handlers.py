@@ -59,7 +59,7 @@ def _errors_as_messages(handler: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, ValueError):
-            sentence = one_line(error)[:500]
+            sentence = one_line(error, 500)
         else:
             log.exception("%s failed", handler)
             sentence = UNEXPECTED
