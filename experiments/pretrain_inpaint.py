@@ -5,9 +5,9 @@
 It is built like the public Stable Diffusion 1.5 in-painting checkpoint: nine input channels, epsilon prediction,
 scaled-linear betas, an encoded masked picture, hard random masks that are independent of what the picture shows, and
 text dropped for one sample in ten. It learns from pictures and captions only. Three differences leave the interfaces
-unchanged. The text encoder, of CLIP's class, is trained as well. The loss weights masked places four times as much as
-others. The whole picture is masked more often than in public training, most often at the start, because whole pictures
-teach the meaning of words fastest.
+unchanged. The text encoder, of CLIP's class, is trained as well. The loss weights masked places ten times as much as
+others, and every sample has the same weight in sum, or small masks would hardly count. The whole picture is masked more
+often than in public training, most often at the start, because whole pictures teach the meaning of words fastest.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -35,26 +35,33 @@ from regionedit.masks import random_hard
 from regionedit.microworld.scene import SIZE
 
 TEXT_DROPOUT = 0.1
-KEPT_WEIGHT = 0.25  # loss weight of places that are not masked
+KEPT_WEIGHT = 0.1  # loss weight of places that are not masked, against masked ones
+MASKS = 2  # random masks for every picture
 # at the start and the end of training: share of samples with everything masked, of batches with few objects
-WHOLE = (0.6, 0.3)
+WHOLE = (0.6, 0.2)
 FEW_OBJECTS = (0.8, 0.2)
 
 
-def hidden_parts(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64) -> dict[str, Tensor]:
-    """Latents of a pool's pictures, and of the same pictures with a random part masked.
+def masked_latents(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch: int = 64) -> dict[str, Tensor]:
+    """Latents of a pool's pictures with a random part, but never everything, masked.
 
     Returns:
-        clean_BChw, masked_BChw: latents of the pictures and of their unmasked parts, half precision.
+        masked_BChw: latents of the parts that are not masked, half precision.
         mask_B1hw: where any pixel is masked, bool.
     """
-    clean_BChw, masked, masks = pool_latents(autoencoder, pool), [], []
+    masked, masks = [], []
     for start in track(range(0, len(pool.pictures), batch), description="masked latents"):
         pictures_BCHW = signed(pool.pictures[start : start + batch])
-        mask_B1HW = random_hard([seed + start + b for b in range(len(pictures_BCHW))], (SIZE, SIZE))
+        mask_B1HW = torch.cat([partial_mask(seed + start + b) for b in range(len(pictures_BCHW))])
         masked.append(encode(autoencoder, pictures_BCHW * (1 - mask_B1HW)).half().cpu())
         masks.append(nn.functional.max_pool2d(mask_B1HW, LATENT_FACTOR).bool())
-    return {"clean_BChw": clean_BChw, "masked_BChw": torch.cat(masked), "mask_B1hw": torch.cat(masks)}
+    return {"masked_BChw": torch.cat(masked), "mask_B1hw": torch.cat(masks)}
+
+
+def partial_mask(seed: int) -> Tensor:
+    """The first of the masks of `random_hard` from this seed on, in steps of 10^6, that leaves a part: 11HW."""
+    mask_11HW = random_hard([seed], (SIZE, SIZE))
+    return partial_mask(seed + 10**6) if mask_11HW.all() else mask_11HW
 
 
 def between(ends: tuple[float, float], share: float) -> float:
@@ -84,17 +91,31 @@ def main() -> None:
     learned.to(device, memory_format=torch.channels_last)
     denoising = Denoising(scheduler, device)
     pools = both_pools(args.work, args.groups)
-    hidden = [
-        made_once(args.work, f"hidden_{number}", autoencoder, partial(hidden_parts, autoencoder, pool, 10**7 * number))
+    clean = [
+        made_once(
+            args.work, f"clean_{number}", autoencoder, lambda pool=pool: {"BChw": pool_latents(autoencoder, pool)}
+        )
+        for number, pool in enumerate(pools)
+    ]
+    masked = [
+        [
+            made_once(
+                args.work,
+                f"masked_{number}_{draw}",
+                autoencoder,
+                partial(masked_latents, autoencoder, pool, 10**9 * (MASKS * number + draw)),
+            )
+            for draw in range(MASKS)
+        ]
         for number, pool in enumerate(pools)
     ]
     nothing_1Chw = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE))  # latents of a fully masked picture
 
     def loss_of(step: int, share: float) -> Tensor:
         which, batch = draw_batch(pools, share, args.seed + 100, step, args.batch // 4)
-        part, rows = hidden[which], batch.rows
+        part, rows = masked[which][int(torch.randint(MASKS, ()))], batch.rows
         whole_B111 = (torch.rand(args.batch) < between(WHOLE, share))[:, None, None, None].to(device)
-        clean_BChw, masked_BChw = (x[rows].to(device).float() for x in (part["clean_BChw"], part["masked_BChw"]))
+        clean_BChw, masked_BChw = (x[rows].to(device).float() for x in (clean[which]["BChw"], part["masked_BChw"]))
         mask_B1hw = part["mask_B1hw"][rows].to(device) | whole_B111
         masked_BChw = torch.where(whole_B111, nothing_1Chw, masked_BChw)
         texts = ["" if torch.rand(()) < TEXT_DROPOUT else caption for caption in batch.captions]
@@ -105,8 +126,9 @@ def main() -> None:
             context_BLD = learned["text_encoder"](token_ids(tokenizer, texts).to(device))[0]  # causal
         with arithmetic(device=device), plain_attention():
             predicted = learned["unet"](inputs, time_B, encoder_hidden_states=context_BLD).sample
-        weight = KEPT_WEIGHT + (1 - KEPT_WEIGHT) * mask_B1hw.float()
-        return denoising.loss(predicted, noise, time_B, weight)
+        weight_B1hw = KEPT_WEIGHT + (1 - KEPT_WEIGHT) * mask_B1hw.float()
+        weight_B1hw = weight_B1hw / weight_B1hw.mean((1, 2, 3), keepdim=True)
+        return denoising.loss(predicted, noise, time_B, weight_B1hw)
 
     def generator(**settings) -> StableDiffusion:
         modules = {name: copy.deepcopy(module) for name, module in learned.items()}  # a generator freezes its modules
