@@ -48,7 +48,7 @@ def test_each_clip_loss_alone_reaches_the_region(make, gradient, term):
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("mask", ["predicted", "predicted_hard", "random_hard", "everything", "half"])
+@pytest.mark.parametrize("mask", ["predicted", "predicted_hard", "random_hard", "everything"])
 def test_what_conditions_the_proposal(make, mask):
     config = make(f"--step.proposal_mask={mask}", "--step.explore=0.5")
     module, batch = RegionTraining(config), batch_for(config)

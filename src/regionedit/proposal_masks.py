@@ -53,8 +53,6 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
     everywhere_B1HW = probability_BN.new_ones(len(probability_BN), 1, *size)
     if step.proposal_mask == "everything":
         return everywhere_B1HW
-    if step.proposal_mask == "half":
-        return 0.5 * everywhere_B1HW
     if step.proposal_mask == "random_hard":
         return masks.random_hard(seeds("mask"), size).to(everywhere_B1HW)
     if step.proposal_mask == "predicted":

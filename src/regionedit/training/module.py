@@ -79,7 +79,7 @@ class RegionTraining(LightningModule):
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
-        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # replaced to time the stages
+        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # the trainer's profiler in a run
         self._seconds_before, self._started = 0.0, None
 
     # ------------------------------------------------------------ the step
@@ -252,6 +252,7 @@ class RegionTraining(LightningModule):
     # ------------------------------------------------------------ Lightning hooks
 
     def setup(self, stage: str) -> None:
+        self.stage = self.trainer.profiler.profile
         for network in self.frozen:
             if network is not None:
                 network.to(self.trainer.strategy.root_device)
