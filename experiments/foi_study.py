@@ -66,10 +66,8 @@ def requests_for(pictures_BCHW: Tensor, instructions: Sequence[str | tuple[Instr
 
 def find(editor: Editor, name: str, known: KnownEdits) -> tuple[Tensor, Tensor]:
     """Masks and probabilities B1HW of a mask source that needs no captions."""
-    source, requests = (
-        editor.models.mask_source(name, editor.config),
-        requests_for(known.source_BCHW, known.instructions),
-    )
+    source = editor.models.mask_source(name, editor.config)
+    requests = requests_for(known.source_BCHW, known.instructions)
     regions = []
     for b in track(chunks(len(requests), BATCH), description=name):
         rows = slice(b.start, b.stop)

@@ -112,6 +112,19 @@ def run_logged(command: list[str], log: Path) -> None:
         raise RuntimeError(f"{command[0]} stopped with exit code {done.returncode}; see {log}")
 
 
+def evaluate(run: Path, limit: int, *more: str) -> tuple[list[str], dict]:
+    """Edit the first `limit` test cases with a run's region; the command and the evaluation's summary.json.
+
+    Raises:
+        RuntimeError: the evaluation failed; the message names its log.
+    """
+    command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit)]
+    command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
+    command += ["--baselines", "[]", "--edited_baselines", "[]", *more]
+    run_logged(command, run / "evaluation.log")
+    return command, json.loads((run / "evaluation" / "summary.json").read_text())
+
+
 def made_once(file: Path, make: Callable[[], dict]) -> dict:
     """The result in this file; if it does not exist, `make` makes the result and it is written."""
     if not file.is_file():

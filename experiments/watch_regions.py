@@ -42,15 +42,7 @@ class WatchConfig(TrainConfig):
 
 
 class Snapshots(Callback):
-    """Records the predictor's output for some pictures at some steps.
-
-    Args:
-        known: the pictures with their instructions.
-        at_steps: the steps.
-
-    Attributes:
-        probability_BN: by step.
-    """
+    """Records the predictor's output for the pictures and instructions of `known`: `probability_BN`, by step."""
 
     def __init__(self, known: KnownEdits, at_steps: list[int]):
         self.known, self.at_steps = known, set(at_steps)
@@ -70,15 +62,10 @@ def look_alikes(samples: int = 400) -> KnownEdits:
     """One validation edit for each entry of `ALIKE`, all different."""
     known = known_edits("validation", 0, range(samples), ("replace", "recolour", "remove"))
     chosen: list[int] = []
+    crowded = {i: found["alike"] for i, found in enumerate(map(facts, known.edits)) if found["things"] > 2}
     for alike in ALIKE:
-        wanted = (i for i, edit in enumerate(known.edits) if _suits(edit, alike) and i not in chosen)
-        chosen.append(next(wanted))
+        chosen.append(next(i for i, shared in crowded.items() if shared == alike and i not in chosen))
     return known.rows(chosen)
-
-
-def _suits(edit, alike: str) -> bool:
-    properties = facts(edit)
-    return properties["things"] > 2 and properties["alike"] == alike
 
 
 def main() -> None:

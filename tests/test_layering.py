@@ -15,23 +15,8 @@ SOURCE = ROOT / "src" / "regionedit"
 
 LEVELS = {
     0: {
-        "records",
-        "chat_client",
-        "command_line",
-        "config",
-        "display",
-        "error_log",
-        "files",
-        "images",
-        "masks",
-        "microworld",
-        "device",
-        "provenance",
-        "request_files",
-        "keywords",
-        "token_spans",
-        "results",
-        "seams",
+        "records", "chat_client", "command_line", "config", "display", "error_log", "files", "images", "masks",
+        "microworld", "device", "provenance", "request_files", "keywords", "token_spans", "results", "seams",
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks", "region_scores"},
     2: {"region_predictor", "generators"},
@@ -40,7 +25,7 @@ LEVELS = {
     5: {"editor", "training"},
     6: {"evaluation", "batch"},
     7: {"web"},
-}
+}  # fmt: skip
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "experiments", "benchmarks", "tests"}
 SLOW_TO_IMPORT = {"aiohttp", "diffusers", "transformers", "open_clip", "gradio", "ray", "lightning"}

@@ -91,9 +91,8 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
         study_report.save(draw(), tmp_path / "one", name)
         study_report.save(draw(), tmp_path / "two", name)
         for form in ("svg", "png"):
-            assert (tmp_path / "one" / f"{name}.{form}").read_bytes() == (
-                tmp_path / "two" / f"{name}.{form}"
-            ).read_bytes()
+            one, two = (tmp_path / folder / f"{name}.{form}" for folder in ("one", "two"))
+            assert one.read_bytes() == two.read_bytes()
     section = study_report.failure_section(rows, rows.assign(iou=0.5))
     assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in section
 

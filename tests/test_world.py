@@ -16,22 +16,16 @@ from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
 
-def edits(operation, count=60):
+def edits(operation, count=30):
     return [sample("validation", 8, index, (operation,)) for index in range(count)]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_check_tells_an_edit_that_is_there_from_one_that_is_not(operation):
+def test_the_check_tells_an_edit_that_is_there_from_one_that_is_not_and_it_changes_the_truth_alone(operation):
     for edit in edits(operation):
         source, target = render([edit.source, edit.target])
         assert check(target, edit)
         assert check(source, edit) == (operation == "noop"), edit.instruction
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_nothing_changes_outside_the_truth(operation):
-    for edit in edits(operation):
-        source, target = render([edit.source, edit.target]).astype(int)
         assert not ((source != target).any(-1) & (truth_mask(edit) == 0)).any()
 
 
