@@ -33,17 +33,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
-def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
-    """One row for each variant, with a dot for each seed and a bar at the mean.
-
-    Args:
-        runs: variant -> validation scores of its seeds.
-    """
+def of_runs(runs: dict[str, list[dict]]) -> Figure:
+    """One row for each variant, with a dot for the validation score of each of its results, and a bar at the mean."""
     figure = Figure(figsize=(10, 0.9 + 0.32 * len(runs)), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (score, title) in zip(panels, PANELS.items(), strict=True):
-        for row, scores in enumerate(runs.values()):
-            values = [s[score] for s in scores if score in s]
+        for row, results in enumerate(runs.values()):
+            values = [result["validation"][score] for result in results if score in result["validation"]]
             axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6, markersize=5)
             if len(values) > 1:
                 axes.plot(np.mean(values), row, "|", color=RED, markersize=16, markeredgewidth=2)

@@ -52,13 +52,7 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
     return {
         "model_cfg": {
             "embed_dim": EMBED,
-            "vision_cfg": {
-                "image_size": SIZE,
-                "patch_size": patch_size,
-                "width": 128,
-                "layers": 4,
-                "head_width": 32,
-            },
+            "vision_cfg": {"image_size": SIZE, "patch_size": patch_size, "width": 128, "layers": 4, "head_width": 32},
             "text_cfg": {
                 "context_length": CONTEXT,
                 "vocab_size": vocabulary_size,

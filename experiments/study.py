@@ -35,15 +35,10 @@ SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instru
 
 @dataclass(frozen=True)
 class Experiment:
-    """One question and the runs that answer it.
+    """One question and the runs that answer it: each variant of a base configuration with every seed.
 
     Args:
-        name: file name of the YAML.
-        question: the question, one sentence.
-        base: training configuration from which all variants start.
         overrides: for all variants, as on train.py's command line; `{seed}` stands for the run's seed.
-        variants: name -> overrides.
-        seeds: each variant is run with every one.
         beside: runs of other experiments to compare with, `experiment/variant`.
     """
 
@@ -76,11 +71,8 @@ def _arguments(values: list) -> list[str]:
 def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:
     """The first eight digits of each frozen model's SHA-256: results with different models are not comparable."""
     config = load_config(TrainConfig, base, overrides)
-    names = {
-        "clip": config.encoders.clip,
-        "instruction": config.encoders.instruction,
-        "generator": config.generator.path,
-    }
+    encoders = config.encoders
+    names = {"clip": encoders.clip, "instruction": encoders.instruction, "generator": config.generator.path}
     return {name: (identify(path).get("sha256") or path)[:8] for name, path in names.items()}
 
 
@@ -99,11 +91,7 @@ def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str
 
 
 def run_logged(command: list[str], log: Path) -> None:
-    """Run one of the project's commands with one thread and write its output to `log`.
-
-    Raises:
-        RuntimeError: the command failed; the message names the log.
-    """
+    """Run one of the project's commands with one thread; its output goes to `log`, which a RuntimeError names."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         streams = {"stdout": file, "stderr": subprocess.STDOUT}
@@ -113,11 +101,7 @@ def run_logged(command: list[str], log: Path) -> None:
 
 
 def evaluate(run: Path, limit: int, *more: str) -> tuple[list[str], dict]:
-    """Edit the first `limit` test cases with a run's region; the command and the evaluation's summary.json.
-
-    Raises:
-        RuntimeError: the evaluation failed; the message names its log.
-    """
+    """Edit the first `limit` test cases with a run's region; the command and the evaluation's summary.json."""
     command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit)]
     command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
     command += ["--baselines", "[]", "--edited_baselines", "[]", *more]

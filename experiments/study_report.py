@@ -62,10 +62,6 @@ def runs_of(experiment: Experiment, folder: Path) -> dict[str, list[dict]]:
     return {name: results for name, results in by_name.items() if results}
 
 
-def scores_of(runs: dict[str, list[dict]]) -> dict[str, list[dict[str, float]]]:
-    return {name: [result["validation"] for result in results] for name, results in runs.items()}
-
-
 def cell(values: list[float]) -> str:
     """The mean, with half of the 95 % interval if there are several seeds; `-` if nothing was measured."""
     if not values:
@@ -229,9 +225,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("docs/study"), help="folder of the result files")
-    parser.add_argument(
-        "--experiments", type=Path, default=Path("configs/study"), help="folder of the experiments' YAML files"
-    )
+    parser.add_argument("--experiments", type=Path, default=Path("configs/study"), help="folder of their YAML files")
     parser.add_argument("--config", default=CONFIG[0], help="evaluation config of the shipped predictor")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     args = parser.parse_args()
@@ -241,16 +235,14 @@ def main() -> None:
         runs = runs_of(experiment, args.study)
         if set(runs) & set(experiment.variants):
             sections += [experiment_section(experiment, runs), edits_section(experiment, args.study)]
-            save(figures.of_runs(scores_of(runs)), folder, experiment.name)
+            save(figures.of_runs(runs), folder, experiment.name)
     recorded = json.loads((args.study / "regions_over_time.json").read_text())
     save(regions_over_time(look_alikes(), recorded), folder, "regions_over_time")
-    quality, groups, paths = (
-        json.loads((args.study / f"{name}.json").read_text()) for name in ("mask_quality", "cells", "gradient_paths")
-    )
+    names = ("mask_quality", "cells", "gradient_paths")
+    quality, groups, paths = (json.loads((args.study / f"{name}.json").read_text()) for name in names)
     save(figures.of_mask_quality(quality), folder, "mask_quality")
-    rows, ceiling = (
-        pd.read_csv(args.study / f"{name}.csv").fillna({"failure": ""}) for name in ("regions", "regions_ceiling")
-    )
+    tables = (pd.read_csv(args.study / f"{name}.csv") for name in ("regions", "regions_ceiling"))
+    rows, ceiling = (rows.fillna({"failure": ""}) for rows in tables)
     save(figures.of_failures(rows), folder, "failures")
     save(figures.of_region_sizes(rows), folder, "region_sizes")
     save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")

@@ -119,8 +119,7 @@ def tiny_region_dir(tmp_path_factory) -> Path:
     from regionedit.region_predictor import RegionPredictor
 
     folder = tmp_path_factory.mktemp("region")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with tiny_models.seeded(0):
         RegionPredictor(dim=tiny_models.WIDTH, grid=tiny_models.GRID).save_pretrained(folder)
     return folder
 

@@ -15,6 +15,7 @@ from regionedit.attention import (
     layer_grid,
     modulate,
 )
+from tests.tiny_models import seeded
 
 TOKENS, WIDTH, HEADS = 5, 6, 2
 
@@ -28,8 +29,7 @@ def unet():
     """A U-Net with cross-attention at half and a quarter of the latent's size, two heads."""
     from diffusers import UNet2DConditionModel
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         return UNet2DConditionModel(
             in_channels=8,
             out_channels=4,
@@ -47,8 +47,7 @@ def unet():
 def layer():
     from diffusers.models.attention_processor import Attention
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         return Attention(query_dim=8, cross_attention_dim=WIDTH, heads=HEADS, dim_head=4)
 
 

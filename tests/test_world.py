@@ -16,7 +16,7 @@ from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
 
-def edits(operation, count=30):
+def edits(operation, count=20):
     return [sample("validation", 8, index, (operation,)) for index in range(count)]
 
 

@@ -8,6 +8,8 @@ in-painter has nine input channels. 32 px, patch 8 (a 4x4 grid), width 32, laten
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +23,14 @@ PATCH = 8
 GRID = IMAGE_SIZE // PATCH
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights made in this context follow from the seed; the generator outside goes on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch: int = PATCH) -> Path:
     """An open_clip CLIP for `local-dir:FOLDER`: open_clip_config.json, open_clip_model.safetensors, tokenizer files.
 
@@ -31,13 +41,7 @@ def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch:
 
     model_cfg = {
         "embed_dim": WIDTH,
-        "vision_cfg": {
-            "image_size": image_size,
-            "patch_size": patch,
-            "layers": 2,
-            "width": 2 * WIDTH,
-            "head_width": WIDTH,
-        },
+        "vision_cfg": {"image_size": image_size, "patch_size": patch, "layers": 2, "width": 64, "head_width": WIDTH},
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": len(WORDS) + 4,
@@ -49,11 +53,9 @@ def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch:
     }
     preprocess_cfg = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, indent=2)
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with seeded(seed):
         model = open_clip.CLIP(**model_cfg)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
@@ -77,8 +79,7 @@ def write_t5(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
         feed_forward_proj="gated-gelu",
         dropout_rate=0.1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         T5EncoderModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -102,8 +103,7 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     tokenizer = clip_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
@@ -192,8 +192,7 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
         view=4,
     )
     tokenizer = clip_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = NextScaleModel(sizes, stir(_clip_text_encoder(tokenizer), seed), tokenizer)
     stir(model.transformer, seed)
     model.save(folder)
@@ -209,8 +208,7 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
     from transformers import CLIPTextModelWithProjection
 
     tokenizer, codes = clip_tokenizer(), 64
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         vqvae = VQModel(
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
@@ -260,8 +258,7 @@ def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
     """An AutoencoderTiny for the same latents: a quarter of the side."""
     from diffusers import AutoencoderTiny
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = AutoencoderTiny(
             encoder_block_out_channels=(8, 8, 8),
             decoder_block_out_channels=(8, 8, 8),
@@ -285,8 +282,7 @@ def write_dino(folder: Path, seed: int = 0) -> Path:
         image_size=IMAGE_SIZE,
         patch_size=PATCH,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         ViTModel(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(folder)
     return folder

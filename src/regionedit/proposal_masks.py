@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from regionedit import masks
+from regionedit.config import StepConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.config import StepConfig
-
-    Seeds = Callable[[str], list[int]]
+Seeds = Callable[[str], list[int]]
 
 SETTINGS = "proposals.json"
 """File beside stored proposals: the settings that they were made with, {field: value}."""

@@ -6,14 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regionedit.microworld.grammar import (
-    NOOP_KINDS,
-    OPERATIONS,
-    PHRASINGS,
-    RELATIONS,
-    caption_in_style,
-    sample_style,
-)
+from regionedit.microworld.grammar import NOOP_KINDS, OPERATIONS, PHRASINGS, RELATIONS, caption_in_style, sample_style
 from regionedit.microworld.scene import (
     LARGE,
     LOOKS,

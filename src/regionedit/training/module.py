@@ -11,26 +11,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from regionedit import losses, masks
+from regionedit.config import LossConfig, TrainConfig
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
-from regionedit.records import StepOutputs
-from regionedit.training.networks import check_step, load_frozen, load_predictor
+from regionedit.records import StepOutputs, TrainBatch
+from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
 from regionedit.training.result import Blend, Source, encode_result
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.config import LossConfig, TrainConfig
-    from regionedit.records import TrainBatch
-    from regionedit.training.networks import Frozen
 
 VALIDATION_EPOCH = -1
 """The epoch in validation's noise seeds, so that its noise is always the same."""

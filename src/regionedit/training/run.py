@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -22,13 +22,11 @@ from regionedit.command_line import save_config, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
+from regionedit.data.manifest import Manifest
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
-
-if TYPE_CHECKING:
-    from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
