@@ -19,11 +19,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from harness import rounded, show, write_json
+from pydantic import BeforeValidator
+from pydantic.dataclasses import dataclass
 from rich.progress import track
 
 from regionedit.command_line import load_config
@@ -33,7 +35,15 @@ from regionedit.provenance import identify
 SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instruction_swap_iou")
 
 
-@dataclass(frozen=True)
+def _arguments(values: list) -> list[str]:
+    """Values as a command line needs them: YAML's null and false keep their spelling."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
+Arguments = Annotated[list[str], BeforeValidator(_arguments)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Experiment:
     """One question and the runs that answer it: each variant of a base configuration with every seed.
 
@@ -45,27 +55,18 @@ class Experiment:
     name: str
     question: str
     base: str
-    overrides: list[str]
-    variants: dict[str, list[str]]
+    overrides: Arguments
+    variants: dict[str, Arguments]
     seeds: list[int]
     beside: list[str]
 
     @classmethod
     def read(cls, path: Path) -> Experiment:
         """Read a YAML file. Raises ValueError if keys are missing or unknown."""
-        found = yaml.safe_load(path.read_text())
-        wanted = {"question", "base", "overrides", "variants", "seeds", "beside"}
-        if not isinstance(found, dict) or set(found) != wanted:
-            given = sorted(found) if isinstance(found, dict) else type(found).__name__
-            raise ValueError(f"{path}: an experiment has the keys {', '.join(sorted(wanted))}; this has {given}")
-        settings = {name: _arguments(overrides) for name, overrides in found["variants"].items()}
-        overrides = _arguments(found["overrides"])
-        return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"], found["beside"])
-
-
-def _arguments(values: list) -> list[str]:
-    """Values as a command line needs them: YAML's null and false keep their spelling."""
-    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+        try:
+            return cls(name=path.stem, **yaml.safe_load(path.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:

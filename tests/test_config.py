@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -99,21 +99,6 @@ def test_printed_and_saved_configurations_read_back_equal(tmp_path, capsys):
     assert stop.value.code == 0
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
     assert load_config(TrainConfig, tmp_path / "printed.yaml") == config
-
-
-def test_a_command_adds_arguments_by_subclassing(tmp_path):
-    @dataclass
-    class Command(EditConfig):
-        """Edit one picture.
-
-        Args:
-            image: the picture.
-        """
-
-        image: str | None = None
-
-    config = parse_command(Command, ["--image", "a.png", "--region.threshold", "0.4"])
-    assert (config.image, config.region.threshold, config.device) == ("a.png", 0.4, "auto")
 
 
 # ---------------------------------------------------------------- a generator's own settings

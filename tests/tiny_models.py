@@ -21,6 +21,16 @@ WIDTH = 32
 IMAGE_SIZE = 32
 PATCH = 8
 GRID = IMAGE_SIZE // PATCH
+AUTOENCODER = {  # a quarter of the side, four channels
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (8, 16, 16),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": IMAGE_SIZE,
+    "mid_block_add_attention": False,
+}
 
 
 @contextmanager
@@ -101,19 +111,11 @@ def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
 
 def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     tokenizer = clip_tokenizer()
     with seeded(seed):
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 16, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=IMAGE_SIZE,
-            mid_block_add_attention=False,
-        )
+        vae = AutoencoderKL(**AUTOENCODER)
         unet = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // 4,
             in_channels=channels,
@@ -126,7 +128,7 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
             attention_head_dim=8,
             norm_num_groups=8,
         )
-        text_encoder = _clip_text_encoder(tokenizer)
+        text_encoder = CLIPTextModel(clip_text_config(tokenizer, layers=1))
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -168,14 +170,10 @@ def clip_text_config(tokenizer, layers: int, projection: int = 512):
     )
 
 
-def _clip_text_encoder(tokenizer):
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(clip_text_config(tokenizer, layers=1))
-
-
 def write_next_scale(folder: Path, seed: int = 0) -> Path:
     """A NextScaleModel folder: 32 px, token maps of 1, 2, 4 and 8 cells a side."""
+    from transformers import CLIPTextModel
+
     from regionedit.generators.next_scale_model import NextScaleModel, NextScaleSizes
 
     sizes = NextScaleSizes(
@@ -193,7 +191,7 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
     )
     tokenizer = clip_tokenizer()
     with seeded(seed):
-        model = NextScaleModel(sizes, stir(_clip_text_encoder(tokenizer), seed), tokenizer)
+        model = NextScaleModel(sizes, stir(CLIPTextModel(clip_text_config(tokenizer, layers=1)), seed), tokenizer)
     stir(model.transformer, seed)
     model.save(folder)
     return folder
@@ -209,18 +207,7 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
 
     tokenizer, codes = clip_tokenizer(), 64
     with seeded(seed):
-        vqvae = VQModel(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 16, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=IMAGE_SIZE,
-            num_vq_embeddings=codes,
-            mid_block_add_attention=False,
-            lookup_from_codebook=True,
-        )
+        vqvae = VQModel(**AUTOENCODER, num_vq_embeddings=codes, lookup_from_codebook=True)
         torch.nn.init.normal_(vqvae.quantize.embedding.weight, std=0.5)
         transformer = UVit2DModel(
             hidden_size=WIDTH,
@@ -259,14 +246,9 @@ def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
     from diffusers import AutoencoderTiny
 
     with seeded(seed):
-        model = AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8),
-            num_encoder_blocks=(1, 1, 1),
-            num_decoder_blocks=(1, 1, 1),
-            latent_channels=channels,
-        )
-    model.save_pretrained(folder)
+        blocks = {f"{part}_block_out_channels": (8, 8, 8) for part in ("encoder", "decoder")}
+        counts = {f"num_{part}_blocks": (1, 1, 1) for part in ("encoder", "decoder")}
+        AutoencoderTiny(**blocks, **counts, latent_channels=channels).save_pretrained(folder)
     return folder
 
 
