@@ -144,12 +144,9 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
 def run_all(
     function: Callable[..., dict], experiment: Experiment, args: argparse.Namespace, *more, title: str = ""
 ) -> list[dict]:
-    """The results of `function(experiment, variant, seed, *more, work, results)`, `--jobs` of them in parallel.
-
-    The variants are those of `args.only` where the script has that option. After an error, no further one starts.
-    """
-    variants = getattr(args, "only", experiment.variants)
-    runs = [(variant, seed) for seed in experiment.seeds for variant in variants]
+    """The results of `function(experiment, variant, seed, *more, work, results)`, `--jobs` of them in parallel. After
+    an error, no further one starts."""
+    runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     with ThreadPoolExecutor(args.jobs) as pool:
         waiting = [pool.submit(function, experiment, *each, *more, args.work, args.results) for each in runs]
         try:

@@ -28,9 +28,7 @@ from regionedit.region_scores import TRUTH_COVERAGE
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/train_microworld.yaml", help="training config with encoders and predictor"
-    )
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="with encoders and predictor")
     parser.add_argument("--out", type=Path, default=Path("outputs/ceiling"))
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")

@@ -66,20 +66,15 @@ def table(results: list[dict]) -> str:
     for result in results:
         scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in EDITORS)]
         rows.append([f"`{result['taught']}`", *(f"{score:.3f}".lstrip("0") for score in scores)])
-    return markdown(
-        ("trained with proposals of", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS)), rows
-    )
+    header = ("trained with proposals of", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS))
+    return markdown(header, rows)
 
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--experiment", type=Path, default=Path("configs/study/through.yaml"), help="YAML file")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators to train with"
-    )
     parser.add_argument("--limit", type=int, default=200, help="number of test cases, the first ones")
     args = parser.parse_args()
-    experiment = Experiment.read(args.experiment)
+    experiment = Experiment.read(Path("configs/study/through.yaml"))
     run_all(learn, experiment, args, title="learning")
     print(table(run_all(edit, experiment, args, args.limit, title="editing")))
 

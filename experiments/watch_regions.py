@@ -12,7 +12,7 @@ Shape letters: B pictures, N patches.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from dissect import facts
@@ -28,23 +28,14 @@ ALIKE = ("", "shape", "color", "color", "color and shape")
 """What other objects of the picture share with the named one, row by row."""
 
 
-@dataclass
-class WatchConfig(TrainConfig):
-    """A training configuration that also records the regions of a few pictures.
-
-    Args:
-        at_steps: training steps after which they are recorded.
-        results: JSON file, P by step.
-    """
-
-    at_steps: list[int] = field(default_factory=lambda: [1, 50, 100, 200, 400, 800, 1500])
-    results: str = "docs/study/regions_over_time.json"
+AT_STEPS = (1, 50, 100, 200, 400, 800, 1500)
+RESULTS = "docs/study/regions_over_time.json"
 
 
 class Snapshots(Callback):
     """Records the predictor's output for the pictures and instructions of `known`: `probability_BN`, by step."""
 
-    def __init__(self, known: KnownEdits, at_steps: list[int]):
+    def __init__(self, known: KnownEdits, at_steps: Sequence[int]):
         self.known, self.at_steps = known, set(at_steps)
         self.probability_BN: dict[int, torch.Tensor] = {}
 
@@ -69,15 +60,15 @@ def look_alikes(samples: int = 400) -> KnownEdits:
 
 
 def main() -> None:
-    config = parse_command(WatchConfig)
+    config = parse_command(TrainConfig)
     with errors_in_one_line("watch_regions.py"):
         known = look_alikes()
-        snapshots = Snapshots(known, config.at_steps)
+        snapshots = Snapshots(known, AT_STEPS)
         train(config, [snapshots])
         if not snapshots.probability_BN:
             raise ValueError(f"out: the run in {config.out} is finished already; delete it to record another")
         recorded = {step: p_BN.round(decimals=3).tolist() for step, p_BN in snapshots.probability_BN.items()}
-        write_atomic(config.results, json.dumps(recorded).encode())
+        write_atomic(RESULTS, json.dumps(recorded).encode())
 
 
 if __name__ == "__main__":

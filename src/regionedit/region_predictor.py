@@ -133,20 +133,13 @@ class RegionPredictor(
 
     Args:
         dim: width D of patch and instruction features, 768 in the paper.
-        grid: patches a side of the training pictures.
-        variant: `paper`: exactly equations 1-3, with one head and scale 1/sqrt(D); `heads`, `residual`, `norm` and
-            `positions` are ignored. `default`: uses these four settings.
-        heads: number of heads of both attentions.
-        residual: add each attention's input to its output. Without it every patch has the same value for about the
-            first 50 steps.
-        norm: LayerNorm of the patches, the instruction, and the inputs of self-attention and MLP.
-        positions: a learned vector per patch, added to the patches; on another square grid (a CLIP of the same family
-            at a higher resolution) they are interpolated. Residual, norm and positions together more than double the
-            IoU after 100 supervised steps (.67 against .29 on an 8x8 grid). Trained through the generator, 1,500 steps,
-            one seed: .51 with all three, .26 without residual, .53 without norm, .54 without positions, .04 with none
-            (`paper`).
-        mlp_width: hidden width of the MLP; 0 means D.
-        initial_probability: approximate output of an untrained predictor for every patch.
+        grid: patches a side of the training pictures. On another square grid (a CLIP of the same family at a higher
+            resolution) the learned positions are interpolated.
+        variant, heads, residual, norm, positions, mlp_width, initial_probability: see `config.PredictorConfig`.
+
+    Residual, norm and positions together more than double the IoU after 100 supervised steps (.67 against .29 on an 8x8
+    grid). Trained through the generator, 1,500 steps, one seed: .51 with all three, .26 without residual (for about the
+    first 50 steps every patch then has the same value), .53 without norm, .54 without positions, .04 with none.
 
     Raises:
         ValueError: a width that the heads do not divide, an unknown variant, a probability outside (0, 1).

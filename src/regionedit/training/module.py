@@ -32,13 +32,8 @@ VALIDATION_EPOCH = -1
 
 
 class Step(NamedTuple):
-    """What a step computes before its loss.
-
-    Args:
-        outputs: the inputs of the loss terms.
-        pictures: `source`, `proposal` and `composed`, each [B, C, H, W] in [0, 1] at CLIP's size.
-        surrogate_loss_B: from `encode_result`, or None.
-    """
+    """What a step computes before its loss: the inputs of the loss terms; `source`, `proposal` and `composed`, each
+    [B, C, H, W] in [0, 1] at CLIP's size; the surrogate loss of `encode_result`, or None."""
 
     outputs: StepOutputs
     pictures: dict[str, Tensor]
