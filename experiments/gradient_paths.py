@@ -32,17 +32,17 @@ from regionedit.region_scores import LOCAL_OPERATIONS
 
 SEEDS = (0, 1)
 
-Path = Callable[[KnownEdits, Tensor, list[int]], Tensor]
+GradientPath = Callable[[KnownEdits, Tensor, list[int]], Tensor]
 """Known edits, mask B1HW with gradient, seeds of the noise -> pictures BCHW."""
 
 
-def paths(generator: DifferentiableGenerator) -> dict[str, Path]:
+def paths(generator: DifferentiableGenerator) -> dict[str, GradientPath]:
     """Compositions by name; the first is that of the shipped recipe, the last follows the paper to the letter."""
 
     def proposal(part: KnownEdits, condition_B1HW: Tensor, seeds: list[int]) -> Tensor:
         return generator.propose(part.source_BCHW, condition_B1HW.detach(), part.target_captions, seeds)
 
-    def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> Path:
+    def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> GradientPath:
         def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
             condition = conditioned(mask_B1HW)
             latents, decode = generator.differentiable_latents(

@@ -17,6 +17,7 @@ from harness import options, show, write_json
 from known_edits import BATCH, KnownEdits, chunks, known_edits, pictures, successes
 from rich.progress import track
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from regionedit.command_line import load_config
 from regionedit.config import CropConfig, EditConfig
@@ -62,7 +63,7 @@ def together(pictures_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
     for number, picture_CHW in enumerate(pictures_BCHW):
         four = [others_BCHW[(number + shift) % len(others_BCHW)] for shift in (1, 2, 3)]
         four.insert(number % 4, picture_CHW)
-        large.append(torch.cat([torch.cat(four[:2], 2), torch.cat(four[2:], 2)], 1))
+        large.append(make_grid(four, nrow=2, padding=0))
     return torch.stack(large)
 
 
