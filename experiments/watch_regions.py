@@ -11,17 +11,21 @@ Shape letters: B pictures, N patches.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 
 import torch
 from dissect import facts
-from known_edits import KnownEdits, known_edits
+from known_edits import KnownEdits
 from lightning.pytorch import Callback
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.files import write_atomic
+from regionedit.microworld.edits import Edit
+from regionedit.microworld.splits import sample
+from regionedit.region_scores import LOCAL_OPERATIONS
 from regionedit.training import train
 
 ALIKE = ("", "shape", "color", "color", "color and shape")
@@ -49,14 +53,18 @@ class Snapshots(Callback):
         self.probability_BN[trainer.global_step] = prediction.probability_BN.cpu()
 
 
-def look_alikes(samples: int = 400) -> KnownEdits:
-    """One validation edit for each entry of `ALIKE`, all different."""
-    known = known_edits("validation", 0, range(samples), ("replace", "recolour", "remove"))
-    chosen: list[int] = []
-    crowded = {i: found["alike"] for i, found in enumerate(map(facts, known.edits)) if found["things"] > 2}
-    for alike in ALIKE:
-        chosen.append(next(i for i, shared in crowded.items() if shared == alike and i not in chosen))
-    return known.rows(chosen)
+def look_alikes() -> KnownEdits:
+    """The first validation edits, all different, that fit the entries of `ALIKE`; each picture has three objects or
+    more."""
+    found: list[Edit | None] = [None] * len(ALIKE)
+    for index in itertools.count():
+        if None not in found:
+            return KnownEdits.of(found)
+        edit = sample("validation", 0, index, LOCAL_OPERATIONS)
+        properties = facts(edit)
+        open_rows = [row for row, alike in enumerate(ALIKE) if found[row] is None and alike == properties["alike"]]
+        if open_rows and properties["things"] > 2:
+            found[open_rows[0]] = edit
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ def study(script):
 
 @pytest.fixture
 def edits(study):
-    return study.pairs(3, 0)
+    return study.pairs(2, 0)
 
 
 def test_the_two_edits_are_of_different_objects_of_one_picture(edits):
