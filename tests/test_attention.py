@@ -14,6 +14,7 @@ from regionedit.attention import (
     keyword_map,
     layer_grid,
     modulate,
+    strengthening,
 )
 from tests.tiny_models import seeded
 
@@ -103,6 +104,11 @@ def test_a_flat_map_is_empty_a_single_row_has_one_and_scale_does_not_matter():
 
 
 # ---------------------------------------------------------------- eq. 3-7
+
+
+def test_equation_7():
+    assert strengthening(0) == 0 and strengthening(1) == 0.05
+    assert strengthening(0.5) == pytest.approx(0.05 * 0.0625)
 
 
 def test_equations_3_and_6_equal_a_computation_by_hand():
