@@ -18,10 +18,13 @@ also prints peak memory and the model's operations as a share of the GPU's peak 
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import torch
+from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
 from benchmarks.harness import at_least, medians, options
@@ -31,7 +34,6 @@ from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
-from regionedit.training.stages import Stages
 
 BATCH, STEPS = 16, 4
 SAME = ("--generator.masked_image=latent",)
@@ -47,6 +49,23 @@ PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
 """Dense bfloat16, from NVIDIA's data sheets."""
 
 
+class Waiting(SimpleProfiler):
+    """Lightning's profiler. On a GPU it waits until the work of a stage is done, so that times do not mix."""
+
+    def start(self, action_name: str) -> None:
+        wait_for_the_gpu()
+        super().start(action_name)
+
+    def stop(self, action_name: str) -> None:
+        wait_for_the_gpu()
+        super().stop(action_name)
+
+
+def wait_for_the_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 class Timed:
     """A training step with its optimiser.
 
@@ -54,33 +73,35 @@ class Timed:
         module, batch: the module that makes the step, and the batch that every step uses.
     """
 
-    def __init__(self, module: RegionTraining, batch: TrainBatch, device: str):
+    def __init__(self, module: RegionTraining, batch: TrainBatch):
         self.module, self.batch = module, batch
         self.optimizer = module.configure_optimizers()
-        self.stages = Stages(torch.device(device))
 
     def step(self, epoch: int) -> None:
         loss, _ = self.module.loss(self.module.step(self.batch, epoch), self.module.config.loss)
-        with self.stages("backward"):
+        with self.module.stage("backward"):
             loss.backward()
-        with self.stages("optimiser"):
+        with self.module.stage("optimiser"):
             torch.nn.utils.clip_grad_norm_(self.module.predictor.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
 
     def rate(self, steps: int) -> float:
         """Pictures per second."""
-        began = self.stages.now()
+        wait_for_the_gpu()
+        began = time.perf_counter()
         for number in range(steps):
             self.step(number)
-        return steps * len(self.batch.keys) / (self.stages.now() - began)
+        wait_for_the_gpu()
+        return steps * len(self.batch.keys) / (time.perf_counter() - began)
 
     def shares(self, steps: int) -> str:
         """The table of stages, from separate steps, because timing the stages would slow down a GPU."""
-        self.stages.seconds.clear()
-        self.module.stage = self.stages
+        profiler = Waiting()
+        self.module.stage = profiler.profile
         self.rate(steps)
-        return self.stages.table(steps)
+        self.module.stage = nullcontext
+        return profiler.summary()
 
 
 def microworld_step(changes: tuple[str, ...]) -> Timed:
@@ -104,7 +125,7 @@ def microworld_step(changes: tuple[str, ...]) -> Timed:
         target_text_BD=clip.encode_text(texts[::-1]) if cached else None,
         latents_BChw=generator.source_latents(pictures_BCHW[:BATCH]) if cached and not stored else None,
     )
-    return Timed(module, batch, "cpu")
+    return Timed(module, batch)
 
 
 def microworld(rounds: int) -> None:
@@ -138,7 +159,7 @@ def full_size(batch: int, baseline_batch: int) -> None:
 def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float, float]:
     """Pictures per second and peak GiB (0 on a CPU)."""
     module = build(config, device)
-    system = Timed(module, batch_for(config, module, device, batch), device)
+    system = Timed(module, batch_for(config, module, device, batch))
     steps = 10 if device == "cuda" else 1
     if device == "cuda":
         system.rate(2)

@@ -3,8 +3,8 @@
     python data_prep/make_proposals.py --config configs/train_microworld.yaml --data.proposals data/proposals
     python train.py                    --config configs/train_microworld.yaml --data.proposals data/proposals
 
-A stored proposal cannot depend on the region that is being learned, so `step.proposal_mask` must be `everything`,
-`random_hard` (boxes, blobs, a quarter everything) or `half`. For every shard of `data.train`, the command writes a
+A stored proposal cannot depend on the region that is being learned, so `step.proposal_mask` must be `everything`
+or `random_hard` (boxes, blobs, a quarter everything). For every shard of `data.train`, the command writes a
 `{shard}.proposals.tar` with `{key}.png` and `{key}.mask.png`. The generator works on pictures of `generator.size`; the
 stored files have the size `data.image_size`, for which CLIP's input size suffices. With `data.proposal_rounds` every
 sample gets several proposals, round after round; training may begin as soon as the first round is complete, while this
@@ -39,7 +39,7 @@ from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
 from regionedit.proposal_masks import SETTINGS, proposal_mask
 
-STORABLE = ("everything", "random_hard", "half")
+STORABLE = ("everything", "random_hard")
 
 
 @dataclass

@@ -33,17 +33,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
-def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
-    """One row for each variant, with a dot for each seed and a bar at the mean.
-
-    Args:
-        runs: variant -> validation scores of its seeds.
-    """
+def of_runs(runs: dict[str, list[dict]]) -> Figure:
+    """One row for each variant, with a dot for the validation score of each of its results, and a bar at the mean."""
     figure = Figure(figsize=(10, 0.9 + 0.32 * len(runs)), layout="constrained")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (score, title) in zip(panels, PANELS.items(), strict=True):
-        for row, scores in enumerate(runs.values()):
-            values = [s[score] for s in scores if score in s]
+        for row, results in enumerate(runs.values()):
+            values = [result["validation"][score] for result in results if score in result["validation"]]
             axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6, markersize=5)
             if len(values) > 1:
                 axes.plot(np.mean(values), row, "|", color=RED, markersize=16, markeredgewidth=2)
@@ -56,31 +52,26 @@ def of_runs(runs: dict[str, list[dict[str, float]]]) -> Figure:
 
 def of_mask_quality(rows: dict[str, dict[str, float]]) -> Figure:
     """The effect of known errors of the mask: success rate, and distance to the true result."""
+    operations = [score for score in next(iter(rows.values())) if score.startswith("success/")]
+    panels = {
+        "edit success": [(score, score.removeprefix("success/")) for score in operations],
+        "mean absolute difference": [
+            ("l1_to_target", "L1 to the true result"),
+            ("change_outside_truth", "change outside the true region"),
+        ],
+    }
+    colors = ((BLUE, ORANGE, GREEN), (RED, GREY))
     figure = Figure(figsize=(10, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    names = list(rows)
-    operations = [score for score in rows[names[0]] if score.startswith("success/")]
-    for score, color in zip(operations, (BLUE, ORANGE, GREEN), strict=False):
-        label = score.removeprefix("success/")
-        left.plot([rows[name][score] for name in names], range(len(names)), "o", color=color, label=label, markersize=4)
-    left.set_xlabel("edit success")
-    left.legend(fontsize=8)
-    for score, color in (("l1_to_target", RED), ("change_outside_truth", GREY)):
-        label = {"l1_to_target": "L1 to the true result", "change_outside_truth": "change outside the true region"}
-        right.plot(
-            [rows[name][score] for name in names],
-            range(len(names)),
-            "o",
-            color=color,
-            label=label[score],
-            markersize=4,
-        )
-    right.set_xlabel("mean absolute difference")
-    right.legend(fontsize=8)
-    left.set_yticks(range(len(names)), [f"{name}  (IoU {rows[name]['mask_iou']:.2f})" for name in names])
-    left.invert_yaxis()
-    for axes in (left, right):
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, (title, scores), panel_colors in zip(both, panels.items(), colors, strict=True):
+        for (score, label), color in zip(scores, panel_colors, strict=False):
+            values = [row[score] for row in rows.values()]
+            axes.plot(values, range(len(rows)), "o", color=color, label=label, markersize=4)
+        axes.set_xlabel(title)
+        axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
+    both[0].set_yticks(range(len(rows)), [f"{name}  (IoU {row['mask_iou']:.2f})" for name, row in rows.items()])
+    both[0].invert_yaxis()
     return figure
 
 
@@ -108,22 +99,14 @@ def failure_groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Cases grouped by what may make them hard. Except by operation, only replace, recolour and remove count."""
     local = rows[rows["operation"].isin(("replace", "recolour", "remove"))]
     groups = {operation: rows[rows["operation"] == operation] for operation in sorted(rows["operation"].unique())}
-    groups |= {
-        f"{n} objects" if n > 1 else "1 object": local[local["things"] == n] for n in sorted(local["things"].unique())
-    }
+    for n in sorted(local["things"].unique()):
+        groups[f"{n} objects" if n > 1 else "1 object"] = local[local["things"] == n]
     for low, high in zip(RADII[:-1], RADII[1:], strict=True):
-        groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[
-            local["radius"].between(low, high, inclusive="right")
-        ]
-    alike = local["alike"].fillna("")
-    crowd = local["things"] > 1
-    for what, name in (
-        ("", "no look-alike"),
-        ("color", "same colour"),
-        ("shape", "same shape"),
-        ("color and shape", "both"),
-    ):
-        groups[name] = local[(alike == what) & crowd]
+        inside = local["radius"].between(low, high, inclusive="right")
+        groups[f"radius {np.ceil(low):.0f}-{high:.0f} px"] = local[inside]
+    alike, crowd = local["alike"].fillna(""), local["things"] > 1
+    names = {"": "no look-alike", "color": "same colour", "shape": "same shape", "color and shape": "both"}
+    groups |= {name: local[(alike == what) & crowd] for what, name in names.items()}
     groups |= {"seen pair": local[local["pair_seen"]], "unseen pair": local[~local["pair_seen"]]}
     groups |= {"seen phrasing": local[local["phrasing_seen"]], "unseen phrasing": local[~local["phrasing_seen"]]}
     return {name: group for name, group in groups.items() if len(group)}

@@ -12,7 +12,8 @@ Shape letters: B pictures, C channels, H W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from harness import options, rounded, show, write_json
@@ -27,7 +28,7 @@ from regionedit.config import EditConfig
 from regionedit.editor import Editor
 from regionedit.generators import InstructPix2Pix, noise_seed
 from regionedit.images import to_pictures
-from regionedit.records import EditRequest, Region
+from regionedit.records import EditRequest, Instruction, Region
 from regionedit.region_scores import LOCAL_OPERATIONS
 
 CONFIG = ("configs/edit_foi_microworld.yaml", "edit config with the InstructPix2Pix")
@@ -57,37 +58,43 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-@dataclass(frozen=True)
-class RequestedEdits:
-    """Known edits, and the same edits as requests."""
-
-    known: KnownEdits
-    requests: list[EditRequest]
-
-    @classmethod
-    def of(cls, known: KnownEdits) -> RequestedEdits:
-        pairs = zip(to_pictures(known.source_BCHW), known.instructions, strict=True)
-        return cls(known, [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(pairs)])
+def requests_for(pictures_BCHW: Tensor, instructions: Sequence[str | tuple[Instruction, ...]]) -> list[EditRequest]:
+    """Requests for these pictures; the place in the list decides the noise."""
+    pairs = zip(to_pictures(pictures_BCHW), instructions, strict=True)
+    return [EditRequest(image, words, id=str(b)) for b, (image, words) in enumerate(pairs)]
 
 
-def find(editor: Editor, name: str, edits: RequestedEdits) -> tuple[Tensor, Tensor]:
+def find(editor: Editor, name: str, known: KnownEdits) -> tuple[Tensor, Tensor]:
     """Masks and probabilities B1HW of a mask source that needs no captions."""
     source = editor.models.mask_source(name, editor.config)
+    requests = requests_for(known.source_BCHW, known.instructions)
     regions = []
-    for b in track(chunks(len(edits.requests), BATCH), description=name):
-        requests = [edits.requests[i] for i in b]
-        regions.append(source.find(edits.known.source_BCHW[list(b)], requests, [None] * len(b)))
+    for b in track(chunks(len(requests), BATCH), description=name):
+        rows = slice(b.start, b.stop)
+        regions.append(source.find(known.source_BCHW[rows], requests[rows], [None] * len(b)))
     return torch.cat([region.mask_B1HW for region in regions]), torch.cat([r.probability_B1HW for r in regions])
 
 
-def repaint(generator: InstructPix2Pix, edits: RequestedEdits, mask_B1HW: Tensor, what: str) -> Tensor:
-    """Raw generated pictures with these masks, BCHW in [0, 1]."""
-    generated = []
-    for b in track(chunks(len(edits.requests), BATCH), description=what):
-        requests = [edits.requests[i] for i in b]
-        seeds = [noise_seed(request.seed, request.id) for request in requests]
-        region = Region(mask_B1HW[list(b)], mask_B1HW[list(b)])
-        generated.append(generator.repaint(edits.known.source_BCHW[list(b)], region, requests, [None] * len(b), seeds))
+def repaint(
+    generator: InstructPix2Pix,
+    pictures_BCHW: Tensor,
+    instructions: Sequence[str | tuple[Instruction, ...]],
+    masks_BKHW: Tensor,
+    what: str,
+) -> Tensor:
+    """Raw generated pictures, BCHW in [0, 1].
+
+    Args:
+        masks_BKHW: the mask of each of a picture's K instructions.
+        what: title of the progress bar.
+    """
+    requests, generated = requests_for(pictures_BCHW, instructions), []
+    for b in track(chunks(len(requests), BATCH), description=what):
+        rows = slice(b.start, b.stop)
+        mask_B1HW = masks_BKHW[rows].amax(1, keepdim=True)
+        region = Region(mask_B1HW, mask_B1HW, per_instruction_BKHW=masks_BKHW[rows])
+        seeds = [noise_seed(request.seed, request.id) for request in requests[rows]]
+        generated.append(generator.repaint(pictures_BCHW[rows], region, requests[rows], [None] * len(b), seeds))
     return torch.cat(generated)
 
 
@@ -113,7 +120,7 @@ def attention_scores(probability_B1HW: Tensor, truth_B1HW: Tensor) -> dict[str, 
     } | {"highest place inside": float(hit_B.mean())}
 
 
-def study(config: EditConfig, requested: RequestedEdits) -> dict[str, dict[str, dict[str, float]]]:
+def study(config: EditConfig, known: KnownEdits) -> dict[str, dict[str, dict[str, float]]]:
     """Scores of the attention maps by number of steps, and of the edits by mask and variant.
 
     Returns:
@@ -125,17 +132,16 @@ def study(config: EditConfig, requested: RequestedEdits) -> dict[str, dict[str, 
     def generator(changes: dict) -> InstructPix2Pix:
         return InstructPix2Pix(pipeline, replace(config.generator, **changes))
 
-    known = requested.known
-    own_B1HW, probability_B1HW = find(editor, "ip2p_attention", requested)
+    own_B1HW, probability_B1HW = find(editor, "ip2p_attention", known)
     masks_by_name = {
         "attention": own_B1HW,
-        "learned": find(editor, "learned", requested)[0],
+        "learned": find(editor, "learned", known)[0],
         "truth": (known.truth_B1HW > 0).float(),
     }
     attention = {"first step": attention_scores(probability_B1HW, known.truth_B1HW)}
     for steps in (2, 4):
         longer = replace(config, generator=replace(config.generator, mask_steps=steps))
-        map_B1HW = find(Editor.from_config(longer), "ip2p_attention", requested)[1]
+        map_B1HW = find(Editor.from_config(longer), "ip2p_attention", known)[1]
         attention[f"first {steps} steps"] = attention_scores(map_B1HW, known.truth_B1HW)
     # the autoencoder's error, a lower limit of the change by any edit in latents
     decoded_BCHW = round_trip(pipeline.vae, known.source_BCHW * 2 - 1) / 2 + 0.5
@@ -143,7 +149,7 @@ def study(config: EditConfig, requested: RequestedEdits) -> dict[str, dict[str, 
     for name, changes in VARIANTS.items():
         for mask in masks_by_name if name in UNDER_EVERY_MASK else ("truth",):
             title = name if name.startswith("plain") else f"{name}, {mask}"
-            edited_BCHW = repaint(generator(changes), requested, masks_by_name[mask], title)
+            edited_BCHW = repaint(generator(changes), known.source_BCHW, known.instructions, masks_by_name[mask], title)
             edits[title] = scores(edited_BCHW, known, decoded_BCHW)
     return {"attention": attention, "edits": edits}
 
@@ -152,8 +158,7 @@ def main() -> None:
     samples = (192, "validation edits of existing objects")
     args = options(__doc__, CONFIG, "docs/study/foi.json", samples).parse_args()
     config = load_config(EditConfig, args.config, ["--region.checkpoint", "checkpoints/microworld/region_predictor"])
-    edits = RequestedEdits.of(known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS))
-    results = rounded(study(config, edits))
+    results = rounded(study(config, known_edits("validation", 13, range(args.samples), LOCAL_OPERATIONS)))
     write_json(args.out, results)
     for title, rows in results.items():
         show(title, rows)

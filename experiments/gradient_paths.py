@@ -19,9 +19,8 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from harness import options, show, write_json
-from known_edits import KnownEdits, chunks, known_edits
-from landscape import CONFIG, SAMPLES, SOFT, by_mask, clip_terms_of, largest, named_first, weighted
-from rich.progress import track
+from known_edits import KnownEdits, known_edits
+from landscape import CONFIG, SAMPLES, SOFT, by_mask, directions, pull
 from torch import Tensor
 
 from regionedit import masks
@@ -29,23 +28,21 @@ from regionedit.command_line import load_config
 from regionedit.config import LossConfig, TrainConfig
 from regionedit.encoders import FrozenCLIP, load_encoders
 from regionedit.generators import DifferentiableGenerator, load_generator, noise_seed
-from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
-from regionedit.training.scores import pointing
+from regionedit.region_scores import LOCAL_OPERATIONS
 
-BATCH = 16
 SEEDS = (0, 1)
 
-Compose = Callable[[KnownEdits, Tensor, list[int]], Tensor]
+GradientPath = Callable[[KnownEdits, Tensor, list[int]], Tensor]
 """Known edits, mask B1HW with gradient, seeds of the noise -> pictures BCHW."""
 
 
-def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
+def paths(generator: DifferentiableGenerator) -> dict[str, GradientPath]:
     """Compositions by name; the first is that of the shipped recipe, the last follows the paper to the letter."""
 
     def proposal(part: KnownEdits, condition_B1HW: Tensor, seeds: list[int]) -> Tensor:
         return generator.propose(part.source_BCHW, condition_B1HW.detach(), part.target_captions, seeds)
 
-    def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> Compose:
+    def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> GradientPath:
         def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
             condition = conditioned(mask_B1HW)
             latents, decode = generator.differentiable_latents(
@@ -77,38 +74,24 @@ def paths(generator: DifferentiableGenerator) -> dict[str, Compose]:
     }
 
 
-def pull(
-    clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, seed: int, what: str
-) -> Tensor:
-    """-dL/dm at the constant mask, [B, N]."""
-    gradients = []
-    for b in track(chunks(len(known.edits), BATCH), description=what):
-        part = known.rows(b)
-        mask_BN = torch.full((len(b), clip.grid**2), soft, requires_grad=True)
-        mask_B1HW = masks.upsample(mask_BN, clip.grid, tuple(part.source_BCHW.shape[-2:]))
-        composed_BCHW = compose(part, mask_B1HW, [noise_seed(seed, i) for i in b])
-        loss = weighted(clip_terms_of(clip, part, composed_BCHW), config).sum()
-        gradients.append(-torch.autograd.grad(loss, mask_BN)[0])
-    return torch.cat(gradients)
-
-
 def measure(
     clip: FrozenCLIP, generator: DifferentiableGenerator, known: KnownEdits, config: LossConfig
 ) -> dict[str, dict[str, dict[str, float]]]:
     """{path: {m: pointing, IoU of the largest cells, cosine between two seeds, mean absolute gradient}}"""
-    truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    objects = tuple(named_first(edit) for edit in known.edits)
     results: dict[str, dict] = {}
-    for name, compose in paths(generator).items():
+    for name, path in paths(generator).items():
         results[name] = {}
         for soft in SOFT:
-            gradients = [pull(clip, known, config, compose, soft, seed, f"{name}, m = {soft}") for seed in SEEDS]
+            gradients = []
+            for seed in SEEDS:
+
+                def compose(b: range, mask_B1HW: Tensor, path=path, seed=seed) -> Tensor:
+                    return path(known.rows(b), mask_B1HW, [noise_seed(seed, i) for i in b])
+
+                gradients.append(pull(clip, known, config, compose, soft, name))
             centred = [gradient_BN - gradient_BN.mean(1, keepdim=True) for gradient_BN in gradients]
-            results[name][str(soft)] = {
-                "pointing": _mean(*(pointing(gradient_BN, objects, clip.grid) for gradient_BN in gradients)),
-                "iou_of_largest": _mean(
-                    *(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN) for gradient_BN in gradients)
-                ),
+            scores = [directions(known, gradient_BN, clip.grid) for gradient_BN in gradients]
+            results[name][str(soft)] = {what: _mean(*(by_seed[what] for by_seed in scores)) for what in scores[0]} | {
                 "cosine_of_seeds": _mean(F.cosine_similarity(*centred)),
                 "size": _mean(*(gradient_BN.abs().mean(1) for gradient_BN in gradients)),
             }

@@ -19,13 +19,7 @@ Rows = Mapping[str, Mapping[str, float | int | str | None]]
 def options(
     description: str, config: tuple[str, str], out: str, samples: tuple[int, str] | None = None
 ) -> argparse.ArgumentParser:
-    """The options `--config`, `--out` and `--samples` of a measuring script.
-
-    Args:
-        config: default of `--config`, and its help.
-        out: default of `--out`.
-        samples: default of `--samples`, and its help; None: the script has no such option.
-    """
+    """The options `--config`, `--out` and, with `samples`, `--samples` of a measuring script: defaults and help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=config[0], help=config[1])
     if samples:

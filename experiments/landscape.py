@@ -11,9 +11,12 @@ Shape letters: B pictures, C channels, H W pixels, N patches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from harness import options, show, write_json
 from known_edits import BATCH, KnownEdits, chunks, known_edits, proposals
+from rich.progress import track
 from torch import Tensor
 
 from regionedit import losses, masks
@@ -23,6 +26,7 @@ from regionedit.encoders import FrozenCLIP, load_encoders
 from regionedit.generators import Generator, load_generator
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
+from regionedit.microworld.scene import SIZE
 from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
 from regionedit.training.scores import pointing
 
@@ -31,14 +35,12 @@ CONFIG = ("configs/train_microworld.yaml", "training config with models and loss
 SAMPLES = (192, "validation edits of existing objects")
 
 
-def clip_terms(clip: FrozenCLIP, known: KnownEdits, proposal_BCHW: Tensor, mask_BN: Tensor) -> dict[str, Tensor]:
-    """The three CLIP losses of eq. 7-9 for one batch blended with a mask on the grid, each [B]."""
-    composed_BCHW = masks.composite(proposal_BCHW, known.source_BCHW, masks.upsample(mask_BN, clip.grid, (64, 64)))
-    return clip_terms_of(clip, known, composed_BCHW)
+Compose = Callable[[range, Tensor], Tensor]
+"""Rows of the known edits, and their mask B1HW with gradient -> blended pictures BCHW."""
 
 
-def clip_terms_of(clip: FrozenCLIP, known: KnownEdits, composed_BCHW: Tensor) -> dict[str, Tensor]:
-    """The same for pictures that are already blended."""
+def clip_terms(clip: FrozenCLIP, known: KnownEdits, composed_BCHW: Tensor) -> dict[str, Tensor]:
+    """The three CLIP losses of eq. 7-9 for blended pictures, each [B]."""
     source, result = clip.encode_image(known.source_BCHW), clip.encode_image(composed_BCHW)
     source_text_BD, target_text_BD = clip.encode_text(known.source_captions + known.target_captions).chunk(2)
     return {
@@ -53,13 +55,37 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
     return torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
 
 
+def pull(clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, what: str) -> Tensor:
+    """-dL/dm at the constant mask m = soft, [B, N]."""
+    gradients = []
+    for b in track(chunks(len(known.edits), BATCH), description=f"{what}, m = {soft}"):
+        mask_BN = torch.full((len(b), clip.grid**2), soft, requires_grad=True)
+        composed_BCHW = compose(b, masks.upsample(mask_BN, clip.grid, (SIZE, SIZE)))
+        loss = weighted(clip_terms(clip, known.rows(b), composed_BCHW), config).sum()
+        gradients.append(-torch.autograd.grad(loss, mask_BN)[0])
+    return torch.cat(gradients)
+
+
+def true_cells(known: KnownEdits, grid: int) -> Tensor:
+    """The cells of the true regions, bool [B, N]."""
+    return masks.downsample(known.truth_B1HW, grid) > TRUTH_COVERAGE
+
+
+def directions(known: KnownEdits, gradient_BN: Tensor, grid: int) -> dict[str, Tensor]:
+    """Does a gradient point at the named object, and are its largest cells the true ones? Each [B]."""
+    truth_BN = true_cells(known, grid)
+    return {
+        "pointing": pointing(gradient_BN, tuple(named_first(edit) for edit in known.edits), grid),
+        "iou_of_largest": masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN),
+    }
+
+
 def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
     """All measurements, by proposal mask."""
-    truth_BN = masks.downsample(known.truth_B1HW, clip.grid) > TRUTH_COVERAGE
-    objects = tuple(named_first(e) for e in known.edits)
+    truth_BN, size = true_cells(known, clip.grid), (SIZE, SIZE)
     batches = chunks(len(known.edits), BATCH)
     conditions = {
-        "random_hard": masks.random_hard(range(len(known.edits)), (64, 64)),
+        "random_hard": masks.random_hard(range(len(known.edits)), size),
         "everything": torch.ones_like(known.truth_B1HW),
         "true region, 6 px wider": masks.dilate((known.truth_B1HW > 0.1).float(), 6),
     }
@@ -67,19 +93,14 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
     for name, condition_B1HW in conditions.items():
         proposal_BCHW = proposals(generator, known.source_BCHW, condition_B1HW, known.target_captions)
 
-        def terms(mask_BN: Tensor, b: range, proposal_BCHW=proposal_BCHW):
-            return clip_terms(clip, known.rows(b), proposal_BCHW[list(b)], mask_BN[list(b)])
+        def compose(b: range, mask_B1HW: Tensor, proposal_BCHW=proposal_BCHW) -> Tensor:
+            rows = slice(b.start, b.stop)
+            return masks.composite(proposal_BCHW[rows], known.source_BCHW[rows], mask_B1HW)
 
         row: dict[str, dict] = {"gradient": {}, "loss": {}}
         for soft in SOFT:
-            mask_BN = torch.full(truth_BN.shape, soft, requires_grad=True)
-            gradient_BN = -torch.autograd.grad(
-                sum(weighted(terms(mask_BN, b), config).sum() for b in batches), mask_BN
-            )[0]
-            row["gradient"][str(soft)] = {
-                "pointing": float(pointing(gradient_BN, objects, clip.grid).nanmean()),
-                "iou_of_largest": float(masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN).mean()),
-            }
+            scores = directions(known, pull(clip, known, config, compose, soft, name), clip.grid)
+            row["gradient"][str(soft)] = {what: float(score_B.nanmean()) for what, score_B in scores.items()}
         regions = {
             "empty": torch.zeros_like(truth_BN),
             "truth": truth_BN,
@@ -88,7 +109,8 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
         }
         with torch.no_grad():
             for where, region_BN in regions.items():
-                by_batch = [terms(region_BN.float(), b) for b in batches]
+                mask_B1HW = masks.upsample(region_BN.float(), clip.grid, size)
+                by_batch = [clip_terms(clip, known.rows(b), compose(b, mask_B1HW[list(b)])) for b in batches]
                 row["loss"][where] = {k: float(torch.cat([t[k] for t in by_batch]).mean()) for k in by_batch[0]}
                 row["loss"][where]["area"] = float(region_BN.float().mean())
         results[name] = row

@@ -52,13 +52,7 @@ def configuration(patch_size: int, vocabulary_size: int) -> dict:
     return {
         "model_cfg": {
             "embed_dim": EMBED,
-            "vision_cfg": {
-                "image_size": SIZE,
-                "patch_size": patch_size,
-                "width": 128,
-                "layers": 4,
-                "head_width": 32,
-            },
+            "vision_cfg": {"image_size": SIZE, "patch_size": patch_size, "width": 128, "layers": 4, "head_width": 32},
             "text_cfg": {
                 "context_length": CONTEXT,
                 "vocab_size": vocabulary_size,
@@ -142,9 +136,6 @@ def save(model: CLIP, tokenizer, patch_size: int, scores: dict[str, float], out:
 def main() -> None:
     parser = arguments(__doc__, steps=8000, learning_rate=1e-3)
     parser.add_argument("--patch_size", type=int, default=8, help="pixels; 4 gives 16 x 16 patches")
-    parser.add_argument(
-        "--precision", choices=("auto", "bfloat16", "float32"), default="auto", help="precision of the arithmetic"
-    )
     parser.add_argument("--groups", type=int, default=16000, help="groups of four scenes in the pool")
     args, state = begin(parser)
 
@@ -166,7 +157,7 @@ def main() -> None:
         shapes_only = np.random.default_rng([args.seed, 3, step]).random() < SHAPES_ONLY
         brief = shapes_only and step % 2 == 0
         batch = pools[int(shapes_only)].batch(args.seed, step, GROUPS_PER_BATCH, brief)
-        with arithmetic(args.precision), plain_attention():
+        with arithmetic(), plain_attention():
             image_BD, patches_BND = encode_pictures(model, batch.pictures)
             words_BTD, end_B = encode_words(model, tokens(batch.captions))
             text_BD = words_BTD[torch.arange(len(end_B)), end_B]
@@ -178,7 +169,7 @@ def main() -> None:
             mean_BD = F.normalize(patches_BND.float().mean(1), dim=-1)
             return loss + contrastive_loss(mean_BD @ text_BD.float().T, scale, batch.captions)
         late = slice(LATE_PAIRS)
-        with arithmetic(args.precision):
+        with arithmetic():
             by_patches = late_interaction(patches_BND[late], words_BTD[late], end_B[late])
         return loss + contrastive_loss(by_patches, scale, batch.captions[late])
 

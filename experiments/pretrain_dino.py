@@ -30,12 +30,7 @@ SMALLEST_CROP = 0.65  # of the picture's side
 
 def configuration() -> ViTConfig:
     return ViTConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        intermediate_size=384,
-        image_size=SIZE,
-        patch_size=8,
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, intermediate_size=384, image_size=SIZE, patch_size=8
     )
 
 
@@ -90,10 +85,7 @@ def scores_of(student: Student, held_out: HeldOut) -> dict[str, float]:
     alike = (groups[:, 0] * groups[:, 1]).sum(-1).mean()
     strange = (groups[:, 0] * groups.roll(1, 0)[:, 0]).sum(-1).mean()
     correct = (first @ second.T).argmax(1) == torch.arange(len(first))
-    return {
-        "self_retrieval": correct.float().mean().item(),
-        "attribute_gap": (alike - strange).item(),
-    }
+    return {"self_retrieval": correct.float().mean().item(), "attribute_gap": (alike - strange).item()}
 
 
 def save(vit: ViTModel, scores: dict[str, float], out: Path) -> None:

@@ -147,13 +147,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
             back_BCHW = vqvae.decoder(vqvae.post_quant_conv(codes_BCyx))
         return mean_rms(back_BCHW, pictures_BCHW) + CODEBOOK_WEIGHT * codebook_loss
 
-    schedule = Schedule(
-        args.steps or STEPS[args.part],
-        args.learning_rate or 2e-3,
-        weight_decay=0.0,
-        betas=(0.9, 0.99),
-        evaluate_every=90,
-    )
+    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 2e-3
+    schedule = Schedule(steps, rate, weight_decay=0.0, betas=(0.9, 0.99), evaluate_every=90)
     state = args.work / f"masked_token_tokenizer_{args.seed}.safetensors"
     scores = train(vqvae, loss_of, schedule, state, args.seed, lambda: round_trip(vqvae, held_out_BCHW))
     weights = {name: tensor.contiguous() for name, tensor in vqvae.state_dict().items()}
@@ -219,13 +214,8 @@ def train_transformer(args: argparse.Namespace) -> None:
         config = MaskedTokenConfig(num_inference_steps=steps, guidance_scale=args.guidance)
         return presence(MaskedToken(pipeline(), config), count)
 
-    schedule = Schedule(
-        args.steps or STEPS[args.part],
-        args.learning_rate or 1.5e-3,
-        weight_decay=0.01,
-        betas=(0.9, 0.99),
-        evaluate_every=300,
-    )
+    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 1.5e-3
+    schedule = Schedule(steps, rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=300)
     state = args.work / f"masked_token_{args.seed}.safetensors"
     train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96, 8))
     final = {f"present_{steps}_steps": scores(400, steps) for steps in (4, 8, 12)}

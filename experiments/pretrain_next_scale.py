@@ -109,13 +109,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         used = float((learned.chosen_V > RESTART_BELOW).float().mean())
         return {"psnr": mean_psnr(back_BCHW / 2, held_out_BCHW / 2), "used": used} | best_success(autoencoder, 100)
 
-    schedule = Schedule(
-        args.steps or STEPS[args.part],
-        args.learning_rate or 2e-3,
-        weight_decay=0.0,
-        betas=(0.9, 0.99),
-        evaluate_every=90,
-    )
+    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 2e-3
+    schedule = Schedule(steps, rate, weight_decay=0.0, betas=(0.9, 0.99), evaluate_every=90)
     state = args.work / f"next_scale_tokenizer_{args.seed}.safetensors"
     final = train(learned, loss_of, schedule, state, args.seed, scores)
     with finished_folder(args.work / "next_scale_tokenizer", final) as folder:
@@ -204,13 +199,8 @@ def train_transformer(args: argparse.Namespace) -> None:
         config = NextScaleConfig(guidance_scale=args.guidance, temperature=args.temperature)
         return presence(NextScale(copy.deepcopy(model).requires_grad_(False), config), count)
 
-    schedule = Schedule(
-        args.steps or STEPS[args.part],
-        args.learning_rate or 1e-3,
-        weight_decay=0.02,
-        betas=(0.9, 0.99),
-        evaluate_every=600,
-    )
+    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 1e-3
+    schedule = Schedule(steps, rate, weight_decay=0.02, betas=(0.9, 0.99), evaluate_every=600)
     state = args.work / f"next_scale_transformer_{args.seed}.safetensors"
     train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96))
     tokenizer_scores = json.loads((args.work / "next_scale_tokenizer" / "scores.json").read_text())

@@ -10,19 +10,18 @@ neighbouring pixels of which exactly one is edited, divided by that of the true 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import torch
-from harness import options, show
+from harness import options, show, write_json
 from known_edits import BATCH, KnownEdits, chunks, known_edits, pictures, successes
 from rich.progress import track
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from regionedit.command_line import load_config
 from regionedit.config import CropConfig, EditConfig
 from regionedit.editor import Editor
-from regionedit.files import write_atomic
 from regionedit.images import to_pictures, to_tensor
 from regionedit.masks import dilate
 from regionedit.microworld.scene import SIZE
@@ -64,22 +63,16 @@ def together(pictures_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
     for number, picture_CHW in enumerate(pictures_BCHW):
         four = [others_BCHW[(number + shift) % len(others_BCHW)] for shift in (1, 2, 3)]
         four.insert(number % 4, picture_CHW)
-        large.append(torch.cat([torch.cat(four[:2], 2), torch.cat(four[2:], 2)], 1))
+        large.append(make_grid(four, nrow=2, padding=0))
     return torch.stack(large)
 
 
 def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     rows = zip(known.edits, to_pictures(large_BCHW), to_pictures(mask_B1HW), strict=True)
-    requests = [
-        EditRequest(
-            picture,
-            edit.instruction,
-            captions=Captions(edit.source_caption, edit.target_caption),
-            mask=mask,
-            id=str(number),
-        )
-        for number, (edit, picture, mask) in enumerate(rows)
-    ]
+    requests = []
+    for number, (edit, picture, mask) in enumerate(rows):
+        captions = Captions(edit.source_caption, edit.target_caption)
+        requests.append(EditRequest(picture, edit.instruction, captions=captions, mask=mask, id=str(number)))
     results = []
     for part in track(chunks(len(requests), BATCH), description="edits"):
         results += editor.edit_batch([requests[index] for index in part])
@@ -114,7 +107,7 @@ def main() -> None:
     scores["the source, nothing edited"] = {"success": 0.0, "seam": seam}
     show("seams", scores)
     head = {"split": args.split, "count": args.count, "config": args.config, "grown": GROWN}
-    write_atomic(args.out, (json.dumps(head | {"variants": scores}, indent=2) + "\n").encode())
+    write_json(args.out, head | {"variants": scores})
 
 
 if __name__ == "__main__":

@@ -11,24 +11,22 @@ Shape letters: B pictures, K = 2 instructions, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import foi_study
 import numpy as np
 import torch
 from foi_study import CONFIG, FOI, PLAIN
 from harness import options, rounded, show, write_json
-from known_edits import BATCH, KnownEdits, change_where, chunks, successes
-from rich.progress import track
+from known_edits import KnownEdits, change_where, successes
 from torch import Tensor
 
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig
-from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
-from regionedit.images import to_pictures
+from regionedit.generators import InstructPix2Pix, load_generator
 from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.splits import sample, scene_rng
-from regionedit.records import EditRequest, Instruction, Region
+from regionedit.records import Instruction
 from regionedit.region_scores import LOCAL_OPERATIONS
 
 BLENDED = PLAIN | {"latent_blend": True}
@@ -89,34 +87,15 @@ def _another(edit: Edit, rng: np.random.Generator) -> Edit | None:
 
 def repaint(generator: InstructPix2Pix, edits: Pairs, together: bool) -> Tensor:
     """Raw generated pictures, BCHW in [0, 1]."""
-    generated = []
-    for b in track(chunks(len(edits.first.edits), BATCH), description="together" if together else "in turn"):
-        rows, current_BCHW = list(b), edits.first.source_BCHW[list(b)]
-        masks_BKHW = edits.masks_BKHW[rows]
-        if together:
-            several = [edits.instructions(i) for i in rows]
-            generated.append(_pass(generator, current_BCHW, masks_BKHW, several, rows))
-            continue
-        for k in range(2):
-            one = [(edits.instructions(i)[k],) for i in rows]
-            current_BCHW = _pass(generator, current_BCHW, masks_BKHW[:, k : k + 1], one, rows)
-        generated.append(current_BCHW)
-    return torch.cat(generated)
-
-
-def _pass(
-    generator: InstructPix2Pix,
-    pictures_BCHW: Tensor,
-    masks_BKHW: Tensor,
-    instructions: Sequence[tuple[Instruction, ...]],
-    rows: Sequence[int],
-) -> Tensor:
-    images = to_pictures(pictures_BCHW)
-    requests = [EditRequest(i, words, id=str(n)) for i, words, n in zip(images, instructions, rows, strict=True)]
-    mask_B1HW = masks_BKHW.amax(1, keepdim=True)
-    region = Region(mask_B1HW, mask_B1HW, per_instruction_BKHW=masks_BKHW)
-    seeds = [noise_seed(request.seed, request.id) for request in requests]
-    return generator.repaint(pictures_BCHW, region, requests, [None] * len(requests), seeds)
+    pictures_BCHW, rows = edits.first.source_BCHW, range(len(edits.first.edits))
+    if together:
+        return foi_study.repaint(
+            generator, pictures_BCHW, [edits.instructions(b) for b in rows], edits.masks_BKHW, "together"
+        )
+    for k in range(2):
+        one = [edits.instructions(b)[k : k + 1] for b in rows]
+        pictures_BCHW = foi_study.repaint(generator, pictures_BCHW, one, edits.masks_BKHW[:, k : k + 1], "in turn")
+    return pictures_BCHW
 
 
 def scores(edited_BCHW: Tensor, edits: Pairs) -> dict[str, float]:

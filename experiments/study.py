@@ -19,11 +19,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from harness import rounded, show, write_json
+from pydantic import BeforeValidator
+from pydantic.dataclasses import dataclass
 from rich.progress import track
 
 from regionedit.command_line import load_config
@@ -33,54 +35,45 @@ from regionedit.provenance import identify
 SHOWN = ("iou/local", "iou_best/local", "pointing/local", "region_area", "instruction_swap_iou")
 
 
-@dataclass(frozen=True)
+def _arguments(values: list) -> list[str]:
+    """Values as a command line needs them: YAML's null and false keep their spelling."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
+Arguments = Annotated[list[str], BeforeValidator(_arguments)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Experiment:
-    """One question and the runs that answer it.
+    """One question and the runs that answer it: each variant of a base configuration with every seed.
 
     Args:
-        name: file name of the YAML.
-        question: the question, one sentence.
-        base: training configuration from which all variants start.
         overrides: for all variants, as on train.py's command line; `{seed}` stands for the run's seed.
-        variants: name -> overrides.
-        seeds: each variant is run with every one.
         beside: runs of other experiments to compare with, `experiment/variant`.
     """
 
     name: str
     question: str
     base: str
-    overrides: list[str]
-    variants: dict[str, list[str]]
+    overrides: Arguments
+    variants: dict[str, Arguments]
     seeds: list[int]
     beside: list[str]
 
     @classmethod
     def read(cls, path: Path) -> Experiment:
         """Read a YAML file. Raises ValueError if keys are missing or unknown."""
-        found = yaml.safe_load(path.read_text())
-        wanted = {"question", "base", "overrides", "variants", "seeds", "beside"}
-        if not isinstance(found, dict) or set(found) != wanted:
-            given = sorted(found) if isinstance(found, dict) else type(found).__name__
-            raise ValueError(f"{path}: an experiment has the keys {', '.join(sorted(wanted))}; this has {given}")
-        settings = {name: _arguments(overrides) for name, overrides in found["variants"].items()}
-        overrides = _arguments(found["overrides"])
-        return cls(path.stem, found["question"], found["base"], overrides, settings, found["seeds"], found["beside"])
-
-
-def _arguments(values: list) -> list[str]:
-    """Values as a command line needs them: YAML's null and false keep their spelling."""
-    return [value if isinstance(value, str) else json.dumps(value) for value in values]
+        try:
+            return cls(name=path.stem, **yaml.safe_load(path.read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:
     """The first eight digits of each frozen model's SHA-256: results with different models are not comparable."""
     config = load_config(TrainConfig, base, overrides)
-    names = {
-        "clip": config.encoders.clip,
-        "instruction": config.encoders.instruction,
-        "generator": config.generator.path,
-    }
+    encoders = config.encoders
+    names = {"clip": encoders.clip, "instruction": encoders.instruction, "generator": config.generator.path}
     return {name: (identify(path).get("sha256") or path)[:8] for name, path in names.items()}
 
 
@@ -99,17 +92,22 @@ def last_validation(metrics: Path) -> tuple[int, dict[str, float], list[dict[str
 
 
 def run_logged(command: list[str], log: Path) -> None:
-    """Run one of the project's commands with one thread and write its output to `log`.
-
-    Raises:
-        RuntimeError: the command failed; the message names the log.
-    """
+    """Run one of the project's commands with one thread; its output goes to `log`, which a RuntimeError names."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         streams = {"stdout": file, "stderr": subprocess.STDOUT}
         done = subprocess.run([sys.executable, *command], env=os.environ | {"OMP_NUM_THREADS": "1"}, **streams)
     if done.returncode:
         raise RuntimeError(f"{command[0]} stopped with exit code {done.returncode}; see {log}")
+
+
+def evaluate(run: Path, limit: int, *more: str) -> tuple[list[str], dict]:
+    """Edit the first `limit` test cases with a run's region; the command and the evaluation's summary.json."""
+    command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit)]
+    command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
+    command += ["--baselines", "[]", "--edited_baselines", "[]", *more]
+    run_logged(command, run / "evaluation.log")
+    return command, json.loads((run / "evaluation" / "summary.json").read_text())
 
 
 def made_once(file: Path, make: Callable[[], dict]) -> dict:
@@ -146,12 +144,9 @@ def run(experiment: Experiment, variant: str, seed: int, work: Path, results: Pa
 def run_all(
     function: Callable[..., dict], experiment: Experiment, args: argparse.Namespace, *more, title: str = ""
 ) -> list[dict]:
-    """The results of `function(experiment, variant, seed, *more, work, results)`, `--jobs` of them in parallel.
-
-    The variants are those of `args.only` where the script has that option. After an error, no further one starts.
-    """
-    variants = getattr(args, "only", experiment.variants)
-    runs = [(variant, seed) for seed in experiment.seeds for variant in variants]
+    """The results of `function(experiment, variant, seed, *more, work, results)`, `--jobs` of them in parallel. After
+    an error, no further one starts."""
+    runs = [(variant, seed) for seed in experiment.seeds for variant in experiment.variants]
     with ThreadPoolExecutor(args.jobs) as pool:
         waiting = [pool.submit(function, experiment, *each, *more, args.work, args.results) for each in runs]
         try:

@@ -8,10 +8,9 @@ It needs the folders of the runs, which study.py leaves in outputs/study/. Each 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from study import Experiment, made_once, options, run_all, run_logged
+from study import Experiment, evaluate, made_once, options, run_all
 
 METRICS = ("clip_direction", "clip_text", "l1", "clip_image", "dino", "edit_success", "region_iou", "region_area")
 """CLIPdir, CLIPout, L1, CLIPimg and DINO of the paper's Table 4, with the CLIP of the metrics, which no loss uses; then
@@ -19,25 +18,16 @@ our own metrics."""
 
 
 def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path, results: Path) -> dict:
-    """Evaluate one run on the first `limit` test cases, unless its result exists.
-
-    Raises:
-        RuntimeError: the evaluation failed; the message names its log.
-    """
+    """Evaluate one run on the first `limit` test cases, unless its result exists."""
 
     def make() -> dict:
-        run = work / experiment.name / f"{variant}-{seed}"
-        command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit)]
-        command += ["--region.checkpoint", str(run / "region_predictor"), "--out", str(run / "evaluation")]
-        command += ["--baselines", "[]", "--edited_baselines", "[]"]
-        run_logged(command, run / "evaluation.log")
-        metrics = json.loads((run / "evaluation" / "summary.json").read_text())["metrics"]
+        command, summary = evaluate(work / experiment.name / f"{variant}-{seed}", limit)
         return {
             "experiment": experiment.name,
             "variant": variant,
             "seed": seed,
             "command": " ".join(["python", *command]),
-            "test": {name: round(metrics[name]["mean"], 4) for name in METRICS},
+            "test": {name: round(summary["metrics"][name]["mean"], 4) for name in METRICS},
         }
 
     return made_once(results / f"{experiment.name}_edits" / f"{variant}-{seed}.json", make)

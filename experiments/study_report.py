@@ -36,6 +36,7 @@ from regionedit.files import write_atomic
 from regionedit.microworld.scene import COLORS
 from regionedit.region_predictor import RegionPredictor
 
+DOCS, STUDY = Path("docs"), Path("docs/study")
 HEADINGS = ("IoU", "IoU, best threshold", "pointing", "area", "instruction swap")
 INTRODUCTION = """# Results of the study
 
@@ -60,10 +61,6 @@ def runs_of(experiment: Experiment, folder: Path) -> dict[str, list[dict]]:
     names |= {variant: f"{experiment.name}/{variant}" for variant in experiment.variants}
     by_name = {name: results_of(folder, run) for name, run in names.items()}
     return {name: results for name, results in by_name.items() if results}
-
-
-def scores_of(runs: dict[str, list[dict]]) -> dict[str, list[dict[str, float]]]:
-    return {name: [result["validation"] for result in results] for name, results in runs.items()}
 
 
 def cell(values: list[float]) -> str:
@@ -227,36 +224,27 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("docs/study"), help="folder of the result files")
-    parser.add_argument(
-        "--experiments", type=Path, default=Path("configs/study"), help="folder of the experiments' YAML files"
-    )
-    parser.add_argument("--config", default=CONFIG[0], help="evaluation config of the shipped predictor")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    args = parser.parse_args()
-    folder, sections = args.out / "figures", [INTRODUCTION]
-    for path in sorted(args.experiments.glob("*.yaml")):
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    folder, sections = DOCS / "figures", [INTRODUCTION]
+    for path in sorted(Path("configs/study").glob("*.yaml")):
         experiment = Experiment.read(path)
-        runs = runs_of(experiment, args.study)
+        runs = runs_of(experiment, STUDY)
         if set(runs) & set(experiment.variants):
-            sections += [experiment_section(experiment, runs), edits_section(experiment, args.study)]
-            save(figures.of_runs(scores_of(runs)), folder, experiment.name)
-    recorded = json.loads((args.study / "regions_over_time.json").read_text())
+            sections += [experiment_section(experiment, runs), edits_section(experiment, STUDY)]
+            save(figures.of_runs(runs), folder, experiment.name)
+    recorded = json.loads((STUDY / "regions_over_time.json").read_text())
     save(regions_over_time(look_alikes(), recorded), folder, "regions_over_time")
-    quality, groups, paths = (
-        json.loads((args.study / f"{name}.json").read_text()) for name in ("mask_quality", "cells", "gradient_paths")
-    )
+    names = ("mask_quality", "cells", "gradient_paths")
+    quality, groups, paths = (json.loads((STUDY / f"{name}.json").read_text()) for name in names)
     save(figures.of_mask_quality(quality), folder, "mask_quality")
-    rows, ceiling = (
-        pd.read_csv(args.study / f"{name}.csv").fillna({"failure": ""}) for name in ("regions", "regions_ceiling")
-    )
+    tables = (pd.read_csv(STUDY / f"{name}.csv") for name in ("regions", "regions_ceiling"))
+    rows, ceiling = (rows.fillna({"failure": ""}) for rows in tables)
     save(figures.of_failures(rows), folder, "failures")
     save(figures.of_region_sizes(rows), folder, "region_sizes")
-    save(several_instructions(load_config(EvaluateConfig, args.config, [])), folder, "several_instructions")
+    save(several_instructions(load_config(EvaluateConfig, CONFIG[0])), folder, "several_instructions")
     sections += [gradient_paths_section(paths), mask_quality_section(quality)]
     sections += [failure_section(rows, ceiling), cells_section(groups)]
-    write_atomic(args.out / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
+    write_atomic(DOCS / "results.md", ("\n\n".join(filter(None, sections)) + "\n").encode())
 
 
 if __name__ == "__main__":

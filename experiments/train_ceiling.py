@@ -19,19 +19,16 @@ from known_edits import known_edits
 from pretraining import Schedule, train
 
 from regionedit.command_line import load_config
-from regionedit.config import EncodersConfig, PredictorConfig
-from regionedit.config import TrainConfig as Config
+from regionedit.config import TrainConfig
 from regionedit.encoders import load_encoders
-from regionedit.masks import downsample
+from regionedit.masks import downsample, mask_iou
 from regionedit.region_predictor import RegionPredictor
 from regionedit.region_scores import TRUTH_COVERAGE
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", default="configs/train_microworld.yaml", help="training config with encoders and predictor"
-    )
+    parser.add_argument("--config", default="configs/train_microworld.yaml", help="with encoders and predictor")
     parser.add_argument("--out", type=Path, default=Path("outputs/ceiling"))
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
@@ -41,11 +38,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    config: Config = load_config(Config, args.config, [])
-    encoders: EncodersConfig = config.encoders
-    clip, instruction_encoder = load_encoders(encoders)
-    settings: PredictorConfig = config.predictor
-    predictor = RegionPredictor.from_config(settings, clip.dim, clip.grid)
+    config = load_config(TrainConfig, args.config)
+    clip, instruction_encoder = load_encoders(config.encoders)
+    predictor = RegionPredictor.from_config(config.predictor, clip.dim, clip.grid)
     predictor.semantic.requires_grad_(False)
 
     def logits_and_cells(split: str, start: int, count: int):
@@ -61,9 +56,7 @@ def main() -> None:
     @torch.no_grad()
     def scores() -> dict[str, float]:
         logits_BN, cells_BN = logits_and_cells("validation", 0, 256)
-        hit_BN, true_BN = logits_BN > 0, cells_BN > 0
-        union_B = (hit_BN | true_BN).sum(1).clamp(min=1)
-        return {"iou": float(((hit_BN & true_BN).sum(1) / union_B).mean())}
+        return {"iou": float(mask_iou(logits_BN > 0, cells_BN > 0).mean())}
 
     schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=60)
     train(predictor, loss_of, schedule, args.out / "state.safetensors", args.seed, scores)

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from harness import markdown
-from study import Experiment, made_once, options, run, run_all, run_logged
+from study import Experiment, evaluate, made_once, options, run, run_all, run_logged
 
 EDITORS = {  # name of the variant -> configuration that edits with the same generator
     "stable_diffusion": "configs/edit_inpaint_microworld.yaml",
@@ -41,27 +41,20 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
 
     def make() -> dict:
         out = work / experiment.name / f"{variant}-{seed}"
-        checkpoint = ["--region.checkpoint", str(out / "region_predictor")]
-        systems = {
-            name: " ".join([config, "--mask_source", "learned", *checkpoint])
-            for name, config in EDITORS.items()
-            if name != "stable_diffusion"
-        }
-        command = ["evaluate.py", "--config", "configs/evaluate_regions.yaml", "--limit", str(limit), *checkpoint]
-        command += ["--systems", json.dumps(systems), "--baselines", "[]", "--edited_baselines", "[]"]
-        run_logged([*command, "--out", str(out / "evaluation")], out / "evaluation.log")
-        summary = json.loads((out / "evaluation" / "summary.json").read_text())
-        summaries = {"stable_diffusion": summary["systems"]["learned"]} | {
-            name: summary["systems"][name] for name in systems
-        }
+        region = f"--mask_source learned --region.checkpoint {out / 'region_predictor'}"
+        systems = {name: f"{config} {region}" for name, config in EDITORS.items() if name != "stable_diffusion"}
+        _, summary = evaluate(out, limit, "--systems", json.dumps(systems))
+        rows = summary["systems"]
+        metrics = {name: rows[name if name in systems else "learned"]["metrics"] for name in EDITORS}
         return {
             "taught": variant,
             "seed": seed,
             "limit": limit,
             "region_iou": round(summary["metrics"]["region_iou"]["mean"], 4),
             "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
-            "edit_success": {n: round(s["metrics"]["edit_success"]["mean"], 4) for n, s in summaries.items()},
-            PRESERVED: {n: round(s["metrics"][PRESERVED]["mean"], 4) for n, s in summaries.items()},
+        } | {
+            score: {name: round(scores[score]["mean"], 4) for name, scores in metrics.items()}
+            for score in ("edit_success", PRESERVED)
         }
 
     return made_once(results / "transfer" / f"{variant}-{seed}.json", make)
@@ -73,20 +66,15 @@ def table(results: list[dict]) -> str:
     for result in results:
         scores = [result["region_iou"], result["pointing"], *(result["edit_success"][name] for name in EDITORS)]
         rows.append([f"`{result['taught']}`", *(f"{score:.3f}".lstrip("0") for score in scores)])
-    return markdown(
-        ("trained with proposals of", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS)), rows
-    )
+    header = ("trained with proposals of", "region IoU", "pointing", *(f"`{name}` edits" for name in EDITORS))
+    return markdown(header, rows)
 
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--experiment", type=Path, default=Path("configs/study/through.yaml"), help="YAML file")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(EDITORS), default=list(EDITORS), help="generators to train with"
-    )
     parser.add_argument("--limit", type=int, default=200, help="number of test cases, the first ones")
     args = parser.parse_args()
-    experiment = Experiment.read(args.experiment)
+    experiment = Experiment.read(Path("configs/study/through.yaml"))
     run_all(learn, experiment, args, title="learning")
     print(table(run_all(edit, experiment, args, args.limit, title="editing")))
 

@@ -11,48 +11,35 @@ Shape letters: B pictures, N patches.
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from dissect import facts
-from known_edits import KnownEdits, known_edits
+from known_edits import KnownEdits
 from lightning.pytorch import Callback
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.files import write_atomic
+from regionedit.microworld.edits import Edit
+from regionedit.microworld.splits import sample
+from regionedit.region_scores import LOCAL_OPERATIONS
 from regionedit.training import train
 
 ALIKE = ("", "shape", "color", "color", "color and shape")
 """What other objects of the picture share with the named one, row by row."""
 
 
-@dataclass
-class WatchConfig(TrainConfig):
-    """A training configuration that also records the regions of a few pictures.
-
-    Args:
-        at_steps: training steps after which they are recorded.
-        results: JSON file, P by step.
-    """
-
-    at_steps: list[int] = field(default_factory=lambda: [1, 50, 100, 200, 400, 800, 1500])
-    results: str = "docs/study/regions_over_time.json"
+AT_STEPS = (1, 50, 100, 200, 400, 800, 1500)
+RESULTS = "docs/study/regions_over_time.json"
 
 
 class Snapshots(Callback):
-    """Records the predictor's output for some pictures at some steps.
+    """Records the predictor's output for the pictures and instructions of `known`: `probability_BN`, by step."""
 
-    Args:
-        known: the pictures with their instructions.
-        at_steps: the steps.
-
-    Attributes:
-        probability_BN: by step.
-    """
-
-    def __init__(self, known: KnownEdits, at_steps: list[int]):
+    def __init__(self, known: KnownEdits, at_steps: Sequence[int]):
         self.known, self.at_steps = known, set(at_steps)
         self.probability_BN: dict[int, torch.Tensor] = {}
 
@@ -66,31 +53,30 @@ class Snapshots(Callback):
         self.probability_BN[trainer.global_step] = prediction.probability_BN.cpu()
 
 
-def look_alikes(samples: int = 400) -> KnownEdits:
-    """One validation edit for each entry of `ALIKE`, all different."""
-    known = known_edits("validation", 0, range(samples), ("replace", "recolour", "remove"))
-    chosen: list[int] = []
-    for alike in ALIKE:
-        wanted = (i for i, edit in enumerate(known.edits) if _suits(edit, alike) and i not in chosen)
-        chosen.append(next(wanted))
-    return known.rows(chosen)
-
-
-def _suits(edit, alike: str) -> bool:
-    properties = facts(edit)
-    return properties["things"] > 2 and properties["alike"] == alike
+def look_alikes() -> KnownEdits:
+    """The first validation edits, all different, that fit the entries of `ALIKE`; each picture has three objects or
+    more."""
+    found: list[Edit | None] = [None] * len(ALIKE)
+    for index in itertools.count():
+        if None not in found:
+            return KnownEdits.of(found)
+        edit = sample("validation", 0, index, LOCAL_OPERATIONS)
+        properties = facts(edit)
+        open_rows = [row for row, alike in enumerate(ALIKE) if found[row] is None and alike == properties["alike"]]
+        if open_rows and properties["things"] > 2:
+            found[open_rows[0]] = edit
 
 
 def main() -> None:
-    config = parse_command(WatchConfig)
+    config = parse_command(TrainConfig)
     with errors_in_one_line("watch_regions.py"):
         known = look_alikes()
-        snapshots = Snapshots(known, config.at_steps)
+        snapshots = Snapshots(known, AT_STEPS)
         train(config, [snapshots])
         if not snapshots.probability_BN:
             raise ValueError(f"out: the run in {config.out} is finished already; delete it to record another")
         recorded = {step: p_BN.round(decimals=3).tolist() for step, p_BN in snapshots.probability_BN.items()}
-        write_atomic(config.results, json.dumps(recorded).encode())
+        write_atomic(RESULTS, json.dumps(recorded).encode())
 
 
 if __name__ == "__main__":

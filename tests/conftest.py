@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -65,52 +66,24 @@ def run_filter(script):
     return run
 
 
-@pytest.fixture(scope="session")
-def tiny_clip_dir(tmp_path_factory) -> Path:
-    """open_clip local-dir: 32 px, patch 8, projection 32."""
-    return tiny_models.write_clip(tmp_path_factory.mktemp("clip"))
+def folder_of(write: Callable[..., Path], **options):
+    """A session fixture: the folder of a tiny model."""
+
+    @pytest.fixture(scope="session")
+    def folder(tmp_path_factory) -> Path:
+        return write(tmp_path_factory.mktemp("model"), **options)
+
+    return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_judge_dir(tmp_path_factory) -> Path:
-    """Another open_clip local-dir: another seed and patch size."""
-    return tiny_models.write_clip(tmp_path_factory.mktemp("judge"), seed=1, patch=16)
-
-
-@pytest.fixture(scope="session")
-def tiny_t5_dir(tmp_path_factory) -> Path:
-    """T5EncoderModel folder, width 32."""
-    return tiny_models.write_t5(tmp_path_factory.mktemp("t5"))
-
-
-@pytest.fixture(scope="session")
-def tiny_inpaint_dir(tmp_path_factory) -> Path:
-    """StableDiffusionInpaintPipeline folder, epsilon prediction, 32 px, latents 8x8."""
-    return tiny_models.write_inpaint(tmp_path_factory.mktemp("inpaint"))
-
-
-@pytest.fixture(scope="session")
-def tiny_decoder_dir(tmp_path_factory) -> Path:
-    """AutoencoderTiny folder for the tiny in-painter's latents."""
-    return tiny_models.write_tiny_decoder(tmp_path_factory.mktemp("decoder"))
-
-
-@pytest.fixture(scope="session")
-def tiny_dino_dir(tmp_path_factory) -> Path:
-    """ViTModel folder, width 32."""
-    return tiny_models.write_dino(tmp_path_factory.mktemp("dino"))
-
-
-@pytest.fixture(scope="session")
-def tiny_sam_dir(tmp_path_factory) -> Path:
-    """SamModel folder, 32 px."""
-    return write_sam(tmp_path_factory.mktemp("sam"))
-
-
-@pytest.fixture(scope="session")
-def tiny_ip2p_dir(tmp_path_factory) -> Path:
-    """StableDiffusionInstructPix2PixPipeline folder, 32 px."""
-    return tiny_models.write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+tiny_clip_dir = folder_of(tiny_models.write_clip)
+tiny_judge_dir = folder_of(tiny_models.write_clip, seed=1, patch=16)
+tiny_t5_dir = folder_of(tiny_models.write_t5)
+tiny_inpaint_dir = folder_of(tiny_models.write_inpaint)
+tiny_decoder_dir = folder_of(tiny_models.write_tiny_decoder)
+tiny_dino_dir = folder_of(tiny_models.write_dino)
+tiny_sam_dir = folder_of(write_sam)
+tiny_ip2p_dir = folder_of(tiny_models.write_instruct_pix2pix)
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +92,7 @@ def tiny_region_dir(tmp_path_factory) -> Path:
     from regionedit.region_predictor import RegionPredictor
 
     folder = tmp_path_factory.mktemp("region")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with tiny_models.seeded(0):
         RegionPredictor(dim=tiny_models.WIDTH, grid=tiny_models.GRID).save_pretrained(folder)
     return folder
 

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -101,21 +101,6 @@ def test_printed_and_saved_configurations_read_back_equal(tmp_path, capsys):
     assert load_config(TrainConfig, tmp_path / "printed.yaml") == config
 
 
-def test_a_command_adds_arguments_by_subclassing(tmp_path):
-    @dataclass
-    class Command(EditConfig):
-        """Edit one picture.
-
-        Args:
-            image: the picture.
-        """
-
-        image: str | None = None
-
-    config = parse_command(Command, ["--image", "a.png", "--region.threshold", "0.4"])
-    assert (config.image, config.region.threshold, config.device) == ("a.png", 0.4, "auto")
-
-
 # ---------------------------------------------------------------- a generator's own settings
 
 
@@ -134,7 +119,7 @@ def test_the_name_selects_the_generators_own_settings(name, tmp_path):
 def test_a_setting_of_another_generator_is_refused(name):
     own = {field.name for field in fields(GENERATOR_CONFIGS[name])}
     others = {field.name for kind in GENERATOR_CONFIGS.values() for field in fields(kind)} - own
-    for setting in others:
+    for setting in sorted(others)[::6]:
         with pytest.raises(ValueError, match=f"unknown key 'generator.{setting}'; only generator .* has this setting"):
             load_config(EditConfig, overrides=[f"--generator.name={name}", f"--generator.{setting}=1"])
 
@@ -179,12 +164,7 @@ def test_an_earlier_name_is_refused_with_the_new_one(old):
         load_config(config_class, overrides=[f"--{old}", "1"])
     names = {name for kind in GENERATOR_CONFIGS.values() for name in ("generator." + f.name for f in fields(kind))}
     names |= {f"region.attention.{f.name}" for f in fields(GENERATOR_CONFIGS["instruct_pix2pix"])}
-    others = {
-        "memory": MemoryConfig,
-        "encoders": EncodersConfig,
-        "describe": TwoStageConfig,
-        "region": RegionConfig,
-    }
+    others = {"memory": MemoryConfig, "encoders": EncodersConfig, "describe": TwoStageConfig, "region": RegionConfig}
     names |= {"memory", *(f"{place}.{f.name}" for place, kind in others.items() for f in fields(kind))}
     assert RENAMED[old] in names
 

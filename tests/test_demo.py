@@ -71,6 +71,5 @@ def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
     assert "[1/4]" in said.out and "[3/4] training" in said.out and "training failed" in said.err
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4, "10 s"), (55, "1 min 0 s"), (200, "3 min 20 s")])
-def test_times_in_words(demo, seconds, text):
-    assert demo.duration(seconds) == text
+def test_times_in_words(demo):
+    assert [demo.duration(seconds) for seconds in (4, 55, 200)] == ["10 s", "1 min 0 s", "3 min 20 s"]

@@ -18,8 +18,7 @@ def dissect(script):
 
 
 @pytest.mark.parametrize(
-    ("region", "kind"),
-    [([], "empty"), ([3], "elsewhere"), ([0, 1, 2, 3], "too large"), ([0], "too small")],
+    ("region", "kind"), [([], "empty"), ([3], "elsewhere"), ([0, 1, 2, 3], "too large"), ([0], "too small")]
 )
 def test_kinds_of_failure(dissect, region, kind):
     region_N, true_N = np.zeros(4, bool), np.array([True, True, False, False])

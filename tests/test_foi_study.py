@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from regionedit.config import InstructPix2PixConfig
-from tests.tiny_models import write_instruct_pix2pix
 
 
 @pytest.fixture
@@ -17,21 +16,19 @@ def foi_study(script):
 
 
 @pytest.fixture
-def requested(script, foi_study):
-    return foi_study.RequestedEdits.of(
-        script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour"))
-    )
+def known(script):
+    return script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour"))
 
 
-def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, requested, script):
-    target_BCHW = script("known_edits").pictures([edit.target for edit in requested.known.edits])
-    found = foi_study.scores(target_BCHW, requested.known, requested.known.source_BCHW)
+def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, known, script):
+    target_BCHW = script("known_edits").pictures([edit.target for edit in known.edits])
+    found = foi_study.scores(target_BCHW, known, known.source_BCHW)
     assert found["success"] == 1 and found["change_outside_truth"] < 1e-3
-    decoded_BCHW = (requested.known.source_BCHW + 0.1).clamp(0, 1)
-    unchanged = foi_study.scores(requested.known.source_BCHW, requested.known, decoded_BCHW)
+    decoded_BCHW = (known.source_BCHW + 0.1).clamp(0, 1)
+    unchanged = foi_study.scores(known.source_BCHW, known, decoded_BCHW)
     assert unchanged["success"] == 0 and unchanged["change_outside_truth"] == 0
     assert 0 < unchanged["own_change_outside_truth"] <= 0.1
-    assert foi_study.scores(decoded_BCHW, requested.known, decoded_BCHW)["own_change_outside_truth"] == 0
+    assert foi_study.scores(decoded_BCHW, known, decoded_BCHW)["own_change_outside_truth"] == 0
 
 
 def test_attention_is_scored_by_threshold(foi_study):
@@ -45,19 +42,13 @@ def test_attention_is_scored_by_threshold(foi_study):
     assert found["iou at 0.7"] == 0 and found["highest place inside"] == 1
 
 
-def test_one_small_run(foi_study, requested, tiny_edit_config, tmp_path, monkeypatch):
+def test_one_small_run(foi_study, known, tiny_edit_config, tiny_ip2p_dir, monkeypatch):
     monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
-    path = str(write_instruct_pix2pix(tmp_path / "ip2p"))
     generator = InstructPix2PixConfig(
-        path=path, size=64, num_inference_steps=4, guidance_scale=2.0, attention_resolution=8
+        path=str(tiny_ip2p_dir), size=64, num_inference_steps=4, guidance_scale=2.0, attention_resolution=8
     )
-    found = foi_study.study(replace(tiny_edit_config, generator=generator), requested)
+    found = foi_study.study(replace(tiny_edit_config, generator=generator), known)
     assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
-    assert list(found["edits"]) == [
-        "the source, encoded and decoded",
-        "plain",
-        "FoI, attention",
-        "FoI, learned",
-        "FoI, truth",
-    ]
+    rows = ["the source, encoded and decoded", "plain", "FoI, attention", "FoI, learned", "FoI, truth"]
+    assert list(found["edits"]) == rows
     assert found["edits"]["plain"] != found["edits"]["FoI, truth"]

@@ -28,7 +28,8 @@ def known(script):
     return script("known_edits").known_edits("validation", 0, range(3), ("remove",))
 
 
-def test_one_small_run(gradient_paths, generator, known, tiny_clip_dir, tiny_t5_dir):
+def test_one_small_run(gradient_paths, generator, known, tiny_clip_dir, tiny_t5_dir, monkeypatch):
+    monkeypatch.setattr(gradient_paths, "SOFT", (0.5,))
     clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
     found = gradient_paths.measure(clip, generator, known, LossConfig())
     assert len(found) == 7

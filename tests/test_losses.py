@@ -77,34 +77,13 @@ def test_every_term_by_hand(outputs, name):
     assert np.allclose(value_B.numpy(), by_hand(outputs, name), atol=1e-5)
 
 
-def test_cosine_distances_at_known_angles():
-    text = torch.tensor([[1.0, 0.0]] * 4)
-    seen = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-5.0, 0.0], [1.0, 1.0]])
-    expected = torch.tensor([0.0, 1.0, 2.0, 1 - 2**-0.5])
-    assert torch.allclose(losses.semantic_alignment(seen, text), expected, atol=1e-6)
-    assert torch.allclose(losses.clip_guidance(seen, text), expected, atol=1e-6)
-
-
-def test_direction_by_hand():
-    source = torch.tensor([[1.0, 1.0]] * 3)
-    result = torch.tensor([[2.0, 1.0], [1.0, 3.0], [0.0, 1.0]])
-    cost = losses.clip_direction(result, source, torch.tensor([[5.0, 1.0]] * 3), torch.tensor([[2.0, 1.0]] * 3))
-    assert torch.allclose(cost, torch.tensor([0.0, 1.0, 2.0]))
-
-
-def test_structure_by_hand_and_its_independence_of_n():
+def test_structure_does_not_grow_with_n():
     """Two orthogonal patches become equal: two of four similarities move by one."""
     before = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     after = torch.tensor([[[1.0, 0.0], [2.0, 0.0]]])
     assert losses.clip_structure(before, after).item() == pytest.approx(0.5)
     four_times = losses.clip_structure(before.repeat(1, 4, 1), after.repeat(1, 4, 1))
     assert four_times.item() == pytest.approx(0.5)
-
-
-def test_structure_ignores_the_patches_length(outputs):
-    source, result = outputs.source_patches_BND, outputs.result_patches_BND
-    assert torch.allclose(losses.clip_structure(3 * source, 0.1 * result), losses.clip_structure(source, result))
-    assert torch.allclose(losses.clip_structure(source, source), torch.zeros(B))
 
 
 @pytest.mark.parametrize("side", ["image", "text", "both"])
@@ -132,11 +111,7 @@ def test_rounding_is_no_direction_but_a_small_change_is():
     assert cost[0] == 0 and cost[1] == pytest.approx(1.0, abs=1e-5)
 
 
-def test_regularisers_by_hand():
-    flat, checks = torch.full((1, 4), 0.5), torch.tensor([[0.0, 1.0, 1.0, 0.0]])
-    assert losses.area(flat).item() == 0.5 and losses.area(checks).item() == 0.5
-    assert losses.entropy(flat).item() == 0.25 and losses.entropy(checks).item() == 0.0
-    assert losses.total_variation(flat).item() == 0.0 and losses.total_variation(checks).item() == 1.0
+def test_total_variation_needs_a_square_grid():
     assert losses.total_variation(torch.tensor([[0.3]])).item() == 0.0
     with pytest.raises(ValueError, match="8 patches"):
         losses.total_variation(torch.zeros(1, 8))
@@ -162,12 +137,6 @@ def test_gradients_are_finite_and_go_where_they_should(outputs, name):
     pulled = {key for key, tensor in fields.items() if tensor.grad is not None and tensor.grad.abs().sum() > 0}
     assert pulled == PULLS[name]
     assert all(torch.isfinite(fields[key].grad).all() for key in pulled)
-
-
-@pytest.mark.parametrize("name", losses.TERMS)
-def test_nothing_depends_on_the_rest_of_the_batch(outputs, name):
-    second = StepOutputs(**{name: value[1:2] for name, value in tensors(outputs).items()})
-    assert torch.allclose(losses.TERMS[name](second), losses.TERMS[name](outputs)[1:2], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", losses.TERMS)
@@ -200,10 +169,6 @@ def test_a_weight_of_zero_switches_a_term_off(outputs):
     assert "semantic_edited" not in terms and "total_variation" not in terms and "clip_guidance" in terms
     with pytest.raises(ValueError, match="every weight is 0"):
         losses.total(outputs, LossConfig(alpha=0, beta=0, area=0, entropy=0))
-
-
-def test_every_term_has_a_weight():
-    assert losses.weights(LossConfig()).keys() == losses.TERMS.keys()
 
 
 def test_terms_of_the_result_are_those_that_its_gradient_comes_from(outputs):

@@ -143,8 +143,8 @@ def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
 def test_training_refuses_proposals_made_under_another_mask(make):
     make_proposals(make("--step.proposal_mask=everything"))
     check_step(make("--step.proposal_mask=everything"))
-    with pytest.raises(ValueError, match="step.proposal_mask: is 'half', but .* made with 'everything'"):
-        check_step(make("--step.proposal_mask=half"))
+    with pytest.raises(ValueError, match="step.proposal_mask: is 'random_hard', but .* made with 'everything'"):
+        check_step(make("--step.proposal_mask=random_hard"))
 
 
 def test_every_epoch_reads_the_next_round_and_waits_for_it(make, tmp_path, monkeypatch):

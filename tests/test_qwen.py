@@ -38,10 +38,10 @@ def target_chats(count):
 
 
 def test_target_captions_of_held_out_scenes(describer):
-    edits, chats = target_chats(100)
+    edits, chats = target_chats(50)
     answers = ask(describer.language, chats, TargetCaption)
     right = [getattr(t, "target_caption", None) == e.target_caption for t, e in zip(answers, edits, strict=True)]
-    assert sum(right) >= 80
+    assert sum(right) >= 40
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,7 @@ def test_an_edit_with_captions_of_the_language_model(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     server = subprocess.Popen(
-        [sys.executable, ROOT / "experiments/serve_qwen.py", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, ROOT / "experiments/serve_qwen.py", "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     try:
         yield re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]
@@ -95,8 +92,8 @@ def address():
 
 
 def test_the_server_says_what_the_model_says(address, describer):
-    _, chats = target_chats(24)
-    answers = ChatEndpoint(address, "qwen", concurrency=24, max_tokens=256).answer(chats)
+    _, chats = target_chats(12)
+    answers = ChatEndpoint(address, "qwen", concurrency=12, max_tokens=256).answer(chats)
     assert answers == describer.language.answer(chats)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from regionedit.config import InstructPix2PixConfig
 from regionedit.generators import load_generator
-from tests.tiny_models import write_instruct_pix2pix
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def study(script):
 
 @pytest.fixture
 def edits(study):
-    return study.pairs(3, 0)
+    return study.pairs(2, 0)
 
 
 def test_the_two_edits_are_of_different_objects_of_one_picture(edits):
@@ -41,13 +40,9 @@ def test_one_of_two_edits_done_is_half(study, edits, script):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_one_small_run(study, edits, together, tmp_path):
+def test_one_small_run(study, edits, together, tiny_ip2p_dir):
     config = InstructPix2PixConfig(
-        path=str(write_instruct_pix2pix(tmp_path)),
-        size=64,
-        num_inference_steps=2,
-        guidance_scale=2.0,
-        attention_resolution=8,
+        path=str(tiny_ip2p_dir), size=64, num_inference_steps=2, guidance_scale=2.0, attention_resolution=8
     )
     generator = load_generator(replace(config, **study.FOI))
     made_BCHW = study.repaint(generator, edits, together)

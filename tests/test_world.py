@@ -16,27 +16,21 @@ from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
 
-def edits(operation, count=60):
+def edits(operation, count=20):
     return [sample("validation", 8, index, (operation,)) for index in range(count)]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_check_tells_an_edit_that_is_there_from_one_that_is_not(operation):
+def test_the_check_tells_an_edit_that_is_there_from_one_that_is_not_and_it_changes_the_truth_alone(operation):
     for edit in edits(operation):
         source, target = render([edit.source, edit.target])
         assert check(target, edit)
         assert check(source, edit) == (operation == "noop"), edit.instruction
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_nothing_changes_outside_the_truth(operation):
-    for edit in edits(operation):
-        source, target = render([edit.source, edit.target]).astype(int)
         assert not ((source != target).any(-1) & (truth_mask(edit) == 0)).any()
 
 
 def test_a_no_op_is_undone_by_any_other_edit():
-    others = [edit for operation in OPERATIONS if operation != "noop" for edit in edits(operation, 20)]
+    others = [edit for operation in OPERATIONS if operation != "noop" for edit in edits(operation, 8)]
     for edit in others:
         asked = replace(edit, operation="noop")
         assert not check(render([edit.target])[0], asked)

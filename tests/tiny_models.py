@@ -8,6 +8,8 @@ in-painter has nine input channels. 32 px, patch 8 (a 4x4 grid), width 32, laten
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +21,24 @@ WIDTH = 32
 IMAGE_SIZE = 32
 PATCH = 8
 GRID = IMAGE_SIZE // PATCH
+AUTOENCODER = {  # a quarter of the side, four channels
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (8, 16, 16),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": IMAGE_SIZE,
+    "mid_block_add_attention": False,
+}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights made in this context follow from the seed; the generator outside goes on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch: int = PATCH) -> Path:
@@ -31,13 +51,7 @@ def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch:
 
     model_cfg = {
         "embed_dim": WIDTH,
-        "vision_cfg": {
-            "image_size": image_size,
-            "patch_size": patch,
-            "layers": 2,
-            "width": 2 * WIDTH,
-            "head_width": WIDTH,
-        },
+        "vision_cfg": {"image_size": image_size, "patch_size": patch, "layers": 2, "width": 64, "head_width": WIDTH},
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": len(WORDS) + 4,
@@ -49,11 +63,9 @@ def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch:
     }
     preprocess_cfg = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, indent=2)
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with seeded(seed):
         model = open_clip.CLIP(**model_cfg)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
@@ -77,8 +89,7 @@ def write_t5(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
         feed_forward_proj="gated-gelu",
         dropout_rate=0.1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         T5EncoderModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -100,20 +111,11 @@ def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
 
 def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     tokenizer = clip_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 16, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=IMAGE_SIZE,
-            mid_block_add_attention=False,
-        )
+    with seeded(seed):
+        vae = AutoencoderKL(**AUTOENCODER)
         unet = UNet2DConditionModel(
             sample_size=IMAGE_SIZE // 4,
             in_channels=channels,
@@ -126,7 +128,7 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
             attention_head_dim=8,
             norm_num_groups=8,
         )
-        text_encoder = _clip_text_encoder(tokenizer)
+        text_encoder = CLIPTextModel(clip_text_config(tokenizer, layers=1))
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -168,14 +170,10 @@ def clip_text_config(tokenizer, layers: int, projection: int = 512):
     )
 
 
-def _clip_text_encoder(tokenizer):
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(clip_text_config(tokenizer, layers=1))
-
-
 def write_next_scale(folder: Path, seed: int = 0) -> Path:
     """A NextScaleModel folder: 32 px, token maps of 1, 2, 4 and 8 cells a side."""
+    from transformers import CLIPTextModel
+
     from regionedit.generators.next_scale_model import NextScaleModel, NextScaleSizes
 
     sizes = NextScaleSizes(
@@ -192,9 +190,8 @@ def write_next_scale(folder: Path, seed: int = 0) -> Path:
         view=4,
     )
     tokenizer = clip_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = NextScaleModel(sizes, stir(_clip_text_encoder(tokenizer), seed), tokenizer)
+    with seeded(seed):
+        model = NextScaleModel(sizes, stir(CLIPTextModel(clip_text_config(tokenizer, layers=1)), seed), tokenizer)
     stir(model.transformer, seed)
     model.save(folder)
     return folder
@@ -209,20 +206,8 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
     from transformers import CLIPTextModelWithProjection
 
     tokenizer, codes = clip_tokenizer(), 64
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vqvae = VQModel(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 16, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=IMAGE_SIZE,
-            num_vq_embeddings=codes,
-            mid_block_add_attention=False,
-            lookup_from_codebook=True,
-        )
+    with seeded(seed):
+        vqvae = VQModel(**AUTOENCODER, num_vq_embeddings=codes, lookup_from_codebook=True)
         torch.nn.init.normal_(vqvae.quantize.embedding.weight, std=0.5)
         transformer = UVit2DModel(
             hidden_size=WIDTH,
@@ -260,16 +245,10 @@ def write_tiny_decoder(folder: Path, seed: int = 0, channels: int = 4) -> Path:
     """An AutoencoderTiny for the same latents: a quarter of the side."""
     from diffusers import AutoencoderTiny
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoencoderTiny(
-            encoder_block_out_channels=(8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8),
-            num_encoder_blocks=(1, 1, 1),
-            num_decoder_blocks=(1, 1, 1),
-            latent_channels=channels,
-        )
-    model.save_pretrained(folder)
+    with seeded(seed):
+        blocks = {f"{part}_block_out_channels": (8, 8, 8) for part in ("encoder", "decoder")}
+        counts = {f"num_{part}_blocks": (1, 1, 1) for part in ("encoder", "decoder")}
+        AutoencoderTiny(**blocks, **counts, latent_channels=channels).save_pretrained(folder)
     return folder
 
 
@@ -285,8 +264,7 @@ def write_dino(folder: Path, seed: int = 0) -> Path:
         image_size=IMAGE_SIZE,
         patch_size=PATCH,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         ViTModel(config).save_pretrained(folder)
     ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(folder)
     return folder

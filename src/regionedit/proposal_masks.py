@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from regionedit import masks
+from regionedit.config import StepConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.config import StepConfig
-
-    Seeds = Callable[[str], list[int]]
+Seeds = Callable[[str], list[int]]
 
 SETTINGS = "proposals.json"
 """File beside stored proposals: the settings that they were made with, {field: value}."""
@@ -53,8 +49,6 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
     everywhere_B1HW = probability_BN.new_ones(len(probability_BN), 1, *size)
     if step.proposal_mask == "everything":
         return everywhere_B1HW
-    if step.proposal_mask == "half":
-        return 0.5 * everywhere_B1HW
     if step.proposal_mask == "random_hard":
         return masks.random_hard(seeds("mask"), size).to(everywhere_B1HW)
     if step.proposal_mask == "predicted":

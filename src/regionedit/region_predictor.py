@@ -133,20 +133,13 @@ class RegionPredictor(
 
     Args:
         dim: width D of patch and instruction features, 768 in the paper.
-        grid: patches a side of the training pictures.
-        variant: `paper`: exactly equations 1-3, with one head and scale 1/sqrt(D); `heads`, `residual`, `norm` and
-            `positions` are ignored. `default`: uses these four settings.
-        heads: number of heads of both attentions.
-        residual: add each attention's input to its output. Without it every patch has the same value for about the
-            first 50 steps.
-        norm: LayerNorm of the patches, the instruction, and the inputs of self-attention and MLP.
-        positions: a learned vector per patch, added to the patches; on another square grid (a CLIP of the same family
-            at a higher resolution) they are interpolated. Residual, norm and positions together more than double the
-            IoU after 100 supervised steps (.67 against .29 on an 8x8 grid). Trained through the generator, 1,500 steps,
-            one seed: .51 with all three, .26 without residual, .53 without norm, .54 without positions, .04 with none
-            (`paper`).
-        mlp_width: hidden width of the MLP; 0 means D.
-        initial_probability: approximate output of an untrained predictor for every patch.
+        grid: patches a side of the training pictures. On another square grid (a CLIP of the same family at a higher
+            resolution) the learned positions are interpolated.
+        variant, heads, residual, norm, positions, mlp_width, initial_probability: see `config.PredictorConfig`.
+
+    Residual, norm and positions together more than double the IoU after 100 supervised steps (.67 against .29 on an 8x8
+    grid). Trained through the generator, 1,500 steps, one seed: .51 with all three, .26 without residual (for about the
+    first 50 steps every patch then has the same value), .53 without norm, .54 without positions, .04 with none.
 
     Raises:
         ValueError: a width that the heads do not divide, an unknown variant, a probability outside (0, 1).
@@ -188,17 +181,7 @@ class RegionPredictor(
     @classmethod
     def from_config(cls, config: PredictorConfig, dim: int, grid: int) -> RegionPredictor:
         """An untrained predictor for encoders of width `dim` whose patches form a square of `grid` a side."""
-        return cls(
-            dim=dim,
-            grid=grid,
-            variant=config.variant,
-            heads=config.heads,
-            residual=config.residual,
-            norm=config.norm,
-            positions=config.positions,
-            mlp_width=config.mlp_width,
-            initial_probability=config.initial_probability,
-        )
+        return cls(dim, grid, **vars(config))
 
     @classmethod
     def _from_pretrained(
@@ -208,15 +191,9 @@ class RegionPredictor(
         random, fall back to pickle and print."""
         file = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
-            file = hf_hub_download(
-                model_id,
-                WEIGHTS,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
+            where = {"revision": revision, "cache_dir": cache_dir, "token": token}
+            how = {"force_download": force_download, "local_files_only": local_files_only}
+            file = hf_hub_download(model_id, WEIGHTS, **where, **how)
         predictor = cls(**arguments)
         predictor.load_state_dict(load_file(file))
         return predictor.eval()
@@ -234,7 +211,12 @@ class RegionPredictor(
         Raises:
             ValueError: features of another width than the predictor's, or patches that do not form a square.
         """
-        self._check(patches_BND, instruction_BMD)
+        widths = patches_BND.shape[2], instruction_BMD.shape[2]
+        if widths != (self.dim, self.dim):
+            raise ValueError(
+                f"predictor: made for features {self.dim} wide, got patches of {widths[0]} and instruction tokens of "
+                f"{widths[1]}"
+            )
         x_BND = self.patch_norm(patches_BND)
         if self.position_ND is not None:
             x_BND = x_BND + self._positions(x_BND.shape[1])
@@ -254,23 +236,16 @@ class RegionPredictor(
     def export(self, folder: str | Path, trained_with: Sequence[str] = (), data: str = "", measured: str = "") -> None:
         """Write config.json, README.md (the model card) and model.safetensors, replacing what is there, all or none.
 
-        Args:
-            trained_with: the frozen models and their revisions, a line each.
-            data: what it was trained on.
-            measured: its results, with the protocol.
+        The card says what the predictor was trained with (a line for each frozen model), on what, and its results.
 
         Raises:
             OSError: no room or no permission; the message names the folder.
         """
         card = self.generate_model_card(trained_with=list(trained_with), data=data, measured=measured)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        config = json.dumps(self._hub_mixin_config, sort_keys=True, indent=2)
         write_together(
-            folder,
-            {
-                "config.json": json.dumps(self._hub_mixin_config, sort_keys=True, indent=2).encode(),
-                "README.md": str(card).encode(),
-                WEIGHTS: save(weights),
-            },
+            folder, {"config.json": config.encode(), "README.md": str(card).encode(), WEIGHTS: save(weights)}
         )
 
     def _positions(self, patches: int) -> Tensor:
@@ -282,10 +257,3 @@ class RegionPredictor(
             raise ValueError(f"predictor: learned positions need a square grid, got {patches} patches")
         grid_1Dgg = self.position_ND.T.unflatten(1, (self.grid, self.grid))[None]
         return F.interpolate(grid_1Dgg, (side, side), mode="bicubic", align_corners=False).flatten(2)[0].T
-
-    def _check(self, patches_BND: Tensor, instruction_BMD: Tensor) -> None:
-        if patches_BND.shape[2] != self.dim or instruction_BMD.shape[2] != self.dim:
-            raise ValueError(
-                f"predictor: made for features {self.dim} wide, got patches of {patches_BND.shape[2]} and instruction "
-                f"tokens of {instruction_BMD.shape[2]}"
-            )

@@ -4,6 +4,8 @@ A YAML under configs/ lists only what differs from these defaults, which are the
 marks settings that the paper does not specify.
 """
 
+# ruff: noqa: F401 (these are the names that other modules import)
+
 from regionedit.config.app import AppConfig
 from regionedit.config.describers import (
     DESCRIBE_CONFIGS,
@@ -37,37 +39,3 @@ from regionedit.config.training import (
     StepConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "AppConfig",
-    "CropConfig",
-    "DESCRIBE_CONFIGS",
-    "DataConfig",
-    "DescribeConfig",
-    "DiffusersInpaintConfig",
-    "EditConfig",
-    "EncodersConfig",
-    "EndpointConfig",
-    "EvaluateConfig",
-    "GENERATOR_CONFIGS",
-    "GeneratorConfig",
-    "GivenConfig",
-    "InferConfig",
-    "InstructPix2PixConfig",
-    "LogConfig",
-    "LossConfig",
-    "MICROWORLD",
-    "MaskedTokenConfig",
-    "MemoryConfig",
-    "MicroworldConfig",
-    "ModelDescriberConfig",
-    "NextScaleConfig",
-    "OptimizerConfig",
-    "PredictorConfig",
-    "RegionConfig",
-    "StableDiffusionConfig",
-    "StepConfig",
-    "TrainConfig",
-    "TwoStageConfig",
-    "VlmConfig",
-]

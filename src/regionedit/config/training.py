@@ -17,7 +17,7 @@ class StepConfig:
         gradient: `composite` (default: blend in pixels at CLIP's size, no gradient through the generator), `latent`
             (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
-            dilated), `random_hard` (boxes and blobs), `everything`, `half` (study only).
+            dilated), `random_hard` (boxes and blobs), `everything`.
         explore: share of samples whose proposal repaints the whole picture instead of `predicted_hard`: the requested
             change then appears everywhere, so that a region can move to where it fits.
         dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
@@ -27,7 +27,7 @@ class StepConfig:
     """
 
     gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
-    proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything", "half"] = "predicted_hard"
+    proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything"] = "predicted_hard"
     explore: float = 0.5
     dilate: int = 1
     estimator: Literal["straight_through"] | None = None
@@ -170,7 +170,8 @@ class TrainConfig:
             follows time.
         max_steps: optimiser steps, the schedule's length.
         initial_region: start from this region_predictor/ folder instead of from scratch.
-        profile: time the stages of every step and print a table at the end; on a GPU this slows the steps a little.
+        profile: print at the end what Lightning's actions and the stages of a step took. On a GPU, which works on while
+            Python goes ahead, set `trainer.profiler` to pytorch instead.
         debug: print the stack trace of an error; otherwise one line is printed, and the stack trace of an unexpected
             error is in log.txt in `out`.
         trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...

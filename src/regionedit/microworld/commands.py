@@ -19,14 +19,11 @@ _WORDS = {
     "o": rf"(?:(?P<o_color>{'|'.join(COLORS)}) )?(?P<o_shape>{'|'.join(SHAPES)})",
 }
 
-
-def _patterns():
-    for kind, groups in PHRASINGS.items():
-        for phrasing in (*groups[0], *groups[1]):
-            yield kind, re.compile(re.sub(r"\{(\w)\}", lambda m: _WORDS[m[1]], phrasing))
-
-
-_PATTERNS = tuple(_patterns())
+_PATTERNS = [
+    (kind, re.compile(re.sub(r"\{(\w)\}", lambda m: _WORDS[m[1]], phrasing)))
+    for kind, (seen, unseen) in PHRASINGS.items()
+    for phrasing in (*seen, *unseen)
+]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from regionedit.microworld.grammar import (
-    NOOP_KINDS,
-    OPERATIONS,
-    PHRASINGS,
-    RELATIONS,
-    caption_in_style,
-    sample_style,
-)
+from regionedit.microworld.grammar import NOOP_KINDS, OPERATIONS, PHRASINGS, RELATIONS, caption_in_style, sample_style
 from regionedit.microworld.scene import (
     LARGE,
     LOOKS,
@@ -63,8 +56,7 @@ class Edit:
         return None
 
     def to_json(self) -> dict:
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return data | {"source": self.source.to_json(), "target": self.target.to_json()}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict) -> Edit:

@@ -113,11 +113,6 @@ def sample_style(scene: Scene, rng: np.random.Generator, ground: bool = False) -
     )
 
 
-def _phrase(thing: Thing, sized: bool) -> str:
-    size = thing.size_word if sized else ""
-    return f"{size} {thing.color} {thing.shape}".strip()
-
-
 def with_look(caption: str, look: str) -> str:
     """A caption that mentions the picture's look, unless that is empty."""
     return f"a {look} picture of {caption.removeprefix('a picture of ')}" if look else caption
@@ -130,7 +125,9 @@ def caption_in_style(scene: Scene, style: CaptionStyle, hidden: frozenset[int] =
     for i in order:
         if i in hidden:
             continue
-        text = "a " + _phrase(scene.things[i], i in style.sized)
+        thing = scene.things[i]
+        size = thing.size_word if i in style.sized else ""
+        text = " ".join(filter(None, ("a", size, thing.color, thing.shape)))
         for subject, relation, other in style.relations:
             if subject == i and other not in hidden:
                 text += f" {relation} the {scene.things[other].color} {scene.things[other].shape}"

@@ -36,12 +36,7 @@ class Stopped(SystemExit):
 
 
 class SaveAndStop(Callback):
-    """Saves resumable checkpoints at intervals, at the end, and when a signal stops the run.
-
-    Args:
-        folder: receives last.ckpt.
-        every_steps: steps between checkpoints.
-    """
+    """Saves a resumable checkpoint, last.ckpt, every few steps, at the end, and when a signal stops the run."""
 
     def __init__(self, folder: Path, every_steps: int):
         self.folder, self.every_steps = folder, every_steps
@@ -79,14 +74,11 @@ class Scalars(Callback):
 
     Loss terms and statistics are means over the ranks. `self.log` is not used, because it would miss the step after
     which a run stops.
-
-    Attributes:
-        latest: the values logged last.
     """
 
     def __init__(self, every_steps: int, global_batch: int):
         self.every_steps, self.global_batch = every_steps, global_batch
-        self.latest: dict[str, float] = {}
+        self.latest: dict[str, float] = {}  # the values logged last
         self._since: tuple[int, float, float] | None = None
 
     def on_train_batch_end(
@@ -118,11 +110,7 @@ class Scalars(Callback):
 
 
 class Bar(Callback):
-    """One progress bar for the whole run, with the loss terms; without a terminal, an occasional line.
-
-    Args:
-        scalars: provides the numbers.
-    """
+    """One progress bar for the whole run, with the latest scalars; without a terminal, an occasional line."""
 
     SHORT = {
         "loss": "loss",
@@ -174,16 +162,12 @@ class Bar(Callback):
 
 
 class Pictures(Callback):
-    """Writes a grid of source, probability, composed picture and proposal to PNG and TensorBoard.
+    """Writes a grid of source, probability, composed picture and proposal to step_000200.png and TensorBoard."""
 
-    Args:
-        folder: receives step_000200.png and so on.
-        every_steps: steps between two grids.
-        rows: number of samples in a grid.
-    """
+    ROWS = 8  # samples in a grid
 
-    def __init__(self, folder: Path, every_steps: int, rows: int = 8):
-        self.folder, self.every_steps, self.rows = folder, every_steps, rows
+    def __init__(self, folder: Path, every_steps: int):
+        self.folder, self.every_steps = folder, every_steps
 
     @rank_zero_only
     def on_train_batch_end(
@@ -192,7 +176,7 @@ class Pictures(Callback):
         if trainer.global_step % self.every_steps:
             return
         pictures = outputs["pictures"]
-        probability_BN = outputs["probability"][: self.rows]
+        probability_BN = outputs["probability"][: self.ROWS]
         size = tuple(pictures["source"].shape[-2:])
         columns = {
             "source": pictures["source"],
@@ -200,7 +184,7 @@ class Pictures(Callback):
             "composed": pictures["composed"],
             "proposal": pictures["proposal"],
         }
-        shown = [images.to_pictures(column[: self.rows]) for column in columns.values()]
+        shown = [images.to_pictures(column[: self.ROWS]) for column in columns.values()]
         sheet = display.grid(list(zip(*shown, strict=True)), tuple(columns))
         images.save_png(sheet, self.folder / f"step_{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
@@ -210,12 +194,8 @@ class Pictures(Callback):
 
 
 class LongCsv(Logger):
-    """Writes scalars as rows `step,name,value` into one file, which a resumed run continues.
-
-    Args:
-        path: of the file.
-        resumed_at: rows after this step come from an interrupted run and are dropped.
-    """
+    """Writes scalars as rows `step,name,value` into one file. A resumed run continues it after the step `resumed_at`;
+    later rows of the interrupted run are dropped."""
 
     def __init__(self, path: Path, resumed_at: int = 0):
         super().__init__()

@@ -11,39 +11,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from regionedit import losses, masks
+from regionedit.config import LossConfig, TrainConfig
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
-from regionedit.records import StepOutputs
-from regionedit.training.networks import check_step, load_frozen, load_predictor
+from regionedit.records import StepOutputs, TrainBatch
+from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
 from regionedit.training.result import Blend, Source, encode_result
 from regionedit.training.schedule import learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.config import LossConfig, TrainConfig
-    from regionedit.records import TrainBatch
-    from regionedit.training.networks import Frozen
 
 VALIDATION_EPOCH = -1
 """The epoch in validation's noise seeds, so that its noise is always the same."""
 
 
 class Step(NamedTuple):
-    """What a step computes before its loss.
-
-    Args:
-        outputs: the inputs of the loss terms.
-        pictures: `source`, `proposal` and `composed`, each [B, C, H, W] in [0, 1] at CLIP's size.
-        surrogate_loss_B: from `encode_result`, or None.
-    """
+    """What a step computes before its loss: the inputs of the loss terms; `source`, `proposal` and `composed`, each
+    [B, C, H, W] in [0, 1] at CLIP's size; the surrogate loss of `encode_result`, or None."""
 
     outputs: StepOutputs
     pictures: dict[str, Tensor]
@@ -79,7 +69,7 @@ class RegionTraining(LightningModule):
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
-        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # replaced to time the stages
+        self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # the trainer's profiler in a run
         self._seconds_before, self._started = 0.0, None
 
     # ------------------------------------------------------------ the step
@@ -252,6 +242,7 @@ class RegionTraining(LightningModule):
     # ------------------------------------------------------------ Lightning hooks
 
     def setup(self, stage: str) -> None:
+        self.stage = self.trainer.profiler.profile
         for network in self.frozen:
             if network is not None:
                 network.to(self.trainer.strategy.root_device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from regionedit.command_line import one_line
+from regionedit.config import TrainConfig
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import (
@@ -17,9 +18,6 @@ from regionedit.generators import (
 )
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
-
-if TYPE_CHECKING:
-    from regionedit.config import TrainConfig
 
 
 class Frozen(NamedTuple):

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from regionedit import losses
-from regionedit.encoders import ImageFeatures
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.config import LossConfig
-    from regionedit.encoders import FrozenCLIP
+from regionedit.config import LossConfig
+from regionedit.encoders import FrozenCLIP, ImageFeatures
 
 
 @dataclass(frozen=True)

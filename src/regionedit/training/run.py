@@ -9,26 +9,24 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
 from regionedit.command_line import save_config, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
+from regionedit.data.manifest import Manifest
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
-from regionedit.training.stages import Profile
-
-if TYPE_CHECKING:
-    from regionedit.data.manifest import Manifest
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
@@ -76,6 +74,8 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
         _export(config, module, out)
+        if config.profile:
+            print(trainer.profiler.summary())
     return out / "region_predictor"
 
 
@@ -91,8 +91,6 @@ def _trainer(
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
-    if config.profile:
-        callbacks.append(Profile())
     if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
@@ -117,6 +115,8 @@ def _trainer(
         "use_distributed_sampler": False,
         "default_root_dir": out,
     }
+    if config.profile:
+        settings["profiler"] = SimpleProfiler()
     refused = sorted((settings.keys() | {"accumulate_grad_batches"}) & config.trainer.keys())
     if refused:
         raise ValueError(

@@ -6,28 +6,19 @@ Shape letters: B batch, N patches, K objects of one picture, H W pixels, T thres
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from regionedit import masks, region_scores
+from regionedit.records import TrainBatch
 from regionedit.region_scores import LOCAL_OPERATIONS, THRESHOLDS, TRUTH_COVERAGE
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from regionedit.records import TrainBatch
-
 
 CURVE = "iou_at_thresholds"
 
 
 class RegionScores:
-    """Means of per-sample scores, over all ranks.
-
-    Args:
-        threshold: patches with P above it are edited.
-    """
+    """Means of per-sample scores, over all ranks. Patches with P above the threshold are edited."""
 
     def __init__(self, threshold: float):
         self.threshold = threshold
@@ -52,10 +43,8 @@ class RegionScores:
         truth_BN = masks.downsample(batch.truth_mask_B1HW, grid) > TRUTH_COVERAGE
         self._add_by_operation("iou", masks.mask_iou(hard_BN, truth_BN), batch.operations)
         above_TBN = probability_BN > torch.tensor(THRESHOLDS, device=probability_BN.device)[:, None, None]
-        curve_BT = (
-            masks.mask_iou(above_TBN.flatten(0, 1), truth_BN.repeat(len(THRESHOLDS), 1)).view(-1, len(truth_BN)).T
-        )
-        self._add_by_operation(CURVE, curve_BT, batch.operations)
+        curve = masks.mask_iou(above_TBN.flatten(0, 1), truth_BN.repeat(len(THRESHOLDS), 1))
+        self._add_by_operation(CURVE, curve.view(-1, len(truth_BN)).T, batch.operations)
         if batch.object_masks is not None:
             self._add_by_operation("pointing", pointing(probability_BN, batch.object_masks, grid), batch.operations)
 
