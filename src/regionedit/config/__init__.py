@@ -24,6 +24,7 @@ from regionedit.config.generators import (
     InstructPix2PixConfig,
     MaskedTokenConfig,
     NextScaleConfig,
+    PipelineConfig,
     StableDiffusionConfig,
 )
 from regionedit.config.infer import InferConfig
@@ -63,6 +64,7 @@ __all__ = [
     "ModelDescriberConfig",
     "NextScaleConfig",
     "OptimizerConfig",
+    "PipelineConfig",
     "PredictorConfig",
     "RegionConfig",
     "StableDiffusionConfig",
