@@ -32,14 +32,14 @@ def config(**changes) -> TwoStageConfig:
 
 
 def test_chats_are_answered_together_as_alone(language_folder):
-    model = LanguageModel.load(config(language=str(language_folder)))
+    model = LanguageModel(config(language=str(language_folder)))
     together = model.answer(CHATS)
     assert together == [model.answer([chat])[0] for chat in CHATS] and model.answer([]) == []
     assert not any(parameter.requires_grad for parameter in model.model.parameters())
 
 
 def test_a_second_try_draws_its_words_by_a_fixed_seed(language_folder):
-    model = LanguageModel.load(config(language=str(language_folder)))
+    model = LanguageModel(config(language=str(language_folder)))
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
     drawn = model.answer(CHATS, again=True)
@@ -49,7 +49,7 @@ def test_a_second_try_draws_its_words_by_a_fixed_seed(language_folder):
 
 
 def test_the_picture_reaches_the_model(vision_folder):
-    model = VisionLanguageModel.load(config(vision=str(vision_folder), picture_size=56))
+    model = VisionLanguageModel(config(vision=str(vision_folder), picture_size=56))
     tower_inputs = []
     tower = model.model.model.visual
     tower.register_forward_pre_hook(
@@ -72,11 +72,11 @@ def test_what_an_untrained_model_says_is_refused(name, vision_folder, language_f
 
 
 def test_the_identity_changes_with_weights_and_settings(language_folder, tmp_path):
-    first = LanguageModel.load(config(language=str(language_folder))).identity
-    other = LanguageModel.load(config(language=str(write_language_model(tmp_path, seed=1)))).identity
+    first = LanguageModel(config(language=str(language_folder))).identity
+    other = LanguageModel(config(language=str(write_language_model(tmp_path, seed=1)))).identity
     assert first["sha256"] != other["sha256"]
     longer = TwoStageConfig(device="cpu", max_tokens=7, language=str(language_folder))
-    assert LanguageModel.load(longer).identity != first
+    assert LanguageModel(longer).identity != first
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_what_cannot_be_loaded_is_named_in_one_line(changes, says, language_fold
 def test_a_model_without_a_chat_template_is_refused(tmp_path):
     folder = write_language_model(tmp_path, template=None)
     with pytest.raises(ValueError, match="describe.language: .* has no chat template"):
-        LanguageModel.load(config(language=str(folder)))
+        LanguageModel(config(language=str(folder)))
