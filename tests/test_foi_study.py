@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from regionedit.config import InstructPix2PixConfig
-from tests.tiny_models import write_instruct_pix2pix
 
 
 @pytest.fixture
@@ -45,12 +44,10 @@ def test_attention_is_scored_by_threshold(foi_study):
     assert found["iou at 0.7"] == 0 and found["highest place inside"] == 1
 
 
-def test_one_small_run(foi_study, requested, tiny_edit_config, tmp_path, monkeypatch):
+def test_one_small_run(foi_study, requested, tiny_edit_config, tiny_ip2p_dir, monkeypatch):
     monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
-    path = str(write_instruct_pix2pix(tmp_path / "ip2p"))
-    generator = InstructPix2PixConfig(
-        path=path, size=64, num_inference_steps=4, guidance_scale=2.0, attention_resolution=8
-    )
+    settings = {"size": 64, "num_inference_steps": 4, "guidance_scale": 2.0, "attention_resolution": 8}
+    generator = InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)
     found = foi_study.study(replace(tiny_edit_config, generator=generator), requested)
     assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
     assert list(found["edits"]) == [
