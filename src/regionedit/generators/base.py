@@ -146,29 +146,10 @@ class DifferentiableGenerator(Generator):
     """A generator whose output is differentiable with respect to the mask."""
 
     @abstractmethod
-    def latents_with_gradient(
-        self,
-        images_BCHW: Tensor,
-        mask_B1HW: Tensor,
-        texts: Sequence[str],
-        seeds: Sequence[int],
-        gradient: str,
-        proposal_mask_B1HW: Tensor,
-        source_latents_BCyx: Tensor | None = None,
-    ) -> Tensor:
-        """Denoised latents, BCyx, differentiable with respect to the mask; H and W are multiples of `multiple`.
-
-        The arguments are those of `differentiable_latents`, fitted to the generator's size.
-        """
-
-    @abstractmethod
-    def decode(self, latents_BCyx: Tensor) -> Tensor:
-        """Pictures, BChw in [0, 1]; each depends only on its own latent."""
-
-    @abstractmethod
     def save_memory(self, memory: MemoryConfig) -> None:
         """Apply the memory settings that this generator supports; called once, before the first step."""
 
+    @abstractmethod
     def differentiable_latents(
         self,
         images_BCHW: Tensor,
@@ -192,22 +173,6 @@ class DifferentiableGenerator(Generator):
         Returns:
             The latents, BCyx, and a function that decodes any number of their rows into pictures.
         """
-        fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
-        mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
-        proposal_mask_B1hw = mask_B1hw
-        if proposal_mask_B1HW is not None:
-            proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placement, fitted_BChw)
-        device = images_BCHW.device
-        with autocast_off(device):
-            latents_BCyx = self.latents_with_gradient(
-                fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw, source_latents_BCyx
-            )
-
-        def decode_rows(rows_BCyx: Tensor) -> Tensor:
-            with autocast_off(device):
-                return unfit(self.decode(rows_BCyx).to(images_BCHW), placement)
-
-        return latents_BCyx, decode_rows
 
 
 class TextComparer(Generator):

@@ -26,7 +26,6 @@ from regionedit.config import NextScaleConfig
 VAR_SIDES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}
 """Sides of the scales of the published VAR checkpoints, by picture size."""
 
-
 Condition = tuple[Tensor, dict[str, Any]]
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from regionedit.generators.base import Generator
+from regionedit.generators.base import Generator, loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from regionedit.config import PipelineConfig
+    from regionedit.config import PipelineConfig, StableDiffusionConfig
 
 UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
 """Arguments that load a pipeline without its safety checker."""
@@ -49,7 +49,7 @@ def read_pipeline(kind: type, config: PipelineConfig, **arguments: Any):
     )
 
 
-def modules_of(pipeline) -> list[torch.nn.Module]:
+def modules_of(pipeline) -> list[nn.Module]:
     """The networks of one of diffusers' pipelines."""
     return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
@@ -60,3 +60,26 @@ def token_ids(tokenizer, texts: Sequence[str]) -> Tensor:
     return tokenizer(
         list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
+
+
+def load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
+    """The AutoencoderTiny (TAESD) at `generator.decoder`, for latents of so many channels.
+
+    Raises:
+        ValueError: it could not be loaded, or it decodes other latents; names the field.
+    """
+    from diffusers import AutoencoderTiny
+
+    with loading("generator.decoder", "AutoencoderTiny", config.decoder):
+        decoder = AutoencoderTiny.from_pretrained(
+            config.decoder,
+            revision=config.decoder_revision,
+            use_safetensors=True,
+            dtype=getattr(torch, config.dtype),
+        )
+    if decoder.config.latent_channels != channels:
+        raise ValueError(
+            f"generator.decoder: {config.decoder} decodes latents of {decoder.config.latent_channels} channels, those "
+            f"of {config.path} have {channels}; use the decoder made for it, or null"
+        )
+    return decoder

@@ -13,16 +13,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
 
 from regionedit.device import autocast_off
 from regionedit.frozen_conv import freeze_convolutions
-from regionedit.generators.base import DifferentiableGenerator, TextComparer, Watch, loading, noised, own_noise
-from regionedit.generators.pipelines import UNCHECKED, read_pipeline, token_ids
-from regionedit.images import fit
+from regionedit.generators.base import (
+    DifferentiableGenerator,
+    TextComparer,
+    Watch,
+    fit_soft_mask,
+    loading,
+    noised,
+    own_noise,
+)
+from regionedit.generators.pipelines import UNCHECKED, load_decoder, read_pipeline, token_ids
+from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +87,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             pipeline = read_pipeline(StableDiffusionInpaintPipeline, config, **UNCHECKED)
         modules = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
         if config.decoder is not None:
-            modules["decoder"] = _load_decoder(config, pipeline.vae.config.latent_channels)
+            modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)
         if config.compile:
             modules["unet"].compile(dynamic=False)
             modules.get("decoder", modules["vae"]).decoder.compile(dynamic=False)
@@ -117,26 +125,40 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, 0, source_latents_BChw, watch)
         return self.decode(latent_BChw).to(images_BCHW)
 
-    def latents_with_gradient(
+    def differentiable_latents(
         self,
         images_BCHW: Tensor,
         mask_B1HW: Tensor,
         texts: Sequence[str],
         seeds: Sequence[int],
-        gradient: str,
-        proposal_mask_B1HW: Tensor,
+        gradient: Literal["latent", "last_step", "full"],
+        proposal_mask_B1HW: Tensor | None = None,
         source_latents_BCyx: Tensor | None = None,
-    ) -> Tensor:
-        if gradient == "latent":
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        fitted_BCHW, placement = fit(images_BCHW, self.size, self.multiple)
+        fitted_mask_B1HW = fit_soft_mask(mask_B1HW, placement, fitted_BCHW)
+        conditions_B1HW = fitted_mask_B1HW
+        if gradient == "latent" and proposal_mask_B1HW is not None:
+            conditions_B1HW = fit_soft_mask(proposal_mask_B1HW, placement, fitted_BCHW)
+        all_steps = self.config.gradient_steps or self.config.num_inference_steps
+        steps = {"latent": 0, "last_step": 1, "full": all_steps}[gradient]
+        device = images_BCHW.device
+        with autocast_off(device):
             latent_BChw, source_BChw = self._sample(
-                images_BCHW, proposal_mask_B1HW, texts, seeds, 0, source_latents_BCyx
+                fitted_BCHW, conditions_B1HW, texts, seeds, steps, source_latents_BCyx
             )
-            mask_B1hw = self._latent_mask(mask_B1HW)
-            return mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
-        steps = 1 if gradient == "last_step" else self.config.gradient_steps or self.config.num_inference_steps
-        return self._sample(images_BCHW, mask_B1HW, texts, seeds, steps, source_latents_BCyx)[0]
+            if gradient == "latent":
+                mask_B1hw = self._latent_mask(fitted_mask_B1HW)
+                latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
+
+        def decode_rows(rows_BChw: Tensor) -> Tensor:
+            with autocast_off(device):
+                return unfit(self.decode(rows_BChw).to(images_BCHW), placement)
+
+        return latent_BChw, decode_rows
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
+        """Pictures in [0, 1]; each depends only on its own latent."""
         scaled_BChw = (latents_BChw / self.decoder.config.scaling_factor).to(self.decoder.dtype)
         return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
 
@@ -275,26 +297,3 @@ def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, flo
     timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
     alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
     return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
-
-
-def _load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
-    """The AutoencoderTiny (TAESD) at `generator.decoder`, for latents of so many channels.
-
-    Raises:
-        ValueError: it could not be loaded, or it decodes other latents; names the field.
-    """
-    from diffusers import AutoencoderTiny
-
-    with loading("generator.decoder", "AutoencoderTiny", config.decoder):
-        decoder = AutoencoderTiny.from_pretrained(
-            config.decoder,
-            revision=config.decoder_revision,
-            use_safetensors=True,
-            dtype=getattr(torch, config.dtype),
-        )
-    if decoder.config.latent_channels != channels:
-        raise ValueError(
-            f"generator.decoder: {config.decoder} decodes latents of {decoder.config.latent_channels} channels, those "
-            f"of {config.path} have {channels}; use the decoder made for it, or null"
-        )
-    return decoder
