@@ -166,8 +166,8 @@ def test_a_gated_model_says_what_to_accept_and_how_to_log_in(monkeypatch, status
 # ---------------------------------------------------------------- settings
 
 
-def test_settings_that_cannot_run_are_refused(kontext):
-    loaded = load_generator(settings(kontext))
+def test_settings_that_cannot_run_are_refused(kontext, tiny_generator):
+    loaded = tiny_generator("FluxKontextInpaintPipeline")
     for changes, said in (
         ({"strength": 0.0}, "generator.strength: .*outside"),
         ({"strength": 1.5}, "generator.strength: .*outside"),
@@ -182,18 +182,20 @@ def test_settings_that_cannot_run_are_refused(kontext):
             loaded.using(settings(kontext, **change))
 
 
-def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(kontext):
-    counted, generator = [], load_generator(settings(kontext, num_inference_steps=4, strength=0.5))
+def test_strength_decides_how_much_of_the_source_is_left_and_how_many_steps_run(tiny_generator):
+    name, counted = "FluxKontextInpaintPipeline", []
+    generator = tiny_generator(name, num_inference_steps=4, strength=0.5)
     weak = propose(generator, watch=lambda step, steps, preview: counted.append((step, steps)))
     assert counted == [(1, 2), (2, 2)]
-    assert not torch.equal(propose(generator.using(settings(kontext, num_inference_steps=4, strength=1.0))), weak)
+    assert not torch.equal(propose(tiny_generator(name, num_inference_steps=4, strength=1.0)), weak)
 
 
 @pytest.mark.parametrize("name", ["lcm", "ddim", "dpm"])
-def test_another_scheduler_leaves_the_generator_unchanged_and_pictures_independent(tiny_inpaint_dir, name):
-    own = load_generator(settings(tiny_inpaint_dir, num_inference_steps=4))
+def test_another_scheduler_leaves_the_generator_unchanged_and_pictures_independent(tiny_generator, name):
+    own, changed = (
+        tiny_generator("diffusers_inpaint", num_inference_steps=4, scheduler=scheduler) for scheduler in (None, name)
+    )
     before = propose(own)
-    changed = own.using(settings(tiny_inpaint_dir, num_inference_steps=4, scheduler=name))
     images, mask, previews = torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32), []
     watch = lambda step, steps, preview: previews.append(preview())  # noqa: E731
     together = changed.propose(images, mask, ["a", "b"], [1, 2], watch)
@@ -222,9 +224,9 @@ def test_offloading_and_compiling_call_the_library(kontext, monkeypatch):
     assert calls == ["compiled", ("enable_model_cpu_offload", device), ("enable_sequential_cpu_offload", device)]
 
 
-def test_a_cancelled_edit_leaves_no_part_on_the_device(kontext, monkeypatch):
+def test_a_cancelled_edit_leaves_no_part_on_the_device(tiny_generator, monkeypatch):
     """Offloaded parts return to the CPU after a cancelled edit; pipelines themselves do this only at their end."""
-    generator, freed = load_generator(settings(kontext)), []
+    generator, freed = tiny_generator("FluxKontextInpaintPipeline"), []
     monkeypatch.setattr(type(generator.pipeline), "maybe_free_model_hooks", lambda self: freed.append(True))
 
     def stop(step, steps, preview):

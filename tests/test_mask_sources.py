@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regionedit.config import EncodersConfig, InstructPix2PixConfig, RegionConfig, StableDiffusionConfig
+from regionedit.config import EncodersConfig, RegionConfig
 from regionedit.encoders import ImageFeatures, load_encoders
-from regionedit.generators import GENERATORS, TextComparer, load_generator, noise_seed
+from regionedit.generators import GENERATORS, TextComparer, noise_seed
 from regionedit.mask_sources import MASK_SOURCES, load_mask_source, with_untrained
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.box_search import BoxSearch, boxes
@@ -32,25 +32,18 @@ def encoders(tiny_clip_dir, tiny_t5_dir):
 
 
 @pytest.fixture(scope="module")
-def attention(tiny_ip2p_dir):
-    # this model's only cross-attention is at half the size of its latent
-    settings = {"size": 32, "num_inference_steps": 2, "attention_resolution": 4}
-    return InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)
-
-
-@pytest.fixture(scope="module")
-def generators(tiny_inpaint_dir, attention):
-    inpainter = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=2))
-    follower = load_generator(attention)
-    return {"stable_diffusion": lambda: inpainter, "instruct_pix2pix": lambda: follower}
+def generators(tiny_generator):
+    follower = tiny_generator("instruct_pix2pix", attention_resolution=4)  # it has no attention at another resolution
+    return {"stable_diffusion": tiny_generator("stable_diffusion"), "instruct_pix2pix": follower}
 
 
 @pytest.fixture
-def source(encoders, generators, attention, tiny_region_dir, tiny_sam_dir):
+def source(encoders, generators, tiny_region_dir, tiny_sam_dir):
+    attention = generators["instruct_pix2pix"].config
     models = {"checkpoint": str(tiny_region_dir), "sam": str(tiny_sam_dir), "attention": attention}
 
-    def load(name, generator="stable_diffusion", **config):
-        return load_mask_source(name, RegionConfig(**models, **config), encoders, generators[generator])
+    def load(name, generator="stable_diffusion"):
+        return load_mask_source(name, RegionConfig(**models), encoders, lambda: generators[generator])
 
     return load
 
@@ -178,12 +171,12 @@ def test_a_generator_that_follows_instructions_is_asked_with_and_without_it(sour
     images_BCHW, none = pictures(32, 32), [None, None]
     found = source("difference", "instruct_pix2pix").find(images_BCHW, requests(32, 32), none).probability_B1HW
     assert found.max() > 0.3 and found.std() > 0
-    assert not generators["instruct_pix2pix"]().compare_texts(images_BCHW, ["x", ""], ["x", ""], [0, 1]).any()
+    assert not generators["instruct_pix2pix"].compare_texts(images_BCHW, ["x", ""], ["x", ""], [0, 1]).any()
 
 
 def test_the_generators_opinion_is_the_mean_difference_of_its_predictions(generators):
     """By hand: at half of the schedule, eight noises of the sample's own, clipped at three times the picture's mean."""
-    generator = generators["instruct_pix2pix"]()
+    generator = generators["instruct_pix2pix"]
     pipeline, image_BCHW = generator.pipeline, pictures(32, 32, 1)
     latent = pipeline.vae.encode(image_BCHW * 2 - 1).latent_dist.mode()
     alpha = pipeline.scheduler.alphas_cumprod[500]
