@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,14 +18,19 @@ import yaml
 
 from regionedit.command_line import load_config
 from regionedit.config import (
+    GENERATOR_CONFIGS,
+    DiffusersInpaintConfig,
     EditConfig,
     EncodersConfig,
     EvaluateConfig,
     InstructPix2PixConfig,
+    NextScaleConfig,
     RegionConfig,
     StableDiffusionConfig,
     TrainConfig,
 )
+from regionedit.generators import load_generator
+from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 from tests import tiny_models
 from tests.pairs import SIZE, write_pairs
 from tests.tiny_sams import write_sam
@@ -84,6 +89,54 @@ tiny_decoder_dir = folder_of(tiny_models.write_tiny_decoder)
 tiny_dino_dir = folder_of(tiny_models.write_dino)
 tiny_sam_dir = folder_of(write_sam)
 tiny_ip2p_dir = folder_of(tiny_models.write_instruct_pix2pix)
+
+
+@pytest.fixture(scope="session")
+def tiny_generator_dir(tiny_inpaint_dir, tiny_ip2p_dir, tmp_path_factory):
+    """A function that returns the folder of a generator, by its name in GENERATORS or INPAINT_PIPELINES."""
+    from tests.tiny_pipelines import write_pipeline
+
+    writers = {"masked_token": tiny_models.write_masked_token, "next_scale": tiny_models.write_next_scale}
+    same = dict.fromkeys(("stable_diffusion", "diffusers_inpaint", "StableDiffusionInpaintPipeline"), tiny_inpaint_dir)
+    written = {"instruct_pix2pix": tiny_ip2p_dir, **same}
+
+    def folder(name: str) -> Path:
+        if name not in written:
+            write = writers.get(name, lambda place: write_pipeline(name, place))
+            written[name] = write(tmp_path_factory.mktemp(name))
+        return written[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_generator(tiny_generator_dir):
+    """A function that returns a generator with other settings, by its name as above; the weights are loaded once."""
+    loaded = {}
+
+    def generator(name: str, **changes):
+        config_class = GENERATOR_CONFIGS.get(name, DiffusersInpaintConfig)
+        if config_class is not NextScaleConfig:
+            changes = {"num_inference_steps": 3} | changes
+        config = config_class(path=str(tiny_generator_dir(name)), **{"size": 32} | changes)
+        if name not in loaded:
+            loaded[name] = load_generator(config)
+        return loaded[name].using(config)
+
+    return generator
+
+
+@pytest.fixture(scope="module")
+def small_megapixel():
+    """Qwen-Image-Edit always works at one megapixel, which takes minutes even here; this reduces it to 64 x 64."""
+    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_inpaint as module
+
+    name = "QwenImageEditInpaintPipeline"
+    with pytest.MonkeyPatch.context() as patch:
+        theirs = module.calculate_dimensions
+        patch.setattr(module, "calculate_dimensions", lambda area, ratio: theirs(64 * 64, ratio))
+        patch.setitem(INPAINT_PIPELINES, name, replace(INPAINT_PIPELINES[name], area=64 * 64))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_equation_2_equals_a_computation_by_hand(grid):
     assert torch.allclose(sharp.amax((2, 3)), torch.ones(2, 3)) and not sharp.amin((2, 3)).any()
 
 
-def test_a_flat_map_is_empty_a_single_row_has_one_and_scale_does_not_matter():
+def test_a_flat_map_is_empty_one_row_has_a_peak_and_scale_does_not_matter():
     for flat in (torch.full((1, 1, 4, 4), 1 / 77), torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 1, 1)):
         assert not keyword_map(flat).any()
     assert keyword_map(torch.tensor([[[[0.1, 0.1, 0.9, 0.1, 0.1]]]])).argmax() == 2

@@ -30,10 +30,6 @@ def to_input(picture: Image.Image, mean, std) -> torch.Tensor:
     return torch.from_numpy(values.transpose(2, 0, 1)[None]).float()
 
 
-def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0))
-
-
 @pytest.fixture(scope="module")
 def judge(tiny_judge_dir):
     return load_backbone("judge", f"local-dir:{tiny_judge_dir}")
@@ -42,6 +38,11 @@ def judge(tiny_judge_dir):
 @pytest.fixture(scope="module")
 def dino_224(tmp_path_factory):
     return load_backbone("dino", str(metric_models.write_dino_224(tmp_path_factory.mktemp("dino224"))))
+
+
+@pytest.fixture
+def dinov2(tmp_path):
+    return load_backbone("dinov2", str(metric_models.write_dinov2(tmp_path)))
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +62,28 @@ def lpips(monkeypatch):
 # ---------------------------------------------------------------------------------------------- preprocessing
 
 
-def test_the_clip_of_the_metrics_preprocesses_like_open_clip(judge):
-    """Resize the shorter side to 32 with PIL's bicubic filter, crop the central square, normalise the colours."""
-    picture = noise(90, 60)
-    cut = picture.resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))
+def features(backbone, pixels: torch.Tensor) -> torch.Tensor:
+    """What the network itself makes of its normalised input."""
     with torch.no_grad():
-        expected = judge.clip.model.encode_image(to_input(cut, [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]))
-    assert judge.pictures([picture]) == pytest.approx(expected, abs=1e-4)
+        if hasattr(backbone, "clip"):
+            return backbone.clip.model.encode_image(pixels)
+        return backbone.model(pixels).last_hidden_state[:, 0]
 
 
-def test_dino_scales_to_256_by_pil_and_crops_224(dino_224):
-    picture = noise(300, 200)
-    cut = picture.resize((384, 256), Image.Resampling.BICUBIC).crop((80, 16, 304, 240))
-    with torch.no_grad():
-        expected = dino_224.model(to_input(cut, *IMAGENET)).last_hidden_state[:, 0]
-    assert dino_224.pictures([picture]) == pytest.approx(expected, abs=1e-4)
+@pytest.mark.parametrize(
+    ("network", "size", "resized", "crop", "colours"),
+    [
+        ("judge", (90, 60), (48, 32), (8, 0, 40, 32), ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28])),
+        ("dino_224", (300, 200), (384, 256), (80, 16, 304, 240), IMAGENET),
+        ("dinov2", (96, 64), (48, 32), (10, 2, 38, 30), OPENAI),
+    ],
+)
+def test_pictures_are_scaled_by_pils_bicubic_filter_cropped_and_normalised(
+    request, network, size, resized, crop, colours
+):
+    backbone, picture = request.getfixturevalue(network), noise(*size)
+    expected = features(backbone, to_input(picture.resize(resized, Image.Resampling.BICUBIC).crop(crop), *colours))
+    assert backbone.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_common_shortcuts_in_preprocessing_change_dinos_features(dino_224):
@@ -85,29 +93,15 @@ def test_common_shortcuts_in_preprocessing_change_dinos_features(dino_224):
     tensor = to_input(picture, *IMAGENET)
     resized = F.interpolate(tensor, (256, 384), mode="bicubic")[..., 16:240, 80:304]
     at_once = to_input(picture.resize((224, 224), Image.Resampling.BICUBIC), *IMAGENET)
-    with torch.no_grad():
-        for other in (resized, at_once):
-            found = dino_224.model(other).last_hidden_state[:, 0]
-            assert (found - ours).abs().max() > 0.01
+    for other in (resized, at_once):
+        assert (features(dino_224, other) - ours).abs().max() > 0.01
 
 
 def test_a_vit_of_another_size_keeps_its_own_processor(tiny_dino_dir):
     """Its preprocessor_config.json resizes directly to the square (PIL, bilinear), with mean and std 0.5."""
-    dino = load_backbone("dino", str(tiny_dino_dir))
-    picture = noise(90, 60)
-    with torch.no_grad():
-        resized = picture.resize((32, 32), Image.Resampling.BILINEAR)
-        expected = dino.model(to_input(resized, [0.5] * 3, [0.5] * 3)).last_hidden_state[:, 0]
+    dino, picture = load_backbone("dino", str(tiny_dino_dir)), noise(90, 60)
+    expected = features(dino, to_input(picture.resize((32, 32), Image.Resampling.BILINEAR), [0.5] * 3, [0.5] * 3))
     assert dino.pictures([picture]) == pytest.approx(expected, abs=1e-4)
-
-
-def test_dinov2_is_the_class_token_after_its_own_preprocessing(tmp_path):
-    dinov2 = load_backbone("dinov2", str(metric_models.write_dinov2(tmp_path)))
-    picture = noise(96, 64)
-    cut = picture.resize((48, 32), Image.Resampling.BICUBIC).crop((10, 2, 38, 30))
-    with torch.no_grad():
-        expected = dinov2.model(to_input(cut, *OPENAI)).last_hidden_state[:, 0]
-    assert dinov2.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.microworld
@@ -116,10 +110,9 @@ def test_the_shipped_clip_and_dino_do_not_resize_microworld_pictures():
     dino = load_backbone("dino", "checkpoints/microworld/dino")
     picture = noise(64, 64)
     with torch.no_grad():
-        assert judge.pictures([picture]) == pytest.approx(
-            judge.clip.encode_image(to_tensor([picture])).global_BD, abs=1e-5
-        )
-        token = dino.model(to_input(picture, [0.5] * 3, [0.25] * 3)).last_hidden_state[:, 0]
+        embedding = judge.clip.encode_image(to_tensor([picture])).global_BD
+    assert judge.pictures([picture]) == pytest.approx(embedding, abs=1e-5)
+    token = features(dino, to_input(picture, [0.5] * 3, [0.25] * 3))
     assert dino.pictures([picture]) == pytest.approx(token, abs=1e-5)
 
 

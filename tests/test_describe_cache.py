@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from regionedit.describe import one_call
 from regionedit.describe.cache import FOLDERS, AnswerCache
 from regionedit.describe.one_call import OneCall
 from regionedit.describe.two_stage import TwoStage
@@ -38,15 +40,14 @@ DAMAGED = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_file_is_ignored_and_replaced(tmp_path, content):
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path):
     cache = AnswerCache(tmp_path, 1000)
-    cache.put(["k"], {"a": "b"})
-    (file,) = files(tmp_path)
-    file.write_bytes(content)
-    assert cache.get(["k"]) is None
-    cache.put(["k"], {"a": "c"})
-    assert cache.get(["k"]) == {"a": "c"}
+    for content in DAMAGED:
+        cache.put(["k"], {"a": "b"})
+        assert cache.get(["k"]) == {"a": "b"}
+        (file,) = files(tmp_path)
+        file.write_bytes(content)
+        assert cache.get(["k"]) is None, content
 
 
 def test_the_oldest_answers_are_deleted_at_the_limit(tmp_path):
@@ -78,7 +79,7 @@ def test_processes_share_a_folder(tmp_path):
     assert len(files(tmp_path)) == 50
 
 
-def test_a_model_is_called_once_for_a_picture_and_its_instructions(tmp_path):
+def test_a_model_is_called_once_for_a_picture_its_instructions_and_its_prompt(tmp_path, monkeypatch):
     cache = AnswerCache(tmp_path, 1000)
     question = "Instruction: make it blue; remove x"
     first, second = Scripted({question: [BOTH]}), Scripted({})
@@ -90,20 +91,10 @@ def test_a_model_is_called_once_for_a_picture_and_its_instructions(tmp_path):
     OneCall(other, cache).describe([PICTURE], [("make it blue", "remove x")])
     OneCall(Scripted({question: [BOTH]}), cache).describe([PICTURE.resize((9, 9))], [("make it blue", "remove x")])
     assert len(first.questions) == len(other.questions) == 1 and not second.questions and len(files(tmp_path)) == 3
-
-
-def test_a_changed_prompt_is_another_request(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from regionedit.describe import one_call
-
-    cache = AnswerCache(tmp_path, 1000)
-    OneCall(Scripted({"Instruction: x": [BOTH]}), cache).describe([PICTURE], [("x",)])
-    original = one_call.prompt
+    original, changed = one_call.prompt, Scripted({question: [BOTH]})
     monkeypatch.setattr(one_call, "prompt", lambda name: replace(original(name), sha256="another"))
-    again = Scripted({"Instruction: x": [BOTH]})
-    OneCall(again, cache).describe([PICTURE], [("x",)])
-    assert len(again.questions) == 1
+    OneCall(changed, cache).describe([PICTURE], [("make it blue", "remove x")])
+    assert len(changed.questions) == 1
 
 
 def test_failures_are_not_cached(tmp_path):
@@ -142,13 +133,7 @@ def test_source_captions_are_requested_once_and_without_an_instruction(kind, tmp
 
 @pytest.mark.parametrize(
     ("answer", "keyword"),
-    [
-        ("black cat", "black cat"),
-        ("Cat", "cat"),
-        ("dog house", None),
-        ("ca", None),
-        ("  cat ", "cat"),
-    ],
+    [("black cat", "black cat"), ("Cat", "cat"), (" cat ", "cat"), ("dog house", None), ("ca", None)],
 )
 def test_keywords_are_words_of_the_instruction(answer, keyword, tmp_path):
     text = "replace the black cat with a dog"

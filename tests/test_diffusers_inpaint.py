@@ -1,9 +1,10 @@
-"""One contract for every in-painting class of the table, tested on tiny random pipelines of the real classes."""
+"""Every in-painting class of the table against the library itself, on tiny random pipelines of the real classes."""
 
 import dataclasses
 import gc
 import inspect
 import json
+import shutil
 import weakref
 from pathlib import Path
 
@@ -13,71 +14,18 @@ import torch
 
 from regionedit.command_line import load_config
 from regionedit.config import DiffusersInpaintConfig, EditConfig
-from regionedit.generators import load_generator
+from regionedit.generators import DiffusersInpaint, load_generator
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES, require_pipeline
 from regionedit.images import to_pictures
-from regionedit.records import Captions, EditRequest, Region
-from tests.edits import edited as edited_by
-from tests.tiny_pipelines import write_pipeline
+from tests.generator_inputs import box, pictures
 
 NAMES = sorted(INPAINT_PIPELINES)
 PAINTS_FREELY = {"StableDiffusionInpaintPipeline", "StableDiffusionXLInpaintPipeline", "FluxFillPipeline"}
 """Those whose networks see the mask; the others put the source's latents back outside of it at every step."""
 
 EDIT = "QwenImageEditInpaintPipeline"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def a_small_megapixel():
-    """Qwen-Image-Edit always works at one megapixel, which takes minutes even here; this reduces it to 64 x 64."""
-    import diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_inpaint as module
-
-    with pytest.MonkeyPatch.context() as patch:
-        theirs = module.calculate_dimensions
-        patch.setattr(module, "calculate_dimensions", lambda area, ratio: theirs(64 * 64, ratio))
-        patch.setitem(INPAINT_PIPELINES, EDIT, dataclasses.replace(INPAINT_PIPELINES[EDIT], area=64 * 64))
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    written = {}
-
-    def folder(name):
-        if name not in written:
-            written[name] = write_pipeline(name, tmp_path_factory.mktemp("pipeline"))
-        return written[name]
-
-    return folder
-
-
-@pytest.fixture(scope="module")
-def make(folder):
-    loaded = {}
-
-    def make(name, **changes):
-        settings = {"size": 32, "num_inference_steps": 3, "guidance_scale": 3.0, **changes}
-        config = DiffusersInpaintConfig(path=str(folder(name)), **settings)
-        if name not in loaded:
-            loaded[name] = load_generator(
-                DiffusersInpaintConfig(path=str(folder(name)), size=32, num_inference_steps=3)
-            )
-        return loaded[name].using(config)
-
-    return make
-
-
-def pictures(count=2, height=32, width=32):
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
-
-
-def box(count=2, height=32, width=32):
-    mask = torch.zeros(count, 1, height, width)
-    mask[..., height // 4 : height // 2, width // 4 : width // 2] = 1
-    return mask
-
-
 TEXTS = ["a red circle", "make the big blue square to the left of the ring green", "a ring"]
+pytestmark = pytest.mark.usefixtures("small_megapixel")
 
 
 # ---------------------------------------------------------------- the table
@@ -98,100 +46,30 @@ def test_the_table_agrees_with_the_installed_classes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_generator_needs_is_known_before_it_is_loaded(name, folder, make):
-    kind = type(make(name))
-    by_folder = DiffusersInpaintConfig(path=str(folder(name)))
+def test_what_a_generator_needs_is_known_before_it_is_loaded(name, tiny_generator_dir, tiny_generator):
+    by_folder = DiffusersInpaintConfig(path=str(tiny_generator_dir(name)))
     by_name = DiffusersInpaintConfig(path="owner/nothing-that-exists", pipeline=name)
-    assert kind.needs_of(by_folder) == kind.needs_of(by_name) == make(name).needs == INPAINT_PIPELINES[name].needs
+    needs = [DiffusersInpaint.needs_of(by_folder), DiffusersInpaint.needs_of(by_name), tiny_generator(name).needs]
+    assert needs == [INPAINT_PIPELINES[name].needs] * 3
 
 
-# ---------------------------------------------------------------- the contract
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (37, 51)])
-def test_size_is_kept_and_outside_the_mask_nothing_changes(make, name, height, width):
-    images, mask = pictures(2, height, width), box(2, height, width)
-    requests = [EditRequest(image=None, instructions="remove the circle")] * 2
-    edited = edited_by(make(name), images, Region(mask, mask), requests, [Captions("a circle", "a ring")] * 2, [1, 2])
-    assert edited.shape == images.shape and edited.dtype == images.dtype
-    assert edited.min() >= 0 and edited.max() <= 1 and edited.isfinite().all()
-    outside = (mask == 0).expand_as(images)
-    assert torch.equal(edited[outside], images[outside])
-    assert not torch.equal(edited[~outside], images[~outside])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_empty_mask_returns_the_source_and_calls_no_pipeline(make, name):
-    generator, images = make(name), pictures()
+def test_without_a_region_no_pipeline_is_called(tiny_generator):
+    generator, images = tiny_generator("FluxFillPipeline"), pictures()
     generator.pipeline = None
     assert torch.equal(generator.propose(images, torch.zeros(2, 1, 32, 32), TEXTS[:2], [1, 2]), images)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_picture_does_not_depend_on_its_batch_but_on_text_seed_and_mask(make, name):
-    generator, images, mask = make(name), pictures(3), box(3)
-    mask[1] = 0  # an unedited picture between two edited ones
-    mask[2] = mask[2].flip(-1)
-    seeds = [11, 12, 13]
-    together = generator.propose(images, mask, TEXTS, seeds)
-    rows = [slice(0, 1), slice(2, 3)]
-    alone = [generator.propose(images[r], mask[r], TEXTS[r], seeds[r]) for r in rows]
-    off = max((together[r] - one).abs().max() for r, one in zip(rows, alone, strict=True))
-    assert off <= 1 / 255
-    assert torch.equal(together[1], images[1])
-    first = rows[0]
-    others = {
-        "text": generator.propose(images[first], mask[first], [TEXTS[1]], seeds[first]),
-        "seed": generator.propose(images[first], mask[first], TEXTS[first], [21]),
-        "mask": generator.propose(images[first], mask[first].flip(-1), TEXTS[first], seeds[first]),
-    }
-    for what, other in others.items():
-        assert (other - alone[0]).abs().max() > max(10 * off, 1e-4), what
+# ---------------------------------------------------------------- precision and memory
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_previews_are_pictures_and_the_last_is_the_result(make, name):
-    """The mask covers everything: previews show the generated picture, before the source is put back outside."""
-    reports, images = [], pictures(2, 32, 48)
-    generator = make(name, strength=1.0)
-    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
-    made = generator.generate(images, torch.ones(2, 1, 32, 48), TEXTS[:2], [1, 2], watch)
-    steps = 3 if INPAINT_PIPELINES[name].batches else 6
-    assert [(step, of) for step, of, _ in reports] == [(step, steps) for step in range(1, steps + 1)]
-    for _, _, preview in reports:
-        assert preview.shape == images.shape and preview.min() >= 0 and preview.max() <= 1
-    assert (reports[-1][2] - made).abs().max() < 2 / 255
-    assert (reports[0][2] - made).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_exception_in_the_callback_ends_the_edit_and_leaves_no_trace(make, name):
-    class Enough(Exception):
-        pass
-
-    def stop(step, steps, preview):
-        raise Enough
-
-    generator, images = make(name), pictures(1)
-    before = generator.propose(images, box(1), TEXTS[:1], [1])
-    with pytest.raises(Enough):
-        generator.propose(images, box(1), TEXTS[:1], [1], stop)
-    assert "step" not in vars(generator.scheduler)
-    assert torch.equal(generator.propose(images, box(1), TEXTS[:1], [1]), before)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder, make, name):
-    config = DiffusersInpaintConfig(path=str(folder(name)), size=32, num_inference_steps=2, dtype="bfloat16")
-    generator = load_generator(config)
-    half = generator.propose(
-        pictures(1), box(1).requires_grad_(), TEXTS[:1], [1], lambda step, steps, preview: preview()
-    )
-    exact = make(name, num_inference_steps=2, guidance_scale=config.guidance_scale).propose(
-        pictures(1), box(1), TEXTS[:1], [1]
-    )
-    assert half.dtype == torch.float32 and not half.requires_grad and (half - exact).abs().mean() < 0.05
+def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(tiny_generator_dir, tiny_generator, name):
+    exact = tiny_generator(name, num_inference_steps=2)
+    generator = load_generator(dataclasses.replace(exact.config, dtype="bfloat16"))
+    show = lambda step, steps, preview: preview()  # noqa: E731
+    half = generator.propose(pictures(1), box(1).requires_grad_(), TEXTS[:1], [1], show)
+    difference = half - exact.propose(pictures(1), box(1), TEXTS[:1], [1])
+    assert half.dtype == torch.float32 and not half.requires_grad and difference.abs().mean() < 0.05
     parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     weights = [weight for part in parts for weight in part.parameters()]
     assert len(weights) > 20 and not any(weight.requires_grad for weight in weights)
@@ -201,9 +79,9 @@ def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(folder,
     assert [ref for ref in alive if ref() is not None] == []
 
 
-def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_float32(folder):
+def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_float32(tiny_generator_dir):
     """SDXL's autoencoder says so in its configuration; it returns to half precision afterwards."""
-    path = folder("StableDiffusionXLInpaintPipeline")
+    path = tiny_generator_dir("StableDiffusionXLInpaintPipeline")
     generator = load_generator(DiffusersInpaintConfig(path=str(path), size=32, num_inference_steps=2, dtype="float16"))
     dtypes, own = [], generator.pipeline.vae.decode
     generator.pipeline.vae.decode = lambda z, *a, **k: dtypes.append(z.dtype) or own(z, *a, **k)
@@ -216,12 +94,12 @@ def test_an_autoencoder_that_overflows_in_half_precision_decodes_previews_in_flo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_picture_equals_the_pipelines_own(make, name):
+def test_the_picture_equals_the_pipelines_own(tiny_generator, name):
     """Compares with a direct call with PIL pictures and default strength.
 
     Only Stable Diffusion 3 must differ: its pipeline omits the autoencoder's shift.
     """
-    how, generator, images, mask = INPAINT_PIPELINES[name], make(name), pictures(1), box(1)
+    how, generator, images, mask = INPAINT_PIPELINES[name], tiny_generator(name), pictures(1), box(1)
     arguments = {how.guidance: 3.0}
     if how.negative is not None:
         arguments["negative_prompt"] = " "
@@ -246,12 +124,12 @@ def test_the_picture_equals_the_pipelines_own(make, name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - PAINTS_FREELY))
-def test_outside_the_mask_the_decoded_latent_is_the_encoded_source(make, name, monkeypatch):
+def test_outside_the_mask_the_decoded_latent_is_the_encoded_source(tiny_generator, name, monkeypatch):
     """Compared in the autoencoder's own units, so that a forgotten scale or shift would show."""
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mean)
-    generator, images, mask = make(name), pictures(1), box(1)
+    generator, images, mask = tiny_generator(name), pictures(1), box(1)
     vae, decoded = generator.pipeline.vae, []
     monkeypatch.setattr(vae, "decode", lambda z, *a, _own=vae.decode, **k: decoded.append(z) or _own(z, *a, **k))
     generator.propose(images, mask, TEXTS[:1], [5])
@@ -262,8 +140,7 @@ def test_outside_the_mask_the_decoded_latent_is_the_encoded_source(make, name, m
         source = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(1, side, side, 3)
         source = source.permute(0, 3, 1, 2).float() / 255 * 2 - 1
     encoded = vae.encode(source[:, :, None] if decoded[0].ndim == 5 else source).latent_dist.mean
-    cells = torch.nn.functional.max_pool2d(mask, 32 // decoded[0].shape[-1]) if side == 32 else None
-    outside = (cells == 0) if cells is not None else _twice(mask) == 0
+    outside = torch.nn.functional.max_pool2d(mask, 32 // decoded[0].shape[-1]) == 0
     outside = outside.view(1, 1, *[1] * (encoded.ndim - 4), *outside.shape[-2:]).expand_as(encoded)
     if name == "Flux2KleinInpaintPipeline":  # its masks have one value for 2 x 2 cells
         outside = torch.ones_like(outside)
@@ -272,40 +149,27 @@ def test_outside_the_mask_the_decoded_latent_is_the_encoded_source(make, name, m
     assert (decoded[0] - encoded)[~outside].abs().max() > 1e-2
 
 
-def _twice(mask):
-    """A mask of 32 px, reduced to 16 x 16 cells, for a picture of 64 px."""
-    return torch.nn.functional.max_pool2d(mask, 2)
-
-
 # ---------------------------------------------------------------- regions
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_single_pixels_the_border_and_regions_far_apart_are_edited(make, name):
+def test_single_pixels_the_border_and_regions_far_apart_are_edited(tiny_generator, name):
     """A latent cell with at least one edited pixel is edited, wherever the pixel is."""
-    regions = [[(0, 0)], [(13, 18)], [(0, 31), (31, 0)]]
+    places = torch.tensor([(0, 0, 0), (1, 13, 18), (2, 0, 31), (2, 31, 0)])  # picture, row, column
     mask = torch.zeros(3, 1, 32, 32)
-    for row, pixels in enumerate(regions):
-        for y, x in pixels:
-            mask[row, :, y, x] = 1
-    generator = make(name, strength=1.0)
+    mask[places[:, 0], 0, places[:, 1], places[:, 2]] = 1
+    generator = tiny_generator(name, strength=1.0, num_inference_steps=1)
     one, other = (generator.propose(pictures(3), mask, TEXTS, [seed, seed + 1, seed + 2]) for seed in (1, 11))
-    for row, pixels in enumerate(regions):
-        for y, x in pixels:
-            assert (one - other)[row, :, y, x].abs().max() > 1e-4, (y, x)
+    changed = (one - other)[places[:, 0], :, places[:, 1], places[:, 2]].abs().amax(1)
+    assert (changed > 1e-4).all()
 
 
 # ---------------------------------------------------------------- which class
 
 
-def test_a_checkpoint_of_a_sibling_class_works_if_the_pipeline_is_named(folder, tmp_path):
-    path = folder("FluxInpaintPipeline")
-    index = json.loads((path / "model_index.json").read_text())
-    copied = tmp_path / "copied"
-    copied.mkdir()
-    for part in path.iterdir():
-        if part.name != "model_index.json":
-            (copied / part.name).symlink_to(part)
+def test_a_checkpoint_of_a_sibling_class_works_if_the_pipeline_is_named(tiny_generator_dir, tmp_path):
+    copied = shutil.copytree(tiny_generator_dir("FluxInpaintPipeline"), tmp_path / "copied")
+    index = json.loads((copied / "model_index.json").read_text())
     (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
     plain = DiffusersInpaintConfig(path=str(copied), size=32, num_inference_steps=2)
     with pytest.raises(ValueError, match=r"^generator.path: .* FluxPipeline.* set generator.pipeline to FluxInpaint"):

@@ -12,8 +12,7 @@ from regionedit.config import RegionConfig
 from regionedit.editor import Editor
 from regionedit.mask_sources import MaskSource
 from regionedit.mask_sources.algebra import parse
-from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan
-from regionedit.mask_sources.finish import finish
+from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan, finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
 from tests.segmenters import must_not_load

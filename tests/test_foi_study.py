@@ -44,9 +44,8 @@ def test_attention_is_scored_by_threshold(foi_study):
 
 def test_one_small_run(foi_study, known, tiny_edit_config, tiny_ip2p_dir, monkeypatch):
     monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
-    generator = InstructPix2PixConfig(
-        path=str(tiny_ip2p_dir), size=64, num_inference_steps=4, guidance_scale=2.0, attention_resolution=8
-    )
+    settings = {"size": 64, "num_inference_steps": 4, "guidance_scale": 2.0, "attention_resolution": 8}
+    generator = InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)
     found = foi_study.study(replace(tiny_edit_config, generator=generator), known)
     assert list(found["attention"]) == ["first step", "first 2 steps", "first 4 steps"]
     rows = ["the source, encoded and decoded", "plain", "FoI, attention", "FoI, learned", "FoI, truth"]

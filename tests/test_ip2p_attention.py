@@ -17,7 +17,6 @@ from regionedit.mask_sources import load_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
 from regionedit.token_spans import keyword_spans
-from tests.tiny_models import write_instruct_pix2pix
 
 
 class Looking(InstructPix2Pix):
@@ -45,6 +44,10 @@ def requests(width, height, *instructions):
     return [EditRequest(Image.new("RGB", (width, height)), i, seed=7, id=str(n)) for n, i in enumerate(instructions)]
 
 
+def noise(width, height):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
 NEAREST = RegionConfig(upsample="nearest")
 
 
@@ -63,45 +66,39 @@ def test_the_region_is_where_each_keyword_gets_attention():
     assert looking.received == (batch, [noise_seed(7, "0"), noise_seed(7, "1")])
 
 
-def test_the_regions_threshold_applies():
+def found(maps_BKrc, width, height, **changes):
+    """The region of one picture whose attention is given."""
+    source = Ip2pAttention(Looking(maps_BKrc), replace(NEAREST, **changes))
+    return source.find(torch.rand(1, 3, height, width), requests(width, height, "x"), [None])
+
+
+def test_threshold_and_dilation_apply_on_the_grid_of_cells():
     maps = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    sizes = [
-        Ip2pAttention(Looking(maps), replace(NEAREST, threshold=threshold))
-        .find(torch.rand(1, 3, 64, 64), requests(64, 64, "x"), [None])
-        .mask_B1HW.sum()
-        for threshold in (0.1, 0.4, 0.7)
-    ]
+    sizes = [found(maps, 64, 64, threshold=threshold).mask_B1HW.sum() for threshold in (0.1, 0.4, 0.7)]
     assert sizes[0] > sizes[1] > sizes[2] > 0
+    mask = found(planted(1, 1, 4, 8, (0, 0, 1, 2)), 64, 32, dilate=0.5).mask_B1HW
+    assert mask.sum() == 16 * 16 and mask[..., 4:20, 12:28].all()
 
 
 def test_padding_is_no_part_of_the_picture():
     """A picture of 20 x 40 px is padded to 32 x 48; of the 4 x 6 cells, row 3 and column 5 are padding only."""
     maps = planted(1, 1, 4, 6, (0, 0, 3, 5), (0, 0, 3, 0))
     maps[0, 0, 1, 2] = 0.3
-    region = Ip2pAttention(Looking(maps), NEAREST).find(torch.rand(1, 3, 20, 40), requests(40, 20, "x"), [None])
+    region = found(maps, 40, 20)
     expected = torch.zeros(1, 1, 20, 40)
     expected[..., 8:16, 16:24] = 1
     assert torch.equal(region.mask_B1HW, expected)
     assert region.patches_BN is None
 
 
-def test_dilation_counts_cells_of_its_own_grid():
-    config = replace(NEAREST, dilate=0.5)
-    looking = Looking(planted(1, 1, 4, 8, (0, 0, 1, 2)))
-    mask = Ip2pAttention(looking, config).find(torch.rand(1, 3, 32, 64), requests(64, 32, "x"), [None]).mask_B1HW
-    assert mask.sum() == 16 * 16 and mask[..., 4:20, 12:28].all()
-
-
 def test_a_flat_map_is_an_empty_region():
-    looking = Looking(torch.full((1, 1, 4, 4), 1 / 77))
-    region = Ip2pAttention(looking, NEAREST).find(torch.rand(1, 3, 32, 32), requests(32, 32, "x"), [None])
+    region = found(torch.full((1, 1, 4, 4), 1 / 77), 32, 32)
     assert not region.mask_B1HW.any() and not region.probability_B1HW.any()
 
 
 def test_attention_is_read_while_another_generator_edits(tiny_edit_config):
     """The map is the same as when InstructPix2Pix itself edits, because both use the edit's seeds."""
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
-    request = EditRequest(picture, "make the circle blue", seed=3, captions=Captions("", "a blue circle"))
+    request = EditRequest(noise(32, 32), "make the circle blue", seed=3, captions=Captions("", "a blue circle"))
     painted = Editor(replace(tiny_edit_config, mask_source="ip2p_attention")).edit(request)
     looked = tiny_edit_config.region.attention
     itself = Editor(replace(tiny_edit_config, mask_source="ip2p_attention", generator=looked)).edit(request)
@@ -111,8 +108,7 @@ def test_attention_is_read_while_another_generator_edits(tiny_edit_config):
 
 def test_an_editor_without_a_trained_region_uses_it_and_says_so(tiny_edit_config):
     region = replace(tiny_edit_config.region, checkpoint=None, untrained="ip2p_attention", refine="auto")
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8))
-    request = EditRequest(picture, "make the circle blue", captions=Captions("", "a blue circle"))
+    request = EditRequest(noise(32, 32), "make the circle blue", captions=Captions("", "a blue circle"))
     result = Editor(replace(tiny_edit_config, region=region)).edit(request)
     said = "no predictor is trained for these models (region.checkpoint): ip2p_attention finds the region"
     assert said in result.note
@@ -132,10 +128,9 @@ def test_auto_refines_if_the_model_is_available_and_warns_if_not(tiny_edit_confi
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    folder = write_instruct_pix2pix(tmp_path_factory.mktemp("ip2p"))
+def editor(tiny_ip2p_dir):
     generator = InstructPix2PixConfig(
-        path=str(folder),
+        path=str(tiny_ip2p_dir),
         size=32,
         num_inference_steps=4,
         guidance_scale=7.5,
@@ -149,8 +144,7 @@ def editor(tmp_path_factory):
 
 
 def test_one_edit_of_two_instructions_from_end_to_end(editor):
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    picture = noise(40, 30)
     both = EditRequest(picture, ("make the circle blue", Instruction("remove the square", 2.0, "square")), id="both")
     one = EditRequest(picture, "add a star", id="one")
     wrong = EditRequest(picture, [Instruction("add a star", keyword="moon")], id="wrong")
@@ -191,23 +185,21 @@ class Naming(Describer):
     [("circle blue", None, "circle blue"), (None, None, "circle"), ("circle", "blue", "blue")],
 )
 def test_a_language_model_names_the_object_unless_it_is_given(editor, said, given, read, monkeypatch):
-    naming, spans = Naming(said), []
+    naming, spans, attend = Naming(said), [], InstructPix2Pix.attend
     monkeypatch.setattr(editor.models, "describer", lambda config: naming)
     monkeypatch.setitem(DESCRIBERS, "microworld", Naming)
-    attend = type(editor.models.generator(editor.config)).attend
 
     def watching(self, images, requests, seeds):
         spans.extend(keyword_spans(requests[0].instructions, self.pipeline.tokenizer))
         return attend(self, images, requests, seeds)
 
-    monkeypatch.setattr(type(editor.models.generator(editor.config)), "attend", watching)
+    monkeypatch.setattr(InstructPix2Pix, "attend", watching)
     text = "make the circle blue"
     request = EditRequest(Image.new("RGB", (32, 32), "red"), [Instruction(text, keyword=given)])
     result = editor.edit(request)
     assert naming.instructions == ([] if given else [text])
-    assert spans == keyword_spans(
-        [Instruction(text, keyword=read)], editor.models.generator(editor.config).pipeline.tokenizer
-    )
+    tokenizer = editor.models.generator(editor.config).pipeline.tokenizer
+    assert spans == keyword_spans([Instruction(text, keyword=read)], tokenizer)
     assert result.record["instructions"][0]["keyword"] == (given or said)
     assert result.record["digest"] == editor.digest(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def language_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def language(language_folder) -> LanguageModel:
+    return LanguageModel(config(language=str(language_folder)))
+
+
+@pytest.fixture(scope="module")
 def vision_folder(tmp_path_factory) -> Path:
     return write_vision_language_model(tmp_path_factory.mktemp("vision"))
 
@@ -31,25 +37,23 @@ def config(**changes) -> TwoStageConfig:
     return TwoStageConfig(device="cpu", max_tokens=6, cache=None, **changes)
 
 
-def test_chats_are_answered_together_as_alone(language_folder):
-    model = LanguageModel.load(config(language=str(language_folder)))
-    together = model.answer(CHATS)
-    assert together == [model.answer([chat])[0] for chat in CHATS] and model.answer([]) == []
-    assert not any(parameter.requires_grad for parameter in model.model.parameters())
+def test_chats_are_answered_together_as_alone(language):
+    together = language.answer(CHATS)
+    assert together == [language.answer([chat])[0] for chat in CHATS] and language.answer([]) == []
+    assert not any(parameter.requires_grad for parameter in language.model.parameters())
 
 
-def test_a_second_try_draws_its_words_by_a_fixed_seed(language_folder):
-    model = LanguageModel.load(config(language=str(language_folder)))
+def test_a_second_try_draws_its_words_by_a_fixed_seed(language):
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    drawn = model.answer(CHATS, again=True)
+    drawn = language.answer(CHATS, again=True)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(2)
-    assert model.answer(CHATS, again=True) == drawn != model.answer(CHATS)
+    assert language.answer(CHATS, again=True) == drawn != language.answer(CHATS)
 
 
 def test_the_picture_reaches_the_model(vision_folder):
-    model = VisionLanguageModel.load(config(vision=str(vision_folder), picture_size=56))
+    model = VisionLanguageModel(config(vision=str(vision_folder), picture_size=56))
     tower_inputs = []
     tower = model.model.model.visual
     tower.register_forward_pre_hook(
@@ -71,12 +75,11 @@ def test_what_an_untrained_model_says_is_refused(name, vision_folder, language_f
         assert describer.keyword("make it blue") is None
 
 
-def test_the_identity_changes_with_weights_and_settings(language_folder, tmp_path):
-    first = LanguageModel.load(config(language=str(language_folder))).identity
-    other = LanguageModel.load(config(language=str(write_language_model(tmp_path, seed=1)))).identity
-    assert first["sha256"] != other["sha256"]
-    longer = TwoStageConfig(device="cpu", max_tokens=7, language=str(language_folder))
-    assert LanguageModel.load(longer).identity != first
+def test_the_identity_changes_with_weights_and_settings(language, tmp_path):
+    other = LanguageModel(config(language=str(write_language_model(tmp_path, seed=1)))).identity
+    assert language.identity["sha256"] != other["sha256"]
+    longer = replace(language.config, max_tokens=7)
+    assert LanguageModel(longer).identity != language.identity
 
 
 @pytest.mark.parametrize(
@@ -100,4 +103,4 @@ def test_what_cannot_be_loaded_is_named_in_one_line(changes, says, language_fold
 def test_a_model_without_a_chat_template_is_refused(tmp_path):
     folder = write_language_model(tmp_path, template=None)
     with pytest.raises(ValueError, match="describe.language: .* has no chat template"):
-        LanguageModel.load(config(language=str(folder)))
+        LanguageModel(config(language=str(folder)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import replace
@@ -14,37 +13,26 @@ import torch
 
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig, MaskedTokenConfig
-from regionedit.generators import MaskedToken, load_generator
+from regionedit.generators import load_generator
 from regionedit.generators.masked_token import pipeline_class
 from regionedit.images import to_pictures
 from regionedit.masks import dilate
 from regionedit.microworld.pixel_check import label
 from regionedit.microworld.scene import COLORS
+from tests.generator_inputs import box, pictures
 from tests.tiny_models import write_masked_token
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TEXTS, SEEDS = ["a red circle", "a blue square"], [3, 4]
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    folder = write_masked_token(tmp_path_factory.mktemp("masked_token"))
-    return load_generator(MaskedTokenConfig(path=str(folder), size=32, num_inference_steps=4, guidance_scale=3.0))
-
-
 @pytest.fixture
-def make(loaded):
-    return lambda **changes: MaskedToken(loaded.pipeline, replace(loaded.config, **changes))
+def make(tiny_generator):
+    return lambda **changes: tiny_generator("masked_token", **{"num_inference_steps": 4} | changes)
 
 
-def pictures(count=2, height=32, width=32):
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def box(top, bottom, left, right, count=2, side=32):
-    mask = torch.zeros(count, 1, side, side)
-    mask[..., top:bottom, left:right] = 1
-    return mask
+def part(top, bottom, left, right, count=1):
+    return box(count, rows=(top, bottom), columns=(left, right))
 
 
 def token_maps(generator, images, mask, texts=TEXTS, seeds=SEEDS):
@@ -89,17 +77,19 @@ def test_one_picture_is_the_librarys_pipelines(tmp_path, guidance, downsample):
 
 @pytest.mark.parametrize("temperature", [0.0, 2.0, 50.0])
 def test_tokens_outside_the_region_stay_bit_equal_at_every_step(make, temperature):
-    """Also at a temperature at which the library's scheduler masks known tokens anew."""
-    generator, images = make(temperature=temperature, num_inference_steps=6), pictures()
-    mask = torch.cat([box(8, 20, 4, 24, 1), box(0, 4, 0, 32, 1)])
-    source, maps = token_maps(generator, images, mask)
+    """Also for single pixels at the border, everything and nothing; and at a temperature at which the library's
+    scheduler masks known tokens anew."""
+    places = [(8, 20, 4, 24), (0, 4, 0, 32), (0, 1, 0, 1), (31, 32, 31, 32), (0, 32, 0, 32), (0, 0, 0, 0)]
+    generator, images = make(temperature=temperature, num_inference_steps=6), pictures(6)
+    mask = torch.cat([part(*place) for place in places])
+    source, maps = token_maps(generator, images, mask, [*TEXTS, ""] * 2, range(6))
     inside = torch.nn.functional.max_pool2d(mask, 4)[:, 0] > 0
     assert len(maps) == 7
     for tokens in maps:
         assert torch.equal(tokens[~inside], source[~inside])
     assert (maps[0][inside] == generator.mask_token).all()
-    hidden = [[int((tokens[i] == generator.mask_token).sum()) for tokens in maps] for i in range(2)]
-    assert hidden[0][0] == 3 * 5 and hidden[1][0] == 8
+    hidden = [[int((tokens[i] == generator.mask_token).sum()) for tokens in maps] for i in range(6)]
+    assert [counts[0] for counts in hidden] == [3 * 5, 8, 1, 1, 64, 0]
     for counts in hidden:
         assert counts == sorted(counts, reverse=True) and counts[-1] == 0
     assert not torch.equal(maps[-1][inside], source[inside])
@@ -107,7 +97,7 @@ def test_tokens_outside_the_region_stay_bit_equal_at_every_step(make, temperatur
 
 def test_the_linear_schedule_by_hand(make):
     """floor(tokens in the picture * share in the region * (1 - step / steps)), at least one until the last step."""
-    generator, mask = make(num_inference_steps=4), torch.cat([box(0, 12, 0, 20, 1), box(4, 8, 4, 8, 1)])
+    generator, mask = make(num_inference_steps=4), torch.cat([part(0, 12, 0, 20), part(4, 8, 4, 8)])
     _, maps = token_maps(generator, pictures(), mask)
     hidden = [[int((tokens[i] == generator.mask_token).sum()) for tokens in maps] for i in range(2)]
     assert hidden[0] == [15, *(math.floor(64 * 15 / 64 * (1 - step / 4)) for step in (1, 2, 3)), 0]
@@ -116,56 +106,20 @@ def test_the_linear_schedule_by_hand(make):
 
 def test_a_token_is_edited_when_any_of_its_pixels_is(make):
     generator = make()
-    one_pixel, faint = box(13, 14, 18, 19, 1), 0.4 * box(13, 14, 18, 19, 1)
+    one_pixel = part(13, 14, 18, 19)
     assert generator._edited_tokens(one_pixel).nonzero().tolist() == [[0, 3, 4]]
-    assert not generator._edited_tokens(faint).any()
-
-
-@pytest.mark.parametrize("place", [(0, 1, 0, 1), (31, 32, 31, 32), (0, 32, 28, 32), (0, 32, 0, 32)])
-def test_one_pixel_borders_and_everything(make, place):
-    generator, images, mask = make(), pictures(), box(*place)
-    source, maps = token_maps(generator, images, mask)
-    inside = torch.nn.functional.max_pool2d(mask, 4)[:, 0] > 0
-    assert torch.equal(maps[-1][~inside], source[~inside])
-    assert (maps[-1] < generator.mask_token).all()
-    changed = [generator.propose(images, mask, TEXTS, [s, s + 1]) for s in range(4)]
-    assert any(not torch.equal(changed[0], other) for other in changed[1:])
-
-
-def test_an_empty_region_in_a_batch_keeps_every_token(make):
-    generator, mask = make(num_inference_steps=6), torch.cat([box(0, 32, 0, 32, 1), box(0, 0, 0, 0, 1)])
-    source, maps = token_maps(generator, pictures(), mask)
-    assert all(torch.equal(tokens[1], source[1]) for tokens in maps)
-    assert not torch.equal(maps[-1][0], source[0])
+    assert not generator._edited_tokens(0.4 * one_pixel).any()
 
 
 # ---------------------------------------------------------------- what decides
 
 
-def test_prompt_mask_seed_steps_and_temperature_matter(make):
-    images, mask = pictures(1), box(4, 28, 4, 28, 1)
-    plain = make().propose(images, mask, ["a red circle"], [3])
-    others = [
-        make().propose(images, mask, ["a blue square with a green ring"], [3]),
-        make().propose(images, box(4, 28, 4, 16, 1), ["a red circle"], [3]),
-        make().propose(images, mask, ["a red circle"], [4]),
-        make(num_inference_steps=2).propose(images, mask, ["a red circle"], [3]),
-        make(temperature=0.0).propose(images, mask, ["a red circle"], [3]),
-        make(guidance_scale=1.0).propose(images, mask, ["a red circle"], [3]),
-    ]
-    for other in others:
-        assert (plain - other).abs().max() > 1 / 255
-    assert torch.equal(plain, make().propose(images, mask, ["a red circle"], [3]))
+def test_steps_temperature_and_guidance_matter(make):
+    def painted(**changes):
+        return make(**changes).propose(pictures(1), part(4, 28, 4, 28), ["a red circle"], [3])
 
-
-def test_a_batch_of_unequal_regions_is_each_alone(make):
-    generator, images = make(num_inference_steps=6), pictures(3)
-    mask = torch.cat([box(0, 32, 0, 32, 1), box(8, 12, 8, 12, 1), box(0, 16, 0, 32, 1)])
-    texts, seeds = ["a red circle", "a blue square", ""], [11, 12, 13]
-    together = generator.propose(images, mask, texts, seeds)
-    for i in range(3):
-        alone = generator.propose(images[i : i + 1], mask[i : i + 1], texts[i : i + 1], seeds[i : i + 1])
-        assert (together[i : i + 1] - alone).abs().max() <= 1 / 255
+    for change in ({"num_inference_steps": 2}, {"temperature": 0.0}, {"guidance_scale": 1.0}):
+        assert (painted() - painted(**change)).abs().max() > 1 / 255
 
 
 def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):
@@ -175,39 +129,12 @@ def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):
         generator.transformer.register_forward_pre_hook(lambda module, inputs: tokens.append(len(inputs[0]))),
     ]
     try:
-        generator.propose(pictures(3), box(0, 16, 0, 16, 3), ["a red circle"] * 2 + ["a square"], [1, 2, 3])
-        make(num_inference_steps=2, guidance_scale=1.0).propose(pictures(), box(0, 16, 0, 16), TEXTS, SEEDS)
+        generator.propose(pictures(3), box(3), ["a red circle"] * 2 + ["a square"], [1, 2, 3])
+        make(num_inference_steps=2, guidance_scale=1.0).propose(pictures(), box(), TEXTS, SEEDS)
     finally:
         for hook in hooks:
             hook.remove()
     assert texts == [3, 2] and tokens == [6, 6, 2, 2]
-
-
-# ---------------------------------------------------------------- watched
-
-
-def test_every_step_is_reported_and_a_preview_shows_the_source_outside(make):
-    generator, images, mask, reports = make(num_inference_steps=3), pictures(), box(0, 16, 0, 16), []
-    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
-    result = generator.propose(images, mask, TEXTS, SEEDS, watch)
-    assert [(step, steps) for step, steps, _ in reports] == [(1, 3), (2, 3), (3, 3)]
-    assert all(preview.shape == images.shape and preview.min() >= 0 and preview.max() <= 1 for _, _, preview in reports)
-    assert torch.equal(reports[-1][2], result) and not torch.equal(reports[0][2], result)
-
-
-def test_what_the_watch_raises_ends_the_edit(make):
-    generator, calls = make(num_inference_steps=5), []
-
-    def stop(step, steps, preview):
-        calls.append(step)
-        if step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        generator.propose(pictures(), box(0, 16, 0, 16), TEXTS, SEEDS, stop)
-    assert calls == [1, 2]
-    generator.propose(pictures(), box(0, 16, 0, 16), TEXTS, SEEDS)
-    assert calls == [1, 2]
 
 
 # ---------------------------------------------------------------- bad input
@@ -220,16 +147,6 @@ def test_settings_that_mean_nothing_are_refused(make):
     ):
         with pytest.raises(ValueError, match=f"^{field}: "):
             make(**changes)
-
-
-def test_a_folder_of_another_kind_is_one_line(tmp_path, tiny_inpaint_dir, tiny_t5_dir, loaded):
-    missing = write_masked_token(tmp_path / "missing")
-    index = json.loads((missing / "model_index.json").read_text())
-    (missing / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "transformer"}))
-    for folder in (tmp_path / "nothing", tiny_t5_dir, tiny_inpaint_dir, missing):
-        with pytest.raises(ValueError, match=r"^generator.path: ") as caught:
-            load_generator(MaskedTokenConfig(path=str(folder)))
-        assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
 def test_a_library_without_the_deprecated_pipeline_is_refused(monkeypatch):

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator, noise_seed
-from regionedit.generators.next_scale import NextScale, draw, edited_cells, repaint_scales
+from regionedit.generators.next_scale import draw, edited_cells, repaint_scales
 from regionedit.generators.next_scale_model import NextScaleModel
 from regionedit.generators.next_scale_tokens import ScaleQuantizer
 from regionedit.masks import composite, dilate
-from tests.next_scale_inputs import SIDE, box, pictures, tokens_of
-from tests.tiny_models import write_next_scale
+from tests.generator_inputs import box, pictures, tokens_of
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_next_scale(tmp_path_factory.mktemp("next_scale"))
+SIDE = 32
 
 
 @pytest.fixture
-def generator(folder):
-    return load_generator(NextScaleConfig(path=str(folder), size=SIDE))
+def generator(tiny_generator):
+    return tiny_generator("next_scale")
 
 
 # ---------------------------------------------------------------- the loop
@@ -84,7 +83,7 @@ def test_the_loop_equals_one_written_by_hand(guidance, temperature):
 
 @pytest.mark.parametrize("place", [(8, 16, 8, 16), (0, 5, 27, 32), (13, 14, 17, 18), (0, 32, 0, 16)])
 def test_tokens_outside_the_region_are_the_sources_at_every_scale(generator, place):
-    images, mask = pictures(), box(*place)
+    images, mask = pictures(), box(rows=place[:2], columns=place[2:])
     source = generator.model.encode(images)
     changed = 0
     for scale, (mine, theirs) in enumerate(zip(tokens_of(generator, images, mask), source, strict=True)):
@@ -148,44 +147,23 @@ def test_sampling_follows_temperature_and_top_k():
 
 
 def test_the_text_matters_inside_the_region_alone(generator):
-    images, mask = pictures(1), box(0, 24, 0, 24, 1)
+    images, mask = pictures(1), box(1, rows=(0, 24), columns=(0, 24))
     red, blue = (tokens_of(generator, images, mask, [text], [1]) for text in ("a red circle", "a blue square"))
     assert any(not torch.equal(one, other) for one, other in zip(red, blue, strict=True))
     outside = F.max_pool2d(mask, 4)[:, 0] == 0
     assert torch.equal(red[-1][outside], blue[-1][outside])
 
 
-def test_without_guidance_there_is_one_branch(folder):
+def test_without_guidance_there_is_one_branch(tiny_generator, generator):
     sizes = []
+    hook = generator.model.transformer.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[2][0])))
     for guidance in (1.0, 3.0):
-        config = NextScaleConfig(path=str(folder), size=SIDE, guidance_scale=guidance)
-        generator = load_generator(config)
-        generator.model.transformer.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[2][0])))
-        generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2])
+        tiny_generator("next_scale", guidance_scale=guidance).propose(pictures(), box(), ["a", "b"], [1, 2])
+    hook.remove()
     assert sizes == [2] * 4 + [4] * 4
 
 
-def test_every_scale_is_reported_and_can_end_the_edit(generator):
-    reports = []
-    watch = lambda step, steps, preview: reports.append((step, steps, preview()))  # noqa: E731
-    made = generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], watch)
-    assert [(step, steps) for step, steps, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert torch.equal(reports[-1][2], made) and not torch.equal(reports[0][2], made)
-
-    class Enough(Exception):
-        pass
-
-    def stop(step, steps, preview):
-        if step == 2:
-            raise Enough
-
-    with pytest.raises(Enough):
-        generator.propose(pictures(), box(8, 16, 8, 16), ["a", "b"], [1, 2], stop)
-
-
-def test_settings_that_cannot_be_are_refused(folder):
-    config = NextScaleConfig(path=str(folder), size=SIDE)
-    model = load_generator(config).model
+def test_settings_that_cannot_be_are_refused(generator):
     for changes, named in (
         ({"size": 64}, "generator.size: 64"),
         ({"size": 0}, "generator.size: 0"),
@@ -193,19 +171,9 @@ def test_settings_that_cannot_be_are_refused(folder):
         ({"top_k": -1}, "generator.top_k: -1 is negative; 0 leaves all tokens"),
     ):
         with pytest.raises(ValueError, match=named):
-            NextScale(model, NextScaleConfig(**{"size": SIDE, **changes}))
+            generator.using(replace(generator.config, **changes))
     with pytest.raises(ValueError, match="generator.dtype: bfloat16"):
-        load_generator(NextScaleConfig(path=str(folder), size=SIDE, dtype="bfloat16"))
-
-
-def test_a_folder_that_holds_no_such_model_is_named_in_one_line(folder, tmp_path, tiny_t5_dir):
-    (tmp_path / "short").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / "short" / name).write_bytes((folder / name).read_bytes())
-    for path in (tmp_path / "nothing", tiny_t5_dir, tmp_path / "short"):
-        with pytest.raises(ValueError, match="generator.path: ") as error:
-            load_generator(NextScaleConfig(path=str(path), size=SIDE))
-        assert "\n" not in str(error.value)
+        load_generator(replace(generator.config, dtype="bfloat16"))
 
 
 def test_saving_and_loading_keep_the_model(generator, tmp_path):
@@ -213,6 +181,10 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
     again, before = NextScaleModel.load(tmp_path).state_dict(), generator.model.state_dict()
     assert again.keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in again.items())
     assert str(tmp_path) not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
+    shutil.rmtree(tmp_path / "text_encoder")
+    with pytest.raises(ValueError, match="generator.path: ") as error:
+        load_generator(NextScaleConfig(path=str(tmp_path), size=SIDE))
+    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- the shipped model

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from regionedit.config import NextScaleConfig
 from regionedit.generators import load_generator
-from tests.next_scale_inputs import tokens_of
+from tests.generator_inputs import box, pictures, tokens_of
 
 MODELS = """
 import torch
@@ -124,31 +124,26 @@ class VAR(Network):
         self.num_classes, self.class_emb = num_classes, nn.Embedding(num_classes + 1, embed_dim)
         self.pos_1LC, self.shared_ada_lin = nn.Parameter(torch.randn(1, self.lvl_1L.shape[1], embed_dim)), nn.Tanh()
 """
-EVERYTHING = "from models.parts import *\n"
-FILES = {"switti": ("pipeline", "switti"), "var": ("var", "vqvae")}
-"""Modules of each checkout, by its folder; here each offers all of `MODELS`."""
-
 TEXTS = {"switti": ["a red circle", "a dog"], "switti_ar": ["a red circle", "a dog"], "var": ["207", "1"]}
-
-
-def forget_models():
-    """Every checkout calls its package `models`."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
-        del sys.modules[name]
 
 
 @pytest.fixture
 def configs(tmp_path):
     """A configuration for a stand-in of each public model, by name."""
-    for name, modules in FILES.items():
+    for name, modules in {"switti": ("pipeline", "switti"), "var": ("var", "vqvae")}.items():
         (tmp_path / name / "models").mkdir(parents=True)
-        for module, text in {"__init__": "", "parts": MODELS, **dict.fromkeys(modules, EVERYTHING)}.items():
+        for module, text in {
+            "__init__": "",
+            "parts": MODELS,
+            **dict.fromkeys(modules, "from models.parts import *"),
+        }.items():
             (tmp_path / name / "models" / f"{module}.py").write_text(text)
+    write_var_weights(tmp_path)
     switti = NextScaleConfig(checkout=str(tmp_path / "switti"), path="yresearch/Switti", size=64, temperature=0.0)
     var = replace(switti, checkout=str(tmp_path / "var"), path=str(tmp_path), size=256)
-    write_var_weights(tmp_path)
     yield {"switti": switti, "switti_ar": replace(switti, path="ar"), "var": var}
-    forget_models()
+    for name in [name for name in sys.modules if name.split(".")[0] == "models"]:  # the package of every checkout
+        del sys.modules[name]
 
 
 def write_var_weights(folder):
@@ -159,10 +154,6 @@ def write_var_weights(folder):
     vae = built["VQVAE"](4096, 32, 160, True, 4, sides)
     save_file(vae.state_dict(), folder / "vae.safetensors")
     save_file(built["VAR"](vae, depth=2, embed_dim=128, patch_nums=sides).state_dict(), folder / "var.safetensors")
-
-
-def pictures(config):
-    return torch.rand(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
 
 
 def prepared(name, model, texts):
@@ -209,72 +200,54 @@ def own_loop(name, model, texts, guidance):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_whole_picture_equals_that_of_the_checkouts_own_loop(configs, name):
+    """And with a region, the tokens outside are the source's."""
     config = replace(configs[name], guidance_scale=3.0)
-    generator, images, everything = load_generator(config), pictures(config), torch.ones(2, 1, config.size, config.size)
+    generator, images = load_generator(config), pictures(2, config.size, config.size)
     assert config.checkout not in sys.path
     wanted = own_loop(name, generator.model, TEXTS[name], 3.0)
 
     def stop(step, steps, preview):
         raise KeyboardInterrupt
 
+    everything = torch.ones_like(images[:, :1])
     with pytest.raises(KeyboardInterrupt):  # an edit that was cancelled leaves no trace in the next one
         generator.propose(images, everything, TEXTS[name][::-1], [1, 2], stop)
     made = generator.propose(images, everything, TEXTS[name], [1, 2])
-    agree = ((made - wanted).abs() < 1e-4).float().mean()
-    assert agree > 0.995  # ties of float32 apart
+    assert ((made - wanted).abs() < 1e-4).float().mean() > 0.995  # ties of float32 apart
     assert not torch.equal(made[0], made[1])
     assert all(not block.attn.caching and block.attn.cached is None for block in generator.model.network.blocks)
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_tokens_outside_the_region_are_the_sources(configs, name):
-    generator, images = load_generator(configs[name]), pictures(configs[name])
-    mask, quarter = torch.zeros_like(images[:, :1]), configs[name].size // 4
-    mask[..., quarter : 2 * quarter, quarter : 2 * quarter] = 1
-    changed = 0
-    for mine, theirs in zip(
-        tokens_of(generator, images, mask, TEXTS[name]), generator.model.encode(images), strict=True
-    ):
-        outside = F.adaptive_max_pool2d(mask, mine.shape[1])[:, 0] == 0
-        assert torch.equal(mine[outside], theirs[outside])
-        changed += int((mine != theirs).sum())
-    assert changed > 0
+    mask, source = box(2, config.size, config.size), generator.model.encode(images)
+    tokens = tokens_of(generator, images, mask, TEXTS[name])
+    outside = [F.adaptive_max_pool2d(mask, found.shape[1])[:, 0] == 0 for found in tokens]
+    assert all(torch.equal(a[o], b[o]) for a, b, o in zip(tokens, source, outside, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(tokens, source, strict=True))
 
 
 def test_var_reads_no_text(configs):
-    generator, images = load_generator(configs["var"]), pictures(configs["var"])
+    generator, images = load_generator(configs["var"]), pictures(2, 256, 256)
     for text in ("a red circle", "1000", "-1", "2.5"):
         with pytest.raises(ValueError, match=f"target_caption: VAR .*reads no text.*not '{text}'"):
             generator.propose(images, torch.ones_like(images[:, :1]), ["1", text], [1, 2])
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "says"),
+    ("name", "changes", "code", "says"),
     [
-        ("switti", {"checkout": "/"}, "generator.checkout: / has neither models/pipeline.py nor models/var.py"),
-        ("switti", {"path": "missing"}, "generator.path: 'missing' has no weights of yandex-research/switti .*no such"),
-        ("switti", {"size": 128}, "generator.size: .*generates 64 pixels.*built for 128; set it to 64"),
-        ("var", {"size": 64}, "generator.size: 64 in float32: VAR generates 256 or 512"),
-        ("var", {"size": 512}, "generator.path: .*no weights of FoundationVision/VAR .* for 512 pixels"),
-        ("var", {"path": "/"}, "generator.path: '/' has no weights of FoundationVision/VAR"),
+        ("switti", {"checkout": "/"}, {}, "generator.checkout: / has neither models/pipeline.py nor models/var.py"),
+        ("switti", {"path": "missing"}, {}, "generator.path: 'missing' has no weights of yandex-research/.*no such"),
+        ("switti", {"size": 128}, {}, "generator.size: .*generates 64 pixels.*built for 128; set it to 64"),
+        ("var", {"size": 64}, {}, "generator.size: 64 in float32: VAR generates 256 or 512"),
+        ("var", {"size": 512}, {}, "generator.path: .*no weights of FoundationVision/VAR .* for 512 pixels"),
+        ("var", {"path": "/"}, {}, "generator.path: '/' has no weights of FoundationVision/VAR"),
+        ("switti", {}, {"switti": "import not_here"}, "generator.checkout: .* must be .*/switti at commit.*not_here"),
+        ("switti", {}, {"pipeline": "class Pipeline: ..."}, "generator.checkout: .* must be .*/switti at commit"),
+        ("var", {}, {"var": "def VAR(vae): ..."}, "generator.checkout: .* must be FoundationVision/VAR at commit"),
     ],
 )
-def test_settings_that_do_not_fit_the_checkout_are_refused(configs, name, changes, says):
+def test_what_does_not_fit_the_checkout_is_refused(configs, name, changes, code, says, tmp_path):
+    """Settings, weights, and another version of the code."""
+    for file, text in code.items():
+        (tmp_path / name / "models" / f"{file}.py").write_text(text)
     with pytest.raises(ValueError, match=says) as error:
         load_generator(replace(configs[name], **changes))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "text"),
-    [
-        ("switti", "switti", "import a_package_that_is_not_here\n"),
-        ("switti", "pipeline", "class Pipeline: ...\n"),
-        ("var", "var", "def VAR(vae): ...\n"),
-    ],
-)
-def test_another_version_of_the_code_is_refused(configs, name, file, text, tmp_path):
-    (tmp_path / name / "models" / f"{file}.py").write_text(text)
-    with pytest.raises(ValueError, match=f"generator.checkout: .*{name} does not fit; it must be .* at commit"):
-        load_generator(configs[name])
-    assert configs[name].checkout not in sys.path
+    assert "\n" not in str(error.value) and configs[name].checkout not in sys.path

@@ -21,16 +21,6 @@ WIDTH = 32
 IMAGE_SIZE = 32
 PATCH = 8
 GRID = IMAGE_SIZE // PATCH
-AUTOENCODER = {  # a quarter of the side, four channels
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (8, 16, 16),
-    "layers_per_block": 1,
-    "latent_channels": 4,
-    "norm_num_groups": 8,
-    "sample_size": IMAGE_SIZE,
-    "mid_block_add_attention": False,
-}
 
 
 @contextmanager
@@ -39,6 +29,29 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+AUTOENCODER = {
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (8, 16, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": IMAGE_SIZE,
+    "mid_block_add_attention": False,
+}
+"""Of every tiny autoencoder of diffusers: a side shrinks by four."""
+
+UNET = {
+    "sample_size": IMAGE_SIZE // 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "attention_head_dim": 8,
+    "norm_num_groups": 8,
+}
 
 
 def write_clip(folder: Path, seed: int = 0, image_size: int = IMAGE_SIZE, patch: int = PATCH) -> Path:
@@ -115,19 +128,8 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
 
     tokenizer = clip_tokenizer()
     with seeded(seed):
-        vae = AutoencoderKL(**AUTOENCODER)
-        unet = UNet2DConditionModel(
-            sample_size=IMAGE_SIZE // 4,
-            in_channels=channels,
-            out_channels=4,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            cross_attention_dim=WIDTH,
-            attention_head_dim=8,
-            norm_num_groups=8,
-        )
+        vae = AutoencoderKL(latent_channels=4, **AUTOENCODER)
+        unet = UNet2DConditionModel(in_channels=channels, cross_attention_dim=WIDTH, **UNET)
         text_encoder = CLIPTextModel(clip_text_config(tokenizer, layers=1))
     scheduler = DDIMScheduler(
         beta_start=0.00085,
@@ -207,7 +209,7 @@ def write_masked_token(folder: Path, seed: int = 0, downsample: bool = False) ->
 
     tokenizer, codes = clip_tokenizer(), 64
     with seeded(seed):
-        vqvae = VQModel(**AUTOENCODER, num_vq_embeddings=codes, lookup_from_codebook=True)
+        vqvae = VQModel(latent_channels=4, num_vq_embeddings=codes, lookup_from_codebook=True, **AUTOENCODER)
         torch.nn.init.normal_(vqvae.quantize.embedding.weight, std=0.5)
         transformer = UVit2DModel(
             hidden_size=WIDTH,

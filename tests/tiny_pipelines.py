@@ -11,18 +11,10 @@ from pathlib import Path
 import torch
 
 from tests.tiny_language_models import chat_tokenizer, write_vision_language_model
-from tests.tiny_models import IMAGE_SIZE, WIDTH, clip_text_config, stir, write_inpaint, write_t5
+from tests.tiny_models import AUTOENCODER, IMAGE_SIZE, UNET, WIDTH, clip_text_config, stir, write_inpaint, write_t5
 from tests.tiny_tokenizers import clip_tokenizer
 
-BLOCKS = {
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (8, 16, 16),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "sample_size": IMAGE_SIZE,
-    "mid_block_add_attention": False,
-}
+TRANSFORMER = {"num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
 
 
 def write_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
@@ -71,36 +63,23 @@ def write_checked(folder: Path, flags: bool) -> Path:
 def _autoencoder(channels: int = 4, **settings):
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(latent_channels=channels, **BLOCKS, **settings)
+    return AutoencoderKL(latent_channels=channels, **AUTOENCODER, **settings)
 
 
-def _flow_autoencoder(channels: int = 4):
-    return _autoencoder(
-        channels, shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False
-    )
-
-
-def _flow(**settings):
+def _flow(channels: int = 4) -> dict:
+    """Scheduler and autoencoder of a model that predicts flows; the autoencoder has a shift and a scale."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    return FlowMatchEulerDiscreteScheduler(**settings)
+    unquantised = {"use_quant_conv": False, "use_post_quant_conv": False}
+    vae = _autoencoder(channels, shift_factor=0.06, scaling_factor=1.5, **unquantised)
+    return {"scheduler": FlowMatchEulerDiscreteScheduler(), "vae": vae}
 
 
-def _clip(number: str = "") -> dict:
-    from transformers import CLIPTextModel
+def _clip(number: str = "", projected: bool = False) -> dict:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    tokenizer = clip_tokenizer()
-    return {
-        f"tokenizer{number}": tokenizer,
-        f"text_encoder{number}": CLIPTextModel(clip_text_config(tokenizer, layers=2)),
-    }
-
-
-def _projected_clip(number: str = "") -> dict:
-    from transformers import CLIPTextModelWithProjection
-
-    tokenizer = clip_tokenizer()
-    model = CLIPTextModelWithProjection(clip_text_config(tokenizer, layers=2, projection=WIDTH))
+    tokenizer, kind = clip_tokenizer(), CLIPTextModelWithProjection if projected else CLIPTextModel
+    model = kind(clip_text_config(tokenizer, layers=2, projection=WIDTH))
     return {f"tokenizer{number}": tokenizer, f"text_encoder{number}": model}
 
 
@@ -134,16 +113,9 @@ def _sdxl(folder: Path) -> dict:
     from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
-        sample_size=IMAGE_SIZE // 4,
+        **UNET,
         in_channels=9,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
         cross_attention_dim=2 * WIDTH,
-        attention_head_dim=8,
-        norm_num_groups=8,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + WIDTH,
@@ -155,7 +127,7 @@ def _sdxl(folder: Path) -> dict:
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading"
         ),
         **_clip(),
-        **_projected_clip("_2"),
+        **_clip("_2", projected=True),
     }
 
 
@@ -172,14 +144,8 @@ def _sd3(folder: Path) -> dict:
         pooled_projection_dim=2 * WIDTH,
         pos_embed_max_size=32,
     )
-    return {
-        "transformer": transformer,
-        "vae": _flow_autoencoder(16),
-        "scheduler": _flow(),
-        **_projected_clip(),
-        **_projected_clip("_2"),
-        **_t5(folder, "_3", 2 * WIDTH),
-    }
+    clips = _clip(projected=True) | _clip("_2", projected=True)
+    return {"transformer": transformer, **_flow(16), **clips, **_t5(folder, "_3", 2 * WIDTH)}
 
 
 def _flux(folder: Path, channels: int = 16, guided: bool = True) -> dict:
@@ -188,22 +154,14 @@ def _flux(folder: Path, channels: int = 16, guided: bool = True) -> dict:
     transformer = FluxTransformer2DModel(
         in_channels=channels,
         out_channels=16,
-        num_layers=1,
+        **TRANSFORMER,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
         joint_attention_dim=WIDTH,
         pooled_projection_dim=WIDTH,
         guidance_embeds=guided,
         axes_dims_rope=(4, 4, 8),
     )
-    return {
-        "transformer": transformer,
-        "vae": _flow_autoencoder(),
-        "scheduler": _flow(),
-        **_clip(),
-        **_t5(folder, "_2"),
-    }
+    return {"transformer": transformer, **_flow(), **_clip(), **_t5(folder, "_2")}
 
 
 def _flux_fill(folder: Path) -> dict:
@@ -217,19 +175,17 @@ def _flux2_klein(folder: Path) -> dict:
 
     transformer = Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=1,
+        **TRANSFORMER,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
         joint_attention_dim=3 * WIDTH,
         timestep_guidance_channels=16,
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     )
-    vae = AutoencoderKLFlux2(latent_channels=4, **BLOCKS)
+    vae = AutoencoderKLFlux2(latent_channels=4, **AUTOENCODER)
     vae.bn.running_mean.uniform_(-0.5, 0.5)
     vae.bn.running_var.uniform_(0.5, 2)
-    return {"transformer": transformer, "vae": vae, "scheduler": _flow(), **_qwen3(28)}
+    return _flow() | {"transformer": transformer, "vae": vae, **_qwen3(28)}
 
 
 def _qwen(folder: Path) -> dict:
@@ -240,9 +196,7 @@ def _qwen(folder: Path) -> dict:
     transformer = QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        **TRANSFORMER,
         joint_attention_dim=32,
         axes_dims_rope=(4, 4, 8),
     )
@@ -255,13 +209,9 @@ def _qwen(folder: Path) -> dict:
         latents_mean=[-0.5, 0.2, 0.4, 0.1],
         latents_std=[1.5, 0.8, 1.2, 2.0],
     )
-    return {
-        "transformer": transformer,
-        "vae": vae,
-        "scheduler": _flow(),
-        "text_encoder": Qwen2_5_VLForConditionalGeneration.from_pretrained(place),
-        "tokenizer": Qwen2Tokenizer.from_pretrained(place),
-    }
+    text_encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(place)
+    texts = {"text_encoder": text_encoder, "tokenizer": Qwen2Tokenizer.from_pretrained(place)}
+    return _flow() | {"transformer": transformer, "vae": vae} | texts
 
 
 def _qwen_edit(folder: Path) -> dict:
@@ -284,7 +234,7 @@ def _z_image(folder: Path) -> dict:
         axes_dims=[8, 4, 4],
         axes_lens=[1024, 32, 32],
     )
-    return {"transformer": transformer, "vae": _flow_autoencoder(), "scheduler": _flow(), **_qwen3(3)}
+    return {"transformer": transformer, **_flow(), **_qwen3(3)}
 
 
 def _chroma(folder: Path) -> dict:
@@ -292,17 +242,15 @@ def _chroma(folder: Path) -> dict:
 
     transformer = ChromaTransformer2DModel(
         in_channels=16,
-        num_layers=1,
+        **TRANSFORMER,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 4, 8),
         approximator_num_channels=8,
         approximator_hidden_dim=16,
         approximator_layers=1,
     )
-    return {"transformer": transformer, "vae": _flow_autoencoder(), "scheduler": _flow(), **_t5(folder)}
+    return {"transformer": transformer, **_flow(), **_t5(folder)}
 
 
 BUILDERS: dict[str, Callable[[Path], dict]] = {

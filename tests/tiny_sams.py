@@ -8,6 +8,14 @@ import torch
 
 from tests.tiny_models import IMAGE_SIZE, PATCH, WIDTH, stir
 
+DECODER = {
+    "hidden_size": WIDTH,
+    "mlp_dim": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": WIDTH,
+}
+
 
 def write_sam(folder: Path, seed: int = 0) -> Path:
     """A SamModel with its processor: pictures of 32 px, masks of 16."""
@@ -28,12 +36,9 @@ def write_sam(folder: Path, seed: int = 0) -> Path:
             "initializer_range": 0.02,
         },
         prompt_encoder_config={"hidden_size": WIDTH, "image_size": IMAGE_SIZE, "patch_size": PATCH},
-        mask_decoder_config=_sam_decoder(),
+        mask_decoder_config=DECODER,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = SamModel(config)
-    stir(model, seed).save_pretrained(folder)
+    _save(SamModel, config, folder, seed)
     sides = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     SamProcessor(SamImageProcessor(size={"longest_edge": IMAGE_SIZE}, pad_size=sides)).save_pretrained(folder)
     return folder
@@ -61,21 +66,15 @@ def write_sam2(folder: Path, seed: int = 0) -> Path:
             "fpn_hidden_size": WIDTH,
         },
         prompt_encoder_config={"hidden_size": WIDTH, "image_size": size, "patch_size": 16},
-        mask_decoder_config=_sam_decoder(),
+        mask_decoder_config=DECODER,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Sam2Model(config)
-    stir(model, seed).save_pretrained(folder)
+    _save(Sam2Model, config, folder, seed)
     Sam2Processor(Sam2ImageProcessor(size={"height": size, "width": size})).save_pretrained(folder)
     return folder
 
 
-def _sam_decoder() -> dict:
-    return {
-        "hidden_size": WIDTH,
-        "mlp_dim": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "iou_head_hidden_dim": WIDTH,
-    }
+def _save(kind: type, config, folder: Path, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(config)
+    stir(model, seed).save_pretrained(folder)

@@ -26,12 +26,8 @@ LARGEST_REPLY = 1_000_000  # bytes
 
 
 class EndpointError(Exception):
-    """A request got no completion; the message is one line.
-
-    Args:
-        message: what happened, with the beginning of the server's reply.
-        reason: the same in a few words without details, to count errors by.
-    """
+    """A request got no completion; the message is one line with the beginning of the server's reply. `reason` says the
+    same in a few words, to count errors by."""
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -51,11 +47,8 @@ class TooLong(EndpointError):
 
 
 class Refused(EndpointError):
-    """The server refused the request, and waiting does not fix it.
-
-    Args:
-        advice: which setting to change, if the server would refuse every request; else empty.
-    """
+    """The server refused the request, and waiting does not fix it. `advice` says which setting to change, if the server
+    would refuse every request; else it is empty."""
 
     def __init__(self, message: str, reason: str, advice: str):
         super().__init__(message, reason)
@@ -72,12 +65,8 @@ class SettingNames(NamedTuple):
 
 @dataclass(frozen=True)
 class Completion:
-    """The first choice of a chat completion.
-
-    Args:
-        text: its text; None if it has none.
-        cut_off: whether the text ends because it reached the maximum number of tokens.
-    """
+    """The first choice of a chat completion: its text, if it has one, and whether the maximum number of tokens ended
+    it."""
 
     text: str | None
     cut_off: bool
@@ -90,11 +79,9 @@ class ChatClient:
         address: base URL of the server, up to and including the version, such as http://127.0.0.1:8000/v1.
         key: sent as a bearer token; None or empty: none is sent.
         concurrency: maximum number of requests that run or wait for their next attempt at the same time.
-        timeout: seconds for one attempt.
+        timeout, longest_wait: seconds for one attempt, and between two, whatever the server asks for.
         attempts: how often a request is sent before it fails, at least 1.
         backoff: upper limit of the random wait after the first attempt, in seconds; doubled after each further one.
-        longest_wait: longest wait between two attempts, in seconds, whatever the server asks for.
-        names: of the settings key, address and model.
     """
 
     def __init__(

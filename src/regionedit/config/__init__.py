@@ -26,6 +26,7 @@ from regionedit.config.generators import (
     InstructPix2PixConfig,
     MaskedTokenConfig,
     NextScaleConfig,
+    PipelineConfig,
     StableDiffusionConfig,
 )
 from regionedit.config.infer import InferConfig

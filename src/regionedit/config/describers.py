@@ -38,7 +38,6 @@ class ModelDescriberConfig(DescribeConfig):
     """Settings of every describer that queries a model.
 
     Args:
-        name: key of DESCRIBERS.
         max_tokens: maximum length of an answer, in tokens.
         picture_size: longer side, in pixels, of the picture that a vision-language model gets.
         cache: folder that keeps the models' answers for later runs, by picture, instructions, model and prompt; any
@@ -57,12 +56,11 @@ class VlmConfig(ModelDescriberConfig):
     """One vision-language model writes both captions at once, in half the memory of `two_stage`.
 
     Args:
-        name, max_tokens, picture_size, cache, cache_entries: as for every describer that queries a model.
         vision: folder or hub name of an AutoModelForImageTextToText. It has to be given: the default, `microworld`, is
             for `two_stage` only.
         vision_revision: pinned revision of a hub name.
-        device: device of the model: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
-        dtype: precision of its weights; auto as for the generator.
+        device: device of every model: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
+        dtype: precision of the weights; auto as for the generator.
     """
 
     name: Literal["vlm"] = "vlm"
@@ -77,12 +75,8 @@ class TwoStageConfig(VlmConfig):
     """The paper's describer: a vision-language model writes the source caption, a language model the target caption.
 
     Args:
-        name, max_tokens, picture_size, cache, cache_entries: as for every describer that queries a model.
         vision: folder or hub name of an AutoModelForImageTextToText, in the paper Qwen2.5-VL; `microworld`: no model,
             captions are read from a microworld picture's pixels.
-        vision_revision: pinned revision of a hub name.
-        device: device of both models: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
-        dtype: precision of their weights; auto as for the generator.
         language: folder or hub name of an AutoModelForCausalLM, in the paper Qwen2.5.
         language_revision: pinned revision of a hub name.
     """
@@ -97,7 +91,6 @@ class EndpointConfig(ModelDescriberConfig):
     """A vision-language model behind an OpenAI-compatible server writes both captions.
 
     Args:
-        name, max_tokens, picture_size, cache, cache_entries: as for every describer that queries a model.
         endpoint: address of the server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
         endpoint_model: the server's name for the model.
         api_key_variable: environment variable that holds the server's key; None: no key.

@@ -31,18 +31,32 @@ class GeneratorConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     weights: ClassVar[tuple[str, ...]] = ("name", "path", "dtype")
-    revision = variant = None  # no fields here: generators that load from the hub declare them as fields
+    revision = variant = None  # fields of `PipelineConfig` only
 
 
 @dataclass
-class StableDiffusionConfig(GeneratorConfig):
+class PipelineConfig(GeneratorConfig):
+    """Settings of every generator whose weights are a pipeline of diffusers.
+
+    Args:
+        revision: pinned revision of a hub name.
+        variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
+        num_inference_steps: denoising steps; for `masked_token` steps in which the masked tokens are predicted. Not
+            given in the paper.
+    """
+
+    weights: ClassVar[tuple[str, ...]] = (*GeneratorConfig.weights, "revision", "variant")
+
+    revision: str | None = None
+    variant: str | None = None
+    num_inference_steps: int = 8
+
+
+@dataclass
+class StableDiffusionConfig(PipelineConfig):
     """Stable Diffusion in-painting with its own, differentiable denoising loop.
 
     Args:
-        name, path, size, guidance_scale, dtype: as for every generator.
-        revision: pinned revision of a hub name.
-        variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
-        num_inference_steps: denoising steps. Not given in the paper.
         gradient_steps: how many last steps are differentiated with `step.gradient: full`; 0 for all. Not given in the
             paper.
         masked_image: what the U-Net sees of the source: `pixel` masks before encoding (how the public checkpoint was
@@ -56,20 +70,10 @@ class StableDiffusionConfig(GeneratorConfig):
             0.83 to 0.94 of the time, the first one 80 s more.
     """
 
-    weights: ClassVar[tuple[str, ...]] = (
-        *GeneratorConfig.weights,
-        "revision",
-        "variant",
-        "decoder",
-        "decoder_revision",
-        "compile",
-    )
+    weights: ClassVar[tuple[str, ...]] = (*PipelineConfig.weights, "decoder", "decoder_revision", "compile")
 
     name: Literal["stable_diffusion"] = "stable_diffusion"
     path: str = f"{MICROWORLD}/inpaint"
-    revision: str | None = None
-    variant: str | None = None
-    num_inference_steps: int = 8
     gradient_steps: int = 0
     masked_image: Literal["pixel", "latent"] = "pixel"
     latent_blend: bool = True
@@ -79,14 +83,10 @@ class StableDiffusionConfig(GeneratorConfig):
 
 
 @dataclass
-class InstructPix2PixConfig(GeneratorConfig):
+class InstructPix2PixConfig(PipelineConfig):
     """InstructPix2Pix, and Focus on Your Instruction (FoI) on top of it.
 
     Args:
-        name, path, size, guidance_scale, dtype: as for every generator.
-        revision: pinned revision of a hub name.
-        variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
-        num_inference_steps: denoising steps.
         image_guidance_scale: guidance scale towards the source picture; above 1.
         strength: share of noise at the start. 1 is pure noise; below 1 editing starts from the source's noised latent,
             and only this share of the steps runs. FoI: 0.8.
@@ -105,13 +105,8 @@ class InstructPix2PixConfig(GeneratorConfig):
         ValueError: a share outside its range; a negative count; modulation or disentangling without text guidance.
     """
 
-    weights: ClassVar[tuple[str, ...]] = (*GeneratorConfig.weights, "revision", "variant")
-
     name: Literal["instruct_pix2pix"] = "instruct_pix2pix"
     path: str = f"{MICROWORLD}/ip2p"
-    revision: str | None = None
-    variant: str | None = None
-    num_inference_steps: int = 8
     image_guidance_scale: float = 1.5
     strength: float = 1.0
     latent_blend: bool = False
@@ -145,14 +140,10 @@ class InstructPix2PixConfig(GeneratorConfig):
 
 
 @dataclass
-class MaskedTokenConfig(GeneratorConfig):
+class MaskedTokenConfig(PipelineConfig):
     """Masked-token generation, such as aMUSEd.
 
     Args:
-        name, path, size, guidance_scale, dtype: as for every generator.
-        revision: pinned revision of a hub name.
-        variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
-        num_inference_steps: steps in which the masked tokens are predicted.
         temperature: how random the choice of predicted tokens to keep is at the first step; falls to 0 at the last
             step. aMUSEd: 2.
 
@@ -160,13 +151,8 @@ class MaskedTokenConfig(GeneratorConfig):
         ValueError: fewer than one step, or a temperature below 0.
     """
 
-    weights: ClassVar[tuple[str, ...]] = (*GeneratorConfig.weights, "revision", "variant")
-
     name: Literal["masked_token"] = "masked_token"
     path: str = f"{MICROWORLD}/masked_token"
-    revision: str | None = None
-    variant: str | None = None
-    num_inference_steps: int = 8
     temperature: float = 2.0
 
     def __post_init__(self):
@@ -177,14 +163,10 @@ class MaskedTokenConfig(GeneratorConfig):
 
 
 @dataclass
-class DiffusersInpaintConfig(GeneratorConfig):
+class DiffusersInpaintConfig(PipelineConfig):
     """Any in-painting pipeline of diffusers.
 
     Args:
-        name, path, size, guidance_scale, dtype: as for every generator.
-        revision: pinned revision of a hub name.
-        variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
-        num_inference_steps: denoising steps.
         pipeline: the in-painting class for a text-to-image checkpoint of the same family (FluxInpaintPipeline for
             FLUX); None: the class that the checkpoint names.
         strength: share of noise at the start; below 1 the source remains partly visible, and only this share of the
@@ -199,9 +181,7 @@ class DiffusersInpaintConfig(GeneratorConfig):
     """
 
     weights: ClassVar[tuple[str, ...]] = (
-        *GeneratorConfig.weights,
-        "revision",
-        "variant",
+        *PipelineConfig.weights,
         "pipeline",
         "safety_checker",
         "offload",
@@ -212,9 +192,6 @@ class DiffusersInpaintConfig(GeneratorConfig):
 
     name: Literal["diffusers_inpaint"] = "diffusers_inpaint"
     path: str = f"{MICROWORLD}/inpaint"
-    revision: str | None = None
-    variant: str | None = None
-    num_inference_steps: int = 8
     pipeline: str | None = None
     strength: float | None = None
     scheduler: Literal["lcm", "ddim", "dpm"] | None = None
@@ -230,7 +207,6 @@ class NextScaleConfig(GeneratorConfig):
     """Next-scale generation, such as VAR and Switti. The number of steps is the number of scales.
 
     Args:
-        name, path, size, dtype: as for every generator.
         guidance_scale: as for every generator; it grows from 1 at the first scale to this value at the last, as in VAR.
         temperature: temperature at which tokens are drawn; 0 takes the likeliest.
         top_k: draw from this many likeliest tokens; 0 for all.
@@ -256,6 +232,6 @@ class NextScaleConfig(GeneratorConfig):
 
 
 GENERATOR_CONFIGS: dict[str, type[GeneratorConfig]] = {
-    config.name: config for config in GeneratorConfig.__subclasses__()
+    config.name: config for config in (*PipelineConfig.__subclasses__(), NextScaleConfig)
 }
 """The settings of each generator, by `generator.name`."""

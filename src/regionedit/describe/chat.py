@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """One question.
-
-    Args:
-        system: the task, and the form of the answer.
-        user: the question itself.
-        picture: the picture that the question is about, RGB, or None.
-    """
+    """One question: the task and the form of the answer, the question itself, and the RGB picture that it is about."""
 
     system: str
     user: str
@@ -27,12 +21,13 @@ class Chat:
 
 
 class ChatModel(ABC):
-    """A model that answers chats."""
+    """A model that answers chats.
 
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """Plain values that distinguish this model from any other that could answer differently."""
+    Attributes:
+        identity: plain values that distinguish it from any other model that could answer differently.
+    """
+
+    identity: dict[str, Any]
 
     @abstractmethod
     def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
@@ -44,12 +39,6 @@ class ChatModel(ABC):
 
 
 def messages(chat: Chat, picture: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A chat in the message format of chat templates and endpoints.
-
-    Args:
-        picture: the content part with the chat's picture, in the format of the model or server.
-    """
-    question: str | list = chat.user
-    if picture is not None:
-        question = [picture, {"type": "text", "text": chat.user}]
+    """A chat in the message format of chat templates and endpoints; `picture` is the content part with its picture."""
+    question = chat.user if picture is None else [picture, {"type": "text", "text": chat.user}]
     return [{"role": "system", "content": chat.system}, {"role": "user", "content": question}]

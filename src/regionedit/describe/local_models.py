@@ -6,7 +6,7 @@ Answers are decoded greedily; those of a second attempt are sampled with a fixed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -22,94 +22,73 @@ if TYPE_CHECKING:
 TEMPERATURE, SEED = 0.7, 0  # of a second attempt
 
 
-class LanguageModel(ChatModel):
-    """Any AutoModelForCausalLM whose tokenizer has a chat template; chats are answered together.
+class LocalModel(ChatModel):
+    """A model and its tokenizer or processor, named by two settings of `describe`: `field` and its revision.
 
-    Args:
-        model, tokenizer: loaded.
-        name, revision: what they were loaded from.
-        max_tokens: maximum length of one answer.
+    Raises:
+        ValueError: nothing could be loaded; the message names the setting.
     """
 
-    def __init__(self, model, tokenizer, name: str, revision: str | None, max_tokens: int):
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self._identity = identify(name, revision) | {"max_tokens": max_tokens, "precision": str(model.dtype)}
+    field: ClassVar[str]
+    model_class: ClassVar[str]
+    reader_class: ClassVar[str]
 
-    @classmethod
-    def load(cls, config: TwoStageConfig) -> Self:
-        """Load `describe.language`. Raises ValueError: no such weights, or no chat template."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def __init__(self, config: VlmConfig):
+        import transformers
 
-        name, revision = config.language, config.language_revision
+        name, revision = getattr(config, self.field), getattr(config, f"{self.field}_revision")
         device = pick_device(config.device)
+        dtype = getattr(torch, pick_dtype(config.dtype, device))
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
-            dtype = getattr(torch, pick_dtype(config.dtype, device))
-            model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype, use_safetensors=True)
+            self.reader = getattr(transformers, self.reader_class).from_pretrained(name, revision=revision)
+            model = getattr(transformers, self.model_class).from_pretrained(
+                name, revision=revision, dtype=dtype, use_safetensors=True
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(_not_loaded("language", name, error)) from error
-        if not tokenizer.chat_template:
-            raise ValueError(f"describe.language: {name} has no chat template; use an instruction-tuned model")
-        return cls(model.to(device), tokenizer, name, revision, config.max_tokens)
+            raise ValueError(
+                f"describe.{self.field}: no model could be loaded from {name!r}: {one_line(error, 200)}; name a folder "
+                "with its weights, or give --target_caption"
+            ) from error
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.config = config
+        self.identity = identify(name, revision) | {"max_tokens": config.max_tokens, "precision": str(model.dtype)}
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self._identity
+
+class LanguageModel(LocalModel):
+    """`describe.language`, any AutoModelForCausalLM whose tokenizer has a chat template; it answers chats together."""
+
+    field = "language"
+    model_class, reader_class = "AutoModelForCausalLM", "AutoTokenizer"
+
+    def __init__(self, config: TwoStageConfig):
+        super().__init__(config)
+        self.reader.padding_side = "left"
+        if not self.reader.chat_template:
+            raise ValueError(
+                f"describe.language: {config.language} has no chat template; use an instruction-tuned model"
+            )
 
     def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
         if not chats:
             return []
         texts = [
-            self.tokenizer.apply_chat_template(messages(chat), tokenize=False, add_generation_prompt=True)
+            self.reader.apply_chat_template(messages(chat), tokenize=False, add_generation_prompt=True)
             for chat in chats
         ]
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-        return _generate(self.model, inputs, self.tokenizer, self.max_tokens, again)
+        inputs = self.reader(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        return _generate(self.model, inputs, self.reader, self.config.max_tokens, again)
 
 
-class VisionLanguageModel(ChatModel):
-    """Any AutoModelForImageTextToText; chats are answered one by one, since pictures take most of the memory.
+class VisionLanguageModel(LocalModel):
+    """`describe.vision`, any AutoModelForImageTextToText; it answers chats one by one, since pictures take most of the
+    memory."""
 
-    Args:
-        model, processor: loaded.
-        name, revision: what they were loaded from.
-        max_tokens: maximum length of one answer.
-        picture_size: longer side of the picture that the model gets, in pixels.
-    """
+    field = "vision"
+    model_class, reader_class = "AutoModelForImageTextToText", "AutoProcessor"
 
-    def __init__(self, model, processor, name: str, revision: str | None, max_tokens: int, picture_size: int):
-        self.model = model.eval().requires_grad_(False)
-        self.processor = processor
-        self.max_tokens = max_tokens
-        self.picture_size = picture_size
-        self._identity = identify(name, revision) | {
-            "max_tokens": max_tokens,
-            "precision": str(model.dtype),
-            "picture_size": picture_size,
-        }
-
-    @classmethod
-    def load(cls, config: VlmConfig) -> Self:
-        """Load `describe.vision`. Raises ValueError: no such weights."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        name, revision = config.vision, config.vision_revision
-        device = pick_device(config.device)
-        try:
-            processor = AutoProcessor.from_pretrained(name, revision=revision)
-            dtype = getattr(torch, pick_dtype(config.dtype, device))
-            model = AutoModelForImageTextToText.from_pretrained(
-                name, revision=revision, dtype=dtype, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(_not_loaded("vision", name, error)) from error
-        return cls(model.to(device), processor, name, revision, config.max_tokens, config.picture_size)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self._identity
+    def __init__(self, config: VlmConfig):
+        super().__init__(config)
+        self.identity["picture_size"] = config.picture_size
 
     def answer(self, chats: Sequence[Chat], again: bool = False) -> list[str | ValueError]:
         return [self._answer(chat, again) for chat in chats]
@@ -117,8 +96,8 @@ class VisionLanguageModel(ChatModel):
     def _answer(self, chat: Chat, again: bool) -> str:
         image_part = None
         if chat.picture is not None:
-            image_part = {"type": "image", "image": smaller(chat.picture, self.picture_size)}
-        inputs = self.processor.apply_chat_template(
+            image_part = {"type": "image", "image": smaller(chat.picture, self.config.picture_size)}
+        inputs = self.reader.apply_chat_template(
             _in_parts(messages(chat, image_part)),
             add_generation_prompt=True,
             tokenize=True,
@@ -126,7 +105,7 @@ class VisionLanguageModel(ChatModel):
             return_tensors="pt",
         )
         inputs = inputs.to(self.model.dtype)  # converts the pixels; token ids stay integers
-        return _generate(self.model, inputs, self.processor.tokenizer, self.max_tokens, again)[0]
+        return _generate(self.model, inputs, self.reader.tokenizer, self.config.max_tokens, again)[0]
 
 
 def _in_parts(chat_messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -150,11 +129,3 @@ def _generate(model, inputs, tokenizer, max_tokens: int, again: bool) -> list[st
         torch.manual_seed(SEED)
         ids = model.generate(**inputs, max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id, **options)
     return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def _not_loaded(field: str, name: str, error: Exception) -> str:
-    reason = one_line(error, 200)
-    return (
-        f"describe.{field}: no model could be loaded from {name!r}: {reason}; name a folder with its weights, or give "
-        "--target_caption"
-    )

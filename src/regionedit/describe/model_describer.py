@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 
 class ModelDescriber(Describer):
-    """Queries models, once for each question.
-
-    Args:
-        language: answers questions about texts.
-        identity: plain values that identify the models and prompts.
-        cache: keeps answers on disk for later processes, or None.
-    """
+    """Queries models, once for each question; `language` answers those about texts. `identity` has plain values that
+    identify models and prompts; `cache` keeps answers on disk for later processes."""
 
     names_keywords = True
 

@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What generator and mask source read.
-
-    Args:
-        source: the caption of the picture as it is.
-        target: the caption of the edited picture.
-        keywords: the word of each instruction that names the object, if a language model can find it.
-    """
+    """What generator and mask source read: the captions of the picture as it is (source) and edited (target), and the
+    word of each instruction that names the object, if a language model can find it."""
 
     source: bool = False
     target: bool = False

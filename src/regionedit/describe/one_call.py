@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 class OneCall(ModelDescriber):
-    """Both captions of a picture in one answer.
-
-    Args:
-        model: sees the picture and reads the instructions.
-        cache: keeps answers on disk for later processes, or None.
-    """
+    """Both captions of a picture in one answer of a model that sees the picture and reads the instructions."""
 
     def __init__(self, model: ChatModel, cache: AnswerCache | None = None):
         prompts = [prompt("both_captions").sha256, prompt("source_caption").sha256]
@@ -59,7 +54,7 @@ class Vlm(OneCall):
         from regionedit.describe.local_models import VisionLanguageModel
 
         cls.check(config)
-        return cls(VisionLanguageModel.load(config), open_cache(config))
+        return cls(VisionLanguageModel(config), open_cache(config))
 
 
 class Endpoint(OneCall):
@@ -81,4 +76,4 @@ class Endpoint(OneCall):
         from regionedit.describe.endpoint import ChatEndpoint
 
         cls.check(config)
-        return cls(ChatEndpoint.load(config), open_cache(config))
+        return cls(ChatEndpoint(config), open_cache(config))

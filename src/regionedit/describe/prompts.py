@@ -21,13 +21,7 @@ JOINED = "; "  # between several instructions
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with placeholders.
-
-    Args:
-        system: what the model is to do.
-        user: the question; `$caption` and `$instruction` are placeholders.
-        sha256: hash of the file.
-    """
+    """What the model is to do, the question with placeholders such as `$caption`, and the hash of their file."""
 
     system: str
     user: str

@@ -22,13 +22,8 @@ PIXELS = "microworld"  # value of describe.vision without a model: captions are 
 
 
 class TwoStage(ModelDescriber):
-    """t_o = MLLM(X), t_e = LLM(t_o, instruction); several instructions make one question to the language model.
-
-    Args:
-        vision: writes the source caption; None reads it from a microworld picture's pixels.
-        language: writes the target caption.
-        cache: keeps answers on disk for later processes, or None.
-    """
+    """t_o = MLLM(X), t_e = LLM(t_o, instruction); several instructions make one question to the language model. Without
+    a vision model, t_o is read from a microworld picture's pixels."""
 
     def __init__(self, vision: ChatModel | None, language: ChatModel, cache: AnswerCache | None = None):
         self.vision = vision
@@ -41,8 +36,8 @@ class TwoStage(ModelDescriber):
         from regionedit.describe.local_models import LanguageModel, VisionLanguageModel
 
         cls.check(config)
-        vision = None if config.vision == PIXELS else VisionLanguageModel.load(config)
-        return cls(vision, LanguageModel.load(config), open_cache(config))
+        vision = None if config.vision == PIXELS else VisionLanguageModel(config)
+        return cls(vision, LanguageModel(config), open_cache(config))
 
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
         outcomes: list[Captions | ValueError | str] = self._sources(pictures)

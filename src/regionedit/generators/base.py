@@ -28,15 +28,12 @@ if TYPE_CHECKING:
 
 Need = Literal["target_caption", "instruction"]
 
-COMPARED_DRAWS = 8
-"""Noise draws that `compare_texts` averages over; DiffEdit uses 10."""
-
 Watch = Callable[[int, int, Callable[[], "Tensor"]], None]
 """Callback `(step, total, decode_preview)`, called after every denoising step. `step` counts from 1. `decode_preview()`
 decodes the current estimate of the clean pictures, BCHW in [0, 1]. An exception in the callback ends the edit."""
 
-OUTLIERS = 3.0
-"""Differences are clipped at this many times a picture's mean, as in diffusers' DiffEdit."""
+COMPARED_DRAWS = 8  # noise draws that `compare_texts` averages over; DiffEdit uses 10
+OUTLIERS = 3.0  # it clips differences at this many times a picture's mean, as diffusers' DiffEdit does
 
 
 class Generator(ABC):
@@ -134,19 +131,14 @@ class Generator(ABC):
         the soft mask.
 
         Args:
-            images_BCHW: [0, 1], any size.
             region: of these pictures, at their size.
             captions: read by generators that need the target caption; for others the entries may be None.
-            seeds: one per picture, see `noise_seed`.
-            watch: callback, called after every denoising step.
 
         Raises:
             ValueError: the region lacks something that these requests need; the message says what.
         """
-        if self.needs == "instruction":
-            texts = [request.instruction for request in requests]
-        else:
-            texts = [caption.target for caption in captions]
+        by_instruction = self.needs == "instruction"
+        texts = [request.instruction for request in requests] if by_instruction else [c.target for c in captions]
         return self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds, watch)
 
 
@@ -154,29 +146,10 @@ class DifferentiableGenerator(Generator):
     """A generator whose output is differentiable with respect to the mask."""
 
     @abstractmethod
-    def latents_with_gradient(
-        self,
-        images_BCHW: Tensor,
-        mask_B1HW: Tensor,
-        texts: Sequence[str],
-        seeds: Sequence[int],
-        gradient: str,
-        proposal_mask_B1HW: Tensor,
-        source_latents_BCyx: Tensor | None = None,
-    ) -> Tensor:
-        """Denoised latents, BCyx, differentiable with respect to the mask; H and W are multiples of `multiple`.
-
-        The arguments are those of `differentiable_latents`, fitted to the generator's size.
-        """
-
-    @abstractmethod
-    def decode(self, latents_BCyx: Tensor) -> Tensor:
-        """Pictures, BChw in [0, 1]; each depends only on its own latent."""
-
-    @abstractmethod
     def save_memory(self, memory: MemoryConfig) -> None:
         """Apply the memory settings that this generator supports; called once, before the first step."""
 
+    @abstractmethod
     def differentiable_latents(
         self,
         images_BCHW: Tensor,
@@ -200,28 +173,12 @@ class DifferentiableGenerator(Generator):
         Returns:
             The latents, BCyx, and a function that decodes any number of their rows into pictures.
         """
-        fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
-        mask_B1hw = fit_soft_mask(mask_B1HW, placement, fitted_BChw)
-        proposal_mask_B1hw = mask_B1hw
-        if proposal_mask_B1HW is not None:
-            proposal_mask_B1hw = fit_soft_mask(proposal_mask_B1HW, placement, fitted_BChw)
-        device = images_BCHW.device
-        with autocast_off(device):
-            latents_BCyx = self.latents_with_gradient(
-                fitted_BChw, mask_B1hw, texts, seeds, gradient, proposal_mask_B1hw, source_latents_BCyx
-            )
-
-        def decode_rows(rows_BCyx: Tensor) -> Tensor:
-            with autocast_off(device):
-                return unfit(self.decode(rows_BCyx).to(images_BCHW), placement)
-
-        return latents_BCyx, decode_rows
 
 
-class TextComparer(ABC):
+class TextComparer(Generator):
     """A generator that can predict where two texts would lead to different pictures."""
 
-    @abstractmethod
+    @torch.no_grad()
     def compare_texts(
         self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
     ) -> Tensor:
@@ -230,12 +187,27 @@ class TextComparer(ABC):
         It averages the absolute difference over several noise draws, relative to the picture's own mean; DiffEdit
         (Couairon et al. 2022).
         """
+        fitted_BChw, placement = fit(images_BCHW, self.size, self.multiple)
+        with autocast_off(images_BCHW.device):
+            clean_BCyx, predict = self._predictor(fitted_BChw, [*first, *second])
+            total_B1yx = 0
+            for draw in range(COMPARED_DRAWS):
+                noise_BCyx = own_noise([noise_seed(seed, draw) for seed in seeds], clean_BCyx)
+                one, other = predict(noise_BCyx).chunk(2)
+                total_B1yx = total_B1yx + (one - other).abs().mean(1, keepdim=True).float()
+        limit_B111 = OUTLIERS * total_B1yx.mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        map_B1hw = F.interpolate((total_B1yx / limit_B111).clamp(max=1), fitted_BChw.shape[-2:], mode="bilinear")
+        return unfit(map_B1hw, placement).to(images_BCHW)
+
+    @abstractmethod
+    def _predictor(self, fitted_BChw: Tensor, texts: Sequence[str]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The pictures' clean latents, and a function of the noise that is added to them at half of the schedule: what
+        the U-Net predicts for all these texts, of which there are B or a multiple of it."""
 
 
-def relative_difference(differences_B1yx: Tensor, fitted_BChw: Tensor) -> Tensor:
-    """The map of `compare_texts`, [B, 1, h, w] of the fitted pictures, from differences summed per latent cell."""
-    limit_B111 = OUTLIERS * differences_B1yx.mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    return F.interpolate((differences_B1yx / limit_B111).clamp(max=1), fitted_BChw.shape[-2:], mode="bilinear")
+def noised(clean_BCyx: Tensor, noise_BCyx: Tensor, alpha: float) -> Tensor:
+    """Latents with noise at the level of a timestep, BCyx; `alpha` is its cumulative product, in [0, 1]."""
+    return alpha**0.5 * clean_BCyx + (1 - alpha) ** 0.5 * noise_BCyx
 
 
 def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import Generator, Need, Watch
+from regionedit.generators.base import Need, Watch
 from regionedit.generators.device_memory import enough_memory
 from regionedit.generators.inpaint_latents import PredictedLatents, decode, recording_predictions
 from regionedit.generators.inpaint_pipelines import (
@@ -23,6 +23,7 @@ from regionedit.generators.inpaint_pipelines import (
     require_pipeline,
 )
 from regionedit.generators.low_rank import add_low_rank
+from regionedit.generators.pipelines import UNCHECKED, PipelineGenerator, modules_of, read_pipeline
 from regionedit.images import to_pictures
 
 if TYPE_CHECKING:
@@ -38,19 +39,11 @@ SCHEDULERS = {
 """Schedulers that `generator.scheduler` can use instead of a U-Net's own; transformers keep theirs."""
 
 
-class DiffusersInpaint(Generator):
+class DiffusersInpaint(PipelineGenerator):
     """A frozen pipeline of one of the classes in `INPAINT_PIPELINES`.
 
     Each picture's noise comes from a random generator of its own, on the CPU. The pipelines binarize masks, and outside
-    of them most return the source as the autoencoder reconstructs it.
-
-    Args:
-        pipeline: a loaded pipeline; its modules are frozen here.
-        how: how its class is called.
-        config: steps, guidance, strength and the rest.
-
-    Attributes:
-        needs: taken from `how`.
+    of them most return the source as the autoencoder reconstructs it. `how` says how the pipeline's class is called.
 
     Raises:
         ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that the class does not support.
@@ -58,11 +51,9 @@ class DiffusersInpaint(Generator):
 
     def __init__(self, pipeline, how: InpaintPipeline, config: DiffusersInpaintConfig):
         require_sampling(type(pipeline), how, config)
-        self.pipeline = pipeline
+        super().__init__(pipeline, config)
         self.how = how
         self.needs = how.needs
-        self.config = config
-        self.size = config.size
         self.strength = how.strength if config.strength is None else config.strength
         self.denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
         self.multiple = pipeline.vae_scale_factor * 2
@@ -71,8 +62,6 @@ class DiffusersInpaint(Generator):
         self.scheduler = self._scheduler()
         self.device = torch.device("cpu")
         pipeline.set_progress_bar_config(disable=True)
-        for module in _modules(pipeline):
-            module.eval().requires_grad_(False)
 
     @classmethod
     def needs_of(cls, config: DiffusersInpaintConfig) -> Need:
@@ -88,16 +77,8 @@ class DiffusersInpaint(Generator):
         kind = getattr(diffusers, name)
         require_sampling(kind, how, config)
         require_checkpoint(config, name, _components(kind))
-        unchecked = {"safety_checker": None, "requires_safety_checker": False} if config.safety_checker == "off" else {}
         try:
-            pipeline = kind.from_pretrained(
-                config.path,
-                revision=config.revision,
-                variant=config.variant,
-                use_safetensors=True,
-                dtype=getattr(torch, config.dtype),
-                **unchecked,
-            )
+            pipeline = read_pipeline(kind, config, **(UNCHECKED if config.safety_checker == "off" else {}))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise hub_refusal(config.path, error) from error
         if how.reads_guidance_embeds:
@@ -120,7 +101,7 @@ class DiffusersInpaint(Generator):
 
     def to(self, device: str | torch.device) -> Self:
         self.device = torch.device(device)
-        with enough_memory(self.config, _modules(self.pipeline), self.device):
+        with enough_memory(self.config, modules_of(self.pipeline), self.device):
             if self.config.offload == "none" or self.device.type == "cpu":
                 self.pipeline.to(self.device)
             elif self.config.offload == "model":
@@ -147,7 +128,7 @@ class DiffusersInpaint(Generator):
         calls = [masked] if self.how.batches and masked else [[row] for row in masked]
         for number, rows in enumerate(calls):
             on_step = watch and partial(_report_step, watch, made_BCHW, rows, number, len(calls))
-            with enough_memory(self.config, _modules(self.pipeline), self.device):
+            with enough_memory(self.config, modules_of(self.pipeline), self.device):
                 made_BCHW[rows] = self._call_pipeline(
                     images_BCHW[rows], mask_B1HW[rows], [texts[r] for r in rows], [seeds[r] for r in rows], on_step
                 ).to(made_BCHW)
@@ -274,10 +255,6 @@ def _components(kind: type) -> set[str]:
     given = inspect.signature(kind.__init__).parameters.values()
     needed = {argument.name for argument in given if argument.default is inspect.Parameter.empty} - {"self"}
     return needed - {"safety_checker", "feature_extractor"}
-
-
-def _modules(pipeline) -> list[torch.nn.Module]:
-    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
 
 def _resized(images_RCHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from regionedit.command_line import one_line
+
 if TYPE_CHECKING:
     from regionedit.config import DiffusersInpaintConfig
 
@@ -194,6 +196,4 @@ def hub_refusal(path: str, error: Exception) -> ValueError:
             f"generator.path: no folder and no model {path!r} on the hub; check the name, or log in with "
             "`hf auth login` if it is private"
         )
-    return ValueError(
-        f"generator.path: no in-painting pipeline could be loaded from {path!r}: {' '.join(str(error).split())[:200]}"
-    )
+    return ValueError(f"generator.path: no in-painting pipeline could be loaded from {path!r}: {one_line(error, 200)}")

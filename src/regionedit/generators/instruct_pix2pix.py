@@ -21,45 +21,36 @@ import torch.nn.functional as F
 from regionedit.attention import NO_SUB_INSTRUCTION, Modulation, Recorder, attached
 from regionedit.device import autocast_off
 from regionedit.generators.base import (
-    COMPARED_DRAWS,
-    Generator,
     TextComparer,
     Watch,
     fit_soft_mask,
     loading,
-    noise_seed,
-    own_noise,
-    relative_difference,
+    noised,
 )
+from regionedit.generators.pipelines import UNCHECKED, PipelineGenerator, read_pipeline
 from regionedit.generators.three_way_sampling import ThreeWaySampling, embed
 from regionedit.images import fit, unfit
 from regionedit.records import Instruction
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from regionedit.config import InstructPix2PixConfig
     from regionedit.records import Captions, EditRequest, Region
 
 
-class InstructPix2Pix(Generator, TextComparer):
-    """A frozen eight-channel U-Net, conditioned on the source picture and the instruction.
-
-    Args:
-        pipeline: a loaded StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler.
-        config: steps, both guidance scales, and how the region acts during sampling.
-    """
+class InstructPix2Pix(PipelineGenerator, TextComparer):
+    """A frozen eight-channel U-Net, conditioned on the source picture and the instruction, of a
+    StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler."""
 
     needs = "instruction"
 
     def __init__(self, pipeline, config: InstructPix2PixConfig):
-        self.pipeline = pipeline
-        self.config = config
-        self.size = config.size
+        super().__init__(pipeline, config)
         self.multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
-        for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            module.eval().requires_grad_(False)
 
     @classmethod
     def load(cls, config: InstructPix2PixConfig) -> Self:
@@ -67,15 +58,7 @@ class InstructPix2Pix(Generator, TextComparer):
         from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionInstructPix2PixPipeline
 
         with loading("generator.path", "InstructPix2Pix pipeline", config.path):
-            pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                config.path,
-                revision=config.revision,
-                variant=config.variant,
-                use_safetensors=True,
-                dtype=getattr(torch, config.dtype),
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
+            pipeline = read_pipeline(StableDiffusionInstructPix2PixPipeline, config, **UNCHECKED)
             channels = pipeline.unet.config.in_channels
         if channels != 2 * pipeline.vae.config.latent_channels:
             raise ValueError(
@@ -84,13 +67,6 @@ class InstructPix2Pix(Generator, TextComparer):
             )
         pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
         return cls(pipeline, config)
-
-    def using(self, config: InstructPix2PixConfig) -> Self:
-        return type(self)(self.pipeline, config)
-
-    def to(self, device: str | torch.device) -> Self:
-        self.pipeline.to(device)
-        return self
 
     def generate(
         self,
@@ -158,29 +134,21 @@ class InstructPix2Pix(Generator, TextComparer):
                 maps_BKrc[b, k] = attention_BNrc[b, keyword.start : keyword.stop].mean(0)
         return maps_BKrc
 
-    @torch.no_grad()
-    def compare_texts(
-        self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
-    ) -> Tensor:
-        """With the source as a condition, at half of the noise schedule. If one text is empty, this is the relevance
-        map of Watch Your Steps (Mirzaei et al. 2023)."""
-        pipeline = self.pipeline
-        fitted_BChw, placement = fit(images_BCHW.to(pipeline.device), self.size, self.multiple)
-        timestep = pipeline.scheduler.config.num_train_timesteps // 2
-        alpha = pipeline.scheduler.alphas_cumprod[timestep].item()
-        with autocast_off(images_BCHW.device):
-            source_BCyx = pipeline.vae.encode((fitted_BChw * 2 - 1).to(pipeline.vae.dtype)).latent_dist.mode()
-            context_SND = embed(pipeline, [*first, *second])
-            source_BCyx = source_BCyx.to(context_SND)
-            total_B1yx = torch.zeros_like(source_BCyx[:, :1], dtype=torch.float32)
-            for draw in range(COMPARED_DRAWS):
-                noise_BCyx = own_noise([noise_seed(seed, draw) for seed in seeds], source_BCyx)
-                clean_BCyx = source_BCyx * pipeline.vae.config.scaling_factor
-                noised_BCyx = alpha**0.5 * clean_BCyx + (1 - alpha) ** 0.5 * noise_BCyx
-                unet_input = torch.cat([noised_BCyx, source_BCyx], 1).repeat(2, 1, 1, 1)
-                one, other = pipeline.unet(unet_input, timestep, encoder_hidden_states=context_SND).sample.chunk(2)
-                total_B1yx += (one - other).abs().mean(1, keepdim=True)
-        return unfit(relative_difference(total_B1yx, fitted_BChw), placement).to(images_BCHW)
+    def _predictor(self, fitted_BChw: Tensor, texts: Sequence[str]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """With the source as a condition. If one of two texts is empty, the difference is the relevance map of Watch
+        Your Steps (Mirzaei et al. 2023)."""
+        unet, vae, scheduler = self.pipeline.unet, self.pipeline.vae, self.pipeline.scheduler
+        half = scheduler.config.num_train_timesteps // 2
+        alpha = scheduler.alphas_cumprod[half].item()
+        context_SND = embed(self.pipeline, texts)
+        source_BCyx = vae.encode((fitted_BChw * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode().to(context_SND)
+        clean_BCyx = source_BCyx * vae.config.scaling_factor
+
+        def predict(noise_BCyx: Tensor) -> Tensor:
+            unet_input = torch.cat([noised(clean_BCyx, noise_BCyx, alpha), source_BCyx], 1).repeat(2, 1, 1, 1)
+            return unet(unet_input, half, encoder_hidden_states=context_SND).sample
+
+        return clean_BCyx, predict
 
     def _read_attention(self, images_BChw: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Attention of the first steps, [B, N, r, c]."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
-from regionedit.generators.base import Generator, Watch, loading
+from regionedit.generators.base import Watch, loading
+from regionedit.generators.pipelines import PipelineGenerator, read_pipeline, token_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,23 +28,14 @@ if TYPE_CHECKING:
 AESTHETIC_SCORE = 6  # diffusers' default; the crop's corner is 0, 0
 
 
-class MaskedToken(Generator):
-    """A frozen transformer over the tokens of a VQ autoencoder, with CLIP's text encoder.
-
-    Args:
-        pipeline: a loaded AmusedInpaintPipeline.
-        config: steps, guidance, temperature.
-    """
+class MaskedToken(PipelineGenerator):
+    """A frozen transformer over the tokens of a VQ autoencoder, with CLIP's text encoder: an AmusedInpaintPipeline."""
 
     needs = "target_caption"
 
     def __init__(self, pipeline, config: MaskedTokenConfig):
-        self.pipeline = pipeline
-        self.config = config
-        self.size = config.size
+        super().__init__(pipeline, config)
         self.vqvae, self.transformer, self.text_encoder = pipeline.vqvae, pipeline.transformer, pipeline.text_encoder
-        for module in (self.vqvae, self.transformer, self.text_encoder):
-            module.eval().requires_grad_(False)
         self.factor = pipeline.vae_scale_factor
         self.multiple = self.factor * (2 if self.transformer.config.downsample else 1)
         self.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
@@ -55,23 +47,10 @@ class MaskedToken(Generator):
         """Read an AmusedPipeline from a folder or hub name; the in-painting pipeline has the same components."""
         kind = pipeline_class()
         with loading("generator.path", "masked-token pipeline", config.path):
-            pipeline = kind.from_pretrained(
-                config.path,
-                revision=config.revision,
-                variant=config.variant,
-                use_safetensors=True,
-                dtype=getattr(torch, config.dtype),
-            )
+            pipeline = read_pipeline(kind, config)
         if config.dtype == "float16":
             pipeline.vqvae.float()  # the public one overflows in half precision, as its model card says
         return cls(pipeline, config)
-
-    def using(self, config: MaskedTokenConfig) -> Self:
-        return type(self)(self.pipeline, config)
-
-    def to(self, device: str | torch.device) -> Self:
-        self.pipeline.to(device)
-        return self
 
     @torch.no_grad()
     def generate(
@@ -139,14 +118,8 @@ class MaskedToken(Generator):
         the empty text come first."""
         prompts = [*([""] * len(texts) if self.config.guidance_scale != 1 else []), *texts]
         distinct = sorted(set(prompts))
-        tokens = self.pipeline.tokenizer(
-            distinct,
-            padding="max_length",
-            max_length=self.pipeline.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        encoded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device), output_hidden_states=True)
+        ids = token_ids(self.pipeline.tokenizer, distinct).to(self.text_encoder.device)
+        encoded = self.text_encoder(ids, output_hidden_states=True)
         rows = [distinct.index(text) for text in prompts]
         return encoded.hidden_states[-2][rows], encoded.text_embeds[rows]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 import torch.nn.functional as F
 
+from regionedit.command_line import one_line
 from regionedit.generators.base import Generator, noise_seed
 from regionedit.generators.next_scale_tokens import UNKNOWN
 
@@ -68,11 +69,6 @@ class ScaleWise(Protocol):
 class NextScale(Generator):
     """A frozen next-scale model that repaints the cells of a region and keeps the source's tokens everywhere else.
 
-    Args:
-        model: see `ScaleWise`.
-        config: guidance, which grows from none at the first scale to its value at the last, as in VAR;
-            temperature and top_k. The number of steps is the number of scales.
-
     Raises:
         ValueError: a size that is not the model's.
     """
@@ -111,7 +107,7 @@ class NextScale(Generator):
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"generator.path: no next-scale model could be loaded from {config.path!r}; it must be a folder "
-                f"that NextScaleModel.save wrote: {' '.join(str(error).split())[:200]}"
+                f"that NextScaleModel.save wrote: {one_line(error, 200)}"
             ) from error
         return cls(model, config)
 
@@ -130,18 +126,8 @@ class NextScale(Generator):
         seeds: Sequence[int],
         watch: Watch | None = None,
     ) -> Tensor:
-        config = self.config
-        return repaint_scales(
-            self.model,
-            images_BCHW,
-            mask_B1HW,
-            texts,
-            seeds,
-            config.guidance_scale,
-            config.temperature,
-            config.top_k,
-            watch,
-        ).to(images_BCHW)
+        how = self.config.guidance_scale, self.config.temperature, self.config.top_k
+        return repaint_scales(self.model, images_BCHW, mask_B1HW, texts, seeds, *how, watch).to(images_BCHW)
 
 
 def repaint_scales(
@@ -161,8 +147,7 @@ def repaint_scales(
         images_BCHW: the sources, [0, 1], at the model's size.
         mask_B1HW: [0, 1]; a pixel is repainted from one half on, because a token is either kept or sampled.
         seeds: one per picture; all random numbers of a picture come from its own seed.
-        guidance: at the last scale; 1 computes no branch without text.
-        watch: callback, called after every scale.
+        guidance: at the last scale; it grows from none at the first, as in VAR; 1 computes no branch without text.
     """
     count, scales = len(texts), len(model.sides)
     features_BCyx = model.start(count)

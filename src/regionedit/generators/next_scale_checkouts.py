@@ -1,11 +1,10 @@
 """Adapters from public next-scale models, in a checkout of their code, to `next_scale.ScaleWise`. EXPERIMENTAL.
 
-Switti (Voronov et al. 2024) is conditioned on text, VAR (Tian et al. 2024) on ImageNet classes only. Neither is a
-package. Each adapter is written for the commit that its `code` names, and was compared with that code's own loop on
-random weights. They have never been run with the real weights here.
+Switti (Voronov et al. 2024) is conditioned on text, VAR (Tian et al. 2024) on ImageNet classes only. Each adapter is
+written for the commit that its `code` names. Neither has been run with the real weights here.
 
 Shape letters: B pictures, C feature channels, H W pixels, y x cells of the full grid, s cells on a scale's side, l
-cells of one scale, L cells of all scales, N text tokens, D width, P width of the pooled text, V codes.
+cells of one scale, N text tokens, D width, P width of the pooled text, V codes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +23,10 @@ from torch import Tensor, nn
 from regionedit.command_line import one_line
 from regionedit.config import NextScaleConfig
 
-CONDITIONED_SIDE = 512
-"""The picture size that Switti is conditioned on: the one of its training, whatever size it generates."""
-
 VAR_SIDES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}
 """Sides of the scales of the published VAR checkpoints, by picture size."""
+
+Condition = tuple[Tensor, dict[str, Any]]
 
 
 def load_checkout(config: NextScaleConfig) -> PublicModel:
@@ -48,14 +46,8 @@ def load_checkout(config: NextScaleConfig) -> PublicModel:
 
 @contextmanager
 def running_code_of(config: NextScaleConfig, code: str) -> Iterator[None]:
-    """Inside, the checkout is on `sys.path`, and an error of its code becomes a ValueError that names the setting.
-
-    Args:
-        code: repository and commit that the checkout should be.
-
-    Raises:
-        ValueError: a package or a class is missing, an argument is unknown, or the weights cannot be read.
-    """
+    """Inside, the checkout is on `sys.path`; it should be the commit `code`. Its errors become a ValueError that names
+    the setting."""
     sys.path.insert(0, config.checkout)
     try:
         yield
@@ -72,25 +64,15 @@ def running_code_of(config: NextScaleConfig, code: str) -> Iterator[None]:
         sys.path.remove(config.checkout)
 
 
-class Condition(NamedTuple):
-    """What a picture is generated from: the vector of its text or class, and further arguments of every block."""
-
-    vector_BD: Tensor
-    arguments: dict[str, Any]
-
-
 class PublicModel:
-    """What both models have in common. They ignore the known tokens, and scales must be predicted in their order.
-
-    Args:
-        network: the checkout's transformer.
-        vae: the checkout's autoencoder.
+    """What both models have in common, see `next_scale.ScaleWise`. They ignore the known tokens, and scales must be
+    predicted in their order. A condition is the vector of a text or class, and further arguments of every block.
 
     Attributes:
         code: repository and commit that the adapter is written for.
 
     Raises:
-        ValueError: the two were built for different scales.
+        ValueError: transformer and autoencoder were built for different scales.
     """
 
     code: ClassVar[str]
@@ -106,33 +88,29 @@ class PublicModel:
             )
 
     def to(self, device: str | torch.device) -> Self:
-        """Move all networks."""
         self.network.to(device)
         self.vae.to(device)
         return self
 
     def encode(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Token maps of all scales, Bss, of pictures in [0, 1]."""
         maps = self.vae.img_to_idxBl(images_BCHW * 2 - 1)
         return [tokens_Bl.unflatten(1, (side, side)) for tokens_Bl, side in zip(maps, self.sides, strict=True)]
 
     def start(self, count: int) -> Tensor:
-        """Zeros, BCyx."""
         return self.network.word_embed.weight.new_zeros(count, self.network.Cvae, self.sides[-1], self.sides[-1])
 
     def logits(self, scale: int, accumulated_BCyx: Tensor, known_Bss: Tensor, condition: Condition) -> Tensor:
-        """Logits of every cell of a scale, BssV, in float32."""
-        network, side = self.network, self.sides[scale]
+        network, side, (vector_BD, arguments) = self.network, self.sides[scale], condition
         before = sum(earlier**2 for earlier in self.sides[:scale])
-        here, arguments = slice(before, before + side**2), dict(condition.arguments)
+        here = slice(before, before + side**2)
         positions_1lD = network.lvl_embed(network.lvl_1L[:, here])
         if getattr(network, "rope", False):
-            arguments["freqs_cis"] = network.freqs_cis[:, here].to(positions_1lD.device)
+            arguments = arguments | {"freqs_cis": network.freqs_cis[:, here].to(positions_1lD.device)}
         else:
             positions_1lD = positions_1lD + network.pos_1LC[:, here]
         if scale == 0:
             self._cache(getattr(network, "use_ar", True))  # VAR has no such switch and always needs the cache
-            x_BlD = condition.vector_BD[:, None] + network.pos_start + positions_1lD
+            x_BlD = vector_BD[:, None] + network.pos_start + positions_1lD
         else:
             pooled_BCss = F.interpolate(accumulated_BCyx, (side, side), mode="area")
             x_BlD = network.word_embed(pooled_BCss.flatten(2).transpose(1, 2)) + positions_1lD
@@ -140,16 +118,14 @@ class PublicModel:
             x_BlD = block(x=x_BlD, attn_bias=None, **arguments)
         if scale == len(self.sides) - 1:
             self._cache(False)
-        return network.get_logits(x_BlD, condition.vector_BD).unflatten(1, (side, side)).float()
+        return network.get_logits(x_BlD, vector_BD).unflatten(1, (side, side)).float()
 
     def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
-        """The accumulated features after a scale, BCyx."""
         quantizer, scales = self.vae.quantize, len(self.sides)
         entries_BCss = quantizer.embedding(tokens_Bss).permute(0, 3, 1, 2)
         return quantizer.get_next_autoregressive_input(scale, scales, accumulated_BCyx.clone(), entries_BCss)[0]
 
     def decode(self, accumulated_BCyx: Tensor) -> Tensor:
-        """Pictures in [0, 1], BCHW."""
         return self.vae.fhat_to_img(accumulated_BCyx).float() / 2 + 0.5
 
     def _cache(self, enabled: bool) -> None:
@@ -159,12 +135,7 @@ class PublicModel:
 
 
 class Switti(PublicModel):
-    """A loaded `SwittiPipeline`.
-
-    Args:
-        pipeline: an instance of the checkout's own class.
-        size_condition: the checkout's `get_crop_condition`.
-    """
+    """A loaded `SwittiPipeline`, and the checkout's `get_crop_condition`."""
 
     code = "yandex-research/switti at commit 3b286b5"
 
@@ -198,19 +169,12 @@ class Switti(PublicModel):
         context_BND, pooled_BP, bias_BN = self.pipeline.encode_prompt(list(texts), encode_null=False)
         size_BD = None
         if network.use_crop_cond:
-            sizes = self.size_condition([CONDITIONED_SIDE] * count, [CONDITIONED_SIDE] * count).to(pooled_BP.device)
+            trained = [512] * count  # the size of the training pictures, whatever size it generates
+            sizes = self.size_condition(trained, trained).to(pooled_BP.device)
             size_BD = network.crop_proj(network.crop_embed(sizes.view(-1)).reshape(count, -1).to(pooled_BP))
         text_BD = network.text_pooler(pooled_BP)
-        return Condition(
-            text_BD,
-            {
-                "cond_BD": text_BD,
-                "context": context_BND,
-                "context_attn_bias": bias_BN,
-                "freqs_cis": None,
-                "crop_cond": size_BD,
-            },
-        )
+        context = {"context": context_BND, "context_attn_bias": bias_BN, "freqs_cis": None}
+        return text_BD, {"cond_BD": text_BD, "crop_cond": size_BD} | context
 
 
 class VarByClass(PublicModel):
@@ -268,4 +232,4 @@ class VarByClass(PublicModel):
                 )
         numbers = [int(text) if text else network.num_classes for text in texts]
         class_BD = network.class_emb(torch.tensor(numbers, device=network.lvl_1L.device))
-        return Condition(class_BD, {"cond_BD": network.shared_ada_lin(class_BD)})
+        return class_BD, {"cond_BD": network.shared_ada_lin(class_BD)}

@@ -208,7 +208,6 @@ class NextScaleModel(nn.Module):
         return {f"text_encoder.{name}": tensor for name, tensor in self.text_encoder.state_dict().items()}
 
     def encode(self, images_BCHW: Tensor) -> list[Tensor]:
-        """Token maps of all scales, Bss, of pictures in [0, 1]."""
         return self.autoencoder.quantizer.tokens(self.autoencoder.encoder(images_BCHW * 2 - 1))
 
     def read_texts(self, texts: Sequence[str]) -> Condition:
@@ -225,7 +224,6 @@ class NextScaleModel(nn.Module):
         return with_view(self.read_texts(texts), view_BNT)
 
     def start(self, count: int) -> Tensor:
-        """The accumulated features before the first scale: zeros, BCyx."""
         side, device = self.sides[-1], self.transformer.head.weight.device
         return torch.zeros(count, self.sizes.channels, side, side, device=device)
 
@@ -235,9 +233,7 @@ class NextScaleModel(nn.Module):
         return self.transformer([scale], [pooled_BCss], [known_Bss], condition)[0].float()
 
     def accumulate(self, scale: int, accumulated_BCyx: Tensor, tokens_Bss: Tensor) -> Tensor:
-        """The accumulated features after a scale, BCyx."""
         return accumulated_BCyx + self.autoencoder.quantizer.spread(tokens_Bss, scale)
 
     def decode(self, accumulated_BCyx: Tensor) -> Tensor:
-        """Pictures in [0, 1], BCHW."""
         return (self.autoencoder.decoder(accumulated_BCyx) / 2 + 0.5).clamp(0, 1)

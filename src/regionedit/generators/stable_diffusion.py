@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +21,20 @@ import torch.nn.functional as F
 from regionedit.device import autocast_off
 from regionedit.frozen_conv import freeze_convolutions
 from regionedit.generators.base import (
-    COMPARED_DRAWS,
     DifferentiableGenerator,
     TextComparer,
     Watch,
+    fit_soft_mask,
     loading,
-    noise_seed,
+    noised,
     own_noise,
-    relative_difference,
 )
-from regionedit.generators.noise_schedule import trailing_schedule
-from regionedit.generators.tiny_decoder import load_decoder
+from regionedit.generators.pipelines import UNCHECKED, load_decoder, read_pipeline, token_ids
 from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from regionedit.config import MemoryConfig, StableDiffusionConfig
@@ -68,8 +69,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         self.multiple = self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.prediction_type = scheduler.config.prediction_type
         self.schedule = trailing_schedule(scheduler.alphas_cumprod, config.num_inference_steps)
-        half = len(scheduler.alphas_cumprod) // 2
-        self.half_way = half, float(scheduler.alphas_cumprod[half])
         channels = 2 * self.vae.config.latent_channels + 1
         if self.unet.config.in_channels != channels:
             raise ValueError(
@@ -85,15 +84,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
         with loading("generator.path", "in-painting pipeline", config.path):
-            pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-                config.path,
-                revision=config.revision,
-                variant=config.variant,
-                use_safetensors=True,
-                dtype=getattr(torch, config.dtype),
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
+            pipeline = read_pipeline(StableDiffusionInpaintPipeline, config, **UNCHECKED)
         modules = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
         if config.decoder is not None:
             modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)
@@ -134,36 +125,47 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, 0, source_latents_BChw, watch)
         return self.decode(latent_BChw).to(images_BCHW)
 
-    def latents_with_gradient(
+    def differentiable_latents(
         self,
         images_BCHW: Tensor,
         mask_B1HW: Tensor,
         texts: Sequence[str],
         seeds: Sequence[int],
-        gradient: str,
-        proposal_mask_B1HW: Tensor,
+        gradient: Literal["latent", "last_step", "full"],
+        proposal_mask_B1HW: Tensor | None = None,
         source_latents_BCyx: Tensor | None = None,
-    ) -> Tensor:
-        if gradient == "latent":
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        fitted_BCHW, placement = fit(images_BCHW, self.size, self.multiple)
+        fitted_mask_B1HW = fit_soft_mask(mask_B1HW, placement, fitted_BCHW)
+        conditions_B1HW = fitted_mask_B1HW
+        if gradient == "latent" and proposal_mask_B1HW is not None:
+            conditions_B1HW = fit_soft_mask(proposal_mask_B1HW, placement, fitted_BCHW)
+        all_steps = self.config.gradient_steps or self.config.num_inference_steps
+        steps = {"latent": 0, "last_step": 1, "full": all_steps}[gradient]
+        device = images_BCHW.device
+        with autocast_off(device):
             latent_BChw, source_BChw = self._sample(
-                images_BCHW, proposal_mask_B1HW, texts, seeds, 0, source_latents_BCyx
+                fitted_BCHW, conditions_B1HW, texts, seeds, steps, source_latents_BCyx
             )
-            mask_B1hw = self._latent_mask(mask_B1HW)
-            return mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
-        steps = 1 if gradient == "last_step" else self.config.gradient_steps or self.config.num_inference_steps
-        return self._sample(images_BCHW, mask_B1HW, texts, seeds, steps, source_latents_BCyx)[0]
+            if gradient == "latent":
+                mask_B1hw = self._latent_mask(fitted_mask_B1HW)
+                latent_BChw = mask_B1hw * latent_BChw + (1 - mask_B1hw) * source_BChw
+
+        def decode_rows(rows_BChw: Tensor) -> Tensor:
+            with autocast_off(device):
+                return unfit(self.decode(rows_BChw).to(images_BCHW), placement)
+
+        return latent_BChw, decode_rows
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
+        """Pictures in [0, 1]; each depends only on its own latent."""
         scaled_BChw = (latents_BChw / self.decoder.config.scaling_factor).to(self.decoder.dtype)
         return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def save_memory(self, memory: MemoryConfig) -> None:
-        """Apply the memory settings that this generator supports.
-
-        Memory kept for the backward pass at 512 px, as a share of that without settings, counted by
-        benchmarks/memory.py. `frozen_convolutions`: KL decoder .62, U-Net .84, at no cost; `checkpoint`: .14 and .20,
-        for one more forward pass.
-        """
+        """The share of the memory for the backward pass that remains at 512 px, counted by benchmarks/memory.py:
+        `frozen_convolutions` KL decoder .62, U-Net .84, at no cost; `checkpoint` .14 and .20, for one more forward
+        pass."""
         for module in self.modules.values():
             if memory.frozen_convolutions:
                 freeze_convolutions(module)
@@ -171,26 +173,21 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         for module in {module for name in memory.checkpoint for module in parts.get(name, ())}:
             module.enable_gradient_checkpointing()
 
-    @torch.no_grad()
-    def compare_texts(
-        self, images_BCHW: Tensor, first: Sequence[str], second: Sequence[str], seeds: Sequence[int]
-    ) -> Tensor:
-        """At half of the noise schedule; the U-Net receives nothing of the picture but its noised latent."""
-        fitted_BChw, placement = fit(images_BCHW.to(self.unet.device), self.size, self.multiple)
-        everything_B1hw = torch.ones_like(fitted_BChw[:, :1])
-        latent_mask = self._latent_mask(everything_B1hw)
-        with autocast_off(images_BCHW.device):
-            clean_BChw = self._encode(fitted_BChw)
-            hidden_BChw = self._masked_source(fitted_BChw, clean_BChw, everything_B1hw, latent_mask)
-            context_SLD = self._embed([*first, *second])
-            timestep, alpha = self.half_way
-            total = torch.zeros_like(latent_mask)
-            for draw in range(COMPARED_DRAWS):
-                noise_BChw = own_noise([noise_seed(seed, draw) for seed in seeds], clean_BChw)
-                unet_input = torch.cat([noised(clean_BChw, noise_BChw, alpha), latent_mask, hidden_BChw], 1)
-                one, other = self._predict(unet_input, timestep, context_SLD).chunk(2)
-                total += (one - other).abs().mean(1, keepdim=True)
-        return unfit(relative_difference(total, fitted_BChw), placement).to(images_BCHW)
+    def _predictor(self, fitted_BCHW: Tensor, texts: Sequence[str]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The U-Net receives nothing of the picture but its noised latent."""
+        fitted_BCHW = fitted_BCHW.to(self.unet.device)
+        clean_BChw, context_SLD = self._encode(fitted_BCHW), self._embed(texts)
+        everything_B1HW = torch.ones_like(fitted_BCHW[:, :1])
+        mask_B1hw = self._latent_mask(everything_B1HW)
+        hidden_BChw = self._masked_source(fitted_BCHW, clean_BChw, everything_B1HW, mask_B1hw)
+        half = len(self.scheduler.alphas_cumprod) // 2
+        alpha = float(self.scheduler.alphas_cumprod[half])
+
+        def predict(noise_BChw: Tensor) -> Tensor:
+            unet_input = torch.cat([noised(clean_BChw, noise_BChw, alpha), mask_B1hw, hidden_BChw], 1)
+            return self._predict(unet_input, half, context_SLD)
+
+        return clean_BChw, predict
 
     # ------------------------------------------------------------ the region-conditioned sampler: appendix A, eq. 14-23
 
@@ -242,14 +239,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of the texts, [texts, L, D]; each string is encoded once."""
         distinct = sorted(set(texts))
-        tokens = self.tokenizer(
-            distinct,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        embedded = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        embedded = self.text_encoder(token_ids(self.tokenizer, distinct).to(self.text_encoder.device))[0]
         return embedded[[distinct.index(text) for text in texts]]
 
     def _latent_mask(self, mask_B1HW: Tensor) -> Tensor:
@@ -284,11 +274,26 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return predicted_BChw, (latent_BChw - signal * predicted_BChw) / noise
 
 
-def noised(clean_BChw: Tensor, noise_BChw: Tensor, alpha: float) -> Tensor:
-    """Latents with noise at the level of a timestep, BChw; `alpha` is its cumulative product, in [0, 1]."""
-    return alpha**0.5 * clean_BChw + (1 - alpha) ** 0.5 * noise_BChw
-
-
 def _everything(mask_B1HW: Tensor) -> bool:
     """Whether the mask covers whole pictures and needs no gradient."""
     return not (mask_B1HW.requires_grad or mask_B1HW.is_meta) and bool((mask_B1HW == 1).all())
+
+
+def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
+    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
+
+    Args:
+        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
+
+    Returns:
+        For each step its timestep, the timestep's alpha, and alpha after the step.
+
+    Raises:
+        ValueError: `steps` outside 1 to T.
+    """
+    trained = len(alphas_cumprod)
+    if not 1 <= steps <= trained:
+        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
+    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
+    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
+    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]

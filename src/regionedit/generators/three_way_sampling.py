@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from regionedit.generators.pipelines import token_ids
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,10 +28,8 @@ class ThreeWaySampling:
     Args:
         pipeline: a StableDiffusionInstructPix2PixPipeline with a EulerAncestralDiscreteScheduler; its scheduler
             stores the current step, so one sampling must end before the next begins.
-        config: steps, strength, both guidance scales.
         images_BCHW: [0, 1], at a size that is a multiple of what the U-Net needs.
-        texts: one per picture.
-        seeds: one per picture; all of a picture's noise comes from its own seed, so its batch changes nothing.
+        seeds: all of a picture's noise comes from its own seed, so its batch changes nothing.
 
     Attributes:
         latent_BCyx: the latent after the last step.
@@ -120,12 +120,5 @@ class ThreeWaySampling:
 
 def embed(pipeline, texts: Sequence[str]) -> Tensor:
     """Embeddings of these texts for the U-Net's cross-attention, [B, N, D]."""
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    tokens = tokenizer(
-        list(texts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    )
-    return encoder(tokens.input_ids.to(encoder.device))[0].to(pipeline.unet.dtype)
+    encoder = pipeline.text_encoder
+    return encoder(token_ids(pipeline.tokenizer, texts).to(encoder.device))[0].to(pipeline.unet.dtype)

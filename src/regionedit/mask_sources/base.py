@@ -50,13 +50,14 @@ class MaskSource(ABC):
         return cls.captions
 
     @classmethod
-    @abstractmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        """Load the source; calling `encoders` or `generator` loads the frozen models, once for all sources.
+        """Load the source; by default it needs no models. Calling `encoders` or `generator` loads the frozen models,
+        once for all sources.
 
         Raises:
             ValueError: something is missing in the configuration; the message says what to do.
         """
+        return cls()
 
     def to(self, device: str | torch.device) -> Self:
         """Move the source's own models; those from `encoders` and `generator` are on their device already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from regionedit.images import box_mask, require_mask_size, to_tensor, upright_rgb
 from regionedit.mask_sources.base import MaskSource
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest
 
 
@@ -24,10 +22,6 @@ class Drawn(MaskSource):
 
     marks: ClassVar[frozenset[str]] = frozenset({"mask", "box"})
     refinable: ClassVar[bool] = False
-
-    @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         mask_B1HW = to_tensor([drawn_mask(request) for request in requests])

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from regionedit.mask_sources.algebra import Expression, Name
-from regionedit.mask_sources.finish import finish
 from regionedit.mask_sources.refine import Refiner
 from regionedit.mask_sources.segmenter import is_here, load_segmenter
-from regionedit.masks import divide
+from regionedit.masks import divide, feather, grow
 from regionedit.records import Region
 
 if TYPE_CHECKING:
@@ -30,12 +29,7 @@ WHOLE_PICTURE_NOTE = "no region was found: the whole picture is edited"
 
 @dataclass(frozen=True)
 class Plan:
-    """A parsed `mask_source`: one mask source, or several in an expression. Nothing is loaded yet.
-
-    Args:
-        expression: the parsed expression.
-        kinds: the class behind each of its names.
-    """
+    """A parsed `mask_source`, and the class behind each of its names. Nothing is loaded yet."""
 
     expression: Expression
     kinds: Mapping[str, type[MaskSource]]
@@ -72,14 +66,8 @@ class Plan:
 
 
 class Finder:
-    """A loaded mask source or expression; `find` is that of `MaskSource`.
-
-    Args:
-        expression: how the parts are joined.
-        parts: a mask source for each name.
-        refiner: tightens the parts' regions to objects, or None.
-        config: settings of the finished mask.
-    """
+    """A loaded mask source or expression, which joins the parts; `find` is that of `MaskSource`. The refiner tightens
+    the parts' regions to objects."""
 
     def __init__(
         self, expression: Expression, parts: Mapping[str, MaskSource], refiner: Refiner | None, config: RegionConfig
@@ -147,3 +135,17 @@ def _edit_everything_if_empty(region: Region) -> Region:
         for note, empty in zip(before, empty_B, strict=True)
     )
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))
+
+
+def finish(region: Region, config: RegionConfig) -> Region:
+    """The region with `grow` and `feather` applied, in this order; both are pixels of the picture.
+
+    The mask source itself applies `threshold` and `dilate` (in patches) on its own grid. Probabilities do not change.
+    The parts of several instructions follow the mask: a new pixel belongs to the nearest part.
+    """
+    if not (config.grow or config.feather):
+        return region
+    mask_B1HW = feather(grow(region.mask_B1HW, config.grow), config.feather)
+    parts_BKHW = region.per_instruction_BKHW
+    parts_BKHW = None if parts_BKHW is None else divide(mask_B1HW, parts_BKHW)
+    return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders, LoadGenerator
     from regionedit.records import Captions, EditRequest
 
 
@@ -23,10 +21,6 @@ class Everything(MaskSource):
     """The whole picture."""
 
     refinable: ClassVar[bool] = False
-
-    @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         mask_B1HW = torch.ones_like(images_BCHW[:, :1])
@@ -37,10 +31,6 @@ class CentreBox(MaskSource):
     """A box in the middle with half the picture's height and width: a quarter of its pixels."""
 
     refinable: ClassVar[bool] = False
-
-    @classmethod
-    def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
-        return cls()
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         height, width = images_BCHW.shape[-2:]

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from regionedit import masks
+from regionedit.command_line import one_line
 from regionedit.mask_sources.base import MaskSource, region_from_patches
 from regionedit.region_predictor import RegionPredictor
 
@@ -65,19 +67,14 @@ class Learned(MaskSource):
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         patches_BND = self.clip.encode_image(images_BCHW).patches_BND
-        owners = [b for b, request in enumerate(requests) for _ in request.instructions]
+        counts = [len(request.instructions) for request in requests]
+        owners = [b for b, count in enumerate(counts) for _ in range(count)]
         texts = [instruction.text for request in requests for instruction in request.instructions]
         probability_RN = self.predictor(patches_BND[owners], *self._encode(texts)).probability_BN.cpu()
         size = tuple(images_BCHW.shape[-2:])
-        most = max(len(request.instructions) for request in requests)
-        single_BKN = probability_RN.new_zeros(len(requests), most, probability_RN.shape[-1])
-        row = 0
-        for b, request in enumerate(requests):
-            count = len(request.instructions)
-            single_BKN[b, :count] = probability_RN[row : row + count]
-            row += count
+        single_BKN = pad_sequence(probability_RN.split(counts), batch_first=True)  # 0 for missing instructions
         region = region_from_patches(single_BKN.amax(1), self.clip.grid, size, self.config)
-        if most == 1:
+        if max(counts) == 1:
             return region
         maps_B1HW = [
             masks.upsample(maps_BN, self.clip.grid, size, self.config.upsample) for maps_BN in single_BKN.unbind(1)
@@ -107,6 +104,5 @@ def load_predictor(checkpoint: str) -> RegionPredictor:
         return RegionPredictor.from_pretrained(checkpoint).eval().requires_grad_(False)
     except Exception as error:  # folder, hub and safetensors fail in different ways; the message gives the name
         raise ValueError(
-            f"region.checkpoint: no region predictor could be loaded from {checkpoint!r}: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"region.checkpoint: no region predictor could be loaded from {checkpoint!r}: {one_line(error, 200)}"
         ) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from regionedit.command_line import one_line
 from regionedit.images import digest
 
 if TYPE_CHECKING:
@@ -25,12 +26,8 @@ VERSIONS = {"sam": "Sam", "sam2": "Sam2", "sam2_video": "Sam2"}
 
 
 class Segmenter:
-    """A frozen SAM. It caches the last picture's embedding: encoding takes seconds, a prompt milliseconds.
-
-    Args:
-        model: SamModel or Sam2Model.
-        processor: the processor of this model.
-    """
+    """A frozen SamModel or Sam2Model with its processor; it caches the last picture's embedding, because encoding takes
+    seconds and a prompt milliseconds."""
 
     def __init__(self, model, processor):
         self.model = model.eval().requires_grad_(False)
@@ -115,6 +112,6 @@ def load_segmenter(path: str) -> Segmenter:
         raise ValueError(
             f"region.sam: no SAM could be loaded from {path!r}: give a folder in transformers' own layout, with "
             "model.safetensors in it (`hf download facebook/sam-vit-huge --local-dir FOLDER`), or a hub name where "
-            f"there is a network: {' '.join(str(error).split())[:200]}"
+            f"there is a network: {one_line(error, 200)}"
         ) from error
     raise ValueError(f"region.sam: {path!r} holds a model of type {kind!r}; {' and '.join(sorted(VERSIONS))} are known")
