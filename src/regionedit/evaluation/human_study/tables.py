@@ -62,8 +62,8 @@ def _summary(analysis: dict) -> str:
 
 
 def _tables(analysis: dict) -> list[TextTable]:
-    own = [_scores(analysis)] if analysis["design"] == "likert" else [_preferences(analysis), _overall(analysis)]
-    return [table for table in (*own, _sides(analysis), _repeats(analysis)) if table.rows]
+    own = (_scores,) if analysis["design"] == "likert" else (_preferences, _overall)
+    return [table for make in (*own, _sides, _repeats) if (table := make(analysis)).rows]
 
 
 def _scores(analysis: dict) -> TextTable:
@@ -80,10 +80,11 @@ def _scores(analysis: dict) -> TextTable:
 def _preferences(analysis: dict) -> TextTable:
     rows = []
     for block in analysis["preferences"]:
-        for place, (system, share) in enumerate(block["shares"].items()):
+        rest = (*_extent(block), *_agreement(block))
+        for system, share in block["shares"].items():
             others = ", ".join(name for name in block["systems"] if name != system)
-            rest = ("",) * 5 if place else (*_extent(block), *_agreement(block))
             rows.append((block["question"], system, others, _share(share), *rest))
+            rest = ("",) * len(rest)
     note = "Intervals of shares are Wilson's and treat a rater's answers as independent. " + AGREEMENT.format("nominal")
     heads = ("question", "system", "against", "preferred", "raters", "items", "answers", "alpha", "kappa")
     return TextTable("Preferences", note, heads, tuple(rows), names=2)
