@@ -53,13 +53,6 @@ def test_multi_turn_chains_the_turns_and_scores_the_last_one_of_each_session(fol
     assert pixels(cases["139_iter_3"].request.image) == pixels(Image.open(folder / "images/139/139-output2.png"))
 
 
-def test_cases_are_ordered_by_turn(tmp_path):
-    sessions = {str(n): 1 + n % 3 for n in range(12)}
-    place = {case.id: n for n, case in enumerate(MagicBrushMultiTurn(write_magicbrush(tmp_path, sessions)))}
-    turn_of = [int(name.rsplit("_", 1)[1]) for name in place]
-    assert turn_of == sorted(turn_of)
-
-
 def test_turns_listed_out_of_order_are_sorted(folder):
     change_sessions(folder, lambda rows: rows["139"].reverse())
     assert [c.request.instruction for c in MagicBrush(folder) if c.id.startswith("139")] == [

@@ -112,10 +112,6 @@ def test_a_line_can_have_several_instructions_and_all_truth(tmp_path):
     assert case.truth_image.tobytes() == picture(7).tobytes()
 
 
-def test_the_true_mask_is_for_scoring_and_not_given_to_the_editor(tmp_path):
-    assert all(case.request.mask is None for case in Folder(write_folder(tmp_path)))
-
-
 def test_missing_fields_stay_empty_and_the_id_is_the_pictures_name(tmp_path):
     folder = write_folder(tmp_path)
     cases = Folder(folder / "cases.jsonl")

@@ -24,19 +24,6 @@ def test_runs_are_row_by_row_and_start_and_length_alternate():
     assert decode_mask([2, 2, 6, 3], size=(4, 3)).astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
 
 
-def test_the_frame_is_one_pixel_wide_and_only_on_request():
-    assert not decode_mask([]).any()
-    framed = decode_mask([], frame=True)
-    assert framed.shape == (512, 512)
-    assert framed.sum() == 4 * 511
-    assert not framed[1:-1, 1:-1].any()
-
-
-def test_a_run_that_leaves_the_picture_is_cut():
-    assert decode_mask([262143, 5]).sum() == 1
-    assert decode_mask([0, 10**9]).all()
-
-
 @pytest.mark.parametrize("runs", [[1], [1, 2, 3], [-1, 2], [1, -2], [12, 1]])
 def test_invalid_runs_are_refused(runs):
     with pytest.raises(ValueError, match="the mask has"):
@@ -53,18 +40,6 @@ def test_decoding_marks_exactly_the_pixels_of_the_runs(data, width, height):
     decoded = decode_mask([value for run in runs for value in run], size=(width, height))
     assert decoded.shape == (height, width) and decoded.dtype == bool
     assert decoded.ravel().tolist() == [place in covered for place in range(width * height)]
-
-
-@settings(max_examples=60, deadline=None)
-@given(edit=st.lists(st.booleans(), min_size=12, max_size=12))
-def test_a_mask_that_was_encoded_comes_back(edit):
-    runs = []
-    for place, inside in enumerate(edit):
-        if inside and place and edit[place - 1]:
-            runs[-1] += 1
-        elif inside:
-            runs += [place, 1]
-    assert decode_mask(runs, size=(4, 3)).ravel().tolist() == edit
 
 
 def test_prompts_lose_their_brackets_and_types_become_operations(folder):

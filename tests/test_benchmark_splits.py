@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regionedit.evaluation.benchmarks.emu_edit import HUB_NAME
-from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
+from regionedit.evaluation.benchmarks.splits import Split, choose_split, read_splits
 from tests.benchmark_fixtures import emu_row, table, write_emu_edit, write_gedit, write_parquet
 
 ROWS = [emu_row(i) for i in range(7)]
@@ -104,12 +104,13 @@ def test_several_splits_need_one_of_the_expected_size(tmp_path):
 
 
 def test_pictures_are_bytes_structs_or_files(tmp_path):
-    assert stored_bytes(b"x", "", tmp_path) == b"x"
-    assert stored_bytes({"bytes": b"x", "path": "p"}, "", tmp_path) == b"x"
-    assert stored_bytes({"bytes": None, "path": "p.png"}, "", tmp_path) == tmp_path / "p.png"
+    split = Split("test", (tmp_path / "test.parquet",), (1,))
+    assert split.stored(b"x", "row 3") == (b"x", "row 3")
+    assert split.stored({"bytes": b"x", "path": "p"}, "row 3") == (b"x", "row 3")
+    assert split.stored({"bytes": None, "path": "p.png"}, "row 3") == (tmp_path / "p.png", "row 3")
     for nothing in (None, {"bytes": None, "path": None}):
         with pytest.raises(ValueError, match="^data: row 3 holds no picture"):
-            stored_bytes(nothing, "row 3", tmp_path)
+            split.stored(nothing, "row 3")
 
 
 # --------------------------------------------------------------------------------------------------------- the hub

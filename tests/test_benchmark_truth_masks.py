@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.truth_masks import bright, erased
+from regionedit.evaluation.benchmarks.pictures import bright, erased
 from tests.benchmark_fixtures import hole, picture
 
 BOX = (2, 1, 5, 4)  # x0, y0, x1, y1 of 8x6 pixels
@@ -63,16 +63,6 @@ def test_a_half_transparent_pixel_counts_as_erased():
     mask = hole(SIZE, BOX)
     mask.putpixel((7, 5), (200, 200, 200, 128))
     assert erased(mask, SIZE).getpixel((7, 5)) == 255
-
-
-def test_alpha_takes_precedence_over_content():
-    """The content is white and black, and opaque outside the box; a luminance threshold would find the wrong region."""
-    content = Image.new("RGBA", SIZE, "white")
-    content.paste("black", (0, 3, 8, 6))
-    alpha = Image.new("L", SIZE, 255)
-    alpha.paste(0, BOX)
-    content.putalpha(alpha)
-    assert np.array_equal(np.asarray(erased(content, SIZE)), EDIT)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 0.5])

@@ -69,6 +69,20 @@ class Split:
                 if place == len(wanted) or wanted[place] >= first:
                     break
 
+    def stored(self, picture: dict | bytes | None, name: str) -> tuple[Path | bytes, str]:
+        """The bytes of a row's picture, or its file; and its name, for messages.
+
+        Raises:
+            ValueError: the row has neither.
+        """
+        if isinstance(picture, bytes):
+            return picture, name
+        if picture and picture.get("bytes"):
+            return picture["bytes"], name
+        if picture and picture.get("path"):
+            return self.files[0].parent / picture["path"], name
+        raise ValueError(f"data: {name} holds no picture")
+
 
 def read_splits(data: str | Path, example: str) -> list[Split]:
     """The splits in a folder of parquet or arrow shards, or of a hub dataset.
@@ -108,21 +122,6 @@ def choose_split(splits: Sequence[Split], size: int) -> Split:
 def described(splits: Sequence[Split]) -> str:
     """Names and sizes of the splits, for a message."""
     return ", ".join(f"{split.name} ({len(split):,} rows)" for split in splits)
-
-
-def stored_bytes(picture: dict | bytes | None, name: str, folder: Path) -> Path | bytes:
-    """The bytes of a row's picture, or its file.
-
-    Raises:
-        ValueError: the row has neither.
-    """
-    if isinstance(picture, bytes):
-        return picture
-    if picture and picture.get("bytes"):
-        return picture["bytes"]
-    if picture and picture.get("path"):
-        return folder / picture["path"]
-    raise ValueError(f"data: {name} holds no picture")
 
 
 def _folder_splits(folder: Path, example: str) -> list[Split]:
