@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.special import softmax
 
-from regionedit.evaluation.comparison_tables import soft_max
 from regionedit.evaluation.scoring import interval
 from tests.evaluation_folders import A, B, cells, evaluation, scores, shown
 
@@ -108,9 +105,3 @@ def test_the_bounds_take_no_part_in_the_soft_max(place):
     bounds = {"identity": {"title": "source copied", "n": 4, "failed": 0, "metrics": metrics}}
     table = shown(*picked(place, ("ours", "theirs"), baselines=bounds)).tables[0]
     assert cells(table)["source copied"]["PickScore ↑"] == ""
-
-
-@given(st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), min_size=1, max_size=5))
-def test_preferences_of_a_case_add_up_to_one(raw):
-    found = soft_max(pd.DataFrame(raw, columns=["a", "b", "c"]))
-    assert np.allclose(found.sum(axis=1), 1) and found.to_numpy().min() >= 0

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from regionedit.evaluation import export
 from regionedit.evaluation.human_study.questions import QUESTIONS
-from regionedit.evaluation.tables import TextTable, print_table
+from regionedit.evaluation.tables import TextTable, bracketed, print_table
 
 LISTED = 10  # excluded cases that the terminal lists
 AGREEMENT = (
@@ -144,8 +144,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _interval(name: str, of: dict) -> str:
-    defined = of[name] is not None and of["low"] is not None
-    return _number(of[name]) + (f" [{of['low']:.2f}, {of['high']:.2f}]" if defined else "")
+    return bracketed(of[name], of["low"], of["high"], 2)
 
 
 def _share(share: dict) -> str:
