@@ -11,7 +11,7 @@ from regionedit.config import EncodersConfig, EvaluateConfig, RegionConfig, Stab
 from regionedit.region_predictor import RegionPredictor
 from tests.shards import write_shards
 
-COUNT = 8
+COUNT = 4
 
 
 def pack_cases(folder: Path, count: int) -> Path:

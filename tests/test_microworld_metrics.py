@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.baselines import with_chance_box
 from regionedit.evaluation.metrics import Settings
@@ -44,8 +45,8 @@ def make_case(edit: Edit) -> EditCase:
 
 
 @pytest.fixture(scope="module")
-def config(tiny_evaluate_config):
-    return tiny_evaluate_config
+def config(tiny_judge_dir, tiny_dino_dir):
+    return EvaluateConfig(device="cpu", grid=4, judge=f"local-dir:{tiny_judge_dir}", dino=str(tiny_dino_dir))
 
 
 REMOVE = make_case(
@@ -118,7 +119,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_microworlds_metrics_on_two_cases(name, config):
     """None stands for a value that only the (random) judge knows: finite and a cosine."""
-    metric = METRICS[name].from_config(replace(config, grid=4))
+    metric = METRICS[name].from_config(config)
     metric.update(TWO[:1])
     metric.update(TWO[1:])
     values = metric.values().tolist()
@@ -134,7 +135,7 @@ def test_the_microworlds_metrics_on_two_cases(name, config):
 def test_a_region_without_a_picture_has_no_picture_scores(config):
     region = [replace(TWO[0], picture=None)]
     for name, kind in METRICS.items():
-        metric = kind.from_config(replace(config, grid=4))
+        metric = kind.from_config(config)
         metric.update(region)
         assert kind.of_region or metric.values().isnan().all(), name
 
@@ -154,7 +155,7 @@ def test_outside_change_is_seen_where_neither_region_reaches(config):
 def test_the_sources_own_grid_is_preferred_to_means(config):
     patches = np.zeros((4, 4), np.float32)
     patches[0, 0] = 1
-    metric = METRICS["region_area"].from_config(replace(config, grid=4))
+    metric = METRICS["region_area"].from_config(config)
     metric.update([replace(TWO[0], patches=patches)])
     assert metric.compute() == pytest.approx(1 / 16)
 

@@ -15,7 +15,7 @@ from regionedit.evaluation import METRICS
 from regionedit.evaluation.finished_evaluations import Evaluation, IncomparableError
 from regionedit.evaluation.published import PublishedRow
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.tables import TextTable, score_cell
+from regionedit.evaluation.tables import TextTable, bracketed, score_cell
 
 PICK_SCORE = "pick_score"
 
@@ -134,9 +134,9 @@ def preference_table(raw: pd.DataFrame) -> TextTable:
     rows = []
     for one, other in combinations(raw.columns, 2):
         lead = (raw[one] - raw[other]).to_numpy()
-        wins = interval(np.where(lead == 0, 0.5, lead > 0).astype(float))
-        preferred = interval(expit(lead))
-        rows.append((f"{one} over {other}", str(len(raw)), _with_interval(wins), _with_interval(preferred)))
+        both = interval(np.where(lead == 0, 0.5, lead > 0).astype(float)), interval(expit(lead))
+        cells = [bracketed(score["mean"], score["low"], score["high"], 4) for score in both]
+        rows.append((f"{one} over {other}", str(len(raw)), *cells))
     note = "Share of cases with the higher raw score, and the mean soft-max over the two systems; 0.5 is a draw."
     return TextTable("PickScore, pairs", note, ("pair", "n", "wins", "preferred"), tuple(rows))
 
@@ -201,8 +201,3 @@ def _places(rows: Sequence[Mapping[str, float]]) -> dict[str, int]:
             exponent = Decimal(str(round(figure, 9))).as_tuple().exponent
             places[title] = max(places.get(title, 0), -exponent)
     return places
-
-
-def _with_interval(score: dict) -> str:
-    mean = f"{score['mean']:.4f}"
-    return mean if score["low"] is None else f"{mean} [{score['low']:.4f}, {score['high']:.4f}]"

@@ -116,17 +116,15 @@ class CaseMetric(Metric):
         """Whether the network is there, or none is needed."""
         return self.measure.backbone is None or self.settings.network is not None
 
-    def score_all(self, outcomes: Sequence[Outcome]) -> Sequence[float] | Tensor:
-        """The values of one or more cases that are ready; they are not collected."""
-        return self.measure.score_all(outcomes, self.settings)
-
     def update(self, outcomes: Sequence[Outcome]) -> None:
         """Score these cases in order; a case's score does not depend on its batch."""
         ready = [self.is_ready(outcome) for outcome in outcomes]
         scores = torch.full((len(outcomes),), NAN, dtype=torch.float64)
         if any(ready):
             chosen = [outcome for outcome, scored in zip(outcomes, ready, strict=True) if scored]
-            scores[torch.tensor(ready)] = torch.as_tensor(self.score_all(chosen), dtype=torch.float64)
+            scores[torch.tensor(ready)] = torch.as_tensor(
+                self.measure.score_all(chosen, self.settings), dtype=torch.float64
+            )
         self.cases.append(scores)
 
     def is_ready(self, outcome: Outcome) -> bool:
@@ -158,13 +156,8 @@ class CaseMetric(Metric):
         return dim_zero_cat(self.cases)
 
     def compute(self) -> Tensor:
-        """The mean over all cases that have a value."""
+        """The mean over the cases that have a value."""
         return self.values().nanmean()
-
-    def reset(self) -> None:
-        """Forget all cases."""
-        super().reset()
-        self.lacking.clear()
 
 
 def rgb(picture: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
