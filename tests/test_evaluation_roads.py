@@ -102,7 +102,7 @@ def test_mask_blended_inference_equals_its_baseline_inside_the_mask(config, tiny
     """A click gives the mask; the blended picture equals the baseline inside the mask and the source outside."""
     pack("test", 30, tmp_path / "test", workers=1, seed=0, shard_size=100)
     assert click_cases.write_cases(tmp_path / "test", 1, tmp_path / "clicks") == 3
-    follower = replace(tiny_edit_config.region.attention, guidance_scale=2.0, size=64)
+    follower = replace(tiny_edit_config.region.attention, guidance_scale=2.0, size=64, num_inference_steps=1)
     plain = replace(tiny_edit_config, mask_source="everything", generator=follower)
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(asdict(plain)))
     blend = replace(

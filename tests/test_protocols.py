@@ -12,18 +12,9 @@ from regionedit.config import EvaluateConfig, RegionConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.protocols import CONVENTIONS, FOLDER, Protocol, column_heads
+from tests.evaluation_folders import PROTOCOL
 
-GOOD = {
-    "benchmark": "microworld",
-    "note": "somebody",
-    "backbones": {"judge": "ViT-B-32,openai", "dino": "facebook/dino-vits16"},
-    "reference": "target",
-    "caption_filter": "none",
-    "resize": "bicubic",
-    "n": 3,
-    "columns": {"CLIPdir": "clip_direction", "DINO": "dino", "L1": "l1"},
-    "unstated": {"n": "counted"},
-}
+GOOD = PROTOCOL | {"benchmark": "microworld", "n": 3}
 ABSENT = object()
 
 
@@ -58,7 +49,7 @@ def test_every_shipped_protocol_names_only_what_exists_and_its_benchmark_compute
 
 def test_a_protocol_is_read_in_the_order_of_its_file(tmp_path, protocol):
     assert Protocol.read(write(tmp_path / "theirs.yaml", GOOD)) == protocol
-    assert list(protocol.columns) == ["CLIPdir", "DINO", "L1"]
+    assert list(protocol.columns) == ["CLIPdir", "CLIPout", "L1", "CLIPimg", "DINO"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +96,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_applying_a_protocol_sets_its_networks_and_nothing_else(protocol):
     config = EvaluateConfig(limit=7)
-    assert protocol.apply(config) == replace(config, judge="ViT-B-32,openai", dino="facebook/dino-vits16")
+    assert protocol.apply(config) == replace(config, judge="B/32", dino="vits16")
 
 
 def test_a_protocol_of_another_benchmark_is_not_applied(protocol):
@@ -119,8 +110,8 @@ def test_the_block_says_what_was_really_used_and_read(protocol):
         "name": "theirs",
         "judge": "tiny",
         "dino": "tinier",  # lpips is configured, but no metric of the benchmark uses it
-        "reference": "target",
-        "caption_filter": "none",
+        "reference": "source",
+        "caption_filter": "identical",
         "resize": "bicubic",
         "n_expected": 3,
         "n_found": 3,
@@ -138,7 +129,7 @@ def test_a_result_made_with_other_networks_or_cases_deviates(protocol):
     block = protocol.block(protocol.apply(EvaluateConfig()), Cases())
     assert protocol.deviations(block) == []
     lines = protocol.deviations(block | {"judge": "tiny", "n_found": 2})
-    assert lines == ["judge: 'tiny', not 'ViT-B-32,openai'", "n: 2 cases, not 3"]
+    assert lines == ["judge: 'tiny', not 'B/32'", "n: 2 cases, not 3"]
     assert protocol.deviations({}) and protocol.deviations(block | {"name": "none"})
     large = replace(protocol, n=2834)  # a filter by rule may keep a few cases more or fewer
     assert large.deviations(block | {"n_found": 2840}) == []

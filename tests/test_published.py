@@ -70,8 +70,6 @@ def test_the_main_papers_tables_are_whole():
     ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
     assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
     assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours
-    calibration = by_source(f"{paper}, Table 2")["InstructPix2Pix (450K)"]
-    assert (calibration["CLIPdir"], calibration["CLIPout"]) == (0.0782, 0.2648)
 
 
 def test_a_soft_max_over_the_printed_systems_adds_up_to_one():

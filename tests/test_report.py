@@ -51,12 +51,10 @@ def html(tmp_path_factory) -> str:
     cases = Microworld(folder / "benchmark")
     flat = np.full((64, 64), 0.5, np.float32)
 
-    def outcomes(chosen):
-        for case in chosen:
-            if case.id.endswith("4"):
-                yield Outcome(case, failed="no <room>")
-            else:
-                yield Outcome(case, case.truth_image, flat, flat)
+    def outcome(case):
+        return (
+            Outcome(case, failed="no <room>") if case.id.endswith("4") else Outcome(case, case.truth_image, flat, flat)
+        )
 
     rows = pd.DataFrame(
         {
@@ -69,9 +67,9 @@ def html(tmp_path_factory) -> str:
     )
     log = folder / "metrics.csv"
     log.write_text("step,name,value\n10,train/seconds,6\n20,validation/iou/local,0.3\n40,validation/iou/local,0.5\n")
-    own = Entry("learned", "learned", outcomes, EvaluateConfig(), True, CaseFolder(folder), rows=rows)
-    other = Entry(
-        "everything", "in-painter, everywhere", outcomes, EvaluateConfig(), True, CaseFolder(folder), rows=rows
+    own, other = (
+        Entry(title, title, lambda chosen: map(outcome, chosen), EvaluateConfig(), True, CaseFolder(folder), rows=rows)
+        for title in ("learned", "in-painter, everywhere")
     )
     config, tables = replace(EvaluateConfig(), training_log=str(log)), evaluation_tables(SUMMARY)
     write_report(folder / "report.html", config, cases, [own], [other], SUMMARY, tables)
@@ -94,11 +92,12 @@ def test_every_system_has_a_row_of_pictures(html):
 
 
 def test_few_cases_are_told_one_by_one():
+    def entry(title, rows, edited=True):
+        return Entry(title, title, None, EvaluateConfig(), edited, rows=rows)
+
     rows = pd.DataFrame({"id": ["a", "b"], "region_iou": [0.25, np.nan], "seconds": [1.5, np.nan]})
-    summary = SUMMARY | {"n": 2}
-    own = Entry("learned", "learned", None, EvaluateConfig(), True, rows=rows)
-    other = Entry("blend", "blend", None, EvaluateConfig(), True, rows=rows.assign(region_iou=0.5))
-    (table,) = few_cases(summary, [own, other, Entry("chance", "chance", None, EvaluateConfig(), False, rows=rows)])
+    entries = [entry("learned", rows), entry("blend", rows.assign(region_iou=0.5)), entry("chance", rows, False)]
+    (table,) = few_cases(SUMMARY | {"n": 2}, entries)
     assert table.heads == ("case", "IoU", "s/edit") and table.rules == {2}
     assert table.rows == (
         ("a: learned", "0.250", "1.50"),
@@ -106,8 +105,7 @@ def test_few_cases_are_told_one_by_one():
         ("b: learned", "", ""),
         ("b: blend", "0.500", ""),
     )
-    many = pd.concat([rows] * 7)
-    assert few_cases(SUMMARY | {"n": 14}, [Entry("x", "x", None, EvaluateConfig(), True, rows=many)]) == []
+    assert few_cases(SUMMARY | {"n": 14}, [entry("x", pd.concat([rows] * 7))]) == []
 
 
 def test_pictures_scores_failures_and_curves_are_there(html):

@@ -63,9 +63,7 @@ def _with_error(score: dict) -> tuple[float, list[list[float]] | None]:
 
 
 def draw_curves(log: str | None) -> str:
-    """Validation scores over the minutes of a training run, from its metrics.csv, as a data URI.
-
-    Empty without a log, or if the log has no validation scores.
+    """Validation scores over the minutes of a training run, from its metrics.csv; empty without such scores.
 
     Raises:
         ValueError: the file is missing, or is not the metrics.csv of a training run.

@@ -62,12 +62,7 @@ def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
-    """The comparison table: measured systems, then the unedited source and the oracles, then published rows.
-
-    Args:
-        columns: head -> metric.
-        notes: shown below the table.
-    """
+    """The comparison table: measured systems, then the unedited source and the oracles, then published rows."""
     decimals = {t: _decimals([row.scores[t]["mean"] for row in rows if t in row.scores]) for t in columns}
     marks = {source: f"[{k}]" for k, source in enumerate(dict.fromkeys(r.source for r in rows if r.source), 1)}
     places = {source: _places([row.figures for row in rows if row.source == source]) for source in marks}

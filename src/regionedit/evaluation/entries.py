@@ -57,11 +57,7 @@ class Entry:
 
 
 def finished_pictures(config: EvaluateConfig) -> Entry:
-    """The row of existing pictures: a folder of them, or the `out` of another run.
-
-    Raises:
-        ValueError: no such folder.
-    """
+    """The row of existing pictures: a folder of them, or the `out` of another run; a ValueError without the folder."""
     given = Path(config.pictures)
     if not given.is_dir():
         raise ValueError(f"pictures: {given} is not a folder")

@@ -39,13 +39,7 @@ class IncomparableError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished evaluation.
-
-    Args:
-        name: name in tables.
-        folder: holds summary.json, and cases.parquet if the rows were kept.
-        summary: the content of summary.json.
-    """
+    """One finished evaluation: its name in tables, and its folder, which may hold the rows, cases.parquet."""
 
     name: str
     folder: Path
@@ -58,11 +52,7 @@ class Evaluation:
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """One row per case, indexed by id; None if the rows were not kept.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """One row per case, indexed by id; None if the rows were not kept. ValueError: the file is damaged."""
         path = self.folder / "cases.parquet"
         if not path.is_file():
             return None
@@ -72,11 +62,7 @@ class Evaluation:
             raise ValueError(f"{path}: not the rows of an evaluation: {' '.join(str(error).split())}") from None
 
     def values(self, metric: str) -> pd.Series:
-        """The values that the metric's mean is over, indexed by case id.
-
-        Raises:
-            ValueError: the rows were not kept.
-        """
+        """The values that the metric's mean is over, indexed by case id. ValueError: the rows were not kept."""
         if self.rows is None:
             raise ValueError(f"{self.name}: {self.folder} has no cases.parquet; run the evaluation again to write it")
         if metric not in self.rows:

@@ -112,11 +112,7 @@ class CaseFolder:
         return replace(outcome, picture=picture, note=note)
 
     def picture(self, case_id: str) -> Image.Image | None:
-        """The edited picture of a case, or None.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """The edited picture of a case, or None. ValueError: it cannot be read."""
         path = self.picture_path(case_id)
         return None if path is None else open_picture(path)
 

@@ -109,11 +109,7 @@ class Protocol:
         )
 
     def apply(self, config: EvaluateConfig) -> EvaluateConfig:
-        """The configuration with this protocol's networks.
-
-        Raises:
-            ValueError: the configuration has another benchmark.
-        """
+        """The configuration with this protocol's networks. ValueError: the configuration has another benchmark."""
         if config.benchmark != self.benchmark:
             raise ValueError(f"protocol: {self.name} belongs to benchmark {self.benchmark}, not to {config.benchmark}")
         return replace(config, **self.backbones)

@@ -72,12 +72,7 @@ def of_benchmark(benchmark: str, protocol: str) -> tuple[list[PublishedRow], lis
 
 
 def _row(
-    printed: list,
-    rows: list,
-    columns: list[str],
-    scale: dict[str, float] | None = None,
-    note: str = "",
-    **table: Any,
+    printed: list, rows: list, columns: list[str], scale: dict[str, float] | None = None, note: str = "", **table: Any
 ) -> PublishedRow:
     remarks = printed[-1] if isinstance(printed[-1], dict) else {}
     method, *numbers = printed[:-1] if remarks else printed

@@ -72,7 +72,7 @@ OWN_COLUMNS = {
             "l1",
             "clip_direction",
         ),
-    },
+    }
 }
 
 

@@ -107,11 +107,7 @@ class EditingMask(MaskedBenchmark):
 
 
 def exchange(caption: str, source: str, target: str) -> str:
-    """The caption with `source` replaced by `target`, without doubling an article ("a a cat").
-
-    >>> exchange("A photo of a Persian cat on a beach.", "Persian cat", "a raccoon")
-    'A photo of a raccoon on a beach.'
-    """
+    """The caption with `source` replaced by `target`, without doubling an article ("a a cat")."""
     before, match, after = caption.partition(source)
     if not match:
         return target

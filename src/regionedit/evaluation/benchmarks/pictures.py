@@ -20,12 +20,8 @@ BRIGHT = "brighter than 127, nearest neighbour to the picture's size"
 def open_stored(source: Path | bytes, name: str) -> Image.Image:
     """A stored picture in its own mode; the format is detected from the content, because suffixes may be wrong.
 
-    Args:
-        source: a file, or the bytes of one.
-        name: for the message.
-
     Raises:
-        ValueError: the picture is missing, empty, not a picture, or damaged.
+        ValueError: the picture is missing, empty, not a picture, or damaged; the message has the name.
     """
     try:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
@@ -40,9 +36,6 @@ def open_rgb(source: Path | bytes, name: str) -> Image.Image:
     """A stored picture after `convert("RGB")`, as in MagicBrush's `image_eval.py` and the scripts derived from it.
 
     Transparency is dropped, not flattened onto a colour, and EXIF rotation is not applied.
-
-    Raises:
-        ValueError: as `open_stored`.
     """
     rgb = open_stored(source, name).convert("RGB")
     rgb.info = {"notes": [], "path": name}  # makes `images.upright_rgb` return it unchanged
@@ -78,11 +71,7 @@ def erased(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     With transparency, the region is what is not opaque; in colour without transparency, what is pure black (the hole
     after alpha was dropped); in grey, what is brighter than 127. For the first two, a luminance threshold would be
     inverted and would depend on the picture's content (github.com/OSU-NLP-Group/MagicBrush/issues/10,
-    github.com/viiika/HumanEdit mask_convert.py).
-
-    Args:
-        mask: as stored, not converted.
-        size: of the picture, (width, height); the mask is resized to it by nearest neighbour.
+    github.com/viiika/HumanEdit mask_convert.py). The mask is resized to the picture's size by nearest neighbour.
 
     Raises:
         ValueError: nothing or everything is erased, or the mode cannot hold a mask.
@@ -99,11 +88,7 @@ def erased(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def bright(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The region of a black and white mask that is brighter than 127, at `size` (width, height).
-
-    Raises:
-        ValueError: nothing or everything is brighter than 127.
-    """
+    """The region of a black and white mask that is brighter than 127, at `size`; a ValueError if nothing or all is."""
     return _mask_image(np.asarray(mask.convert("L")) > 127, size)
 
 

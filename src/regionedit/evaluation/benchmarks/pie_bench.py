@@ -110,11 +110,7 @@ def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE) -> np.ndarray
     """Decode PIE-Bench's run lengths into a mask.
 
     The format differs from COCO's: [start, length, start, length, ...], starts counted from 0, row by row; every run
-    belongs to the mask.
-
-    Args:
-        runs: starts and lengths in pixels; a run that leaves the picture is cut off, and runs may overlap.
-        size: (width, height).
+    belongs to the mask. Runs may overlap; one that leaves the picture, of size (width, height), is cut off.
 
     Returns:
         [height, width] bool, true = edit.
@@ -134,11 +130,7 @@ def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE) -> np.ndarray
 
 
 def truth_mask(runs: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """The mask without the frame, mode "L", 255 = edit, at `size`; a mask that covers everything is accepted.
-
-    Raises:
-        ValueError: as `decode_mask`, or the mask covers nothing.
-    """
+    """The mask, mode "L", 255 = edit, at `size`; a ValueError if it covers nothing. It may cover everything."""
     edit_HW = decode_mask(runs)
     if not edit_HW.any():
         raise ValueError("it covers nothing")

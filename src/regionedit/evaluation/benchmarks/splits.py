@@ -57,24 +57,21 @@ class Split:
 
     def rows(self, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and values of the wanted rows, in ascending order; shards without wanted rows are not opened."""
-        wanted = sorted(set(wanted))
-        first = place = 0
+        first = 0
         for path, size in zip(self.files, self.sizes, strict=True):
-            start, first = first, first + size
-            for batch in _batches(path, columns) if place < len(wanted) and wanted[place] < first else ():
-                while place < len(wanted) and wanted[place] < start + batch.num_rows:
-                    yield wanted[place], batch.slice(wanted[place] - start, 1).to_pylist()[0]
-                    place += 1
-                start += batch.num_rows
-                if place == len(wanted) or wanted[place] >= first:
+            here = sorted({number for number in wanted if first <= number < first + size})
+            start = first
+            for batch in _batches(path, columns) if here else ():
+                end = start + batch.num_rows
+                for number in (number for number in here if start <= number < end):
+                    yield number, batch.slice(number - start, 1).to_pylist()[0]
+                if here[-1] < end:
                     break
+                start = end
+            first += size
 
     def stored(self, picture: dict | bytes | None, name: str) -> tuple[Path | bytes, str]:
-        """The bytes of a row's picture, or its file; and its name, for messages.
-
-        Raises:
-            ValueError: the row has neither.
-        """
+        """The bytes of a row's picture, or its file; and its name, for messages. ValueError: the row has neither."""
         if isinstance(picture, bytes):
             return picture, name
         if picture and picture.get("bytes"):
@@ -105,11 +102,7 @@ def read_splits(data: str | Path, example: str) -> list[Split]:
 
 
 def choose_split(splits: Sequence[Split], size: int) -> Split:
-    """The split with `size` rows, or the only split.
-
-    Raises:
-        ValueError: there are several splits, and none has that size.
-    """
+    """The split with `size` rows, or the only split; a ValueError if there are several, and none has that size."""
     chosen = next((split for split in splits if len(split) == size), splits[0])
     if len(chosen) != size and len(splits) > 1:
         raise ValueError(

@@ -13,14 +13,7 @@ import numpy as np
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.human_study.assignment import assign
-from regionedit.evaluation.human_study.form import (
-    LONGER_SIDE,
-    LOSSLESS,
-    QUALITY,
-    choose_cases,
-    form_html,
-    load_cases,
-)
+from regionedit.evaluation.human_study.form import LONGER_SIDE, LOSSLESS, QUALITY, choose_cases, form_html, load_cases
 from regionedit.evaluation.human_study.questions import POSITIONS, QUESTIONS
 from regionedit.evaluation.human_study.sheets import sheets
 from regionedit.evaluation.outcomes import CaseFolder
