@@ -29,17 +29,14 @@ class Drawn(Benchmark):
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         count, _, side = Path(folder).name.partition("x")
-        self.count, self.side = int(count), int(side or 16)
-        self.counts = {"cases": self.count}
+        self.kept, self.side = range(int(count)), int(side or 16)
+        self.counts = {"cases": int(count)}
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self):
-        for i in range(self.count):
-            pixels = np.random.default_rng(i).integers(0, 256, (self.side * 3 // 4, self.side, 3), dtype=np.uint8)
-            request = EditRequest(Image.fromarray(pixels), f"make <thing {i}> </script> blue")
-            yield EditCase(f"case-{i}", request, "replace", scored=i != 1)
+    def _case(self, number: int) -> EditCase:
+        shape = (self.side * 3 // 4, self.side, 3)
+        picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8))
+        request = EditRequest(picture, f"make <thing {number}> </script> blue")
+        return EditCase(f"case-{number}", request, "replace", scored=number != 1)
 
 
 @pytest.fixture(autouse=True)

@@ -65,9 +65,7 @@ def test_shards_of_two_revisions_are_refused(tmp_path):
     write_emu_edit(tmp_path, ROWS, shards=3)
     stale = tmp_path / "data/test-00002-of-00003-0a14114eb2f63780.parquet"
     write_parquet(stale, ROWS[:1], ["image"])
-    with pytest.raises(
-        ValueError, match=r"test-00002-of-00003.* are the same shard of split 'test' from two revisions"
-    ):
+    with pytest.raises(ValueError, match=r"test-00002-of-00003.* are the same shard of split 'test' from two rev"):
         read_splits(tmp_path, HUB_NAME)
 
 
@@ -148,9 +146,7 @@ def test_without_a_network_a_hub_name_says_how_to_use_a_local_copy(monkeypatch):
 def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(tmp_path):
     (tmp_path / "file.parquet").write_text("")
     for data in ("no_such_folder", "/no/such/folder", str(tmp_path / "file.parquet")):
-        with pytest.raises(
-            ValueError, match="is neither a folder of parquet files nor a hub name such as facebook/emu"
-        ):
+        with pytest.raises(ValueError, match="is neither a folder of parquet files nor a hub name such as facebook"):
             read_splits(data, HUB_NAME)
 
 

@@ -29,10 +29,6 @@ def opaque_with_black_hole() -> Image.Image:
     return mask
 
 
-def grey(mode: str) -> Image.Image:
-    return Image.fromarray(EDIT).convert(mode)
-
-
 def palette() -> Image.Image:
     """Index 1 is transparent."""
     mask = Image.fromarray((EDIT == 255).astype(np.uint8)).convert("P")
@@ -40,21 +36,20 @@ def palette() -> Image.Image:
     return mask
 
 
-@pytest.mark.parametrize(
-    "mask",
-    [
-        hole(SIZE, BOX),
-        hole(SIZE, BOX).convert("LA"),
-        black_hole(),
-        opaque_with_black_hole(),
-        grey("L"),
-        grey("1"),
-        palette(),
-    ],
-    ids=["RGBA", "LA", "RGB", "opaque RGBA", "L", "1", "P"],
-)
-def test_the_erased_region_is_found_in_every_mode(mask):
-    found = erased(mask, SIZE)
+MASKS = {
+    "RGBA": hole(SIZE, BOX),
+    "LA": hole(SIZE, BOX).convert("LA"),
+    "RGB": black_hole(),
+    "opaque RGBA": opaque_with_black_hole(),
+    "L": Image.fromarray(EDIT),
+    "1": Image.fromarray(EDIT).convert("1"),
+    "P": palette(),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_the_erased_region_is_found_in_every_mode(name):
+    found = erased(MASKS[name], SIZE)
     assert found.mode == "L"
     assert np.array_equal(np.asarray(found), EDIT)
 

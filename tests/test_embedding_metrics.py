@@ -134,8 +134,6 @@ def test_pick_score_uses_the_target_caption():
             assert prompts == ["a cat", "a dog"]
             return torch.tensor([21.5, 19.0])
 
-    outcomes = [
-        Outcome(case(flat(20), captions=("x", "a cat")), flat(10)),
-        Outcome(case(flat(20), captions=("x", "a dog")), flat(30)),
-    ]
+    told = [("a cat", 10), ("a dog", 30)]
+    outcomes = [Outcome(case(flat(20), captions=("x", target)), flat(level)) for target, level in told]
     assert value(with_network("pick_score", Scores()), *outcomes) == [21.5, 19.0]

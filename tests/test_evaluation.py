@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,24 +12,43 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from data_prep.microworld.pack import pack
 from regionedit.command_line import load_config
-from regionedit.config import EditConfig, RegionConfig
+from regionedit.config import EditConfig, EvaluateConfig, RegionConfig
 from regionedit.editor import Editor
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.baselines import BASELINES, best_validation_threshold, marked_by_truth
 from regionedit.evaluation.run import evaluate
 from regionedit.microworld.renderer import coverage
 from regionedit.models import Models
-from tests.evaluations import COUNT, pack_cases
 from tests.shards import write_shards
 
+COUNT = 4
 SECOND = "test-000000001"
 QUIET = Console(quiet=True)
 
 
+def pack_cases(folder: Path, count: int) -> Path:
+    pack("test", count, folder, workers=1, seed=0, shard_size=100)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def config(tiny_evaluate_config):
-    return tiny_evaluate_config
+def config(tmp_path_factory, tiny_edit_config, tiny_judge_dir, tiny_dino_dir):
+    """A whole evaluation in small."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    return EvaluateConfig(
+        data=str(pack_cases(folder / "benchmark", COUNT)),
+        out=str(folder / "out"),
+        batch=4,
+        device="cpu",
+        encoders=tiny_edit_config.encoders,
+        generator=replace(tiny_edit_config.generator, num_inference_steps=1, guidance_scale=1.0),
+        region=tiny_edit_config.region,
+        validation=str(write_shards(folder / "validation", (6,), truth=True)),
+        judge=f"local-dir:{tiny_judge_dir}",
+        dino=str(tiny_dino_dir),
+    )
 
 
 @pytest.fixture(scope="module")

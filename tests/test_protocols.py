@@ -88,9 +88,7 @@ def test_a_wrong_protocol_is_refused_in_one_line_with_file_field_and_choices(tmp
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match="^protocol: configs/protocols/mine.yaml does not exist; there are: .*microworld"
-    ):
+    with pytest.raises(ValueError, match="^protocol: configs/protocols/mine.yaml does not exist; .*microworld"):
         Protocol.read("mine")
 
 

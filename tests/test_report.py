@@ -52,9 +52,8 @@ def html(tmp_path_factory) -> str:
     flat = np.full((64, 64), 0.5, np.float32)
 
     def outcome(case):
-        return (
-            Outcome(case, failed="no <room>") if case.id.endswith("4") else Outcome(case, case.truth_image, flat, flat)
-        )
+        failed = "no <room>" if case.id.endswith("4") else None
+        return Outcome(case, failed=failed) if failed else Outcome(case, case.truth_image, flat, flat)
 
     rows = pd.DataFrame(
         {

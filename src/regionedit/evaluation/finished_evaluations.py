@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from regionedit.command_line import one_line
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.protocols import BACKBONES
 from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
@@ -59,7 +60,7 @@ class Evaluation:
         try:
             return pd.read_parquet(path).set_index("id", verify_integrity=True)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: not the rows of an evaluation: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{path}: not the rows of an evaluation: {one_line(error)}") from None
 
     def values(self, metric: str) -> pd.Series:
         """The values that the metric's mean is over, indexed by case id. ValueError: the rows were not kept."""

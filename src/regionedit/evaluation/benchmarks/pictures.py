@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from regionedit.command_line import one_line
 from regionedit.evaluation.benchmarks.base import Benchmark
 
 ERASED = "erased region (alpha, or pure black), nearest neighbour to the picture's size"
@@ -27,7 +28,7 @@ def open_stored(source: Path | bytes, name: str) -> Image.Image:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         picture.load()
     except Exception as error:  # decoders raise many types for a damaged file: OSError, SyntaxError, ...
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise ValueError(f"data: {name} is not a picture that can be read: {reason}") from None
     return picture
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regionedit.command_line import one_line
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 
 SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
@@ -170,7 +171,7 @@ def _hub_splits(data: str) -> list[Split]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         pinned = f" --revision {revision}" if revision else ""
         raise ValueError(
-            f"data: {data} is not a folder, and the hub does not give it ({' '.join(str(error).split())[:150]}); "
+            f"data: {data} is not a folder, and the hub does not give it ({one_line(error, 150)}); "
             f"with a network, run `hf download {name} --repo-type dataset{pinned} --local-dir DIR`, then point data "
             "to DIR"
         ) from None
@@ -212,4 +213,4 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     with path.open("rb") as file:
         is_pointer = file.read(len(POINTER)) == POINTER
     what = "a Git LFS pointer, not the data: `git lfs pull`" if is_pointer else "truncated: a half-finished download?"
-    return ValueError(f"data: {path} is {what} ({' '.join(str(error).split())[:100]})")
+    return ValueError(f"data: {path} is {what} ({one_line(error, 100)})")
