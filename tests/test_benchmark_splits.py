@@ -47,10 +47,8 @@ def test_arrow_files_written_by_datasets_are_read(tmp_path):
     datasets.Dataset(table(ROWS, ["image"])).save_to_disk(tmp_path / "saved", num_shards=2)
     (split,) = read_splits(tmp_path / "saved", HUB_NAME)
     assert split.sizes == (4, 3)
-    assert [(n, row["image"]["bytes"]) for n, row in split.rows(["image"], [5, 1])] == [
-        (1, ROWS[1]["image"]),
-        (5, ROWS[5]["image"]),
-    ]
+    found = [(number, row["image"]["bytes"]) for number, row in split.rows(["image"], [5, 1])]
+    assert found == [(number, ROWS[number]["image"]) for number in (1, 5)]
 
 
 @pytest.mark.parametrize("wanted", [[], [0], [6], [2, 3, 4], [6, 0, 3, 3], range(7)])

@@ -47,9 +47,8 @@ def test_true_cells_are_those_that_are_covered_by_more_than_a_quarter(mask_quali
 def test_known_edits_are_their_parts(known):
     some = known.rows([2, 0])
     assert some.edits == [known.edits[2], known.edits[0]]
-    assert torch.equal(some.source_BCHW[1], known.source_BCHW[0]) and torch.equal(
-        some.truth_B1HW[0], known.truth_B1HW[2]
-    )
+    assert torch.equal(some.source_BCHW, known.source_BCHW[[2, 0]])
+    assert torch.equal(some.truth_B1HW, known.truth_B1HW[[2, 0]])
     assert some.target_captions == [known.edits[2].target_caption, known.edits[0].target_caption]
 
 

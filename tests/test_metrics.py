@@ -131,9 +131,8 @@ def test_an_unchanged_picture_is_perfectly_preserved_and_goes_nowhere(name, conf
 @pytest.mark.parametrize("name", ["l1", "l2", "clip_image", "dino", "dinov2"])
 def test_the_target_itself_is_perfect_and_the_source_is_not(name, config, cases):
     made = cases[0].case
-    best, other = value(
-        METRICS[name].from_config(config), Outcome(made, made.truth_image), Outcome(made, made.request.image)
-    )
+    outcomes = [Outcome(made, picture) for picture in (made.truth_image, made.request.image)]
+    best, other = value(METRICS[name].from_config(config), *outcomes)
     assert best == pytest.approx(1.0 if METRICS[name].higher_is_better else 0.0, abs=1e-6)
     assert abs(other - best) > 1e-3
 

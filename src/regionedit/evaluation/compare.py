@@ -36,7 +36,7 @@ from regionedit.evaluation.finished_evaluations import (
 from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, column_heads
 from regionedit.evaluation.published import PublishedRow, of_benchmark
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.tables import TextTable, console, print_table
+from regionedit.evaluation.tables import TextTable, print_table, terminal
 from regionedit.files import write_together
 
 WIDTH = 160  # characters in a line of the printed tables when the output is not a terminal
@@ -227,10 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines if incomparable else [error]:
             print(f"compare: {'not comparable' if incomparable else 'error'}: {line}", file=sys.stderr)
         return 2
-    printed = console(WIDTH)
+    console = terminal(WIDTH)
     for table in result.tables:
-        print_table(table, printed)
-    printed.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)
+        print_table(table, console)
+    console.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)
     return 0
 
 

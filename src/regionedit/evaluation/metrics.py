@@ -116,15 +116,17 @@ class CaseMetric(Metric):
         """Whether the network is there, or none is needed."""
         return self.measure.backbone is None or self.settings.network is not None
 
+    def score_all(self, outcomes: Sequence[Outcome]) -> Sequence[float] | Tensor:
+        """The values of one or more cases that are ready; they are not collected."""
+        return self.measure.score_all(outcomes, self.settings)
+
     def update(self, outcomes: Sequence[Outcome]) -> None:
         """Score these cases in order; a case's score does not depend on its batch."""
         ready = [self.is_ready(outcome) for outcome in outcomes]
         scores = torch.full((len(outcomes),), NAN, dtype=torch.float64)
         if any(ready):
             chosen = [outcome for outcome, scored in zip(outcomes, ready, strict=True) if scored]
-            scores[torch.tensor(ready)] = torch.as_tensor(
-                self.measure.score_all(chosen, self.settings), dtype=torch.float64
-            )
+            scores[torch.tensor(ready)] = torch.as_tensor(self.score_all(chosen), dtype=torch.float64)
         self.cases.append(scores)
 
     def is_ready(self, outcome: Outcome) -> bool:

@@ -26,8 +26,7 @@ from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
-from regionedit.evaluation.tables import console as terminal
-from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables
+from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables, terminal
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 

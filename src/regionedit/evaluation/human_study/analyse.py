@@ -129,9 +129,8 @@ def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     if len(companies) > 1:
         shown = questions.dropna(subset="answer").explode("company")  # a row for each system that was shown
         shown["won"] = shown["system"] == shown["company"]
-        overall = {
-            system: _by_question(part, lambda asked: share(asked["won"])) for system, part in shown.groupby("company")
-        }
+        for system, part in shown.groupby("company"):
+            overall[system] = _by_question(part, lambda asked: share(asked["won"]))
     return {"preferences": blocks, "preferences_overall": overall}
 
 
