@@ -73,7 +73,7 @@ def _histograms(index: Mapping[str, Any]) -> str:
         return ""
     from matplotlib.figure import Figure
 
-    from regionedit.evaluation.charts import data_uri
+    from regionedit.evaluation.pages import data_uri
 
     figure = Figure(figsize=(3.6 * len(drawn), 2.6), dpi=110, layout="constrained")
     for axes, (title, counts) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
@@ -125,7 +125,7 @@ def _card(file: io.BufferedReader, key: str, parts: Mapping[str, tuple[int, int]
 
 def _thumbnail(data: bytes) -> str:
     """A small JPEG as a data URI; empty if the data is not a picture."""
-    from regionedit.evaluation.charts import data_uri
+    from regionedit.evaluation.pages import data_uri
 
     try:
         picture = Image.open(io.BytesIO(data))

@@ -22,7 +22,6 @@ from regionedit.config import (
     DiffusersInpaintConfig,
     EditConfig,
     EncodersConfig,
-    EvaluateConfig,
     InstructPix2PixConfig,
     NextScaleConfig,
     RegionConfig,
@@ -215,16 +214,3 @@ def both(place) -> list[Path]:
     from tests.evaluation_folders import A, B, evaluation
 
     return [evaluation(place / "ours", A), evaluation(place / "theirs", B)]
-
-
-@pytest.fixture(scope="module")
-def tiny_evaluate_config(
-    tmp_path_factory, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
-) -> EvaluateConfig:
-    """A whole evaluation in small."""
-    from tests.evaluations import evaluation_config
-
-    folder = tmp_path_factory.mktemp("evaluation")
-    return evaluation_config(
-        folder, tiny_clip_dir, tiny_judge_dir, tiny_t5_dir, tiny_inpaint_dir, tiny_dino_dir, tiny_sam_dir
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 
 from regionedit.evaluation.benchmarks import BENCHMARKS, Benchmark
+from regionedit.evaluation.human_study.assignment import assign
 from regionedit.evaluation.human_study.make import StudySettings
 from regionedit.evaluation.human_study.questions import NAMES, answer_columns
+from regionedit.evaluation.human_study.sheets import sheets
 from regionedit.records import EditCase, EditRequest
+
+SCORED = (0, 2, 3, 4, 5, 6, 7, 8)  # numbers of the drawn benchmark's cases, of nine
 
 
 class Drawn(Benchmark):
@@ -25,17 +29,14 @@ class Drawn(Benchmark):
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
         count, _, side = Path(folder).name.partition("x")
-        self.count, self.side = int(count), int(side or 16)
-        self.counts = {"cases": self.count}
+        self.kept, self.side = range(int(count)), int(side or 16)
+        self.counts = {"cases": int(count)}
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self):
-        for i in range(self.count):
-            pixels = np.random.default_rng(i).integers(0, 256, (self.side * 3 // 4, self.side, 3), dtype=np.uint8)
-            request = EditRequest(Image.fromarray(pixels), f"make <thing {i}> </script> blue")
-            yield EditCase(f"case-{i}", request, "replace", scored=i != 1)
+    def _case(self, number: int) -> EditCase:
+        shape = (self.side * 3 // 4, self.side, 3)
+        picture = Image.fromarray(np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8))
+        request = EditRequest(picture, f"make <thing {number}> </script> blue")
+        return EditCase(f"case-{number}", request, "replace", scored=number != 1)
 
 
 @pytest.fixture(autouse=True)
@@ -61,33 +62,52 @@ def settings(root: Path, systems: dict[str, str], **changes) -> StudySettings:
     return StudySettings(systems=systems, **(given | changes))
 
 
+def write_key(
+    path: Path,
+    names: tuple[str, ...] = ("one", "two"),
+    design: str = "likert",
+    shown: str = "pairs",
+    raters: int = 4,
+    trials: int = 0,
+    repeats: int = 0,
+) -> Path:
+    """The key of a study of the `SCORED` cases, as `make` writes it, without making its forms."""
+    companies = [names] if shown == "all" else list(combinations(names, 2))
+    cases = [f"case-{i}" for i in SCORED]
+    each = trials or len(cases) * len(companies)
+    made = assign("12345678", cases, companies, raters, each, repeats, np.random.default_rng(3))
+    path.write_bytes(sheets(made, design, 3)[0])
+    return path
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def answer(study: Path, out: Path, rate: Callable[[str, dict, str], object]) -> list[Path]:
+def answer(key: Path, out: Path, rate: Callable[[str, dict, str], object]) -> list[Path]:
     """Answer sheets of all raters, a file each.
 
     Args:
         rate: (rater, row of the key, question) -> score of a picture; the likert answer itself, and under forced choice
             what the largest of a trial is chosen by. None: not answered.
     """
-    key = read_rows(study / "key.csv")
-    design = key[0]["design"]
+    rows = read_rows(key)
+    likert = rows[0]["design"] == "likert"
     out.mkdir(exist_ok=True)
     paths = []
-    for rater, own in groupby(key, lambda row: row["rater"]):
-        lines = [",".join(answer_columns(design))]
+    for rater, own in groupby(rows, lambda row: row["rater"]):
+        lines = [answer_columns(rows[0]["design"])]
         for trial, page in groupby(own, lambda row: row["trial"]):
             pictures = list(page)
             given = [[rate(rater, picture, name) for name in NAMES] for picture in pictures]
-            if design == "likert":
-                cells = [["" if v is None else str(v) for v in values] for values in given]
-                lines += [",".join([rater, trial, p["position"], *v]) for p, v in zip(pictures, cells, strict=True)]
+            if likert:
+                cells = [["" if value is None else value for value in values] for values in given]
+                lines += [[rater, trial, p["position"], *values] for p, values in zip(pictures, cells, strict=True)]
             else:
-                best = ["" if None in v else pictures[int(np.argmax(v))]["position"] for v in zip(*given, strict=True)]
-                lines.append(",".join([rater, trial, *best]))
+                best = [pictures[int(np.argmax(values))]["position"] for values in zip(*given, strict=True)]
+                lines.append([rater, trial, *best])
         paths.append(out / f"answers_rater_{rater}.csv")
-        paths[-1].write_text("\n".join(lines) + "\n")
+        with paths[-1].open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
     return paths

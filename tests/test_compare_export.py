@@ -74,9 +74,7 @@ def test_an_evaluations_tables_are_written_beside_its_summary(place):
     assert (place / "new/tables.md").read_text() == markdown(tables)
     assert (place / "new/tables.tex").read_text() == latex(tables)
     found = list(csv.reader((place / "new/tables.csv").open(newline="")))
-    assert (
-        found[0] == ["By_hand"] and found[1] == list(TABLE.heads) and found[-3:] == [["Second"], ["a", "b"], ["c", "d"]]
-    )
+    assert found[:2] == [["By_hand"], list(TABLE.heads)] and found[-3:] == [["Second"], ["a", "b"], ["c", "d"]]
 
 
 def test_an_evaluations_own_tables_show_its_protocols_columns(both):

@@ -17,25 +17,23 @@ pytestmark = pytest.mark.usefixtures("place")
     [
         ({"judge": "L/14"}, "judge: 'B/32' in ours, 'L/14' in theirs (columns: CLIPdir)"),
         ({"dino": "vitb8"}, "dino: 'vits16' in ours, 'vitb8' in theirs (columns: DINO)"),
-        ({"reference": "target"}, "reference: 'source' in ours, 'target' in theirs (columns: CLIPdir, L1, DINO)"),
-        (
-            {"caption_filter": "none"},
-            "caption_filter: 'identical' in ours, 'none' in theirs (columns: CLIPdir, L1, DINO)",
-        ),
-        ({"resize": "nearest"}, "resize: 'bicubic' in ours, 'nearest' in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"counts": {"rows": 5, "kept": 3}}, "counts.kept: 4 in ours, 3 in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"as_run": {"split": "x"}}, "as_run.split: '5 rows' in ours, 'x' in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"n_found": 2}, "n_found: 4 in ours, 2 in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"name": "icedit"}, "name: 'ultraedit' in ours, 'icedit' in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"resize": None}, "resize: 'bicubic' in ours, nothing in theirs (columns: CLIPdir, L1, DINO)"),
-        ({"benchmark": "other"}, "benchmark: 'emu_edit' in ours, 'other' in theirs (columns: CLIPdir, L1, DINO)"),
+        ({"reference": "target"}, "reference: 'source' in ours, 'target' in theirs"),
+        ({"caption_filter": "none"}, "caption_filter: 'identical' in ours, 'none' in theirs"),
+        ({"resize": "nearest"}, "resize: 'bicubic' in ours, 'nearest' in theirs"),
+        ({"counts": {"rows": 5, "kept": 3}}, "counts.kept: 4 in ours, 3 in theirs"),
+        ({"as_run": {"split": "x"}}, "as_run.split: '5 rows' in ours, 'x' in theirs"),
+        ({"n_found": 2}, "n_found: 4 in ours, 2 in theirs"),
+        ({"name": "icedit"}, "name: 'ultraedit' in ours, 'icedit' in theirs"),
+        ({"resize": None}, "resize: 'bicubic' in ours, nothing in theirs"),
+        ({"benchmark": "other"}, "benchmark: 'emu_edit' in ours, 'other' in theirs"),
     ],
 )
 def test_a_different_protocol_block_is_refused_with_key_and_both_values(place, change, line, capsys):
     folders = [evaluation(place / "ours", A), evaluation(place / "theirs", B, **change)]
     assert main([*map(str, folders), "--out", str(place / "out")]) == 2
     printed = capsys.readouterr()
-    assert printed.err.splitlines() == [f"compare: not comparable: {line}"]
+    everywhere = "" if "(columns" in line else " (columns: CLIPdir, L1, DINO)"
+    assert printed.err.splitlines() == [f"compare: not comparable: {line}{everywhere}"]
     assert printed.out == "" and not (place / "out").exists()
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -34,10 +35,10 @@ def sessions(lengths: list[int]) -> list[EditCase]:
     ]
 
 
-EVERY = Share()
 LENGTHS = st.lists(st.integers(1, 4), min_size=1, max_size=12)
 
 
+@examples(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 5))
 def test_shares_cover_every_case_once_and_never_split_a_chain(lengths, processes):
     cases = sessions(lengths)
@@ -47,6 +48,7 @@ def test_shares_cover_every_case_once_and_never_split_a_chain(lengths, processes
     assert all(homes[c.id] == homes[c.continues] for c in cases if c.continues)
 
 
+@examples(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 7))
 def test_no_group_holds_a_case_and_the_one_it_continues(lengths, size):
     groups = list(turns(sessions(lengths), size))
@@ -91,8 +93,8 @@ class Darker:
         return type("Result", (), {"id": request.id, "image": made, "record": {"digest": self.digest(request)}})
 
 
-def edit(editor: Darker, cases: list[EditCase], folder: CaseFolder, share: Share = EVERY) -> None:
-    edit_cases(editor, cases, folder, lambda case: case.request, "editing", save_regions=False, share=share)
+def edit(editor: Darker, cases: list[EditCase], folder: CaseFolder) -> None:
+    edit_cases(editor, cases, folder, lambda case: case.request, "editing", save_regions=False)
 
 
 def test_a_turn_edits_the_result_of_the_turn_before(tmp_path):
@@ -112,15 +114,6 @@ def test_a_turn_without_the_one_before_fails_with_the_reason_and_a_second_run_re
     assert {o.case.id: o.failed for o in folder.outcomes(cases)} == {"0-1": None, "1-1": folder.failure("1-1")}
     edit(Darker(), cases, folder)
     assert folder.failure("1-0") is None and all(o.failed is None for o in folder.outcomes(cases))
-
-
-def test_two_processes_leave_what_one_would(tmp_path):
-    cases = sessions([2, 1, 3, 2])
-    edit(Darker(), cases, CaseFolder(tmp_path / "one"))
-    for place in range(2):
-        edit(Darker(), cases, CaseFolder(tmp_path / "two"), Share(place, 2))
-    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n / "pictures").iterdir()} for n in ("one", "two"))
-    assert one == two and len(one) == 8
 
 
 @dataclass(frozen=True, kw_only=True)

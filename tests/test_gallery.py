@@ -24,23 +24,19 @@ def case(number: int, side: int = 32) -> EditCase:
     return EditCase(f"c{number:03d}", EditRequest(picture, "make <it> a dog", captions=captions), "replace")
 
 
-def page(cases: list[EditCase], tmp_path, failed: str | None = None) -> str:
-    rows = pd.DataFrame(
-        {
-            "id": [c.id for c in cases],
-            "operation": [c.operation for c in cases],
-            "l1": [0.25 * n for n in range(len(cases))],
-            "dino": np.nan,
-        }
-    ).astype({"l1": float})
-    rows.loc[0, "l1"] = np.nan if failed else 0.0
+def entry(title: str, cases: list[EditCase], failed: dict[str, str]) -> Entry:
+    scores = [np.nan if c.id in failed else 0.25 * n for n, c in enumerate(cases)]
+    rows = pd.DataFrame({"id": [c.id for c in cases], "operation": "replace", "l1": scores, "dino": np.nan})
 
     def outcomes(chosen):
-        return (Outcome(c, None if failed else c.request.image, failed=failed) for c in chosen)
+        reasons = ((c, failed.get(c.id)) for c in chosen)
+        return (Outcome(c, None if reason else c.request.image, failed=reason) for c, reason in reasons)
 
-    gallery.write_gallery(
-        tmp_path / "gallery.html", cases, Entry("x", "x", outcomes, EvaluateConfig(), True, rows=rows)
-    )
+    return Entry(title, title, outcomes, EvaluateConfig(), True, rows=rows)
+
+
+def page(cases: list[EditCase], tmp_path, *systems: Entry, **failed: str) -> str:
+    gallery.write_gallery(tmp_path / "gallery.html", cases, entry("x", cases, failed), systems)
     return (tmp_path / "gallery.html").read_text()
 
 
@@ -52,19 +48,8 @@ def test_every_case_is_there_with_its_scores(tmp_path):
 
 
 def test_pictures_of_other_systems_are_shown_beside_the_own(tmp_path):
-    first, second = case(0), case(1)
-    rows = pd.DataFrame({"id": [first.id, second.id], "operation": "edit", "l1": 0.5})
-
-    def outcomes(chosen):
-        return (Outcome(c, c.request.image) for c in chosen)
-
-    def some_failed(chosen):
-        return (Outcome(c, None, failed="x") if c is first else Outcome(c, c.request.image) for c in chosen)
-
-    own = Entry("x", "x", outcomes, EvaluateConfig(), True, rows=rows)
-    other = Entry("y", "baseline", some_failed, EvaluateConfig(), True, rows=rows)
-    gallery.write_gallery(tmp_path / "gallery.html", [first, second], own, [other])
-    one, two = (tmp_path / "gallery.html").read_text().split('<section class="case"')[1:]
+    cases = [case(0), case(1)]
+    one, two = page(cases, tmp_path, entry("baseline", cases, {"c000": "x"})).split('<section class="case"')[1:]
     assert 'alt="baseline"' not in one and two.count('alt="baseline"') == 1
 
 
@@ -77,7 +62,7 @@ def test_texts_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path):
 
 
 def test_a_failed_case_says_why(tmp_path):
-    assert "failed: no &lt;luck&gt;" in page([case(0)], tmp_path, failed="no <luck>")
+    assert "failed: no &lt;luck&gt;" in page([case(0)], tmp_path, c000="no <luck>")
 
 
 def test_a_large_benchmark_is_thinned_evenly_and_says_so(tmp_path, monkeypatch):

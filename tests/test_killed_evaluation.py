@@ -38,18 +38,9 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     assert run(*pack).wait() == 0
 
     def command(out: Path) -> tuple[str, ...]:
+        small = "--baselines [] --edited_baselines [] --generator.num_inference_steps 2 --batch 4".split()
         config = ("evaluate.py", "--config", "configs/evaluate_microworld.yaml", "--data", str(data), "--out", str(out))
-        return (
-            *config,
-            "--baselines",
-            "[]",
-            "--edited_baselines",
-            "[]",
-            "--generator.num_inference_steps",
-            "2",
-            "--batch",
-            "4",
-        )
+        return (*config, *small)
 
     def edited() -> dict[str, int]:
         """When the pictures of finished cases were written; a case's record is written last."""

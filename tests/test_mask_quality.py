@@ -49,7 +49,8 @@ def test_known_edits_are_their_parts(known):
 
 def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
     generator = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=1))
-    altered = {name: alter(known.truth_B1HW) for name, alter in mask_quality.ALTERATIONS.items()}
+    names = ("truth", "everything", "eroded 2 px", "eroded 4 px")
+    altered = {name: mask_quality.ALTERATIONS[name](known.truth_B1HW) for name in names}
     found = mask_quality.measure(generator, known, altered)
     assert set(found) == set(altered)
     assert found["truth"]["mask_iou"] == 1 and found["truth"]["change_outside_truth"] == 0

@@ -1,15 +1,12 @@
 """Every metric by numbers worked out by hand: tiny pictures, invented embeddings, masks one can count.
 
-Metrics by embeddings and of regions have files of their own, the microworld's are in test_microworld_metrics.py;
-together they cover METRICS.
+Metrics by embeddings and of regions have files of their own, the microworld's are in test_microworld_metrics.py.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,16 +17,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from regionedit import evaluation
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
-from regionedit.evaluation.metrics import NEEDS, Settings
+from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.microworld_scores import MicroworldMeasure
 from regionedit.evaluation.outcomes import Outcome
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
-from tests.test_microworld_metrics import EXPECTED as MICROWORLD
 
 BACKGROUND = [f"background_{name}{variant}" for name in ("psnr", "ssim", "mse", "lpips") for variant in ("", "_pie")]
 
@@ -79,33 +74,6 @@ def cases() -> list[Outcome]:
 # ------------------------------------------------------------------------------------------------ all of them
 
 
-def test_every_metric_is_tested_by_hand():
-    here = {
-        *("l2", "l1_source", "l2_source", "clip_image_source", "clip_instruction", "clip_instruction_rank"),
-        *("clip_direction_raw", "clip_whole", "clip_edited", "dino_source", "dinov2", "dinov2_source", "pick_score"),
-        *(
-            "region_precision_pixel",
-            "region_recall_pixel",
-            "change_iou",
-            "change_iou_focus",
-            "structure_distance",
-            *BACKGROUND,
-        ),
-        *(f"region_{name}_changed" for name in ("iou", "precision", "recall")),
-    }
-    assert set(MICROWORLD) | here == set(METRICS)
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_says_what_it_is(name):
-    metric = METRICS[name]
-    assert metric.title and metric.higher_is_better in (True, False, None)
-    assert re.search(rf'\n    # [^\n]+\n    "{name}": ', Path(evaluation.__file__).read_text()), "say what it measures"
-    assert set(metric.needs) <= set(NEEDS)
-    titles = [other.title for other in METRICS.values()]
-    assert len(set(titles)) == len(titles)
-
-
 @pytest.mark.parametrize("name", METRICS)
 def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, config, cases):
     together, alone = METRICS[name].from_config(config), METRICS[name].from_config(config)
@@ -119,8 +87,6 @@ def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, con
     if not isinstance(METRICS[name], MicroworldMeasure):
         assert together.values()[[0, 2, 3, 4, 5]].isfinite().all()
         assert together.compute() == pytest.approx(np.nanmean(together.values()))
-    together.reset()
-    assert together.cases == [] and not together.why_missing()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -165,9 +131,8 @@ def test_an_unchanged_picture_is_perfectly_preserved_and_goes_nowhere(name, conf
 @pytest.mark.parametrize("name", ["l1", "l2", "clip_image", "dino", "dinov2"])
 def test_the_target_itself_is_perfect_and_the_source_is_not(name, config, cases):
     made = cases[0].case
-    best, other = value(
-        METRICS[name].from_config(config), Outcome(made, made.truth_image), Outcome(made, made.request.image)
-    )
+    outcomes = [Outcome(made, picture) for picture in (made.truth_image, made.request.image)]
+    best, other = value(METRICS[name].from_config(config), *outcomes)
     assert best == pytest.approx(1.0 if METRICS[name].higher_is_better else 0.0, abs=1e-6)
     assert abs(other - best) > 1e-3
 
@@ -193,12 +158,6 @@ def test_the_mean_is_over_pictures_not_over_pixels():
     metric = plain("l1_source")
     metric.update([Outcome(case(flat(0, 2)), flat(255, 2)), Outcome(case(flat(0, 20)), flat(0, 20))])
     assert metric.compute() == pytest.approx(0.5)
-
-
-def test_a_black_picture_stays_in_the_mean():
-    metric = plain("l1")
-    metric.update([Outcome(case(flat(255), flat(255)), flat(0)), Outcome(case(flat(255), flat(255)), flat(255))])
-    assert metric.values().tolist() == [1.0, 0.0]
 
 
 def test_the_edited_picture_is_resized_to_the_reference_by_pil():

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.baselines import with_chance_box
 from regionedit.evaluation.metrics import Settings
@@ -20,7 +21,7 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.truth import truth_mask
 from regionedit.records import Captions, EditCase, EditRequest
-from regionedit.region_scores import pointing
+from tests.metric_cases import NAN, value
 
 CIRCLE = Thing("circle", "red", 16, 16, 10)
 SQUARE = Thing("square", "blue", 48, 48, 10)
@@ -44,8 +45,8 @@ def make_case(edit: Edit) -> EditCase:
 
 
 @pytest.fixture(scope="module")
-def config(tiny_evaluate_config):
-    return tiny_evaluate_config
+def config(tiny_judge_dir, tiny_dino_dir):
+    return EvaluateConfig(device="cpu", grid=4, judge=f"local-dir:{tiny_judge_dir}", dino=str(tiny_dino_dir))
 
 
 REMOVE = make_case(
@@ -89,7 +90,6 @@ TWO = (
 CIRCLE_PIXELS = int((truth_mask(REMOVE.truth) > 0.5).sum())
 ADDED_PIXELS = int((truth_mask(ADD.truth) > 0.5).sum())
 ADDED_L1 = np.abs(np.asarray(ADD.truth_image, float) - np.asarray(ADD.request.image, float)).mean() / 255
-NAN = math.nan
 EXPECTED = {
     "region_iou": (1.0, 1.0),
     "region_iou_best": (1.0, NAN),
@@ -118,23 +118,23 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_microworlds_metrics_on_two_cases(name, config):
     """None stands for a value that only the (random) judge knows: finite and a cosine."""
-    metric = METRICS[name].from_config(replace(config, grid=4))
+    metric = METRICS[name].from_config(config)
     metric.update(TWO[:1])
     metric.update(TWO[1:])
     values = metric.values().tolist()
-    for value, expected in zip(values, EXPECTED[name], strict=True):
+    for found, expected in zip(values, EXPECTED[name], strict=True):
         if expected is None:
-            assert -1 <= value <= 1
+            assert -1 <= found <= 1
         else:
-            assert value == pytest.approx(expected, abs=1e-5, nan_ok=True)
-    if not all(math.isnan(value) for value in values):
+            assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    if not all(map(math.isnan, values)):
         assert metric.compute() == pytest.approx(np.nanmean(values))
 
 
 def test_a_region_without_a_picture_has_no_picture_scores(config):
     region = [replace(TWO[0], picture=None)]
     for name, kind in METRICS.items():
-        metric = kind.from_config(replace(config, grid=4))
+        metric = kind.from_config(config)
         metric.update(region)
         assert kind.of_region or metric.values().isnan().all(), name
 
@@ -143,36 +143,25 @@ def test_outside_change_is_seen_where_neither_region_reaches(config):
     spoilt = np.asarray(REMOVE.truth_image).copy()
     spoilt[63, 0] = 255 - spoilt[63, 0]
     outcome = replace(TWO[0], picture=Image.fromarray(spoilt))
-    metric = METRICS["outside_change"].from_config(config)
-    metric.update([outcome])
+    found = value(METRICS["outside_change"].from_config(config), outcome)
     change = np.abs(np.asarray(outcome.picture, float) - np.asarray(REMOVE.request.image, float)).mean(-1) / 255
     outside = (outcome.mask == 0) & (outcome.truth == 0)
-    assert metric.compute() == pytest.approx(change[outside].mean(), rel=1e-5)
-    assert metric.compute() > 0
+    assert found == pytest.approx(change[outside].mean(), rel=1e-5) and found > 0
 
 
 def test_the_sources_own_grid_is_preferred_to_means(config):
     patches = np.zeros((4, 4), np.float32)
     patches[0, 0] = 1
-    metric = METRICS["region_area"].from_config(replace(config, grid=4))
-    metric.update([replace(TWO[0], patches=patches)])
-    assert metric.compute() == pytest.approx(1 / 16)
-
-
-def test_pointing_of_a_flat_map_is_chance():
-    flat = np.full((64, 64), 0.3, np.float32)
-    assert pointing(flat, coverage(REMOVE.truth.source), 0) == pytest.approx(0.5)
-    towards_square = box(32, 32, 64, 64)
-    assert pointing(towards_square, coverage(REMOVE.truth.source), 0) == 0
+    outcome = replace(TWO[0], patches=patches)
+    assert value(METRICS["region_area"].from_config(config), outcome) == pytest.approx(1 / 16)
 
 
 def test_background_region_is_compared_with_all_but_the_things(config):
     edit = replace(REMOVE.truth, operation="background", named=None, target=Scene(Background("black", "plain"), ()))
     case = replace(REMOVE, operation="background", truth=edit)
-    metric = METRICS["background_iou"].from_config(config)
     rest = (coverage(edit.source).max(0) < 0.5).astype(np.float32)
-    metric.update([Outcome(case, None, rest, rest), Outcome(case, None, rest, np.ones_like(rest))])
-    assert metric.values().tolist() == pytest.approx([1.0, rest.mean()])
+    outcomes = [Outcome(case, None, rest, region) for region in (rest, np.ones_like(rest))]
+    assert value(METRICS["background_iou"].from_config(config), *outcomes) == pytest.approx([1.0, rest.mean()])
 
 
 def test_best_threshold_is_one_for_the_whole_set():

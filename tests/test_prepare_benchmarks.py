@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.prepare_benchmarks import PUBLISHED, differences, main, prepare
-from regionedit.evaluation.benchmarks import BENCHMARKS, emu_edit, human_edit, magicbrush, pie_bench
+from regionedit.evaluation.benchmarks import BENCHMARKS
 from tests.benchmark_fixtures import WRITERS, emu_row, write_emu_edit, write_magicbrush, write_pie_bench
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*comparable with")
@@ -98,9 +98,7 @@ def test_a_broken_picture_is_found(tmp_path):
         prepare("pie_bench", download, tmp_path / "out")
 
 
-def test_the_published_counts():
-    assert (emu_edit.ROWS, magicbrush.SESSIONS, magicbrush.TURNS) == (3589, 535, 1053)
-    assert (pie_bench.CASES, human_edit.ROWS) == (700, 5751)
+def test_other_counts_than_the_published_ones_are_named():
     assert differences("magicbrush", {"sessions": 535, "turns": 1053, "cases": 1}) == []
     assert differences("magicbrush", {"sessions": 535, "turns": 1000}) == ["turns: 1,000, published: 1,053"]
 

@@ -7,7 +7,7 @@ import yaml
 
 from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.protocols import FOLDER, Protocol
-from regionedit.evaluation.published import FILE, UNKNOWN, of_benchmark, read_published
+from regionedit.evaluation.published import UNKNOWN, of_benchmark, read_published
 
 ROWS = read_published()
 TABLE = {
@@ -28,7 +28,7 @@ def test_every_row_has_a_source_a_protocol_and_sane_numbers(row):
     assert "Table" in row.source or "arXiv" in row.source
     assert row.benchmark in BENCHMARKS
     assert row.protocol == UNKNOWN or (FOLDER / f"{row.protocol}.yaml").is_file()
-    assert row.figures
+    assert row.figures and all(type(figure) in (int, float) for figure in row.figures.values())
     for title, figure in row.figures.items():
         if title.startswith("G_"):
             assert 0 <= figure <= 10
@@ -50,19 +50,11 @@ def test_the_rows_of_a_protocol_stand_in_its_columns(name):
 
 
 def test_exactly_the_rows_whose_mean_square_exceeds_their_mean_difference_are_flagged():
-    """For values in [0, 1] a square is at most the value."""
-    violating = {
-        (r.source, r.method)
-        for r in ROWS
-        if "L1" in r.figures and "L2" in r.figures and r.figures["L2"] > r.figures["L1"]
-    }
-    assert violating == {(r.source, r.method) for r in ROWS if r.impossible}
-    assert [method for _, method in violating] == ["RF-Solver"]
-
-
-def test_the_impossible_figure_stays_as_printed():
-    (row,) = [r for r in ROWS if r.impossible]
-    assert row.figures["L2"] == 0.312 and "0.0312" in row.impossible and "0.0312" in row.remark
+    """For values in [0, 1] a square is at most the value. No method comes twice in one table."""
+    assert len({(r.source, r.benchmark, r.method) for r in ROWS}) == len(ROWS)
+    violating = [r for r in ROWS if {"L1", "L2"} <= set(r.figures) and r.figures["L2"] > r.figures["L1"]]
+    assert violating == [r for r in ROWS if r.impossible]
+    assert [r.method for r in violating] == ["RF-Solver"]
 
 
 def test_the_main_papers_tables_are_whole():
@@ -74,8 +66,6 @@ def test_the_main_papers_tables_are_whole():
     ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
     assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
     assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours
-    calibration = by_source(f"{paper}, Table 2")["InstructPix2Pix (450K)"]
-    assert (calibration["CLIPdir"], calibration["CLIPout"]) == (0.0782, 0.2648)
 
 
 def test_a_soft_max_over_the_printed_systems_adds_up_to_one():
@@ -99,43 +89,8 @@ def test_rows_of_a_benchmark_are_parted_by_protocol():
     assert [r.method for r in same] == ["OmniGen"] and {"ultraedit", "icedit"} <= {r.protocol for r in others}
 
 
-def test_second_hand_figures_say_so():
-    (row,) = [r for r in ROWS if r.method == "CARE-Edit"]
-    assert row.second_hand and "second-hand" in row.cited
-    (row,) = [r for r in ROWS if r.method == "NEP" and r.benchmark == "emu_edit"]
-    assert row.cited == row.source
-
-
-def test_no_method_is_listed_twice_in_one_table():
-    seen = [(r.source, r.benchmark, r.method) for r in ROWS]
-    assert len(seen) == len(set(seen))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"source": ""}, "lacks source"),
-        ({"protocol": None}, "lacks protocol"),
-        ({"year": 2024}, "unknown year"),
-        ({"scale": {"L2": 0.1}}, "scale: no column L2"),
-        ({"rows": [["A", 0.1]]}, "A: 1 figures for 2 columns"),
-        ({"rows": [["A", 0.1, "0.9"]]}, "A: a row is a name and numbers"),
-        ({"rows": [["A", 0.1, 0.9, {"remark": "x"}]]}, "A: unknown remark"),
-    ],
-)
-def test_a_damaged_table_is_named(tmp_path, change, said):
-    path = tmp_path / "published.yaml"
-    path.write_text(yaml.safe_dump([TABLE | change]))
-    with pytest.raises(ValueError, match=f"published.yaml: table 1 .*{said}"):
-        read_published(path)
-
-
 def test_a_figure_that_was_not_printed_is_left_out(tmp_path):
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump([TABLE | {"rows": [["A", None, 0.9, {"note": "n"}]], "note": "all"}]))
     (row,) = read_published(path)
     assert row.figures == {"DINO": 0.9} and (row.note, row.table_note) == ("n", "all")
-
-
-def test_the_file_lies_beside_the_code():
-    assert FILE.is_file() and FILE.parent.name == "evaluation"

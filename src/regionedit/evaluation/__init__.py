@@ -7,14 +7,6 @@ target picture, `l1_source` with the source, so that two protocols never share a
 
 from __future__ import annotations
 
-from regionedit.evaluation.background_metrics import (
-    Background,
-    StructureDistance,
-    lpips_of,
-    mse_of,
-    psnr_of,
-    ssim_of,
-)
 from regionedit.evaluation.benchmarks import BENCHMARKS
 from regionedit.evaluation.embedding_metrics import (
     Direction,
@@ -33,7 +25,16 @@ from regionedit.evaluation.microworld_scores import (
     size_ratio,
     success,
 )
-from regionedit.evaluation.pixel_metrics import ChangeOutside, PixelDifference
+from regionedit.evaluation.pixel_metrics import (
+    Background,
+    ChangeOutside,
+    PixelDifference,
+    StructureDistance,
+    lpips_of,
+    mse_of,
+    psnr_of,
+    ssim_of,
+)
 from regionedit.evaluation.region_metrics import (
     CellRegion,
     CellRegionBest,

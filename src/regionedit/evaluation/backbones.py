@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from regionedit.command_line import one_line
 from regionedit.device import pick_device
 from regionedit.encoders import FrozenCLIP
 from regionedit.evaluation.embedders import DINO_SIZE, ClassToken, Clip, PickScore, dino_preprocess, own_preprocess
@@ -40,7 +41,7 @@ def load_backbone(field: Field, name: str, device: str = "cpu") -> Backbone:
     try:
         return _LOADERS[field](name, torch_device)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{field}: {name} cannot be loaded: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{field}: {name} cannot be loaded: {one_line(error)}") from None
 
 
 def _clip(name: str, device: torch.device) -> Clip:

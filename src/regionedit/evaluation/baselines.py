@@ -15,8 +15,8 @@ import torch
 from regionedit.config import DataConfig, EvaluateConfig
 from regionedit.data.loader import ValidationLoader
 from regionedit.data.manifest import Manifest
-from regionedit.evaluation.outcomes import Outcome, cell_means
-from regionedit.evaluation.region_metrics import iou_curve
+from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.region_metrics import iou_curve, true_cells
 from regionedit.generators import noise_seed
 from regionedit.images import box_mask, to_pictures
 from regionedit.mask_sources import MaskSource, require_mask_source
@@ -110,10 +110,9 @@ def unchanged(cases: Iterable[EditCase]) -> Iterator[Outcome]:
 
 def true_regions(cases: Iterable[EditCase], grid: int) -> Iterator[Outcome]:
     """Outcomes with the true region: on the grid its true cells, in the mask every pixel that it touches."""
-    for case in (case for case in cases if case.scored):
-        coverage = np.asarray(case.truth_mask.convert("L"), np.float32) / 255
-        cells = (cell_means(coverage, grid) > TRUTH_COVERAGE).astype(np.float32)
-        yield Outcome(case, mask=(coverage > 0).astype(np.float32), probability=coverage, patches=cells)
+    for outcome in (Outcome(case) for case in cases if case.scored):
+        touched, cells = (outcome.truth > 0).astype(np.float32), true_cells(outcome, grid).astype(np.float32)
+        yield replace(outcome, mask=touched, probability=outcome.truth, patches=cells)
 
 
 @torch.no_grad()

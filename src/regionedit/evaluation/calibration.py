@@ -22,12 +22,7 @@ CHECKSUM_TOLERANCE = 0.002
 
 
 def check_expected(summary: dict, expected: Mapping[str, float], tolerance: float) -> list[str]:
-    """Compare an evaluation's means with known ones.
-
-    Args:
-        summary: the content of summary.json.
-        expected: metric -> mean.
-        tolerance: largest difference that counts as reproduced.
+    """Compare a summary's means with known ones (metric -> mean).
 
     Returns:
         A line for each metric: measured and expected mean, `within` or `OUTSIDE` the tolerance, the difference.
@@ -50,11 +45,7 @@ def check_expected(summary: dict, expected: Mapping[str, float], tolerance: floa
 
 
 def check_data(config: EvaluateConfig, cases: Iterable[EditCase]) -> list[str]:
-    """The verdict on MagicBrush's checksum, if one is known for this benchmark and CLIP; otherwise [].
-
-    Raises:
-        ValueError: as `magicbrush_checksum`.
-    """
+    """The verdict on MagicBrush's checksum, if one is known for this benchmark and CLIP; otherwise []."""
     if config.benchmark not in CHECKSUM_BENCHMARKS or config.judge != CHECKSUM_JUDGE:
         return []
     return [checksum_verdict(*magicbrush_checksum(cases, load_backbone("judge", config.judge, config.device)))]
@@ -81,12 +72,7 @@ def magicbrush_checksum(cases: Iterable[EditCase], judge: Clip) -> tuple[float, 
 
 
 def checksum_verdict(found: float, n: int) -> str:
-    """One line that says whether data, captions and CLIP reproduce MagicBrush's known number.
-
-    Args:
-        found: from `magicbrush_checksum` with OpenAI's ViT-B/32.
-        n: scored cases.
-    """
+    """One line: do data, captions and CLIP (OpenAI's ViT-B/32) reproduce MagicBrush's number for n scored cases?"""
     if n not in CHECKSUMS:
         whole = " or ".join(f"{known:,}" for known in CHECKSUMS)
         return f"MagicBrush checksum: {found:.5f} over {n:,} cases; known only for {whole} cases"

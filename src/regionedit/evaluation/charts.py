@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from regionedit.evaluation import METRICS
+from regionedit.evaluation.pages import data_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,11 +23,6 @@ CURVES = {
 # metrics of preservation; the chart uses the first one that was measured
 PRESERVATION = ("clip_image_source", "l1_source", "outside_truth_change")
 OBEDIENCE = "clip_direction"
-
-
-def data_uri(data: bytes, kind: str = "png") -> str:
-    """Bytes of a picture inside a URL."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def draw_trade_off(summary: dict) -> str:
@@ -68,9 +63,7 @@ def _with_error(score: dict) -> tuple[float, list[list[float]] | None]:
 
 
 def draw_curves(log: str | None) -> str:
-    """Validation scores over the minutes of a training run, from its metrics.csv, as a data URI.
-
-    Empty without a log, or if the log has no validation scores.
+    """Validation scores over the minutes of a training run, from its metrics.csv; empty without such scores.
 
     Raises:
         ValueError: the file is missing, or is not the metrics.csv of a training run.

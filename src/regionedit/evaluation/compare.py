@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.comparison_tables import (
     PICK_SCORE,
@@ -38,7 +36,7 @@ from regionedit.evaluation.finished_evaluations import (
 from regionedit.evaluation.protocols import BACKBONES, FOLDER, Protocol, column_heads
 from regionedit.evaluation.published import PublishedRow, of_benchmark
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.tables import TextTable, print_table
+from regionedit.evaluation.tables import TextTable, print_table, terminal
 from regionedit.files import write_together
 
 WIDTH = 160  # characters in a line of the printed tables when the output is not a terminal
@@ -47,13 +45,7 @@ IDENTITY, ORACLE = "identity", "truth"  # the baselines that mark the extremes
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of `compare`.
-
-    Args:
-        tables: the comparison table first.
-        rows: of the comparison table.
-        columns: head -> metric of the comparison table.
-    """
+    """The tables, the comparison table first; and its rows, and its columns, head -> metric."""
 
     tables: list[TextTable]
     rows: list[Row]
@@ -230,14 +222,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "comparison.csv": numbers(result.rows, result.columns).to_csv(index=False),
         }
         write_together(out, {name: text.encode() for name, text in files.items()})
-    except IncomparableError as error:
-        for line in error.lines:
-            print(f"compare: not comparable: {line}", file=sys.stderr)
-        return 2
     except (ValueError, OSError) as error:
-        print(f"compare: error: {error}", file=sys.stderr)
+        incomparable = isinstance(error, IncomparableError)
+        for line in error.lines if incomparable else [error]:
+            print(f"compare: {'not comparable' if incomparable else 'error'}: {line}", file=sys.stderr)
         return 2
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = terminal(WIDTH)
     for table in result.tables:
         print_table(table, console)
     console.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)

@@ -15,7 +15,7 @@ from regionedit.evaluation import METRICS
 from regionedit.evaluation.finished_evaluations import Evaluation, IncomparableError
 from regionedit.evaluation.published import PublishedRow
 from regionedit.evaluation.scoring import interval
-from regionedit.evaluation.tables import TextTable, score_cell
+from regionedit.evaluation.tables import TextTable, bracketed, score_cell
 
 PICK_SCORE = "pick_score"
 
@@ -62,12 +62,7 @@ def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
-    """The comparison table: measured systems, then the unedited source and the oracles, then published rows.
-
-    Args:
-        columns: head -> metric.
-        notes: shown below the table.
-    """
+    """The comparison table: measured systems, then the unedited source and the oracles, then published rows."""
     decimals = {t: _decimals([row.scores[t]["mean"] for row in rows if t in row.scores]) for t in columns}
     marks = {source: f"[{k}]" for k, source in enumerate(dict.fromkeys(r.source for r in rows if r.source), 1)}
     places = {source: _places([row.figures for row in rows if row.source == source]) for source in marks}
@@ -134,9 +129,9 @@ def preference_table(raw: pd.DataFrame) -> TextTable:
     rows = []
     for one, other in combinations(raw.columns, 2):
         lead = (raw[one] - raw[other]).to_numpy()
-        wins = interval(np.where(lead == 0, 0.5, lead > 0).astype(float))
-        preferred = interval(expit(lead))
-        rows.append((f"{one} over {other}", str(len(raw)), _with_interval(wins), _with_interval(preferred)))
+        both = interval(np.where(lead == 0, 0.5, lead > 0).astype(float)), interval(expit(lead))
+        cells = [bracketed(score["mean"], score["low"], score["high"], 4) for score in both]
+        rows.append((f"{one} over {other}", str(len(raw)), *cells))
     note = "Share of cases with the higher raw score, and the mean soft-max over the two systems; 0.5 is a draw."
     return TextTable("PickScore, pairs", note, ("pair", "n", "wins", "preferred"), tuple(rows))
 
@@ -201,8 +196,3 @@ def _places(rows: Sequence[Mapping[str, float]]) -> dict[str, int]:
             exponent = Decimal(str(round(figure, 9))).as_tuple().exponent
             places[title] = max(places.get(title, 0), -exponent)
     return places
-
-
-def _with_interval(score: dict) -> str:
-    mean = f"{score['mean']:.4f}"
-    return mean if score["low"] is None else f"{mean} [{score['low']:.4f}, {score['high']:.4f}]"

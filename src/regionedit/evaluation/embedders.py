@@ -70,26 +70,21 @@ class Remembered:
         self.known[key] = number
 
 
-class Clip:
-    """The CLIP of the metrics: an open_clip model with open_clip's own preprocessing.
-
-    For OpenAI's models this is: shorter side to 224, bicubic, centre crop, the model's mean and std. Training, by
-    contrast, stretches the picture so that the patches cover all of it.
+class Embedder:
+    """A network that embeds pictures and, if it has `_texts`, texts.
 
     Args:
-        clip: from FrozenCLIP.load, on its device.
+        model: on its device.
+        preprocess: RGB picture -> [C, H, W].
 
     Attributes:
-        pictures: RGB pictures -> [n, D], raw.
-        texts: strings -> [n, D], raw; texts beyond the context length are cut, with a warning.
+        pictures, texts: RGB pictures, strings -> [n, D], raw; texts beyond the context length are cut, with a warning.
         cut: the texts that were cut.
     """
 
-    def __init__(self, clip: FrozenCLIP):
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        self.clip = clip
-        self.preprocess = image_transform_v2(PreprocessCfg(**clip.model.visual.preprocess_cfg), is_train=False)
+    def __init__(self, model: nn.Module, preprocess: Callable[[Image.Image], Tensor]):
+        self.model = model.eval().requires_grad_(False)
+        self.preprocess = preprocess
         self.pictures = Remembered(self._pictures, digest)
         self.texts = Remembered(self._texts, str)
         self.cut: set[str] = set()
@@ -103,46 +98,62 @@ class Clip:
         return normalize(self.texts(texts), dim=-1)
 
     def _pictures(self, pictures: list[Image.Image]) -> Tensor:
-        pixels_BCHW = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.clip.device)
-        with autocast_off(self.clip.device):
-            return self.clip.model.encode_image(pixels_BCHW)
+        device = next(self.model.parameters()).device
+        pixels_BCHW = torch.stack([self.preprocess(picture) for picture in pictures]).to(device)
+        with autocast_off(device):
+            return self._embed(pixels_BCHW)
+
+    def _embed(self, pixels_BCHW: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        raise NotImplementedError
+
+    def _note_cut(self, texts: Sequence[str], length: int) -> None:
+        """Add texts that are longer than the context to `cut`, and warn the first time."""
+        if texts and not self.cut:
+            shown = f"{texts[0][:60]!r}..."
+            warnings.warn(f"captions of more than {length} tokens are cut, such as {shown}", stacklevel=2)
+        self.cut.update(texts)
+
+
+class Clip(Embedder):
+    """The CLIP of the metrics: an open_clip model with open_clip's own preprocessing.
+
+    For OpenAI's models this is: shorter side to 224, bicubic, centre crop, the model's mean and std. Training, by
+    contrast, stretches the picture so that the patches cover all of it.
+
+    Args:
+        clip: from FrozenCLIP.load, on its device.
+    """
+
+    def __init__(self, clip: FrozenCLIP):
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        settings = PreprocessCfg(**clip.model.visual.preprocess_cfg)
+        super().__init__(clip.model, image_transform_v2(settings, is_train=False))
+        self.clip = clip
+
+    def _embed(self, pixels_BCHW: Tensor) -> Tensor:
+        return self.model.encode_image(pixels_BCHW)
 
     def _texts(self, texts: list[str]) -> Tensor:
         tokenizer = self.clip.tokenizer
         length = tokenizer([""]).shape[1]
         # Tokenised with one more position: a text with a token there, other than padding, is too long.
         last = tokenizer([*texts, ""], context_length=length + 1)[:, length]
-        _warn_cut([t for t, token in zip(texts, last[:-1], strict=True) if token != last[-1]], length, self.cut)
+        self._note_cut([t for t, token in zip(texts, last[:-1], strict=True) if token != last[-1]], length)
         return self.clip.encode_text(texts)
 
 
-class ClassToken:
-    """A transformers ViT; the class token after the last norm is the embedding of the picture: DINO, DINOv2.
+class ClassToken(Embedder):
+    """A transformers ViT; the class token after the last norm is the embedding of the picture: DINO, DINOv2."""
 
-    Args:
-        model: with `last_hidden_state`, on its device.
-        preprocess: RGB picture -> [C, H, W].
-
-    Attributes:
-        pictures: RGB pictures -> [n, D], raw.
-    """
-
-    def __init__(self, model: nn.Module, preprocess: Callable[[Image.Image], Tensor]):
-        self.model = model.eval().requires_grad_(False)
-        self.preprocess = preprocess
-        self.pictures = Remembered(self._pictures, digest)
-
-    def unit_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """[n, D] unit vectors of RGB pictures."""
-        return normalize(self.pictures(pictures), dim=-1)
-
-    def _pictures(self, pictures: list[Image.Image]) -> Tensor:
-        pixels_BCHW = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.model.device)
-        with autocast_off(self.model.device):
-            return self.model(pixel_values=pixels_BCHW).last_hidden_state[:, 0]
+    def _embed(self, pixels_BCHW: Tensor) -> Tensor:
+        return self.model(pixel_values=pixels_BCHW).last_hidden_state[:, 0]
 
 
-class PickScore:
+class PickScore(Embedder):
     """PickScore: how much people would prefer a picture for a prompt (Kirstain et al. 2023, arXiv 2305.01569).
 
     Args:
@@ -152,27 +163,22 @@ class PickScore:
     """
 
     def __init__(self, model: nn.Module, preprocess: Callable[[Image.Image], Tensor], tokenizer):
-        self.model = model.eval().requires_grad_(False)
-        self.preprocess, self.tokenizer = preprocess, tokenizer
-        self.pictures = Remembered(self._pictures, digest)
-        self.texts = Remembered(self._texts, str)
-        self.cut: set[str] = set()
+        super().__init__(model, preprocess)
+        self.tokenizer = tokenizer
 
     @torch.no_grad()
     def scores(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """[n] exp(logit_scale) times the cosine of each picture and its own prompt."""
-        cosines = (normalize(self.pictures(pictures), dim=-1) * normalize(self.texts(prompts), dim=-1)).sum(-1)
+        cosines = (self.unit_pictures(pictures) * self.unit_texts(prompts)).sum(-1)
         return self.model.logit_scale.exp().cpu() * cosines
 
-    def _pictures(self, pictures: list[Image.Image]) -> Tensor:
-        pixels_BCHW = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.model.device)
-        with autocast_off(self.model.device):
-            return _features(self.model.get_image_features(pixel_values=pixels_BCHW))
+    def _embed(self, pixels_BCHW: Tensor) -> Tensor:
+        return _features(self.model.get_image_features(pixel_values=pixels_BCHW))
 
     def _texts(self, texts: list[str]) -> Tensor:
         length = self.model.config.text_config.max_position_embeddings
         whole = self.tokenizer(texts)["input_ids"]
-        _warn_cut([t for t, tokens in zip(texts, whole, strict=True) if len(tokens) > length], length, self.cut)
+        self._note_cut([t for t, tokens in zip(texts, whole, strict=True) if len(tokens) > length], length)
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
         tokens = tokens.to(self.model.device)
         with autocast_off(self.model.device):
@@ -205,10 +211,3 @@ def own_preprocess(processor) -> Callable[[Image.Image], Tensor]:
 def _features(output) -> Tensor:
     """The embeddings from get_*_features, which returns a tensor in transformers 4 and an output in transformers 5."""
     return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _warn_cut(texts: Sequence[str], length: int, cut: set[str]) -> None:
-    """Add texts that are longer than the context to `cut`, and warn the first time."""
-    if texts and not cut:
-        warnings.warn(f"captions of more than {length} tokens are cut, such as {texts[0][:60]!r}...", stacklevel=2)
-    cut.update(texts)

@@ -144,7 +144,7 @@ class InstructionRank(Measure):
     backbone: Field | None = "judge"
 
     def metric(self, settings: Settings) -> CaseMetric:
-        return InstructionRanks(self, settings)
+        return InstructionRanks(self, settings) if settings.network else CaseMetric(self, settings)
 
 
 class InstructionRanks(CaseMetric):
@@ -156,8 +156,6 @@ class InstructionRanks(CaseMetric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, outcomes: Sequence[Outcome]) -> None:
-        if not self.has_network:
-            return super().update(outcomes)
         ready = [self.is_ready(outcome) for outcome in outcomes]
         instructions = [outcome.case.request.instruction for outcome in outcomes]
         texts_nD = self.settings.network.unit_texts(instructions)
@@ -168,11 +166,8 @@ class InstructionRanks(CaseMetric):
         self.pictures.append(pictures_nD)
         self.instructions.append(texts_nD)
         self.names.append(torch.tensor([_text_hash(text) for text in instructions]))
-        return None
 
     def values(self) -> Tensor:
-        if not self.has_network:
-            return super().values()
         pictures_nD, texts_nD = dim_zero_cat(self.pictures), dim_zero_cat(self.instructions)
         _, first, own = np.unique(dim_zero_cat(self.names).numpy(), return_index=True, return_inverse=True)
         order = np.argsort(first)  # distinct instructions in order of appearance

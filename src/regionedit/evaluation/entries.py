@@ -57,15 +57,11 @@ class Entry:
 
 
 def finished_pictures(config: EvaluateConfig) -> Entry:
-    """The row of existing pictures: a folder of them, or the `out` of another run.
-
-    Raises:
-        ValueError: no such folder.
-    """
+    """The row of existing pictures: a folder of them, or the `out` of another run; a ValueError without the folder."""
     given = Path(config.pictures)
     if not given.is_dir():
         raise ValueError(f"pictures: {given} is not a folder")
-    folder = CaseFolder(given) if (given / "pictures").is_dir() else CaseFolder(config.out, pictures=given)
+    folder = CaseFolder.of_pictures(given, config.out)
     config = replace(config, grid=config.grid or folder.grid_side() or UNKNOWN_GRID)
     return Entry("pictures", f"pictures of {given}", folder.outcomes, config, True, folder)
 

@@ -80,11 +80,7 @@ def latex(tables: Sequence[TextTable]) -> str:
 
 
 def write_tables(folder: str | Path, tables: Sequence[TextTable]) -> None:
-    """Write tables.md, tables.tex and tables.csv, all or none; in the CSV each table follows its title.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write tables.md, tables.tex and tables.csv, all or none; in the CSV each table follows its title."""
     blocks = [f"{to_csv(TextTable('', '', (table.title,), ()))}{to_csv(table)}" for table in tables]
     texts = {"tables.md": markdown(tables), "tables.tex": latex(tables), "tables.csv": "\n".join(blocks)}
     write_together(folder, {name: text.encode() for name, text in texts.items()})

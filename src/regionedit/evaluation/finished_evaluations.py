@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from regionedit.command_line import one_line
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.protocols import BACKBONES
 from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
@@ -39,13 +40,7 @@ class IncomparableError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished evaluation.
-
-    Args:
-        name: name in tables.
-        folder: holds summary.json, and cases.parquet if the rows were kept.
-        summary: the content of summary.json.
-    """
+    """One finished evaluation: its name in tables, and its folder, which may hold the rows, cases.parquet."""
 
     name: str
     folder: Path
@@ -58,25 +53,17 @@ class Evaluation:
 
     @cached_property
     def rows(self) -> pd.DataFrame | None:
-        """One row per case, indexed by id; None if the rows were not kept.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """One row per case, indexed by id; None if the rows were not kept. ValueError: the file is damaged."""
         path = self.folder / "cases.parquet"
         if not path.is_file():
             return None
         try:
             return pd.read_parquet(path).set_index("id", verify_integrity=True)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: not the rows of an evaluation: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{path}: not the rows of an evaluation: {one_line(error)}") from None
 
     def values(self, metric: str) -> pd.Series:
-        """The values that the metric's mean is over, indexed by case id.
-
-        Raises:
-            ValueError: the rows were not kept.
-        """
+        """The values that the metric's mean is over, indexed by case id. ValueError: the rows were not kept."""
         if self.rows is None:
             raise ValueError(f"{self.name}: {self.folder} has no cases.parquet; run the evaluation again to write it")
         if metric not in self.rows:

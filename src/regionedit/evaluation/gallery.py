@@ -6,20 +6,18 @@ so.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.charts import data_uri
 from regionedit.evaluation.entries import Entry
-from regionedit.evaluation.report import pictures_of, render
+from regionedit.evaluation.pages import picture_uri, render
+from regionedit.evaluation.report import pictures_of
 from regionedit.files import write_atomic
-from regionedit.images import png
+from regionedit.images import smaller
 from regionedit.records import EditCase
 
 SHOWN = 400  # cases on the page
@@ -50,7 +48,10 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Se
                 "instruction": outcome.case.request.instruction,
                 "captions": "" if captions is None else f"{captions.source} \u2192 {captions.target}",
                 "failed": outcome.failed,
-                "pictures": [(name, _small(shown)) for name, shown in (pictures_of(outcome) | others).items()],
+                "pictures": [
+                    (name, picture_uri(smaller(shown, SIDE), SMALL, quality=80))
+                    for name, shown in (pictures_of(outcome) | others).items()
+                ],
                 "scores": json.dumps({name: round(row[name], 4) for name in scores if pd.notna(row[name])}),
             }
         )
@@ -63,14 +64,3 @@ def write_gallery(path: Path, cases: Iterable[EditCase], own: Entry, systems: Se
         titles=[(name, METRICS[name].title) for name in scores],
     )
     write_atomic(path, html.encode())
-
-
-def _small(picture: Image.Image) -> str:
-    """A small copy of the picture as a data URI."""
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    if max(small.size) <= SMALL:
-        return data_uri(png(small))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return data_uri(buffer.getvalue(), "jpeg")

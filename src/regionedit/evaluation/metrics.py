@@ -158,13 +158,8 @@ class CaseMetric(Metric):
         return dim_zero_cat(self.cases)
 
     def compute(self) -> Tensor:
-        """The mean over all cases that have a value."""
+        """The mean over the cases that have a value."""
         return self.values().nanmean()
-
-    def reset(self) -> None:
-        """Forget all cases."""
-        super().reset()
-        self.lacking.clear()
 
 
 def rgb(picture: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:

@@ -76,6 +76,12 @@ class CaseFolder:
         self.focus = Path(focus) if focus is not None else self.folder
         self.pictures = Path(pictures) if pictures is not None else self.folder / "pictures"
 
+    @classmethod
+    def of_pictures(cls, folder: str | Path, other: str | Path | None = None) -> CaseFolder:
+        """The `out` of another run, or a folder of pictures; then `other` (default: the same) holds everything else."""
+        folder = Path(folder)
+        return cls(folder) if (folder / "pictures").is_dir() else cls(other or folder, pictures=folder)
+
     def outcomes(self, cases: Iterable[EditCase]) -> Iterator[Outcome]:
         """Read the scored cases back; a case whose picture is missing or unreadable fails with this reason."""
         for case in cases:
@@ -106,13 +112,13 @@ class CaseFolder:
         return replace(outcome, picture=picture, note=note)
 
     def picture(self, case_id: str) -> Image.Image | None:
-        """The edited picture of a case, or None.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
-        path = next((p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()), None)
+        """The edited picture of a case, or None. ValueError: it cannot be read."""
+        path = self.picture_path(case_id)
         return None if path is None else open_picture(path)
+
+    def picture_path(self, case_id: str) -> Path | None:
+        """The file of the edited picture, in any usual format, or None."""
+        return next((p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()), None)
 
     def failure(self, case_id: str) -> str | None:
         """Why a case failed, or None."""
@@ -121,10 +127,9 @@ class CaseFolder:
 
     def stamp(self, case_id: str) -> str:
         """A text that changes whenever a file of the case that is scored changes."""
-        names = [p for s in SUFFIXES if (p := self.pictures / f"{case_id}{s}").is_file()]
-        names += [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
-        names += [self.focus / "masks" / f"{case_id}.png"]
-        files = [path.stat() for path in (*names, self._failure(case_id)) if path.is_file()]
+        paths = [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
+        paths = [self.picture_path(case_id), *paths, self.focus / "masks" / f"{case_id}.png", self._failure(case_id)]
+        files = [path.stat() for path in paths if path and path.is_file()]
         return " ".join(f"{file.st_mtime_ns}:{file.st_size}" for file in files)
 
     def grid_side(self) -> int:

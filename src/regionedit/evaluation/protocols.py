@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from regionedit.command_line import one_line
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.backbones import Field
@@ -86,7 +87,7 @@ class Protocol:
         try:
             values = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{path}: not valid YAML: {one_line(error)}") from None
         try:
             return _build(path.stem, values)
         except ValueError as error:
@@ -109,11 +110,7 @@ class Protocol:
         )
 
     def apply(self, config: EvaluateConfig) -> EvaluateConfig:
-        """The configuration with this protocol's networks.
-
-        Raises:
-            ValueError: the configuration has another benchmark.
-        """
+        """The configuration with this protocol's networks. ValueError: the configuration has another benchmark."""
         if config.benchmark != self.benchmark:
             raise ValueError(f"protocol: {self.name} belongs to benchmark {self.benchmark}, not to {config.benchmark}")
         return replace(config, **self.backbones)

@@ -77,10 +77,9 @@ class CellRegion(Measure):
 class CellRegionBest(Measure):
     """Region IoU of the cells at the one threshold that is best for the whole set.
 
-    Only cases of these `operations` choose the threshold and get a value; the others are NaN.
+    Only cases of LOCAL_OPERATIONS choose the threshold and get a value; the others are NaN.
     """
 
-    operations: tuple[str, ...] = LOCAL_OPERATIONS
     needs: tuple[str, ...] = ("masks",)
     of_region: bool = True
     headline: bool = True
@@ -99,7 +98,7 @@ class IouCurves(CaseMetric):
         """[T] IoU at each threshold."""
         grid = self.settings.grid
         probability = outcome.grid(grid)
-        if not ready or probability is None or outcome.case.operation not in self.measure.operations:
+        if not ready or probability is None or outcome.case.operation not in LOCAL_OPERATIONS:
             return torch.full((len(THRESHOLDS),), NAN, dtype=torch.float64)
         return iou_curve(probability, true_cells(outcome, grid))
 
@@ -154,19 +153,17 @@ class PixelRegion(Measure):
 class ChangeIoU(Measure):
     """Intersection over union of the pixels that the editor changed and a mask; works without a region.
 
-    A pixel counts as changed if |edited - source|, mean over the channels, is above `tau`. An editor that changes
+    A pixel counts as changed if |edited - source|, mean over the channels, is above TAU. An editor that changes
     nothing scores 0.
 
     Args:
         focus: the mask is that of the evaluation's own editor, the same in every row; else it is the human mask.
-        tau: in [0, 1].
     """
 
     focus: bool = False
-    tau: float = TAU
 
     def score(self, outcome: Outcome, settings: Settings) -> float:
-        return iou(change(outcome) > self.tau, outcome.focus > 0.5 if self.focus else edited_pixels(outcome))
+        return iou(change(outcome) > TAU, outcome.focus > 0.5 if self.focus else edited_pixels(outcome))
 
 
 def true_cells(outcome: Outcome, grid: int) -> np.ndarray:
@@ -174,11 +171,7 @@ def true_cells(outcome: Outcome, grid: int) -> np.ndarray:
     return cell_means(outcome.truth, grid) > TRUTH_COVERAGE
 
 
-def changed_pixels(source: Image, target: Image, tau: float = TAU, opening: int = OPENING) -> np.ndarray:
-    """Bool [H, W] of the source's size: |target - source|, mean over the channels, above `tau`; then a binary opening.
-
-    Args:
-        opening: side in pixels of the square structuring element; 1 keeps every pixel.
-    """
-    changed = np.abs(pixels(target, source.size) - pixels(source)).mean(-1) > tau
-    return binary_opening(changed, np.ones((opening, opening), bool))
+def changed_pixels(source: Image, target: Image) -> np.ndarray:
+    """Bool [H, W] of the source's size: |target - source|, mean over the channels, above TAU; then a binary opening."""
+    changed = np.abs(pixels(target, source.size) - pixels(source)).mean(-1) > TAU
+    return binary_opening(changed, np.ones((OPENING, OPENING), bool))

@@ -12,12 +12,13 @@ from PIL import Image, ImageDraw
 
 from regionedit.config import EvaluateConfig
 from regionedit.display import grid, overlay
-from regionedit.evaluation.charts import data_uri, draw_curves, draw_trade_off
+from regionedit.evaluation.charts import draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.pages import data_uri, render
 from regionedit.evaluation.tables import TextTable, share_of_ceiling
 from regionedit.files import write_atomic
-from regionedit.images import png
+from regionedit.images import png, smaller
 from regionedit.records import EditCase
 
 THUMBNAIL = 256  # longer side in pixels
@@ -70,16 +71,6 @@ def write_report(
     write_atomic(path, html.encode())
 
 
-def render(template: str, **values: object) -> str:
-    """The HTML of a template of this folder; the values are escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template(template).render(values)
-
-
 def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
     """A sheet of pictures: a column for one case of each operation, a row for every system with edited pictures."""
     edited = [entry for entry in entries if entry.edited and entry.folder]
@@ -88,10 +79,10 @@ def side_by_side(entries: Sequence[Entry], cases: Iterable[EditCase]) -> dict:
     common = min((entry.rows for entry in edited), key=len)
     wanted = _one_of_each(choose_cases(common))
     shown = {case.id: case for case in cases if case.id in wanted}
-    rows = [("source, truth", [_shown(Outcome(shown[case_id]), ("source", "true edit")) for case_id in wanted])]
+    rows = [("source, truth", [_shown(Outcome(shown[case_id]), "source", "true edit") for case_id in wanted])]
     for entry in edited:
         outcomes = _outcomes(entry, shown.values(), wanted)
-        rows.append((entry.title, [_shown(outcomes[case_id], ("region", "edited")) for case_id in wanted]))
+        rows.append((entry.title, [_shown(outcomes[case_id], "region", "edited") for case_id in wanted]))
     return {"heads": [shown[case_id].request.instruction for case_id in wanted], "rows": rows}
 
 
@@ -100,9 +91,10 @@ def _outcomes(entry: Entry, cases: Iterable[EditCase], ids: Collection[str]) -> 
     return {outcome.case.id: outcome for outcome in entry.outcomes(case for case in cases if case.id in ids)}
 
 
-def _shown(outcome: Outcome, names: Collection[str]) -> list[tuple[str, str]]:
-    """The named pictures that the case has, as (name, data URI)."""
-    return [(n, data_uri(png(thumbnail(picture)))) for n, picture in pictures_of(outcome).items() if n in names]
+def _shown(outcome: Outcome, *names: str) -> list[tuple[str, str]]:
+    """The named pictures that the case has, all without names, as (name, data URI)."""
+    pictures = pictures_of(outcome).items()
+    return [(n, data_uri(png(smaller(picture, THUMBNAIL)))) for n, picture in pictures if n in (names or (n,))]
 
 
 def _one_of_each(chosen: Sequence[tuple[str, list[str]]]) -> list[str]:
@@ -149,7 +141,7 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
     return {
         "id": outcome.case.id,
         "instruction": outcome.case.request.instruction,
-        "pictures": [(name, data_uri(png(thumbnail(picture)))) for name, picture in pictures_of(outcome).items()],
+        "pictures": _shown(outcome),
         "scores": ", ".join(scores),
         "success": None if success is None or pd.isna(success) else bool(success),
     }
@@ -174,10 +166,3 @@ def _text_cell(text: str) -> Image.Image:
     cell = Image.new("RGB", (CELL, CELL), "white")
     ImageDraw.Draw(cell).multiline_text((4, CELL // 3), textwrap.fill(text, 19), fill="black")
     return cell
-
-
-def thumbnail(picture: Image.Image) -> Image.Image:
-    """The picture, or a smaller copy of a large one."""
-    small = picture.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return small

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
-from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables
+from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables, terminal
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
@@ -62,7 +61,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # fails now if a network is missing
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = console or terminal(WIDTH)
     for line in check_data(config, cases) if config.stage != "edit" else ():
         console.print(line, markup=False)
     system_cases = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
@@ -106,19 +105,17 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     }
     out = Path(config.out)
     save_config(config, out / "config.yaml")
-    _write_rows(entries[0], out / "cases.parquet")
-    for entry in entries[1:]:
-        _write_rows(entry, out / "baselines" / entry.name / "cases.parquet")
-    for entry in systems:
-        _write_rows(entry, out / "systems" / entry.name / "cases.parquet")
+    folders = [out, *(out / "baselines" / e.name for e in entries[1:]), *(out / "systems" / e.name for e in systems)]
+    for entry, folder in zip([*entries, *systems], folders, strict=True):
+        write_atomic(folder / "cases.parquet", entry.rows.to_parquet(index=False))
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-    write_tables(out, evaluation_tables(summary))
-    tables = [*evaluation_tables(summary), *few_cases(summary, [entries[0], *systems])]
-    write_report(out / "report.html", config, cases, entries, systems, summary, tables)
+    tables, of_cases = evaluation_tables(summary), few_cases(summary, [entries[0], *systems])
+    write_tables(out, tables)
+    write_report(out / "report.html", config, cases, entries, systems, summary, [*tables, *of_cases])
     write_gallery(out / "gallery.html", cases, entries[0], systems)
     write_examples(out / "examples.png", cases, entries[0])
     print_tables(summary, console)
-    for table in few_cases(summary, [entries[0], *systems]):
+    for table in of_cases:
         print_table(table, console)
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
@@ -189,7 +186,3 @@ def _read_ceiling(path: str | None) -> dict | None:
         return {key: summary[key] for key in ("n", "failed", "metrics", "by")} | {"note": summary.get("note", "")}
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"ceiling: {path} is not the summary.json of an evaluation: {error!r}") from None
-
-
-def _write_rows(entry: Entry, path: Path) -> None:
-    write_atomic(path, entry.rows.to_parquet(index=False))

@@ -138,12 +138,8 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, Measure], groups: Collec
             column = part[name] if every_operation or not metric.headline else part.loc[named, name]
             if column.notna().any():
                 scores[name] = interval(column.dropna().to_numpy())
-        counts = {
-            "n": len(part),
-            "failed": int(part["failed"].notna().sum()),
-            "other_size": int(part["note"].notna().sum()),
-        }
-        return counts | {"metrics": scores}
+        failed, other_size = (int(part[column].notna().sum()) for column in ("failed", "note"))
+        return {"n": len(part), "failed": failed, "other_size": other_size, "metrics": scores}
 
     by = {
         group: {str(value): block(part, group == "operation") for value, part in rows.groupby(group)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -71,7 +72,7 @@ OWN_COLUMNS = {
             "l1",
             "clip_direction",
         ),
-    },
+    }
 }
 
 
@@ -121,7 +122,7 @@ def comparison(summary: dict, intervals: bool = True) -> TextTable:
     columns = columns_of(summary, "comparison")
     of_regions = any(name in METRICS and METRICS[name].of_region for name in columns.values())
     title, head = ("Regions and edits", "region") if of_regions else ("Edits", "system")
-    return _with_seconds(_table(title, "; ".join(notes), head, columns, blocks, intervals), blocks)
+    return _table(title, "; ".join(notes), head, columns, blocks, intervals, seconds=True)
 
 
 def systems(summary: dict, intervals: bool = True) -> TextTable:
@@ -130,8 +131,7 @@ def systems(summary: dict, intervals: bool = True) -> TextTable:
     notes = [f"{block['title']}: {block['note']}" for _, block in blocks if block["note"]]
     count = f"the first {blocks[0][1]['n']} cases" if blocks else ""
     columns = columns_of(summary, "comparison")
-    table = _table("Other systems", "; ".join([count, *notes]), "system", columns, blocks, intervals)
-    return _with_seconds(table, blocks)
+    return _table("Other systems", "; ".join([count, *notes]), "system", columns, blocks, intervals, seconds=True)
 
 
 def by_group(summary: dict, group: str, intervals: bool = True) -> TextTable:
@@ -239,22 +239,28 @@ def _table(
     columns: Mapping[str, str],
     blocks: Sequence[tuple[str, dict]],
     intervals: bool,
+    seconds: bool = False,
 ) -> TextTable:
+    """A row for each block, a column for each metric that any block has; with `seconds`, also the time of an edit."""
     shown = {t: name for t, name in columns.items() if any(name in block["metrics"] for _, block in blocks)}
-    rows = tuple(
-        (name, *(score_cell(block["metrics"].get(column), intervals) for column in shown.values()))
-        for name, block in blocks
-    )
-    return TextTable(title, note, (head, *shown), rows)
+    timed = seconds and any(block.get("seconds") for _, block in blocks)
+    rows = []
+    for name, block in blocks:
+        cells = [score_cell(block["metrics"].get(column), intervals) for column in shown.values()]
+        rows.append((name, *cells, *([_number(block.get("seconds"), 2)] if timed else [])))
+    return TextTable(title, note, (head, *shown, *(["s/edit"] if timed else [])), tuple(rows))
 
 
-def _with_seconds(table: TextTable, blocks: Sequence[tuple[str, dict]]) -> TextTable:
-    """The table with a column for the mean seconds of an edit, if any block has it."""
-    if not any(block.get("seconds") for _, block in blocks):
-        return table
-    seconds = [_number(block.get("seconds"), 2) for _, block in blocks]
-    rows = tuple((*row, cell) for row, cell in zip(table.rows, seconds, strict=True))
-    return replace(table, heads=(*table.heads, "s/edit"), rows=rows)
+def bracketed(mean: float | None, low: float | None, high: float | None, digits: int) -> str:
+    """The mean and, if there is one, its interval: `0.25 [0.10, 0.40]`."""
+    if mean is None:
+        return "undefined"
+    return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def terminal(width: int) -> Console:
+    """A console as wide as the terminal, or as `width` characters where the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 def score_cell(score: dict | None, interval: bool = True, digits: int = 3) -> str:

@@ -17,26 +17,26 @@ from typing import ClassVar
 
 from regionedit.records import EditCase
 
+TO_TARGET = ("l1", "l2", "clip_image", "dino", "clip_text", "dinov2")
+REGIONS = ("region_iou_pixel", "region_precision_pixel", "region_recall_pixel")
+BACKGROUND = ("background_psnr", "background_ssim", "background_lpips", "background_mse")
+OUTSIDE = ("outside_change", "outside_truth_change")
+CHANGED_REGIONS = ("region_iou_changed", "region_precision_changed", "region_recall_changed")
 # Metrics for benchmarks with true masks; those named `changed` also need target pictures.
-OF_TRUE_MASKS = (
-    "region_iou_pixel",
-    "region_precision_pixel",
-    "region_recall_pixel",
-    "region_iou_changed",
-    "region_precision_changed",
-    "region_recall_changed",
-    "change_iou",
-    "background_psnr",
-    "background_ssim",
-    "background_lpips",
-    "background_mse",
-    "outside_change",
-    "outside_truth_change",
-)
+OF_TRUE_MASKS = (*REGIONS, *CHANGED_REGIONS, "change_iou", *BACKGROUND, *OUTSIDE)
+
+
+def resized_to(reference: str) -> dict[str, str]:
+    """What a protocol says if no caption is left out and edited pictures are compared with the source or the target."""
+    return {
+        "reference": f"{reference} picture",
+        "caption_filter": "none",
+        "resize": f"an edited picture of another size is resized to the {reference}'s, bicubic",
+    }
 
 
 class Benchmark(ABC):
-    """Cases in a fixed order; a picture is opened when the iteration reaches its case.
+    """Cases in a fixed order; a picture is opened when the iteration reaches its case, whose row is in `kept`.
 
     A case that continues another is a later turn, and cases are ordered by turn: all first turns, then all second ones.
 
@@ -46,7 +46,7 @@ class Benchmark(ABC):
         ids: a file with the ids to keep, a JSON list or one id a line; None for all.
 
     Raises:
-        ValueError: the folder lacks something; the message lists what was expected and what is there.
+        ValueError: something is missing or cannot be read; the message lists what was expected and what is there.
     """
 
     metrics: ClassVar[tuple[str, ...]]
@@ -54,15 +54,19 @@ class Benchmark(ABC):
     headline: ClassVar[tuple[str, ...]] = ()
     protocol: ClassVar[dict[str, str]]
     counts: dict[str, int]
+    kept: Sequence
 
     @abstractmethod
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None): ...
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.kept)
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[EditCase]: ...
+    def __iter__(self) -> Iterator[EditCase]:
+        return map(self._case, self.kept)
+
+    def _case(self, row) -> EditCase:
+        raise NotImplementedError
 
 
 def read_ids(path: str | Path) -> list[str]:
@@ -101,6 +105,12 @@ def kept_ids(known: Sequence[str], path: str | Path | None) -> set[str]:
     if lacking:
         warnings.warn(f"ids: {len(lacking)} of {path} are not in the data: {', '.join(lacking[:5])}", stacklevel=2)
     return set(wanted) - set(lacking)
+
+
+def warn_of_size(folder: str | Path, found: str, whole: str) -> None:
+    """Warn that the data are not the whole set."""
+    numbers = "the numbers are not comparable with those of the whole set"
+    warnings.warn(f"data: {folder} has {found}, {whole}; {numbers}", stacklevel=3)
 
 
 def require_unique(ids: Sequence[str], where: str | Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import kept_ids, require_unique
+from regionedit.evaluation.benchmarks.base import BACKGROUND, OUTSIDE, REGIONS, kept_ids, require_unique, resized_to
 from regionedit.evaluation.benchmarks.layout import found_in, require_files, require_finished
-from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
-from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, bright
+from regionedit.evaluation.benchmarks.pictures import BRIGHT, MaskedBenchmark, bright, open_rgb, open_stored
 from regionedit.images import SUFFIXES
 from regionedit.records import Captions, EditCase, EditRequest
 
@@ -52,38 +50,21 @@ class EditingMask(MaskedBenchmark):
     `id <> caption <> source phrase <> target phrase` (pictures by Imagen), half `file <> source class <> target class`
     (ImageNet); the latter get the caption "a {class}", the authors' own prompt. The instruction is made from the two
     phrases. A mask has the name of its picture, with or without `-mask`; white is the region to edit.
-
-    Args:
-        folder: of the data.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the ids of the cases to keep, or None.
-
-    Raises:
-        ValueError: the folder has another layout, a line cannot be read, pictures are missing, or all masks are.
     """
 
     metrics = (
-        "region_iou_pixel",
-        "region_precision_pixel",
-        "region_recall_pixel",
+        *REGIONS,
         "change_iou",
-        "outside_change",
-        "outside_truth_change",
-        "background_psnr",
-        "background_ssim",
-        "background_lpips",
-        "background_mse",
+        *OUTSIDE,
+        *BACKGROUND,
         "clip_text",
         "clip_direction",
         "l1_source",
         "clip_image_source",
     )
-    protocol = {
-        "reference": "source picture",
-        "caption_filter": "none",
+    protocol = resized_to("source") | {
         "captions": "the caption with its phrase exchanged; 'a {class}' for ImageNet pictures",
-        "truth_mask": "brighter than 127, nearest neighbour to the picture's size",
-        "resize": "an edited picture of another size is resized to the source's, bicubic",
+        "truth_mask": BRIGHT,
     }
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
@@ -94,33 +75,25 @@ class EditingMask(MaskedBenchmark):
         require_unique(names, index)
         listed = kept_ids(names, ids)
         kept = [line for line in lines if line.id in listed]
-        self.lines = kept[:limit] if limit else kept
+        self.kept = kept[: limit or None]
         self.images, self.masks = _by_stem(images), _by_stem(masks)
-        require_files({self.images.get(line.stem, images / f"{line.stem}.jpg") for line in self.lines}, "pictures")
-        if not any(self._mask_path(line) for line in self.lines):
+        require_files({self.images.get(line.stem, images / f"{line.stem}.jpg") for line in self.kept}, "pictures")
+        if not any(self._mask_path(line) for line in self.kept):
             raise ValueError(
                 f"data: {masks} has no mask of these pictures, such as {lines[0].stem}.png; found: {found_in(masks)}"
             )
         self._counts = {"lines": len(lines), "kept": len(kept)}
 
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __iter__(self) -> Iterator[EditCase]:
-        for line in self.lines:
-            image = open_rgb(self.images[line.stem], str(self.images[line.stem]))
-            yield EditCase(
-                id=line.id,
-                request=EditRequest(
-                    image=image,
-                    instructions=f"change {line.source} to {line.target}",
-                    captions=Captions(line.caption, exchange(line.caption, line.source, line.target)),
-                    id=line.id,
-                ),
-                operation="replace",
-                groups={"origin": line.origin},
-                truth_mask=self._mask(line.id, lambda line=line, size=image.size: self._truth(line, size)),
-            )
+    def _case(self, line: Line) -> EditCase:
+        image = open_rgb(self.images[line.stem], str(self.images[line.stem]))
+        captions = Captions(line.caption, exchange(line.caption, line.source, line.target))
+        return EditCase(
+            id=line.id,
+            request=EditRequest(image, f"change {line.source} to {line.target}", captions=captions, id=line.id),
+            operation="replace",
+            groups={"origin": line.origin},
+            truth_mask=self._mask(line.id, lambda: self._truth(line, image.size)),
+        )
 
     def _mask_path(self, line: Line) -> Path | None:
         stems = (f"{stem}{end}" for stem in (line.stem, line.id) for end in ("", "-mask", "_mask"))
@@ -134,11 +107,7 @@ class EditingMask(MaskedBenchmark):
 
 
 def exchange(caption: str, source: str, target: str) -> str:
-    """The caption with `source` replaced by `target`, without doubling an article ("a a cat").
-
-    >>> exchange("A photo of a Persian cat on a beach.", "Persian cat", "a raccoon")
-    'A photo of a raccoon on a beach.'
-    """
+    """The caption with `source` replaced by `target`, without doubling an article ("a a cat")."""
     before, match, after = caption.partition(source)
     if not match:
         return target

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import Benchmark, kept_ids, require_unique
+from regionedit.evaluation.benchmarks.base import Benchmark, kept_ids, require_unique, resized_to
 from regionedit.evaluation.benchmarks.pictures import open_rgb
-from regionedit.evaluation.benchmarks.splits import Split, choose_split, described, read_splits, stored_bytes
+from regionedit.evaluation.benchmarks.splits import Split, choose_split, described, read_splits
 from regionedit.records import Captions, EditCase, EditRequest
 
 HUB_NAME = "facebook/emu_edit_test_set"
@@ -24,15 +24,7 @@ class EmuEdit(Benchmark):
 
     The two repositories on the hub use opposite split names (the 3,589 rows are `test` in this one and `validation` in
     `emu_edit_test_set_generations`), so the split is chosen by its number of rows. Rows whose captions are identical,
-    empty or a placeholder are left out, unless `ids` lists the cases to keep.
-
-    Args:
-        folder: a folder, or a hub name.
-        limit: keep only the first of the remaining cases, 0 for all.
-        ids: a file with the `idx` of the cases to keep, whatever their captions; or None.
-
-    Raises:
-        ValueError: as `read_splits`; also a missing column, or an `idx` that occurs twice.
+    empty or a placeholder are left out, unless `ids` lists the `idx` of the cases to keep.
     """
 
     metrics = (
@@ -79,35 +71,22 @@ class EmuEdit(Benchmark):
                 f"({ROWS - KEPT} left out): {_listed(self.counts)}; give that list as ids for its exact cases",
                 stacklevel=2,
             )
-        self.kept = self.kept[:limit] if limit else self.kept
+        self.kept = self.kept[: limit or None]
         rule = "identical (strip, lower), empty and placeholder captions left out" if self.filtered else "none"
-        self.protocol = {
-            "reference": "source picture",
+        self.protocol = resized_to("source") | {
             "split": f"{ROWS:,} rows" if len(names) == ROWS else f"{self.split.name}, {len(names):,} rows",
             "caption_filter": rule if ids is None else "a list of ids",
             "clip_direction": "differences of normalised embeddings; clip_direction_raw: of raw ones",
-            "resize": "an edited picture of another size is resized to the source's, bicubic",
         }
-
-    def __len__(self) -> int:
-        return len(self.kept)
 
     def __iter__(self) -> Iterator[EditCase]:
         for number, row in self.split.rows(["image"], self.kept):
             text = self.texts[number]
             name = str(text["idx"])
-            where = f"idx {name} of split {self.split.name!r}"
-            stored = stored_bytes(row["image"], where, self.split.files[0].parent)
-            yield EditCase(
-                id=name,
-                request=EditRequest(
-                    image=open_rgb(stored, where),
-                    instructions=text["instruction"].strip(),
-                    captions=Captions(text["input_caption"] or "", text["output_caption"] or ""),
-                    id=name,
-                ),
-                operation=text["task"],
-            )
+            image = open_rgb(*self.split.stored(row["image"], f"idx {name} of split {self.split.name!r}"))
+            captions = Captions(text["input_caption"] or "", text["output_caption"] or "")
+            request = EditRequest(image, text["instruction"].strip(), captions=captions, id=name)
+            yield EditCase(name, request, text["task"])
 
 
 class EmuEditUnfiltered(EmuEdit):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
-from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, bright
+from regionedit.evaluation.benchmarks.pictures import BRIGHT, MaskedBenchmark, bright
 from regionedit.images import MAX_PIXELS, open_mask, open_picture
 from regionedit.records import EditCase
 from regionedit.request_files import RequestFile, named, parse_request
@@ -38,14 +37,6 @@ class Folder(MaskedBenchmark):
     text, strength and keyword, source_caption, target_caption, seed, box, id), and `target` (the true edit) and
     `operation`. Its `mask` is the true region, white on black; it is only used for scoring and never given to the
     editor. A metric has no value for a line that lacks the truth or the captions it needs.
-
-    Args:
-        folder: the JSONL, or a folder with one.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the ids of the cases to keep, or None.
-
-    Raises:
-        ValueError: there is no JSONL or several, or a line is not a case; names file and line.
     """
 
     metrics = (
@@ -65,9 +56,9 @@ class Folder(MaskedBenchmark):
         *OF_TRUE_MASKS,
     )
     protocol = {
-        "reference": "source picture for the metrics called so, else the target picture",
         "caption_filter": "none",
-        "truth_mask": "brighter than 127, nearest neighbour to the picture's size",
+        "reference": "source picture for the metrics called so, else the target picture",
+        "truth_mask": BRIGHT,
         "resize": "an edited picture of another size is resized to its reference's, bicubic",
     }
 
@@ -79,7 +70,7 @@ class Folder(MaskedBenchmark):
         require_unique(names, index)
         listed = kept_ids(names, ids)
         kept = [line for line in lines if line.request.id in listed]
-        self.lines = kept[:limit] if limit else kept
+        self.kept = kept[: limit or None]
         self._counts = {
             "cases": len(lines),
             "kept": len(kept),
@@ -88,20 +79,15 @@ class Folder(MaskedBenchmark):
             "with mask": sum(line.mask is not None for line in lines),
         }
 
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __iter__(self) -> Iterator[EditCase]:
-        for line in self.lines:
-            request = line.request.open(MAX_PIXELS)
-            yield EditCase(
-                id=request.id,
-                request=request,
-                operation=line.operation,
-                truth_mask=line.mask
-                and self._mask(request.id, lambda m=line.mask, s=request.image.size: bright(open_mask(m), s)),
-                truth_image=open_picture(line.target) if line.target else None,
-            )
+    def _case(self, line: Line) -> EditCase:
+        request = line.request.open(MAX_PIXELS)
+        return EditCase(
+            id=request.id,
+            request=request,
+            operation=line.operation,
+            truth_mask=line.mask and self._mask(request.id, lambda: bright(open_mask(line.mask), request.image.size)),
+            truth_image=open_picture(line.target) if line.target else None,
+        )
 
 
 def _index(folder: Path) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import Benchmark, case_ids, kept_ids
+from regionedit.evaluation.benchmarks.base import Benchmark, case_ids, kept_ids, resized_to, warn_of_size
 from regionedit.evaluation.benchmarks.pictures import open_rgb
-from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
+from regionedit.evaluation.benchmarks.splits import choose_split, read_splits
 from regionedit.records import EditCase, EditRequest
 
 HUB_NAME = "stepfun-ai/GEdit-Bench"
@@ -23,14 +22,6 @@ class GEdit(Benchmark):
     Its own scores (VIEScore: semantic consistency, perceptual quality) come from a vision-language model, which is not
     run here; only metrics that need neither truth nor captions are computed. The source picture is `input_image`, which
     that model is shown too. A case's id is its key, as in the picture names of the authors' scripts.
-
-    Args:
-        folder: a folder, or a hub name, best with `@revision`.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the keys of the cases to keep, or None.
-
-    Raises:
-        ValueError: as `read_splits`; also a missing column, or no row in the language.
     """
 
     metrics = (
@@ -55,7 +46,7 @@ class GEdit(Benchmark):
         self.names = dict(zip(usable, case_ids([str(self.texts[i]["key"]) for i in usable]), strict=True))
         listed = kept_ids(list(self.names.values()), ids)
         kept = [i for i in usable if self.names[i] in listed]
-        self.kept = kept[:limit] if limit else kept
+        self.kept = kept[: limit or None]
         self.counts = {
             "rows": len(self.texts),
             "kept": len(kept),
@@ -63,31 +54,14 @@ class GEdit(Benchmark):
             "no instruction": len(in_language) - len(usable),
         }
         if len(usable) != CASES:
-            warnings.warn(
-                f"data: {folder} has {len(usable):,} rows in {self.language!r}, GEdit-Bench {CASES:,}; the numbers are "
-                "not comparable with those of the whole set",
-                stacklevel=2,
-            )
-        self.protocol = {
-            "reference": "source picture",
-            "caption_filter": "none",
-            "language": self.language,
-            "resize": "an edited picture of another size is resized to the source's, bicubic",
-        }
-
-    def __len__(self) -> int:
-        return len(self.kept)
+            warn_of_size(folder, f"{len(usable):,} rows in {self.language!r}", f"GEdit-Bench {CASES:,}")
+        self.protocol = resized_to("source") | {"language": self.language}
 
     def __iter__(self) -> Iterator[EditCase]:
         for number, row in self.split.rows(["input_image"], self.kept):
             name, text = self.names[number], self.texts[number]
-            stored = stored_bytes(row["input_image"], f"input_image of {name}", self.split.files[0].parent)
-            image = open_rgb(stored, f"input_image of {name}")
-            yield EditCase(
-                id=name,
-                request=EditRequest(image=image, instructions=text["instruction"].strip(), id=name),
-                operation=text["task_type"],
-            )
+            image = open_rgb(*self.split.stored(row["input_image"], f"input_image of {name}"))
+            yield EditCase(name, EditRequest(image, text["instruction"].strip(), id=name), text["task_type"])
 
 
 class GEditChinese(GEdit):

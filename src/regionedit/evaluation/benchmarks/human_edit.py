@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, case_ids, kept_ids
-from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
-from regionedit.evaluation.benchmarks.splits import choose_split, read_splits, stored_bytes
-from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
+from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, TO_TARGET, case_ids, kept_ids, resized_to, warn_of_size
+from regionedit.evaluation.benchmarks.pictures import ERASED, MaskedBenchmark, erased, open_rgb, open_stored
+from regionedit.evaluation.benchmarks.splits import choose_split, read_splits
 from regionedit.records import Captions, EditCase, EditRequest
 
 HUB_NAME = "BryanW/HumanEdit"
@@ -30,33 +28,14 @@ class HumanEdit(MaskedBenchmark):
     """`BryanW/HumanEdit` (arXiv 2412.04280): a folder of its parquet files, or its hub name, best with `@revision`.
 
     The target caption is the description that a person wrote, or LLaMA's if there is none; the source caption is
-    LLaMA's. Their authors differ, so no CLIP direction is scored. `core` marks instructions that need no mask.
-
-    Args:
-        folder: a folder, or a hub name.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the ids of the cases to keep, or None. A case's id is its IMAGE_ID; a repeated one gets _2.
-
-    Raises:
-        ValueError: as `read_splits`; also a missing column.
+    LLaMA's. Their authors differ, so no CLIP direction is scored. `core` marks instructions that need no mask. A case's
+    id is its IMAGE_ID; a repeated one gets _2.
     """
 
-    metrics = (
-        "l1",
-        "l2",
-        "clip_image",
-        "dino",
-        "clip_text",
-        "dinov2",
-        *OF_TRUE_MASKS,
-        "clip_instruction",
-    )
-    protocol = {
-        "reference": "target picture",
-        "caption_filter": "none",
+    metrics = (*TO_TARGET, *OF_TRUE_MASKS, "clip_instruction")
+    protocol = resized_to("target") | {
         "captions": "OUTPUT_DESCRIPTION, else OUTPUT_CAPTION_BY_LLAMA",
-        "truth_mask": "erased region (alpha, or pure black), nearest neighbour to the picture's size",
-        "resize": "an edited picture of another size is resized to the target's, bicubic",
+        "truth_mask": ERASED,
     }
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
@@ -67,26 +46,18 @@ class HumanEdit(MaskedBenchmark):
         listed = kept_ids(self.names, ids)
         has_instruction = [bool((row["EDITING_INSTRUCTION"] or "").strip()) for row in self.texts]
         kept = [i for i, name in enumerate(self.names) if name in listed and has_instruction[i]]
-        self.kept = kept[:limit] if limit else kept
+        self.kept = kept[: limit or None]
         self._counts = {"rows": len(self.texts), "kept": len(kept), "no instruction": has_instruction.count(False)}
         if len(self.texts) != ROWS:
-            warnings.warn(
-                f"data: {folder} has {len(self.texts):,} rows, HumanEdit {ROWS:,}; the numbers are not comparable with "
-                "those of the whole set",
-                stacklevel=2,
-            )
-
-    def __len__(self) -> int:
-        return len(self.kept)
+            warn_of_size(folder, f"{len(self.texts):,} rows", f"HumanEdit {ROWS:,}")
 
     def __iter__(self) -> Iterator[EditCase]:
         for number, row in self.split.rows(PICTURES, self.kept):
-            yield self._case(self.names[number], self.texts[number], row)
+            yield self._row_case(self.names[number], self.texts[number], row)
 
-    def _case(self, name: str, text: dict, row: dict) -> EditCase:
+    def _row_case(self, name: str, text: dict, row: dict) -> EditCase:
         def stored(column: str) -> tuple[Path | bytes, str]:
-            where = f"{column} of {name}"
-            return stored_bytes(row[column], where, self.split.files[0].parent), where
+            return self.split.stored(row[column], f"{column} of {name}")
 
         image = open_rgb(*stored("INPUT_IMG"))
         target = text["OUTPUT_DESCRIPTION"] or text["OUTPUT_CAPTION_BY_LLAMA"]

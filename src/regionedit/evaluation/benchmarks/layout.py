@@ -12,12 +12,10 @@ SHOWN = 6  # names that a message lists
 def require_layout(folder: str | Path, needed: Collection[str], name: str) -> Path:
     """The folder as a path, after checking that it holds everything needed and no unfinished download.
 
+    The ValueError lists what was expected of the data called `name`, and what is there.
+
     Args:
         needed: names inside the folder; a name that ends in "/" must be a folder.
-        name: of the data, for the message.
-
-    Raises:
-        ValueError: something is missing; the message lists what was expected and what is there.
     """
     folder = Path(folder)
     expected = f"expected {name}: {', '.join(needed)}"

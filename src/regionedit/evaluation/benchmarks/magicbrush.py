@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
+from regionedit.evaluation.benchmarks.base import (
+    OF_TRUE_MASKS,
+    TO_TARGET,
+    kept_ids,
+    require_unique,
+    resized_to,
+    warn_of_size,
+)
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
-from regionedit.evaluation.benchmarks.pictures import open_rgb, open_stored
-from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark, erased
+from regionedit.evaluation.benchmarks.pictures import ERASED, MaskedBenchmark, erased, open_rgb, open_stored
 from regionedit.records import Captions, EditCase, EditRequest
 
 SESSIONS, TURNS = 535, 1053  # of the released test set
@@ -53,30 +58,9 @@ class MagicBrush(MaskedBenchmark):
     The target caption is the local description, as in the paper (github.com/OSU-NLP-Group/MagicBrush/issues/17). The
     source caption is the local description of the turn's input. First turns may have none and then get the global one;
     therefore no CLIP direction is scored.
-
-    Args:
-        folder: of the test set.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the ids of the cases to keep, or None.
-
-    Raises:
-        ValueError: the folder has another layout, or pictures are missing; the message lists what was expected and what
-            is there.
     """
 
-    metrics = (
-        "l1",
-        "l2",
-        "clip_image",
-        "dino",
-        "clip_text",
-        "dinov2",
-        "l1_source",
-        "clip_image_source",
-        "dino_source",
-        *OF_TRUE_MASKS,
-        "clip_instruction",
-    )
+    metrics = (*TO_TARGET, "l1_source", "clip_image_source", "dino_source", *OF_TRUE_MASKS, "clip_instruction")
     setting = "single-turn: every turn from its true source"
     later = "inde"  # in the picture names of the authors' scripts, for turns after the first
 
@@ -88,8 +72,8 @@ class MagicBrush(MaskedBenchmark):
         require_unique([self.case_id(turn) for turn in turns], self.folder / "edit_sessions.json")
         if empty := [self.case_id(turn) for turn in turns if not turn.instruction.strip()]:
             raise ValueError(f"data: {self.folder / 'edit_sessions.json'}: {empty[0]} has no instruction")
-        self.turns = self._select(turns, limit, ids)
-        pictures = dict.fromkeys(self._path(t, name) for t in self.turns for name in (t.input, t.output))
+        self.kept = self._select(turns, limit, ids)
+        pictures = dict.fromkeys(self._path(t, name) for t in self.kept for name in (t.input, t.output))
         require_files(pictures, "pictures")
         self.local, self.overall = (_captions(self.folder, names) for names in (LOCAL, GLOBAL))
         if not self.local:
@@ -102,31 +86,19 @@ class MagicBrush(MaskedBenchmark):
             "sessions": len(sessions),
             "turns": len(turns),
             "one-turn sessions": sum(len(session) == 1 for session in sessions),
-            "cases": sum(self._scored(turn) for turn in self.turns),
-            "without target caption": sum(self._target(turn) is None for turn in self.turns),
-            "global source caption": sum(not self._caption(self.local, t, t.input) for t in self.turns),
+            "cases": sum(self._scored(turn) for turn in self.kept),
+            "without target caption": sum(self._target(turn) is None for turn in self.kept),
+            "global source caption": sum(not self._caption(self.local, t, t.input) for t in self.kept),
         }
         if (len(sessions), len(turns)) != (SESSIONS, TURNS):
-            warnings.warn(
-                f"data: {self.folder} has {len(sessions):,} sessions and {len(turns):,} turns, the MagicBrush test set "
-                f"{SESSIONS:,} and {TURNS:,}; the numbers are not comparable with published ones",
-                stacklevel=2,
-            )
-        self.protocol = {
-            "reference": "target picture",
+            found = f"{len(sessions):,} sessions and {len(turns):,} turns"
+            warn_of_size(self.folder, found, f"the MagicBrush test set {SESSIONS:,} and {TURNS:,}")
+        self.protocol = resized_to("target") | {
             "setting": self.setting,
-            "caption_filter": "none",
             "captions": "local descriptions",
             "split": f"{len(sessions):,} sessions, {len(turns):,} turns",
-            "truth_mask": "erased region (alpha, or pure black), nearest neighbour to the picture's size",
-            "resize": "an edited picture of another size is resized to the target's, bicubic",
+            "truth_mask": ERASED,
         }
-
-    def __len__(self) -> int:
-        return len(self.turns)
-
-    def __iter__(self) -> Iterator[EditCase]:
-        return map(self._case, self.turns)
 
     def case_id(self, turn: Turn) -> str:
         """The edited picture's name in the authors' scripts."""
@@ -135,7 +107,7 @@ class MagicBrush(MaskedBenchmark):
     def _select(self, turns: list[Turn], limit: int, ids: str | Path | None) -> list[Turn]:
         listed = kept_ids([self.case_id(turn) for turn in turns], ids)
         kept = [turn for turn in turns if self.case_id(turn) in listed]
-        return kept[:limit] if limit else kept
+        return kept[: limit or None]
 
     def _scored(self, turn: Turn) -> bool:
         return True
@@ -152,14 +124,10 @@ class MagicBrush(MaskedBenchmark):
                 raise ValueError("its file is missing")
             return erased(open_stored(mask_path, str(mask_path)), image.size)
 
+        captions = None if target is None else Captions(source or "", target)
         return EditCase(
             id=name,
-            request=EditRequest(
-                image=image,
-                instructions=turn.instruction,
-                captions=None if target is None else Captions(source or "", target),
-                id=name,
-            ),
+            request=EditRequest(image, turn.instruction, captions=captions, id=name),
             operation=f"turn {turn.number}",
             groups={"turns": str(turn.turns)},
             truth_mask=self._mask(name, decode),
@@ -189,10 +157,7 @@ class MagicBrushMultiTurn(MagicBrush):
     """Multi-turn: each turn of a session edits the editor's own result of the turn before; the last one is scored.
 
     Case ids are `139_1`, `139_iter_2`. `limit` counts sessions; `ids` lists last turns, and their earlier turns are
-    included.
-
-    Raises:
-        ValueError: as `MagicBrush`; also a session with a missing turn.
+    included. A session with a missing turn is an error.
     """
 
     setting = "multi-turn: turns applied to one's own results, the last one scored"
@@ -202,7 +167,7 @@ class MagicBrushMultiTurn(MagicBrush):
         last = {turn.session: self.case_id(turn) for turn in turns if turn.last}
         listed = kept_ids(list(last.values()), ids)
         sessions = [name for name in dict.fromkeys(turn.session for turn in turns) if last[name] in listed]
-        sessions = set(sessions[:limit] if limit else sessions)
+        sessions = set(sessions[: limit or None])
         chosen = [turn for turn in turns if turn.session in sessions]
         latest: dict[str, Turn] = {}
         for turn in chosen:

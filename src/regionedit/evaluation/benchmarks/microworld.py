@@ -19,14 +19,6 @@ class Microworld(Benchmark):
 
     The folder holds `cases.jsonl` (one case a line), `pictures/{id}.png`, `truth/{id}.png` (the true edit) and
     `masks/{id}.png` (8-bit coverage of the true region).
-
-    Args:
-        folder: the packed cases.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the ids to keep, or None.
-
-    Raises:
-        ValueError: the folder or one of its files is missing, or a line is not a case.
     """
 
     metrics = (
@@ -70,16 +62,13 @@ class Microworld(Benchmark):
         if ids is not None:
             kept = set(read_ids(ids))
             lines = [line for line in lines if json.loads(line)["id"] in kept]
-        self.lines = lines[:limit] if limit else lines
-        if not self.lines:
+        self.kept = lines[: limit or None]
+        if not self.kept:
             raise ValueError(f"data: {index} holds no case")
-        self.counts = {"cases": len(self.lines)}
-
-    def __len__(self) -> int:
-        return len(self.lines)
+        self.counts = {"cases": len(self.kept)}
 
     def __iter__(self) -> Iterator[EditCase]:
-        for number, line in enumerate(self.lines, 1):
+        for number, line in enumerate(self.kept, 1):
             try:
                 yield self._case(json.loads(line))
             except (KeyError, TypeError, json.JSONDecodeError, OSError) as error:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import kept_ids
+from regionedit.evaluation.benchmarks.base import OUTSIDE, REGIONS, kept_ids, resized_to
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
-from regionedit.evaluation.benchmarks.pictures import open_rgb
-from regionedit.evaluation.benchmarks.truth_masks import MaskedBenchmark
+from regionedit.evaluation.benchmarks.pictures import MaskedBenchmark, open_rgb
 from regionedit.records import Captions, EditCase, EditRequest
 
 SIZE = (512, 512)  # of the masks
@@ -36,17 +35,9 @@ class PieBench(MaskedBenchmark):
     """The benchmark of PnP Inversion (arXiv 2310.01506; github.com/cure-lab/PnPInversion).
 
     The folder holds `mapping_file.json` and `annotation_images/`. The brackets `[ ]`, which mark what differs between
-    the prompts, are removed. The mask is only used for scoring; giving it to an editor is another setting. It is
-    decoded without the frame that the authors' background metrics add; `decode_mask` adds it on request. Background and
-    style edits (types 8 and 9) are not headline operations; the group `local` separates them.
-
-    Args:
-        folder: of the data.
-        limit: keep only the first cases, 0 for all.
-        ids: a file with the keys of the cases to keep, or None.
-
-    Raises:
-        ValueError: the folder has another layout, pictures are missing, or the mapping cannot be read.
+    the prompts, are removed. The mask is only used for scoring; giving it to an editor is another setting. It has no
+    frame; the authors' background metrics, `*_pie`, add one. Background and style edits (types 8 and 9) are no headline
+    operations; the group `local` separates them.
     """
 
     metrics = (
@@ -61,22 +52,16 @@ class PieBench(MaskedBenchmark):
         "background_lpips",
         "background_mse",
         "background_ssim",
-        "region_iou_pixel",
-        "region_precision_pixel",
-        "region_recall_pixel",
+        *REGIONS,
         "change_iou",
-        "outside_change",
-        "outside_truth_change",
+        *OUTSIDE,
         "clip_direction",
         "clip_instruction",
     )
     headline = tuple(name for number, name in TYPES.items() if number not in EVERYWHERE)
-    protocol = {
-        "reference": "source picture",
-        "caption_filter": "none",
+    protocol = resized_to("source") | {
         "captions": "prompts without [ ]",
         "truth_mask": "run lengths, row by row, without the frame of one pixel",
-        "resize": "an edited picture of another size is resized to the source's, bicubic",
     }
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):
@@ -92,38 +77,27 @@ class PieBench(MaskedBenchmark):
             raise ValueError(f"data: {self.index}: {missing[0]}; PIE-Bench's fields are: {', '.join(FIELDS)}")
         listed = kept_ids(list(rows), ids)
         kept = [key for key in rows if key in listed]
-        self.rows = {key: rows[key] for key in (kept[:limit] if limit else kept)}
-        if not self.rows:
+        self.kept = [(key, rows[key]) for key in kept[: limit or None]]
+        if not self.kept:
             raise ValueError(f"data: {self.index} holds no case")
-        require_files({self._path(row) for row in self.rows.values()}, "pictures")
-        self._counts = {
-            "cases": len(rows),
-            "kept": len(self.rows),
-            "without instruction, told the target prompt": sum(
-                not _text(r["editing_instruction"]) for r in rows.values()
-            ),
-        }
+        require_files({self._path(row) for _, row in self.kept}, "pictures")
+        told = [_text(row["editing_instruction"]) for row in rows.values()]
+        self._counts = {"cases": len(rows), "kept": len(self.kept)}
+        self._counts["without instruction, told the target prompt"] = told.count("")
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[EditCase]:
-        for key, row in self.rows.items():
-            image = open_rgb(self._path(row), str(self._path(row)))
-            source, target = _prompt(row["original_prompt"]), _prompt(row["editing_prompt"])
-            kind = str(row["editing_type_id"])
-            yield EditCase(
-                id=key,
-                request=EditRequest(
-                    image=image,
-                    instructions=_text(row["editing_instruction"]) or target,
-                    captions=Captions(source, target),
-                    id=key,
-                ),
-                operation=TYPES.get(kind, kind),
-                groups={"local": "no" if kind in EVERYWHERE else "yes"},
-                truth_mask=self._mask(key, lambda runs=row["mask"], size=image.size: truth_mask(runs, size)),
-            )
+    def _case(self, key_and_row: tuple[str, dict]) -> EditCase:
+        key, row = key_and_row
+        image = open_rgb(self._path(row), str(self._path(row)))
+        captions = Captions(_prompt(row["original_prompt"]), _prompt(row["editing_prompt"]))
+        kind = str(row["editing_type_id"])
+        instruction = _text(row["editing_instruction"]) or captions.target
+        return EditCase(
+            id=key,
+            request=EditRequest(image, instruction, captions=captions, id=key),
+            operation=TYPES.get(kind, kind),
+            groups={"local": "no" if kind in EVERYWHERE else "yes"},
+            truth_mask=self._mask(key, lambda: truth_mask(row["mask"], image.size)),
+        )
 
     def _path(self, row: dict) -> Path:
         return self.folder / "annotation_images" / row["image_path"]
@@ -132,17 +106,11 @@ class PieBench(MaskedBenchmark):
 FIELDS = ("image_path", "original_prompt", "editing_prompt", "editing_instruction", "editing_type_id", "mask")
 
 
-def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE, frame: bool = False) -> np.ndarray:
+def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE) -> np.ndarray:
     """Decode PIE-Bench's run lengths into a mask.
 
     The format differs from COCO's: [start, length, start, length, ...], starts counted from 0, row by row; every run
-    belongs to the mask.
-
-    Args:
-        runs: starts and lengths in pixels; a run that leaves the picture is cut off, and runs may overlap.
-        size: (width, height).
-        frame: also set the outermost pixels, as the authors' background metrics do against annotation errors at the
-            border; region metrics do not.
+    belongs to the mask. Runs may overlap; one that leaves the picture, of size (width, height), is cut off.
 
     Returns:
         [height, width] bool, true = edit.
@@ -158,18 +126,11 @@ def decode_mask(runs: Sequence[int], size: tuple[int, int] = SIZE, frame: bool =
         raise ValueError(f"the mask has a run outside the {width}x{height} picture")
     ends = np.minimum(starts + lengths, width * height)
     open_runs = np.bincount(starts, minlength=width * height + 1) - np.bincount(ends, minlength=width * height + 1)
-    edit_HW = (open_runs.cumsum()[:-1] > 0).reshape(height, width)
-    if frame:
-        edit_HW[[0, -1]] = edit_HW[:, [0, -1]] = True
-    return edit_HW
+    return (open_runs.cumsum()[:-1] > 0).reshape(height, width)
 
 
 def truth_mask(runs: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """The mask without the frame, mode "L", 255 = edit, at `size`; a mask that covers everything is accepted.
-
-    Raises:
-        ValueError: as `decode_mask`, or the mask covers nothing.
-    """
+    """The mask, mode "L", 255 = edit, at `size`; a ValueError if it covers nothing. It may cover everything."""
     edit_HW = decode_mask(runs)
     if not edit_HW.any():
         raise ValueError("it covers nothing")

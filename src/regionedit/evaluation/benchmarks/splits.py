@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from regionedit.command_line import one_line
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 
 SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
@@ -57,17 +58,28 @@ class Split:
 
     def rows(self, columns: Sequence[str], wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and values of the wanted rows, in ascending order; shards without wanted rows are not opened."""
-        wanted = sorted(set(wanted))
-        first = place = 0
+        first = 0
         for path, size in zip(self.files, self.sizes, strict=True):
-            start, first = first, first + size
-            for batch in _batches(path, columns) if place < len(wanted) and wanted[place] < first else ():
-                while place < len(wanted) and wanted[place] < start + batch.num_rows:
-                    yield wanted[place], batch.slice(wanted[place] - start, 1).to_pylist()[0]
-                    place += 1
-                start += batch.num_rows
-                if place == len(wanted) or wanted[place] >= first:
+            here = sorted({number for number in wanted if first <= number < first + size})
+            start = first
+            for batch in _batches(path, columns) if here else ():
+                end = start + batch.num_rows
+                for number in (number for number in here if start <= number < end):
+                    yield number, batch.slice(number - start, 1).to_pylist()[0]
+                if here[-1] < end:
                     break
+                start = end
+            first += size
+
+    def stored(self, picture: dict | bytes | None, name: str) -> tuple[Path | bytes, str]:
+        """The bytes of a row's picture, or its file; and its name, for messages. ValueError: the row has neither."""
+        if isinstance(picture, bytes):
+            return picture, name
+        if picture and picture.get("bytes"):
+            return picture["bytes"], name
+        if picture and picture.get("path"):
+            return self.files[0].parent / picture["path"], name
+        raise ValueError(f"data: {name} holds no picture")
 
 
 def read_splits(data: str | Path, example: str) -> list[Split]:
@@ -91,11 +103,7 @@ def read_splits(data: str | Path, example: str) -> list[Split]:
 
 
 def choose_split(splits: Sequence[Split], size: int) -> Split:
-    """The split with `size` rows, or the only split.
-
-    Raises:
-        ValueError: there are several splits, and none has that size.
-    """
+    """The split with `size` rows, or the only split; a ValueError if there are several, and none has that size."""
     chosen = next((split for split in splits if len(split) == size), splits[0])
     if len(chosen) != size and len(splits) > 1:
         raise ValueError(
@@ -108,21 +116,6 @@ def choose_split(splits: Sequence[Split], size: int) -> Split:
 def described(splits: Sequence[Split]) -> str:
     """Names and sizes of the splits, for a message."""
     return ", ".join(f"{split.name} ({len(split):,} rows)" for split in splits)
-
-
-def stored_bytes(picture: dict | bytes | None, name: str, folder: Path) -> Path | bytes:
-    """The bytes of a row's picture, or its file.
-
-    Raises:
-        ValueError: the row has neither.
-    """
-    if isinstance(picture, bytes):
-        return picture
-    if picture and picture.get("bytes"):
-        return picture["bytes"]
-    if picture and picture.get("path"):
-        return folder / picture["path"]
-    raise ValueError(f"data: {name} holds no picture")
 
 
 def _folder_splits(folder: Path, example: str) -> list[Split]:
@@ -178,7 +171,7 @@ def _hub_splits(data: str) -> list[Split]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         pinned = f" --revision {revision}" if revision else ""
         raise ValueError(
-            f"data: {data} is not a folder, and the hub does not give it ({' '.join(str(error).split())[:150]}); "
+            f"data: {data} is not a folder, and the hub does not give it ({one_line(error, 150)}); "
             f"with a network, run `hf download {name} --repo-type dataset{pinned} --local-dir DIR`, then point data "
             "to DIR"
         ) from None
@@ -220,4 +213,4 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     with path.open("rb") as file:
         is_pointer = file.read(len(POINTER)) == POINTER
     what = "a Git LFS pointer, not the data: `git lfs pull`" if is_pointer else "truncated: a half-finished download?"
-    return ValueError(f"data: {path} is {what} ({' '.join(str(error).split())[:100]})")
+    return ValueError(f"data: {path} is {what} ({one_line(error, 100)})")

@@ -12,6 +12,19 @@ from regionedit.evaluation.human_study.make import StudySettings, make
 from regionedit.evaluation.human_study.questions import DESIGNS
 from regionedit.evaluation.human_study.tables import print_analysis, print_study
 
+TEXTS = {
+    "benchmark": "source of pictures and instructions",
+    "data": "the benchmark's folder",
+    "ids": "file with the case ids to choose from, a JSON list or one id a line",
+}
+NUMBERS = {
+    "cases": "number of cases; 0: all eligible ones",
+    "raters": "number of forms",
+    "trials": "trials of each rater; 0: all",
+    "repeats": "trials of each rater to show twice",
+    "seed": "decides cases, order and sides",
+}
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
@@ -24,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     An error is printed in one line.
     """
     arguments = vars(_parser().parse_args(argv))
-    work = arguments.pop("work")
-    return run_command(f"human_study {arguments.pop('command')}", lambda: work(**arguments), None, debug=False)
+    command = arguments.pop("command")
+    work = {"make": _make, "analyse": _analyse}[command]
+    return run_command(f"human_study {command}", lambda: work(**arguments), None, debug=False)
 
 
 def _make(systems: list[str], **settings) -> None:
@@ -50,32 +64,19 @@ def _parser() -> argparse.ArgumentParser:
 
     # What is not given has the default of StudySettings.
     new = commands.add_parser("make", help="write forms, key and answer sheet", argument_default=argparse.SUPPRESS)
-    new.set_defaults(work=_make)
-    new.add_argument(
-        "--systems",
-        nargs="+",
-        required=True,
-        metavar="NAME=DIR",
-        help="out of evaluate.py, or pictures named by case id",
-    )
-    new.add_argument("--benchmark", help="source of pictures and instructions")
-    new.add_argument("--data", help="the benchmark's folder")
-    new.add_argument("--ids", help="file with the case ids to choose from, a JSON list or one id a line")
-    new.add_argument("--cases", type=int, help="number of cases; 0: all eligible ones")
-    new.add_argument("--raters", type=int, help="number of forms")
+    folders = "out of evaluate.py, or pictures named by case id"
+    new.add_argument("--systems", nargs="+", required=True, metavar="NAME=DIR", help=folders)
+    for name, text in TEXTS.items():
+        new.add_argument(f"--{name}", help=text)
+    for name, text in NUMBERS.items():
+        new.add_argument(f"--{name}", type=int, help=text)
     new.add_argument("--design", choices=DESIGNS)
     shown = new.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--pairs", dest="shown", action="store_const", const="pairs", help="two systems at a time (default)"
-    )
-    shown.add_argument("--all", dest="shown", action="store_const", const="all", help="all systems at a time")
-    new.add_argument("--trials", type=int, help="trials of each rater; 0: all")
-    new.add_argument("--repeats", type=int, help="trials of each rater to show twice")
-    new.add_argument("--seed", type=int, help="decides cases, order and sides")
+    for name, text in {"pairs": "two systems at a time (default)", "all": "all systems at a time"}.items():
+        shown.add_argument(f"--{name}", dest="shown", action="store_const", const=name, help=text)
     new.add_argument("--out", required=True, help="folder for the forms and the key")
 
     read = commands.add_parser("analyse", help="compute scores, agreement and biases")
-    read.set_defaults(work=_analyse)
     read.add_argument("--key", type=Path, required=True, help="key.csv of the study")
     read.add_argument("--answers", type=Path, nargs="+", required=True, help="the CSV files of the raters")
     read.add_argument("--out", type=Path, required=True, help="receives analysis.json and analysis.md")

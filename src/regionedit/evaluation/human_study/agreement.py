@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 Level = Literal["nominal", "ordinal"]
+Interval = tuple[float, float] | tuple[None, None]
 RESAMPLES = 1000
 
 
@@ -24,17 +25,12 @@ def coincidences(counts_UC: np.ndarray) -> np.ndarray:
 
 
 def krippendorff_alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray:
-    """Krippendorff's alpha of coincidence matrices that are summed over units.
+    """Krippendorff's alpha [...] of coincidence matrices [..., C, C] that are summed over units.
 
     The ordinal distance of categories c < k is the square of n_c / 2 + n_(c+1) + ... + n_(k-1) + n_k / 2, where n_c is
-    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
-    nltk computes the same alpha, too slowly for thousands of resamples.
-
-    Args:
-        coincidences_RCC: [..., C, C], categories in order.
-
-    Returns:
-        [...], at most 1; NaN where alpha is undefined: no unit has two ratings, or all ratings are equal.
+    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability). Alpha
+    is NaN where it is undefined: no unit has two ratings, or all ratings are equal.
+    nltk computes the same alpha, too slowly for thousands of resamples; statsmodels and scipy have none.
     """
     n_RC = coincidences_RCC.sum(-1)
     distances = 1 - np.eye(n_RC.shape[-1])
@@ -49,12 +45,8 @@ def krippendorff_alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray
 
 def alpha_interval(
     counts_UC: np.ndarray, items: Sequence[Hashable], level: Level, rng: np.random.Generator
-) -> tuple[float, float] | tuple[None, None]:
-    """The interval of alpha over resampled items that have two ratings.
-
-    Args:
-        items: the item of each unit; units of the same item are drawn together.
-    """
+) -> Interval:
+    """The interval of alpha over resampled items that have two ratings; units of the same item are drawn together."""
     each_UCC = coincidences(counts_UC)
     places, names = pd.factorize(np.asarray(items))
     sums_ICC = np.zeros((len(names), *each_UCC.shape[1:]))
@@ -64,7 +56,7 @@ def alpha_interval(
 
 def resampled_interval(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
-) -> tuple[float, float] | tuple[None, None]:
+) -> Interval:
     """95 % percentile interval over resampled items; (None, None) with fewer than two, or if always undefined.
 
     Args:
@@ -80,11 +72,10 @@ def resampled_interval(
 
 
 def fleiss_kappa(counts_UC: np.ndarray) -> dict:
-    """Fleiss' kappa: `{value, units, ratings}`.
+    """Fleiss' kappa, `{value, units, ratings}`, of the units with the most common number of ratings, two or more.
 
-    It needs equal numbers of ratings, so it uses the units with the most common number, of equally common ones the
-    largest. `value` is None if it is undefined (all ratings equal, or no unit with two); `units` is the number of units
-    used, `ratings` that of ratings of each.
+    It needs equal numbers of ratings; of equally common numbers it takes the largest. `value` is None if it is
+    undefined: all ratings are equal, or no unit has two.
     """
     from statsmodels.stats.inter_rater import fleiss_kappa as kappa
 

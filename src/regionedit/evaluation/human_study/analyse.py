@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -82,69 +82,61 @@ def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     questions = raters.merge(pages, on="form").merge(pd.DataFrame({"question": NAMES}), how="cross")
     pictures = key[["trial", "position", "system"]]
     if key["design"][0] == "likert":
-        return questions.merge(pictures, on="trial").merge(
-            answers, how="left", on=["rater", "trial", "position", "question"]
-        )
-    questions = questions.merge(answers.drop(columns="position"), how="left", on=["rater", "trial", "question"])
-    return questions.assign(position=questions["answer"]).merge(pictures, how="left", on=["trial", "position"])
+        shown = questions.merge(pictures, on="trial")
+        return shown.merge(answers, how="left", on=["rater", "trial", "position", "question"])
+    chosen = questions.merge(answers.drop(columns="position"), how="left", on=["rater", "trial", "question"])
+    return chosen.assign(position=chosen["answer"]).merge(pictures, how="left", on=["trial", "position"])
+
+
+def _by_question(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) -> dict[str, dict]:
+    return {name: measure(rows[rows["question"] == name]) for name in NAMES}
 
 
 def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Likert: the scores of each system, and how far raters agree on them."""
 
-    def by_question(part: pd.DataFrame) -> dict:
-        return {name: _score(part[part["question"] == name], rng) for name in NAMES}
+    def score(asked: pd.DataFrame) -> dict:
+        given = asked.dropna(subset="answer")
+        values = given["answer"].astype(int)
+        per_case = values.groupby(given["case"]).agg(["sum", "size"]).to_numpy()
+        low, high = resampled_interval(per_case, lambda drawn: drawn[:, 0] / drawn[:, 1], rng)
+        return {
+            **_extent(asked, given),
+            "mean": _defined(values.mean()),
+            "low": low,
+            "high": high,
+            "sd": _defined(values.std()),
+            "median": _defined(values.median()),
+            # A picture is seen beside others, so the same one in another company is another unit of the same item.
+            **_agreement(given, ["case", "company", "system"], "answer", SCALE, "ordinal", rng),
+        }
 
-    return {
-        "scores": {system: by_question(part) for system, part in questions.groupby("system", sort=True)},
-        "scores_together": by_question(questions),
-    }
-
-
-def _score(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
-    given = questions.dropna(subset="answer")
-    values = given["answer"].astype(int)
-    per_case = values.groupby(given["case"]).agg(["sum", "size"]).to_numpy()
-    low, high = resampled_interval(per_case, lambda drawn: drawn[:, 0] / drawn[:, 1], rng)
-    return {
-        **_extent(questions, given),
-        "mean": _defined(values.mean()),
-        "low": low,
-        "high": high,
-        "sd": _defined(values.std()),
-        "median": _defined(values.median()),
-        # Raters see a picture beside others, so the same picture in another company is another unit of the same item.
-        **_agreement(given, ["case", "company", "system"], "answer", SCALE, "ordinal", rng),
-    }
+    of_systems = {system: _by_question(part, score) for system, part in questions.groupby("system", sort=True)}
+    return {"scores": of_systems, "scores_together": _by_question(questions, score)}
 
 
 def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Forced choice: how often each system was preferred, and how far raters agree on it."""
+    companies = sorted(questions["company"].unique())
     blocks = []
-    for company, name in product(sorted(questions["company"].unique()), NAMES):
-        part = questions[(questions["company"] == company) & (questions["question"] == name)]
-        given = part.dropna(subset="answer")
-        blocks.append(
-            {
-                "systems": list(company),
-                "question": name,
-                **_extent(part, given),
-                "shares": {system: share(given["system"] == system) for system in company},
-                **_agreement(given, ["case"], "system", company, "nominal", rng),
-            }
-        )
+    for company, name in product(companies, NAMES):
+        asked = questions[(questions["company"] == company) & (questions["question"] == name)]
+        given = asked.dropna(subset="answer")
+        shares = {system: share(given["system"] == system) for system in company}
+        block = {"systems": list(company), "question": name, **_extent(asked, given), "shares": shares}
+        blocks.append(block | _agreement(given, ["case"], "system", company, "nominal", rng))
     overall = {}
-    if questions["company"].nunique() > 1:
-        for system, part in questions.explode("company").groupby("company"):  # a row for each system that was shown
-            given = part.dropna(subset="answer")
-            won = given["system"] == system
-            overall[system] = {name: share(won[given["question"] == name]) for name in NAMES}
+    if len(companies) > 1:
+        shown = questions.dropna(subset="answer").explode("company")  # a row for each system that was shown
+        shown["won"] = shown["system"] == shown["company"]
+        for system, part in shown.groupby("company"):
+            overall[system] = _by_question(part, lambda asked: share(asked["won"]))
     return {"preferences": blocks, "preferences_overall": overall}
 
 
-def _extent(questions: pd.DataFrame, given: pd.DataFrame) -> dict:
+def _extent(asked: pd.DataFrame, given: pd.DataFrame) -> dict:
     numbers = {"raters": given["rater"].nunique(), "items": given["case"].nunique()}
-    return numbers | {"answers": len(given), "missing": len(questions) - len(given)}
+    return numbers | {"answers": len(given), "missing": len(asked) - len(given)}
 
 
 def _agreement(
@@ -168,12 +160,13 @@ def _defined(value: float) -> float | None:
 
 def side_choices(questions: pd.DataFrame) -> dict:
     """Forced choice: `{question: {position: share}}`; `expected` is the share of an unbiased rater."""
-    width, given = questions["positions"].max(), questions.dropna(subset="answer")
-    chosen = {name: given.loc[given["question"] == name, "position"] for name in NAMES}
-    return {
-        name: {position: share(those == position) | {"expected": float(1 / width)} for position in _reported(width)}
-        for name, those in chosen.items()
-    }
+    width = questions["positions"].max()
+
+    def choices(given: pd.DataFrame) -> dict:
+        expected = {"expected": float(1 / width)}
+        return {position: share(given["position"] == position) | expected for position in _reported(width)}
+
+    return _by_question(questions.dropna(subset="answer"), choices)
 
 
 def side_differences(questions: pd.DataFrame) -> dict:
@@ -186,19 +179,21 @@ def side_differences(questions: pd.DataFrame) -> dict:
     from statsmodels.stats.weightstats import DescrStatsW
 
     width = questions["positions"].max()
-    differences: dict[str, dict] = {name: {} for name in NAMES}
-    for name in NAMES:
-        part = questions[questions["question"] == name].dropna(subset="answer")
-        score = part["answer"].astype(float)
-        part = part.assign(more=score - score.groupby(part["system"]).transform("mean"))
-        pages = part.pivot(index=["rater", "trial"], columns="position", values="more")
+
+    def differences(given: pd.DataFrame) -> dict:
+        score = given["answer"].astype(float)
+        given = given.assign(more=score - score.groupby(given["system"]).transform("mean"))
+        pages = given.pivot(index=["rater", "trial"], columns="position", values="more")
         pages = pages.reindex(columns=[*POSITIONS[:width]]).dropna()
+        found = {}
         for position in _reported(width):
             more = (pages[position] - pages.drop(columns=position).mean(axis=1)).to_numpy()
             low, high = map(float, DescrStatsW(more).tconfint_mean()) if len(more) > 1 else (None, None)
-            difference = float(more.mean()) if len(more) else None
-            differences[name][position] = {"difference": difference, "low": low, "high": high, "n": len(more)}
-    return differences
+            mean = float(more.mean()) if len(more) else None
+            found[position] = {"difference": mean, "low": low, "high": high, "n": len(more)}
+        return found
+
+    return _by_question(questions.dropna(subset="answer"), differences)
 
 
 def _reported(width: int) -> str:
@@ -218,12 +213,12 @@ def repeats(questions: pd.DataFrame, design: str) -> dict | None:
     earlier = given.drop(columns="repeat_of").rename(columns={"trial": "repeat_of"})
     shared, compared = (["system"], "answer") if design == "likert" else ([], "system")
     pairs = given.merge(earlier, on=["rater", "repeat_of", "question", *shared], suffixes=("", "_earlier"))
-    found = {}
-    for name in NAMES:
-        here = pairs[pairs["question"] == name]
+
+    def agreement(here: pd.DataFrame) -> dict:
         same = here[compared] == here[f"{compared}_earlier"]
-        by_rater = {rater: share(part) for rater, part in same.groupby(here["rater"])}
-        found[name] = {"same": share(same), "by_rater": by_rater}
+        found = {"same": share(same), "by_rater": {rater: share(part) for rater, part in same.groupby(here["rater"])}}
         if design == "likert":
-            found[name]["mean_difference"] = _defined((here["answer"] - here["answer_earlier"]).abs().mean())
-    return found
+            found["mean_difference"] = _defined((here["answer"] - here["answer_earlier"]).abs().mean())
+        return found
+
+    return _by_question(pairs, agreement)

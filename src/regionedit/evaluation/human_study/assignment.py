@@ -22,8 +22,7 @@ class Trial:
 
     Args:
         name: unique among all studies; does not reveal the systems.
-        rater: number of the form, from 1.
-        number: position in the form, from 1.
+        rater, number: of the form, and of the page in it; both from 1.
         case: the case's id.
         systems: from left to right.
         repeat_of: name of the earlier trial whose pictures are shown again in reverse order, or empty.
@@ -50,7 +49,6 @@ def assign(
 
     Args:
         study: the beginning of every trial's name.
-        companies: the systems that are shown together: all pairs, or one tuple with every system.
         trials: number for each rater, without repeats; at most one for each unit.
         repeats: number for each rater, at most a third of the trials; they are chosen from the first third of the form
             and shown again in the last.
@@ -90,21 +88,19 @@ def deal(
 
 
 def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """The order of the systems in every trial; each system is at each position about equally often.
+    """The order of the systems in every trial (rater, unit); each system is at each position about equally often.
 
     Starting from random orders, each trial in turn takes the order that best balances how often its systems are at each
     position in the whole study, in the rater's form and for its unit (a linear assignment); ties are broken at random.
-
-    Args:
-        trials: rater and unit of each trial.
     """
     from scipy.optimize import linear_sum_assignment
 
-    systems = {name: i for i, name in enumerate(sorted({name for _, (_, company) in trials for name in company}))}
-    width = len(trials[0][1][1])
+    companies = [company for _, (_, company) in trials]
+    systems = sorted({name for company in companies for name in company})
+    width = len(companies[0])
     counts: dict[object, np.ndarray] = defaultdict(lambda: np.zeros((len(systems), width), np.int64))
     groups = [(counts["study"], counts[rater], counts[unit]) for rater, unit in trials]
-    rows = [np.array([systems[name] for name in company]) for _, (_, company) in trials]
+    rows = [np.array([systems.index(name) for name in company]) for company in companies]
     places = [rng.permutation(width) for _ in trials]
 
     def count(trial: int, number: int) -> None:
@@ -121,9 +117,7 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
             cost = sum(weight * group[rows[trial]] for weight, group in zip(weights, groups[trial], strict=True))
             places[trial] = linear_sum_assignment(cost + rng.uniform(0, 0.1, cost.shape))[1]
             count(trial, 1)
-    return [
-        tuple(company[k] for k in np.argsort(place)) for (_, (_, company)), place in zip(trials, places, strict=True)
-    ]
+    return [tuple(company[k] for k in np.argsort(place)) for company, place in zip(companies, places, strict=True)]
 
 
 def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.random.Generator) -> list[Trial]:
@@ -135,10 +129,12 @@ def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.rando
     # A page is a place in `shown` and, if it repeats a page, that page's place in the form.
     late = [(i, None) for i in end] + [(order[first], first) for first in again]
     pages = [(i, None) for i in start] + [late[i] for i in rng.permutation(len(late))]
-    names = [f"{study}-{rater:02d}-{number:03d}" for number in range(1, len(pages) + 1)]
     trials = []
-    for number, (name, (i, first)) in enumerate(zip(names, pages, strict=True), 1):
+    for number, (i, first) in enumerate(pages, 1):
         case, systems = shown[i]
-        repeated = {} if first is None else {"systems": systems[::-1], "repeat_of": names[first]}
-        trials.append(Trial(**{"systems": systems} | repeated, name=name, rater=rater, number=number, case=case))
+        name = f"{study}-{rater:02d}-{number:03d}"
+        if first is None:
+            trials.append(Trial(name, rater, number, case, systems))
+        else:
+            trials.append(Trial(name, rater, number, case, systems[::-1], repeat_of=trials[first].name))
     return trials

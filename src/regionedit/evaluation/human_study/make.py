@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from regionedit.config import EvaluateConfig
+from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.human_study.assignment import assign
-from regionedit.evaluation.human_study.form import form_html
-from regionedit.evaluation.human_study.pictures import LONGER_SIDE, LOSSLESS, QUALITY, choose_cases, load_cases
+from regionedit.evaluation.human_study.form import LONGER_SIDE, LOSSLESS, QUALITY, choose_cases, form_html, load_cases
 from regionedit.evaluation.human_study.questions import POSITIONS, QUESTIONS
 from regionedit.evaluation.human_study.sheets import sheets
+from regionedit.evaluation.outcomes import CaseFolder
 from regionedit.files import write_together
 
 
@@ -51,8 +52,6 @@ class StudySettings:
     seed: int = 0
 
     def __post_init__(self):
-        from regionedit.evaluation.benchmarks import BENCHMARKS
-
         if self.benchmark not in BENCHMARKS:
             raise ValueError(f"benchmark: {self.benchmark!r} is none of {', '.join(BENCHMARKS)}")
         least = 1 if self.design == "likert" and self.shown == "all" else 2
@@ -78,10 +77,8 @@ def make(settings: StudySettings) -> dict:
         ValueError: there are too few cases, a form would be too large, or `out` holds another study's key.
         OSError: `out` cannot be written.
     """
-    from regionedit.evaluation.benchmarks import BENCHMARKS
-
     rng = np.random.default_rng(settings.seed)
-    systems = settings.systems
+    systems = {name: CaseFolder.of_pictures(folder) for name, folder in settings.systems.items()}
     benchmark = BENCHMARKS[settings.benchmark](settings.data, ids=settings.ids)
     chosen, left_out = choose_cases((case.id for case in benchmark if case.scored), systems, settings.cases, rng)
     cases = load_cases(benchmark, chosen, systems)

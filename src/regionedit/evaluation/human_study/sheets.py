@@ -32,11 +32,7 @@ def sheets(trials: Iterable[Trial], design: str, seed: int) -> tuple[bytes, byte
 
 
 def read_key(path: str | Path) -> pd.DataFrame:
-    """Read key.csv; all columns are text except `seed`.
-
-    Raises:
-        ValueError: the file is not a key.
-    """
+    """Read key.csv; all columns are text except `seed`. Raises ValueError if the file is not a key."""
     try:
         key = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -49,14 +45,11 @@ def read_key(path: str | Path) -> pd.DataFrame:
 
 
 def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame:
-    """Read all answers, one row each: rater, trial, position (likert only, else empty), question, answer.
-
-    Args:
-        paths: answer sheets; cells are separated by commas, semicolons or tabs.
-        key: from `read_key`.
+    """Read all answer sheets; their cells are separated by commas, semicolons or tabs.
 
     Returns:
-        `answer` is an int of the scale (likert) or the letter of a position (forced_choice).
+        A row for each answer: rater, trial, position (likert only, else empty), question, and answer, an int of the
+        scale (likert) or the letter of a position (forced_choice).
 
     Raises:
         ValueError: an unknown trial, position or value, a rater without an id or with two forms, or a question that was

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from regionedit.evaluation import export
 from regionedit.evaluation.human_study.questions import QUESTIONS
-from regionedit.evaluation.tables import TextTable, print_table
+from regionedit.evaluation.tables import TextTable, bracketed, print_table
 
 LISTED = 10  # excluded cases that the terminal lists
 AGREEMENT = (
@@ -62,8 +62,8 @@ def _summary(analysis: dict) -> str:
 
 
 def _tables(analysis: dict) -> list[TextTable]:
-    own = [_scores(analysis)] if analysis["design"] == "likert" else [_preferences(analysis), _overall(analysis)]
-    return [table for table in (*own, _sides(analysis), _repeats(analysis)) if table.rows]
+    own = (_scores,) if analysis["design"] == "likert" else (_preferences, _overall)
+    return [table for make in (*own, _sides, _repeats) if (table := make(analysis)).rows]
 
 
 def _scores(analysis: dict) -> TextTable:
@@ -80,10 +80,11 @@ def _scores(analysis: dict) -> TextTable:
 def _preferences(analysis: dict) -> TextTable:
     rows = []
     for block in analysis["preferences"]:
-        for place, (system, share) in enumerate(block["shares"].items()):
+        rest = (*_extent(block), *_agreement(block))
+        for system, share in block["shares"].items():
             others = ", ".join(name for name in block["systems"] if name != system)
-            rest = ("",) * 5 if place else (*_extent(block), *_agreement(block))
             rows.append((block["question"], system, others, _share(share), *rest))
+            rest = ("",) * len(rest)
     note = "Intervals of shares are Wilson's and treat a rater's answers as independent. " + AGREEMENT.format("nominal")
     heads = ("question", "system", "against", "preferred", "raters", "items", "answers", "alpha", "kappa")
     return TextTable("Preferences", note, heads, tuple(rows), names=2)
@@ -143,8 +144,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _interval(name: str, of: dict) -> str:
-    defined = of[name] is not None and of["low"] is not None
-    return _number(of[name]) + (f" [{of['low']:.2f}, {of['high']:.2f}]" if defined else "")
+    return bracketed(of[name], of["low"], of["high"], 2)
 
 
 def _share(share: dict) -> str:
