@@ -22,11 +22,10 @@ from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
-from regionedit.records import EditFailure, EditResult
+from regionedit.records import Captions, EditFailure, EditResult
 from regionedit.request_files import (
     RequestFile,
     folder_requests,
-    make_instructions,
     parse_box,
     parse_click,
     read_requests,
@@ -107,10 +106,9 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
         raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
     like = RequestFile(
         image=Path(config.image),
-        instructions=make_instructions(split_instructions(config.instruction)),
+        instructions=split_instructions(config.instruction),
         seed=config.seed,
-        source_caption=config.source_caption,
-        target_caption=config.target_caption,
+        captions=Captions.given(config.source_caption, config.target_caption),
         mask=Path(config.mask) if config.mask else None,
         box=parse_box(config.box) if config.box else None,
         click=parse_click(config.click) if config.click else None,

@@ -23,7 +23,9 @@ def found(patches=None) -> FoundRegion:
     """Probability rises from left to right; the mask is where it is above one half."""
     probability = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1))
     mask = Image.fromarray(((probability > 0.5) * 255).astype(np.uint8))
-    return FoundRegion(mask, probability, patches, None, "learned", "", {"region": 0.0})
+    return FoundRegion(
+        mask=mask, probability=probability, patches=patches, mask_source="learned", timings={"region": 0.0}
+    )
 
 
 def columns(mask: Image.Image) -> int:

@@ -27,6 +27,11 @@ class Captions:
     source: str
     target: str
 
+    @classmethod
+    def given(cls, source: str, target: str) -> Captions | None:
+        """The captions of a request; None if it gives neither."""
+        return cls(source, target) if source or target else None
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -105,10 +110,10 @@ def _points(given) -> tuple[tuple[int, int], ...]:
     """(x, y), or a sequence of points, as a tuple of points."""
     try:
         alone = all(isinstance(value, Integral) for value in given)
-        points = tuple(tuple(point) for point in ([given] if alone else given))
-    except TypeError:  # something in it is not iterable
-        points = ()
-    if not points or not all(len(p) == 2 and all(isinstance(v, Integral) for v in p) for p in points):
+        points = [(x, y) for x, y in ([given] if alone else given)]
+    except (TypeError, ValueError):  # something in it is not iterable, or not a pair
+        points = []
+    if not points or not all(isinstance(v, Integral) and not isinstance(v, bool) for point in points for v in point):
         raise ValueError(f"click: {given!r} is not a point (x, y) in whole pixels, nor several of them")
     return tuple((int(x), int(y)) for x, y in points)
 
@@ -135,53 +140,46 @@ class Region:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FoundRegion:
-    """Where a request would be edited, before the generator runs.
+    """The region of one request, and how it was found.
 
     Args:
-        mask, probability, patches, captions, timings, note: as in `EditResult`.
+        mask: mode "L", 255 = edit, at the picture's size.
+        probability: the probability map from which the mask was made, float32 [H, W] in [0, 1].
+        patches: the same on the mask source's own grid, float32 [side, side], or None.
+        parts: with several instructions, each one's part of the mask, in their order; () if the parts are not known.
+        captions: captions from the describer or the request, or None if nothing needed them.
         mask_source: the mask source or expression that found the region.
+        note: message to the user, or empty: nothing to edit, transparency flattened, ...
+        timings: seconds of each stage; requests that were edited together share them equally.
     """
 
     mask: Image
     probability: np.ndarray
-    patches: np.ndarray | None
-    captions: Captions | None
+    patches: np.ndarray | None = None
+    parts: tuple[Image, ...] = ()
+    captions: Captions | None = None
     mask_source: str
-    note: str
+    note: str = ""
     timings: dict[str, float]
 
 
-@dataclass(frozen=True)
-class EditResult:
-    """One finished edit.
+@dataclass(frozen=True, kw_only=True)
+class EditResult(FoundRegion):
+    """One finished edit, with its region.
 
     Args:
         id: id of the request.
-        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
-        mask: mode "L", 255 = edit, at the source's size.
-        probability: the probability map from which the mask was made, float32 [H, W] in [0, 1].
-        patches: the same on the mask source's own grid, float32 [side, side], or None.
-        captions: captions from the describer or the request, or None if nothing needed them.
-        timings: seconds of each stage; requests that were edited together share them equally.
-        record: everything needed to repeat the edit; plain values, written as run.json.
-        note: message to the user, or empty: nothing to edit, transparency flattened, ...
         source: the picture that was edited, upright RGB.
-        parts: with several instructions, each one's part of the mask, in their order; () if the parts are not known.
+        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
+        record: everything needed to repeat the edit; plain values, written as run.json.
     """
 
     id: str
-    image: Image
-    mask: Image
-    probability: np.ndarray
-    patches: np.ndarray | None
-    captions: Captions | None
-    timings: dict[str, float]
-    record: dict[str, Any]
-    note: str
     source: Image
-    parts: tuple[Image, ...] = ()
+    image: Image
+    record: dict[str, Any]
 
     @property
     def share(self) -> float:
@@ -225,7 +223,7 @@ class EditFailure:
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """B captioned pictures. Truth is present in microworld validation only, and only metrics read it.
+    """B captioned pictures. Only microworld validation has truth, and only metrics read it.
 
     Args:
         keys: sample keys; the noise depends on them, and errors name them.

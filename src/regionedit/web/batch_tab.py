@@ -18,7 +18,7 @@ from regionedit.batch import Item, edit_into, write_contact_sheet, write_failure
 from regionedit.editor import Editor
 from regionedit.images import SUFFIXES, smaller
 from regionedit.records import EditRequest
-from regionedit.request_files import RequestFile, make_instructions, named, read_requests
+from regionedit.request_files import RequestFile, named, read_requests
 from regionedit.web import messages
 from regionedit.web.handlers import AT_ONCE, SESSION, errors_shown
 from regionedit.web.settings import Settings
@@ -178,8 +178,7 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         return _read_list(lists[0], folder, studio.config.max_pictures)
     if not pictures:
         raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
-    instructions = make_instructions(settings.instructions())
-    return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
+    return named([RequestFile(path, settings.instructions(), int(settings.seed)) for path in pictures])
 
 
 def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:

@@ -128,12 +128,11 @@ class Settings:
         Raises:
             ValueError: no instruction, or an empty or too long one.
         """
-        captions = Captions(self.source_caption.strip(), self.target_caption.strip())
         return EditRequest(
             image=picture,
             instructions=self.instructions(),
             seed=int(self.seed) + variant,
-            captions=captions if captions.source or captions.target else None,
+            captions=Captions.given(self.source_caption.strip(), self.target_caption.strip()),
             mask=mask,
             id=case_id(picture.info.get("path", "")),
         )
