@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +17,7 @@ import yaml
 
 from regionedit.command_line import load_config
 from regionedit.config import (
+    AppConfig,
     EditConfig,
     EncodersConfig,
     EvaluateConfig,
@@ -142,6 +143,12 @@ def tiny_edit_config(
             ),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_app_config(tiny_edit_config) -> AppConfig:
+    """The same as a configuration of the page."""
+    return AppConfig(**{field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)})
 
 
 @pytest.fixture(scope="session")

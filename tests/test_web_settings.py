@@ -54,15 +54,19 @@ def test_what_is_outside_the_limits_is_refused_by_name(name, value):
         replace(PLAIN, **{name: value}).check(CONFIG)
 
 
-@pytest.mark.parametrize("strengths", ["1; 2", "strong", "-1", "99"])
-def test_strengths_that_do_not_fit(strengths):
-    with pytest.raises(ValueError, match="^strengths: "):
-        replace(PLAIN, strengths=strengths).instructions()
-
-
-def test_too_many_instructions():
-    with pytest.raises(ValueError, match="at most 8"):
-        replace(PLAIN, instruction="a; " * 20).instructions()
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"strengths": "1; 2"}, "^strengths: "),
+        ({"strengths": "strong"}, "^strengths: "),
+        ({"strengths": "-1"}, "^strengths: "),
+        ({"strengths": "99"}, "^strengths: "),
+        ({"instruction": "a; " * 20}, "at most 8"),
+    ],
+)
+def test_instructions_and_strengths_that_do_not_fit(change, said):
+    with pytest.raises(ValueError, match=said):
+        replace(PLAIN, **change).instructions()
 
 
 OLD_RECORD = {"settings": {"generator": {"steps": 8}}, "captions": None, "instructions": [], "seed": 0}

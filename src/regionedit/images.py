@@ -1,4 +1,4 @@
-"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, save.
+"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, encode as PNG.
 
 Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
 Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from regionedit.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,22 +116,21 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
     if getattr(picture, "is_animated", False):
         notes.append("animated: the first frame was taken")
+    upright = picture
     try:
         upright = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
-        upright, _ = picture, notes.append("EXIF data is damaged: the stored orientation was kept")
+        notes.append("EXIF data is damaged: the stored orientation was kept")
     if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
         notes.append("turned upright as its EXIF data says")
-    if upright.mode.startswith("I") or upright.mode == "F":
+    if _is_numeric(upright):
         notes.append(f"mode {upright.mode}: reduced to 8 bits")
     elif upright.mode == "CMYK":
         notes.append("CMYK: converted to RGB")
     upright = _eight_bit(upright)
-    if _has_alpha(upright):
-        opaque = upright.convert("RGBA").getchannel("A").getextrema()[0] == 255
-        upright = upright.convert("RGB") if opaque else _flatten(upright, "white").convert("RGB")
-        if not opaque:
-            notes.append("transparency was flattened onto white")
+    if _has_alpha(upright) and upright.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        upright = _flatten(upright, "white")
+        notes.append("transparency was flattened onto white")
     result = upright.convert("RGB")
     result = result.copy() if result is picture else result
     result.info = {"notes": notes, "path": str(path)} | ({"icc_profile": profile} if profile else {})
@@ -178,12 +175,11 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
     """Scale to `size` on the longer side, keeping the aspect ratio, and pad right and bottom to a multiple.
 
     Args:
-        images_BCHW: [B, C, H, W] in [0, 1].
-        size: pixels of the longer side; 0 keeps the size.
-        multiple: height and width of the result are multiples of it; padding repeats the last row and column.
+        size: pixels of the longer side; 0 keeps the size. Nothing is resampled if the size already fits.
+        multiple: of which height and width are multiples; padding repeats the last row and column.
 
     Returns:
-        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs. Nothing is resampled if the size already fits.
+        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs.
     """
     import torch.nn.functional as F
 
@@ -198,17 +194,9 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
 
 
 def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
-    """The mask at the size of the fitted picture: 1 in every pixel that the mask touches, 0 in the padding.
+    """The mask, or several per picture, at the fitted picture's size (h, w): 1 in every pixel that it touches, else 0.
 
     So everything that is blended at the original size lies inside the area that the generator may change.
-
-    Args:
-        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size; several masks per picture are fitted separately.
-        placed: from `fit`.
-        size: (h, w) of the fitted picture.
-
-    Returns:
-        [B, 1, h, w], 0 or 1.
     """
     import torch.nn.functional as F
 
@@ -233,15 +221,6 @@ def png(picture: Image.Image) -> bytes:
 def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
     """A map in [0, 1] as a 16-bit grey picture."""
     return Image.fromarray((values_HW.clip(0, 1) * 65535).round().astype(np.uint16))
-
-
-def save_png(picture: Image.Image, path: str | Path) -> None:
-    """Write a PNG whole or not at all.
-
-    Raises:
-        OSError: no room, no permission; nothing is left behind.
-    """
-    write_atomic(path, png(picture))
 
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
@@ -281,6 +260,10 @@ def _resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
+def _is_numeric(picture: Image.Image) -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
 def _has_alpha(picture: Image.Image) -> bool:
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
@@ -292,11 +275,12 @@ def _flatten(picture: Image.Image, color: str) -> Image.Image:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """Integer and float pictures as mode "L"; others as they are."""
-    if not (picture.mode.startswith("I") or picture.mode == "F"):
+    if not _is_numeric(picture):
         return picture
     values = np.asarray(picture).astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    largest = 65535.0 if picture.mode.startswith("I") else (1.0 if high <= 1 else 255.0)
+    floats = 1.0 if high <= 1 else 255.0
+    largest = floats if picture.mode == "F" else 65535.0
     if not (low >= 0 and high <= largest):
         raise ValueError(
             f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {largest:g} can be shown; rescale it"

@@ -142,11 +142,6 @@ def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
     return torch.from_numpy(np.stack(softened)[:, None]).to(mask_B1HW)
 
 
-def union(first_B1HW: Tensor, second_B1HW: Tensor) -> Tensor:
-    """A mask that edits wherever one of the two edits."""
-    return torch.maximum(first_B1HW, second_B1HW)
-
-
 def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """Blend by the mask: exactly the source where it is 0, bit for bit, and exactly the edit where it is 1.
 

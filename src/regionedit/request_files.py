@@ -6,6 +6,7 @@ Reading checks everything that can be checked without decoding a picture.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,20 +73,40 @@ def read_requests(path: str | Path) -> list[RequestFile]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"requests: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse_requests(lines, path.parent, str(path))
+
+
+def existing(field: str, name: str, folder: Path) -> Path:
+    """The file that a field of a request names. Raises ValueError: no such file."""
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"{field}: {path}: no such file")
+    return path
+
+
+def parse_requests(
+    lines: Sequence[str], folder: Path, source: str, find: Callable[[str, str, Path], Path] = existing
+) -> list[RequestFile]:
+    """The requests of JSON lines, as `read_requests` returns them.
+
+    Args:
+        source: where the lines come from, for messages.
+        find: function of a field, the name given in it, and `folder`; returns the file.
+    """
     requests, first_seen = [], {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            request = parse_request(line, path.parent)
+            request = parse_request(line, folder, find)
             if request.id and request.id in first_seen:
                 raise ValueError(f"id: {request.id!r} is already used in line {first_seen[request.id]}")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ValueError(f"{source}, line {number}: {error}") from None
         first_seen[request.id] = number
         requests.append(request)
     if not requests:
-        raise ValueError(f"requests: {path} holds no request")
+        raise ValueError(f"requests: {source} holds no request")
     return named(requests)
 
 
@@ -125,8 +146,8 @@ def split_instructions(text: str) -> list[str]:
     return [part.strip() for part in text.split(";") if part.strip()] or [text]
 
 
-def parse_request(line: str, folder: Path) -> RequestFile:
-    """The request of one line; its paths are relative to `folder`. Raises ValueError: the message names the field."""
+def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path] = existing) -> RequestFile:
+    """The request of one line; arguments as for `parse_requests`. Raises ValueError: the message names the field."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -142,11 +163,11 @@ def parse_request(line: str, folder: Path) -> RequestFile:
         raise ValueError("a request needs `image` and one of `instruction` and `instructions`")
     given = [row["instruction"]] if "instruction" in row else row["instructions"]
     return RequestFile(
-        image=_existing("image", folder / row["image"]),
+        image=find("image", row["image"], folder),
         instructions=tuple(map(_instruction, given if isinstance(given, list) else [given])),
         seed=row.get("seed", 0),
         captions=Captions.given(row.get("source_caption", ""), row.get("target_caption", "")),
-        mask=_existing("mask", folder / row["mask"]) if "mask" in row else None,
+        mask=find("mask", row["mask"], folder) if "mask" in row else None,
         box=_box(row["box"]) if "box" in row else None,
         click=_click(row["click"]) if "click" in row else None,
         id=_file_name(row["id"]) if "id" in row else "",
@@ -173,12 +194,6 @@ def _box(value: str | list) -> tuple[int, int, int, int]:
 
 def _click(value: str | list) -> list | tuple:
     return parse_click(value) if isinstance(value, str) else value  # `EditRequest` checks a list
-
-
-def _existing(name: str, path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{name}: {path}: no such file")
-    return path
 
 
 def _file_name(text: str) -> str:

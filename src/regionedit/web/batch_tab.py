@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from regionedit.batch import Item, edit_into, write_contact_sheet, write_failure
 from regionedit.editor import Editor
 from regionedit.images import SUFFIXES, smaller
 from regionedit.records import EditRequest
-from regionedit.request_files import RequestFile, named, read_requests
+from regionedit.request_files import RequestFile, named, parse_requests
 from regionedit.web import messages
 from regionedit.web.handlers import AT_ONCE, SESSION, errors_shown
 from regionedit.web.settings import Settings
@@ -28,8 +29,6 @@ THUMBNAIL = 256
 SHOWN = 60
 """The live gallery shows this many of the latest results; the ZIP has all of them."""
 LISTS = (".csv", ".jsonl")
-NUMBERS = ("seed",)
-FILES = ("image", "mask")
 COPIES = ".uploads.json"
 """File with name -> path of its upload. Written after all copies are complete, so a partial copy is never reused."""
 
@@ -126,12 +125,9 @@ def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) 
     editor = Editor(config, studio.editor.models)
     edits = edit_into(editor, requests, out, config.batch, lambda request: open_request(studio, request))
     items: list[Item] = []
-    while True:
+    for _ in requests:
         with studio.lock:
-            item = next(edits, None)
-        if item is None:
-            break
-        items.append(item)
+            items.append(next(edits))
         if len(items) == len(requests):
             write_failures(out, items)
             write_contact_sheet(out, [request.id for request in requests])
@@ -197,47 +193,30 @@ def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"file {path.name!r}: not UTF-8 text") from None
-    rows = _rows_of_csv(text) if path.suffix.lower() == ".csv" else _rows_of_jsonl(text, path.name)
-    if len(rows) > most:
-        raise ValueError(f"file {path.name!r}: {len(rows)} requests, at most {most} are accepted")
-    for number, row in enumerate(rows, start=1):
-        for field in FILES:
-            given = row.get(field) if isinstance(row, dict) else None
-            # A path could lead out of the folder, and the list must not read other files of the server.
-            if given is not None and (not isinstance(given, str) or Path(given).name != given or "\\" in given):
-                raise ValueError(
-                    f"file {path.name!r}, request {number}: {field}: {given!r} is not the name of an uploaded file"
-                )
-    written = folder / ".requests.jsonl"
-    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    try:
-        return read_requests(written)
-    except ValueError as error:
-        message = str(error).replace(f"{folder}/", "").replace(str(folder), "").replace(written.name, path.name)
-        raise ValueError(message) from None
+    lines = _lines_of_csv(text) if path.suffix.lower() == ".csv" else text.splitlines()
+    count = sum(bool(line.strip()) for line in lines)
+    if count > most:
+        raise ValueError(f"file {path.name!r}: {count} requests, at most {most} are accepted")
+    return parse_requests(lines, folder, f"file {path.name!r}", _uploaded)
 
 
-def _rows_of_csv(text: str) -> list[dict]:
-    rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(io.StringIO(text))]
-    for number, row in enumerate(rows, start=1):
-        for field in NUMBERS:
-            if field in row:
-                try:
-                    row[field] = int(row[field])
-                except ValueError:
-                    raise ValueError(f"request {number}: {field}: {row[field]!r} is not a whole number") from None
-    return rows
+def _lines_of_csv(text: str) -> list[str]:
+    lines = [""]  # in place of the header, so that line numbers are the file's
+    for row in csv.DictReader(io.StringIO(text)):
+        given = {name: value for name, value in row.items() if name and value}
+        with suppress(KeyError, ValueError):  # `parse_requests` refuses a seed that is no number
+            given["seed"] = int(given["seed"])
+        lines.append(json.dumps(given))
+    return lines
 
 
-def _rows_of_jsonl(text: str, name: str) -> list:
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"file {name!r}, line {number}: not JSON: {error.msg}") from None
-    return rows
+def _uploaded(field: str, name: str, folder: Path) -> Path:
+    """The upload that a list names: a path could lead out of the folder, to other files of the server."""
+    if Path(name).name != name or "\\" in name:
+        raise ValueError(f"{field}: {name!r} is not the name of an uploaded file")
+    if not (folder / name).is_file():
+        raise ValueError(f"{field}: {name!r}: no such file; upload it together with the list")
+    return folder / name
 
 
 def open_request(studio: Studio, request: RequestFile) -> EditRequest:

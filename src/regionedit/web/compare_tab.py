@@ -197,11 +197,11 @@ def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:
         download = gr.DownloadButton("Download picture", interactive=False, elem_id="compare-download")
         study = gr.DownloadButton("Human-study items", interactive=False, elem_id="compare-study")
 
-    def compared(sketch, cases, threshold, grow, feather, sources, systems, *values):
-        cut, sketch = Cut(threshold, grow, feather), present(sketch)
+    def compared(sketch, cases, sources, systems, *values):
+        cut, settings, sketch = Cut(*values[:3]), Settings(*values[3:]), present(sketch)
         results, total = [], len(sources) + len(systems)
         yield {status: messages.compared(0, total)}
-        for result in comparer.compare(Settings(*values), sketch, cut, sources, systems):
+        for result in comparer.compare(settings, sketch, cut, sources, systems):
             results.append(result)
             updates = {picture: sheet(results)} if any(one.edit for one in results) else {}
             rows = [one.row() for one in results]
@@ -219,7 +219,7 @@ def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:
 
     run.click(
         errors_shown(compared),
-        [edit.sketch, past_cases, *layout.cut, sources, systems, *layout.form.components()],
+        [edit.sketch, past_cases, sources, systems, *layout.cut, *layout.form.values()],
         [past_cases, status, picture, table, download, study],
         show_progress="minimal",
         show_progress_on=status,
