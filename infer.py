@@ -88,8 +88,7 @@ def run(config: InferConfig) -> int:
 def read_arguments(config: InferConfig) -> list[RequestFile]:
     """The requests that the arguments name.
 
-    Raises:
-        ValueError: missing or contradictory arguments, or files that do not exist.
+    Raises ValueError: missing or contradictory arguments, or files that do not exist.
     """
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise ValueError(f"out: {config.out} is a file; a folder is needed")

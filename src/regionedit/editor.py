@@ -82,8 +82,7 @@ class Editor:
         models: the models of another editor, to share what it has loaded; None: load everything anew.
         watch: called after every denoising step, see `generators.Watch`; previews have the size of the sources.
 
-    Raises:
-        ValueError: an unknown name in the configuration; it is found before anything is loaded.
+    Raises ValueError: an unknown name in the configuration; it is found before anything is loaded.
     """
 
     def __init__(self, config: EditConfig, models: Models | None = None, watch: Watch | None = None):
@@ -124,8 +123,7 @@ class Editor:
 
         If the describer fails on captions that only the generator reads, they are left out; the note gives the reason.
 
-        Raises:
-            ValueError: as for `edit`.
+        Raises ValueError: as for `edit`.
         """
         started = self._start(request)
         caption_error = ""
@@ -141,8 +139,7 @@ class Editor:
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         """Edit many requests; pictures of one size are batched, and a request that fails does not stop the others.
 
-        Raises:
-            ValueError: something is missing in the configuration that every request needs.
+        Raises ValueError: something is missing in the configuration that every request needs.
         """
         if self.config.joint:
             return self._edit_once(requests)

@@ -42,8 +42,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a drawn mask as mode "L", 255 = edit; transparent parts become 0 (not edited).
 
-    Raises:
-        ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
+    Raises ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
     """
     mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
     if _has_alpha(mask):
@@ -57,8 +56,7 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
     """A mask of mode "L" that is 255 inside the box (x0, y0, x1, y1), x1 and y1 excluded, clipped to the picture.
 
-    Raises:
-        ValueError: a box without area, or outside the picture.
+    Raises ValueError: a box without area, or outside the picture.
     """
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
@@ -106,8 +104,7 @@ def digest(picture: Image.Image) -> str:
 def upright_rgb(picture: Image.Image) -> Image.Image:
     """Any PIL picture as upright 8-bit RGB with `info["notes"]`, a list of strings.
 
-    Raises:
-        ValueError: values that an 8-bit picture cannot represent (floats above 255, negative integers).
+    Raises ValueError: values that an 8-bit picture cannot represent (floats above 255, negative integers).
     """
     if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
@@ -140,8 +137,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size as float32 [B, 3, H, W] in [0, 1]; masks of mode "L" as [B, 1, H, W].
 
-    Raises:
-        ValueError: pictures of different sizes.
+    Raises ValueError: pictures of different sizes.
     """
     import torch
 

@@ -26,8 +26,7 @@ def upsample(
     `nearest` gives every pixel the value of the patch that contains its centre, at any size. `grid` is the number of
     patches a side, or (rows, columns).
 
-    Raises:
-        ValueError: N patches do not fill the grid.
+    Raises ValueError: N patches do not fill the grid.
     """
     rows, columns = (grid, grid) if isinstance(grid, int) else grid
     batch, patches = probability_BN.shape
@@ -65,8 +64,7 @@ def binarize(
         threshold: values strictly above it become 1.
         estimator: None: no gradient, for inference. `straight_through`: the gradient of the identity.
 
-    Raises:
-        ValueError: an unknown estimator.
+    Raises ValueError: an unknown estimator.
     """
     hard = (probability > threshold).to(probability.dtype)
     if estimator is None:
@@ -161,8 +159,7 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
 
     Two empty masks agree: 1.
 
-    Raises:
-        ValueError: different shapes.
+    Raises ValueError: different shapes.
     """
     if first.shape != second.shape:
         raise ValueError(f"masks of one shape are needed, got {tuple(first.shape)} and {tuple(second.shape)}")

@@ -63,8 +63,7 @@ class EditRequest:
         box: (x0, y0, x1, y1) in pixels of the original picture.
         id: case id; output files are named by it, and the noise depends on it.
 
-    Raises:
-        ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
+    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
     """
 
     image: Image
@@ -189,8 +188,7 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
-        Raises:
-            OSError: no room, no permission; nothing is left behind.
+        Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together

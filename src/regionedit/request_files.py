@@ -41,11 +41,7 @@ class RequestFile(EditRequest):
     mask: Path | None = None
 
     def open(self, max_pixels: int) -> EditRequest:
-        """Decode picture and mask.
-
-        Raises:
-            ValueError: a file that cannot be read, or a mask of another size.
-        """
+        """Decode picture and mask. Raises ValueError: a file that cannot be read, or a mask of another size."""
         picture = open_picture(self.image, max_pixels)
         mask = open_mask(self.mask, max_pixels) if self.mask else None
         if mask is not None:
@@ -113,8 +109,7 @@ def parse_requests(
 def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
     """One request for each picture of a folder, sorted by name; all fields but image and id come from `like`.
 
-    Raises:
-        ValueError: no picture in the folder.
+    Raises ValueError: no picture in the folder.
     """
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:

@@ -145,8 +145,7 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         settings: the instruction, the seed and the generator's settings.
         folder: of this batch. Files of earlier batches are deleted; a file of the same upload is not copied again.
 
-    Raises:
-        ValueError: too many files, nothing to edit, or a list that cannot be read; the message names the line.
+    Raises ValueError: too many files, nothing to edit, or a list that cannot be read; the message names the line.
     """
     settings.check(studio.config)
     if len(uploads) > studio.config.max_pictures:

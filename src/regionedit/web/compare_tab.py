@@ -82,8 +82,7 @@ class Comparer:
     ) -> Iterator[SystemResult]:
         """Yield one result after the other. The source MARKED stands for the region as it is on the page.
 
-        Raises:
-            ValueError: nothing is chosen, a name is unknown, or (at the end) no system could edit the picture.
+        Raises ValueError: nothing is chosen, a name is unknown, or (at the end) no system could edit the picture.
         """
         settings.check(self.studio.config)
         if not sources and not systems:

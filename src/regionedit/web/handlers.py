@@ -76,8 +76,7 @@ def streamed(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
 
     A slow consumer gets only the latest report. After the iterator is closed, the next `report` raises `Stopped`.
 
-    Raises:
-        Exception: any exception of `work`.
+    Raises Exception: any exception of `work`.
     """
     messages: queue.Queue[tuple[str, Any]] = queue.Queue()
     stop = threading.Event()

@@ -28,8 +28,7 @@ def make_page(config: AppConfig, jobs: Path):
     Args:
         jobs: private folder for the files of batches.
 
-    Raises:
-        ValueError: the configuration names something that does not exist.
+    Raises ValueError: the configuration names something that does not exist.
     """
     import gradio as gr
 

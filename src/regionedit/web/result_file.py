@@ -44,8 +44,7 @@ def result_png(result: EditResult) -> bytes:
 def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], Image.Image]:
     """Read the run.json and the mask (mode "L") from a result's PNG.
 
-    Raises:
-        ValueError: the file is not a picture, or contains no record.
+    Raises ValueError: the file is not a picture, or contains no record.
     """
     open_picture(path, max_pixels)
     try:
@@ -72,8 +71,7 @@ def restored(
         known: pictures; one of them has to be the recorded source.
         config: the region settings of the page, for the threshold's slider.
 
-    Raises:
-        ValueError: not the record of an edit, or its source is not among the known pictures.
+    Raises ValueError: not the record of an edit, or its source is not among the known pictures.
     """
     settings = replace(Settings.of_record(record), variants=1)
     source = record.get("picture") or {}

@@ -62,11 +62,7 @@ class Settings:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Settings:
-        """Read the settings from a run.json.
-
-        Raises:
-            ValueError: not a run.json of an edit.
-        """
+        """Read the settings from a run.json. Raises ValueError: not a run.json of an edit."""
         try:
             generator = record["settings"]["generator"]
             _ = generator["guidance_scale"]  # every generator has it; earlier versions had other names
@@ -125,8 +121,7 @@ class Settings:
     def request(self, picture: Image, mask: Image | None = None, variant: int = 0) -> EditRequest:
         """The request for one variant; its id is the picture's name, as in infer.py.
 
-        Raises:
-            ValueError: no instruction, or an empty or too long one.
+        Raises ValueError: no instruction, or an empty or too long one.
         """
         return EditRequest(
             image=picture,

@@ -130,8 +130,7 @@ def stroke_mask(size: tuple[int, int], points: Sequence[Sequence[float]], radius
         points: (x, y) in pixels of the picture; at most 10,000 are used.
         radius: of the brush, in pixels.
 
-    Raises:
-        ValueError: no points, or points or radius that are not finite numbers.
+    Raises ValueError: no points, or points or radius that are not finite numbers.
     """
     try:
         line = [(float(x), float(y)) for x, y in points][:10_000]

@@ -36,8 +36,7 @@ class Studio:
     Args:
         config: configuration of the page.
 
-    Raises:
-        ValueError: an unknown name in the configuration.
+    Raises ValueError: an unknown name in the configuration.
     """
 
     def __init__(self, config: AppConfig):
@@ -58,8 +57,7 @@ class Studio:
     def open(self, path: str | Path, name: str = "") -> Image:
         """Open an uploaded picture as upright RGB; it holds the name of its file but no folder of this machine.
 
-        Raises:
-            ValueError: too large in bytes or pixels, or not a picture.
+        Raises ValueError: too large in bytes or pixels, or not a picture.
         """
         path, name = Path(path), name or Path(path).name
         try:
@@ -98,8 +96,7 @@ class Studio:
     def find(self, settings: Settings, sketch: Sketch) -> Sketch:
         """The sketch with the region that is found for the instruction; corrections are kept.
 
-        Raises:
-            ValueError: one sentence that names the problem.
+        Raises ValueError: one sentence that names the problem.
         """
         settings.check(self.config)
         request = settings.request(sketch.picture)
@@ -110,8 +107,7 @@ class Studio:
     def object_at(self, picture: Image, point: Sequence[int]) -> Image:
         """The object at a point (x, y), found by Segment Anything: a mask of mode "L", empty if there is none.
 
-        Raises:
-            ValueError: the point is outside the picture; Segment Anything is not on this machine.
+        Raises ValueError: the point is outside the picture; Segment Anything is not on this machine.
         """
         request = EditRequest(picture, "select", click=tuple(int(value) for value in point))
         require_inside(picture.size, request.click)
@@ -132,8 +128,7 @@ class Studio:
             preview: callback after each step; an exception in it ends the edit.
             mask: replaces the sketch's region.
 
-        Raises:
-            ValueError: one sentence that names the problem.
+        Raises ValueError: one sentence that names the problem.
         """
         settings.check(self.config)
         if mask is None and not sketch.is_own(cut, self.config.region):

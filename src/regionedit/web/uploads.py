@@ -74,8 +74,7 @@ class Uploads:
 def uploaded(file: dict) -> tuple[Path, str]:
     """Path and original name of a file that a program has uploaded.
 
-    Raises:
-        ValueError: not an uploaded file; programs cannot read other files of the server.
+    Raises ValueError: not an uploaded file; programs cannot read other files of the server.
     """
     path = Path(str((file or {}).get("path", ""))) if isinstance(file, dict) else Path()
     served = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
