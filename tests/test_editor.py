@@ -216,7 +216,7 @@ def test_a_drawn_mask_needs_no_trained_region(tiny_edit_config):
     editor = Editor.from_config(replace(tiny_edit_config, region=RegionConfig(checkpoint=None)))
     request = EditRequest(photo(20, 20), "x", captions=CAPTIONS)
     assert editor.edit(replace(request, box=(2, 2, 9, 9))).share == pytest.approx(49 / 400)
-    assert "encoders" not in vars(editor.models)
+    assert {kind for kind, *_ in editor.models._loaded} == {"mask_source", "generator"}
     with pytest.raises(ValueError, match="region.checkpoint.*drawn"):
         editor.edit(request)
     with pytest.raises(ValueError, match="region.checkpoint"):

@@ -1,7 +1,5 @@
 """Frozen encoders: features against a computation by hand, frozen weights, and errors in loading."""
 
-import json
-
 import open_clip
 import pytest
 import torch
@@ -153,12 +151,8 @@ def test_missing_models_give_one_clear_line(tmp_path, tiny_clip_dir):
         FrozenInstructionEncoder.load(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="^encoders.instruction: cannot load a T5 from"):
         FrozenInstructionEncoder.load(str(tiny_clip_dir))
-
-
-def test_a_clip_without_weights_is_refused(tmp_path, tiny_clip_dir):
-    config = json.loads((tiny_clip_dir / "open_clip_config.json").read_text())
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="encoders.clip: cannot load"):
+    (tmp_path / "open_clip_config.json").write_bytes((tiny_clip_dir / "open_clip_config.json").read_bytes())
+    with pytest.raises(ValueError, match="encoders.clip: cannot load"):  # no weights beside it
         FrozenCLIP.load(f"local-dir:{tmp_path}")
 
 

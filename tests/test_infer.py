@@ -108,20 +108,7 @@ def test_requests_from_a_file(call, tmp_path, capsys):
     assert json.loads((out / "b_2" / "run.json").read_text())["mask_source"] == "drawn"
 
 
-def test_one_failure_does_not_stop_the_others(call, tmp_path, capsys):
-    photo(tmp_path / "in" / "good.png")
-    (tmp_path / "in" / "bad.png").write_bytes(b"")
-    out = tmp_path / "out"
-    words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
-    assert call(*words) == 1
-    assert files(out / "good") == RESULT and not (out / "bad").exists()
-    (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
-    assert failure["id"] == "bad" and "empty" in failure["reason"]
-    said = capsys.readouterr()
-    assert "1 edited" in said.out and len(said.err.strip().splitlines()) == 1 and "bad" in said.err
-
-
-def test_several_processes_edit_what_one_would(call, tmp_path, capsys):
+def test_several_processes_edit_what_one_would_and_a_failure_stops_neither(call, tmp_path, capsys):
     for i in range(3):
         photo(tmp_path / "in" / f"p{i}.png", seed=i)
     (tmp_path / "in" / "bad.png").write_bytes(b"")
@@ -129,6 +116,10 @@ def test_several_processes_edit_what_one_would(call, tmp_path, capsys):
     assert call(*words, "--out", tmp_path / "two", "--workers", "2") == 1
     assert "3 edited" in capsys.readouterr().out
     assert call(*words, "--out", tmp_path / "one") == 1
+    said = capsys.readouterr()
+    assert "3 edited" in said.out and len(said.err.strip().splitlines()) == 1 and "bad" in said.err
+    (failure,) = map(json.loads, (tmp_path / "one" / "failures.jsonl").read_text().splitlines())
+    assert failure["id"] == "bad" and "empty" in failure["reason"] and not (tmp_path / "one" / "bad").exists()
     for i in range(3):
         one, two = (np.asarray(Image.open(tmp_path / out / f"p{i}" / "result.png")) for out in ("one", "two"))
         assert np.abs(one.astype(int) - two).max() <= 1

@@ -25,16 +25,6 @@ def test_upsample_by_hand():
     assert torch.allclose(rows, torch.tensor([0.0, 0.25, 0.75, 1.0]).expand(4, 4))
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-@quick
-@given(size=sizes, grid=st.integers(1, 8), seed=st.integers(0, 1000))
-def test_upsample_keeps_range_and_size(mode, size, grid, seed):
-    probability = torch.rand(2, grid * grid, generator=torch.Generator().manual_seed(seed))
-    mask = masks.upsample(probability, grid, size, mode)
-    assert mask.shape == (2, 1, *size)
-    assert mask.min() >= probability.min() - 1e-6 and mask.max() <= probability.max() + 1e-6
-
-
 def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="5 patches do not fill a grid of 2 x 2"):
         masks.upsample(torch.zeros(1, 5), 2, (4, 4))
@@ -156,14 +146,6 @@ def test_mask_iou_by_hand():
     second = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0] * 4, [0.0] * 4, [1.0, 0.0, 0.0, 0.0]])
     assert torch.allclose(masks.mask_iou(first, second), torch.tensor([1 / 3, 1.0, 0.0, 0.5 / 1.5]))
     assert masks.mask_iou(first.bool()[:, None], second.bool()[:, None]).shape == (4,)
-
-
-@quick
-@given(seed=st.integers(0, 1000), size=sizes)
-def test_mask_iou_is_symmetric_and_one_with_itself(seed, size):
-    first, second = random_mask(seed, size), random_mask(seed + 1, size)
-    assert torch.allclose(masks.mask_iou(first, second), masks.mask_iou(second, first))
-    assert torch.equal(masks.mask_iou(first, first), torch.ones(2))
 
 
 @quick

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
     from torch import Tensor
 
 MAX_PIXELS = 50_000_000
@@ -206,11 +207,11 @@ def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
     return _resize(inner, (placed.height, placed.width))
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file, with its colour profile if it came with one."""
+def png(picture: Image.Image, chunks: PngInfo | None = None) -> bytes:
+    """The picture as a PNG file, with its colour profile if it came with one, and further chunks."""
     buffer = io.BytesIO()
     # Level 4 takes half the time of Pillow's default 6 and a few per cent more bytes.
-    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
+    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4, pnginfo=chunks)
     return buffer.getvalue()
 
 

@@ -8,7 +8,6 @@ Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
+
+
+MAX_INSTRUCTION = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,8 @@ class EditRequest:
         seed: noise depends on (seed, id), so a request gives the same picture in any batch.
         captions: given captions skip the describer.
         mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
-        click: a point (x, y) on the object to edit, or several, in pixels of the original picture; stored as a tuple of
-            points.
-        box: (x0, y0, x1, y1) in pixels of the original picture.
+        click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
+        box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
         id: case id; output files are named by it, and the noise depends on it.
 
     Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
@@ -75,22 +76,16 @@ class EditRequest:
     box: tuple[int, int, int, int] | None = None
     id: str = ""
 
-    MAX_INSTRUCTION = 1000
-
     def __post_init__(self):
-        given: str | Sequence[Instruction | str] = self.instructions
-        if isinstance(given, str):
-            given = (given,)
+        given = [self.instructions] if isinstance(self.instructions, str) else self.instructions
         listed = tuple(Instruction(i) if isinstance(i, str) else i for i in given)
         if not listed:
             raise ValueError("instructions: at least one is needed")
         for instruction in listed:
             if not instruction.text.strip():
                 raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
-            if len(instruction.text) > self.MAX_INSTRUCTION:
-                raise ValueError(
-                    f"instruction: {len(instruction.text)} characters, at most {self.MAX_INSTRUCTION} are accepted"
-                )
+            if (length := len(instruction.text)) > MAX_INSTRUCTION:
+                raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
 
@@ -287,8 +282,7 @@ class EditCase:
         truth_image: the true edited picture, or None.
         truth: data that only metrics may read (in the microworld the `Edit` with both scenes), or None.
         continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
-            the true source of this turn, which sets the size and is used by metrics. None: the request's own picture is
-            edited.
+            the true source of this turn, for size and metrics. None: the request's own picture is edited.
         scored: false for a turn that is edited only because a later one continues it.
     """
 

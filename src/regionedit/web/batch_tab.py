@@ -150,30 +150,28 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     settings.check(studio.config)
     if len(uploads) > studio.config.max_pictures:
         raise ValueError(f"files: {len(uploads)} given, at most {studio.config.max_pictures} are accepted")
-    uploads = [(path, Path(name.replace("\\", "/")).name) for path, name in uploads]
-    paths = {name: str(path) for path, name in uploads}
-    copied = _clear_folder(folder, paths)
-    lists, pictures, seen = [], [], set()
-    for path, name in uploads:
-        if name not in copied:
-            studio.check_size(path, name)
-        suffix = Path(name).suffix.lower()
-        if suffix not in (*SUFFIXES, *LISTS):
+    paths: dict[str, str] = {}
+    for path, given in uploads:
+        name = Path(given.replace("\\", "/")).name
+        if Path(name).suffix.lower() not in (*SUFFIXES, *LISTS):
             raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
-        if name in seen:
+        if name in paths:
             raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
-        seen.add(name)
+        paths[name] = str(path)
+    copied = _clear_folder(folder, paths)
+    for name, path in paths.items():
         if name not in copied:
+            studio.check_size(Path(path), name)
             shutil.copyfile(path, folder / name)
-        (lists if suffix in LISTS else pictures).append(folder / name)
     (folder / COPIES).write_text(json.dumps(paths))
+    lists = [folder / name for name in paths if Path(name).suffix.lower() in LISTS]
     if len(lists) > 1:
         raise ValueError(f"files: {len(lists)} lists given; give one CSV or JSONL at a time")
     if lists:
         return _read_list(lists[0], folder, studio.config.max_pictures)
-    if not pictures:
+    if not paths:
         raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
-    return named([RequestFile(path, settings.instructions(), int(settings.seed)) for path in pictures])
+    return named([RequestFile(folder / name, settings.instructions(), int(settings.seed)) for name in paths])
 
 
 def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:

@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -26,7 +27,7 @@ from regionedit.web.edit_tab import EditTab, present
 from regionedit.web.handlers import MODELS, SESSION, errors_shown
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
-from regionedit.web.studio import Studio
+from regionedit.web.studio import Studio, bare
 
 METRICS = ("clip_text", "clip_direction", "l1_source")
 MARKED = "corrected by hand"
@@ -71,7 +72,6 @@ class Comparer:
     def __init__(self, studio: Studio):
         self.studio = studio
         self._systems: dict[str, Editor] = {}
-        self._metrics: dict | None = None
 
     def mask_sources(self) -> list[str]:
         """The mask sources that need no mark from the user."""
@@ -118,9 +118,8 @@ class Comparer:
         models, request = self.studio.editor.models, settings.request(sketch.picture)
         for name in sources:
             if name == MARKED:
-                plain = replace(config, region=replace(config.region, grow=0, feather=0.0))
                 marked = settings.request(sketch.picture, sketch.mask(cut, config.region))
-                yield name, Editor(plain, models), marked
+                yield name, Editor(bare(config), models), marked
             else:
                 yield name, Editor(replace(config, mask_source=name), models), request
         for name in systems:
@@ -149,20 +148,24 @@ class Comparer:
             )
         return self._systems[name]
 
-    def _scores(self, result: EditResult, request: EditRequest) -> dict[str, float]:
-        """Compute the metrics of evaluate.py that need no truth."""
+    @cached_property
+    def _metrics(self) -> dict:
+        """The metrics of evaluate.py that need no truth."""
         from regionedit.evaluation import METRICS as ALL
+
+        config = self.studio.config
+        metric_config = EvaluateConfig(device=config.device, judge=config.judge or "")
+        return {name: ALL[name].from_config(metric_config) for name in (METRICS if config.judge else ("l1_source",))}
+
+    def _scores(self, result: EditResult, request: EditRequest) -> dict[str, float]:
         from regionedit.evaluation.outcomes import Outcome
 
-        if self._metrics is None:
-            config = self.studio.config
-            metric_config = EvaluateConfig(device=config.device, judge=config.judge or "")
-            metrics = METRICS if config.judge else ("l1_source",)
-            self._metrics = {name: ALL[name].from_config(metric_config) for name in metrics}
-        case = EditCase(request.id, request, "")
-        outcome = Outcome(case, result.image)
-        ready = {name: metric for name, metric in self._metrics.items() if metric.is_ready(outcome)}
-        return {name: float(metric.score_all([outcome])[0]) for name, metric in ready.items()}
+        outcome = Outcome(EditCase(request.id, request, ""), result.image)
+        return {
+            name: float(metric.score_all([outcome])[0])
+            for name, metric in self._metrics.items()
+            if metric.is_ready(outcome)
+        }
 
 
 def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:

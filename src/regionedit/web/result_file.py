@@ -35,10 +35,7 @@ def result_png(result: EditResult) -> bytes:
     chunks = PngInfo()
     chunks.add_text(RECORD, json.dumps(result.record))  # JSON in ASCII, as a tEXt chunk requires
     chunks.add_text(MASK, base64.b64encode(png(result.mask)).decode())
-    buffer = io.BytesIO()
-    profile = result.image.info.get("icc_profile")
-    result.image.save(buffer, "PNG", icc_profile=profile, compress_level=4, pnginfo=chunks)
-    return buffer.getvalue()
+    return png(result.image, chunks)
 
 
 def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], Image.Image]:
