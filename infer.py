@@ -118,7 +118,7 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
 
 def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     """Edit in portions, skip finished requests, record failures and write the contact sheet."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import track
 
     from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
 
@@ -129,12 +129,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
         outcomes = edit_in_parallel(editor.config, requests, out, portion, workers)
     else:
         outcomes = edit_into(editor, requests, out, portion)
-    items = []
-    with Progress(TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=len(requests))
-        for item in outcomes:
-            items.append(item)
-            bar.update(task, advance=1)
+    items = list(track(outcomes, "editing", len(requests)))
     write_failures(out, items)
     write_contact_sheet(out, [request.id for request in requests])
     shares = [item.share for item in items if item.share is not None]
