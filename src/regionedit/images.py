@@ -221,10 +221,8 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
 
 
 def _decode(path: Path, max_pixels: int) -> Image.Image:
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder, where one picture is needed")
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder, where one picture is needed' if path.exists() else 'no such file'}")
     try:
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes)")

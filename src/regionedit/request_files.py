@@ -87,7 +87,7 @@ def parse_requests(
 
     Args:
         source: where the lines come from, for messages.
-        find: function of a field, the name given in it, and `folder`; returns the file.
+        find: (field, the name given in it, `folder`) -> the file.
     """
     requests, first_seen = [], {}
     for number, line in enumerate(lines, start=1):
@@ -117,12 +117,13 @@ def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
     return named([replace(like, image=path, id="") for path in paths])
 
 
-def parse_box(text: str) -> tuple[int, int, int, int]:
-    """`x0,y0,x1,y1` as four integers. Raises ValueError for anything else."""
+def parse_box(given: str | list) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1`, or a list of them, as four integers. Raises ValueError for anything else."""
+    values = given.split(",") if isinstance(given, str) else [value if type(value) is int else "" for value in given]
     try:
-        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+        x0, y0, x1, y1 = map(int, values)
     except ValueError:
-        raise ValueError(f"box: {text!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
+        raise ValueError(f"box: {given!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
     return x0, y0, x1, y1
 
 
@@ -163,7 +164,7 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
         seed=row.get("seed", 0),
         captions=Captions.given(row.get("source_caption", ""), row.get("target_caption", "")),
         mask=find("mask", row["mask"], folder) if "mask" in row else None,
-        box=_box(row["box"]) if "box" in row else None,
+        box=parse_box(row["box"]) if "box" in row else None,
         click=_click(row["click"]) if "click" in row else None,
         id=_file_name(row["id"]) if "id" in row else "",
     )
@@ -177,14 +178,6 @@ def _instruction(item) -> str | Instruction:
         if isinstance(made.text, str) and type(made.strength) in (int, float) and isinstance(made.keyword, str | None):
             return made
     raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
-
-
-def _box(value: str | list) -> tuple[int, int, int, int]:
-    if isinstance(value, str):
-        return parse_box(value)
-    if len(value) != 4 or not all(type(v) is int for v in value):
-        raise ValueError(f"box: {value!r} is not [x0, y0, x1, y1] in whole pixels")
-    return tuple(value)
 
 
 def _click(value: str | list) -> list | tuple:

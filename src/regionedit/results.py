@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,13 +39,12 @@ class Patch:
 
 
 def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
-    """Blend the patches into the source, at the original size; pixels outside the patches are not read.
+    """Blend patches that do not overlap into the source, at its own size; pixels outside them are not read.
 
     Args:
         picture: the source, RGB.
-        patches: do not overlap.
         mask: mode "L", 0 outside the patches.
-        match: see `seams.match_border`.
+        match: depth of `seams.match_border`, in pixels.
     """
     result = picture.copy()
     for patch in patches:
@@ -146,15 +146,12 @@ def _merged(
     """The steps as one result: last picture, union of the masks, maximum of the probabilities."""
     if len(done) == 1:
         return done[0]
-    mask = done[0].mask
-    for step in done[1:]:
-        mask = ImageChops.lighter(mask, step.mask)
     patches = [step.patches for step in done]
     notes = [f"step {number}: {step.note}" for number, step in enumerate(done, start=1) if step.note]
     stages = dict.fromkeys(stage for step in done for stage in step.timings)
     whole = replace(
         done[-1],
-        mask=mask,
+        mask=reduce(ImageChops.lighter, [step.mask for step in done]),
         record=record(request),
         probability=np.max([step.probability for step in done], axis=0),
         patches=None if any(p is None for p in patches) else np.max(patches, axis=0),

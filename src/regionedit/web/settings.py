@@ -119,10 +119,7 @@ class Settings:
         return tuple(Instruction(text, strength) for text, strength in zip(texts, strengths, strict=True))
 
     def request(self, picture: Image, mask: Image | None = None, variant: int = 0) -> EditRequest:
-        """The request for one variant; its id is the picture's name, as in infer.py.
-
-        Raises ValueError: no instruction, or an empty or too long one.
-        """
+        """The request for one variant, named after the picture as in infer.py. Raises ValueError: as `EditRequest`."""
         return EditRequest(
             image=picture,
             instructions=self.instructions(),
