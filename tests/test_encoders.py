@@ -109,15 +109,12 @@ def test_padding_changes_no_instruction(t5):
     assert torch.allclose(features[0, :tokens], alone[0], atol=1e-6)
 
 
-def test_long_instructions_are_cut_with_a_warning_and_keep_their_end(tiny_t5_dir):
+def test_long_captions_and_instructions_are_cut_with_a_warning_for_instructions(clip, tiny_t5_dir):
+    assert clip.encode_text(["red " * 1000]).shape == (1, clip.dim)
     encoder = FrozenInstructionEncoder.load(str(tiny_t5_dir), max_tokens=6)
     with pytest.warns(UserWarning, match=r"21 tokens cut to 6 \(encoders.max_instruction_tokens\)"):
         features, mask = encoder.encode(["red " * 20, "remove the star"])
     assert features.shape[1] == 6 and mask.sum(1).tolist() == [6, 4]
-
-
-def test_long_captions_are_cut(clip):
-    assert clip.encode_text(["red " * 1000]).shape == (1, clip.dim)
 
 
 def test_bfloat16_weights_give_float32_features_nearby(clip, t5, tiny_clip_dir, tiny_t5_dir, pictures):
