@@ -22,11 +22,10 @@ from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
-from regionedit.records import EditFailure, EditResult
+from regionedit.records import Captions, EditFailure, EditResult
 from regionedit.request_files import (
     RequestFile,
     folder_requests,
-    make_instructions,
     parse_box,
     parse_click,
     read_requests,
@@ -89,8 +88,7 @@ def run(config: InferConfig) -> int:
 def read_arguments(config: InferConfig) -> list[RequestFile]:
     """The requests that the arguments name.
 
-    Raises:
-        ValueError: missing or contradictory arguments, or files that do not exist.
+    Raises ValueError: missing or contradictory arguments, or files that do not exist.
     """
     if Path(config.out).exists() and not Path(config.out).is_dir():
         raise ValueError(f"out: {config.out} is a file; a folder is needed")
@@ -107,10 +105,9 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
         raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
     like = RequestFile(
         image=Path(config.image),
-        instructions=make_instructions(split_instructions(config.instruction)),
+        instructions=split_instructions(config.instruction),
         seed=config.seed,
-        source_caption=config.source_caption,
-        target_caption=config.target_caption,
+        captions=Captions.given(config.source_caption, config.target_caption),
         mask=Path(config.mask) if config.mask else None,
         box=parse_box(config.box) if config.box else None,
         click=parse_click(config.click) if config.click else None,
@@ -121,7 +118,7 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
 
 def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     """Edit in portions, skip finished requests, record failures and write the contact sheet."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import track
 
     from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
 
@@ -132,12 +129,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
         outcomes = edit_in_parallel(editor.config, requests, out, portion, workers)
     else:
         outcomes = edit_into(editor, requests, out, portion)
-    items = []
-    with Progress(TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=len(requests))
-        for item in outcomes:
-            items.append(item)
-            bar.update(task, advance=1)
+    items = list(track(outcomes, "editing", len(requests)))
     write_failures(out, items)
     write_contact_sheet(out, [request.id for request in requests])
     shares = [item.share for item in items if item.share is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +19,7 @@ import yaml
 from regionedit.command_line import load_config
 from regionedit.config import (
     GENERATOR_CONFIGS,
+    AppConfig,
     DiffusersInpaintConfig,
     EditConfig,
     EncodersConfig,
@@ -166,6 +167,12 @@ def tiny_edit_config(
             ),
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_app_config(tiny_edit_config) -> AppConfig:
+    """The same as a configuration of the page."""
+    return AppConfig(**{field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)})
 
 
 @pytest.fixture(scope="session")

@@ -73,14 +73,6 @@ def test_any_text_is_an_expression_or_refused_in_one_line(text):
         assert str(error).startswith("mask_source: ") and "\n" not in str(error)
 
 
-def test_precedence():
-    a, b, c = map(Name, "abc")
-    assert parse("a + b & c") == Operation("+", a, Operation("&", b, c))
-    assert parse("a - b - c") == Operation("-", Operation("-", a, b), c)
-    assert parse("a-(b+c)") == Operation("-", a, Operation("+", b, c))
-    assert str(parse("((a) - (b - (c)))")) == "a - (b - c)"
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [

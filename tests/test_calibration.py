@@ -45,11 +45,15 @@ def target(red: int, caption: str | None, scored: bool = True):
     return SimpleNamespace(id="1", scored=scored, truth_image=picture, request=SimpleNamespace(captions=captions))
 
 
-def test_the_checksum_is_the_mean_cosine_of_targets_and_captions():
+def test_the_checksum_is_the_mean_cosine_of_targets_and_captions_and_needs_both():
     cases = [target(2, "ab"), target(0, "abc"), target(9, "unscored turn", scored=False)]
     assert magicbrush_checksum(cases, Encoder()) == (pytest.approx((1 + 1 / np.sqrt(10)) / 2, abs=1e-6), 2)
     many = [target(2, "ab")] * 70 + [target(0, "abc")] * 30
     assert magicbrush_checksum(many, Encoder()) == (pytest.approx(0.7 + 0.3 / np.sqrt(10), abs=1e-6), 100)
+    with pytest.raises(ValueError, match="^1: the checksum needs target pictures and captions"):
+        magicbrush_checksum([target(1, None)], Encoder())
+    with pytest.raises(ValueError, match="needs cases"):
+        magicbrush_checksum([], Encoder())
 
 
 def test_the_checksum_is_printed_only_for_a_benchmark_and_clip_with_a_known_value(monkeypatch):
@@ -59,13 +63,6 @@ def test_the_checksum_is_printed_only_for_a_benchmark_and_clip_with_a_known_valu
     assert [line[:40] for line in check_data(config, cases)] == ["MagicBrush checksum: 0.65811 over 2 cases"[:40]]
     assert check_data(replace(config, judge="ViT-L-14,openai"), cases) == []
     assert check_data(replace(config, benchmark="emu_edit"), cases) == []
-
-
-def test_the_checksum_needs_targets_captions_and_cases():
-    with pytest.raises(ValueError, match="^1: the checksum needs target pictures and captions"):
-        magicbrush_checksum([target(1, None)], Encoder())
-    with pytest.raises(ValueError, match="needs cases"):
-        magicbrush_checksum([], Encoder())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""Pictures: opening any format, exact round trips, fitting and back, saving atomically."""
+"""Pictures: opening any format, exact round trips, fitting and back, drawing on them."""
 
 from __future__ import annotations
 
 import io
-import os
 
 import numpy as np
 import pytest
@@ -26,21 +25,14 @@ def save(tmp_path, name: str, picture: Image.Image, **options):
     return path
 
 
-@given(width=st.integers(1, 40), height=st.integers(1, 40), count=st.integers(1, 3))
+@given(width=st.integers(1, 40), height=st.integers(1, 40), count=st.integers(1, 3), channels=st.sampled_from([1, 3]))
 @settings(max_examples=25, deadline=None)
-def test_bytes_survive_the_round_trip(width, height, count):
-    pictures = [Image.fromarray(noise(width, height, seed=i)) for i in range(count)]
+def test_bytes_survive_the_round_trip(width, height, count, channels):
+    pictures = [Image.fromarray(noise(width, height, channels, seed=i)) for i in range(count)]
     tensor = images.to_tensor(pictures)
-    assert tensor.shape == (count, 3, height, width) and tensor.dtype == torch.float32
+    assert tensor.shape == (count, channels, height, width) and tensor.dtype == torch.float32
     back = images.to_pictures(tensor)
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(pictures, back, strict=True))
-
-
-def test_masks_keep_one_channel():
-    mask = Image.fromarray(noise(7, 5, channels=1))
-    tensor = images.to_tensor([mask])
-    assert tensor.shape == (1, 1, 5, 7)
-    assert np.array_equal(np.asarray(images.to_pictures(tensor)[0]), np.asarray(mask))
 
 
 def test_pictures_of_two_sizes_are_refused():
@@ -79,24 +71,19 @@ def test_padding_repeats_the_border_and_is_cut_off_again():
     assert torch.equal(images.unfit(fitted, placed), picture)
 
 
-MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"]
-
-
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
-    base = Image.fromarray(noise(9, 6))
-    if mode == "I;16":
-        picture = Image.fromarray((noise(9, 6, 1).astype(np.uint16)) * 257)
-    elif mode == "F":
-        picture = Image.fromarray(noise(9, 6, 1).astype(np.float32) / 255)
-    elif mode == "I":
-        picture = Image.fromarray(noise(9, 6, 1).astype(np.int32) * 257)
-    else:
-        picture = base.convert(mode)
+    grey = noise(9, 6, 1)
+    numeric = {
+        "I;16": grey.astype(np.uint16) * 257,
+        "I": grey.astype(np.int32) * 257,
+        "F": grey.astype(np.float32) / 255,
+    }
+    picture = Image.fromarray(numeric[mode]) if mode in numeric else Image.fromarray(noise(9, 6)).convert(mode)
     rgb = images.upright_rgb(picture)
     assert rgb.mode == "RGB" and rgb.size == (9, 6)
-    if mode in ("I;16", "I", "F"):
-        assert np.array_equal(np.asarray(rgb)[..., 0], noise(9, 6, 1))
+    if mode in numeric:
+        assert np.array_equal(np.asarray(rgb)[..., 0], grey)
         assert "8 bits" in rgb.info["notes"][0]
 
 
@@ -113,12 +100,8 @@ def test_transparency_is_flattened_onto_white_and_noted(tmp_path):
     assert any("white" in note for note in picture.info["notes"])
     opaque = images.open_picture(save(tmp_path, "b.png", Image.new("RGBA", (3, 3), (1, 2, 3, 255))))
     assert opaque.info["notes"] == []
-
-
-def test_palette_with_transparency(tmp_path):
-    picture = Image.fromarray(noise(8, 8)).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
-    path = save(tmp_path, "p.png", picture, transparency=0)
-    assert images.open_picture(path).mode == "RGB"
+    palette = Image.fromarray(noise(8, 8)).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    assert images.open_picture(save(tmp_path, "p.png", palette, transparency=0)).info["notes"]
 
 
 def test_exif_rotation_is_applied(tmp_path):
@@ -140,53 +123,42 @@ def test_first_frame_of_an_animation(tmp_path):
 
 def test_the_colour_profile_is_kept(tmp_path):
     path = save(tmp_path, "p.png", Image.fromarray(noise(4, 4)), icc_profile=b"profile")
-    out = tmp_path / "o.png"
-    images.save_png(images.open_picture(path), out)
-    assert Image.open(out).info["icc_profile"] == b"profile"
-
-
-def test_one_pixel_is_a_picture(tmp_path):
-    assert images.open_picture(save(tmp_path, "1.png", Image.new("RGB", (1, 1), "red"))).size == (1, 1)
-
-
-def jpeg(width=64, height=48) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(noise(width, height)).save(buffer, "JPEG")
-    return buffer.getvalue()
+    written = images.png(images.open_picture(path))
+    assert Image.open(io.BytesIO(written)).info["icc_profile"] == b"profile"
 
 
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
+        ("missing.png", None, "no such file"),
         ("empty.png", b"", "empty"),
         ("text.png", b"hello there", "not a picture"),
-        ("half.jpg", jpeg()[:900], "truncated"),
+        ("half.png", images.png(Image.fromarray(noise(64, 48)))[:900], "truncated"),
         ("header.png", b"\x89PNG\r\n\x1a\n", "."),
+        ("large.pbm", b"P4 8000 8000\n", "64000000 pixels, more than max_pixels=50000000"),
+        ("huge.pbm", b"P4 20000 20000\n", "400000000 pixels, more than max_pixels=50000000"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_unusable_files_are_named_in_one_line(tmp_path, name, data, says):
-    (tmp_path / name).write_bytes(data)
+    """Too large ones are refused from their header: there are no pixels behind it."""
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=says) as caught:
         images.open_picture(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(ValueError, match="no such file"):
-        images.open_picture(tmp_path / "none.png")
+def test_a_folder_and_a_file_without_permission(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
     with pytest.raises(ValueError, match="a folder"):
         images.open_picture(tmp_path)
-
-
-@pytest.mark.parametrize("side", [8000, 20000])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_huge_pictures_are_refused_from_their_header(tmp_path, side, monkeypatch):
-    path = tmp_path / "huge.png"
-    Image.new("1", (side, side)).save(path)
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match="max_pixels=50000000") as caught:
+    path = save(tmp_path, "a.png", Image.new("RGB", (4, 4)))
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(ValueError, match=r"a\.png: cannot be read: Permission denied"):
         images.open_picture(path)
-    assert str(side * side) in str(caught.value)
 
 
 def test_transparent_parts_of_a_mask_are_not_edited(tmp_path):
@@ -219,13 +191,3 @@ def test_grid_places_every_picture():
     sheet = display.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16, gap=2)
     assert sheet.size == (2 * 18 + 2, 2 * 18 + 2 + 16)
     assert sheet.getpixel((10, 16 + 10)) == (255, 0, 0) and sheet.getpixel((28, 16 + 28)) == (0, 0, 0)
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        images.save_png(Image.new("RGB", (4, 4)), tmp_path / "new" / "a.png")
-    assert list(tmp_path.iterdir()) == []

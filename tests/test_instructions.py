@@ -190,7 +190,7 @@ def test_bad_arguments(arguments, says, call, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"click": [3]}, "click: [3] is not [x, y]"),
+        ({"click": [3]}, "click: [3] is not a point"),
         ({"click": [[3, 4], [5]]}, "click: "),
         ({"click": [3.5, 4]}, "click: "),
         ({"click": "3;4"}, "click: '3;4'"),

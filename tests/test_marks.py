@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.make_proposals import ProposalsConfig, make_proposals
@@ -116,6 +116,7 @@ def test_a_broken_file_of_marks_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(st.text(min_size=1), st.lists(st.text(), max_size=3)),
     st.dictionaries(st.text(), st.none() | st.integers() | st.text()),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from regionedit.config import AppConfig, EditConfig
+from regionedit.records import Captions
 from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.settings import Settings
 from regionedit.web.studio import Studio
@@ -20,10 +20,13 @@ SETTINGS = Settings(TEXT, num_inference_steps=2, guidance_scale=3.0)
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_edit_config) -> Studio:
-    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
-    given |= {"mask_source": "centre_box", "generator": replace(tiny_edit_config.generator, num_inference_steps=2)}
-    return Studio(AppConfig(**given, max_pictures=4))
+def studio(tiny_app_config) -> Studio:
+    """Its describer gives every picture the same captions."""
+    studio = Studio(replace(tiny_app_config, mask_source="centre_box", max_pictures=4))
+    studio.editor.models.describer(studio.editor.config)._write = lambda instructions, pictures: (
+        [Captions("a red circle", "a blue circle")] * len(instructions)
+    )
+    return studio
 
 
 @pytest.fixture
@@ -103,40 +106,26 @@ def test_nothing_and_too_much_are_refused(studio, uploads, tmp_path):
 def test_a_batch_goes_on_where_it_stopped_and_comes_as_a_zip(studio, uploads, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
-    settings = replace(SETTINGS, source_caption="", target_caption="")
-    studio.editor.models.describer(studio.editor.config)._write = lambda instructions, pictures: (
-        [_captions()] * len(instructions)
-    )
     job, out = tmp_path / "job", tmp_path / "out"
-    first = edit_all(studio, gather(studio, [*uploads, (bad, "bad.png")], settings, job), settings, out)
-    *_, items = first
+    *_, items = edit_all(studio, gather(studio, [*uploads, (bad, "bad.png")], SETTINGS, job), SETTINGS, out)
     assert {item.id for item in items if item.share is not None} == {"a", "b"}
     (failed,) = [item for item in items if item.failure]
     assert failed.id == "bad" and str(tmp_path) not in failed.failure
     record = json.loads((out / "a" / "run.json").read_text())
     assert record["picture"]["path"] == "a.png" and str(tmp_path) not in json.dumps(record["picture"])
-    *_, again = edit_all(studio, gather(studio, uploads, settings, job), settings, out)
+    *_, again = edit_all(studio, gather(studio, uploads, SETTINGS, job), SETTINGS, out)
     assert [item.share for item in again] == [None, None]
     with zipfile.ZipFile(zipped(out, tmp_path / "all.zip")) as archive:
         names = set(archive.namelist())
     assert names >= {f"a/{name}" for name in RESULT} and "contact_sheet.png" in names
 
 
-def _captions():
-    from regionedit.records import Captions
-
-    return Captions("a red circle", "a blue circle")
-
-
-def test_one_instruction_is_encoded_once(tiny_edit_config, uploads, tmp_path, monkeypatch):
-    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)} | {"batch": 1}
-    studio = Studio(AppConfig(**given))
+def test_one_instruction_is_encoded_once(studio, tiny_app_config, uploads, tmp_path, monkeypatch):
+    learned = Studio(replace(tiny_app_config, batch=1))
+    learned.editor.models = studio.editor.models
     encoder, encoded = studio.editor.models.encoders(studio.editor.config)[1], []
     encode = type(encoder).encode
     monkeypatch.setattr(type(encoder), "encode", lambda self, texts: encoded.append(texts) or encode(self, texts))
-    studio.editor.models.describer(studio.editor.config)._write = lambda instructions, pictures: (
-        [_captions()] * len(instructions)
-    )
-    *_, items = edit_all(studio, gather(studio, uploads, SETTINGS, tmp_path / "job"), SETTINGS, tmp_path / "out")
+    *_, items = edit_all(learned, gather(learned, uploads, SETTINGS, tmp_path / "job"), SETTINGS, tmp_path / "out")
     assert len(items) == 2 and not any(item.failure for item in items)
     assert encoded == [(TEXT,)]

@@ -61,14 +61,7 @@ def test_the_page_shows_itself_to_this_machine_alone():
     assert not page.launch_settings(config, "secret")["auth"]("anybody", "else")
 
 
-def test_programs_find_the_endpoints_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
-    made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
-    names = set(made.get_api_info()["named_endpoints"])
-    assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
-
-
-def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch):
+def test_endpoints_have_names_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch):
     import gradio as gr
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
@@ -78,6 +71,8 @@ def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch
     started = []
     monkeypatch.setattr(Uploads, "sweep_for_ever", lambda uploads: started.append(uploads))
     made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
+    names = set(made.get_api_info()["named_endpoints"])
+    assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
     client = TestClient(gr.mount_gradio_app(FastAPI(), made, path=""))
     example = (ROOT / "docs" / "examples" / "circle.png").read_bytes()
     kept, deleted = (
@@ -91,19 +86,12 @@ def test_an_uploaded_example_stays_and_another_upload_goes(tmp_path, monkeypatch
     assert kept.read_bytes() == example and not deleted.exists()
 
 
-@pytest.mark.parametrize(
-    "file", [None, {}, {"path": "/etc/passwd"}, {"path": "x.png"}, {"path": "../x"}, "/etc/passwd"]
-)
-def test_programs_may_name_uploaded_files_only(file, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with pytest.raises(ValueError, match="not an uploaded file"):
-        uploaded(file)
-
-
-def test_an_uploaded_file_is_found(tmp_path, monkeypatch):
+def test_programs_may_name_uploaded_files_only(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "x.png").write_bytes(b"x")
     assert uploaded({"path": str(tmp_path / "x.png"), "orig_name": "mine.png"}) == (tmp_path / "x.png", "mine.png")
     (tmp_path / "out").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="not an uploaded file"):
-        uploaded({"path": str(tmp_path / "out")})
+    paths = ("/etc/passwd", "x.png", "../x", str(tmp_path / "out"))
+    for file in (None, {}, "/etc/passwd", *({"path": path} for path in paths)):
+        with pytest.raises(ValueError, match="not an uploaded file"):
+            uploaded(file)

@@ -23,7 +23,9 @@ def found(patches=None) -> FoundRegion:
     """Probability rises from left to right; the mask is where it is above one half."""
     probability = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1))
     mask = Image.fromarray(((probability > 0.5) * 255).astype(np.uint8))
-    return FoundRegion(mask, probability, patches, None, "learned", "", {"region": 0.0})
+    return FoundRegion(
+        mask=mask, probability=probability, patches=patches, mask_source="learned", timings={"region": 0.0}
+    )
 
 
 def columns(mask: Image.Image) -> int:
@@ -71,13 +73,10 @@ def test_a_region_can_be_painted_where_nothing_was_found():
     assert sketch.shown(Cut.of(CONFIG), CONFIG).size == (40 * 12, 30 * 12)
 
 
-@pytest.mark.parametrize("points", [[], [["x", 1]], [[1]], [[float("nan"), 1]], None])
-def test_a_stroke_that_is_none_is_refused(points):
-    with pytest.raises(ValueError, match="stroke"):
-        stroke_mask((40, 30), points, 3)
-
-
-def test_a_stroke_outside_the_picture_changes_nothing():
+def test_impossible_strokes_are_refused_and_strokes_outside_change_nothing():
+    for points in ([], [["x", 1]], [[1]], [[float("nan"), 1]], None):
+        with pytest.raises(ValueError, match="stroke"):
+            stroke_mask((40, 30), points, 3)
     assert stroke_mask((40, 30), [(-1e6, -1e6)], 1e9).size == (40, 30)
     assert stroke_mask((40, 30), [(-100, -100)], 3).getbbox() is None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from regionedit.config import AppConfig, EditConfig, InstructPix2PixConfig
+from regionedit.config import InstructPix2PixConfig
 from regionedit.editor import Editor
 from regionedit.images import png
 from regionedit.results import changed_outside
@@ -25,9 +25,8 @@ TEXT = "make the red circle blue"
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_edit_config) -> Studio:
-    given = {field.name: getattr(tiny_edit_config, field.name) for field in fields(EditConfig)}
-    return Studio(AppConfig(**given | {"max_pixels": 100_000, "max_megabytes": 1, "mask_source": "clip_similarity"}))
+def studio(tiny_app_config) -> Studio:
+    return Studio(replace(tiny_app_config, max_pixels=100_000, max_megabytes=1, mask_source="clip_similarity"))
 
 
 @pytest.fixture
@@ -35,13 +34,20 @@ def picture(studio, tmp_path):
     return studio.open(photo(tmp_path / "tmp_ab12.png"), "my photo.png")
 
 
+@pytest.fixture
+def painted(picture) -> Sketch:
+    """A sketch with a stroke and no region that was found."""
+    return Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
+
+
+@pytest.fixture
+def cut(studio) -> Cut:
+    return Cut.of(studio.config.region)
+
+
 SETTINGS = Settings(
     TEXT, num_inference_steps=2, guidance_scale=3.0, source_caption="a red circle", target_caption="a blue circle"
 )
-
-
-def test_a_picture_knows_its_name_and_no_folder_of_the_server(picture):
-    assert picture.info["path"] == "my photo.png"
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"<svg/>", b"\x89PNG\r\n\x1a\n" + b"0" * 50])
@@ -63,25 +69,21 @@ def test_an_upload_is_bounded_in_bytes_and_pixels(studio, tmp_path):
         studio.open(tmp_path / "b.bmp")
 
 
-def test_an_untouched_region_gives_what_the_editor_gives_alone(studio, picture):
-    sketch, cut = studio.find(SETTINGS, Sketch(picture)), Cut.of(studio.config.region)
+def test_an_untouched_region_gives_what_the_editor_gives_alone(studio, picture, cut):
+    sketch = studio.find(SETTINGS, Sketch(picture))
     (result,) = studio.edit(SETTINGS, sketch, cut)
     alone = Editor.from_config(SETTINGS.configuration(studio.config)).edit(SETTINGS.request(picture))
     assert png(result.image) == png(alone.image) and result.record["digest"] == alone.record["digest"]
     assert np.array_equal(np.asarray(result.mask), np.asarray(sketch.mask(cut, studio.config.region)))
+    assert result.record["picture"]["path"] == "my photo.png"
 
 
-def test_a_corrected_region_is_edited_and_nothing_else(studio, picture):
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
-    (result,) = studio.edit(SETTINGS, sketch, Cut.of(studio.config.region))
-    assert result.record["mask_source"] == "drawn" and result.mask.getbbox() == (14, 14, 27, 27)
-    assert changed_outside(picture, result.image, result.mask) == 0
-    assert (np.asarray(picture) != np.asarray(result.image)).any()
-
-
-def test_variants_have_seeds_of_their_own(studio, picture):
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
-    results = studio.edit(replace(SETTINGS, variants=3), sketch, Cut.of(studio.config.region))
+def test_a_corrected_region_is_edited_and_nothing_else_in_each_variant(studio, picture, painted, cut):
+    results = studio.edit(replace(SETTINGS, variants=3), painted, cut)
+    for result in results:
+        assert result.record["mask_source"] == "drawn" and result.mask.getbbox() == (14, 14, 27, 27)
+        assert changed_outside(picture, result.image, result.mask) == 0
+        assert (np.asarray(picture) != np.asarray(result.image)).any()
     assert [result.record["seed"] for result in results] == [0, 1, 2]
     assert len({result.image.tobytes() for result in results}) == 3
 
@@ -92,19 +94,13 @@ def test_a_click_selects_an_object_or_says_why_not(studio, picture):
         studio.object_at(picture, (1000, 10))
 
 
-def test_every_step_is_reported(studio, picture, monkeypatch):
+def test_every_step_is_reported_and_watching_changes_no_pixel(studio, picture, painted, cut, monkeypatch):
     monkeypatch.setattr("regionedit.web.studio.PREVIEW_EVERY", 0)
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
     seen = []
-    studio.edit(SETTINGS, sketch, Cut.of(studio.config.region), lambda *report: seen.append(report))
+    (watched,) = studio.edit(SETTINGS, painted, cut, lambda *report: seen.append(report))
     assert [report[:2] for report in seen] == [(1, 2), (2, 2)]
     assert seen[0][2][0].size == picture.size and seen[1][2] is None
-
-
-def test_watching_changes_no_pixel(studio, picture):
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
-    cut = Cut.of(studio.config.region)
-    (watched,), (alone,) = studio.edit(SETTINGS, sketch, cut, lambda *report: None), studio.edit(SETTINGS, sketch, cut)
+    (alone,) = studio.edit(SETTINGS, painted, cut)
     assert watched.image.tobytes() == alone.image.tobytes()
 
 
@@ -118,14 +114,13 @@ def test_the_other_generator_reports_its_steps(tiny_edit_config, tiny_ip2p_dir, 
     assert seen == [(1, 2, (1, 3, 44, 60)), (2, 2, (1, 3, 44, 60))]
 
 
-def test_an_edit_that_nobody_waits_for_stops(studio, picture):
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 9), adds=True)
+def test_an_edit_that_nobody_waits_for_stops(studio, painted, cut):
     ended, steps = threading.Event(), []
 
     def work(report):
         try:
             preview = lambda step, *_: (steps.append(step), report(step))  # noqa: E731
-            return studio.edit(replace(SETTINGS, num_inference_steps=90), sketch, Cut.of(studio.config.region), preview)
+            return studio.edit(replace(SETTINGS, num_inference_steps=90), painted, cut, preview)
         finally:
             ended.set()
 
@@ -145,9 +140,8 @@ def test_an_error_of_the_work_reaches_the_consumer():
         list(streamed(work))
 
 
-def test_a_download_carries_its_record_and_region_and_not_the_source(studio, picture, tmp_path):
-    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(20, 20)], 6), adds=True)
-    (result,) = studio.edit(replace(SETTINGS, seed=5), sketch, Cut.of(studio.config.region))
+def test_a_download_carries_its_record_and_region_and_not_the_source(studio, picture, painted, cut, tmp_path):
+    (result,) = studio.edit(replace(SETTINGS, seed=5), painted, cut)
     path = tmp_path / "down.png"
     path.write_bytes(result_png(result))
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(result.image))
@@ -155,11 +149,8 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
     assert record == json.loads(json.dumps(result.record)) and mask.tobytes() == result.mask.tobytes()
     settings = Settings.of_record(record)
     assert (settings.instruction, settings.seed, settings.num_inference_steps) == (TEXT, 5, 2)
-    (again,) = studio.edit(settings, Sketch(picture), Cut.of(studio.config.region), mask=mask)
+    (again,) = studio.edit(settings, Sketch(picture), cut, mask=mask)
     assert png(again.image) == png(result.image)
-
-
-def test_a_picture_without_a_record_says_so(picture, tmp_path):
     picture.save(tmp_path / "plain.png")
     with pytest.raises(ValueError, match="contains no run.json"):
         read_result_png(tmp_path / "plain.png", 100_000)

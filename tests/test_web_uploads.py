@@ -21,8 +21,10 @@ def upload(tmp_path):
     return uploads, file
 
 
-def test_a_file_that_was_read_goes_soon(upload):
+def test_a_file_goes_soon_after_it_was_read_and_a_waiting_one_later(upload):
     uploads, file = upload
+    uploads.sweep(time.time() + AFTER_USE + 5)
+    assert file.exists(), "it waits for its turn"
     uploads.read(file)
     uploads.sweep(time.time() + AFTER_USE - 5)
     assert file.exists()
@@ -30,12 +32,13 @@ def test_a_file_that_was_read_goes_soon(upload):
     assert not file.exists() and not uploads.files
 
 
-def test_a_file_that_waits_for_its_turn_stays_longer_and_not_for_ever(upload):
+def test_a_file_that_is_never_read_does_not_stay_for_ever_and_others_are_not_deleted(upload, tmp_path):
     uploads, file = upload
-    uploads.sweep(time.time() + AFTER_USE + 5)
-    assert file.exists()
+    other = tmp_path / "example.png"
+    other.write_bytes(b"x")
+    uploads.read(other)
     uploads.sweep(time.time() + UNUSED + 5)
-    assert not file.exists()
+    assert not file.exists() and other.exists()
 
 
 def test_the_same_file_uploaded_again_waits_again(upload):
@@ -49,36 +52,23 @@ def test_the_same_file_uploaded_again_waits_again(upload):
     assert file.exists()
 
 
-def test_only_uploads_are_deleted(upload, tmp_path):
-    uploads, _ = upload
-    other = tmp_path / "example.png"
-    other.write_bytes(b"x")
-    uploads.read(other)
-    uploads.sweep(time.time() + 2 * UNUSED)
-    assert other.exists()
-
-
 @pytest.mark.parametrize(
     ("value", "refused"),
     [
         ({"data": [{"path": "http://example.org/a.png"}, "x"]}, True),
         ({"data": [[{"image": {"path": " HTTPS://example.org/a.png"}}]]}, True),
         ({"data": [{"path": "//example.org/a.png"}]}, True),
-        (
-            {"data": [{"path": "/tmp/a.png", "url": "http://127.0.0.1/a.png"}, "see http://example.org"]},
-            False,
-        ),
+        ({"data": [{"path": "/tmp/a.png", "url": "http://127.0.0.1/a.png"}, "see http://example.org"]}, False),
         ({"path": {"path": 3}}, False),
         ("http://example.org", False),
+        (b"", False),  # what is no JSON is left to the server
+        (b"\xff", False),
+        (b"[" * 100_000, False),
+        (b"{", False),
     ],
 )
 def test_addresses_are_seen_in_files_and_not_in_texts(value, refused):
-    assert names_url(json.dumps(value).encode()) is refused
-
-
-@pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b"{"])
-def test_what_is_no_json_is_left_to_the_server(body):
-    assert not names_url(body)
+    assert names_url(value if isinstance(value, bytes) else json.dumps(value).encode()) is refused
 
 
 def sent(body: bytes, content_type: bytes = b"application/json", pieces: int = 3):
@@ -106,16 +96,9 @@ def sent(body: bytes, content_type: bytes = b"application/json", pieces: int = 3
     return answered[0]["status"] if answered else None, reached[0] if reached else None
 
 
-def test_a_request_reaches_the_server_whole():
-    body = json.dumps({"data": ["make it red", 3]}).encode()
+def test_only_small_requests_without_addresses_and_uploads_reach_the_server():
+    body, long = json.dumps({"data": ["make it red", 3]}).encode(), b" " * (MAX_BYTES + 1)
     assert sent(body) == (None, body)
-
-
-def test_too_many_bytes_and_addresses_do_not():
-    assert sent(b" " * (MAX_BYTES + 1)) == (413, None)
+    assert sent(long) == (413, None)
     assert sent(b'{"data": [{"path": "http://example.org/a.png"}]}') == (400, None)
-
-
-def test_uploads_are_left_to_the_servers_own_limit():
-    body = b" " * (MAX_BYTES + 1)
-    assert sent(body, b"multipart/form-data; boundary=x") == (None, body)
+    assert sent(long, b"multipart/form-data; boundary=x") == (None, long), "the server limits these itself"

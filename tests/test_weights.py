@@ -12,20 +12,10 @@ MIB = 1 << 20
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5")
 
 
-def shipped() -> list[Path]:
-    return [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
-
-
-def test_all_weights_together_stay_under_64_mib():
-    assert sum(path.stat().st_size for path in shipped()) < 64 * MIB
-
-
-def test_every_file_stays_under_15_mib():
-    assert [str(path) for path in shipped() if path.stat().st_size >= 15 * MIB] == []
-
-
-def test_weights_are_safetensors_only():
-    assert [str(path) for path in shipped() if path.suffix in UNSAFE] == []
+def test_weights_are_few_small_and_only_safetensors():
+    sizes = {path: path.stat().st_size for path in CHECKPOINTS.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 64 * MIB
+    assert [path for path, size in sizes.items() if size >= 15 * MIB or path.suffix in UNSAFE] == []
 
 
 @pytest.mark.microworld

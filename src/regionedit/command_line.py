@@ -140,14 +140,7 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
 
 
 def run_command(command: str, work: Callable[[], int | None], out: str | Path | None, debug: bool) -> int:
-    """Call `work` inside `errors_in_one_line`, which also takes the other arguments.
-
-    Args:
-        work: does the command's work; returns the exit code, None for 0.
-
-    Returns:
-        The exit code.
-    """
+    """The exit code of `work` (None counts as 0), called inside `errors_in_one_line` with the other arguments."""
     try:
         with errors_in_one_line(command, out, debug):
             return work() or 0
@@ -163,13 +156,10 @@ def save_config(config: Any, path: str | Path) -> None:
 
 
 def under_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings that an earlier version may have stored, under their present names.
+    """Flat settings (dotted key -> value) that an earlier version may have stored, under their present names.
 
     That version stored the settings of all generators for each of them, and some different settings now share a name.
     Of these, the one that this generator read is kept.
-
-    Args:
-        settings: dotted key -> value.
     """
     generator = settings.get("generator.name")
     present = {key: value for key, value in settings.items() if key not in RENAMED}
@@ -198,8 +188,7 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
 
 
 def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that a YAML sets, dotted, with its value; the keys inside free-form dictionaries such as `trainer` are
-    left out."""
+    """Every key that a YAML sets, dotted, with its value; without the keys inside free-form ones such as `trainer`."""
     types = get_type_hints(config_class)
     for name, value in values.items():
         yield f"{prefix}{name}", value
@@ -279,8 +268,7 @@ def _without_replaced(
 
 
 def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tuple[str, Any, str]]) -> None:
-    """Raise for a key that does not exist; the message gives its new name, the generator or describer that has it, or
-    the nearest valid key."""
+    """Raise for a key that does not exist; the message gives advice."""
     valid = [*_names(chosen_class)]
     free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
     for key, _, where in given:
@@ -289,6 +277,7 @@ def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tup
 
 
 def _advice(key: str, valid: list[str], config_class: type) -> str:
+    """The key's new name, the generator or describer that has it, or the nearest valid key."""
     if key in RENAMED:
         return f"; it is called {RENAMED[key]!r} now"
     owner, _, setting = key.partition(".")

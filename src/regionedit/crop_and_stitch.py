@@ -43,7 +43,7 @@ class Window:
         place: index of the picture in its batch.
         number: index of the window in its picture.
         box: position in the picture.
-        image_1Chw, mask_11hw, probability_11hw, parts_1Khw: fitted to the generator's size; masks are hard.
+        image_1Chw, region: fitted to the generator's size; masks are hard.
         placed: how the window was fitted, for `images.unfit`.
     """
 
@@ -51,9 +51,7 @@ class Window:
     number: int
     box: Box
     image_1Chw: Tensor
-    mask_11hw: Tensor
-    probability_11hw: Tensor
-    parts_1Khw: Tensor | None
+    region: Region
     placed: Fit
 
 
@@ -111,7 +109,7 @@ def paint(
     """Repaint the windows of the selected pictures, at the pictures' own resolution.
 
     The generator gets a hard mask, as in-painters are trained with, and may change every pixel where the mask is above
-    0. How much of each repainted pixel is used is decided later, by the composite.
+    0. The composite later decides how much of each repainted pixel is used.
 
     Args:
         images_BCHW: [0, 1], float32, on the CPU.
@@ -119,8 +117,7 @@ def paint(
         places: indices of the pictures to edit; their masks are not empty.
         requests, captions: one for every picture.
         batch: number of windows that are repainted together.
-        watch: callback `(step, total, decode_preview)`, called after every denoising step; its previews are whole
-            pictures that show the current state of the windows.
+        watch: as for `Editor`; its previews are whole pictures that show the current state of the windows.
     """
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
@@ -137,8 +134,7 @@ def paint(
         report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, number, len(batches))
         repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
         for window, repainted_1Chw in zip(batch_windows, repainted_PChw.split(1), strict=True):
-            patch = Patch(window.box, unfit(repainted_1Chw, window.placed)[0])
-            patches[window.place].append(patch)
+            patches[window.place].append(Patch(window.box, unfit(repainted_1Chw, window.placed)[0]))
             if watch:
                 _paste(preview_BCHW, window, repainted_1Chw)
     return patches
@@ -152,10 +148,11 @@ def _repaint_windows(
     watch: Watch | None,
 ) -> Tensor:
     """Repaint the windows of one call: [P, C, h, w]; `watch` is called after each of its steps."""
-    parts = [window.parts_1Khw for window in windows]
-    window_region = Region(
-        torch.cat([window.mask_11hw for window in windows]),
-        torch.cat([window.probability_11hw for window in windows]),
+    regions = [window.region for window in windows]
+    parts = [region.per_instruction_BKHW for region in regions]
+    joined = Region(
+        torch.cat([region.mask_B1HW for region in regions]),
+        torch.cat([region.probability_B1HW for region in regions]),
         None if parts[0] is None else torch.cat(parts),
     )
     window_requests = [requests[window.place] for window in windows]
@@ -165,7 +162,7 @@ def _repaint_windows(
         for request, window in zip(window_requests, windows, strict=True)
     ]
     fitted_PChw = torch.cat([window.image_1Chw for window in windows])
-    return generator.repaint(fitted_PChw, window_region, window_requests, window_captions, seeds, watch).float().cpu()
+    return generator.repaint(fitted_PChw, joined, window_requests, window_captions, seeds, watch).float().cpu()
 
 
 def _report_step(
@@ -201,16 +198,12 @@ def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box,
     image_1Chw, placed = fit(images_BCHW[inside], generator.size, generator.multiple)
     size = tuple(image_1Chw.shape[-2:])
     parts_BKHW = region.per_instruction_BKHW
-    return Window(
-        place=place,
-        number=number,
-        box=box,
-        image_1Chw=image_1Chw,
-        mask_11hw=fit_mask(region.mask_B1HW[inside], placed, size),
-        probability_11hw=fit(region.probability_B1HW[inside], generator.size, generator.multiple)[0],
-        parts_1Khw=None if parts_BKHW is None else fit_mask(parts_BKHW[inside], placed, size),
-        placed=placed,
+    fitted = Region(
+        fit_mask(region.mask_B1HW[inside], placed, size),
+        fit(region.probability_B1HW[inside], generator.size, generator.multiple)[0],
+        None if parts_BKHW is None else fit_mask(parts_BKHW[inside], placed, size),
     )
+    return Window(place, number, box, image_1Chw, fitted, placed)
 
 
 def _window(box: Box, context: float, size: int, width: int, height: int) -> Box:

@@ -21,8 +21,7 @@ def autocast_off(device: torch.device) -> AbstractContextManager:
 def pick_device(name: str) -> torch.device:
     """The device of a configuration; `auto` takes a GPU if there is one, under torchrun the one of this process.
 
-    Raises:
-        ValueError: the device is not available.
+    Raises ValueError: the device is not available.
     """
     if name == "auto":
         own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"

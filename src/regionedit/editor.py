@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,18 +22,17 @@ from regionedit.describe import Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_editing
 from regionedit.generators import Need, Watch, require_generator
-from regionedit.images import to_pictures, to_tensor, upright_rgb
+from regionedit.images import to_tensor, upright_rgb
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
-from regionedit.results import as_one, compose, maps, next_step
+from regionedit.results import compose, joined, maps, measured, one_after_another
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from regionedit.describe import Describer
     from regionedit.records import Captions
     from regionedit.results import Patch
 
@@ -42,9 +41,7 @@ PIXELS_TOGETHER = 16_000_000  # a batch has at most this many pixels in total, w
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request with everything that generator and mask source read.
-
-    `_start` fills in the picture and the mask source, `_prepare` the captions and keywords.
+    """A request with everything that generator and mask source read; `_prepare` fills in captions and keywords.
 
     Args:
         request: as given, with an upright RGB picture.
@@ -65,13 +62,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Located:
-    """Prepared requests whose pictures have one size, with their regions.
+    """Prepared requests with one mask source and pictures of one size, and their regions.
 
     Args:
-        requests: prepared, with one mask source.
         images_BCHW: [0, 1], float32, on the CPU.
-        region: its mask is rounded to 8 bits, so that the blending mask equals mask.png: pixels that are 0 there do not
-            change.
+        region: its mask is rounded to 8 bits, so that pixels that are 0 in mask.png do not change.
     """
 
     requests: list[Prepared]
@@ -80,17 +75,14 @@ class Located:
 
 
 class Editor:
-    """Edits pictures with the models and settings of a configuration. Pixels where the mask is 0 stay as they were, bit
-    for bit.
+    """Edits pictures by a configuration. Pixels where the mask is 0 stay as they were, bit for bit.
 
     Args:
         config: the whole configuration; use `from_config`.
         models: the models of another editor, to share what it has loaded; None: load everything anew.
-        watch: callback `(step, total, decode_preview)`, called after every denoising step; previews have the size of
-            the sources; see `generators.Watch`.
+        watch: called after every denoising step, see `generators.Watch`; previews have the size of the sources.
 
-    Raises:
-        ValueError: an unknown name in the configuration; it is found before anything is loaded.
+    Raises ValueError: an unknown name in the configuration; it is found before anything is loaded.
     """
 
     def __init__(self, config: EditConfig, models: Models | None = None, watch: Watch | None = None):
@@ -118,7 +110,7 @@ class Editor:
         """Edit one picture.
 
         Raises:
-            ValueError: something is missing in the configuration or the request; the message is one line that names it.
+            ValueError: the configuration or the request lacks something; the message is one line that names it.
             RuntimeError, OSError: a model failed, for example for lack of memory.
         """
         (outcome,) = self.edit_batch([request])
@@ -127,14 +119,11 @@ class Editor:
         return outcome
 
     def find(self, request: EditRequest) -> FoundRegion:
-        """The region that `edit` would edit, and the captions that it would use. A generator that only repaints is not
-        loaded.
+        """The region that `edit` would edit, and its captions; a generator that only repaints is not loaded.
 
-        If the describer fails on captions that only the generator reads, they are left out and the note gives the
-        reason.
+        If the describer fails on captions that only the generator reads, they are left out; the note gives the reason.
 
-        Raises:
-            ValueError: something is missing in the configuration or the request; the message is one line that names it.
+        Raises ValueError: as for `edit`.
         """
         started = self._start(request)
         caption_error = ""
@@ -144,49 +133,26 @@ class Editor:
             if require_mask_source(started.mask_source).captions_with(self._generator_needs):
                 raise
             caption_error, prepared = one_line(error, 500), started
-        located = self._locate([prepared])
-        (region_maps,) = maps(located.region, [prepared.request])
-        return FoundRegion(
-            mask=to_pictures(located.region.mask_B1HW)[0],
-            probability=region_maps["probability"],
-            patches=region_maps["patches"],
-            captions=prepared.captions,
-            mask_source=prepared.mask_source,
-            note=self._note(prepared, region_maps["note"], caption_error),
-            timings=prepared.timings,
-        )
+        (found,) = self._found(self._locate([prepared]))
+        return replace(found, note=joined(found.note, caption_error))
 
     def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         """Edit many requests; pictures of one size are batched, and a request that fails does not stop the others.
 
-        Raises:
-            ValueError: something is missing in the configuration that every request needs.
+        Raises ValueError: something is missing in the configuration that every request needs.
         """
-        done: list[list[EditResult]] = [[] for _ in requests]
-        failed: dict[int, EditFailure] = {}
-        for step in range(max(map(self._steps, requests), default=0)):
-            indices = [p for p, r in enumerate(requests) if p not in failed and step < self._steps(r)]
-            outcomes = self._edit_once([self._next(requests[p], done[p]) for p in indices])
-            for index, outcome in zip(indices, outcomes, strict=True):
-                if isinstance(outcome, EditFailure):
-                    failed[index] = replace(outcome, reason=f"step {step + 1}: {outcome.reason}") if step else outcome
-                else:
-                    done[index].append(outcome)
-        return [failed.get(index) or self._whole(request, done[index]) for index, request in enumerate(requests)]
+        if self.config.joint:
+            return self._edit_once(requests)
+        return one_after_another(requests, self._edit_once, self._record)
 
-    def _steps(self, request: EditRequest) -> int:
-        return 1 if self.config.joint else len(request.instructions)
-
-    def _next(self, request: EditRequest, done: list[EditResult]) -> EditRequest:
-        return request if self._steps(request) == 1 else next_step(request, done)
-
-    def _whole(self, request: EditRequest, done: list[EditResult]) -> EditResult:
-        if self._steps(request) == 1:
-            return done[0]
+    def digest(self, request: EditRequest) -> str:
+        """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
         started = self._start(request)
-        return as_one(request, done, run_record(self.config, started.request, started.mask_source))
+        return request_digest(self.config, started.request, started.mask_source)
 
-    # ------------------------------------------------------------ batches and failures
+    def _record(self, request: EditRequest) -> dict[str, Any]:
+        started = self._start(request)
+        return run_record(self.config, started.request, started.mask_source)
 
     def _edit_once(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
         outcomes: dict[int, EditResult | EditFailure] = {}
@@ -200,11 +166,6 @@ class Editor:
         for indices in self._groups(started):
             outcomes |= zip(indices, self._edit_or_fail([started[index] for index in indices]), strict=True)
         return [outcomes[index] for index in range(len(requests))]
-
-    def digest(self, request: EditRequest) -> str:
-        """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
-        started = self._start(request)
-        return request_digest(self.config, started.request, started.mask_source)
 
     def _start(self, request: EditRequest) -> Prepared:
         upright = replace(request, image=upright_rgb(request.image))
@@ -235,15 +196,10 @@ class Editor:
                 return [EditFailure(started[0].request.id, one_line(error, 500), error)]
         return [outcome for one in started for outcome in self._edit_or_fail([one])]
 
-    # ------------------------------------------------------------ the path of an edit
-
     def _prepare(self, started: list[Prepared]) -> list[Prepared]:
         """Fill in the captions and keywords that generator and mask source read; given ones are never computed."""
         needs = self._needs(started[0].mask_source)
-
-        def describer() -> Describer:
-            return self.models.describer(self.config)
-
+        describer = partial(self.models.describer, self.config)
         with self._stage("captions", started):
             results = needs.captions([one.request for one in started], describer)
             return [
@@ -269,8 +225,7 @@ class Editor:
 
     @torch.no_grad()
     def _paint(self, located: Located) -> dict[int, list[Patch]]:
-        """The generator's pictures of the windows around each region, by the request's place; no entry where the region
-        is empty."""
+        """The repainted windows around each region, by the request's place; no entry where the region is empty."""
         edited = [place for place, mask_1HW in enumerate(located.region.mask_B1HW) if mask_1HW.any()]
         if not edited:
             return {}
@@ -287,15 +242,37 @@ class Editor:
                 self.watch,
             )
 
+    def _found(self, located: Located) -> list[FoundRegion]:
+        found = []
+        region_maps = maps(located.region, [one.full_request for one in located.requests])
+        for one, fields in zip(located.requests, region_maps, strict=True):
+            untrained = self.untrained if one.mask_source == self.config.mask_source else ""
+            fields["note"] = joined(untrained, fields["note"])
+            found.append(FoundRegion(**fields, captions=one.captions, mask_source=one.mask_source, timings=one.timings))
+        return found
+
     def _composite(self, located: Located, patches: dict[int, list[Patch]]) -> list[EditResult]:
         """Blend the patches into the sources at their own size."""
-        masks = to_pictures(located.region.mask_B1HW)
+        found = self._found(located)
         pictures = [one.request.image for one in located.requests]
         with self._stage("composite", [located.requests[place] for place in patches]):
             for place, own_patches in patches.items():
-                pictures[place] = compose(pictures[place], own_patches, masks[place], self.config.crop.match)
-        region_maps = maps(located.region, [one.full_request for one in located.requests])
-        return [self._result(*row) for row in zip(located.requests, pictures, masks, region_maps, strict=True)]
+                pictures[place] = compose(pictures[place], own_patches, found[place].mask, self.config.crop.match)
+        return [self._result(*row) for row in zip(located.requests, found, pictures, strict=True)]
+
+    def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
+        request = prepared.request
+        empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
+        note = joined(empty_note, found.note, *request.image.info["notes"])
+        record = run_record(self.config, request, prepared.mask_source)
+        region = vars(found) | {"note": note}
+        result = EditResult(**region, id=request.id, source=request.image, image=picture, record=record)
+        record.update(
+            captions=found.captions and asdict(found.captions) | {"from": prepared.captions_from},
+            instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],
+            **measured(result, str(self.models.device)),
+        )
+        return result
 
     @cached_property
     def _generator_needs(self) -> Need:
@@ -309,38 +286,6 @@ class Editor:
             target="target" in captions_read or self._generator_needs == "target_caption",
             keywords=plan.needs_keywords and require_describer(self.config.describe.name).names_keywords,
         )
-
-    def _note(self, prepared: Prepared, *others: str) -> str:
-        untrained = self.untrained if prepared.mask_source == self.config.mask_source else ""
-        return "; ".join(filter(None, [untrained, *others]))
-
-    def _result(self, prepared: Prepared, picture: Image, mask: Image, region_maps: dict) -> EditResult:
-        request = prepared.request
-        empty_note = "" if mask.getbbox() else "the region is empty: the picture is returned as it was"
-        notes = self._note(prepared, region_maps["note"], *request.image.info["notes"])
-        note = "; ".join(filter(None, [empty_note, notes]))
-        result = EditResult(
-            id=request.id,
-            image=picture,
-            mask=mask,
-            probability=region_maps["probability"],
-            patches=region_maps["patches"],
-            captions=prepared.captions,
-            timings=prepared.timings,
-            record=run_record(self.config, request, prepared.mask_source),
-            note=note,
-            source=request.image,
-            parts=region_maps["parts"],
-        )
-        result.record.update(
-            captions=prepared.captions and asdict(prepared.captions) | {"from": prepared.captions_from},
-            instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],
-            edited_share=round(result.share, 6),
-            note=note,
-            device=str(self.models.device),
-            seconds={stage: round(seconds, 4) for stage, seconds in prepared.timings.items()},
-        )
-        return result
 
     @contextmanager
     def _stage(self, name: str, requests: Sequence[Prepared]) -> Iterator[None]:

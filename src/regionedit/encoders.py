@@ -85,8 +85,7 @@ class FrozenCLIP(Frozen):
             pretrained: weights' tag or file, for an architecture name only.
             dtype: of the weights; features are float32 in any case.
 
-        Raises:
-            ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
+        Raises ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
         """
         import open_clip
         from open_clip.transformer import VisionTransformer
@@ -183,8 +182,7 @@ class FrozenInstructionEncoder(Frozen):
     ) -> FrozenInstructionEncoder:
         """Load a folder or hub name, on the CPU.
 
-        Raises:
-            ValueError: no such model, or not a T5 encoder; the message names the field.
+        Raises ValueError: no such model, or not a T5 encoder; the message names the field.
         """
         from transformers import AutoTokenizer, T5EncoderModel
 
@@ -235,8 +233,7 @@ def load_encoders(
 ) -> tuple[FrozenCLIP, FrozenInstructionEncoder]:
     """Both encoders of a configuration, on a device.
 
-    Raises:
-        ValueError: one cannot be loaded, or their widths differ; the message names the field.
+    Raises ValueError: one cannot be loaded, or their widths differ; the message names the field.
     """
     dtype = pick_dtype(config.dtype, device)
     clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype)

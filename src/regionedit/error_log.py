@@ -26,13 +26,9 @@ def log_to(folder: str | Path) -> None:
 
 
 def write_traceback(folder: str | Path, error: BaseException, what: str) -> Path:
-    """Append the traceback of an error to `folder`/log.txt; the folder is created if it does not exist.
+    """Append the traceback of an error to `folder`/log.txt, and return that file's path for the message to the user.
 
-    Args:
-        what: what failed, for example the id of a request.
-
-    Returns:
-        The file's path, to be named in the message that the user sees.
+    `what` says what failed, for example the id of a request. The folder is created if it does not exist.
     """
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Write one file whole or not at all: temporary file, fsync, rename.
 
-    Raises:
-        OSError: no room, no permission; the message names the path and nothing is left behind.
+    Raises OSError: no room, no permission; the message names the path and nothing is left behind.
     """
     path = Path(path)
     write_together(path.parent, {path.name: data})
@@ -22,8 +21,7 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
 
     The files appear in the mapping's order, so if the last one exists, all of them do.
 
-    Raises:
-        OSError: no room, no permission; the message names the folder and nothing is left behind.
+    Raises OSError: no room, no permission; the message names the folder and nothing is left behind.
     """
     folder = Path(folder)
     existed = folder.is_dir()

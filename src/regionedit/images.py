@@ -1,4 +1,4 @@
-"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, save.
+"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, encode as PNG.
 
 Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
 Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from regionedit.files import write_atomic
-
 if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
     from torch import Tensor
 
 MAX_PIXELS = 50_000_000
@@ -44,8 +43,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a drawn mask as mode "L", 255 = edit; transparent parts become 0 (not edited).
 
-    Raises:
-        ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
+    Raises ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
     """
     mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
     if _has_alpha(mask):
@@ -59,8 +57,7 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
     """A mask of mode "L" that is 255 inside the box (x0, y0, x1, y1), x1 and y1 excluded, clipped to the picture.
 
-    Raises:
-        ValueError: a box without area, or outside the picture.
+    Raises ValueError: a box without area, or outside the picture.
     """
     x0, y0, x1, y1 = box
     if not (x0 < x1 and y0 < y1):
@@ -108,8 +105,7 @@ def digest(picture: Image.Image) -> str:
 def upright_rgb(picture: Image.Image) -> Image.Image:
     """Any PIL picture as upright 8-bit RGB with `info["notes"]`, a list of strings.
 
-    Raises:
-        ValueError: values that an 8-bit picture cannot represent (floats above 255, negative integers).
+    Raises ValueError: values that an 8-bit picture cannot represent (floats above 255, negative integers).
     """
     if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
@@ -118,22 +114,21 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
     if getattr(picture, "is_animated", False):
         notes.append("animated: the first frame was taken")
+    upright = picture
     try:
         upright = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
-        upright, _ = picture, notes.append("EXIF data is damaged: the stored orientation was kept")
+        notes.append("EXIF data is damaged: the stored orientation was kept")
     if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
         notes.append("turned upright as its EXIF data says")
-    if upright.mode.startswith("I") or upright.mode == "F":
+    if _is_numeric(upright):
         notes.append(f"mode {upright.mode}: reduced to 8 bits")
     elif upright.mode == "CMYK":
         notes.append("CMYK: converted to RGB")
     upright = _eight_bit(upright)
-    if _has_alpha(upright):
-        opaque = upright.convert("RGBA").getchannel("A").getextrema()[0] == 255
-        upright = upright.convert("RGB") if opaque else _flatten(upright, "white").convert("RGB")
-        if not opaque:
-            notes.append("transparency was flattened onto white")
+    if _has_alpha(upright) and upright.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        upright = _flatten(upright, "white")
+        notes.append("transparency was flattened onto white")
     result = upright.convert("RGB")
     result = result.copy() if result is picture else result
     result.info = {"notes": notes, "path": str(path)} | ({"icc_profile": profile} if profile else {})
@@ -143,8 +138,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size as float32 [B, 3, H, W] in [0, 1]; masks of mode "L" as [B, 1, H, W].
 
-    Raises:
-        ValueError: pictures of different sizes.
+    Raises ValueError: pictures of different sizes.
     """
     import torch
 
@@ -178,12 +172,11 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
     """Scale to `size` on the longer side, keeping the aspect ratio, and pad right and bottom to a multiple.
 
     Args:
-        images_BCHW: [B, C, H, W] in [0, 1].
-        size: pixels of the longer side; 0 keeps the size.
-        multiple: height and width of the result are multiples of it; padding repeats the last row and column.
+        size: pixels of the longer side; 0 keeps the size. Nothing is resampled if the size already fits.
+        multiple: of which height and width are multiples; padding repeats the last row and column.
 
     Returns:
-        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs. Nothing is resampled if the size already fits.
+        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs.
     """
     import torch.nn.functional as F
 
@@ -198,17 +191,9 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
 
 
 def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
-    """The mask at the size of the fitted picture: 1 in every pixel that the mask touches, 0 in the padding.
+    """The mask, or several per picture, at the fitted picture's size (h, w): 1 in every pixel that it touches, else 0.
 
     So everything that is blended at the original size lies inside the area that the generator may change.
-
-    Args:
-        mask_B1HW: [B, 1, H, W] in [0, 1] at the original size; several masks per picture are fitted separately.
-        placed: from `fit`.
-        size: (h, w) of the fitted picture.
-
-    Returns:
-        [B, 1, h, w], 0 or 1.
     """
     import torch.nn.functional as F
 
@@ -222,11 +207,11 @@ def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
     return _resize(inner, (placed.height, placed.width))
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file, with its colour profile if it came with one."""
+def png(picture: Image.Image, chunks: PngInfo | None = None) -> bytes:
+    """The picture as a PNG file, with its colour profile if it came with one, and further chunks."""
     buffer = io.BytesIO()
     # Level 4 takes half the time of Pillow's default 6 and a few per cent more bytes.
-    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
+    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4, pnginfo=chunks)
     return buffer.getvalue()
 
 
@@ -235,20 +220,9 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
     return Image.fromarray((values_HW.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
-def save_png(picture: Image.Image, path: str | Path) -> None:
-    """Write a PNG whole or not at all.
-
-    Raises:
-        OSError: no room, no permission; nothing is left behind.
-    """
-    write_atomic(path, png(picture))
-
-
 def _decode(path: Path, max_pixels: int) -> Image.Image:
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder, where one picture is needed")
+    if not path.is_file():
+        raise ValueError(f"{path}: {'a folder, where one picture is needed' if path.exists() else 'no such file'}")
     try:
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes)")
@@ -281,6 +255,10 @@ def _resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
+def _is_numeric(picture: Image.Image) -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
 def _has_alpha(picture: Image.Image) -> bool:
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
@@ -292,11 +270,12 @@ def _flatten(picture: Image.Image, color: str) -> Image.Image:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """Integer and float pictures as mode "L"; others as they are."""
-    if not (picture.mode.startswith("I") or picture.mode == "F"):
+    if not _is_numeric(picture):
         return picture
     values = np.asarray(picture).astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    largest = 65535.0 if picture.mode.startswith("I") else (1.0 if high <= 1 else 255.0)
+    floats = 1.0 if high <= 1 else 255.0
+    largest = floats if picture.mode == "F" else 65535.0
     if not (low >= 0 and high <= largest):
         raise ValueError(
             f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {largest:g} can be shown; rescale it"

@@ -48,8 +48,7 @@ _POINTERS = (("in", "place", "of"), ("instead", "of"))
 def find_keyword(text: str) -> str:
     """The keyword of an instruction in lower case, by the rule above; always a word of the text.
 
-    Raises:
-        ValueError: there is no word in it.
+    Raises ValueError: there is no word in it.
     """
     words = re.findall(r"\w+(?:[-'’]\w+)*|[,.;:!?]", text.lower())
     real_words = [word for word in words if word[0].isalnum() or word[0] == "_"]
@@ -69,8 +68,7 @@ def find_keyword(text: str) -> str:
 def keyword_span(text: str, keyword: str) -> tuple[int, int]:
     """Start and end of the keyword's first occurrence in its instruction, in characters; whole words, any case.
 
-    Raises:
-        ValueError: the keyword is empty or does not occur in the instruction.
+    Raises ValueError: the keyword is empty or does not occur in the instruction.
     """
     found = keyword.strip() and re.search(rf"(?<!\w){re.escape(keyword.strip())}(?!\w)", text, re.IGNORECASE)
     if not found:

@@ -24,10 +24,7 @@ def upsample(
     """Upsample a grid of probabilities to a picture: [B, N] -> [B, 1, H, W]. Differentiable.
 
     `nearest` gives every pixel the value of the patch that contains its centre, at any size. `grid` is the number of
-    patches a side, or (rows, columns).
-
-    Raises:
-        ValueError: N patches do not fill the grid.
+    patches a side, or (rows, columns). Raises ValueError: N patches do not fill the grid.
     """
     rows, columns = (grid, grid) if isinstance(grid, int) else grid
     batch, patches = probability_BN.shape
@@ -58,15 +55,9 @@ def _overlap(length: int, cells: int, like: Tensor) -> Tensor:
 def binarize(
     probability: Tensor, threshold: float = 0.5, estimator: Literal["straight_through"] | None = None
 ) -> Tensor:
-    """Turn probabilities of any shape into a mask of 0 and 1 of the same shape and type.
+    """Turn probabilities of any shape into a mask of 0 and 1: 1 where they are strictly above the threshold.
 
-    Args:
-        probability: [0, 1].
-        threshold: values strictly above it become 1.
-        estimator: None: no gradient, for inference. `straight_through`: the gradient of the identity.
-
-    Raises:
-        ValueError: an unknown estimator.
+    `straight_through` gives it the gradient of the identity, None gives none. Raises ValueError: another estimator.
     """
     hard = (probability > threshold).to(probability.dtype)
     if estimator is None:
@@ -142,11 +133,6 @@ def feather(mask_B1HW: Tensor, pixels: float) -> Tensor:
     return torch.from_numpy(np.stack(softened)[:, None]).to(mask_B1HW)
 
 
-def union(first_B1HW: Tensor, second_B1HW: Tensor) -> Tensor:
-    """A mask that edits wherever one of the two edits."""
-    return torch.maximum(first_B1HW, second_B1HW)
-
-
 def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Tensor:
     """Blend by the mask: exactly the source where it is 0, bit for bit, and exactly the edit where it is 1.
 
@@ -164,10 +150,7 @@ def composite(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor) -> Te
 def mask_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union per sample, [B]: sum of minima over sum of maxima, which also holds for soft masks.
 
-    Two empty masks agree: 1.
-
-    Raises:
-        ValueError: different shapes.
+    Two empty masks agree: 1. Raises ValueError: different shapes.
     """
     if first.shape != second.shape:
         raise ValueError(f"masks of one shape are needed, got {tuple(first.shape)} and {tuple(second.shape)}")
@@ -180,11 +163,8 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
 def random_hard(seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Random masks, independent of the picture, as public in-painters are trained with: B1HW of 0 and 1, never empty.
 
-    A quarter of them cover the whole picture; the rest are boxes and blobs in equal parts.
-
-    Args:
-        seeds: one per sample; the same seed gives the same mask, whatever it is batched with.
-        size: height and width.
+    A quarter of them cover the whole picture; the rest are boxes and blobs in equal parts. Each seed gives one mask of
+    `size` (height, width), whatever it is batched with.
     """
     masks = []
     for seed in seeds:

@@ -36,11 +36,7 @@ class Models:
         return self._once(("encoders", *astuple(config.encoders)), lambda: load_encoders(config.encoders, self.device))
 
     def generator(self, config: EditConfig) -> Generator:
-        """The generator of `config.generator`.
-
-        Raises:
-            ValueError: a setting that does not fit the loaded weights.
-        """
+        """The generator of `config.generator`. Raises ValueError: a setting that does not fit the loaded weights."""
         settings = config.generator
         weights = tuple(getattr(settings, name) for name in settings.weights)
         loaded = self._once(("generator", *weights), lambda: load_generator(settings, self.device))

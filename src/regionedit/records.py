@@ -8,7 +8,6 @@ Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -20,12 +19,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MAX_INSTRUCTION = 1000  # characters
+
+
 @dataclass(frozen=True)
 class Captions:
     """The paper's t_o and t_e: what the picture shows, and what the edited picture should show."""
 
     source: str
     target: str
+
+    @classmethod
+    def given(cls, source: str, target: str) -> Captions | None:
+        """The captions of a request; None if it gives neither."""
+        return cls(source, target) if source or target else None
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,11 @@ class EditRequest:
         seed: noise depends on (seed, id), so a request gives the same picture in any batch.
         captions: given captions skip the describer.
         mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
-        click: a point (x, y) on the object to edit, or several, in pixels of the original picture; stored as a tuple of
-            points.
-        box: (x0, y0, x1, y1) in pixels of the original picture.
+        click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
+        box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
         id: case id; output files are named by it, and the noise depends on it.
 
-    Raises:
-        ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
+    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
     """
 
     image: Image
@@ -71,22 +76,16 @@ class EditRequest:
     box: tuple[int, int, int, int] | None = None
     id: str = ""
 
-    MAX_INSTRUCTION = 1000
-
     def __post_init__(self):
-        given: str | Sequence[Instruction | str] = self.instructions
-        if isinstance(given, str):
-            given = (given,)
+        given = [self.instructions] if isinstance(self.instructions, str) else self.instructions
         listed = tuple(Instruction(i) if isinstance(i, str) else i for i in given)
         if not listed:
             raise ValueError("instructions: at least one is needed")
         for instruction in listed:
             if not instruction.text.strip():
                 raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
-            if len(instruction.text) > self.MAX_INSTRUCTION:
-                raise ValueError(
-                    f"instruction: {len(instruction.text)} characters, at most {self.MAX_INSTRUCTION} are accepted"
-                )
+            if (length := len(instruction.text)) > MAX_INSTRUCTION:
+                raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
 
@@ -105,10 +104,10 @@ def _points(given) -> tuple[tuple[int, int], ...]:
     """(x, y), or a sequence of points, as a tuple of points."""
     try:
         alone = all(isinstance(value, Integral) for value in given)
-        points = tuple(tuple(point) for point in ([given] if alone else given))
-    except TypeError:  # something in it is not iterable
-        points = ()
-    if not points or not all(len(p) == 2 and all(isinstance(v, Integral) for v in p) for p in points):
+        points = [(x, y) for x, y in ([given] if alone else given)]
+    except (TypeError, ValueError):  # something in it is not iterable, or not a pair
+        points = []
+    if not points or not all(isinstance(v, Integral) and not isinstance(v, bool) for point in points for v in point):
         raise ValueError(f"click: {given!r} is not a point (x, y) in whole pixels, nor several of them")
     return tuple((int(x), int(y)) for x, y in points)
 
@@ -135,53 +134,46 @@ class Region:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FoundRegion:
-    """Where a request would be edited, before the generator runs.
+    """The region of one request, and how it was found.
 
     Args:
-        mask, probability, patches, captions, timings, note: as in `EditResult`.
+        mask: mode "L", 255 = edit, at the picture's size.
+        probability: the probability map from which the mask was made, float32 [H, W] in [0, 1].
+        patches: the same on the mask source's own grid, float32 [side, side], or None.
+        parts: with several instructions, each one's part of the mask, in their order; () if the parts are not known.
+        captions: captions from the describer or the request, or None if nothing needed them.
         mask_source: the mask source or expression that found the region.
+        note: message to the user, or empty: nothing to edit, transparency flattened, ...
+        timings: seconds of each stage; requests that were edited together share them equally.
     """
 
     mask: Image
     probability: np.ndarray
-    patches: np.ndarray | None
-    captions: Captions | None
+    patches: np.ndarray | None = None
+    parts: tuple[Image, ...] = ()
+    captions: Captions | None = None
     mask_source: str
-    note: str
+    note: str = ""
     timings: dict[str, float]
 
 
-@dataclass(frozen=True)
-class EditResult:
-    """One finished edit.
+@dataclass(frozen=True, kw_only=True)
+class EditResult(FoundRegion):
+    """One finished edit, with its region.
 
     Args:
         id: id of the request.
-        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
-        mask: mode "L", 255 = edit, at the source's size.
-        probability: the probability map from which the mask was made, float32 [H, W] in [0, 1].
-        patches: the same on the mask source's own grid, float32 [side, side], or None.
-        captions: captions from the describer or the request, or None if nothing needed them.
-        timings: seconds of each stage; requests that were edited together share them equally.
-        record: everything needed to repeat the edit; plain values, written as run.json.
-        note: message to the user, or empty: nothing to edit, transparency flattened, ...
         source: the picture that was edited, upright RGB.
-        parts: with several instructions, each one's part of the mask, in their order; () if the parts are not known.
+        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
+        record: everything needed to repeat the edit; plain values, written as run.json.
     """
 
     id: str
-    image: Image
-    mask: Image
-    probability: np.ndarray
-    patches: np.ndarray | None
-    captions: Captions | None
-    timings: dict[str, float]
-    record: dict[str, Any]
-    note: str
     source: Image
-    parts: tuple[Image, ...] = ()
+    image: Image
+    record: dict[str, Any]
 
     @property
     def share(self) -> float:
@@ -191,8 +183,7 @@ class EditResult:
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
-        Raises:
-            OSError: no room, no permission; nothing is left behind.
+        Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together
@@ -225,7 +216,7 @@ class EditFailure:
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """B captioned pictures. Truth is present in microworld validation only, and only metrics read it.
+    """B captioned pictures. Only microworld validation has truth, and only metrics read it.
 
     Args:
         keys: sample keys; the noise depends on them, and errors name them.
@@ -291,8 +282,7 @@ class EditCase:
         truth_image: the true edited picture, or None.
         truth: data that only metrics may read (in the microworld the `Edit` with both scenes), or None.
         continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
-            the true source of this turn, which sets the size and is used by metrics. None: the request's own picture is
-            edited.
+            the true source of this turn, for size and metrics. None: the request's own picture is edited.
         scored: false for a turn that is edited only because a later one continues it.
     """
 

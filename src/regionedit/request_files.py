@@ -6,7 +6,8 @@ Reading checks everything that can be checked without decoding a picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,46 +18,30 @@ from regionedit.records import Captions, EditRequest, Instruction
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FIELDS = (
-    "image",
-    "instruction",
-    "instructions",
-    "seed",
-    "source_caption",
-    "target_caption",
-    "mask",
-    "box",
-    "click",
-    "id",
-)
+FIELDS: dict[str, tuple[type, ...]] = {
+    "image": (str,),
+    "instruction": (str,),
+    "instructions": (str, list, dict),
+    "seed": (int,),
+    "source_caption": (str,),
+    "target_caption": (str,),
+    "mask": (str,),
+    "box": (str, list),
+    "click": (str, list),
+    "id": (str,),
+}
+"""The fields of a line -> the JSON types that they accept."""
 
 
 @dataclass(frozen=True)
-class RequestFile:
-    """A request whose picture and mask are not opened yet.
-
-    Args:
-        image, mask: paths; mask is None if there is none.
-        instructions, seed, box, click, id: as in `EditRequest`.
-        source_caption, target_caption: empty if not given.
-    """
+class RequestFile(EditRequest):
+    """A request whose picture and mask are not opened yet: `image` and `mask` are paths."""
 
     image: Path
-    instructions: tuple[Instruction, ...]
-    seed: int = 0
-    source_caption: str = ""
-    target_caption: str = ""
     mask: Path | None = None
-    box: tuple[int, int, int, int] | None = None
-    click: tuple[tuple[int, int], ...] | None = None
-    id: str = ""
 
     def open(self, max_pixels: int) -> EditRequest:
-        """Decode picture and mask.
-
-        Raises:
-            ValueError: a file that cannot be read, or a mask of another size.
-        """
+        """Decode picture and mask. Raises ValueError: a file that cannot be read, or a mask of another size."""
         picture = open_picture(self.image, max_pixels)
         mask = open_mask(self.mask, max_pixels) if self.mask else None
         if mask is not None:
@@ -65,17 +50,7 @@ class RequestFile:
 
     def with_pictures(self, picture: Image, mask: Image | None) -> EditRequest:
         """The request with its decoded picture and mask."""
-        given = self.source_caption or self.target_caption
-        return EditRequest(
-            image=picture,
-            instructions=self.instructions,
-            seed=self.seed,
-            captions=Captions(self.source_caption, self.target_caption) if given else None,
-            mask=mask,
-            box=self.box,
-            click=self.click,
-            id=self.id,
-        )
+        return EditRequest(**vars(self) | {"image": picture, "mask": mask})
 
 
 def read_requests(path: str | Path) -> list[RequestFile]:
@@ -94,28 +69,47 @@ def read_requests(path: str | Path) -> list[RequestFile]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"requests: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return parse_requests(lines, path.parent, str(path))
+
+
+def existing(field: str, name: str, folder: Path) -> Path:
+    """The file that a field of a request names. Raises ValueError: no such file."""
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"{field}: {path}: no such file")
+    return path
+
+
+def parse_requests(
+    lines: Sequence[str], folder: Path, source: str, find: Callable[[str, str, Path], Path] = existing
+) -> list[RequestFile]:
+    """The requests of JSON lines, as `read_requests` returns them.
+
+    Args:
+        source: where the lines come from, for messages.
+        find: (field, the name given in it, `folder`) -> the file.
+    """
     requests, first_seen = [], {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            request = parse_request(line, path.parent)
+            request = parse_request(line, folder, find)
             if request.id and request.id in first_seen:
                 raise ValueError(f"id: {request.id!r} is already used in line {first_seen[request.id]}")
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ValueError(f"{source}, line {number}: {error}") from None
         first_seen[request.id] = number
         requests.append(request)
     if not requests:
-        raise ValueError(f"requests: {path} holds no request")
+        raise ValueError(f"requests: {source} holds no request")
     return named(requests)
 
 
 def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
     """One request for each picture of a folder, sorted by name; all fields but image and id come from `like`.
 
-    Raises:
-        ValueError: no picture in the folder.
+    Raises ValueError: no picture in the folder.
     """
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
@@ -123,12 +117,13 @@ def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
     return named([replace(like, image=path, id="") for path in paths])
 
 
-def parse_box(text: str) -> tuple[int, int, int, int]:
-    """`x0,y0,x1,y1` as four integers. Raises ValueError for anything else."""
+def parse_box(given: str | list) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1`, or a list of them, as four integers. Raises ValueError for anything else."""
+    values = given.split(",") if isinstance(given, str) else [value if type(value) is int else "" for value in given]
     try:
-        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+        x0, y0, x1, y1 = map(int, values)
     except ValueError:
-        raise ValueError(f"box: {text!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
+        raise ValueError(f"box: {given!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
     return x0, y0, x1, y1
 
 
@@ -147,91 +142,46 @@ def split_instructions(text: str) -> list[str]:
     return [part.strip() for part in text.split(";") if part.strip()] or [text]
 
 
-def make_instructions(given: Sequence[str | Instruction]) -> tuple[Instruction, ...]:
-    """Instructions, checked like those of `EditRequest`. Raises ValueError: none, an empty or a too long one."""
-    return EditRequest(image=None, instructions=given).instructions
-
-
-def parse_request(line: str, folder: Path) -> RequestFile:
+def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path] = existing) -> RequestFile:
+    """The request of one line; arguments as for `parse_requests`. Raises ValueError: the message names the field."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    unknown = sorted(set(row) - set(FIELDS))
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}; there are: {', '.join(FIELDS)}")
-    for name, kind in (("image", str), ("seed", int), ("id", str), ("mask", str), ("instruction", str)):
-        if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
-            raise ValueError(f"{name}: {row[name]!r} is not of type {kind.__name__}")
-    for name in ("source_caption", "target_caption"):
-        if not isinstance(row.get(name, ""), str):
-            raise ValueError(f"{name}: {row[name]!r} is not a string")
+    for name, value in row.items():
+        if name not in FIELDS:
+            raise ValueError(f"unknown field {name!r}; there are: {', '.join(FIELDS)}")
+        if not isinstance(value, FIELDS[name]) or isinstance(value, bool):
+            raise ValueError(f"{name}: {value!r} is not of type {' or '.join(kind.__name__ for kind in FIELDS[name])}")
     if "image" not in row or ("instruction" in row) == ("instructions" in row):
         raise ValueError("a request needs `image` and one of `instruction` and `instructions`")
-    image = _existing("image", folder / row["image"])
+    given = [row["instruction"]] if "instruction" in row else row["instructions"]
     return RequestFile(
-        image=image,
-        instructions=make_instructions(_instructions(row)),
+        image=find("image", row["image"], folder),
+        instructions=tuple(map(_instruction, given if isinstance(given, list) else [given])),
         seed=row.get("seed", 0),
-        source_caption=row.get("source_caption", ""),
-        target_caption=row.get("target_caption", ""),
-        mask=_existing("mask", folder / row["mask"]) if "mask" in row else None,
-        box=_box(row["box"]) if "box" in row else None,
+        captions=Captions.given(row.get("source_caption", ""), row.get("target_caption", "")),
+        mask=find("mask", row["mask"], folder) if "mask" in row else None,
+        box=parse_box(row["box"]) if "box" in row else None,
         click=_click(row["click"]) if "click" in row else None,
         id=_file_name(row["id"]) if "id" in row else "",
     )
 
 
-def _instructions(row: dict) -> list[str | Instruction]:
-    if "instruction" in row:
-        return [row["instruction"]]
-    listed = row["instructions"] if isinstance(row["instructions"], list) else [row["instructions"]]
-    parsed: list[str | Instruction] = []
-    for item in listed:
-        if isinstance(item, str):
-            parsed.append(item)
-        elif _is_instruction(item):
-            parsed.append(Instruction(**item))
-        else:
-            raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
-    return parsed
+def _instruction(item) -> str | Instruction:
+    if isinstance(item, str):
+        return item
+    with suppress(TypeError):  # not an object, or one with other keys
+        made = Instruction(**item)
+        if isinstance(made.text, str) and type(made.strength) in (int, float) and isinstance(made.keyword, str | None):
+            return made
+    raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
 
 
-def _is_instruction(item) -> bool:
-    if not isinstance(item, dict) or not set(item) <= {"text", "strength", "keyword"}:
-        return False
-    strength = item.get("strength", 1.0)
-    return (
-        isinstance(item.get("text"), str)
-        and isinstance(strength, int | float)
-        and not isinstance(strength, bool)
-        and isinstance(item.get("keyword"), str | None)
-    )
-
-
-def _box(value) -> tuple[int, int, int, int]:
-    if isinstance(value, str):
-        return parse_box(value)
-    if not (isinstance(value, list) and len(value) == 4 and all(type(v) is int for v in value)):
-        raise ValueError(f"box: {value!r} is not [x0, y0, x1, y1] in whole pixels")
-    return tuple(value)
-
-
-def _click(value) -> tuple[tuple[int, int], ...]:
-    if isinstance(value, str):
-        return parse_click(value)
-    several = value if isinstance(value, list) and value and all(isinstance(v, list) for v in value) else [value]
-    if not all(isinstance(p, list) and len(p) == 2 and all(type(v) is int for v in p) for p in several):
-        raise ValueError(f"click: {value!r} is not [x, y] in whole pixels, nor a list of such points")
-    return tuple((x, y) for x, y in several)
-
-
-def _existing(name: str, path: Path) -> Path:
-    if not path.is_file():
-        raise ValueError(f"{name}: {path}: no such file")
-    return path
+def _click(value: str | list) -> list | tuple:
+    return parse_click(value) if isinstance(value, str) else value  # `EditRequest` checks a list
 
 
 def _file_name(text: str) -> str:

@@ -5,8 +5,9 @@ Shape letters: B pictures, C channels, H W their pixels, K instructions, N patch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import ImageChops
 
 from regionedit.images import to_pictures, to_tensor
 from regionedit.masks import composite
+from regionedit.records import EditFailure
 from regionedit.seams import match_border
 
 if TYPE_CHECKING:
@@ -37,13 +39,12 @@ class Patch:
 
 
 def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
-    """Blend the patches into the source, at the original size; pixels outside the patches are not read.
+    """Blend patches that do not overlap into the source, at its own size; pixels outside them are not read.
 
     Args:
         picture: the source, RGB.
-        patches: do not overlap.
         mask: mode "L", 0 outside the patches.
-        match: see `seams.match_border`.
+        match: depth of `seams.match_border`, in pixels.
     """
     result = picture.copy()
     for patch in patches:
@@ -68,74 +69,102 @@ def changed_outside(source: Image, result: Image, mask: Image) -> int:
 
 
 def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
-    """For each picture, the fields of `EditResult` about its region: probability, patches, parts and note."""
+    """For each picture, the fields of `FoundRegion` that the region has: mask, probability, patches, parts, note."""
+    masks = to_pictures(region.mask_B1HW)
     rows = []
     for b, request in enumerate(requests):
-        patches_NN = parts_KHW = None
+        row = {
+            "mask": masks[b],
+            "probability": region.probability_B1HW[b, 0].numpy(),
+            "note": region.notes[b] if region.notes else "",
+        }
         if region.patches_BN is not None:
             side = round(region.patches_BN.shape[1] ** 0.5)
-            patches_NN = region.patches_BN[b].view(side, side).numpy()
+            row["patches"] = region.patches_BN[b].view(side, side).numpy()
         count = len(request.instructions)
         if region.per_instruction_BKHW is not None and count > 1:
-            parts_KHW = region.per_instruction_BKHW[b, :count]
-        rows.append(
-            {
-                "probability": region.probability_B1HW[b, 0].numpy(),
-                "patches": patches_NN,
-                "parts": () if parts_KHW is None else tuple(to_pictures(parts_KHW[:, None])),
-                "note": region.notes[b] if region.notes else "",
-            }
-        )
+            row["parts"] = tuple(to_pictures(region.per_instruction_BKHW[b, :count, None]))
+        rows.append(row)
     return rows
 
 
-def next_step(request: EditRequest, done: Sequence[EditResult]) -> EditRequest:
-    """One instruction after another: the request for the next one, on the picture that the previous steps produced.
-
-    Given captions describe the whole edit, so each step gets new captions. Seed, id and marks stay those of the
-    request: a step does what its instruction alone would do to that picture.
-    """
-    image = done[-1].image if done else request.image
-    return replace(request, image=image, instructions=request.instructions[len(done) : len(done) + 1], captions=None)
+def joined(*notes: str) -> str:
+    """The notes that are not empty, as one."""
+    return "; ".join(filter(None, notes))
 
 
-def as_one(request: EditRequest, done: Sequence[EditResult], record: dict[str, Any]) -> EditResult:
-    """Merge the steps of a request into one result: last picture, union of the masks, maximum of the probabilities.
+def measured(result: EditResult, device: str) -> dict[str, Any]:
+    """The entries of run.json that are known only after the edit."""
+    return {
+        "edited_share": round(result.share, 6),
+        "note": result.note,
+        "device": device,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
+    }
+
+
+def one_after_another(
+    requests: Sequence[EditRequest],
+    edit: Callable[[list[EditRequest]], list[EditResult | EditFailure]],
+    record: Callable[[EditRequest], dict[str, Any]],
+) -> list[EditResult | EditFailure]:
+    """Edit the instructions of each request one after another, each on the picture that the one before produced.
+
+    Given captions describe the whole edit, so each of several steps gets new captions. Seed, id and marks stay those of
+    the request: a step does what its instruction alone would do to that picture.
 
     Args:
-        request: with all its instructions.
-        done: one result for each of them, in order.
-        record: record of the whole request, from `provenance.run_record`; an entry for each step is added.
+        edit: edits requests of one instruction each, in one batch.
+        record: the record of a whole request, from `provenance.run_record`.
+
+    Returns:
+        For each request its steps as one result, or the failure of the first step that failed.
     """
-    mask = done[0].mask
-    for step in done[1:]:
-        mask = ImageChops.lighter(mask, step.mask)
+    done: list[list[EditResult]] = [[] for _ in requests]
+    failed: dict[int, EditFailure] = {}
+    for step in range(max((len(request.instructions) for request in requests), default=0)):
+        indices = [i for i, r in enumerate(requests) if i not in failed and step < len(r.instructions)]
+        for index, outcome in zip(indices, edit([_step(requests[i], done[i]) for i in indices]), strict=True):
+            if isinstance(outcome, EditFailure):
+                failed[index] = replace(outcome, reason=f"step {step + 1}: {outcome.reason}") if step else outcome
+            else:
+                done[index].append(outcome)
+    return [failed.get(index) or _merged(request, done[index], record) for index, request in enumerate(requests)]
+
+
+def _step(request: EditRequest, done: Sequence[EditResult]) -> EditRequest:
+    number = len(done)
+    if len(request.instructions) == 1:
+        return request
+    image = done[-1].image if done else request.image
+    return replace(request, image=image, instructions=request.instructions[number : number + 1], captions=None)
+
+
+def _merged(
+    request: EditRequest, done: Sequence[EditResult], record: Callable[[EditRequest], dict[str, Any]]
+) -> EditResult:
+    """The steps as one result: last picture, union of the masks, maximum of the probabilities."""
+    if len(done) == 1:
+        return done[0]
     patches = [step.patches for step in done]
     notes = [f"step {number}: {step.note}" for number, step in enumerate(done, start=1) if step.note]
     stages = dict.fromkeys(stage for step in done for stage in step.timings)
-    timings = {stage: sum(step.timings.get(stage, 0.0) for step in done) for stage in stages}
     whole = replace(
         done[-1],
-        mask=mask,
-        record=record,
+        mask=reduce(ImageChops.lighter, [step.mask for step in done]),
+        record=record(request),
         probability=np.max([step.probability for step in done], axis=0),
         patches=None if any(p is None for p in patches) else np.max(patches, axis=0),
         captions=request.captions,
-        timings=timings,
-        note="; ".join(notes),
+        timings={stage: sum(step.timings.get(stage, 0.0) for step in done) for stage in stages},
+        note=joined(*notes),
         source=done[0].source,
         parts=tuple(step.mask for step in done),
     )
-    fields = ("captions", "edited_share", "note", "seconds")
-    whole.record.update(
-        captions=None,
-        edited_share=round(whole.share, 6),
-        note=whole.note,
-        device=done[-1].record["device"],
-        seconds={stage: round(seconds, 4) for stage, seconds in timings.items()},
-        steps=[
-            {"instruction": step.record["instructions"][0]["text"]} | {name: step.record[name] for name in fields}
-            for step in done
-        ],
-    )
+    kept = ("captions", "edited_share", "note", "seconds")
+    steps = [
+        {"instruction": step.record["instructions"][0]["text"]} | {name: step.record[name] for name in kept}
+        for step in done
+    ]
+    whole.record.update(captions=None, **measured(whole, done[-1].record["device"]), steps=steps)
     return whole

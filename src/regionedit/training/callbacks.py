@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit import display, images, masks
+from regionedit.files import write_atomic
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -186,7 +187,7 @@ class Pictures(Callback):
         }
         shown = [images.to_pictures(column[: self.ROWS]) for column in columns.values()]
         sheet = display.grid(list(zip(*shown, strict=True)), tuple(columns))
-        images.save_png(sheet, self.folder / f"step_{trainer.global_step:06d}.png")
+        write_atomic(self.folder / f"step_{trainer.global_step:06d}.png", images.png(sheet))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 grid_CHW = images.to_tensor([sheet])[0]

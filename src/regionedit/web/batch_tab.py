@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from regionedit.batch import Item, edit_into, write_contact_sheet, write_failure
 from regionedit.editor import Editor
 from regionedit.images import SUFFIXES, smaller
 from regionedit.records import EditRequest
-from regionedit.request_files import RequestFile, make_instructions, named, read_requests
+from regionedit.request_files import RequestFile, named, parse_requests
 from regionedit.web import messages
 from regionedit.web.handlers import AT_ONCE, SESSION, errors_shown
 from regionedit.web.settings import Settings
@@ -28,8 +29,6 @@ THUMBNAIL = 256
 SHOWN = 60
 """The live gallery shows this many of the latest results; the ZIP has all of them."""
 LISTS = (".csv", ".jsonl")
-NUMBERS = ("seed",)
-FILES = ("image", "mask")
 COPIES = ".uploads.json"
 """File with name -> path of its upload. Written after all copies are complete, so a partial copy is never reused."""
 
@@ -126,12 +125,9 @@ def edit_all(studio: Studio, requests: Sequence, settings: Settings, out: Path) 
     editor = Editor(config, studio.editor.models)
     edits = edit_into(editor, requests, out, config.batch, lambda request: open_request(studio, request))
     items: list[Item] = []
-    while True:
+    for _ in requests:
         with studio.lock:
-            item = next(edits, None)
-        if item is None:
-            break
-        items.append(item)
+            items.append(next(edits))
         if len(items) == len(requests):
             write_failures(out, items)
             write_contact_sheet(out, [request.id for request in requests])
@@ -149,37 +145,33 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         settings: the instruction, the seed and the generator's settings.
         folder: of this batch. Files of earlier batches are deleted; a file of the same upload is not copied again.
 
-    Raises:
-        ValueError: too many files, nothing to edit, or a list that cannot be read; the message names the line.
+    Raises ValueError: too many files, nothing to edit, or a list that cannot be read; the message names the line.
     """
     settings.check(studio.config)
     if len(uploads) > studio.config.max_pictures:
         raise ValueError(f"files: {len(uploads)} given, at most {studio.config.max_pictures} are accepted")
-    uploads = [(path, Path(name.replace("\\", "/")).name) for path, name in uploads]
-    paths = {name: str(path) for path, name in uploads}
-    copied = _clear_folder(folder, paths)
-    lists, pictures, seen = [], [], set()
-    for path, name in uploads:
-        if name not in copied:
-            studio.check_size(path, name)
-        suffix = Path(name).suffix.lower()
-        if suffix not in (*SUFFIXES, *LISTS):
+    paths: dict[str, str] = {}
+    for path, given in uploads:
+        name = Path(given.replace("\\", "/")).name
+        if Path(name).suffix.lower() not in (*SUFFIXES, *LISTS):
             raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
-        if name in seen:
+        if name in paths:
             raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
-        seen.add(name)
+        paths[name] = str(path)
+    copied = _clear_folder(folder, paths)
+    for name, path in paths.items():
         if name not in copied:
+            studio.check_size(Path(path), name)
             shutil.copyfile(path, folder / name)
-        (lists if suffix in LISTS else pictures).append(folder / name)
     (folder / COPIES).write_text(json.dumps(paths))
+    lists = [folder / name for name in paths if Path(name).suffix.lower() in LISTS]
     if len(lists) > 1:
         raise ValueError(f"files: {len(lists)} lists given; give one CSV or JSONL at a time")
     if lists:
         return _read_list(lists[0], folder, studio.config.max_pictures)
-    if not pictures:
+    if not paths:
         raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
-    instructions = make_instructions(settings.instructions())
-    return named([RequestFile(path, instructions, int(settings.seed)) for path in pictures])
+    return named([RequestFile(folder / name, settings.instructions(), int(settings.seed)) for name in paths])
 
 
 def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:
@@ -198,47 +190,30 @@ def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"file {path.name!r}: not UTF-8 text") from None
-    rows = _rows_of_csv(text) if path.suffix.lower() == ".csv" else _rows_of_jsonl(text, path.name)
-    if len(rows) > most:
-        raise ValueError(f"file {path.name!r}: {len(rows)} requests, at most {most} are accepted")
-    for number, row in enumerate(rows, start=1):
-        for field in FILES:
-            given = row.get(field) if isinstance(row, dict) else None
-            # A path could lead out of the folder, and the list must not read other files of the server.
-            if given is not None and (not isinstance(given, str) or Path(given).name != given or "\\" in given):
-                raise ValueError(
-                    f"file {path.name!r}, request {number}: {field}: {given!r} is not the name of an uploaded file"
-                )
-    written = folder / ".requests.jsonl"
-    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    try:
-        return read_requests(written)
-    except ValueError as error:
-        message = str(error).replace(f"{folder}/", "").replace(str(folder), "").replace(written.name, path.name)
-        raise ValueError(message) from None
+    lines = _lines_of_csv(text) if path.suffix.lower() == ".csv" else text.splitlines()
+    count = sum(bool(line.strip()) for line in lines)
+    if count > most:
+        raise ValueError(f"file {path.name!r}: {count} requests, at most {most} are accepted")
+    return parse_requests(lines, folder, f"file {path.name!r}", _uploaded)
 
 
-def _rows_of_csv(text: str) -> list[dict]:
-    rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(io.StringIO(text))]
-    for number, row in enumerate(rows, start=1):
-        for field in NUMBERS:
-            if field in row:
-                try:
-                    row[field] = int(row[field])
-                except ValueError:
-                    raise ValueError(f"request {number}: {field}: {row[field]!r} is not a whole number") from None
-    return rows
+def _lines_of_csv(text: str) -> list[str]:
+    lines = [""]  # in place of the header, so that line numbers are the file's
+    for row in csv.DictReader(io.StringIO(text)):
+        given = {name: value for name, value in row.items() if name and value}
+        with suppress(KeyError, ValueError):  # `parse_requests` refuses a seed that is no number
+            given["seed"] = int(given["seed"])
+        lines.append(json.dumps(given))
+    return lines
 
 
-def _rows_of_jsonl(text: str, name: str) -> list:
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"file {name!r}, line {number}: not JSON: {error.msg}") from None
-    return rows
+def _uploaded(field: str, name: str, folder: Path) -> Path:
+    """The upload that a list names: a path could lead out of the folder, to other files of the server."""
+    if Path(name).name != name or "\\" in name:
+        raise ValueError(f"{field}: {name!r} is not the name of an uploaded file")
+    if not (folder / name).is_file():
+        raise ValueError(f"{field}: {name!r}: no such file; upload it together with the list")
+    return folder / name
 
 
 def open_request(studio: Studio, request: RequestFile) -> EditRequest:

@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -26,7 +27,7 @@ from regionedit.web.edit_tab import EditTab, present
 from regionedit.web.handlers import MODELS, SESSION, errors_shown
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
-from regionedit.web.studio import Studio
+from regionedit.web.studio import Studio, bare
 
 METRICS = ("clip_text", "clip_direction", "l1_source")
 MARKED = "corrected by hand"
@@ -71,7 +72,6 @@ class Comparer:
     def __init__(self, studio: Studio):
         self.studio = studio
         self._systems: dict[str, Editor] = {}
-        self._metrics: dict | None = None
 
     def mask_sources(self) -> list[str]:
         """The mask sources that need no mark from the user."""
@@ -82,8 +82,7 @@ class Comparer:
     ) -> Iterator[SystemResult]:
         """Yield one result after the other. The source MARKED stands for the region as it is on the page.
 
-        Raises:
-            ValueError: nothing is chosen, a name is unknown, or (at the end) no system could edit the picture.
+        Raises ValueError: nothing is chosen, a name is unknown, or (at the end) no system could edit the picture.
         """
         settings.check(self.studio.config)
         if not sources and not systems:
@@ -119,9 +118,8 @@ class Comparer:
         models, request = self.studio.editor.models, settings.request(sketch.picture)
         for name in sources:
             if name == MARKED:
-                plain = replace(config, region=replace(config.region, grow=0, feather=0.0))
                 marked = settings.request(sketch.picture, sketch.mask(cut, config.region))
-                yield name, Editor(plain, models), marked
+                yield name, Editor(bare(config), models), marked
             else:
                 yield name, Editor(replace(config, mask_source=name), models), request
         for name in systems:
@@ -150,20 +148,24 @@ class Comparer:
             )
         return self._systems[name]
 
-    def _scores(self, result: EditResult, request: EditRequest) -> dict[str, float]:
-        """Compute the metrics of evaluate.py that need no truth."""
+    @cached_property
+    def _metrics(self) -> dict:
+        """The metrics of evaluate.py that need no truth."""
         from regionedit.evaluation import METRICS as ALL
+
+        config = self.studio.config
+        metric_config = EvaluateConfig(device=config.device, judge=config.judge or "")
+        return {name: ALL[name].from_config(metric_config) for name in (METRICS if config.judge else ("l1_source",))}
+
+    def _scores(self, result: EditResult, request: EditRequest) -> dict[str, float]:
         from regionedit.evaluation.outcomes import Outcome
 
-        if self._metrics is None:
-            config = self.studio.config
-            metric_config = EvaluateConfig(device=config.device, judge=config.judge or "")
-            metrics = METRICS if config.judge else ("l1_source",)
-            self._metrics = {name: ALL[name].from_config(metric_config) for name in metrics}
-        case = EditCase(request.id, request, "")
-        outcome = Outcome(case, result.image)
-        ready = {name: metric for name, metric in self._metrics.items() if metric.is_ready(outcome)}
-        return {name: float(metric.score_all([outcome])[0]) for name, metric in ready.items()}
+        outcome = Outcome(EditCase(request.id, request, ""), result.image)
+        return {
+            name: float(metric.score_all([outcome])[0])
+            for name, metric in self._metrics.items()
+            if metric.is_ready(outcome)
+        }
 
 
 def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:
@@ -197,11 +199,11 @@ def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:
         download = gr.DownloadButton("Download picture", interactive=False, elem_id="compare-download")
         study = gr.DownloadButton("Human-study items", interactive=False, elem_id="compare-study")
 
-    def compared(sketch, cases, threshold, grow, feather, sources, systems, *values):
-        cut, sketch = Cut(threshold, grow, feather), present(sketch)
+    def compared(sketch, cases, sources, systems, *values):
+        cut, settings, sketch = Cut(*values[:3]), Settings(*values[3:]), present(sketch)
         results, total = [], len(sources) + len(systems)
         yield {status: messages.compared(0, total)}
-        for result in comparer.compare(Settings(*values), sketch, cut, sources, systems):
+        for result in comparer.compare(settings, sketch, cut, sources, systems):
             results.append(result)
             updates = {picture: sheet(results)} if any(one.edit for one in results) else {}
             rows = [one.row() for one in results]
@@ -219,7 +221,7 @@ def compare_tab(comparer: Comparer, layout: EditLayout, edit: EditTab) -> None:
 
     run.click(
         errors_shown(compared),
-        [edit.sketch, past_cases, *layout.cut, sources, systems, *layout.form.components()],
+        [edit.sketch, past_cases, sources, systems, *layout.cut, *layout.form.values()],
         [past_cases, status, picture, table, download, study],
         show_progress="minimal",
         show_progress_on=status,

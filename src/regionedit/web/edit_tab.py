@@ -43,15 +43,14 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
 
     sketch, results = gr.State(None, time_to_live=SESSION), gr.State([], time_to_live=SESSION)
     region = [sketch, layout.view, layout.region_line]
-    captions = [layout.form.source_caption, layout.form.target_caption]
+    captions = [layout.form["source_caption"], layout.form["target_caption"]]
     _connect_region(layout, studio, sketch, region, captions)
 
-    edit_inputs = [sketch, *layout.cut, *layout.form.components()]
     shown = [layout.slider, layout.status, layout.difference, layout.download, layout.details]
     buttons = [layout.edit, layout.cancel]
 
-    def edited(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
-        settings, cut, sketch = Settings(*values), Cut(threshold, grow, feather), present(sketch)
+    def edited(sketch: Sketch | None, *values):
+        cut, settings, sketch = Cut(*values[:3]), Settings(*values[3:]), present(sketch)
         yield {layout.status: messages.progress(0, int(settings.num_inference_steps))}
         if sketch.is_stale(settings.instruction):  # the user always sees the region that is edited
             sketch = studio.find(settings, sketch)
@@ -80,7 +79,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     )
     running = clicked.then(
         errors_shown(edited),
-        edit_inputs,
+        [sketch, *layout.cut, *layout.form.values()],
         [*shown, *region, *captions, results, layout.gallery],
         show_progress="minimal",
         show_progress_on=layout.status,
@@ -116,9 +115,9 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
             return *with_region(sketch, *cut), gr.skip(), gr.skip()
         return *with_region(Sketch(picture), *cut), "", ""
 
-    def found(sketch: Sketch | None, threshold: float, grow: float, feather: float, *values):
-        sketch = studio.find(Settings(*values), present(sketch))
-        return *with_region(sketch, threshold, grow, feather), *caption_values(sketch)
+    def found(sketch: Sketch | None, *values):
+        sketch = studio.find(Settings(*values[3:]), present(sketch))
+        return *with_region(sketch, *values[:3]), *caption_values(sketch)
 
     def recut(sketch: Sketch | None, *cut: float):
         return (None, messages.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
@@ -139,15 +138,15 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
     def cleared(sketch: Sketch | None, *cut: float):
         return with_region(present(sketch).cleared(), *cut)
 
-    inputs, form = [sketch, *layout.cut], layout.form
+    inputs, instruction = [sketch, *layout.cut], layout.form["instruction"]
     layout.picture.change(
         errors_shown(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK
     )
-    form.instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
-    for trigger in (layout.find.click, form.instruction.submit):
+    instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
+    for trigger in (layout.find.click, instruction.submit):
         trigger(
             errors_shown(found),
-            [*inputs, *form.components()],
+            [*inputs, *layout.form.values()],
             [*region, *captions],
             show_progress="minimal",
             show_progress_on=layout.region_line,
@@ -191,16 +190,10 @@ def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict,
 
 
 def _canvas_value(shown: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
-    """The value of the canvas.
-
-    Args:
-        shown: the picture to show, of any size.
-        size: width and height of the original picture; strokes are in its pixels.
-    """
+    """The canvas shows a picture of any size; strokes are in pixels of the original, of `size` (width, height)."""
     buffer = io.BytesIO()
-    lossless = shown.width * shown.height <= LOSSLESS
-    shown.save(buffer, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 88}))
-    kind = "png" if lossless else "jpeg"
+    kind = "png" if shown.width * shown.height <= LOSSLESS else "jpeg"
+    shown.save(buffer, kind, quality=88)  # a PNG has no quality
     source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"src": source, "width": size[0], "height": size[1]}
 

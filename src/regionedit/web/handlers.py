@@ -33,18 +33,13 @@ UNEXPECTED = "The server had an unexpected error and logged it; your picture and
 
 def errors_shown(function):
     """Wrap a function or generator function: it shows errors as messages on the page, with markup escaped."""
-    if inspect.isgeneratorfunction(function):
+    if not inspect.isgeneratorfunction(function):
+        return _errors_as_messages(function.__name__)(function)
 
-        @functools.wraps(function)
-        def wrapped(*given):
-            with _errors_as_messages(function.__name__):
-                yield from function(*given)
-    else:
-
-        @functools.wraps(function)
-        def wrapped(*given):
-            with _errors_as_messages(function.__name__):
-                return function(*given)
+    @functools.wraps(function)
+    def wrapped(*given):
+        with _errors_as_messages(function.__name__):
+            yield from function(*given)
 
     return wrapped
 
@@ -76,8 +71,7 @@ def streamed(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
 
     A slow consumer gets only the latest report. After the iterator is closed, the next `report` raises `Stopped`.
 
-    Raises:
-        Exception: any exception of `work`.
+    Raises Exception: any exception of `work`.
     """
     messages: queue.Queue[tuple[str, Any]] = queue.Queue()
     stop = threading.Event()

@@ -97,7 +97,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
         known = [one.source for one in kept] + ([sketch.picture] if sketch else [])
         settings, sketch, cut = restored(record, mask, known, studio.config.region)
         view, line = region_values(sketch, cut, studio.config.region)
-        form = dict(zip(layout.form.components(), astuple(settings), strict=True))
+        form = dict(zip(layout.form.values(), astuple(settings), strict=True))
         return (
             form
             | dict(zip(layout.cut, astuple(cut), strict=True))
@@ -125,7 +125,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
         return restored_from(Path(file["path"]), sketch, kept)
 
     everything = [edit.sketch, layout.view, layout.region_line, layout.status, tabs]
-    everything += [*layout.cut, *layout.form.components()]
+    everything += [*layout.cut, *layout.form.values()]
     edit.finished.success(keep, [edit.results, kept], [kept, gallery], **AT_ONCE)
     gallery.select(
         errors_shown(chosen),

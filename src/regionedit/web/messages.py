@@ -50,11 +50,7 @@ def batch(items: Sequence[Item], total: int) -> str:
 
 
 def result(result: EditResult, outside: int) -> str:
-    """The changed pixels outside the region, the edited share and the time.
-
-    Args:
-        outside: counted number of pixels that changed outside the region.
-    """
+    """How many pixels changed `outside` the region, the edited share and the time."""
     pixels = "1 pixel" if outside == 1 else f"{outside:,} pixels"
     seconds = sum(result.timings.values())
     parts = [f"{pixels} changed outside the region", f"{result.share:.1%} of the picture edited in {seconds:.1f} s"]

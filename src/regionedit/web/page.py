@@ -28,8 +28,7 @@ def make_page(config: AppConfig, jobs: Path):
     Args:
         jobs: private folder for the files of batches.
 
-    Raises:
-        ValueError: the configuration names something that does not exist.
+    Raises ValueError: the configuration names something that does not exist.
     """
     import gradio as gr
 
@@ -37,7 +36,7 @@ def make_page(config: AppConfig, jobs: Path):
     from regionedit.web.api import api
     from regionedit.web.batch_tab import batch_tab
     from regionedit.web.compare_tab import Comparer, compare_tab
-    from regionedit.web.edit_layout import edit_layout
+    from regionedit.web.edit_layout import EditLayout
     from regionedit.web.handlers import SESSION
     from regionedit.web.history_tab import history_tab
     from regionedit.web.studio import Studio
@@ -49,10 +48,10 @@ def make_page(config: AppConfig, jobs: Path):
         gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title")
         with gr.Tabs() as tabs:
             with gr.Tab("Edit", id="edit"):
-                layout = edit_layout(config, _examples(config))
+                layout = EditLayout(config, _examples(config))
                 edit = edit_tab.connect(layout, studio)
             with gr.Tab("Batch"):
-                batch_tab(studio, layout.form.components(), jobs)
+                batch_tab(studio, layout.form.values(), jobs)
             with gr.Tab("Compare"):
                 compare_tab(comparer, layout, edit)
             with gr.Tab("History"):

@@ -35,17 +35,13 @@ def result_png(result: EditResult) -> bytes:
     chunks = PngInfo()
     chunks.add_text(RECORD, json.dumps(result.record))  # JSON in ASCII, as a tEXt chunk requires
     chunks.add_text(MASK, base64.b64encode(png(result.mask)).decode())
-    buffer = io.BytesIO()
-    profile = result.image.info.get("icc_profile")
-    result.image.save(buffer, "PNG", icc_profile=profile, compress_level=4, pnginfo=chunks)
-    return buffer.getvalue()
+    return png(result.image, chunks)
 
 
 def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], Image.Image]:
     """Read the run.json and the mask (mode "L") from a result's PNG.
 
-    Raises:
-        ValueError: the file is not a picture, or contains no record.
+    Raises ValueError: the file is not a picture, or contains no record.
     """
     open_picture(path, max_pixels)
     try:
@@ -72,8 +68,7 @@ def restored(
         known: pictures; one of them has to be the recorded source.
         config: the region settings of the page, for the threshold's slider.
 
-    Raises:
-        ValueError: not the record of an edit, or its source is not among the known pictures.
+    Raises ValueError: not the record of an edit, or its source is not among the known pictures.
     """
     settings = replace(Settings.of_record(record), variants=1)
     source = record.get("picture") or {}

@@ -62,11 +62,7 @@ class Settings:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Settings:
-        """Read the settings from a run.json.
-
-        Raises:
-            ValueError: not a run.json of an edit.
-        """
+        """Read the settings from a run.json. Raises ValueError: not a run.json of an edit."""
         try:
             generator = record["settings"]["generator"]
             _ = generator["guidance_scale"]  # every generator has it; earlier versions had other names
@@ -123,17 +119,12 @@ class Settings:
         return tuple(Instruction(text, strength) for text, strength in zip(texts, strengths, strict=True))
 
     def request(self, picture: Image, mask: Image | None = None, variant: int = 0) -> EditRequest:
-        """The request for one variant; its id is the picture's name, as in infer.py.
-
-        Raises:
-            ValueError: no instruction, or an empty or too long one.
-        """
-        captions = Captions(self.source_caption.strip(), self.target_caption.strip())
+        """The request for one variant, named after the picture as in infer.py. Raises ValueError: as `EditRequest`."""
         return EditRequest(
             image=picture,
             instructions=self.instructions(),
             seed=int(self.seed) + variant,
-            captions=captions if captions.source or captions.target else None,
+            captions=Captions.given(self.source_caption.strip(), self.target_caption.strip()),
             mask=mask,
             id=case_id(picture.info.get("path", "")),
         )

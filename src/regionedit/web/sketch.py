@@ -123,15 +123,10 @@ class Sketch:
 
 
 def stroke_mask(size: tuple[int, int], points: Sequence[Sequence[float]], radius: float) -> Image.Image:
-    """A brush stroke as a mask of mode "L", 255 = painted.
+    """A brush stroke as a mask of mode "L" and of `size` (width, height), 255 = painted.
 
-    Args:
-        size: width and height of the picture.
-        points: (x, y) in pixels of the picture; at most 10,000 are used.
-        radius: of the brush, in pixels.
-
-    Raises:
-        ValueError: no points, or points or radius that are not finite numbers.
+    At most 10,000 points (x, y) are used; they and the brush's radius are in pixels.
+    Raises ValueError: no points, or points or radius that are not finite numbers.
     """
     try:
         line = [(float(x), float(y)) for x, y in points][:10_000]

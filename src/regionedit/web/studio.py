@@ -36,8 +36,7 @@ class Studio:
     Args:
         config: configuration of the page.
 
-    Raises:
-        ValueError: an unknown name in the configuration.
+    Raises ValueError: an unknown name in the configuration. Its methods raise it with one sentence for the user.
     """
 
     def __init__(self, config: AppConfig):
@@ -50,17 +49,11 @@ class Studio:
         """Load the models of the first region and the first edit."""
         with self.lock:
             if "drawn" not in self.editor.config.mask_source:
-                self.editor.models.mask_source(self.editor.config.mask_source, self._bare(self.editor.config))
+                self.editor.models.mask_source(self.editor.config.mask_source, bare(self.editor.config))
             _ = self.editor.models.generator(self.editor.config), self.editor.models.describer(self.editor.config)
 
-    # ------------------------------------------------------------ uploads
-
     def open(self, path: str | Path, name: str = "") -> Image:
-        """Open an uploaded picture as upright RGB; it holds the name of its file but no folder of this machine.
-
-        Raises:
-            ValueError: too large in bytes or pixels, or not a picture.
-        """
+        """Open an uploaded picture as upright RGB; it holds the name of its file but no folder of this machine."""
         path, name = Path(path), name or Path(path).name
         try:
             self.check_size(path, name)
@@ -71,7 +64,7 @@ class Studio:
         return picture
 
     def open_mask(self, path: str | Path, picture: Image) -> Image:
-        """Open an uploaded mask of a picture, mode "L". Raises ValueError: as `open`, or not of the picture's size."""
+        """Open an uploaded mask of a picture, mode "L"."""
         try:
             self.check_size(Path(path), "mask")
             mask = open_mask(path, self.config.max_pixels)
@@ -89,37 +82,21 @@ class Studio:
         if megabytes > self.config.max_megabytes:
             raise ValueError(f"file {name!r}: {megabytes:.1f} MB, at most {self.config.max_megabytes} are accepted")
 
-    # ------------------------------------------------------------ regions
-
-    def _bare(self, config: EditConfig) -> EditConfig:
-        """The configuration without growing and feathering, which the page's sliders do instead."""
-        return replace(config, region=replace(config.region, grow=0, feather=0.0))
-
     def find(self, settings: Settings, sketch: Sketch) -> Sketch:
-        """The sketch with the region that is found for the instruction; corrections are kept.
-
-        Raises:
-            ValueError: one sentence that names the problem.
-        """
+        """The sketch with the region that is found for the instruction; corrections are kept."""
         settings.check(self.config)
         request = settings.request(sketch.picture)
         with self.lock:
-            bare = Editor(self._bare(self.editor.config), self.editor.models)
-            return replace(sketch, found=bare.find(request), instruction=settings.instruction, given=False)
+            editor = Editor(bare(self.editor.config), self.editor.models)
+            return replace(sketch, found=editor.find(request), instruction=settings.instruction, given=False)
 
     def object_at(self, picture: Image, point: Sequence[int]) -> Image:
-        """The object at a point (x, y), found by Segment Anything: a mask of mode "L", empty if there is none.
-
-        Raises:
-            ValueError: the point is outside the picture; Segment Anything is not on this machine.
-        """
+        """The object at a point (x, y), found by Segment Anything: a mask of mode "L", empty if there is none."""
         request = EditRequest(picture, "select", click=tuple(int(value) for value in point))
         require_inside(picture.size, request.click)
         with self.lock:
-            sam = self.editor.models.mask_source("sam", self._bare(self.editor.config))
+            sam = self.editor.models.mask_source("sam", bare(self.editor.config))
             return to_pictures(sam.find(to_tensor([picture]), [request], [None]).mask_B1HW)[0]
-
-    # ------------------------------------------------------------ edits
 
     def edit(
         self, settings: Settings, sketch: Sketch, cut: Cut, preview: Preview | None = None, mask: Image | None = None
@@ -131,16 +108,13 @@ class Studio:
         Args:
             preview: callback after each step; an exception in it ends the edit.
             mask: replaces the sketch's region.
-
-        Raises:
-            ValueError: one sentence that names the problem.
         """
         settings.check(self.config)
         if mask is None and not sketch.is_own(cut, self.config.region):
             mask = sketch.mask(cut, self.config.region)
         config = settings.configuration(self.editor.config)
         if mask is not None:
-            config = self._bare(config)
+            config = bare(config)
         requests = [settings.request(sketch.picture, mask, variant) for variant in range(settings.variants)]
         with self.lock:
             editor = Editor(config, self.editor.models, preview and _throttled(preview))
@@ -149,6 +123,11 @@ class Studio:
             if isinstance(outcome, EditFailure):
                 raise ValueError(outcome.reason)
         return outcomes
+
+
+def bare(config: EditConfig) -> EditConfig:
+    """The configuration without growing and feathering, which the page's sliders do instead."""
+    return replace(config, region=replace(config.region, grow=0, feather=0.0))
 
 
 def _throttled(preview: Preview):

@@ -74,8 +74,7 @@ class Uploads:
 def uploaded(file: dict) -> tuple[Path, str]:
     """Path and original name of a file that a program has uploaded.
 
-    Raises:
-        ValueError: not an uploaded file; programs cannot read other files of the server.
+    Raises ValueError: not an uploaded file; programs cannot read other files of the server.
     """
     path = Path(str((file or {}).get("path", ""))) if isinstance(file, dict) else Path()
     served = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
@@ -116,20 +115,16 @@ class Guard:
 
 def names_url(body: bytes) -> bool:
     """Whether this JSON names a file by URL; False if it is not JSON."""
+    paths = []
+
+    def keep_path(value: dict) -> None:
+        paths.append(value.get("path"))
+
     try:
-        waiting = [json.loads(body)]
+        json.loads(body, object_hook=keep_path)
     except (ValueError, RecursionError):
         return False  # Gradio refuses invalid JSON itself
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and path.strip().lower().startswith(URL_STARTS):
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False
+    return any(isinstance(path, str) and path.strip().lower().startswith(URL_STARTS) for path in paths)
 
 
 def _is_upload(scope) -> bool:

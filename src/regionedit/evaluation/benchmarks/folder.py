@@ -74,7 +74,7 @@ class Folder(MaskedBenchmark):
         self._counts = {
             "cases": len(lines),
             "kept": len(kept),
-            "with target caption": sum(bool(line.request.target_caption) for line in lines),
+            "with target caption": sum(bool(line.request.captions and line.request.captions.target) for line in lines),
             "with target picture": sum(line.target is not None for line in lines),
             "with mask": sum(line.mask is not None for line in lines),
         }
