@@ -13,8 +13,7 @@ from instruction_schema import BadAnswer, read_answer
 from prompt_file import Prompt
 from shard_captions import CaptionedSample
 from write_config import WriteConfig
-from writer import Ask, Writer, WriterSettingError, fraction, seed_of
-from writers import require_writer
+from writers import Ask, Writer, WriterSettingError, fraction, require_writer, seed_of
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,9 +13,8 @@ from claims import ClaimLost, Claims
 from instruction_lines import InstructionLines, dropped
 from prompt_file import load_prompt
 from shard_captions import ShardCaptions, read_captions
-from write_config import WriteConfig
-from writer import TRANSIENT, WriterError
-from writers import operation_mix, require_writer
+from write_config import WriteConfig, operation_mix
+from writers import TRANSIENT, WriterError, require_writer
 
 from regionedit.data.index import SCHEMA
 from regionedit.files import write_atomic

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from write_config import WriteConfig
-from writer import Answer, Ask, Writer
+from writers import Answer, Ask, Writer
 
 from regionedit.microworld.commands import Command, parse
 from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS, with_look
@@ -176,10 +175,6 @@ def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[st
 
 class MicroworldWriter(Writer):
     """Writes instructions of the microworld's grammar, or target captions for given ones; deterministic."""
-
-    @classmethod
-    def load(cls, config: WriteConfig) -> Self:
-        return cls()
 
     def write(self, asks: Sequence[Ask]) -> list[Answer]:
         return [self._answer(ask) for ask in asks]

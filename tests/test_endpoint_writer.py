@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from endpoint_writer import EndpointWriter
 from prompt_file import load_prompt
-from writer import CUT_OFF, Ask, WriterError
+from writers import CUT_OFF, Ask, WriterError
 
 from tests.chat_servers import serving
 from tests.instruction_fixtures import config

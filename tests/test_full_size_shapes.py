@@ -10,8 +10,6 @@ from safetensors.torch import load_file
 from benchmarks import full_size_models
 from regionedit import losses, masks
 from regionedit.config import LossConfig, PredictorConfig, StableDiffusionConfig
-from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
-from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.records import StepOutputs
 from regionedit.region_predictor import RegionPredictor
 from tests.edits import decoded
@@ -22,27 +20,24 @@ TEXTS = ["a dog on a sofa", "a cat on a sofa"]
 
 
 @pytest.fixture(scope="module")
-def clip():
-    import open_clip
-
-    with torch.device("meta"):
-        model = full_size_models.clip_model()
-    return FrozenCLIP(model, open_clip.get_tokenizer(full_size_models.CLIP)).to("meta")
+def encoders():
+    return full_size_models.frozen_encoders()
 
 
 @pytest.fixture(scope="module")
-def instruction_encoder():
-    with torch.device("meta"):
-        model = full_size_models.instruction_model()
-    return FrozenInstructionEncoder(model, full_size_models.FixedTokens(M), max_tokens=M + 1)
+def clip(encoders):
+    return encoders[0]
+
+
+@pytest.fixture(scope="module")
+def instruction_encoder(encoders):
+    return encoders[1]
 
 
 @pytest.fixture(scope="module")
 def generator():
-    with torch.device("meta"):
-        modules = full_size_models.inpaint_modules()
-    config = StableDiffusionConfig(size=512, num_inference_steps=1, guidance_scale=7.5)
-    return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
+    config = StableDiffusionConfig(size=512, num_inference_steps=1, guidance_scale=7.5, dtype="float32")
+    return full_size_models.inpaint_generator(config)
 
 
 def pictures(height=512, width=512):

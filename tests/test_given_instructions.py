@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from instruction_run import run
 from PIL import Image
+from write_instructions import run
 
 from regionedit import describe
 from regionedit.config import GivenConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from microworld_writer import CaptionParts, MicroworldWriter
 from write_config import MIX, WriteConfig
-from writer import Ask
+from writers import Ask
 
 from regionedit.microworld.commands import parse
 from regionedit.microworld.edits import sample_edit

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from instruction_run import run
+from write_instructions import run
 
 from regionedit.microworld.splits import sample
 from tests.instruction_fixtures import config, sidecar, write_crawl

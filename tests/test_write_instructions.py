@@ -9,12 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import stand_in_writer
 import write_instructions
-from instruction_run import own_first, run
-from write_config import MIX, WriteConfig
-from writer import Answer, WriterError
-from writers import WRITERS, operation_mix, require_writer
+import writers
+from write_config import MIX, WriteConfig, operation_mix
+from write_instructions import own_first, run
+from writers import WRITERS, Answer, WriterError, require_writer
 
 from regionedit.data.manifest import Manifest
 from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecars, write_crawl
@@ -22,7 +21,7 @@ from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecar
 
 def answers(monkeypatch, answer):
     """The stand-in answers as told: a text or a failure of each ask."""
-    monkeypatch.setattr(stand_in_writer.StandInWriter, "write", lambda self, asks: [answer(self, ask) for ask in asks])
+    monkeypatch.setattr(writers.StandInWriter, "write", lambda self, asks: [answer(self, ask) for ask in asks])
 
 
 def test_every_key_gets_a_line_and_training_reads_them(tmp_path):
