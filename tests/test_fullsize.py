@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from benchmarks import full_size_models
 from data_prep.fetch_models import MODELS
-from tests.shards import _png, write_instructions, write_tar
+from regionedit.images import png
+from tests.shards import write_instructions, write_tar
 from tests.tiny_models import write_t5
 from tests.tiny_tokenizers import clip_tokenizer
 
@@ -118,7 +119,7 @@ def trained(cache, tmp_path_factory):
     (folder / "pairs").mkdir()
     write_tar(
         folder / "pairs" / "00000.tar",
-        [(k, {"png": _png(p), "txt": b"a red circle", "json": b"{}"}) for k, p in zip(keys, pictures, strict=True)],
+        [(k, {"png": png(p), "txt": b"a red circle", "json": b"{}"}) for k, p in zip(keys, pictures, strict=True)],
     )
     entries = [{"key": k, "instruction": "remove the circle", "target_caption": "a plain picture"} for k in keys]
     write_instructions(folder / "pairs" / "00000.instructions.jsonl", entries)

@@ -70,6 +70,7 @@ def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
     plan = EpochPlan(manifest.sizes, 0, DATA.global_batch, DATA.block_shards, epoch)
     assert read[: DATA.global_batch] == [plan.sample(place) for place in plan.places(position)]
     assert len(read) <= 2 * DATA.global_batch
+    assert len(loader._batches.dataset._plan._shuffled) <= 2, "only the blocks of this batch are shuffled"
 
 
 def test_another_number_of_processes_goes_on_at_the_right_sample(tiny_train, tmp_path):
