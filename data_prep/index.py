@@ -35,12 +35,7 @@ COUNTERS = ("operations", "dropped", "marks", "caption_words", "instruction_word
 
 
 def build_index(folder: Path, workers: int) -> dict[str, Any]:
-    """Read every shard of a folder and write index.json; returns its contents.
-
-    Raises:
-        ValueError: no shards.
-        OSError: no space or no permission.
-    """
+    """Read every shard of a folder and write index.json; returns its contents. Raises ValueError: no shards."""
     shards = find_shards(folder)
     known = _known_hashes(folder / NAME)
     with ThreadPoolExecutor(workers) as pool:  # hashing is most of the work and releases the GIL

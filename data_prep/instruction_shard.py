@@ -47,11 +47,7 @@ class ShardResult:
 
 
 class ShardWriter:
-    """Writes sidecars; every worker process has one.
-
-    Raises:
-        ValueError: an unusable setting; names it.
-    """
+    """Writes sidecars; every worker process has one. Raises ValueError: an unusable setting; names it."""
 
     def __init__(self, config: WriteConfig):
         if _needs_describer(config) and config.describe.name == "given":
@@ -74,7 +70,6 @@ class ShardWriter:
             over: a dead claim that may be taken over.
 
         Raises:
-            OSError: no space or no permission.
             WriterError: the writer cannot go on.
         """
         tar = self._data / f"{shard}.tar"

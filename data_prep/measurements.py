@@ -145,11 +145,7 @@ def open_sound(data: bytes) -> tuple[tuple[int, int], Image.Image]:
 
 
 def read_part(tar: Path, handle: int, place: tuple[int, int]) -> bytes:
-    """Read one member of a tar that is open as `handle`.
-
-    Raises:
-        ShardChanged: the file has become shorter.
-    """
+    """Read one member of a tar that is open as `handle`. Raises ShardChanged: the file has become shorter."""
     offset, length = place
     data = os.pread(handle, length, offset)
     if len(data) < length:

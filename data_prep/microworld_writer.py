@@ -54,11 +54,7 @@ class CaptionParts:
 
     @classmethod
     def read(cls, caption: str) -> Self:
-        """Parse a caption.
-
-        Raises:
-            ValueError: not a caption of the microworld.
-        """
+        """Parse a caption. Raises ValueError: not a caption of the microworld."""
         looked = _LOOK.fullmatch(caption)
         if looked:
             return replace(cls.read(looked[2]), look=looked[1])
@@ -87,11 +83,7 @@ class CaptionParts:
         return with_look(text, self.look)
 
     def find(self, named: tuple[str | None, str]) -> Told:
-        """The object of this colour (None: any) and shape.
-
-        Raises:
-            ValueError: the caption names no such object.
-        """
+        """The object of this colour (None: any) and shape. Raises ValueError: the caption names no such object."""
         for item in self.things:
             if item.pair[1] == named[1] and named[0] in (None, item.pair[0]):
                 return item

@@ -86,7 +86,6 @@ def run(config: WriteConfig) -> Summary:
 
     Raises:
         ValueError: no shards, or an unusable setting (WriterSettingError if it shows only when a model is loaded).
-        OSError: no space or no permission.
         WriterError: the writer cannot go on.
     """
     if config.workers < 1:

@@ -83,11 +83,7 @@ class Writer(ABC):
 
     @abstractmethod
     def write(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer for each request, in the same order.
-
-        Raises:
-            WriterError: no request can be answered.
-        """
+        """One answer for each request, in the same order. Raises WriterError: no request can be answered."""
 
     def close(self) -> None:  # noqa: B027
         """Release what `load` acquired; does nothing for most writers."""
@@ -130,11 +126,7 @@ WRITERS = {  # name -> module, class
 
 
 def require_writer(name: str) -> type[Writer]:
-    """The class behind `writer`.
-
-    Raises:
-        ValueError: unknown name; lists the known ones.
-    """
+    """The class behind `writer`. Raises ValueError: unknown name; lists the known ones."""
     if name not in WRITERS:
         raise ValueError(f"writer: no writer {name!r}; use one of: {', '.join(sorted(WRITERS))}")
     module, kind = WRITERS[name]

@@ -96,6 +96,13 @@ class Manifest:
             _store(manifest, stamps, beside)
             return manifest
 
+    def samples(self) -> list[tuple[str, range]]:
+        """Every shard with the numbers of its samples."""
+        ends = self.sizes.cumsum().tolist()
+        return [
+            (shard, range(end - n, end)) for shard, n, end in zip(self.shards, self.sizes.tolist(), ends, strict=True)
+        ]
+
     def key(self, sample: int) -> str:
         return self.keys[sample].decode()
 

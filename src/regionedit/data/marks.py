@@ -24,11 +24,7 @@ def mark_files(folder: Path, shard: str) -> list[Path]:
 
 
 def marked_keys(folder: Path, shard: str) -> dict[str, Path]:
-    """Keys of a shard that are left out, each with a sidecar that lists it.
-
-    Raises:
-        ValueError: as `read_marks`.
-    """
+    """Keys of a shard that are left out, each with a sidecar that lists it. Raises ValueError: as `read_marks`."""
     return {key: path for path in mark_files(folder, shard) for key in read_marks(path)}
 
 

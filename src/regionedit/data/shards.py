@@ -173,11 +173,7 @@ class BadSamples:
         self._this_epoch = 0
 
     def add(self, bad: list[tuple[str, str]]) -> None:
-        """Count (shard, reason) pairs.
-
-        Raises:
-            ValueError: more than the limit; the message is the report.
-        """
+        """Count (shard, reason) pairs. Raises ValueError: more than the limit; the message is the report."""
         self.counts.update(bad)
         self._this_epoch += len(bad)
         if self._this_epoch > math.ceil(self.limit * self.samples):
