@@ -80,22 +80,23 @@ def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, script):
     assert "truncated" in (folder / "report.html").read_text()
 
 
-def test_the_report_is_a_self_contained_page(folder, script):
-    script("report").write_report(folder, 1)
+def test_the_report_is_a_self_contained_page(folder, script, capsys):
+    script("report").main(["--data", str(folder)])
+    assert str(folder / "report.html") in capsys.readouterr().out
     page = (folder / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/)', page) == [] and "<script" not in page and "url(" not in page
     shown = unescape(page)
     assert INJECTION in shown
     for text in ("make it red", "a red dog", "recolour", "dropped: not JSON", "unpaired", "4 of 6 samples stay"):
         assert text in shown, text
-    assert page.count("data:image/jpeg;base64,") == 4  # `e` has none, that of `f` is damaged
-    assert page.count("no picture") == 2 and "data:image/png;base64," in page
+    assert page.count("data:image/jpeg;base64,") == 4  # `e` (two reasons) has none, that of `f` is damaged
+    assert page.count("no picture") == 3 and "data:image/png;base64," in page
 
 
-def test_the_commands_print_where_their_results_are_and_what_is_wrong(folder, script, capsys):
-    for name, written in (("index", "index.json"), ("report", "report.html")):
-        script(name).main(["--data", str(folder)])
-        assert str(folder / written) in capsys.readouterr().out and (folder / written).is_file()
+def test_the_commands_print_what_is_wrong(folder, script, capsys):
+    script("index").main(["--data", str(folder)])
+    assert str(folder / "index.json") in capsys.readouterr().out
+    for name in ("index", "report"):
         with pytest.raises(SystemExit) as stop:
             script(name).main(["--data", str(folder / "none")])
         told = f"{name}.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"

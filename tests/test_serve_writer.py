@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import serve_writer
 from write_instructions import run
 
 from regionedit.microworld.splits import sample
@@ -50,15 +51,17 @@ def test_the_same_lines_over_http(tmp_path, address):
     assert served.dropped == {"answer: prose without JSON": 1}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'])
-def test_what_is_no_prompt_of_ours_is_refused(address, body):
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(f"{address}/chat/completions", data=body)
-    assert error.value.code == 400
+def test_what_is_no_prompt_of_ours_is_refused(address):
+    for body in (b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"{address}/chat/completions", data=body)
+        assert error.value.code == 400
 
 
-def test_a_port_in_use_is_one_line(address):
+def test_a_port_in_use_is_one_line(address, monkeypatch, capsys):
     port = address.split(":")[2].split("/")[0]
-    done = subprocess.run([sys.executable, str(SCRIPT), "--port", port], capture_output=True, text=True)
-    assert done.returncode == 1 and f"--port: {port} cannot be used" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["serve_writer.py", "--port", port])
+    with pytest.raises(SystemExit) as stop:
+        serve_writer.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and f"--port: {port} cannot be used" in line

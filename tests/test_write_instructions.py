@@ -56,7 +56,7 @@ def test_only_settings_that_change_a_line_redo_what_is_there(tmp_path):
         run(config(folder))
         assert run(config(folder, **change)).shards == {"written": 1}, change
     run(config(folder))
-    for change in ({"workers": 2}, {"stale_seconds": 9.0}, {"max_bad_fraction": 0.5}):
+    for change in ({"stale_seconds": 9.0}, {"max_bad_fraction": 0.5}):
         assert run(config(folder, **change)).shards == {"complete": 1}, change
     run(config(folder, prompt=str(prompt)))
     prompt.write_text("[user]\n{caption}!")
@@ -103,6 +103,7 @@ def test_workers_give_the_same_bytes(tmp_path):
     run(config(one))
     run(config(two, workers=2))
     assert sidecars(one) == sidecars(two)
+    assert run(config(two)).shards == {"complete": 5}
 
 
 # ----------------------------------------------------------------------------------------------------------------
