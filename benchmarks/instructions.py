@@ -121,12 +121,14 @@ def bodies(count: int) -> list[dict]:
     return made
 
 
-def served() -> tuple[subprocess.Popen, str]:
-    """The process of the stand-in endpoint and its address; returns once it listens."""
+def served(writer: str) -> tuple[subprocess.Popen, str]:
+    """The process of serve_writer.py and its address; returns once it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(PREPARATION / "serve_writer.py"), "--port", str(port)])
+    server = subprocess.Popen(
+        [sys.executable, str(PREPARATION / "serve_writer.py"), "--writer", writer, "--port", str(port)]
+    )
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -150,7 +152,7 @@ def main() -> None:
         many = write_shards(folder / "many", args.captions)
         baseline = plain_loop(many)
         record("instructions_write", ours(many, writer="stand_in", workers=PROCESSES), baseline, "captions/s")
-        server, url = served()
+        server, url = served("stand_in")
         try:
             posted = bodies(args.requests)
             baseline = asyncio.run(plain_requests(url, posted))

@@ -48,11 +48,7 @@ PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
 
 
 class Timed:
-    """A training step with its optimiser.
-
-    Args:
-        module, batch: the module that makes the step, and the batch that every step uses.
-    """
+    """A training step with its optimiser; every step uses the same batch."""
 
     def __init__(self, module: RegionTraining, batch: TrainBatch, device: str):
         self.module, self.batch = module, batch

@@ -152,8 +152,7 @@ def _apply_own_rules(
     found = _load(folder, shard)
     reasons = own_reasons(found, config, scores)
     half = np.ascontiguousarray(found.sha256[:, :16])
-    subset = folder / SUBSET.format(shard)
-    not_chosen = read_marks(subset) if subset.is_file() else {}
+    not_chosen = read_marks(folder / SUBSET.format(shard))
     out = np.array([key in not_chosen for key in found.names()], bool)
     out |= np.any(list(reasons.values()), axis=0)
     return reasons, Crowd(found.keys, half.view("V16")[:, 0], found.hashes, found.has_hash, out)

@@ -22,13 +22,7 @@ _BATCH = 64  # pictures that the describer gets at once
 
 
 class InstructionLines:
-    """Makes one sidecar line for each sample. The models are loaded on first use.
-
-    Args:
-        config: configuration of the run.
-        prompt: template of a request.
-        mix: operation -> share.
-    """
+    """Makes one sidecar line for each sample. The models are loaded on first use; `mix` is operation -> share."""
 
     def __init__(self, config: WriteConfig, prompt: Prompt, mix: dict[str, float]):
         self._config, self._prompt, self._mix = config, prompt, mix

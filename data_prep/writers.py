@@ -34,11 +34,10 @@ class Ask:
     """A request to write one edit.
 
     Args:
-        key: key of the sample.
         caption: what the picture shows, in one line.
         operation: which edit to write; None if `instruction` is given.
         instruction: a given instruction, for which to write the target caption; or None.
-        messages: the same request as chat messages.
+        messages: the same request for a chat model.
         seed: seed for sampling, in [0, 2^31), from the run's seed, the key and the attempt.
         attempt: 0; 1 after an invalid first answer.
     """

@@ -77,10 +77,15 @@ def test_losses_with_cached_features_equal_those_without(settings, step, monkeyp
     assert calls == {"text": 0, "encode": int(masked_in_pixels)}
 
 
-def test_half_precision_is_close(settings):
+def test_half_precision_is_close_and_an_unreadable_sample_is_left_out(settings, tmp_path):
+    spoiled = {"k000001": {"png": b"no"}, "k000006": {"txt": b"\xff"}}
+    write_shards(tmp_path / "train", sizes=(5, 3), change=lambda key, parts: parts | spoiled.get(key, {}))
+    settings.append("--data.max_bad_fraction=0.5")
     cache_features(cached(settings))
     plain = losses(training(settings, "--data.features=null"))
     assert losses(training(settings)) == pytest.approx(plain, rel=5e-3, abs=5e-3)
+    keys = {key for batch in PairsDataModule(training(settings).data, 0, 1).train_dataloader() for key in batch.keys}
+    assert keys and not keys & set(spoiled)
 
 
 def test_text_features_alone_are_enough_for_stored_proposals(settings, tmp_path):
@@ -156,15 +161,6 @@ def test_samples_marked_later_do_not_matter_and_unmarked_ones_stop_training(sett
     with pytest.raises(ValueError, match="does not hold k000002; run cache_features.py again"):
         for batch in PairsDataModule(training(settings).data, 0, 1).train_dataloader():
             assert batch.keys
-
-
-def test_an_unreadable_sample_is_left_out(settings, tmp_path):
-    spoiled = {"k000001": {"png": b"no"}, "k000006": {"txt": b"\xff"}}
-    write_shards(tmp_path / "train", sizes=(5, 3), change=lambda key, parts: parts | spoiled.get(key, {}))
-    cache_features(cached(settings))
-    config = training(settings, "--data.max_bad_fraction=0.5")
-    keys = {key for batch in PairsDataModule(config.data, 0, 1).train_dataloader() for key in batch.keys}
-    assert not keys & set(spoiled)
 
 
 def test_a_wrong_argument_is_named(settings):

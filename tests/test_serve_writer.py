@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import serve_writer
 from write_instructions import run
 
+from benchmarks.instructions import served
 from regionedit.microworld.splits import sample
 from tests.instruction_fixtures import config, sidecar, write_crawl
-
-SCRIPT = Path(__file__).parents[1] / "data_prep" / "serve_writer.py"
 
 
 @pytest.fixture(scope="module")
 def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(SCRIPT), "--writer", "microworld", "--port", str(port)])
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/v1"
+    server, url = served("microworld")
+    yield url
     server.terminate()
     server.wait()
 

@@ -51,12 +51,13 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_marks(path: Path) -> dict[str, tuple[str, ...]]:
-    """Reasons by key, in the file's order.
+    """Reasons by key, in the file's order; {} if the file does not exist.
 
     Raises:
         ValueError: no header of this schema, or a line that is not a mark.
     """
-    read_header(path)
+    if not read_header(path):
+        return {}
     marks: dict[str, tuple[str, ...]] = {}
     with path.open("rb") as file:
         file.readline()

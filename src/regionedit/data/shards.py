@@ -61,7 +61,6 @@ class ShardReader:
     """Reads samples by their number in the manifest's order. Each process keeps a few files of its own open.
 
     Args:
-        manifest: of the shards.
         size: pictures are resized to this square.
         truth: also read the operation, and the true region if the manifest has it.
         features: folder of cached features, or None.
