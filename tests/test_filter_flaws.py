@@ -22,8 +22,10 @@ def test_a_truncated_shard_is_reported_and_the_others_are_marked(tmp_path, run_f
     assert read_reasons(folder) == {"b": ["min_words"]} and not (folder / "00000.marks.jsonl").exists()
     assert list(outcome.broken) == ["00000"] and "truncated shard" in outcome.broken["00000"]
     assert outcome.too_bad(0.01).startswith("1 of 3 shards cannot be read") and outcome.too_bad(0.5) is None
-    tar.write_bytes(b"no tar" * 1000)
-    assert "not an uncompressed tar" in run_filter(folder).broken["00000"]
+    for tar in folder.glob("*.tar"):
+        tar.write_bytes(b"no tar" * 1000)
+    outcome = run_filter(folder)
+    assert outcome.samples == 0 and "not an uncompressed tar" in outcome.too_bad(0.5)
 
 
 def test_a_broken_sidecar_is_reported_in_one_line(tmp_path, run_filter):
