@@ -228,7 +228,7 @@ class Recorder(lightning.LightningModule):
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
 
-def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
+def test_datamodule_resumes_in_lightning_within_and_at_the_end_of_an_epoch(tmp_path):
     folder = write_shards(tmp_path / "train", sizes=(5, 7, 6))
     validation = write_shards(tmp_path / "validation", sizes=(6,), truth=True)
 
