@@ -68,7 +68,6 @@ bench: install microworld-data  ## speed and cost beside named baselines, 50 min
 	$(PY) -m benchmarks.instructions
 	$(PY) -m benchmarks.region_cost
 	$(PY) -m benchmarks.foi_cost
-	$(PY) -m benchmarks.scoring
 	$(PY) -m benchmarks.filters
 	$(PY) -m benchmarks.step_cost
 	$(PY) -m benchmarks.memory

@@ -18,10 +18,8 @@ import time
 
 import torch
 
-from benchmarks import full_size_models
-from benchmarks.harness import at_least, options, seconds
-from benchmarks.results import record
-from benchmarks.tiny_parts import tiny_parts
+from benchmarks.full_size_models import INPAINT_SCHEDULER, INPAINT_UNET, tiny_parts
+from benchmarks.harness import options, record, seconds
 from regionedit.config import DiffusersInpaintConfig
 from regionedit.generators import DiffusersInpaint
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
@@ -37,19 +35,15 @@ def pipeline():
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(**full_size_models.INPAINT_UNET | {"block_out_channels": (192, 384, 768, 768)})
-    made = StableDiffusionInpaintPipeline(
-        **tiny_parts(), unet=unet, scheduler=DDIMScheduler(**full_size_models.INPAINT_SCHEDULER)
-    )
+    unet = UNet2DConditionModel(**INPAINT_UNET | {"block_out_channels": (192, 384, 768, 768)})
+    made = StableDiffusionInpaintPipeline(**tiny_parts(), unet=unet, scheduler=DDIMScheduler(**INPAINT_SCHEDULER))
     made.set_progress_bar_config(disable=True)
     return made
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--pairs", type=at_least(1), default=15, help="calls of each, after one warm-up call")
-    given = parser.parse_args()
+    pairs = options(__doc__, pairs=(15, 1)).parse_args().pairs
     torch.set_num_threads(1)
     piped = pipeline()
     config = DiffusersInpaintConfig(size=SIZE, num_inference_steps=STEPS, guidance_scale=GUIDANCE)
@@ -76,13 +70,13 @@ def main() -> None:
 
     if (ours() - theirs()).abs().max() > 1e-5:
         raise RuntimeError("the generator and the pipeline made different pictures; do not compare their times")
-    pairs = []
-    for pair in range(given.pairs):
+    times = []
+    for pair in range(pairs):
         first, second = (ours, theirs) if pair % 2 else (theirs, ours)
         taken = {call: seconds(call, time.process_time) for call in (first, second)}
-        pairs.append((taken[ours], taken[theirs]))
-    ratio = statistics.median(mine / other for mine, other in pairs)
-    baseline = statistics.median(other for _, other in pairs)
+        times.append((taken[ours], taken[theirs]))
+    ratio = statistics.median(mine / other for mine, other in times)
+    baseline = statistics.median(other for _, other in times)
     record("adapter_overhead", ratio * baseline, baseline, "CPU seconds a call")
 
 

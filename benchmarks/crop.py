@@ -13,21 +13,17 @@ and random weights: seconds for the whole picture at 1,024 px and for a window o
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.full_size_step import build_generator
-from benchmarks.harness import options, peak_mebibytes, seconds
+from benchmarks.full_size_models import inpaint_generator
+from benchmarks.harness import in_own_process, options, peak_mebibytes, record, seconds
 from benchmarks.region_cost import generation_operations
-from benchmarks.results import record
 from regionedit.config import CropConfig, StableDiffusionConfig
 from regionedit.crop_and_stitch import boxes_of, paint
-from regionedit.device import pick_dtype
 from regionedit.records import Captions, EditRequest, Region
 
 SIDE, WINDOW, REGION = 1024, 512, (400, 500, 656, 756)
@@ -36,12 +32,10 @@ KNOWN = torch.zeros(SIDE, SIDE)
 KNOWN[REGION[1] : REGION[3], REGION[0] : REGION[2]] = 1
 
 
-def repaint_call(size: int, context: float, steps: int, device: str):
+def repaint_call(size: int, context: float, steps: int):
     """A function that repaints the region of a random picture."""
-    config = StableDiffusionConfig(
-        size=size, num_inference_steps=steps, guidance_scale=7.5, dtype=pick_dtype("auto", device)
-    )
-    generator = build_generator(config, device)
+    config = StableDiffusionConfig(size=size, num_inference_steps=steps, guidance_scale=7.5, dtype="auto")
+    generator = inpaint_generator(config, "cpu")
     captions, request = Captions("a", "b"), EditRequest(None, "make it red")
 
     def call() -> None:
@@ -53,13 +47,8 @@ def repaint_call(size: int, context: float, steps: int, device: str):
     return call
 
 
-def counted(size: int) -> float:
-    """Operations of generating a picture of `size`, in 10^12."""
-    return generation_operations(torch.empty(1, 3, size, size, device="meta")) / 1e12
-
-
-def large_picture() -> None:
-    """Prints two numbers of bytes: resident with the models loaded, and the peak while a large picture is edited."""
+def large_picture() -> tuple[float, float]:
+    """Two numbers of GB: resident with the models loaded, and the peak while a large picture is edited."""
     from regionedit.editor import Editor
 
     editor = Editor.from_config("configs/edit_inpaint_microworld.yaml")
@@ -77,24 +66,19 @@ def large_picture() -> None:
         before = int(file.read().split()[1]) * resource.getpagesize()
     result = editor.edit(large)
     assert result.image.size == (WIDTH, HEIGHT) and result.mask.getbbox()
-    print(before, round(peak_mebibytes() * 2**20))
+    return before / 1e9, peak_mebibytes() * 2**20 / 1e9
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--steps", type=int, default=1, help="denoising steps to time")
-    parser.add_argument("--large", action="store_true", help="only edit the large picture, and print its memory")
-    args = parser.parse_args()
-    if args.large:
-        return large_picture()
-    lines = subprocess.run([sys.executable, "-m", __spec__.name, "--large"], check=True, capture_output=True, text=True)
-    before, most = map(int, lines.stdout.split()[-2:])
-    record("large_picture", (most - before) / 1e9, before / 1e9, "GB beyond the models, beside the process with them")
+    steps = options(__doc__, steps=(1, 1)).parse_args().steps
+    before, most = in_own_process(large_picture)
+    record("large_picture", most - before, before, "GB beyond the models, beside the process with them")
     assert boxes_of(KNOWN, 1.5, WINDOW) == [(272, 372, 784, 884)]
-    record("crop_1024_counted", counted(SIDE), counted(WINDOW), "TFLOP, whole picture to window", "counted")
-    whole = seconds(repaint_call(SIDE, 0, args.steps, "cpu"))
-    window = seconds(repaint_call(WINDOW, 1.5, args.steps, "cpu"))
-    record("crop_1024", whole, window, f"s at {args.steps} steps, whole picture to window")
+    tera = [generation_operations(size) / 1e12 for size in (SIDE, WINDOW)]
+    record("crop_1024_counted", *tera, "TFLOP, whole picture to window", "counted")
+    whole = seconds(repaint_call(SIDE, 0, steps))
+    window = seconds(repaint_call(WINDOW, 1.5, steps))
+    record("crop_1024", whole, window, f"s at {steps} steps, whole picture to window")
 
 
 if __name__ == "__main__":

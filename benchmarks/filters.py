@@ -21,9 +21,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.harness import at_least, medians, options, seconds
+from benchmarks.harness import medians, options, record, seconds
 from benchmarks.loader import SHARD, write_shards
-from benchmarks.results import record
 from regionedit.command_line import load_config
 from regionedit.data.index import index_tar
 
@@ -70,9 +69,7 @@ def plain_rate(shards: list[list[bytes]]) -> float:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--samples", type=at_least(SHARD), default=3000, help=f"number of samples, at least {SHARD}")
-    samples = parser.parse_args().samples // SHARD * SHARD
+    samples = options(__doc__, samples=(3000, SHARD)).parse_args().samples // SHARD * SHARD
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_shards(folder, samples, "jpg", SIZE)

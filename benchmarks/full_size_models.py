@@ -5,12 +5,21 @@ Everything is built on torch's current default device; under `with torch.device(
 
 from __future__ import annotations
 
+import string
+from collections.abc import Callable
+
 import torch
 from torch import nn
+
+from regionedit.config import GeneratorConfig
+from regionedit.device import pick_dtype
+from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
+from regionedit.generators import StableDiffusion
 
 CLIP = "ViT-L-14"
 """A configuration of open_clip: 224 px, patch 14, 24 layers 1024 wide, projection 768."""
 
+INSTRUCTION_TOKENS = 77
 # the encoder's part of google/flan-t5-base's config.json
 FLAN_T5_BASE = {
     "vocab_size": 32128,
@@ -101,13 +110,6 @@ def inpaint_modules() -> dict[str, nn.Module]:
     }
 
 
-def tiny_decoder() -> nn.Module:
-    """TAESD: madebyollin/taesd has the library's default configuration."""
-    from diffusers import AutoencoderTiny
-
-    return AutoencoderTiny()
-
-
 def inpaint_scheduler():
     """Its noise schedule, with real numbers even if the default device is meta."""
     from diffusers import DDIMScheduler
@@ -127,3 +129,69 @@ class FixedTokens:
 
         ids = torch.ones(len(texts), self.model_max_length, dtype=torch.long, device="cpu")
         return BatchEncoding({"input_ids": ids, "attention_mask": ids.clone()})
+
+
+def frozen_encoders(device: str = "meta", dtype: torch.dtype = torch.float32):
+    """CLIP and the instruction encoder as training and edits use them."""
+    import open_clip
+
+    with torch.device(device):
+        clip, instruction = clip_model().to(dtype), instruction_model().to(dtype)
+    tokens = FixedTokens(INSTRUCTION_TOKENS)
+    return (
+        FrozenCLIP(clip, open_clip.get_tokenizer(CLIP)).to(device),
+        FrozenInstructionEncoder(instruction, tokens, INSTRUCTION_TOKENS + 1),
+    )
+
+
+def inpaint_generator(config: GeneratorConfig, device: str = "meta") -> StableDiffusion:
+    """The in-painter as a generator; its optional decoder is TAESD, whose configuration is diffusers' default."""
+    from diffusers import AutoencoderTiny
+
+    dtype = getattr(torch, pick_dtype(config.dtype, device))
+    with torch.device(device):
+        modules = inpaint_modules() | ({"decoder": AutoencoderTiny()} if config.decoder is not None else {})
+    modules = {name: module.to(dtype) for name, module in modules.items()}
+    return StableDiffusion(modules, FixedTokens(77), inpaint_scheduler(), config)
+
+
+def random_weights(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """A model with small random weights on the CPU, without its slow default initialisation."""
+    with torch.device("meta"):
+        model = build()
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.02, generator=generator)
+            else:
+                weight.fill_(1.0 if name.endswith("weight") else 0.0)
+    return model
+
+
+def tiny_parts() -> dict:
+    """The parts of a Stable Diffusion pipeline beside the U-Net, as small as possible: autoencoder (an eighth of the
+    side), text encoder of the real width, tokenizer; no safety checker."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer().train_new_from_iterator([string.ascii_lowercase], vocab_size=560)
+    tokenizer.model_max_length = 77
+    changes = {"vocab_size": len(tokenizer), "intermediate_size": 768, "num_hidden_layers": 1}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return {
+        "vae": AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8,) * 4,
+            latent_channels=4,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        ),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**INPAINT_TEXT_ENCODER | changes | ends)),
+        "tokenizer": tokenizer,
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }

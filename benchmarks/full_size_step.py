@@ -9,19 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks import full_size_models
+from benchmarks.full_size_models import frozen_encoders, inpaint_generator
 from regionedit.command_line import load_config
-from regionedit.config import GeneratorConfig, MemoryConfig, TrainConfig
+from regionedit.config import MemoryConfig, TrainConfig
 from regionedit.device import pick_dtype
-from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
-from regionedit.generators.stable_diffusion import StableDiffusion
 from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
+from regionedit.training.networks import Frozen
 
 PRESETS = ("paper256", "fast512", "max256", "exact512", "stored")
-INSTRUCTION_TOKENS = 77
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -55,28 +52,11 @@ def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
 
 def build(config: TrainConfig, device: str) -> RegionTraining:
     """The training step with random weights on a device."""
+    encoders = frozen_encoders(device, getattr(torch, pick_dtype(config.encoders.dtype, device)))
+    generator = inpaint_generator(config.generator, device) if config.data.proposals is None else None
     with torch.device(device):
-        clip_model, instruction_model = full_size_models.clip_model(), full_size_models.instruction_model()
-    import open_clip
-
-    dtype = getattr(torch, pick_dtype(config.encoders.dtype, device))
-    tokens = full_size_models.FixedTokens(INSTRUCTION_TOKENS)
-    clip = FrozenCLIP(clip_model.to(dtype), open_clip.get_tokenizer(full_size_models.CLIP)).to(device)
-    instruction = FrozenInstructionEncoder(instruction_model.to(dtype), tokens, INSTRUCTION_TOKENS + 1)
-    generator = build_generator(config.generator, device) if config.data.proposals is None else None
-    with torch.device(device):
-        return RegionTraining(
-            replace(config, data=replace(config.data, proposals=None)), (clip, instruction, generator)
-        )
-
-
-def build_generator(config: GeneratorConfig, device: str) -> StableDiffusion:
-    with torch.device(device):
-        modules: dict[str, nn.Module] = full_size_models.inpaint_modules()
-        if config.decoder is not None:
-            modules["decoder"] = full_size_models.tiny_decoder()
-    modules = {name: module.to(getattr(torch, pick_dtype(config.dtype, device))) for name, module in modules.items()}
-    return StableDiffusion(modules, full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler(), config)
+        frozen = Frozen(*encoders, generator)
+        return RegionTraining(replace(config, data=replace(config.data, proposals=None)), frozen)
 
 
 def batch_for(config: TrainConfig, module: RegionTraining, device: str, count: int) -> TrainBatch:

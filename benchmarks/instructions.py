@@ -20,7 +20,6 @@ import io
 import json
 import multiprocessing
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -30,8 +29,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks.harness import at_least, options
-from benchmarks.results import record
+from benchmarks.harness import in_own_process, options, peak_mebibytes, record
 
 PREPARATION = Path(__file__).parents[1] / "data_prep"
 sys.path.insert(0, str(PREPARATION))  # its modules import each other by bare names
@@ -58,8 +56,8 @@ def write_shards(folder: Path, captions: int) -> Path:
 
 def ours(folder: Path, **settings) -> float:
     """Captions per second of a run over a folder."""
-    from instruction_run import run
     from write_config import EndpointConfig, WriteConfig
+    from write_instructions import run
 
     if "url" in settings:
         settings["endpoint"] = EndpointConfig(url=settings.pop("url"), concurrency=CONCURRENCY)
@@ -70,8 +68,7 @@ def ours(folder: Path, **settings) -> float:
 
 def plain_shard(tar: Path) -> int:
     """One shard, processed as a short script would do it."""
-    from stand_in_writer import StandInWriter
-    from writer import Ask
+    from writers import Ask, StandInWriter
 
     writer, count = StandInWriter(), 0
     with tarfile.open(tar) as file, tar.with_suffix(".jsonl").open("w") as out:
@@ -112,7 +109,7 @@ def bodies(count: int) -> list[dict]:
     from endpoint_writer import EndpointWriter
     from prompt_file import load_prompt
     from write_config import WriteConfig
-    from writer import Ask
+    from writers import Ask
 
     writer, prompt = EndpointWriter.load(WriteConfig(writer="openai")), load_prompt("instructions")
     made = []
@@ -124,12 +121,14 @@ def bodies(count: int) -> list[dict]:
     return made
 
 
-def served() -> tuple[subprocess.Popen, str]:
-    """The process of the stand-in endpoint and its address; returns once it listens."""
+def served(writer: str) -> tuple[subprocess.Popen, str]:
+    """The process of serve_writer.py and its address; returns once it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(PREPARATION / "serve_writer.py"), "--port", str(port)])
+    server = subprocess.Popen(
+        [sys.executable, str(PREPARATION / "serve_writer.py"), "--writer", writer, "--port", str(port)]
+    )
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -140,29 +139,20 @@ def served() -> tuple[subprocess.Popen, str]:
 
 
 def peak_memory(folder: Path) -> float:
-    """Peak memory of one worker in MiB, in a process that does nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_peak, folder).result()
-
-
-def _peak(folder: Path) -> float:
-    """Linux's own count for this program only; getrusage would include the process that started it."""
+    """Peak memory of one worker in MiB."""
     ours(folder, writer="stand_in")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    return peak_mebibytes()
 
 
 def main() -> None:
-    parser = options(__doc__)
-    for name, count in (("captions", 200_000), ("requests", 20_000), ("memory", 1_000_000)):
-        parser.add_argument(f"--{name}", type=at_least(10 * SHARD), default=count)
-    args = parser.parse_args()
+    counts = {"captions": 200_000, "requests": 20_000, "memory": 1_000_000}
+    args = options(__doc__, **{name: (count, 10 * SHARD) for name, count in counts.items()}).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         many = write_shards(folder / "many", args.captions)
         baseline = plain_loop(many)
         record("instructions_write", ours(many, writer="stand_in", workers=PROCESSES), baseline, "captions/s")
-        server, url = served()
+        server, url = served("stand_in")
         try:
             posted = bodies(args.requests)
             baseline = asyncio.run(plain_requests(url, posted))
@@ -172,8 +162,8 @@ def main() -> None:
             server.terminate()
             server.wait()
         few, all_of_them = (write_shards(folder / str(n), n) for n in (args.memory // 10, args.memory))
-        baseline = peak_memory(few)
-        record("instructions_memory", peak_memory(all_of_them), baseline, "MiB")
+        baseline = in_own_process(peak_memory, few)
+        record("instructions_memory", in_own_process(peak_memory, all_of_them), baseline, "MiB")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from benchmarks.harness import at_least, medians, options
-from benchmarks.results import record
+from benchmarks.harness import medians, options, record
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
 from regionedit.data.manifest import Manifest
@@ -90,9 +89,7 @@ def rates(samples: int, suffix: str, stored: int, size: int) -> list[float]:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--samples", type=at_least(SHARD), default=1500, help=f"samples of each kind, at least {SHARD}")
-    samples = parser.parse_args().samples
+    samples = options(__doc__, samples=(1500, SHARD)).parse_args().samples
     torch.set_num_threads(1)
     for kind, shape in KINDS.items():
         record(f"loader_{kind}", *rates(samples, *shape), "samples/s")

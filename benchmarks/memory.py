@@ -22,10 +22,10 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.full_size_step import batch_for, build, build_generator, literal, preset
-from benchmarks.harness import COUNTED, at_least, options
+from benchmarks.full_size_models import inpaint_generator
+from benchmarks.full_size_step import batch_for, build, literal, preset
+from benchmarks.harness import COUNTED, options, record
 from benchmarks.peak_memory import PeakMemory, flash_attention
-from benchmarks.results import record
 from regionedit.config import MemoryConfig, TrainConfig
 
 GIB = 2**30
@@ -69,7 +69,7 @@ def kept(through: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor]) -
 def kept_by(network: str, memory: MemoryConfig) -> float:
     """MiB that the U-Net or the KL decoder keeps for one picture's latent."""
     config = preset("exact512").generator
-    generator = build_generator(config, "meta")
+    generator = inpaint_generator(config)
     generator.save_memory(memory)
     latent_1Cyx = torch.empty(1, 4, config.size // 8, config.size // 8, device="meta", requires_grad=True)
     if network == "decoder":
@@ -85,9 +85,7 @@ def kept_by(network: str, memory: MemoryConfig) -> float:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--batch", type=at_least(1), default=32, help="pictures on one GPU in a step")
-    batch = parser.parse_args().batch
+    batch = options(__doc__, batch=(32, 1)).parse_args().batch
     ways = {"frozen": MemoryConfig(), "checkpointed": MemoryConfig(0, False, ["unet", "autoencoder"])}
     for network in ("decoder", "unet"):
         plain = kept_by(network, MemoryConfig(frozen_convolutions=False))

@@ -17,8 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness import medians, options, seconds
-from benchmarks.results import record
+from benchmarks.harness import medians, options, record, seconds
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
 from regionedit.editor import Editor
@@ -57,12 +56,8 @@ def served() -> tuple[float, float, float, float]:
         client.predict(**picture, api_name="/find_region")
         cold = time.perf_counter() - began
         preview = median(lambda: client.predict(**picture, api_name="/find_region"))
-        return (
-            answers,
-            cold,
-            preview,
-            median(lambda: client.predict(**picture, num_inference_steps=STEPS, api_name="/edit")),
-        )
+        edit = median(lambda: client.predict(**picture, num_inference_steps=STEPS, api_name="/edit"))
+        return answers, cold, preview, edit
     finally:
         server.terminate()
         server.wait()
@@ -76,9 +71,7 @@ def alone(folder: str) -> float:
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--pictures", type=int, default=200, help="pictures in the batch")
-    count = parser.parse_args().pictures
+    count = options(__doc__, pictures=(200, 1)).parse_args().pictures
     with tempfile.TemporaryDirectory() as folder:
         answers, cold, preview, edit = served()
         command = alone(folder)

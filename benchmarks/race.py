@@ -15,16 +15,12 @@ not reach the scores is the cap.
 from __future__ import annotations
 
 import csv
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import at_least, options
-from benchmarks.results import record
+from benchmarks.harness import finish, options, pack_train, record, script
 
 IOU, POINTING = 0.50, 0.80
 SAMPLES, SHARD = 3000, 250  # shards that two processes share equally
@@ -56,21 +52,11 @@ MEASURED = (
 
 def run_ours(cap: float, threads: int, folder: Path) -> tuple[float, float, float]:
     """As `race_of`; the time includes making the proposals."""
-    train = folder / "train"
-    pack = ("--split", "train", "--samples", str(SAMPLES), "--shard_size", str(SHARD), "--out", str(train))
-    subprocess.run([sys.executable, "data_prep/microworld/pack.py", *pack], check=True, stdout=subprocess.DEVNULL)
+    train = pack_train(folder, SAMPLES, SHARD)
     changes = (*OURS, f"--data.train={train}", f"--data.proposals={folder / 'proposals'}")
     began = time.monotonic()
-    parts = [
-        subprocess.Popen(
-            [sys.executable, "data_prep/make_proposals.py", *changes, f"--parts={threads}", f"--part={part}"],
-            env=environment(1),
-            stdout=subprocess.DEVNULL,
-        )
-        for part in range(threads)
-    ]
-    if any([part.wait() for part in parts]):
-        raise SystemExit("race.py: make_proposals.py failed")
+    parts = [(f"--parts={threads}", f"--part={part}") for part in range(threads)]
+    finish(*[script("data_prep/make_proposals.py", *changes, *part) for part in parts])
     return race_of(changes, began, cap, threads, folder / "run")
 
 
@@ -81,8 +67,7 @@ def run_literal(cap: float, threads: int, folder: Path) -> tuple[float, float, f
 
 def race_of(changes: tuple[str, ...], began: float, cap: float, threads: int, out: Path) -> tuple[float, float, float]:
     """Train until one validation reaches both scores. Returns seconds since `began`, or the cap; best IoU, pointing."""
-    command = [sys.executable, "train.py", *changes, *MEASURED, f"--out={out}"]
-    process = subprocess.Popen(command, env=environment(threads), stdout=subprocess.DEVNULL)
+    process = script("train.py", *changes, *MEASURED, f"--out={out}", threads=threads)
     found = False
     while not found and process.poll() is None and time.monotonic() - began < cap:
         time.sleep(1)
@@ -90,15 +75,11 @@ def race_of(changes: tuple[str, ...], began: float, cap: float, threads: int, ou
     seconds = time.monotonic() - began if found else cap
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    elif process.returncode:
-        raise SystemExit(f"race.py: train.py ended with {process.returncode}; see above")
-    process.wait()
+        process.wait()
+    else:
+        finish(process)
     iou, pointing, _ = scores(out / "metrics.csv")
     return seconds, iou, pointing
-
-
-def environment(threads: int) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
 def scores(metrics: Path) -> tuple[float, float, bool]:
@@ -116,9 +97,8 @@ def scores(metrics: Path) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = options(__doc__, threads=(2, 1))
     parser.add_argument("--cap", type=float, default=1200, help="seconds after which a system is stopped")
-    parser.add_argument("--threads", type=at_least(1), default=2, help="cores to use")
     given = parser.parse_args()
     if given.cap <= 0:
         parser.error("--cap must be above 0")

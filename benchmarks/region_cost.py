@@ -10,21 +10,17 @@ guidance: text encoder, two encodings, 100 U-Net evaluations, decoding. Target: 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 
-import open_clip
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import full_size_models
-from benchmarks.harness import COUNTED
-from benchmarks.results import record
-from regionedit.config import PredictorConfig, StableDiffusionConfig
-from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder
-from regionedit.generators.stable_diffusion import StableDiffusion
+from benchmarks.full_size_models import frozen_encoders, inpaint_generator
+from benchmarks.harness import COUNTED, record
+from regionedit.config import GeneratorConfig, PredictorConfig, StableDiffusionConfig
 from regionedit.region_predictor import RegionPredictor
 
-SIZE, STEPS, INSTRUCTION_TOKENS = 512, 50, 77
+SIZE, STEPS = 512, 50
 
 
 def operations(call: Callable[[], object]) -> int:
@@ -34,14 +30,11 @@ def operations(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def region_operations(picture_1CHW: torch.Tensor) -> int:
-    with torch.device("meta"):
-        clip_model, instruction_model = full_size_models.clip_model(), full_size_models.instruction_model()
-    clip = FrozenCLIP(clip_model, open_clip.get_tokenizer(full_size_models.CLIP)).to("meta")
-    tokens = full_size_models.FixedTokens(INSTRUCTION_TOKENS)
-    instruction_encoder = FrozenInstructionEncoder(instruction_model, tokens, INSTRUCTION_TOKENS + 1)
+def region_operations() -> int:
+    clip, instruction_encoder = frozen_encoders()
     with torch.device("meta"):
         predictor = RegionPredictor.from_config(PredictorConfig(), clip.dim, clip.grid)
+        picture_1CHW = torch.empty(1, 3, SIZE, SIZE)
 
     def find():
         return predictor(clip.encode_image(picture_1CHW).patches_BND, *instruction_encoder.encode(["..."]))
@@ -49,23 +42,25 @@ def region_operations(picture_1CHW: torch.Tensor) -> int:
     return operations(find)
 
 
-def generation_operations(picture_1CHW: torch.Tensor) -> int:
-    """Of a square picture at its own size. Counted at one and two steps; each further step costs as the second."""
-    with torch.device("meta"):
-        modules = full_size_models.inpaint_modules()
-    counts = []
-    for steps in (1, 2):
-        config = StableDiffusionConfig(size=picture_1CHW.shape[-1], num_inference_steps=steps, guidance_scale=7.5)
-        tokens, scheduler = full_size_models.FixedTokens(77), full_size_models.inpaint_scheduler()
-        generator = StableDiffusion(modules, tokens, scheduler, config)
-        counts.append(operations(partial(generator.propose, picture_1CHW, picture_1CHW[:, :1], ["..."], [0])))
-    return counts[0] + (STEPS - 1) * (counts[1] - counts[0])
+def proposal_operations(config: GeneratorConfig) -> int:
+    """Operations of one proposal; counted at one and two steps, each further step costs as the second."""
+    picture_1CHW = torch.empty(1, 3, config.size, config.size, device="meta")
+
+    def counted(steps: int) -> int:
+        generator = inpaint_generator(replace(config, num_inference_steps=steps))
+        return operations(lambda: generator.propose(picture_1CHW, picture_1CHW[:, :1], ["..."], [0]))
+
+    one = counted(1)
+    return one + (config.num_inference_steps - 1) * (counted(2) - one)
+
+
+def generation_operations(size: int) -> int:
+    """Operations of painting one square picture in an edit."""
+    return proposal_operations(StableDiffusionConfig(size=size, num_inference_steps=STEPS, guidance_scale=7.5))
 
 
 def main() -> None:
-    picture_1CHW = torch.empty(1, 3, SIZE, SIZE, device="meta")
-    region, generation = region_operations(picture_1CHW), generation_operations(picture_1CHW)
-    record("region_cost", region / 1e12, generation / 1e12, "TFLOP", COUNTED)
+    record("region_cost", region_operations() / 1e12, generation_operations(SIZE) / 1e12, "TFLOP", COUNTED)
 
 
 if __name__ == "__main__":

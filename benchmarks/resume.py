@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import seconds
+from benchmarks.harness import record, seconds
 from benchmarks.loader import write_shards
-from benchmarks.results import record
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
 from regionedit.data.manifest import Manifest

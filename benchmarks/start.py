@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import subprocess
 import sys
 import tempfile
 
-from benchmarks.harness import medians, seconds
-from benchmarks.results import record
+from benchmarks.harness import medians, record, seconds
 
 EDIT = (
     "infer.py", "--config", "configs/edit_microworld.yaml", "--image", "docs/examples/circle.png",
@@ -24,16 +23,13 @@ IMPORTS = ("-c", "import torch, diffusers, transformers, open_clip")
 RUNS = 5
 
 
-def children_seconds() -> float:
-    """CPU seconds of all finished child processes, in user and kernel mode."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def cpu_seconds(*arguments: str) -> float:
-    """CPU seconds of a Python process."""
+    """CPU seconds of a Python process, in user and kernel mode."""
     command = [sys.executable, *arguments]
-    return seconds(lambda: subprocess.run(command, check=True, capture_output=True), children_seconds)
+    return seconds(
+        lambda: subprocess.run(command, check=True, capture_output=True),
+        lambda: os.times().children_user + os.times().children_system,
+    )
 
 
 def main() -> None:

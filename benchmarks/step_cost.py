@@ -11,16 +11,14 @@ captions; baseline: the step of `paper256`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.full_size_step import PRESETS, batch_for, build, build_generator, literal, preset
-from benchmarks.harness import COUNTED
-from benchmarks.region_cost import operations
-from benchmarks.results import record
+from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
+from benchmarks.harness import COUNTED, record
+from benchmarks.region_cost import operations, proposal_operations
 from regionedit.config import MemoryConfig, TrainConfig
 
 CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
@@ -36,21 +34,6 @@ def step_operations(config: TrainConfig) -> int:
     return counter.get_total_flops()
 
 
-def proposal_operations(config: TrainConfig) -> int:
-    """Operations of one proposal; each further denoising step costs as the second."""
-    counts = []
-    size = config.generator.size
-    picture_1CHW = torch.empty(1, 3, size, size, device="meta")
-    for steps in (1, 2):
-        generator = build_generator(replace(config.generator, num_inference_steps=steps), "meta")
-        counts.append(operations(_proposing(generator, picture_1CHW)))
-    return counts[0] + (config.generator.num_inference_steps - 1) * (counts[1] - counts[0])
-
-
-def _proposing(generator, picture_1CHW: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: generator.propose(picture_1CHW, picture_1CHW[:, :1], ["..."], [0])
-
-
 def main() -> None:
     stored = preset("stored")
     steps = {name: step_operations(preset(name)) for name in PRESETS}
@@ -60,7 +43,7 @@ def main() -> None:
     picture_1CHW = torch.empty(1, 3, 512, 512, device="meta")
     text, image = operations(lambda: clip.encode_text(CAPTIONS)), operations(lambda: clip.encode_image(picture_1CHW))
     counted = {f"step_{name}": (count, baseline) for name, count in steps.items()}
-    counted["proposal"] = proposal_operations(stored), steps["stored"]
+    counted["proposal"] = proposal_operations(stored.generator), steps["stored"]
     counted["features"] = text + operations(lambda: generator.source_latents(picture_1CHW)), steps["stored"]
     counted["clip_scores"] = text + image, steps["paper256"]
     for name, (ours, other) in counted.items():

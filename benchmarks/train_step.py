@@ -12,8 +12,9 @@ Microworld, `train_step_composite`: new proposals at each step, blended in pixel
 proposals and cached captions (at least 12 times). The time for caching, storing and compiling is not included: each
 system's first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
 
-Full size, `train_step_{preset}_full_size`: each preset compared with `full_size_step.literal` of exact512. On a GPU it
-also prints peak memory and the model's operations as a share of the GPU's peak (target: 40 % for paper256).
+Full size, `train_step_{preset}_full_size`: each preset, with `--batch` pictures, compared with
+`full_size_step.literal` of exact512. On a GPU it also prints peak memory and the model's operations as a share of the
+GPU's peak (target: 40 % for paper256).
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ import torch
 from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
-from benchmarks.harness import at_least, medians, options
-from benchmarks.results import record
+from benchmarks.harness import medians, options, record
 from benchmarks.step_cost import step_operations
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
@@ -67,11 +67,7 @@ def wait_for_the_gpu() -> None:
 
 
 class Timed:
-    """A training step with its optimiser.
-
-    Args:
-        module, batch: the module that makes the step, and the batch that every step uses.
-    """
+    """A training step with its optimiser; every step uses the same batch."""
 
     def __init__(self, module: RegionTraining, batch: TrainBatch):
         self.module, self.batch = module, batch
@@ -171,18 +167,9 @@ def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float,
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--rounds", type=at_least(1), default=5, help="rounds of the microworld")
+    batch, baseline_batch = (32, 8) if torch.cuda.is_available() else (1, 1)
+    parser = options(__doc__, rounds=(5, 1), batch=(batch, 1), baseline_batch=(baseline_batch, 1))
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
-    parser.add_argument(
-        "--batch", type=at_least(1), default=32 if torch.cuda.is_available() else 1, help="pictures, at full size"
-    )
-    parser.add_argument(
-        "--baseline_batch",
-        type=at_least(1),
-        default=8 if torch.cuda.is_available() else 1,
-        help="pictures, at full size",
-    )
     given = parser.parse_args()
     if given.full_size == "true":
         full_size(given.batch, given.baseline_batch)

@@ -10,18 +10,15 @@ tests/test_training.py checks that both log the same losses.
 from __future__ import annotations
 
 import csv
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import at_least, options
-from benchmarks.results import record
+from benchmarks.harness import finish, options, pack_train, record, script
 
 SAMPLES, EVERY = 256, 4
 CHANGES = (
+    "--config=configs/train_microworld.yaml",
     "--data.proposals=null",
     "--data.validation=null",
     "--max_seconds=0",
@@ -35,23 +32,18 @@ def rate(data: Path, out: Path, processes: int, steps: int) -> float:
     """Median over the intervals between two lines of the log, without the first interval."""
     more = [f"--data.train={data}", f"--out={out}", f"--max_steps={steps}", f"--trainer.devices={processes}"]
     more += ["--trainer.strategy=ddp"] * (processes > 1)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "train.py", "--config", "configs/train_microworld.yaml", *CHANGES, *more]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    finish(script("train.py", *CHANGES, *more))
     with (out / "metrics.csv").open(newline="") as file:
         rates = [float(value) for _, name, value in csv.reader(file) if name == "train/images_per_second"]
     return statistics.median(rates[1:])
 
 
 def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--steps", type=at_least(3 * EVERY), default=24, help=f"steps of each, at least {3 * EVERY}")
-    steps = parser.parse_args().steps
+    steps = options(__doc__, steps=(24, 3 * EVERY)).parse_args().steps
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pack = ("--split", "train", "--samples", str(SAMPLES), "--out", str(folder / "train"))
-        subprocess.run([sys.executable, "data_prep/microworld/pack.py", *pack], check=True, stdout=subprocess.DEVNULL)
-        one, two = (rate(folder / "train", folder / f"run{n}", n, steps) for n in (1, 2))
+        train = pack_train(folder, SAMPLES)
+        one, two = (rate(train, folder / f"run{n}", n, steps) for n in (1, 2))
     record("two_processes", two, one, "pictures/s")
 
 

@@ -38,6 +38,7 @@ from regionedit.data.features import (
     text_settings,
     write_features,
 )
+from regionedit.data.index import share_of
 from regionedit.data.manifest import Manifest
 from regionedit.data.marks import mark_files
 from regionedit.data.shards import BadSample, ShardReader
@@ -84,7 +85,7 @@ def cache_features(config: FeaturesConfig) -> int:
     reader = ShardReader(manifest, config.data.image_size)
     wanted = _settings(config)
     jobs = []
-    for shard, samples in list(_shards(manifest))[config.part :: config.parts]:
+    for shard, samples in share_of(manifest.samples(), config.part, config.parts):
         for kind, settings in wanted.items():
             path, stamp = folder / FILES[kind].format(shard), _stamp(manifest, shard, config.storage)
             if made_with(path) != (settings, stamp):
@@ -113,8 +114,6 @@ def cache_features(config: FeaturesConfig) -> int:
 def _check(config: FeaturesConfig) -> None:
     if config.data.features is None:
         raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
-    if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     if not (config.text or config.latents):
         raise ValueError("text, latents: both are false, so there is nothing to cache; set one to true")
     if config.latents and not issubclass(require_generator(config.generator.name), StableDiffusion):
@@ -129,12 +128,6 @@ def _settings(config: FeaturesConfig) -> dict[str, dict]:
     if config.latents:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
     return settings
-
-
-def _shards(manifest: Manifest) -> Iterator[tuple[str, range]]:
-    ends = manifest.sizes.cumsum().tolist()
-    for shard, size, end in zip(manifest.shards, manifest.sizes.tolist(), ends, strict=True):
-        yield shard, range(end - size, end)
 
 
 def _stamp(manifest: Manifest, shard: str, storage: str) -> str:

@@ -33,7 +33,6 @@ class Claims:
     """The claims of one folder, as one worker sees them.
 
     Args:
-        data: the folder of the shards.
         stale_seconds: how long another worker may go without a heartbeat. Use more than a minute on network file
             systems, which may show a change that late.
     """

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -70,11 +70,10 @@ class ClipScores:
         if list(members) != keys:
             raise ShardChanged(f"{tar}: {CHANGED}")
         sound = np.flatnonzero(found.flaws == 0).tolist()
-        handle = os.open(tar, os.O_RDONLY)
-        try:
+        with tar.open("rb") as file:
             for start in range(0, len(sound), self.config.batch):
                 places = sound[start : start + self.config.batch]
-                pictures = [self._picture(tar, handle, members[keys[place]]) for place in places]
+                pictures = [self._picture(tar, file, members[keys[place]]) for place in places]
                 texts_BD = self._texts([captions[place] for place in places])
                 images_BD = F.normalize(self.clip.encode_image(to_tensor(pictures)).global_BD, dim=1)
                 scores["text_image"][places] = (texts_BD * images_BD).sum(1).cpu().numpy()
@@ -84,8 +83,6 @@ class ClipScores:
                     scores["text_text"][[places[i] for i in aimed]] = (
                         (texts_BD[aimed] * targets_BD).sum(1).cpu().numpy()
                     )
-        finally:
-            os.close(handle)
         write_atomic(path, save(scores, {"stamp": stamp}))
         return scores
 
@@ -100,9 +97,9 @@ class ClipScores:
     def _texts(self, texts: list[str]) -> torch.Tensor:
         return F.normalize(self.clip.encode_text(texts), dim=1)
 
-    def _picture(self, tar: Path, handle: int, parts: dict[str, tuple[int, int]]) -> Image.Image:
+    def _picture(self, tar: Path, file: BinaryIO, parts: dict[str, tuple[int, int]]) -> Image.Image:
         place = next(parts[suffix] for suffix in PICTURES if suffix in parts)
-        picture = upright_rgb(Image.open(io.BytesIO(read_part(tar, handle, place))))
+        picture = upright_rgb(Image.open(io.BytesIO(read_part(tar, file, place))))
         return picture.resize((self.clip.image_size,) * 2, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from instruction_schema import LONGEST_ANSWER, Edit, Target
 from write_config import SamplingConfig, WriteConfig
-from writer import CUT_OFF, TRANSIENT, Answer, Ask, Writer, WriterError
+from writers import CUT_OFF, TRANSIENT, Answer, Ask, Writer, WriterError
 
 from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 

@@ -17,14 +17,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Pinned:
-    """One repository of the hub.
-
-    Args:
-        name: repository on the hub.
-        revision: its commit.
-        files: patterns of the files that are needed.
-        licence: shown when the model is downloaded.
-    """
+    """One repository of the hub at one commit; `files` are patterns, the licence is shown at the download."""
 
     name: str
     revision: str

@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from rich.progress import track
 from sidecars import read_instructions
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.data.index import find_shards
+from regionedit.data.index import find_shards, share_of
 from regionedit.data.marks import MARKS, SUBSET, read_header, read_marks, write_marks
 from regionedit.files import write_atomic
 
@@ -80,9 +80,11 @@ def filter_shards(config: FilterConfig) -> Outcome:
     """
     _check(config)
     folder, outcome = Path(config.data), Outcome()
-    shards = find_shards(folder)[config.part :: config.parts]
+    shards = share_of(find_shards(folder), config.part, config.parts)
     with ProcessPoolExecutor(config.workers) as pool:
-        digests = _measure_all(pool, folder, shards, config, outcome)
+        measured = dict(_each(pool, _measure, {s: (folder, s, config.columns) for s in shards}, "measuring"))
+        outcome.broken = {shard: measured[shard][1] for shard in shards if measured[shard][1]}
+        digests = {shard: measured[shard][0] for shard in shards if shard not in outcome.broken}
         outcome.shards = len(digests)
         if config.parts > 1:
             return outcome
@@ -90,38 +92,21 @@ def filter_shards(config: FilterConfig) -> Outcome:
         jobs = {shard: (folder, shard, config, scores.get(shard, {})) for shard in digests}
         results = dict(_each(pool, _apply_own_rules, jobs, "applying the rules"))
     tests = {name: benchmark_hashes(name, Path(path)) for name, path in config.decontaminate.items()}
-    if digests:
-        _decide(folder, {shard: results[shard] for shard in digests}, digests, config, tests, outcome)
-    counts = {
-        "samples": outcome.samples,
-        "marked": outcome.marked,
-        "reasons": outcome.reasons,
-        "broken": outcome.broken,
-    }
+    crowds = [results[shard][1] for shard in digests]
+    shared = shared_reasons(_concatenate(crowds), config, tests) if crowds else {}
+    start = 0
+    for shard, digest in digests.items():
+        reasons, found = results[shard]
+        end = start + len(found.keys)
+        everything = reasons | {reason: marked[start:end] for reason, marked in shared.items()}
+        _mark(folder, shard, found.keys, everything, config, digest, outcome)
+        start = end
+    counts = {name: getattr(outcome, name) for name in ("samples", "marked", "reasons", "broken")}
     write_atomic(folder / COUNTS, json.dumps(counts | {"rules": config.rules()}, indent=2).encode())
     return outcome
 
 
-def _decide(
-    folder: Path,
-    results: dict[str, tuple[dict[str, np.ndarray], Crowd]],
-    digests: dict[str, str],
-    config: FilterConfig,
-    tests: dict[str, np.ndarray],
-    outcome: Outcome,
-) -> None:
-    """Compare all samples with each other and with the test pictures, and write every shard's marks."""
-    ends = np.cumsum([len(found.keys) for _, found in results.values()])
-    shared = shared_reasons(_concatenate([found for _, found in results.values()]), config, tests)
-    parts = {reason: np.split(marked, ends[:-1]) for reason, marked in shared.items()}
-    for place, (shard, (reasons, found)) in enumerate(results.items()):
-        everything = reasons | {reason: marked[place] for reason, marked in parts.items()}
-        _mark(folder, shard, found.keys, everything, config, digests[shard], outcome)
-
-
 def _check(config: FilterConfig) -> None:
-    if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     if config.workers < 1:
         raise ValueError(f"workers: {config.workers}, must be at least 1")
     if config.near_duplicates is not None and not 0 <= config.near_duplicates <= 15:
@@ -135,21 +120,6 @@ def _check(config: FilterConfig) -> None:
                 "target caption could pass both; raise it"
             )
     compile_boilerplate(config.boilerplate)
-
-
-def _measure_all(
-    pool: Executor, folder: Path, shards: tuple[str, ...], config: FilterConfig, outcome: Outcome
-) -> dict[str, str]:
-    """Digests of the measurements, by readable shard, in the order of the shards."""
-    jobs = {shard: (folder, shard, config.columns) for shard in shards}
-    digests = {}
-    for shard, (digest, problem) in _each(pool, _measure, jobs, "measuring"):
-        if problem:
-            outcome.broken[shard] = problem
-        else:
-            digests[shard] = digest
-    outcome.broken = dict(sorted(outcome.broken.items()))
-    return {shard: digests[shard] for shard in shards if shard in digests}
 
 
 def _measure(folder: Path, shard: str, columns: tuple[str, ...]) -> tuple[str, str]:
@@ -182,16 +152,14 @@ def _apply_own_rules(
     found = _load(folder, shard)
     reasons = own_reasons(found, config, scores)
     half = np.ascontiguousarray(found.sha256[:, :16])
-    subset = folder / SUBSET.format(shard)
-    not_chosen = read_marks(subset) if subset.is_file() else {}
+    not_chosen = read_marks(folder / SUBSET.format(shard))
     out = np.array([key in not_chosen for key in found.names()], bool)
     out |= np.any(list(reasons.values()), axis=0)
     return reasons, Crowd(found.keys, half.view("V16")[:, 0], found.hashes, found.has_hash, out)
 
 
 def _concatenate(parts: list[Crowd]) -> Crowd:
-    fields = ("keys", "sha256", "hashes", "has_hash", "out")
-    return Crowd(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+    return Crowd(*(np.concatenate([getattr(part, own.name) for part in parts]) for own in fields(Crowd)))
 
 
 def _mark(

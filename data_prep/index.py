@@ -35,12 +35,7 @@ COUNTERS = ("operations", "dropped", "marks", "caption_words", "instruction_word
 
 
 def build_index(folder: Path, workers: int) -> dict[str, Any]:
-    """Read every shard of a folder and write index.json; returns its contents.
-
-    Raises:
-        ValueError: no shards.
-        OSError: no space or no permission.
-    """
+    """Read every shard of a folder and write index.json; returns its contents. Raises ValueError: no shards."""
     shards = find_shards(folder)
     known = _known_hashes(folder / NAME)
     with ThreadPoolExecutor(workers) as pool:  # hashing is most of the work and releases the GIL
@@ -96,8 +91,7 @@ def _contents(folder: Path, shard: str) -> dict[str, Any]:
     counts["marks"].update(
         reason for path in mark_files(folder, shard) for why in read_marks(path).values() for reason in why
     )
-    handle = os.open(folder / f"{shard}.tar", os.O_RDONLY)
-    try:
+    with (folder / f"{shard}.tar").open("rb") as file:
         for key, parts in members.items():
             counts["formats"].update(suffix for suffix in parts if suffix in PICTURES)
             if key in out:
@@ -105,14 +99,13 @@ def _contents(folder: Path, shard: str) -> dict[str, Any]:
             entry = written.entries.get(key, {})
             if "txt" in parts:
                 offset, length = parts["txt"]
-                caption = entry.get("source_caption") or os.pread(handle, length, offset).decode(errors="replace")
+                stored = os.pread(file.fileno(), length, offset)
+                caption = entry.get("source_caption") or stored.decode(errors="replace")
                 counts["caption_words"][_words(caption)] += 1
             if entry:
                 counts["instruction_words"][_words(entry.get("instruction", ""))] += 1
                 counts["target_words"][_words(entry.get("target_caption", ""))] += 1
                 counts["operations"][entry.get("operation") or "not told"] += 1
-    finally:
-        os.close(handle)
     kept = sum(key not in out for key in members)
     return {"samples": len(members), "kept": kept, "instructions": len(written.entries), "counts": counts}
 

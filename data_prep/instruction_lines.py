@@ -13,8 +13,7 @@ from instruction_schema import BadAnswer, read_answer
 from prompt_file import Prompt
 from shard_captions import CaptionedSample
 from write_config import WriteConfig
-from writer import Ask, Writer, WriterSettingError, fraction, seed_of
-from writers import require_writer
+from writers import Ask, Writer, WriterSettingError, fraction, require_writer, seed_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,13 +22,7 @@ _BATCH = 64  # pictures that the describer gets at once
 
 
 class InstructionLines:
-    """Makes one sidecar line for each sample. The models are loaded on first use.
-
-    Args:
-        config: configuration of the run.
-        prompt: template of a request.
-        mix: operation -> share.
-    """
+    """Makes one sidecar line for each sample. The models are loaded on first use; `mix` is operation -> share."""
 
     def __init__(self, config: WriteConfig, prompt: Prompt, mix: dict[str, float]):
         self._config, self._prompt, self._mix = config, prompt, mix

@@ -63,16 +63,13 @@ class Target(BaseModel):
 def read_answer(
     text: str, caption: str, operation: str | None, instruction: str | None = None, language: str = "en"
 ) -> Edit:
-    """Parse the edit in a model's answer: one JSON object, alone or within prose or a code fence.
+    """Parse the edit in a model's answer, or raise BadAnswer: one JSON object, alone or within prose or a code fence.
 
     Args:
         caption: caption of the picture, in one line, words separated by single spaces.
         operation: the requested operation; None if the model had to infer it from a given instruction.
         instruction: the given instruction; None if the model had to write it.
         language: `en` refuses instructions that are not English; `any` accepts all.
-
-    Raises:
-        BadAnswer: with the reason.
     """
     found = _object(text)
     if instruction is not None:

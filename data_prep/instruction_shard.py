@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from claims import ClaimLost, Claims
 from instruction_lines import InstructionLines, dropped
 from prompt_file import load_prompt
 from shard_captions import ShardCaptions, read_captions
-from write_config import WriteConfig
-from writer import TRANSIENT, WriterError
-from writers import operation_mix, require_writer
+from write_config import WriteConfig, operation_mix
+from writers import TRANSIENT, WriterError, require_writer
 
 from regionedit.data.index import SCHEMA
+from regionedit.data.marks import SUBSET, read_marks
 from regionedit.files import write_atomic
 
 Job = tuple[str, int | None]  # shard, and the dead claim on it that may be taken over
@@ -48,11 +48,7 @@ class ShardResult:
 
 
 class ShardWriter:
-    """Writes sidecars; every worker process has one.
-
-    Raises:
-        ValueError: an unusable setting; names it.
-    """
+    """Writes sidecars; every worker process has one. Raises ValueError: an unusable setting; names it."""
 
     def __init__(self, config: WriteConfig):
         if _needs_describer(config) and config.describe.name == "given":
@@ -75,7 +71,6 @@ class ShardWriter:
             over: a dead claim that may be taken over.
 
         Raises:
-            OSError: no space or no permission.
             WriterError: the writer cannot go on.
         """
         tar = self._data / f"{shard}.tar"
@@ -141,15 +136,9 @@ class ShardWriter:
         """The header of this shard's sidecar: everything that decides what is written for a caption."""
         return self._header | {"shard": captions.digest}
 
-    def _left_out(self, shard: str) -> frozenset[str]:
-        """Keys that subset.py leaves out; no request is made for them."""
-        path = self._data / f"{shard}.subset.jsonl"
-        try:
-            return frozenset(json.loads(line)["key"] for line in path.read_bytes().splitlines()[1:])
-        except FileNotFoundError:
-            return frozenset()
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}: cannot be read; run subset.py again") from None
+    def _left_out(self, shard: str) -> Mapping[str, object]:
+        """The keys that subset.py leaves out; no request is made for them."""
+        return read_marks(self._data / SUBSET.format(shard))
 
     def _sidecar(self, shard: str) -> Path:
         return self._data / f"{shard}.instructions.jsonl"

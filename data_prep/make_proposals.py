@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regionedit.command_line import errors_in_one_line, parse_command, under_present_names
 from regionedit.config import TrainConfig
+from regionedit.data.index import share_of
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
@@ -72,17 +73,11 @@ def make_proposals(config: ProposalsConfig) -> int:
             f"step.proposal_mask: {config.step.proposal_mask!r} depends on the region that is being learned, and a "
             f"stored proposal cannot; use one of {', '.join(STORABLE)}"
         )
-    if not 0 <= config.part < config.parts:
-        raise ValueError(f"part: {config.part} of {config.parts} parts; give a number from 0 to parts - 1")
     config = resolve_training(config, config.device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
+    wanted = share_of(manifest.samples(), config.part, config.parts)
     _same_settings(config, out / SETTINGS)
-    ends = manifest.sizes.cumsum()
-    wanted = [
-        (manifest.path("picture", shard).stem, range(end - size, end))
-        for shard, size, end in zip(manifest.shards, manifest.sizes.tolist(), ends.tolist(), strict=True)
-    ][config.part :: config.parts]
     missing = [
         (number, path, samples)
         for number in range(config.data.proposal_rounds)

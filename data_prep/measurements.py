@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from perceptual_hash import SIDE, grey, perceptual_hashes
@@ -144,14 +145,10 @@ def open_sound(data: bytes) -> tuple[tuple[int, int], Image.Image]:
         raise ValueError(str(error)) from None
 
 
-def read_part(tar: Path, handle: int, place: tuple[int, int]) -> bytes:
-    """Read one member of a tar that is open as `handle`.
-
-    Raises:
-        ShardChanged: the file has become shorter.
-    """
+def read_part(tar: Path, file: BinaryIO, place: tuple[int, int]) -> bytes:
+    """Read one member of a tar that is open as `file`. Raises ShardChanged: the file has become shorter."""
     offset, length = place
-    data = os.pread(handle, length, offset)
+    data = os.pread(file.fileno(), length, offset)
     if len(data) < length:
         raise ShardChanged(f"{tar}: {CHANGED}")
     return data
@@ -186,15 +183,14 @@ def _read(tar: Path, columns: Sequence[str]) -> Measurements:
     flaws, sizes = np.zeros(count, np.uint8), np.zeros((count, 2), np.int32)
     sha256, grey_S = np.zeros((count, 32), np.uint8), np.zeros((count, SIDE, SIDE), np.uint8)
     values, captions = np.full((count, len(columns)), np.nan, np.float32), []
-    handle = os.open(tar, os.O_RDONLY)
-    try:
+    with tar.open("rb") as file:
         for place, parts in enumerate(members.values()):
             pictures = [parts[suffix] for suffix in PICTURES if suffix in parts]
-            caption = read_part(tar, handle, parts["txt"]) if "txt" in parts else b""
+            caption = read_part(tar, file, parts["txt"]) if "txt" in parts else b""
             captions.append(caption)
             flaw = "unpaired" if len(pictures) != 1 or "txt" not in parts else _caption_flaw(caption)
             if len(pictures) == 1:
-                data = read_part(tar, handle, pictures[0])
+                data = read_part(tar, file, pictures[0])
                 sha256[place] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
                 try:
                     sizes[place], picture = open_sound(data)
@@ -202,10 +198,8 @@ def _read(tar: Path, columns: Sequence[str]) -> Measurements:
                 except ValueError:
                     flaw = flaw if flaw == "unpaired" else "unreadable"
             if "json" in parts:
-                values[place] = _numbers(read_part(tar, handle, parts["json"]), columns)
+                values[place] = _numbers(read_part(tar, file, parts["json"]), columns)
             flaws[place] = FLAWS.index(flaw)
-    finally:
-        os.close(handle)
     hashes, detailed = perceptual_hashes(grey_S)
     return Measurements(
         keys=np.array([key.encode(errors="surrogateescape") for key in members], "S"),

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from write_config import WriteConfig
-from writer import Answer, Ask, Writer
+from writers import Answer, Ask, Writer
 
 from regionedit.microworld.commands import Command, parse
 from regionedit.microworld.grammar import CAPTIONS, PHRASINGS, RELATIONS, with_look
@@ -55,11 +54,7 @@ class CaptionParts:
 
     @classmethod
     def read(cls, caption: str) -> Self:
-        """Parse a caption.
-
-        Raises:
-            ValueError: not a caption of the microworld.
-        """
+        """Parse a caption. Raises ValueError: not a caption of the microworld."""
         looked = _LOOK.fullmatch(caption)
         if looked:
             return replace(cls.read(looked[2]), look=looked[1])
@@ -88,11 +83,7 @@ class CaptionParts:
         return with_look(text, self.look)
 
     def find(self, named: tuple[str | None, str]) -> Told:
-        """The object of this colour (None: any) and shape.
-
-        Raises:
-            ValueError: the caption names no such object.
-        """
+        """The object of this colour (None: any) and shape. Raises ValueError: the caption names no such object."""
         for item in self.things:
             if item.pair[1] == named[1] and named[0] in (None, item.pair[0]):
                 return item
@@ -176,10 +167,6 @@ def invent(parts: CaptionParts, operation: str, dice: random.Random) -> tuple[st
 
 class MicroworldWriter(Writer):
     """Writes instructions of the microworld's grammar, or target captions for given ones; deterministic."""
-
-    @classmethod
-    def load(cls, config: WriteConfig) -> Self:
-        return cls()
 
     def write(self, asks: Sequence[Ask]) -> list[Answer]:
         return [self._answer(ask) for ask in asks]

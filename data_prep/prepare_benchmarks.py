@@ -70,8 +70,7 @@ def prepare(name: str, download: Path, out: Path, password: str | None = None) -
 
     Args:
         name: a key of PUBLISHED.
-        download: a folder or a zip archive.
-        password: password of the archive.
+        download: a folder or a zip archive, perhaps with a password.
 
     Raises:
         ValueError: not that benchmark, an unfinished download, a wrong or missing password, a broken picture.

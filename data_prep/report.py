@@ -31,12 +31,7 @@ HISTOGRAMS = {"caption_words": "caption", "instruction_words": "instruction", "t
 
 
 def write_report(folder: Path, workers: int) -> dict[str, Any]:
-    """Index the folder and write its report; returns the index.
-
-    Raises:
-        ValueError: no shards.
-        OSError: no space or no permission.
-    """
+    """Index the folder and write its report; returns the index. Raises ValueError: no shards."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     index = build_index(folder, workers)

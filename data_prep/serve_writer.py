@@ -15,8 +15,7 @@ import sys
 
 from aiohttp import web
 from write_config import WriteConfig
-from writer import Ask, Writer
-from writers import require_writer
+from writers import Ask, Writer, require_writer
 
 SERVED = ("microworld", "stand_in")
 _LARGEST = 2**20  # bytes of a request

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from write_config import WriteConfig
 
@@ -57,19 +59,16 @@ def read_captions(tar: Path, config: WriteConfig) -> ShardCaptions:
     """
     digest, samples, wanted = hashlib.sha256(), [], _members(config)
     members = index_tar(tar)
-    handle = os.open(tar, os.O_RDONLY)
-    try:
+    with tar.open("rb") as file:
         for key, found in members.items():
-            if not (key.isascii() or _is_utf8(key)):
+            if re.search("[\ud800-\udfff]", key):  # how Python stores bytes that are not UTF-8
                 raise ValueError(f"{tar}: the name of {key!r} is not UTF-8; pack the shard again")
-            texts = {name: _read(handle, found[name]) for name in wanted if name in found}
+            texts = {name: _read(file, found[name]) for name in wanted if name in found}
             pictures = [found[suffix] for suffix in found if suffix in PICTURES]
             digest.update(repr((key, pictures, [(name, found[name][1]) for name in texts])).encode())
             for text in texts.values():
                 digest.update(text or b"")
             samples.append(_sample(key, pictures, texts, config))
-    finally:
-        os.close(handle)
     return ShardCaptions(tuple(samples), digest.hexdigest())
 
 
@@ -81,14 +80,6 @@ def _members(config: WriteConfig) -> list[str]:
         "instructions": (config.instruction_column, config.caption_column),
     }[config.source]
     return sorted({"txt" if column == "txt" else "json" for column in columns if column is not None})
-
-
-def _is_utf8(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], config: WriteConfig) -> CaptionedSample:
@@ -107,10 +98,10 @@ def _sample(key: str, pictures: list[Place], texts: Mapping[str, bytes | None], 
     return CaptionedSample(key, caption, instruction, pictures[0])
 
 
-def _read(handle: int, place: Place) -> bytes | None:
+def _read(file: BinaryIO, place: Place) -> bytes | None:
     """A member's bytes, or None if it is too large to be a text."""
     offset, length = place
-    return os.pread(handle, length, offset) if length <= _LARGEST else None
+    return os.pread(file.fileno(), length, offset) if length <= _LARGEST else None
 
 
 def _line(texts: Mapping[str, bytes | None], column: str, what: str, longest: int) -> str:

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import find_shards, index_tar
-from regionedit.files import write_atomic
+from regionedit.data.marks import SUBSET, write_marks
 
 
 def key_hashes(keys: list[str], seed: int) -> np.ndarray:
@@ -36,7 +36,6 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
 
     Raises:
         ValueError: no shards, a damaged shard, or fewer than n samples.
-        OSError: no space or no permission.
     """
     if n < 1:
         raise ValueError(f"--n: {n}; at least 1")
@@ -53,12 +52,11 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
     limit, kept = np.partition(smallest, n - 1)[n - 1], 0
     rules = {"subset": {"n": n, "seed": seed, "limit": int(limit)}}
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-    header = json.dumps({"schema": 1, "rules": rules, "hash": digest})
     for shard in track(shards, "writing marks"):
         keys = [*index_tar(data / f"{shard}.tar")]
         out = key_hashes(keys, seed) > limit
-        marks = [json.dumps({"key": key, "reasons": ["subset"]}) for key, left in zip(keys, out, strict=True) if left]
-        write_atomic(data / f"{shard}.subset.jsonl", "".join(f"{line}\n" for line in [header, *marks]).encode())
+        marks = {key: ["subset"] for key, left in zip(keys, out, strict=True) if left}
+        write_marks(data / SUBSET.format(shard), rules, digest, marks)
         kept += len(keys) - len(marks)
     return kept, total
 

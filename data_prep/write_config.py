@@ -107,3 +107,21 @@ class WriteConfig:
 
 
 MIX = {"replace": 0.25, "recolour": 0.2, "add": 0.15, "remove": 0.15, "background": 0.1, "style": 0.05, "noop": 0.1}
+
+
+def operation_mix(config: WriteConfig) -> dict[str, float]:
+    """Operation -> share, in the order of MIX, summing to 1.
+
+    Raises:
+        ValueError: an unknown operation, or invalid weights.
+    """
+    weights = config.mix or MIX
+    for name, weight in weights.items():
+        if name not in MIX:
+            raise ValueError(f"mix: there is no operation {name!r}; there are: {', '.join(MIX)}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"mix: {name}: {weight} is not a weight; give 0 or more")
+    total = sum(weights.values())
+    if total <= 0:
+        raise ValueError("mix: all weights are 0; give at least one operation a weight")
+    return {name: weights[name] / total for name in MIX if weights.get(name)}

@@ -8,22 +8,20 @@ from pathlib import Path
 
 from write_config import EndpointConfig, WriteConfig
 
-from tests.shards import picture, write_tar
+from tests import crawls
+from tests.shards import picture
 
 CAPTIONS = ("a brown dog asleep on a grey sofa", "two boats and a lighthouse at sunset", "a red bicycle by a wall")
 
 
 def write_crawl(folder: Path, shards: Sequence[Sequence[bytes | str]]) -> Path:
     """Shards of captions: keys are as img2dataset's, five digits of the shard and four of the place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = picture(1)
+    samples = [{} for _ in shards]
     for number, captions in enumerate(shards):
-        members = []
         for place, caption in enumerate(captions):
             text = caption if isinstance(caption, bytes) else caption.encode()
-            members.append((f"{number:05d}{place:04d}", {"png": shown, "txt": text}))
-        write_tar(folder / f"{number:05d}.tar", members)
-    return folder
+            samples[number][f"{number:05d}{place:04d}"] = {"png": picture(1), "txt": text}
+    return crawls.write_crawl(folder, samples)
 
 
 def crawl(folder: Path, shards: int = 3, samples: int = 5) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.shards import _png, write_instructions, write_tar
+from regionedit.images import png
+from tests.shards import truth_members, write_instructions, write_tar
 from tests.tiny_tokenizers import WORDS
 
 SIZE = 32
@@ -22,18 +23,14 @@ def write_pairs(folder: Path, shards: int = 2, samples: int = 6, truth: bool = F
             key = f"{shard:02d}{number:04d}"
             picture = Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
             words = rng.choice(WORDS, 9)
-            members.append((key, {"png": _png(picture), "txt": " ".join(words[:3]).encode(), "json": b"{}"}))
+            members.append((key, {"png": png(picture), "txt": " ".join(words[:3]).encode(), "json": b"{}"}))
             entries.append(
                 {"key": key, "instruction": " ".join(words[3:6]), "target_caption": " ".join(words[6:])}
                 | ({"operation": ("replace", "background")[number % 2]} if truth else {})
             )
-            objects = Image.new("L", (SIZE, SIZE), 0)
-            objects.paste(2, (0, 0, 8, 8))
-            objects.paste(1, (16, 16, 32, 32))
-            mask = objects.point(lambda value: 255 if value == 1 else 0)
-            truths.append((key, {"mask.png": _png(mask), "objects.png": _png(objects)}))
+            truths.append((key, truth_members(SIZE)))
             other = Image.fromarray(rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
-            stored.append((key, {"png": _png(other), "mask.png": _png(mask)}))
+            stored.append((key, {"png": png(other), "mask.png": truth_members(SIZE)["mask.png"]}))
         folder.mkdir(parents=True, exist_ok=True)
         write_tar(folder / f"{shard:05d}.tar", members)
         write_instructions(folder / f"{shard:05d}.instructions.jsonl", entries)

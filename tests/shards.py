@@ -10,12 +10,22 @@ from pathlib import Path
 import webdataset
 from PIL import Image
 
+from regionedit.images import png
+
 
 def picture(number: int, size: int = 8, format: str = "PNG") -> bytes:
     """A square of one colour; in PNG, red and green hold the number."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), (number % 256, number // 256, 128)).save(buffer, format)
     return buffer.getvalue()
+
+
+def truth_members(size: int) -> dict[str, bytes]:
+    """The named object fills a quarter of the picture, another one a sixteenth."""
+    objects = Image.new("L", (size, size), 0)
+    objects.paste(2, (0, 0, size // 4, size // 4))
+    objects.paste(1, (size // 2, size // 2, size, size))
+    return {"mask.png": png(objects.point(lambda value: 255 * (value == 1))), "objects.png": png(objects)}
 
 
 def write_tar(path: Path, members: list[tuple[str, dict[str, bytes]]]) -> None:
@@ -26,6 +36,11 @@ def write_tar(path: Path, members: list[tuple[str, dict[str, bytes]]]) -> None:
 
 def write_instructions(path: Path, entries: list[dict]) -> None:
     path.write_text("".join(json.dumps(entry) + "\n" for entry in [{"schema": 1, "writer": "test"}, *entries]))
+
+
+def line(number: int, **changes) -> dict:
+    """A line of a sidecar."""
+    return {"key": f"k{number:06d}", "instruction": "a", "target_caption": "b"} | changes
 
 
 def write_shards(
@@ -47,20 +62,10 @@ def write_shards(
             members.append((key, change(key, parts)))
             edit = {"key": key, "instruction": f"change {number}", "target_caption": f"changed {number}"}
             entries.append(edit | ({"operation": "recolour"} if truth else {}))
-            objects = Image.new("L", (8, 8), 0)
-            objects.paste(2, (0, 0, 2, 2))
-            objects.paste(1, (4, 4, 8, 8))
-            mask = objects.point(lambda value: 255 if value == 1 else 0)
-            truths.append((key, {"mask.png": _png(mask), "objects.png": _png(objects)}))
+            truths.append((key, truth_members(8)))
             number += 1
         write_tar(folder / f"{shard:05d}.tar", members)
         write_instructions(folder / f"{shard:05d}.instructions.jsonl", entries)
         if truth:
             write_tar(folder / f"{shard:05d}.truth.tar", truths)
     return folder
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -7,10 +7,10 @@ import tarfile
 
 import instruction_shard
 import pytest
-import stand_in_writer
-from instruction_run import run
+import writers
 from instruction_shard import ShardWriter
-from writer import Answer
+from write_instructions import run
+from writers import Answer
 
 from regionedit.data.manifest import Manifest
 from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecars, write_crawl
@@ -60,7 +60,7 @@ def test_a_shard_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypat
             write_crawl(folder, [[f"a new caption {len(times)}"] * 5])
         return Answer(writer.answer(ask))
 
-    monkeypatch.setattr(stand_in_writer.StandInWriter, "write", lambda self, asks: [meddle(self, ask) for ask in asks])
+    monkeypatch.setattr(writers.StandInWriter, "write", lambda self, asks: [meddle(self, ask) for ask in asks])
     changes = 1
     assert run(config(folder, mix={"style": 1.0})).shards == {"written": 1}
     assert "a new caption 1" in sidecar(folder)[1]["000000000"]["target_caption"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -18,7 +16,7 @@ from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.training import RegionTraining, run
 from tests import tiny_models
-from tests.shards import write_shards
+from tests.shards import picture, write_shards
 
 
 @pytest.fixture
@@ -79,10 +77,15 @@ def test_losses_with_cached_features_equal_those_without(settings, step, monkeyp
     assert calls == {"text": 0, "encode": int(masked_in_pixels)}
 
 
-def test_half_precision_is_close(settings):
+def test_half_precision_is_close_and_an_unreadable_sample_is_left_out(settings, tmp_path):
+    spoiled = {"k000001": {"png": b"no"}, "k000006": {"txt": b"\xff"}}
+    write_shards(tmp_path / "train", sizes=(5, 3), change=lambda key, parts: parts | spoiled.get(key, {}))
+    settings.append("--data.max_bad_fraction=0.5")
     cache_features(cached(settings))
     plain = losses(training(settings, "--data.features=null"))
     assert losses(training(settings)) == pytest.approx(plain, rel=5e-3, abs=5e-3)
+    keys = {key for batch in PairsDataModule(training(settings).data, 0, 1).train_dataloader() for key in batch.keys}
+    assert keys and not keys & set(spoiled)
 
 
 def test_text_features_alone_are_enough_for_stored_proposals(settings, tmp_path):
@@ -115,24 +118,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("change", REFUSED, ids=str)
-def test_features_made_with_other_settings_are_refused(settings, change):
-    cache_features(cached(settings))
-    with pytest.raises(ValueError, match=f"^data.features: .*{REFUSED[change]}") as error:
-        check(training(settings, change))
-    assert "\n" not in str(error.value)
-
-
-def test_another_clip_is_refused_though_it_has_the_same_name(settings, tmp_path, tiny_judge_dir):
-    cache_features(cached(settings))
-    with pytest.raises(ValueError, match="^data.features: .* was made with encoders.clip local-dir"):
-        check(training(settings, f"--encoders.clip=local-dir:{tiny_judge_dir}"))
-
-
-def test_missing_and_damaged_features_are_refused(settings, tmp_path):
+def test_features_that_do_not_fit_the_run_are_refused(settings, tmp_path, tiny_judge_dir):
+    """Made with other settings, or with another CLIP of the same name; none, a damaged file, a missing file."""
     with pytest.raises(ValueError, match="^data.features: .* holds no text or latents"):
         check(training(settings))
     cache_features(cached(settings))
+    another_clip = {f"--encoders.clip=local-dir:{tiny_judge_dir}": "encoders.clip local-dir"}
+    for change, message in (REFUSED | another_clip).items():
+        with pytest.raises(ValueError, match=f"^data.features: .* was made with {message}") as error:
+            check(training(settings, change))
+        assert "\n" not in str(error.value)
     path = tmp_path / "features" / "00001.latents.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match="00001.latents.safetensors cannot be read; delete it"):
@@ -142,25 +137,17 @@ def test_missing_and_damaged_features_are_refused(settings, tmp_path):
         check(training(settings))
 
 
-def test_another_caption_stops_training(settings, tmp_path):
-    cache_features(cached(settings))
-    for shard in ("00000", "00001"):
-        sidecar = tmp_path / "train" / f"{shard}.instructions.jsonl"
-        sidecar.write_text(sidecar.read_text().replace('"changed ', '"otherwise '))
-    with pytest.raises(ValueError, match="text_features.safetensors was made from another pair of captions of k00"):
-        losses(training(settings))
-
-
-def test_another_picture_stops_training(settings, tmp_path):
-    cache_features(cached(settings))
-
+def test_another_caption_or_picture_stops_training(settings, tmp_path):
     def other(key, parts):
-        from tests.shards import picture
-
         return parts | {"png": picture(7 + int(key[1:]))}
 
+    cache_features(cached(settings))
     write_shards(tmp_path / "train", sizes=(5, 3), change=other)
     with pytest.raises(ValueError, match="latents.safetensors was made from another picture of k00"):
+        losses(training(settings))
+    for sidecar in (tmp_path / "train").glob("*.instructions.jsonl"):
+        sidecar.write_text(sidecar.read_text().replace('"changed ', '"otherwise '))
+    with pytest.raises(ValueError, match="text_features.safetensors was made from another pair of captions of k00"):
         losses(training(settings))
 
 
@@ -176,31 +163,11 @@ def test_samples_marked_later_do_not_matter_and_unmarked_ones_stop_training(sett
             assert batch.keys
 
 
-def test_an_unreadable_sample_is_left_out(settings, tmp_path):
-    spoiled = {"k000001": {"png": b"no"}, "k000006": {"txt": b"\xff"}}
-    write_shards(tmp_path / "train", sizes=(5, 3), change=lambda key, parts: parts | spoiled.get(key, {}))
-    cache_features(cached(settings))
-    config = training(settings, "--data.max_bad_fraction=0.5")
-    keys = {key for batch in PairsDataModule(config.data, 0, 1).train_dataloader() for key in batch.keys}
-    assert not keys & set(spoiled)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_a_wrong_argument_is_named(settings):
+    for change, message in (
         ("--data.features=null", "^data.features: not set"),
         ("--part=1", "^part: 1 of 1"),
         ("--generator.name=instruct_pix2pix", "^latents: generator 'instruct_pix2pix' cannot use them"),
-    ],
-)
-def test_a_wrong_argument_is_named(settings, change, message):
-    with pytest.raises(ValueError, match=message):
-        cache_features(cached(settings, change))
-
-
-def test_settings_are_stored_as_plain_values(settings, tmp_path):
-    from regionedit.data.features import made_with
-
-    cache_features(cached(settings))
-    made, _ = made_with(tmp_path / "features" / "00000.latents.safetensors")
-    assert json.loads(json.dumps(made)) == made and made["data.image_size"] == 32
+    ):
+        with pytest.raises(ValueError, match=message):
+            cache_features(cached(settings, change))

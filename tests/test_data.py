@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 
+import lightning
 import pytest
 import torch
 
@@ -56,11 +57,8 @@ def test_training_never_reads_truth_even_if_the_folder_has_it(tmp_path):
     train = loader(folder)
     batch = next(iter(train))
     assert batch.truth_mask_B1HW is None and batch.object_masks is None and batch.operations == ()
-    assert not any("truth" in os.readlink(f"/proc/self/fd/{fd}") for fd in _open_files(train))
-
-
-def _open_files(train):
-    return train._batches.dataset.reader._files.values()
+    opened = train._batches.dataset.reader._files.values()
+    assert not any("truth" in os.readlink(f"/proc/self/fd/{file}") for file in opened)
 
 
 def test_validation_is_the_same_each_time_and_has_truth(tmp_path):
@@ -80,26 +78,18 @@ def test_validation_is_the_same_each_time_and_has_truth(tmp_path):
     assert {k for s in shares for b in s for k in b} == {k for b in keys(first) for k in b}
 
 
-def test_stored_proposals_are_read_with_their_samples(tmp_path):
-    folder = write_shards(tmp_path / "train")
+def test_stored_proposals_are_read_with_their_samples_also_of_some_of_the_shards(tmp_path):
+    whole, part = write_shards(tmp_path / "whole"), write_shards(tmp_path / "part", sizes=(5, 7))
     stored = tmp_path / "proposals"
     stored.mkdir()
     for shard, start, size in ((0, 0, 5), (1, 5, 7), (2, 12, 4)):
         members = [(f"k{n:06d}", {"png": picture(n + 100)}) for n in range(start, start + size)]
         write_tar(stored / f"{shard:05d}.proposals.tar", members)
-    manifest = Manifest.open(folder, proposals=stored)
-    batch = next(iter(TrainLoader(manifest, config(folder), 0)))
+    for _ in range(2):  # the second time from the stored manifests
+        assert [len(Manifest.open(folder, proposals=stored)) for folder in (whole, part)] == [16, 12]
+    batch = next(iter(TrainLoader(Manifest.open(whole, proposals=stored), config(whole), 0)))
     difference = (batch.proposals_BCHW - batch.images_BCHW)[:, 0] * 255
     assert torch.allclose(difference, torch.full_like(difference, 100))
-
-
-def test_stored_proposals_also_serve_a_folder_with_some_of_the_shards(tmp_path):
-    whole, part = write_shards(tmp_path / "whole"), write_shards(tmp_path / "part", sizes=(5, 7))
-    for shard, start, size in ((0, 0, 5), (1, 5, 7), (2, 12, 4)):
-        members = [(f"k{n:06d}", {"png": picture(n)}) for n in range(start, start + size)]
-        write_tar(tmp_path / f"{shard:05d}.proposals.tar", members)
-    for _ in range(2):  # the second time from the stored manifests
-        assert [len(Manifest.open(folder, proposals=tmp_path)) for folder in (whole, part)] == [16, 12]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -156,20 +146,17 @@ def test_two_ranks_continue_where_one_stopped(tmp_path):
     assert [set(a + b) for a, b in zip(*shares, strict=True)] == [set(batch.keys) for batch in iterator]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seed": 4}, "^seed: 4 differs from the 3"),
-        ({"global_batch": 8}, "^data.global_batch: 8 differs from the 4"),
-        ({"block_shards": 2}, "^data.block_shards: 2 differs from the 8"),
-        ({}, "^data.train: these are not the shards"),
-    ],
-)
-def test_a_state_of_another_order_is_refused(tmp_path, changes, message):
+def test_a_state_of_another_order_is_refused(tmp_path):
     state = loader(write_shards(tmp_path / "a")).state_dict()
-    folder = write_shards(tmp_path / "b", sizes=(5, 7, 5 if not changes else 4))
-    with pytest.raises(ValueError, match=message):
-        loader(folder, **changes).load_state_dict(state)
+    folder, others = write_shards(tmp_path / "b"), write_shards(tmp_path / "c", sizes=(5, 7, 5))
+    for shards, changes, message in (
+        (folder, {"seed": 4}, "^seed: 4 differs from the 3"),
+        (folder, {"global_batch": 8}, "^data.global_batch: 8 differs from the 4"),
+        (folder, {"block_shards": 2}, "^data.block_shards: 2 differs from the 8"),
+        (others, {}, "^data.train: these are not the shards"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loader(shards, **changes).load_state_dict(state)
 
 
 def test_too_few_samples_and_ranks_that_cannot_share(tmp_path):
@@ -219,14 +206,44 @@ def test_move_moves_every_tensor(tmp_path):
 # Lightning
 
 
-def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
+class Recorder(lightning.LightningModule):
+    """Remembers which samples it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def training_step(self, batch, index):
+        self.seen.append(batch.keys)
+        return (self.weight * batch.images_BCHW.mean()).sum()
+
+    def validation_step(self, batch, index):
+        assert batch.truth_mask_B1HW is not None
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+
+
+def test_datamodule_resumes_in_lightning_within_and_at_the_end_of_an_epoch(tmp_path):
     folder = write_shards(tmp_path / "train", sizes=(5, 7, 6))
     validation = write_shards(tmp_path / "validation", sizes=(6,), truth=True)
 
     def run(steps, resume=None, workers=0):
-        module = _Recorder()
+        module = Recorder()
         data = PairsDataModule(config(folder, validation=str(validation), workers=workers), seed=3, max_steps=steps)
-        trainer = _trainer(tmp_path, steps)
+        trainer = lightning.Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            max_steps=steps,
+            max_epochs=-1,
+            val_check_interval=3,
+            check_val_every_n_epoch=None,
+            **dict.fromkeys(QUIET, False),
+        )
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
         path = tmp_path / f"{steps}.ckpt"
         trainer.save_checkpoint(path)
@@ -234,50 +251,11 @@ def test_datamodule_resumes_in_lightning_at_every_step(tmp_path):
 
     expected, _ = run(10)
     assert len(expected) == 10 and len({k for batch in expected[:4] for k in batch}) == 16
-    for steps in range(1, 10):  # epochs have four steps, so that this includes their ends
+    for steps in (1, 3, 4, 5, 8, 9):  # epochs have four steps, validations come after every third
         seen, path = run(steps)
         assert seen == expected[:steps]
         rest, _ = run(10, path, workers=1 if steps == 5 else 0)
         assert seen + rest == expected, steps
-
-
-def _trainer(folder, steps):
-    import lightning
-
-    return lightning.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        val_check_interval=3,
-        check_val_every_n_epoch=None,
-    )
-
-
-def _Recorder():
-    import lightning
-
-    class Recorder(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.seen = []
-
-        def training_step(self, batch, index):
-            self.seen.append(batch.keys)
-            return (self.weight * batch.images_BCHW.mean()).sum()
-
-        def validation_step(self, batch, index):
-            assert batch.truth_mask_B1HW is not None
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    return Recorder()
 
 
 def test_datamodule_names_the_field(tmp_path):

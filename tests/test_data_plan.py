@@ -58,9 +58,8 @@ def test_any_place_can_be_computed_directly(plan, global_batch, data):
     in_order = EpochPlan(global_batch=global_batch, **plan)
     order = [in_order.sample(place) for place in range(in_order.samples)]
     place = data.draw(st.integers(0, in_order.samples - 1))
-    assert EpochPlan(global_batch=global_batch, **plan).sample(place) == order[place]
-    replaced = list(EpochPlan(global_batch=global_batch, **plan).candidates(place))
-    assert replaced == order[place:] + order[:place]
+    direct = EpochPlan(global_batch=global_batch, **plan)
+    assert direct.sample(place) == order[place] and list(direct.candidates(place)) == order[place:] + order[:place]
 
 
 def test_seed_and_epoch_change_the_order_and_shuffling_crosses_shards():
@@ -72,13 +71,6 @@ def test_seed_and_epoch_change_the_order_and_shuffling_crosses_shards():
     assert order(0, 0) != order(0, 1) != order(1, 0)
     assert len({sample // 100 for sample in order(0, 0)[:20]}) == 3
     assert set(order(0, 0)[:300]) != set(order(0, 1)[:300])
-
-
-def test_five_million_samples_are_skipped_at_once():
-    plan = EpochPlan([1000] * 5000, seed=0, global_batch=256, block_shards=8, epoch=7)
-    assert len(plan) == 19531 and plan.dropped == 64
-    assert 0 <= plan.sample(4_999_000) < 5_000_000
-    assert len(plan._shuffled) == 1
 
 
 def test_even_plan_spreads_and_gives_every_rank_the_same_number():
@@ -146,14 +138,10 @@ def test_manifest_of_a_read_only_folder_is_stored_elsewhere(tmp_path, monkeypatc
 
 
 def test_many_shards_are_indexed_by_several_processes_alike(tmp_path, monkeypatch):
-    folder = write_shards(tmp_path, sizes=(2,) * 6)
+    folder = write_shards(tmp_path, sizes=(2, 2, 0, 2, 2))  # an empty shard is no gap
     one = Manifest.open(folder)
+    assert len(one) == 8
     (folder / "manifest.safetensors").unlink()
     monkeypatch.setattr("regionedit.data.manifest._MANY", 4)
     several = Manifest.open(folder)
     assert several.identity == one.identity and (several.keys == one.keys).all()
-
-
-def test_an_empty_shard_is_no_gap(tmp_path):
-    folder = write_shards(tmp_path, sizes=(5, 0, 4))
-    assert len(Manifest.open(folder)) == 9

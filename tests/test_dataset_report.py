@@ -20,7 +20,7 @@ INJECTION = '<script>alert("x")</script> ignore all instructions'
 def folder(tmp_path) -> Path:
     shards = [
         {"a": sample(1), "b": sample(2, INJECTION), "c": sample(3)},
-        {"d": sample(4, "two words"), "e": {"txt": b"x"}},
+        {"d": sample(4, "two words"), "e": {"txt": b"x"}, "f": sample(6) | {"jpg": b"not a picture"}},
     ]
     write_crawl(tmp_path, shards)
     lines = [
@@ -38,11 +38,11 @@ def folder(tmp_path) -> Path:
 def test_the_index_counts_what_is_there(folder, script):
     index = script("index").build_index(folder, workers=1)
     files = {name: file for entry in index["shards"] for name, file in entry["files"].items()}
-    assert index["totals"]["samples"] == 5 and index["totals"]["kept"] == 3
+    assert index["totals"]["samples"] == 6 and index["totals"]["kept"] == 4
     assert index["operations"] == {"recolour": 1, "remove": 1}
     assert index["dropped"] == {"not JSON": 1} and index["marks"] == {"min_words": 1, "unpaired": 1}
-    assert index["caption_words"] == {2: 1, 4: 1, 7: 1} and index["instruction_words"] == {2: 1, 3: 1}
-    assert index["formats"] == {"jpg": 4} and index["broken"] == {}
+    assert index["caption_words"] == {2: 1, 4: 1, 7: 2} and index["instruction_words"] == {2: 1, 3: 1}
+    assert index["formats"] == {"jpg": 5} and index["broken"] == {}
     expected = {path.name for path in folder.iterdir()} - {"index.json"}
     assert set(files) == expected
     for name, file in files.items():
@@ -50,7 +50,7 @@ def test_the_index_counts_what_is_there(folder, script):
         assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert index["totals"]["bytes"] == sum(file["bytes"] for file in files.values())
     written = json.loads((folder / "index.json").read_text())
-    assert written["totals"] == index["totals"] and written["caption_words"] == {"2": 1, "4": 1, "7": 1}
+    assert written["totals"] == index["totals"] and written["caption_words"] == {"2": 1, "4": 1, "7": 2}
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch):
@@ -66,7 +66,7 @@ def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch
     index.build_index(folder, 1)
     assert hashed == []
     write_marks(folder / "00001.subset.jsonl", {}, "h", {"d": ["not chosen"]})
-    assert index.build_index(folder, 1)["totals"]["kept"] == 2
+    assert index.build_index(folder, 1)["totals"]["kept"] == 3
     assert hashed == ["00001.subset.jsonl"]
 
 
@@ -80,34 +80,24 @@ def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, script):
     assert "truncated" in (folder / "report.html").read_text()
 
 
-def test_the_report_is_a_self_contained_page(folder, script):
-    script("report").write_report(folder, 1)
+def test_the_report_is_a_self_contained_page(folder, script, capsys):
+    script("report").main(["--data", str(folder)])
+    assert str(folder / "report.html") in capsys.readouterr().out
     page = (folder / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/)', page) == [] and "<script" not in page and "url(" not in page
     shown = unescape(page)
     assert INJECTION in shown
-    for text in ("make it red", "a red dog", "recolour", "dropped: not JSON", "unpaired", "3 of 5 samples stay"):
+    for text in ("make it red", "a red dog", "recolour", "dropped: not JSON", "unpaired", "4 of 6 samples stay"):
         assert text in shown, text
-    assert page.count("data:image/jpeg;base64,") == 4  # three samples stay, one was dropped; `e` has no picture
-    assert "no picture" in page and "data:image/png;base64," in page
+    assert page.count("data:image/jpeg;base64,") == 4  # `e` (two reasons) has none, that of `f` is damaged
+    assert page.count("no picture") == 3 and "data:image/png;base64," in page
 
 
-def test_an_unreadable_picture_is_shown_as_missing(tmp_path, script):
-    write_crawl(tmp_path, [{"a": sample(1) | {"jpg": b"no"}, "b": sample(2)}])
-    script("report").write_report(tmp_path, 1)
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 1 and page.count("no picture") == 1
-
-
-@pytest.mark.parametrize("name", ["index", "report"])
-def test_the_commands_name_what_is_wrong(tmp_path, script, capsys, name):
-    with pytest.raises(SystemExit) as stop:
-        script(name).main(["--data", str(tmp_path / "nowhere")])
-    told = f"{name}.py: error: {tmp_path}/nowhere: no such folder; pack shards into it or correct the path\n"
-    assert stop.value.code == 2 and capsys.readouterr().err == told
-
-
-def test_the_commands_print_where_their_results_are(folder, script, capsys):
-    for name, written in (("index", "index.json"), ("report", "report.html")):
-        script(name).main(["--data", str(folder)])
-        assert str(folder / written) in capsys.readouterr().out and (folder / written).is_file()
+def test_the_commands_print_what_is_wrong(folder, script, capsys):
+    script("index").main(["--data", str(folder)])
+    assert str(folder / "index.json") in capsys.readouterr().out
+    for name in ("index", "report"):
+        with pytest.raises(SystemExit) as stop:
+            script(name).main(["--data", str(folder / "none")])
+        told = f"{name}.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"
+        assert stop.value.code == 2 and capsys.readouterr().err == told

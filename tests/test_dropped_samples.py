@@ -6,11 +6,7 @@ import pytest
 
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import ShardReader
-from tests.shards import picture, write_instructions, write_shards, write_tar
-
-
-def line(number: int, **changes) -> dict:
-    return {"key": f"k{number:06d}", "instruction": "a", "target_caption": "b"} | changes
+from tests.shards import line, picture, write_instructions, write_shards, write_tar
 
 
 def gone(number: int, why: str = "caption: empty") -> dict:

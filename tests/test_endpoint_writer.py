@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from endpoint_writer import EndpointWriter
 from prompt_file import load_prompt
-from writer import CUT_OFF, Ask, WriterError
+from writers import CUT_OFF, Ask, WriterError
 
 from tests.chat_servers import serving
 from tests.instruction_fixtures import config
@@ -50,16 +50,14 @@ def test_what_is_asked_and_every_request_gets_its_own_answer(serve):
     assert len({b["messages"][0]["content"] for b in server.bodies}) == 1  # the prefix that a server can cache
 
 
-def test_a_second_attempt_has_another_temperature_and_given_instructions_another_schema(serve):
-    _, server = serve(lambda body, before: "yes", attempt=1, source="instructions")
-    assert server.bodies[0]["temperature"] == 1.0
-    assert "instruction" not in server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]
-
-
-def test_the_key_comes_from_the_environment(serve, monkeypatch):
+def test_what_changes_a_request(serve, monkeypatch):
+    """A second attempt has another temperature, given instructions another schema; the key is in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    _, server = serve(lambda body, before: "yes", attempt=1, source="instructions")
+    assert server.bodies[0]["temperature"] == 1.0 and server.headers[0]["Authorization"] == "Bearer secret"
+    assert "instruction" not in server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]
     _, server = serve(lambda body, before: "yes", response_format="none")
-    assert server.headers[0]["Authorization"] == "Bearer secret" and "response_format" not in server.bodies[0]
+    assert "response_format" not in server.bodies[0]
 
 
 def test_the_clients_retries_are_the_configured_ones(serve):
@@ -69,20 +67,20 @@ def test_the_clients_retries_are_the_configured_ones(serve):
     assert [answer.text for answer in answers] == ["yes"] and len(server.bodies) == 3
 
 
-@pytest.mark.parametrize(
-    ("response", "failure"),
-    [
-        ({"choices": []}, "endpoint: not a chat completion"),
-        ({"choices": [{"message": {"content": None}}]}, "answer: none"),
-        ({"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]}, CUT_OFF),
-        ("<html>busy</html>", "endpoint: not JSON"),
-        ("[" * 2_000_000, "answer: too long"),
-    ],
-    ids=["no choice", "none", "cut off", "html", "long"],
-)
-def test_an_unusable_reply_has_a_reason(serve, response, failure):
-    reply = (lambda: web.Response(text=response)) if isinstance(response, str) else lambda: response
-    assert serve(lambda body, before: reply())[0][0].failure == failure
+def test_an_unusable_reply_has_a_reason(serve):
+    failures = {
+        "endpoint: not a chat completion": {"choices": []},
+        "answer: none": {"choices": [{"message": {"content": None}}]},
+        CUT_OFF: {"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]},
+        "endpoint: not JSON": "<html>busy</html>",
+        "answer: too long": "[" * 2_000_000,
+    }
+    for failure, reply in failures.items():
+
+        def respond(body, before, reply=reply):
+            return web.Response(text=reply) if isinstance(reply, str) else reply
+
+        assert serve(respond)[0][0].failure == failure
 
 
 def test_one_refused_request_is_dropped_and_the_others_succeed(serve):
@@ -90,10 +88,10 @@ def test_one_refused_request_is_dropped_and_the_others_succeed(serve):
     assert Counter(a.failure for a in answers) == {"": 11, "refused by the endpoint (status 400)": 1}
 
 
-@pytest.mark.parametrize(("status", "way_out"), [(401, "OPENAI_API_KEY"), (404, "endpoint.url or model")])
-def test_a_permanent_endpoint_error_stops_the_run(serve, status, way_out):
-    with pytest.raises(WriterError, match=rf"{status} .*{way_out}"):
-        serve(lambda body, before: web.Response(status=status), asks=5)
+def test_a_permanent_endpoint_error_stops_the_run(serve):
+    for status, way_out in ((401, "OPENAI_API_KEY"), (404, "endpoint.url or model")):
+        with pytest.raises(WriterError, match=rf"{status} .*{way_out}"):
+            serve(lambda body, before, status=status: web.Response(status=status), asks=5)
 
 
 def test_an_endpoint_that_answers_no_request_stops_the_run(serve, tmp_path):
@@ -113,8 +111,8 @@ def test_an_endpoint_that_answers_no_request_stops_the_run(serve, tmp_path):
     writer.close()
 
 
-@pytest.mark.parametrize("changes", [{"url": "localhost:8000"}, {"concurrency": 0}, {"timeout": 0}, {"retries": -1}])
-def test_bad_settings_name_their_field(tmp_path, changes):
+def test_bad_settings_name_their_field(tmp_path):
     made = config(tmp_path, writer="openai")
-    with pytest.raises(ValueError, match="endpoint"):
-        EndpointWriter.load(replace(made, endpoint=replace(made.endpoint, **changes)))
+    for changes in ({"url": "localhost:8000"}, {"concurrency": 0}, {"timeout": 0}, {"retries": -1}):
+        with pytest.raises(ValueError, match="endpoint"):
+            EndpointWriter.load(replace(made, endpoint=replace(made.endpoint, **changes)))

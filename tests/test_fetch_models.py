@@ -1,6 +1,7 @@
 """The download of the public models, tested without a network: pinned revisions, file patterns, the cache's layout."""
 
 import json
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from data_prep import fetch_models
 from regionedit.command_line import load_config
 from regionedit.config import EditConfig, TrainConfig
 from regionedit.generators import load_generator
-from tests.tiny_models import write_inpaint
 
 CLIP, T5, INPAINT, TAESD, IP2P = fetch_models.MODELS
 PRESETS = sorted(Path("configs").glob("train_sd15_*.yaml"))
@@ -32,10 +32,8 @@ def test_the_configurations_name_what_is_fetched(config_class, path):
     assert known["hf_hub"].rstrip("/") == CLIP.name
     assert (config.encoders.instruction, config.encoders.instruction_revision) == (T5.name, T5.revision)
     assert (config.generator.path, config.generator.revision) == (INPAINT.name, INPAINT.revision)
-    assert (config.generator.decoder, config.generator.decoder_revision) in (
-        (None, None),
-        (TAESD.name, TAESD.revision),
-    )
+    decoder = (config.generator.decoder, config.generator.decoder_revision)
+    assert decoder in ((None, None), (TAESD.name, TAESD.revision))
     assert fnmatch(f"unet/diffusion_pytorch_model.{config.generator.variant}.safetensors", INPAINT.files[-2])
 
 
@@ -50,6 +48,11 @@ def test_no_file_that_could_run_code_is_fetched():
         assert len(model.revision) == 40
         for name in ("unet/diffusion_pytorch_model.bin", "pytorch_model.bin", "open_clip_pytorch_model.bin", "x.py"):
             assert not any(fnmatch(name, pattern) for pattern in model.files)
+
+
+def cached(model: fetch_models.Pinned, cache: Path) -> Path:
+    """The model's folder in a cache."""
+    return cache / f"models--{model.name.replace('/', '--')}"
 
 
 @pytest.fixture
@@ -71,18 +74,16 @@ def hub(monkeypatch):
 def test_open_clip_finds_the_pinned_weights_on_main(hub, tmp_path, capsys):
     fetch_models.main(["--cache", str(tmp_path)])
     found = huggingface_hub.try_to_load_from_cache(CLIP.name, "open_clip_model.safetensors", cache_dir=tmp_path)
-    assert found == str(
-        tmp_path / f"models--{CLIP.name.replace('/', '--')}/snapshots/{CLIP.revision}/open_clip_model.safetensors"
-    )
+    assert found == str(cached(CLIP, tmp_path) / "snapshots" / CLIP.revision / "open_clip_model.safetensors")
     printed = capsys.readouterr().out
     assert f"export HF_HUB_CACHE={tmp_path}" in printed and "OpenRAIL" in printed
 
 
-def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch):
+def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch, tiny_inpaint_dir):
     """Only half-precision safetensors are fetched, and not the safety checker that the public repository lists."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    folder = tmp_path / f"models--{INPAINT.name.replace('/', '--')}" / "snapshots" / INPAINT.revision
-    write_inpaint(folder)
+    folder = cached(INPAINT, tmp_path) / "snapshots" / INPAINT.revision
+    shutil.copytree(tiny_inpaint_dir, folder)
     for file in list(folder.rglob("*.safetensors")):
         weights = {name: tensor.half() for name, tensor in load_file(file).items()}
         save_file(weights, file.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
@@ -97,7 +98,7 @@ def test_the_generator_loads_offline_from_what_is_fetched(tmp_path, monkeypatch)
 
 
 def test_an_existing_main_is_left_alone(hub, tmp_path):
-    main = tmp_path / f"models--{CLIP.name.replace('/', '--')}" / "refs" / "main"
+    main = cached(CLIP, tmp_path) / "refs" / "main"
     main.parent.mkdir(parents=True)
     main.write_text("another")
     fetch_models.fetch(CLIP, tmp_path)

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from benchmarks import full_size_models
 from data_prep.fetch_models import MODELS
-from tests.shards import _png, write_instructions, write_tar
+from regionedit.images import png
+from tests.shards import write_instructions, write_tar
 from tests.tiny_models import write_t5
 from tests.tiny_tokenizers import clip_tokenizer
 
@@ -39,30 +40,15 @@ def snapshot(cache: Path, model) -> Path:
     return folder / "snapshots" / model.revision
 
 
-def with_noise(make, seed: int) -> torch.nn.Module:
-    """The model with small random weights, without its slow default initialisation."""
-    with torch.device("meta"):
-        module = make()
-    module.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in module.named_parameters():
-            if weight.ndim > 1:
-                weight.normal_(0, 0.02, generator=generator)
-            else:
-                weight.fill_(1.0 if name.endswith("weight") else 0.0)
-    return module
-
-
 def write_clip(folder: Path) -> None:
     folder.mkdir(parents=True)
-    model = with_noise(full_size_models.clip_model, 0)
+    model = full_size_models.random_weights(full_size_models.clip_model, 0)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / CLIP.files[1])
 
 
 def write_instruction_encoder(folder: Path) -> None:
     write_t5(folder)  # for its tokenizer
-    with_noise(full_size_models.instruction_model, 1).save_pretrained(folder)
+    full_size_models.random_weights(full_size_models.instruction_model, 1).save_pretrained(folder)
 
 
 def write_inpaint(folder: Path) -> None:
@@ -73,7 +59,7 @@ def write_inpaint(folder: Path) -> None:
     with torch.device("meta"):
         names = list(full_size_models.inpaint_modules())
     for seed, name in enumerate(names):
-        module = with_noise(lambda name=name: full_size_models.inpaint_modules()[name], 2 + seed)
+        module = full_size_models.random_weights(lambda name=name: full_size_models.inpaint_modules()[name], 2 + seed)
         module.half().save_pretrained(folder / name, variant="fp16")
         del module
         gc.collect()
@@ -133,7 +119,7 @@ def trained(cache, tmp_path_factory):
     (folder / "pairs").mkdir()
     write_tar(
         folder / "pairs" / "00000.tar",
-        [(k, {"png": _png(p), "txt": b"a red circle", "json": b"{}"}) for k, p in zip(keys, pictures, strict=True)],
+        [(k, {"png": png(p), "txt": b"a red circle", "json": b"{}"}) for k, p in zip(keys, pictures, strict=True)],
     )
     entries = [{"key": k, "instruction": "remove the circle", "target_caption": "a plain picture"} for k in keys]
     write_instructions(folder / "pairs" / "00000.instructions.jsonl", entries)

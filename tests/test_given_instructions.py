@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from instruction_run import run
 from PIL import Image
+from write_instructions import run
 
 from regionedit import describe
 from regionedit.config import GivenConfig
@@ -47,20 +47,37 @@ def test_captions_of_a_json_column_and_instructions_of_the_text(tmp_path):
     reader.close()
 
 
-def test_the_describer_captions_pictures_without_a_caption(tmp_path):
+def drawn() -> list[tuple[str, dict[str, bytes]]]:
+    """The pictures of EDITS, with their instruction in the .json and a useless text in the .txt."""
     pictures = render([edit.source for edit in EDITS])
-    members = [
-        (f"k{n}", {"png": png(Image.fromarray(shown)), "txt": edit.source_caption.encode(),
+    return [
+        (f"k{n}", {"png": png(Image.fromarray(shown)), "txt": b"IMG_0001.JPG",
                    "json": json.dumps({"instruction": edit.instruction}).encode()})
         for n, (edit, shown) in enumerate(zip(EDITS, pictures, strict=True))
     ]  # fmt: skip
-    members += [("bad", {"png": b"no picture", "txt": b"", "json": b'{"instruction": "remove the red ring"}'})]
+
+
+@pytest.fixture
+def described_at_once(monkeypatch) -> list[int]:
+    """How many pictures the describer gets at each call."""
+    shown, real = [], describe.Microworld.tell
+
+    def watch(self, pictures):
+        shown.append(len(pictures))
+        return real(self, pictures)
+
+    monkeypatch.setattr(describe.Microworld, "tell", watch)
+    return shown
+
+
+def test_the_describer_captions_pictures_without_a_caption(tmp_path, described_at_once):
+    members = [*drawn(), ("bad", {"png": b"no picture", "txt": b"", "json": b'{"instruction": "remove the red ring"}'})]
     blank = png(Image.fromarray(np.full((64, 64, 3), 255, np.uint8)))
     members += [("blank", {"png": blank, "txt": b"", "json": b'{"instruction": "enlarge the ring"}'})]
     write_tar(tmp_path / "00000.tar", members)
     summary = run(given(tmp_path, instruction_column="instruction"))
     header, lines = sidecar(tmp_path)
-    assert header["describe"]["name"] == "microworld"
+    assert header["describe"]["name"] == "microworld" and described_at_once == [5]
     assert summary.dropped["picture: damaged"] == 1 and summary.dropped.total() == 2 and summary.written == 4
     assert "ring" not in lines["blank"].get("source_caption", "")  # described from the picture only
     for n, edit in enumerate(EDITS):
@@ -69,31 +86,8 @@ def test_the_describer_captions_pictures_without_a_caption(tmp_path):
         assert f"{edit.changed.color} {edit.changed.shape}" in lines[f"k{n}"]["target_caption"]
 
 
-def test_the_describer_gets_many_pictures_at_once(tmp_path, monkeypatch):
-    shown = []
-    real = describe.Microworld.tell
-
-    def watch(self, pictures):
-        shown.append(len(pictures))
-        return real(self, pictures)
-
-    monkeypatch.setattr(describe.Microworld, "tell", watch)
-    pictures = render([edit.source for edit in EDITS])
-    members = [
-        (f"k{n}", {"png": png(Image.fromarray(p)), "txt": e.instruction.encode()})
-        for n, (e, p) in enumerate(zip(EDITS, pictures, strict=True))
-    ]
-    write_tar(tmp_path / "00000.tar", members)
-    run(given(tmp_path))
-    assert shown == [4]
-
-
 def test_useless_alt_texts_are_replaced_by_captions_of_the_pictures(tmp_path):
-    pictures = render([edit.source for edit in EDITS])
-    members = [
-        (f"k{n}", {"png": png(Image.fromarray(p)), "txt": b"IMG_0001.JPG"}) for n, p in enumerate(pictures)
-    ] + [("bad", {"png": b"no picture"})]  # fmt: skip
-    write_tar(tmp_path / "00000.tar", members)
+    write_tar(tmp_path / "00000.tar", [*drawn(), ("bad", {"png": b"no picture"})])
     summary = run(config(tmp_path, source="pictures", writer="microworld"))
     header, lines = sidecar(tmp_path)
     assert summary.written == 4 and summary.dropped == {"picture: damaged": 1}
@@ -107,27 +101,27 @@ def test_useless_alt_texts_are_replaced_by_captions_of_the_pictures(tmp_path):
     reader.close()
 
 
-@pytest.mark.parametrize("source", ["pictures", "instructions"])
-def test_a_describer_that_describes_nothing_is_refused_at_once(tmp_path, source):
+def test_a_describer_that_describes_nothing_is_refused_at_once(tmp_path):
     write_tar(tmp_path / "00000.tar", [("k0", {"png": picture(0), "txt": b"make it red"})])
-    with pytest.raises(ValueError, match="describe.name: `given`"):
-        run(config(tmp_path, source=source, writer="microworld", describe=GivenConfig()))
+    for source in ("pictures", "instructions"):
+        with pytest.raises(ValueError, match="describe.name: `given`"):
+            run(config(tmp_path, source=source, writer="microworld", describe=GivenConfig()))
 
 
-@pytest.mark.parametrize(
-    ("about", "reason"),
-    [
-        (b"{}", "instruction: no what in the json"),
-        (b"[]", "instruction: no what in the json"),
-        (b'{"what": 7}', "instruction: no text in the json's what"),
-        (b'{"what": "  "}', "instruction: empty"),
-        (b'{"what": "\xff"}', "instruction: not UTF-8"),
-        (b'{"what": "' + b"x" * 400 + b'"}', "instruction: too long"),
-        (b'{"wh', "instruction: no what in the json"),
-        (None, "unpaired: no instruction (.json)"),
-    ],
+BAD_COLUMNS = (
+    (b"{}", "instruction: no what in the json"),
+    (b"[]", "instruction: no what in the json"),
+    (b'{"wh', "instruction: no what in the json"),
+    (b'{"what": 7}', "instruction: no text in the json's what"),
+    (b'{"what": "  "}', "instruction: empty"),
+    (b'{"what": "\xff"}', "instruction: not UTF-8"),
+    (b'{"what": "' + b"x" * 400 + b'"}', "instruction: too long"),
+    (None, "unpaired: no instruction (.json)"),
 )
-def test_bad_columns_are_dropped_and_counted(tmp_path, about, reason):
-    parts = {"png": picture(0), "txt": b"a dog"} | ({"json": about} if about is not None else {})
-    write_tar(tmp_path / "00000.tar", [("k0", parts)])
-    assert run(given(tmp_path, instruction_column="what", caption_column="txt")).dropped == {reason: 1}
+
+
+def test_bad_columns_are_dropped_and_counted(tmp_path):
+    parts = [{"png": picture(0), "txt": b"a dog"} | ({"json": about} if about else {}) for about, _ in BAD_COLUMNS]
+    write_tar(tmp_path / "00000.tar", [(f"k{n}", part) for n, part in enumerate(parts)])
+    run(given(tmp_path, instruction_column="what", caption_column="txt"))
+    assert [line["dropped"] for line in sidecar(tmp_path)[1].values()] == [reason for _, reason in BAD_COLUMNS]

@@ -98,25 +98,22 @@ def test_other_languages_can_be_allowed():
     assert read_answer(text, CAPTION, "replace", language="any").instruction.startswith("Remplace")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["make it snow", "Add a hat.", "I would like the bicycle to stand on a beach.", "bigger dog", "remove the die",
-     "Could you give the van a red roof?", "swap the cat for a dog", "paint the wall in blue and yellow"],
+ENGLISH = (
+    "make it snow", "Add a hat.", "I would like the bicycle to stand on a beach.", "bigger dog", "remove the die",
+    "Could you give the van a red roof?", "swap the cat for a dog", "paint the wall in blue and yellow",
 )  # fmt: skip
+FOREIGN = (
+    "ersetze den Hund durch eine Katze", "cambia el perro por un gato", "verwijder het huis van de foto",
+    "aggiungi un albero con la neve", "犬を猫に変えて", "θάλασσα στο φόντο", "lägg till ett träd med snö på",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ENGLISH + FOREIGN)
 def test_english_is_recognised(text):
-    assert is_english(text)
+    assert is_english(text) == (text in ENGLISH)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["ersetze den Hund durch eine Katze", "cambia el perro por un gato", "verwijder het huis van de foto",
-     "aggiungi un albero con la neve", "犬を猫に変えて", "θάλασσα στο φόντο", "lägg till ett träd med snö på"],
-)  # fmt: skip
-def test_other_languages_are_recognised(text):
-    assert not is_english(text)
-
-
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.one_of(st.text(max_size=300), st.text('{}[]",:ab\\ u0', max_size=120)), st.sampled_from((None, *OPERATIONS)))
 def test_any_answer_is_an_edit_or_has_a_reason(text, operation):
     try:

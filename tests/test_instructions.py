@@ -120,11 +120,9 @@ def record(tmp_path) -> dict:
     return json.loads((tmp_path / "out" / "run.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "words", [("--instruction", f"{FIRST}; {SECOND};"), ("--instruction", FIRST, f"--instruction={SECOND}")]
-)
-def test_several_instructions_on_a_command_line(words, call, tmp_path):
-    assert call(*words, "--joint", "false") == 0
+@pytest.mark.parametrize("texts", [[f"{FIRST}; {SECOND};"], [FIRST, SECOND]])
+def test_several_instructions_on_a_command_line(texts, call, tmp_path):
+    assert call(*(f"--instruction={text}" for text in texts), "--joint", "false") == 0
     assert [i["text"] for i in record(tmp_path)["instructions"]] == [FIRST, SECOND]
     assert len(record(tmp_path)["steps"]) == 2
 
@@ -187,49 +185,51 @@ def test_bad_arguments(arguments, says, call, tmp_path, capsys):
     assert code == wanted and len(lines) == 1 and says in lines[0] and left <= ({"log.txt"} if code == 1 else set())
 
 
-@pytest.mark.parametrize(
-    ("row", "says"),
-    [
-        ({"click": [3]}, "click: [3] is not a point"),
-        ({"click": [[3, 4], [5]]}, "click: "),
-        ({"click": [3.5, 4]}, "click: "),
-        ({"click": "3;4"}, "click: '3;4'"),
-        ({"instructions": [{"text": FIRST, "strength": "2"}]}, "instructions: "),
-        ({"instructions": [{"text": FIRST, "keyword": 3}]}, "instructions: "),
-        ({"instructions": []}, "instructions: at least one"),
-    ],
+BAD_ROWS = (
+    ({"click": [3]}, "click: [3] is not a point"),
+    ({"click": [[3, 4], [5]]}, "click: "),
+    ({"click": [3.5, 4]}, "click: "),
+    ({"click": "3;4"}, "click: '3;4'"),
+    ({"instructions": [{"text": FIRST, "strength": "2"}]}, "instructions: "),
+    ({"instructions": [{"text": FIRST, "keyword": 3}]}, "instructions: "),
+    ({"instructions": []}, "instructions: at least one"),
 )
-def test_bad_requests(row, says, config_file, tmp_path, capsys):
-    photo().save(tmp_path / "in.png")
-    base = {"image": "in.png"} | ({} if "instructions" in row else {"instruction": FIRST})
-    (tmp_path / "r.jsonl").write_text(json.dumps(base | row))
-    words = ["--config", config_file, "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out"]
-    assert infer.main([str(word) for word in words]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "line 1: " in line and says in line
 
 
-def test_clicks_and_instructions_in_requests(config_file, tmp_path):
+@pytest.fixture
+def call_with_requests(config_file, tmp_path):
+    """Runs infer.py on rows of requests for the picture in.png."""
     photo().save(tmp_path / "in.png")
+
+    def call(*rows: dict) -> int:
+        (tmp_path / "r.jsonl").write_text("\n".join(json.dumps({"image": "in.png"} | row) for row in rows))
+        words = ["--config", config_file, "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out"]
+        return infer.main([str(word) for word in words])
+
+    return call
+
+
+def test_bad_requests(call_with_requests, capsys):
+    for row, says in BAD_ROWS:
+        assert call_with_requests(row | ({} if "instructions" in row else {"instruction": FIRST})) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "line 1: " in line and says in line
+
+
+def test_clicks_and_instructions_in_requests(call_with_requests, tmp_path):
+    told = [{"text": FIRST, "strength": 2, "keyword": "circle"}, SECOND]
     rows = [
-        {"image": "in.png", "instruction": "a; b", "click": [3, 4], "target_caption": "t", "id": "one"},
-        {"image": "in.png", "instruction": "a", "click": [[3, 4], [7, 8]], "target_caption": "t", "id": "two"},
-        {
-            "image": "in.png",
-            "instructions": [{"text": FIRST, "strength": 2, "keyword": "circle"}, SECOND],
-            "target_caption": "t",
-            "id": "three",
-        },
+        {"instruction": "a; b", "click": [3, 4], "id": "one"},
+        {"instruction": "a", "click": [[3, 4], [7, 8]], "id": "two"},
+        {"instructions": told, "id": "three"},
     ]
-    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ["--config", config_file, "--requests", tmp_path / "r.jsonl", "--out", tmp_path / "out"]
-    assert infer.main([str(word) for word in words]) == 0
+    assert call_with_requests(*(row | {"target_caption": "t"} for row in rows)) == 0
     one, two, three = (
         json.loads((tmp_path / "out" / name / "run.json").read_text()) for name in ("one", "two", "three")
     )
     assert one["click"] == [[3, 4]] and [i["text"] for i in one["instructions"]] == ["a; b"]
     assert two["click"] == [[3, 4], [7, 8]] and three["click"] is None
-    assert three["instructions"][0] == {"text": FIRST, "strength": 2, "keyword": "circle"}
+    assert three["instructions"][0] == told[0]
 
 
 def test_points_and_parts_of_a_text():

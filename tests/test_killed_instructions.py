@@ -15,7 +15,7 @@ from pathlib import Path
 
 import instruction_shard
 import pytest
-from instruction_run import run
+from write_instructions import run
 
 from tests.instruction_fixtures import config, crawl, sidecars
 

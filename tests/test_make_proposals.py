@@ -60,18 +60,6 @@ def test_each_shard_gets_its_proposals_and_training_reads_them(make, tmp_path):
     assert torch.equal((batch.proposals_BCHW[0] * 255).round().flatten(1).T.int(), expected.int())
 
 
-def test_a_mask_that_follows_the_region_is_refused(make):
-    with pytest.raises(ValueError, match="^step.proposal_mask: 'predicted_hard'.*everything"):
-        make_proposals(make("--step.proposal_mask=predicted_hard"))
-
-
-def test_everything_can_be_stored(make, tmp_path):
-    make_proposals(make("--step.proposal_mask=everything"))
-    stored = members(tmp_path / "proposals" / "00000.proposals.tar")
-    masks = [Image.open(io.BytesIO(data)) for name, data in stored.items() if "mask" in name]
-    assert all(mask.getextrema() == (255, 255) for mask in masks)
-
-
 def test_batch_and_parts_change_nothing(make, tmp_path):
     make_proposals(make("--batch=4"))
     for part in ("0", "1"):
@@ -106,12 +94,14 @@ def test_an_interrupted_run_leaves_no_half_shard_and_goes_on(make, tmp_path, mon
 
 def test_other_settings_are_refused(make):
     make_proposals(make())
-    with pytest.raises(ValueError, match="generator.num_inference_steps: is 2, but .* made with 1"):
-        make_proposals(make("--generator.num_inference_steps=2"))
-    with pytest.raises(ValueError, match="data.proposals"):
-        make_proposals(make("--data.proposals=null"))
-    with pytest.raises(ValueError, match="part: 2 of 2"):
-        make_proposals(make("--part=2", "--parts=2"))
+    for change, message in (
+        (["--generator.num_inference_steps=2"], "generator.num_inference_steps: is 2, but .* made with 1"),
+        (["--data.proposals=null"], "data.proposals"),
+        (["--part=2", "--parts=2"], "part: 2 of 2"),
+        (["--step.proposal_mask=predicted_hard"], "^step.proposal_mask: 'predicted_hard'.*everything"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_proposals(make(*change))
 
 
 def test_proposals_that_were_begun_before_a_setting_existed_go_on(make, tmp_path):
@@ -140,8 +130,11 @@ def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
     assert "k000002" not in batch.keys
 
 
-def test_training_refuses_proposals_made_under_another_mask(make):
+def test_everything_can_be_stored_and_training_refuses_it_under_another_mask(make, tmp_path):
     make_proposals(make("--step.proposal_mask=everything"))
+    stored = members(tmp_path / "proposals" / "00000.proposals.tar")
+    masks = [Image.open(io.BytesIO(data)) for name, data in stored.items() if "mask" in name]
+    assert all(mask.getextrema() == (255, 255) for mask in masks)
     check_step(make("--step.proposal_mask=everything"))
     with pytest.raises(ValueError, match="step.proposal_mask: is 'random_hard', but .* made with 'everything'"):
         check_step(make("--step.proposal_mask=random_hard"))
@@ -190,12 +183,10 @@ def test_proposals_are_painted_at_the_generators_size_and_kept_at_clips(make, tm
     assert {Image.open(io.BytesIO(data)).size for data in stored.values()} == {(16, 16)}
 
 
-@pytest.mark.parametrize(
-    "changes", [("--data.proposal_rounds=0",), ("--data.proposal_rounds=2", "--data.proposals=null")]
-)
-def test_rounds_without_proposals_are_refused(make, changes):
-    with pytest.raises(ValueError, match="data.proposal_rounds"):
-        check_step(make("--step.gradient=composite", *changes))
+def test_rounds_without_proposals_are_refused(make):
+    for changes in (["--data.proposal_rounds=0"], ["--data.proposal_rounds=2", "--data.proposals=null"]):
+        with pytest.raises(ValueError, match="data.proposal_rounds"):
+            check_step(make("--step.gradient=composite", *changes))
 
 
 @pytest.mark.parametrize("masked_image", ["pixel", "latent"])

@@ -9,16 +9,10 @@ from regionedit.microworld.splits import sample
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
-def test_the_share_of_pictures_moves_and_none_is_lost(script, share):
-    order = script("mismatched").shuffled(200, share, np.random.default_rng(0))
+def test_the_share_of_pictures_moves_none_is_lost_and_another_run_draws_the_same(script, share):
+    order, again = (script("mismatched").shuffled(200, share, np.random.default_rng(0)) for _ in range(2))
     assert (order != np.arange(200)).sum() == round(200 * share)
-    assert sorted(order) == list(range(200))
-
-
-def test_another_run_draws_the_same(script):
-    mismatched = script("mismatched")
-    first, second = (mismatched.shuffled(50, 0.5, np.random.default_rng(7)) for _ in range(2))
-    assert (first == second).all()
+    assert sorted(order) == list(range(200)) and (order == again).all()
 
 
 def test_a_negative_keeps_its_picture_and_requests_an_edit_of_another(script):

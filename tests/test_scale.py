@@ -19,10 +19,11 @@ RANKS = NODES * GPUS
 SBATCH = sorted(Path("configs/slurm").glob("*.sbatch"))
 
 
-def simulate(shards: int, positions: int) -> None:
-    """An epoch of shards of 1,000 on 64 nodes: who reads which place at some steps, and what lies at all places."""
+@pytest.mark.parametrize("shards", [5_000, pytest.param(400_000, marks=pytest.mark.slow)])
+def test_every_sample_is_read_once_on_64_nodes(shards):
+    """An epoch of shards of 1,000: who reads which place at some steps, and what lies at all places."""
     plan = EpochPlan([1000] * shards, seed=3, global_batch=8 * RANKS, block_shards=8, epoch=1)
-    for position in np.linspace(0, len(plan) - 1, positions, dtype=int).tolist():
+    for position in np.linspace(0, len(plan) - 1, 40, dtype=int).tolist():
         shares = [np.array(plan.places(position, rank, RANKS)) for rank in range(RANKS)]
         assert {len(share) for share in shares} == {8}
         everybody = np.sort(np.concatenate(shares))
@@ -36,15 +37,6 @@ def simulate(shards: int, positions: int) -> None:
         assert plan.sample(place) == samples[0] and plan.sample(place + len(samples) - 1) == samples[-1]
         place += len(samples)
     assert read.all() and place == plan.samples and plan.dropped < 8 * RANKS
-
-
-def test_five_million_samples_on_64_nodes():
-    simulate(shards=5_000, positions=40)
-
-
-@pytest.mark.slow
-def test_four_hundred_million_samples_on_64_nodes():
-    simulate(shards=400_000, positions=40)
 
 
 def test_workers_share_the_steps_of_a_rank_in_turn():
@@ -70,6 +62,7 @@ def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
     plan = EpochPlan(manifest.sizes, 0, DATA.global_batch, DATA.block_shards, epoch)
     assert read[: DATA.global_batch] == [plan.sample(place) for place in plan.places(position)]
     assert len(read) <= 2 * DATA.global_batch
+    assert len(loader._batches.dataset._plan._shuffled) <= 2, "only the blocks of this batch are shuffled"
 
 
 def test_another_number_of_processes_goes_on_at_the_right_sample(tiny_train, tmp_path):

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from instruction_run import run
+import serve_writer
+from write_instructions import run
 
+from benchmarks.instructions import served
 from regionedit.microworld.splits import sample
 from tests.instruction_fixtures import config, sidecar, write_crawl
-
-SCRIPT = Path(__file__).parents[1] / "data_prep" / "serve_writer.py"
 
 
 @pytest.fixture(scope="module")
 def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, str(SCRIPT), "--writer", "microworld", "--port", str(port)])
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/v1"
+    server, url = served("microworld")
+    yield url
     server.terminate()
     server.wait()
 
@@ -50,15 +37,17 @@ def test_the_same_lines_over_http(tmp_path, address):
     assert served.dropped == {"answer: prose without JSON": 1}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'])
-def test_what_is_no_prompt_of_ours_is_refused(address, body):
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(f"{address}/chat/completions", data=body)
-    assert error.value.code == 400
+def test_what_is_no_prompt_of_ours_is_refused(address):
+    for body in (b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"{address}/chat/completions", data=body)
+        assert error.value.code == 400
 
 
-def test_a_port_in_use_is_one_line(address):
+def test_a_port_in_use_is_one_line(address, monkeypatch, capsys):
     port = address.split(":")[2].split("/")[0]
-    done = subprocess.run([sys.executable, str(SCRIPT), "--port", port], capture_output=True, text=True)
-    assert done.returncode == 1 and f"--port: {port} cannot be used" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["serve_writer.py", "--port", port])
+    with pytest.raises(SystemExit) as stop:
+        serve_writer.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and f"--port: {port} cannot be used" in line

@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-import stand_in_writer
 import subset
-from instruction_run import run
+import writers
 from subset import choose, key_hashes
-from writer import Answer
+from write_instructions import run
+from writers import Answer
 
 from tests.instruction_fixtures import config, crawl, sidecar
 
@@ -49,7 +49,7 @@ def test_nobody_is_asked_about_the_others_and_a_later_subset_costs_only_what_is_
         asked.extend(ask.key for ask in asks)
         return [Answer(self.answer(ask)) for ask in asks]
 
-    monkeypatch.setattr(stand_in_writer.StandInWriter, "write", write)
+    monkeypatch.setattr(writers.StandInWriter, "write", write)
     folder = crawl(tmp_path, shards=2, samples=10)
     choose(folder, 8, seed=0)
     summary = run(config(folder))

@@ -16,12 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pack import Part, render_in_parts, shard_is_there, write_pairs
+from pack import SHARD_FILES, is_there, render_in_parts, study_parts, write_pairs
 from rich.progress import track
 
 from regionedit.microworld.edits import Edit
-
-SHARD = 1000  # samples in a shard, as pack.py writes them
 
 
 def shuffled(samples: int, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -47,8 +45,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=int, default=10, help="shards of the training split, 1,000 samples each")
     args = parser.parse_args()
-    parts = [Part(args.out, "train", 0, i, i * SHARD, SHARD) for i in range(args.shards)]
-    for part in track([part for part in parts if not shard_is_there(part)], description=f"{args.share:.0%} mismatched"):
+    parts = study_parts(args.out, args.shards)
+    missing = [part for part in parts if not is_there(part, *SHARD_FILES)]
+    for part in track(missing, description=f"{args.share:.0%} mismatched"):
         pairs = list(part.edits())
         pictures = render_in_parts([edit.source for _, edit in pairs])
         order = shuffled(part.samples, args.share, np.random.default_rng(part.first))

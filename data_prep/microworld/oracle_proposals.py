@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pack import Part, make_tar, render_in_parts
+from pack import Part, make_tar, render_in_parts, study_parts
 from PIL import Image
 from rich.progress import track
 
@@ -23,7 +23,6 @@ from regionedit.files import write_atomic
 from regionedit.images import png
 from regionedit.microworld.scene import Scene, place, sample_background
 
-SHARD = 1000  # samples in a shard, as pack.py writes them
 EVERYTHING = png(Image.new("L", (64, 64), 255))
 
 
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=int, default=32, help="shards of the training split, 1,000 samples each")
     args = parser.parse_args()
-    parts = [Part(args.out, "train", 0, i, i * SHARD, SHARD) for i in range(args.shards)]
+    parts = study_parts(args.out, args.shards)
     missing = [part for part in parts if not (part.out / f"{part.name}.proposals.tar").exists()]
     for part in track(missing, description=args.kind):
         write_shard(part, args.kind)

@@ -37,7 +37,10 @@ from regionedit.microworld.scene import Scene
 from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import object_map, truth_mask
 
+SHARD_FILES = ("{}.tar", "{}.instructions.jsonl")  # the last that is written, and the one with the header
+CASE_FILE = "cases-{}.jsonl"
 SPLITS = ("train", "validation", "test")
+STUDY_SHARD = 1000  # samples of a training shard in the study
 LARGEST_SHARD = 10_000  # img2dataset's keys have four digits for the index within a shard
 
 
@@ -72,6 +75,11 @@ class Part:
         """(key, edit) pairs; no key occurs twice across splits and shards."""
         for index in range(self.samples):
             yield f"{self.split}-{self.name}{index:04d}", sample(self.split, self.seed, self.first + index)
+
+
+def study_parts(out: Path, shards: int) -> list[Part]:
+    """The first shards of the training split, as the study packs them."""
+    return [Part(out, "train", 0, i, i * STUDY_SHARD, STUDY_SHARD) for i in range(shards)]
 
 
 @cache
@@ -124,31 +132,18 @@ def write_cases(part: Part) -> None:
         (part.out / "pictures" / f"{key}.png").write_bytes(png(Image.fromarray(source)))
         (part.out / "truth" / f"{key}.png").write_bytes(png(Image.fromarray(target)))
         (part.out / "masks" / f"{key}.png").write_bytes(_mask(edit))
-    write_together(part.out, {_part_file(part): _jsonl(lines)})
+    write_together(part.out, {CASE_FILE.format(part.name): _jsonl(lines)})
 
 
-def shard_is_there(part: Part) -> bool:
-    """Whether this shard is complete.
+def is_there(part: Part, last: str, first: str) -> bool:
+    """Whether a part is complete. Raises ValueError: the file of another packing has its name.
 
-    Raises:
-        ValueError: a shard of another packing has its name.
+    Args:
+        last, first: name of the file that is written last, and of the file that begins with the part's header.
     """
-    if not (part.out / f"{part.name}.tar").exists():
+    if not (part.out / last.format(part.name)).exists():
         return False
-    _expect(part, part.out / f"{part.name}.instructions.jsonl", part.header())
-    return True
-
-
-def cases_are_there(part: Part) -> bool:
-    """Whether this part of the benchmark is complete.
-
-    Raises:
-        ValueError: a part of another packing has its name.
-    """
-    path = part.out / _part_file(part)
-    if not path.exists():
-        return False
-    _expect(part, path, part.header())
+    _expect(part.out / first.format(part.name), part.header())
     return True
 
 
@@ -178,26 +173,27 @@ def pack(split: str, samples: int, out: Path, workers: int, seed: int, shard_siz
     beyond = sorted(path.name for path in out.glob("[0-9]*.tar") if int(path.name.split(".")[0]) >= len(parts))
     if beyond:
         raise ValueError(f"--out: {out} holds {beyond[0]}, which is more than --samples {samples}; remove it first")
-    _write(parts, shard_is_there, write_shard, workers)
+    _write(parts, SHARD_FILES, write_shard, workers)
 
 
 def _pack_benchmark(parts: list[Part], samples: int, workers: int) -> None:
     out, about = parts[0].out, {**replace(parts[0], samples=samples).header()}
     done = out / "packing.json"
     if done.exists():
-        _expect(parts[0], done, about)
+        _expect(done, about)
         return
     for folder in ("pictures", "truth", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    _write(parts, cases_are_there, write_cases, workers)
-    lines = [line for part in parts for line in (out / _part_file(part)).read_bytes().splitlines(keepends=True)[1:]]
+    _write(parts, (CASE_FILE, CASE_FILE), write_cases, workers)
+    written = [out / CASE_FILE.format(part.name) for part in parts]
+    lines = [line for path in written for line in path.read_bytes().splitlines(keepends=True)[1:]]
     write_together(out, {"cases.jsonl": b"".join(lines), done.name: _jsonl([about])})
-    for part in parts:
-        (out / _part_file(part)).unlink()
+    for path in written:
+        path.unlink()
 
 
-def _write(parts: list[Part], is_there: Callable[[Part], bool], write: Callable[[Part], None], workers: int) -> None:
-    missing = [part for part in parts if not is_there(part)]
+def _write(parts: list[Part], files: tuple[str, str], write: Callable[[Part], None], workers: int) -> None:
+    missing = [part for part in parts if not is_there(part, *files)]
     total = sum(part.samples for part in parts)
     for left in parts[0].out.glob(".*.part"):  # from a killed run
         left.unlink()
@@ -215,7 +211,7 @@ def _write(parts: list[Part], is_there: Callable[[Part], bool], write: Callable[
         pool.shutdown(cancel_futures=True)
 
 
-def _expect(part: Part, path: Path, header: dict) -> None:
+def _expect(path: Path, header: dict) -> None:
     try:
         with path.open() as file:
             found = json.loads(file.readline())
@@ -225,10 +221,6 @@ def _expect(part: Part, path: Path, header: dict) -> None:
     if differs:
         what = ", ".join(f"{name} {found.get(name)}, not {header[name]}" for name in differs)
         raise ValueError(f"--out: {path} is of another packing ({what}); remove it or choose another folder")
-
-
-def _part_file(part: Part) -> str:
-    return f"cases-{part.name}.jsonl"
 
 
 def _jsonl(lines: list[dict]) -> bytes:

@@ -23,8 +23,6 @@ class PairsDataModule(LightningDataModule):
     """Training and validation pairs for Lightning; also usable without a Trainer.
 
     Args:
-        data: where the pairs are and how they are read.
-        seed: decides the training order.
         max_steps: of the run; logged as a number of epochs.
 
     Raises:

@@ -134,12 +134,7 @@ def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Ma
 
 
 class FeatureReader:
-    """Reads rows of cached features by shard and key. Each process keeps a few files of its own open.
-
-    Args:
-        folder: of the features.
-        kinds: the kinds of FILES that are used.
-    """
+    """Reads rows of cached features of some kinds by shard and key. Each process keeps a few files of its own open."""
 
     def __init__(self, folder: Path, kinds: Sequence[str] = tuple(FILES)):
         self.folder, self.kinds = folder, kinds

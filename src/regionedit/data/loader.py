@@ -70,7 +70,6 @@ class TrainLoader:
     and ranks. Save the state between steps; prefetched batches do not count.
 
     Args:
-        manifest: the shards.
         data: global_batch, image_size, workers, block_shards, max_bad_fraction.
         seed: determines the order.
         rank, ranks: this process, and the number of processes that share each global batch.
@@ -155,11 +154,7 @@ class TrainLoader:
 
 
 class ValidationLoader:
-    """Yields the same evenly spread samples each time, with truth if there is any; every rank gets equally many.
-
-    Args:
-        manifest, data, rank, ranks: as for TrainLoader; it uses `data.validation_samples`.
-    """
+    """Yields the same evenly spread samples each time, with truth if there is any; every rank gets equally many."""
 
     def __init__(self, manifest: Manifest, data: DataConfig, rank: int = 0, ranks: int = 1):
         plan = EvenPlan(len(manifest), data.validation_samples, ranks)

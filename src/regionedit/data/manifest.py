@@ -37,7 +37,6 @@ class Manifest:
     """All samples of a folder of shards, and where each part of them is stored.
 
     Args:
-        folder: of the shards.
         proposals: folder of the stored proposals, or None.
         shards: their names without suffix, sorted.
         sizes: samples of each shard, int64.
@@ -69,9 +68,7 @@ class Manifest:
         writable.
 
         Args:
-            folder: of the shards.
             truth: index the truth sidecars, if there are any.
-            proposals: folder of stored proposals.
             marks: leave out marked samples.
 
         Raises:
@@ -95,6 +92,13 @@ class Manifest:
             manifest = _build(folder, proposals, shards, parts, marks)
             _store(manifest, stamps, beside)
             return manifest
+
+    def samples(self) -> list[tuple[str, range]]:
+        """Every shard with the numbers of its samples."""
+        ends = self.sizes.cumsum().tolist()
+        return [
+            (shard, range(end - n, end)) for shard, n, end in zip(self.shards, self.sizes.tolist(), ends, strict=True)
+        ]
 
     def key(self, sample: int) -> str:
         return self.keys[sample].decode()

@@ -24,11 +24,7 @@ def mark_files(folder: Path, shard: str) -> list[Path]:
 
 
 def marked_keys(folder: Path, shard: str) -> dict[str, Path]:
-    """Keys of a shard that are left out, each with a sidecar that lists it.
-
-    Raises:
-        ValueError: as `read_marks`.
-    """
+    """Keys of a shard that are left out, each with a sidecar that lists it. Raises ValueError: as `read_marks`."""
     return {key: path for path in mark_files(folder, shard) for key in read_marks(path)}
 
 
@@ -55,12 +51,13 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_marks(path: Path) -> dict[str, tuple[str, ...]]:
-    """Reasons by key, in the file's order.
+    """Reasons by key, in the file's order; {} if the file does not exist.
 
     Raises:
         ValueError: no header of this schema, or a line that is not a mark.
     """
-    read_header(path)
+    if not read_header(path):
+        return {}
     marks: dict[str, tuple[str, ...]] = {}
     with path.open("rb") as file:
         file.readline()

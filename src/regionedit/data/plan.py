@@ -83,7 +83,6 @@ class EvenPlan:
     """A fixed choice of samples, evenly spread over all shards: the same in every validation.
 
     Args:
-        samples: number of samples.
         wanted: number to use, 0 for all.
         ranks: every rank takes equally many, so up to ranks - 1 are left out.
 

@@ -61,7 +61,6 @@ class ShardReader:
     """Reads samples by their number in the manifest's order. Each process keeps a few files of its own open.
 
     Args:
-        manifest: of the shards.
         size: pictures are resized to this square.
         truth: also read the operation, and the true region if the manifest has it.
         features: folder of cached features, or None.
@@ -173,11 +172,7 @@ class BadSamples:
         self._this_epoch = 0
 
     def add(self, bad: list[tuple[str, str]]) -> None:
-        """Count (shard, reason) pairs.
-
-        Raises:
-            ValueError: more than the limit; the message is the report.
-        """
+        """Count (shard, reason) pairs. Raises ValueError: more than the limit; the message is the report."""
         self.counts.update(bad)
         self._this_epoch += len(bad)
         if self._this_epoch > math.ceil(self.limit * self.samples):
