@@ -120,7 +120,7 @@ class InstructionLines:
             from regionedit.describe import require_describer
 
             self._describer = _loaded(require_describer(self._config.describe.name), self._config.describe)
-        return self._describer.tell(pictures)
+        return self._describer.source_captions(pictures)
 
 
 def _loaded(kind: Any, config: Any) -> Any:

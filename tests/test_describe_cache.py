@@ -125,9 +125,9 @@ def test_two_stages_and_the_first_fails_for_one_picture(tmp_path):
 def test_source_captions_are_requested_once_and_without_an_instruction(kind, tmp_path):
     cache = AnswerCache(tmp_path, 1000)
     first, second = (Scripted({"Describe the picture.": ['{"source_caption": "a wall"}'] * 2}) for _ in range(2))
-    assert kind(first, cache).tell([PICTURE, PICTURE.resize((9, 9))]) == ["a wall", "a wall"]
-    assert kind(second, cache).tell([PICTURE]) == ["a wall"] and not second.questions
-    (lost,) = kind(Scripted({"Describe the picture.": ["no", "no"]}), None).tell([PICTURE])
+    assert kind(first, cache).source_captions([PICTURE, PICTURE.resize((9, 9))]) == ["a wall", "a wall"]
+    assert kind(second, cache).source_captions([PICTURE]) == ["a wall"] and not second.questions
+    (lost,) = kind(Scripted({"Describe the picture.": ["no", "no"]}), None).source_captions([PICTURE])
     assert isinstance(lost, ValueError) and "source_caption" in str(lost)
 
 

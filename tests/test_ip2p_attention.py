@@ -173,7 +173,7 @@ class Naming(Describer):
         self.instructions.append(instruction)
         return self.says
 
-    def tell(self, pictures):
+    def source_captions(self, pictures):
         return ["a"] * len(pictures)
 
     def _write(self, keys, pictures):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import infer
-from regionedit.config import TwoStageConfig
+from regionedit.config import EndpointConfig, TwoStageConfig
 from regionedit.describe import require_describer
 from regionedit.describe.answers import TargetCaption, ask
 from regionedit.describe.endpoint import ChatEndpoint
@@ -93,7 +93,8 @@ def address():
 
 def test_the_server_says_what_the_model_says(address, describer):
     _, chats = target_chats(12)
-    answers = ChatEndpoint(address, "qwen", concurrency=12, max_tokens=256).answer(chats)
+    config = EndpointConfig(endpoint=address, endpoint_model="qwen", concurrency=12, max_tokens=256)
+    answers = ChatEndpoint(config).answer(chats)
     assert answers == describer.language.answer(chats)
 
 

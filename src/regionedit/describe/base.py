@@ -68,7 +68,7 @@ class Describer(ABC):
         return [self._known[key] for key in keys]
 
     @abstractmethod
-    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+    def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         """The source caption (t_o) of each RGB picture, independent of any instruction; or an error."""
 
     def keyword(self, instruction: str) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Given(Describer):
     """Describes nothing: every request has to bring its captions."""
 
-    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+    def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         return self._lacking(len(pictures))
 
     def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:

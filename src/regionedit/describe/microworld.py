@@ -21,7 +21,7 @@ class Microworld(Describer):
     """Reads the scene from a microworld picture's pixels, applies the instructions to it one after another, and writes
     both captions."""
 
-    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+    def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         return [caption(picture) for picture in pictures]
 
     def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:

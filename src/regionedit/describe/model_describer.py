@@ -45,7 +45,7 @@ class ModelDescriber(Describer):
     def _sources(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         """Source captions from the models, or for each picture an error."""
 
-    def tell(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+    def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         keys = [["source", digest(picture), self.identity] for picture in pictures]
         cached = [self.cache.get(key) if self.cache else None for key in keys]
         captions: list[str | ValueError | None] = [caption and caption.get("source") for caption in cached]
