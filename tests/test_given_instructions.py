@@ -66,7 +66,7 @@ def described_at_once(monkeypatch) -> list[int]:
         shown.append(len(pictures))
         return real(self, pictures)
 
-    monkeypatch.setattr(describe.Microworld, "tell", watch)
+    monkeypatch.setattr(describe.Microworld, "source_captions", watch)
     return shown
 
 
