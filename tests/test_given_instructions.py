@@ -60,7 +60,7 @@ def drawn() -> list[tuple[str, dict[str, bytes]]]:
 @pytest.fixture
 def described_at_once(monkeypatch) -> list[int]:
     """How many pictures the describer gets at each call."""
-    shown, real = [], describe.Microworld.tell
+    shown, real = [], describe.Microworld.source_captions
 
     def watch(self, pictures):
         shown.append(len(pictures))
