@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager:
@@ -16,6 +17,14 @@ def autocast_off(device: torch.device) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. A copy from the CPU to a GPU goes through pinned memory, so that Python does not wait for
+    what the GPU is still computing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def pick_device(name: str) -> torch.device:
