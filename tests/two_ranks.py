@@ -1,29 +1,23 @@
-"""One of two ranks that train together, once for each mishap: `python -m tests.two_ranks RANK PORT CONFIG RESULTS`.
-
-Appends {mishap: [exit code, seconds since the mishap, what was printed]} to RESULTS.RANK.json.
-"""
+"""Two ranks that train together, once for each mishap of rank 1. They are forked, so that they import nothing again."""
 
 import contextlib
 import io
-import json
+import multiprocessing
 import os
 import signal
-import sys
+import socket
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
 
-RANK, PORT = int(sys.argv[1]), sys.argv[2]
-os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT, "NODE_RANK": "0", "CUDA_VISIBLE_DEVICES": ""}
-
-from regionedit import losses  # noqa: E402
-from regionedit.command_line import load_config, run_command  # noqa: E402
-from regionedit.config import TrainConfig  # noqa: E402
-from regionedit.data.loader import TrainLoader  # noqa: E402
-from regionedit.training import train  # noqa: E402
+import regionedit.data.datamodule
+from regionedit import losses
+from regionedit.command_line import run_command
+from regionedit.config import TrainConfig
+from regionedit.data.loader import TrainLoader
+from regionedit.training import train
 
 STEP = 2  # the mishap happens in the step that follows this many
 
@@ -37,7 +31,7 @@ class Mishap(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_index):
         if trainer.global_step == STEP:
             self.since = time.monotonic()
-            if RANK:
+            if trainer.global_rank:
                 self.work(module, batch)
 
 
@@ -69,30 +63,45 @@ class TornShards(TrainLoader):
 
     def __iter__(self):
         for batch in super().__iter__():
-            if RANK and self.position == STEP + 1:
+            if self._rank and self.position == STEP + 1:
                 self.bad.limit = 0
                 self.bad.add([("00001", "truncated picture")])
             yield batch
 
 
-def run(config: TrainConfig, work) -> tuple[int, float, str]:
-    os.environ |= {"LOCAL_RANK": str(RANK), "WORLD_SIZE": "2"}
-    import regionedit.data.datamodule
+def every_mishap(config: TrainConfig) -> dict[str, list[tuple[int, float, str]]]:
+    """{mishap: [rank 0, rank 1]}, each (exit code, seconds since the mishap, what it printed)."""
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [context.Process(target=_rank, args=(rank, port, config, found), daemon=True) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    try:
+        both = dict(found.get(timeout=120) for _ in ranks)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return {mishap: [both[0][mishap], both[1][mishap]] for mishap in both[0]}
 
+
+def _rank(rank: int, port: int, config: TrainConfig, found) -> None:
+    results = {}
+    for work in (one_signal, poison, torn_shard, out_of_memory):
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+        os.environ["LOCAL_RANK"] = str(rank)
+        terms = dict(losses.TERMS)
+        results[work.__name__] = _run(replace(config, out=f"{config.out}/{work.__name__}"), work)
+        losses.TERMS.update(terms)
+    found.put((rank, results))
+
+
+def _run(config: TrainConfig, work) -> tuple[int, float, str]:
     regionedit.data.datamodule.TrainLoader = TornShards if work is torn_shard else TrainLoader
     mishap = Mishap(work)
     printed = io.StringIO()
     with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
         code = run_command("train.py", lambda: train(config, [mishap]) and 0, config.out, False)
     return code, time.monotonic() - (mishap.since or time.monotonic()), printed.getvalue()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    config = load_config(TrainConfig, sys.argv[3])
-    results = {}
-    for work in (one_signal, poison, torn_shard, out_of_memory):
-        terms = dict(losses.TERMS)
-        results[work.__name__] = run(replace(config, out=f"{config.out}/{work.__name__}"), work)
-        losses.TERMS.update(terms)
-    Path(f"{sys.argv[4]}.{RANK}.json").write_text(json.dumps(results))
