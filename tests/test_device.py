@@ -1,4 +1,4 @@
-"""Which GPU a process takes, with faked environments: torchrun, srun, a script under sbatch, processes started by hand."""
+"""Which GPU a process takes, with faked environments: torchrun, srun, a script under sbatch, started by hand."""
 
 import pytest
 import torch
