@@ -68,13 +68,13 @@ def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
 
 
 def test_another_number_of_processes_goes_on_at_the_right_sample(tiny_train, tmp_path):
-    """Two steps on one process, then two on two: losses and weights are those of four steps on one."""
+    """Two steps on one process, then two on two, one sample at a time: losses and weights are those of four on one."""
     whole = tiny_train("--max_steps=4")
     parts = tiny_train("--max_steps=4", f"--out={tmp_path / 'parts'}")
     train(whole)
     with pytest.raises(Stopped):
         train(parts, [StopAt(2)])
-    process = command(parts, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp")
+    process = command(parts, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp", "--data.micro_batch=1")
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
     alone, together = logged(whole), logged(parts)
