@@ -76,12 +76,16 @@ class RegionTraining(LightningModule):
         self.predictor = load_predictor(config, clip.dim, clip.grid)
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
-        self.trained = [p for p in self.predictor.parameters() if p.requires_grad]
         self.scores = RegionScores(config.step.threshold)
         self.agreement = Agreement()
         self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # the trainer's profiler in a run
         self._seconds_before, self._started = 0.0, None
         self.completed = 0.0  # of the run, a share; SaveAndStop updates it after every step
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The trained parameters."""
+        return [p for p in self.predictor.parameters() if p.requires_grad]
 
     # ------------------------------------------------------------ the step
 
