@@ -132,9 +132,11 @@ def _trainer(
             "there; use 32-true or bf16-mixed, and generator.dtype for the generator"
         )
     try:
-        return Trainer(**settings, **config.trainer)
+        trainer = Trainer(**settings, **config.trainer)
     except TypeError as error:
         raise ValueError(f"trainer: {error}") from error
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # Agreement does it, without a wait of its own
+    return trainer
 
 
 def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
