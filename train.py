@@ -19,13 +19,16 @@ def main() -> int:
 
 
 def run(config: TrainConfig) -> None:
-    from regionedit.training import Stopped, train  # late: a mistyped option is reported without loading torch
+    from lightning.pytorch.utilities import rank_zero_only  # late: a mistyped option is reported without loading torch
+
+    from regionedit.training import Stopped, train
 
     log_to(config.out)
+    say = rank_zero_only(print)
     try:
-        print(f"wrote {train(config)}")
+        say(f"wrote {train(config)}")
     except Stopped:
-        print(f"train.py: stopped and saved in {config.out}; run the same command to continue", file=sys.stderr)
+        say(f"train.py: stopped and saved in {config.out}; run the same command to continue", file=sys.stderr)
         raise
 
 

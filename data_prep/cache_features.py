@@ -56,7 +56,8 @@ class FeaturesConfig(TrainConfig):
         text: cache the captions' embeddings.
         latents: cache the sources' latents.
         storage: type of the numbers on disk; float16 takes half the space and keeps about three digits.
-        device: cpu, cuda, cuda:1, mps; auto takes what is available.
+        device: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one. `auto` and `cuda` choose among several GPUs:
+            the number that torchrun or srun gave this process, else `part`.
         batch: number of samples encoded together.
         part: the share of the shards that this process works on, counted from 0.
         parts: number of shares that the shards are divided into, for several processes or machines.
@@ -79,7 +80,8 @@ def cache_features(config: FeaturesConfig) -> int:
         OSError: no space or no permission; finished shards are kept.
     """
     _check(config)
-    config = resolve_training(config, pick_device(config.device))
+    device = pick_device(config.device, config.part)
+    config = resolve_training(config, device)
     folder = Path(config.data.features)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     reader = ShardReader(manifest, config.data.image_size)
@@ -92,7 +94,10 @@ def cache_features(config: FeaturesConfig) -> int:
                 jobs.append((kind, path, stamp, samples))
     if not jobs:
         return 0
-    encode = _Encoders(config, {kind for kind, *_ in jobs})
+    kinds = {kind for kind, *_ in jobs}
+    precisions = {"text": f"CLIP in {config.encoders.dtype}", "latents": f"generator in {config.generator.dtype}"}
+    print(f"features on {device}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)
+    encode = _Encoders(config, kinds, device)
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -153,8 +158,8 @@ def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tu
 class _Encoders:
     """The frozen networks that the requested kinds of features need."""
 
-    def __init__(self, config: FeaturesConfig, kinds: set[str]):
-        device, encoders = pick_device(config.device), config.encoders
+    def __init__(self, config: FeaturesConfig, kinds: set[str], device: torch.device):
+        encoders = config.encoders
         self.storage = config.storage
         if "text" in kinds:
             self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)

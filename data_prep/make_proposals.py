@@ -34,6 +34,7 @@ from regionedit.data.index import share_of
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
+from regionedit.device import pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
@@ -48,13 +49,14 @@ class ProposalsConfig(TrainConfig):
     """Make stored proposals with the generator of a training configuration.
 
     Args:
-        device: cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one. `auto` and `cuda` choose among several GPUs:
+            the number that torchrun or srun gave this process, else `part`.
         batch: number of pictures generated together.
         part: the share of the shards that this process works on, counted from 0.
         parts: number of shares that the shards are divided into, for several processes or machines.
     """
 
-    device: str = "cpu"
+    device: str = "auto"
     batch: int = 64
     part: int = 0
     parts: int = 1
@@ -73,7 +75,8 @@ def make_proposals(config: ProposalsConfig) -> int:
             f"step.proposal_mask: {config.step.proposal_mask!r} depends on the region that is being learned, and a "
             f"stored proposal cannot; use one of {', '.join(STORABLE)}"
         )
-    config = resolve_training(config, config.device)
+    device = pick_device(config.device, config.part)
+    config = resolve_training(config, device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
     wanted = share_of(manifest.samples(), config.part, config.parts)
@@ -86,8 +89,8 @@ def make_proposals(config: ProposalsConfig) -> int:
     ]
     if not missing:
         return 0
-    print(f"proposals on {config.device} in {config.generator.dtype}", flush=True)
-    generator = load_generator(config.generator, config.device)
+    print(f"proposals on {device} in {config.generator.dtype}", flush=True)
+    generator = load_generator(config.generator, device)
     reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
     columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:

@@ -55,8 +55,9 @@ def check(config: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize("step", [[], ["--generator.masked_image=latent"], ["--step.gradient=latent"]], ids=str)
-def test_losses_with_cached_features_equal_those_without(settings, step, monkeypatch):
+def test_losses_with_cached_features_equal_those_without(settings, step, monkeypatch, capsys):
     assert cache_features(cached(settings, "--storage=float32")) == 4
+    assert capsys.readouterr().out == "features on cpu: generator in float32, CLIP in float32\n"
     plain = losses(training(settings, "--data.features=null", *step))
     calls = {"text": 0, "encode": 0}
 

@@ -15,9 +15,8 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.generators.base import noised
+from regionedit.generators.base import noised, trailing_schedule
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
-from regionedit.generators.stable_diffusion import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
 from tests.edits import decoded
 from tests.edits import edited as edited_by

@@ -29,7 +29,7 @@ def make(tmp_path, tiny_inpaint_dir):
             f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
             "--data.validation=null",
             f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=1",
-            "--data.workers=0",
+            "--data.workers=0", "--device=cpu",
             "--step.proposal_mask=random_hard",
         ]  # fmt: skip
         return load_config(ProposalsConfig, overrides=[*base, *changes])
@@ -42,9 +42,10 @@ def members(path) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
-def test_each_shard_gets_its_proposals_and_training_reads_them(make, tmp_path):
+def test_each_shard_gets_its_proposals_and_training_reads_them(make, tmp_path, capsys):
     config = make("--batch=4")
     assert make_proposals(config) == 2
+    assert "proposals on cpu in float32\n" in capsys.readouterr().out
     first = members(tmp_path / "proposals" / "00000.proposals.tar")
     assert list(first)[:2] == ["k000000.png", "k000000.mask.png"] and len(first) == 10
     assert Image.open(io.BytesIO(first["k000000.png"])).size == (32, 32)

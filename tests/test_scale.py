@@ -1,6 +1,8 @@
 """Many nodes, many samples: nobody misses or repeats one, resuming costs nothing, other numbers of ranks go on."""
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -66,13 +68,13 @@ def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
 
 
 def test_another_number_of_processes_goes_on_at_the_right_sample(tiny_train, tmp_path):
-    """Two steps on one process, then two on two: losses and weights are those of four steps on one."""
+    """Two steps on one process, then two on two, one sample at a time: losses and weights are those of four on one."""
     whole = tiny_train("--max_steps=4")
     parts = tiny_train("--max_steps=4", f"--out={tmp_path / 'parts'}")
     train(whole)
     with pytest.raises(Stopped):
         train(parts, [StopAt(2)])
-    process = command(parts, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp")
+    process = command(parts, tmp_path, "--trainer.devices=2", "--trainer.strategy=ddp", "--data.micro_batch=1")
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
     alone, together = logged(whole), logged(parts)
@@ -92,3 +94,32 @@ def test_slurm_examples_are_scripts_that_name_what_exists(path):
         assert Path(script).is_file()
     for config in re.findall(r"configs/train_\S+?\.yaml", text.replace("${preset}", "paper256")):
         assert Path(config).is_file()
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "requeued"),
+    [((138, 138), 0, True), ((0, 0), 0, False), ((0, 1), 1, False), ((138, 1), 1, False), ((143, 143), 143, False)],
+)
+def test_slurm_queues_a_job_again_if_its_ranks_were_asked_to_stop(tmp_path, codes, status, requeued):
+    """With a program in place of each of srun, scontrol and python. srun, as SLURM's, ends everything at once at the
+    first bad exit code and returns the highest."""
+    code = f"codes=({codes[0]} {codes[1]}); exit ${{codes[$SLURM_PROCID]}}"
+    programs = {
+        "bin/srun": '#!/bin/bash\nshift\nfor SLURM_PROCID in 0 1; do SLURM_PROCID=$SLURM_PROCID "$@" || exit; done',
+        "bin/scontrol": '#!/bin/bash\necho "$@" > requeued',
+        ".venv/bin/python": f"#!/bin/bash\nkill -USR1 $PPID\n{code}",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "outputs").mkdir()
+    names = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NNODES": "1"}
+    done = subprocess.run(["bash", Path("configs/slurm/train.sbatch").resolve()], cwd=tmp_path, env=os.environ | names)
+    assert done.returncode == status
+    assert (tmp_path / "requeued").exists() == requeued
+    assert not requeued or (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+def test_the_ranks_of_the_slurm_example_end_with_the_code_that_it_reads():
+    assert f"-eq {Stopped(signal.SIGUSR1).code} ]" in Path("configs/slurm/train.sbatch").read_text()

@@ -130,6 +130,8 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make, module_of):
         (["--initial_region=/nowhere"], "initial_region"),
         (["--trainer.max_epochs=3"], "trainer.max_epochs"),
         (["--trainer.colour=red"], "trainer"),
+        (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: .* data.micro_batch"),
+        (["--trainer.precision=16-mixed"], "trainer.precision: '16-mixed'"),
         (["--log.wandb_project=x"], "log.wandb_project"),
     ],
 )

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager:
@@ -18,20 +19,45 @@ def autocast_off(device: torch.device) -> AbstractContextManager:
     return nullcontext()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a configuration; `auto` takes a GPU if there is one, under torchrun the one of this process.
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. A copy from the CPU to a GPU goes through pinned memory, so that Python does not wait for
+    what the GPU is still computing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def pick_device(name: str, part: int = 0) -> torch.device:
+    """The device of a configuration: `auto` takes a GPU if there is one; `auto` and `cuda` take this process's own GPU.
+
+    Args:
+        part: this process's share of the work, counted from 0, where several processes of one machine divide it. It
+            decides where neither torchrun nor srun has numbered the processes.
 
     Raises ValueError: the device is not available.
     """
     if name == "auto":
-        own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        name = own if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():
+        name = f"cuda:{_own_number(part) % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
         raise ValueError(f"device: {name!r} cannot be used here: {' '.join(str(error).split())[:120]}") from None
     return device
+
+
+def _own_number(part: int) -> int:
+    """The number of this process on its machine: from torchrun, else from srun, else its share of the work.
+
+    A script under sbatch, outside srun, also has a SLURM_LOCALID, always 0; all processes that it starts share it.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    number = int(os.environ.get("SLURM_LOCALID", 0))
+    numbered = number or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    return number if numbered else part
 
 
 def pick_dtype(name: str, device: str | torch.device) -> str:

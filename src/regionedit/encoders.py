@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from regionedit.command_line import one_line
 from regionedit.config import EncodersConfig
-from regionedit.device import autocast_off, pick_dtype
+from regionedit.device import autocast_off, pick_dtype, send
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class FrozenCLIP(Frozen):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""
         with autocast_off(self.device):
-            return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()
+            return self.model.encode_text(send(self.tokenizer(list(texts)), self.device)).float()
 
 
 class FrozenInstructionEncoder(Frozen):
@@ -222,9 +222,11 @@ class FrozenInstructionEncoder(Frozen):
                     f"{text[:60]!r}...",
                     stacklevel=2,
                 )
-        tokens, mask_BM = tokens.to(self.device), mask_BM.to(self.device)
+        ids_BM, mask_BM = send(tokens["input_ids"], self.device), send(mask_BM, self.device)
         with autocast_off(self.device):
-            outputs = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+            # Given as what is added to the attention: transformers would look on the device whether [B, M] is all ones.
+            added_B11M = (~mask_BM)[:, None, None].to(self.model.dtype) * torch.finfo(self.model.dtype).min
+            outputs = self.model(input_ids=ids_BM, attention_mask=added_B11M)
         return outputs.last_hidden_state.float(), mask_BM
 
 

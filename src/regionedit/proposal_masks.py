@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regionedit import masks
 from regionedit.config import StepConfig
+from regionedit.device import send
 
 Seeds = Callable[[str], list[int]]
 
@@ -50,13 +51,13 @@ def proposal_mask(probability_BN: Tensor, grid: int, size: tuple[int, int], step
     if step.proposal_mask == "everything":
         return everywhere_B1HW
     if step.proposal_mask == "random_hard":
-        return masks.random_hard(seeds("mask"), size).to(everywhere_B1HW)
+        return send(masks.random_hard(seeds("mask"), size), probability_BN.device)
     if step.proposal_mask == "predicted":
         return masks.upsample(probability_BN, grid, size, step.upsample)
     hard_BN = masks.binarize(probability_BN, step.threshold)
     grown_BN = masks.dilate(hard_BN.view(-1, 1, grid, grid), step.dilate).flatten(1)
     explores_B111 = _uniform(seeds("explore")).view(-1, 1, 1, 1) < step.explore
-    return torch.where(explores_B111.to(grown_BN.device), everywhere_B1HW, masks.upsample(grown_BN, grid, size))
+    return torch.where(send(explores_B111, grown_BN.device), everywhere_B1HW, masks.upsample(grown_BN, grid, size))
 
 
 def _uniform(seeds: list[int]) -> Tensor:

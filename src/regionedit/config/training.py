@@ -116,6 +116,8 @@ class DataConfig:
             `{shard:05d}.latents.safetensors`, or None: each step computes them. Features of other models or settings
             are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
+        micro_batch: at most so many samples are in a GPU's memory at a time; 0 for its whole share of the global batch.
+            Does not change what is learnt: losses and gradients differ only by rounding.
         image_size: pictures are resized to this square.
         workers: loader processes per rank.
         block_shards: number of shards that are shuffled together.
@@ -130,6 +132,7 @@ class DataConfig:
     marks: bool = True
     features: str | None = None
     global_batch: int = 16
+    micro_batch: int = 0
     image_size: int = 64
     workers: int = 1
     block_shards: int = 8

@@ -160,7 +160,7 @@ class ValidationLoader:
         plan = EvenPlan(len(manifest), data.validation_samples, ranks)
         places = range(rank, plan.count, ranks)
         self.bad = BadSamples(data.max_bad_fraction, len(places))
-        share = max(1, data.global_batch // ranks)
+        share = min(max(1, data.global_batch // ranks), data.micro_batch or data.global_batch)
         self._turns = [[(0, place) for place in places[i : i + share]] for i in range(0, len(places), share)]
         pairs = _Pairs(ShardReader(manifest, data.image_size, truth=True), partial(_same_plan, plan))
         self._batches = _dataloader(pairs, lambda: iter(self._turns), data.workers)

@@ -10,13 +10,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
 
 from regionedit.command_line import one_line
-from regionedit.device import autocast_off, pick_dtype
+from regionedit.device import autocast_off, pick_dtype, send
 from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
@@ -213,7 +214,27 @@ def noised(clean_BCyx: Tensor, noise_BCyx: Tensor, alpha: float) -> Tensor:
 def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:
     """Normal noise, drawn on the CPU from each sample's own seed, so that neither device nor batch changes it."""
     drawn = [torch.randn(like_BCyx.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn).to(like_BCyx)
+    return send(torch.stack(drawn), like_BCyx.device).to(like_BCyx.dtype)
+
+
+def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
+    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
+
+    Args:
+        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
+
+    Returns:
+        For each step its timestep, the timestep's alpha, and alpha after the step.
+
+    Raises:
+        ValueError: `steps` outside 1 to T.
+    """
+    trained = len(alphas_cumprod)
+    if not 1 <= steps <= trained:
+        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
+    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
+    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
+    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
 
 
 @contextmanager

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
 
-from regionedit.device import autocast_off
+from regionedit.device import autocast_off, send
 from regionedit.frozen_conv import freeze_convolutions
 from regionedit.generators.base import (
     DifferentiableGenerator,
@@ -28,6 +27,7 @@ from regionedit.generators.base import (
     loading,
     noised,
     own_noise,
+    trailing_schedule,
 )
 from regionedit.generators.pipelines import UNCHECKED, load_decoder, read_pipeline, token_ids
 from regionedit.images import fit, unfit
@@ -179,7 +179,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         clean_BChw, context_SLD = self._encode(fitted_BCHW), self._embed(texts)
         everything_B1HW = torch.ones_like(fitted_BCHW[:, :1])
         mask_B1hw = self._latent_mask(everything_B1HW)
-        hidden_BChw = self._masked_source(fitted_BCHW, clean_BChw, everything_B1HW, mask_B1hw)
+        hidden_BChw = self._masked_source(fitted_BCHW, clean_BChw, everything_B1HW, mask_B1hw, True)
         half = len(self.scheduler.alphas_cumprod) // 2
         alpha = float(self.scheduler.alphas_cumprod[half])
 
@@ -202,6 +202,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         watch: Watch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The denoised latents and the sources', both BChw; the last `gradient_steps` steps are differentiable."""
+        everything = _everything(mask_B1HW)
         images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
         guided = self.config.guidance_scale != 1
         with torch.no_grad():
@@ -211,7 +212,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             noise_BChw = own_noise(seeds, source_BChw)
         with torch.set_grad_enabled(gradient_steps > 0):
             mask_B1hw = self._latent_mask(mask_B1HW)
-            masked_BChw = self._masked_source(images_BCHW, source_BChw, mask_B1HW, mask_B1hw)
+            masked_BChw = self._masked_source(images_BCHW, source_BChw, mask_B1HW, mask_B1hw, everything)
         latent_BChw = noise_BChw
         for place, (timestep, alpha, next_alpha) in enumerate(self.schedule):
             with torch.set_grad_enabled(place >= len(self.schedule) - gradient_steps):
@@ -239,18 +240,21 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of the texts, [texts, L, D]; each string is encoded once."""
         distinct = sorted(set(texts))
-        embedded = self.text_encoder(token_ids(self.tokenizer, distinct).to(self.text_encoder.device))[0]
-        return embedded[[distinct.index(text) for text in texts]]
+        device = self.text_encoder.device
+        embedded = self.text_encoder(send(token_ids(self.tokenizer, distinct), device))[0]
+        return embedded.index_select(0, send(torch.tensor([distinct.index(text) for text in texts]), device))
 
     def _latent_mask(self, mask_B1HW: Tensor) -> Tensor:
         """A latent pixel takes the maximum of its pixels: thin strokes remain, hard masks stay hard."""
         return F.max_pool2d(mask_B1HW.to(self.unet.device).float(), self.vae_factor)
 
-    def _masked_source(self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor) -> Tensor:
+    def _masked_source(
+        self, images_BCHW: Tensor, source_BChw: Tensor, mask_B1HW: Tensor, mask_B1hw: Tensor, everything: bool
+    ) -> Tensor:
         """What the U-Net sees of the source, BChw; `generator.masked_image` decides where the mask applies."""
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
-        if _everything(mask_B1HW):  # all masked pictures are equal: encode one
+        if everything:  # all masked pictures are equal: encode one
             hidden_1Chw = self._encode_signed(torch.zeros_like(images_BCHW[:1]))
             return hidden_1Chw.expand(len(images_BCHW), -1, -1, -1)
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
@@ -259,7 +263,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         """The U-Net's output for S texts, [S, C, h, w]; S is a multiple of B, and the input is repeated to match."""
         return self.unet(
             unet_input_BChw.repeat(len(context_SLD) // len(unet_input_BChw), 1, 1, 1).to(self.unet.dtype),
-            torch.tensor(timestep, device=self.unet.device),
+            torch.full((), timestep, device=self.unet.device),
             encoder_hidden_states=context_SLD.to(self.unet.dtype),
         ).sample.float()
 
@@ -275,25 +279,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
 
 
 def _everything(mask_B1HW: Tensor) -> bool:
-    """Whether the mask covers whole pictures and needs no gradient."""
-    return not (mask_B1HW.requires_grad or mask_B1HW.is_meta) and bool((mask_B1HW == 1).all())
-
-
-def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
-    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
-
-    Args:
-        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
-
-    Returns:
-        For each step its timestep, the timestep's alpha, and alpha after the step.
-
-    Raises:
-        ValueError: `steps` outside 1 to T.
-    """
-    trained = len(alphas_cumprod)
-    if not 1 <= steps <= trained:
-        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
-    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
-    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
+    """Whether the mask covers whole pictures and needs no gradient; not looked up on a GPU, which would have to finish
+    its work first."""
+    return mask_B1HW.device.type == "cpu" and not mask_B1HW.requires_grad and bool((mask_B1HW == 1).all())

@@ -1,7 +1,10 @@
-"""Training a region predictor: one step (module), validation scores (scores), callbacks, one run (run)."""
+"""Training a region predictor: one step (module), its gradient (micro_batches), what ranks agree on (agreement),
+validation scores (scores), callbacks, one run (run)."""
 
+from regionedit.training.agreement import FailedElsewhere
 from regionedit.training.callbacks import Stopped
-from regionedit.training.module import NotFinite, RegionTraining, check_step
+from regionedit.training.micro_batches import NotFinite
+from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.run import train
 
-__all__ = ["NotFinite", "RegionTraining", "Stopped", "check_step", "train"]
+__all__ = ["FailedElsewhere", "NotFinite", "RegionTraining", "Stopped", "check_step", "train"]

@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regionedit import display, images, masks
 from regionedit.files import write_atomic
+from regionedit.training.micro_batches import SHOWN
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+    from regionedit.training.agreement import Agreement
     from regionedit.training.module import RegionTraining
 
 LAST = "last.ckpt"
@@ -41,32 +44,31 @@ class SaveAndStop(Callback):
 
     def __init__(self, folder: Path, every_steps: int):
         self.folder, self.every_steps = folder, every_steps
-        self._signal = 0
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: RegionTraining) -> None:
+        module.agreement.signal = 0
         if threading.current_thread() is not threading.main_thread():  # Python allows no handlers elsewhere
             return
         for number in SIGNALS:
-            self._handlers[number] = signal.signal(number, self._on_signal)
+            self._handlers[number] = signal.signal(number, partial(self._on_signal, module.agreement))
 
     def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
-        stop = self._signal > 0
-        if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        finished = module.progress() >= 1
+        stop = module.agreement.stop  # equal on all ranks, so that all end with the same exit code
+        module.completed = module.progress()
+        finished = module.completed >= 1
         if stop or finished or trainer.global_step % self.every_steps == 0:
             trainer.save_checkpoint(self.folder / LAST)
         if stop and not finished:
-            raise Stopped(self._signal or signal.SIGTERM)
+            raise Stopped(stop)
         trainer.should_stop = trainer.should_stop or finished
 
     def teardown(self, trainer: Trainer, module: RegionTraining, stage: str) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def _on_signal(self, number: int, frame) -> None:
-        self._signal = number
+    def _on_signal(self, agreement: Agreement, number: int, frame) -> None:
+        agreement.signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
 
 
@@ -165,8 +167,6 @@ class Bar(Callback):
 class Pictures(Callback):
     """Writes a grid of source, probability, composed picture and proposal to step_000200.png and TensorBoard."""
 
-    ROWS = 8  # samples in a grid
-
     def __init__(self, folder: Path, every_steps: int):
         self.folder, self.every_steps = folder, every_steps
 
@@ -177,7 +177,7 @@ class Pictures(Callback):
         if trainer.global_step % self.every_steps:
             return
         pictures = outputs["pictures"]
-        probability_BN = outputs["probability"][: self.ROWS]
+        probability_BN = outputs["probability"][:SHOWN]
         size = tuple(pictures["source"].shape[-2:])
         columns = {
             "source": pictures["source"],
@@ -185,7 +185,7 @@ class Pictures(Callback):
             "composed": pictures["composed"],
             "proposal": pictures["proposal"],
         }
-        shown = [images.to_pictures(column[: self.ROWS]) for column in columns.values()]
+        shown = [images.to_pictures(column[:SHOWN]) for column in columns.values()]
         sheet = display.grid(list(zip(*shown, strict=True)), tuple(columns))
         write_atomic(self.folder / f"step_{trainer.global_step:06d}.png", images.png(sheet))
         for logger in trainer.loggers:

@@ -19,9 +19,12 @@ from torch import Tensor
 
 from regionedit import losses, masks
 from regionedit.config import LossConfig, TrainConfig
+from regionedit.encoders import ImageFeatures
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs, TrainBatch
+from regionedit.training.agreement import Agreement
+from regionedit.training.micro_batches import local_gradient
 from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
 from regionedit.training.result import Blend, Source, encode_result
 from regionedit.training.schedule import learning_rate, loss_weights
@@ -40,8 +43,13 @@ class Step(NamedTuple):
     surrogate_loss_B: Tensor | None
 
 
-class NotFinite(RuntimeError):
-    """A loss or a gradient is NaN or infinite; the message names the samples."""
+class Encoded(NamedTuple):
+    """Pictures at CLIP's size, [B, C, H, W] in [0, 1]; their features; tokens of the instructions, [B, M, D], and their
+    mask, [B, M]."""
+
+    image_BCHW: Tensor
+    features: ImageFeatures
+    instruction: tuple[Tensor, Tensor]
 
 
 class RegionTraining(LightningModule):
@@ -69,17 +77,25 @@ class RegionTraining(LightningModule):
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)
+        self.agreement = Agreement()
         self.stage: Callable[[str], AbstractContextManager[None]] = nullcontext  # the trainer's profiler in a run
         self._seconds_before, self._started = 0.0, None
+        self.completed = 0.0  # of the run, a share; SaveAndStop updates it after every step
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The trained parameters."""
+        return [p for p in self.predictor.parameters() if p.requires_grad]
 
     # ------------------------------------------------------------ the step
 
-    def step(self, batch: TrainBatch, epoch: int) -> Step:
-        """From a batch to the inputs of all loss terms, in the paper's order."""
+    def step(self, batch: TrainBatch, epoch: int, encoded: Encoded | None = None) -> Step:
+        """From a batch to the inputs of all loss terms, in the paper's order; `encoded` if that is known already."""
         frozen = self.frozen
-        with self.stage("encode"), torch.no_grad():
-            source = self._encode(batch)
-            instruction_BMD, instruction_mask_BM = frozen.instruction_encoder.encode(batch.instructions)
+        encoded = encoded or self._encode(batch)
+        instruction_BMD, instruction_mask_BM = encoded.instruction
+        with self.stage("encode"):
+            source = Source(encoded.image_BCHW, encoded.features, *self._captions(batch))
         with self.stage("predict"):  # eq. 1-3, and f_sem
             prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
@@ -112,29 +128,30 @@ class RegionTraining(LightningModule):
         return (loss if step.surrogate_loss_B is None else loss + step.surrogate_loss_B.mean()), terms
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> dict[str, Any]:
-        step = self.step(batch, self.current_epoch)
-        loss, terms = self.loss(step, loss_weights(self.config.loss, self.progress()))
-        self._require_finite(batch, {"loss": loss, **terms})
-        self._keys = batch.keys
+        """The local gradient first, then the exchange with the other ranks; DDP only averages what is attached."""
+        weights = loss_weights(self.config.loss, self.completed)
+        local = local_gradient(self, batch, weights, self.config.data.micro_batch)
+        self.agreement.exchange(self.seconds(), local.finite, lambda: local.failure(self.global_step))
         return {
-            "loss": loss,
-            "terms": {name: value_B.detach().mean() for name, value_B in terms.items()},
-            "probability": step.outputs.probability_BN.detach(),
-            "pictures": {name: picture.detach() for name, picture in step.pictures.items()},
+            "loss": local.attached(self.trained),
+            "terms": local.terms,
+            "probability": local.probability_BN,
+            "pictures": local.pictures,
         }
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
         """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
-        clip, instruction_encoder, generator = self.frozen
-        patches_BND = clip.encode_image(clip.stretch(batch.images_BCHW)).patches_BND
-        swapped = batch.instructions[1:] + batch.instructions[:1]
-        probability_BN, swapped_BN = (
-            self.predictor(patches_BND, *instruction_encoder.encode(texts)).probability_BN
-            for texts in (batch.instructions, swapped)
-        )
-        self.scores.add_regions(probability_BN, swapped_BN, batch, clip.grid)
-        if generator is not None:
-            self.scores.add_losses(*self.loss(self.step(batch, VALIDATION_EPOCH), self.config.loss))
+        encoded = self._encode(batch)
+        patches_BND = encoded.features.patches_BND
+        if self.frozen.generator is None:
+            probability_BN = self.predictor(patches_BND, *encoded.instruction).probability_BN
+        else:
+            step = self.step(batch, VALIDATION_EPOCH, encoded)
+            probability_BN = step.outputs.probability_BN
+            self.scores.add_losses(*self.loss(step, self.config.loss))
+        swapped = (tokens.roll(-1, 0) for tokens in encoded.instruction)
+        swapped_BN = self.predictor(patches_BND, *swapped).probability_BN
+        self.scores.add_regions(probability_BN, swapped_BN, batch, self.frozen.clip.grid)
 
     def on_validation_epoch_end(self) -> None:
         scores = self.scores.compute()
@@ -143,14 +160,20 @@ class RegionTraining(LightningModule):
 
     # ------------------------------------------------------------ parts of the step
 
-    def _encode(self, batch: TrainBatch) -> Source:
-        """I_ori and F_img of the pictures; T_o and T_e, cached or computed."""
+    @torch.no_grad()
+    def _encode(self, batch: TrainBatch) -> Encoded:
+        """Pictures at CLIP's size, their features I_ori and F_img, and F_ins with its mask."""
         clip = self.frozen.clip
-        image_BCHW = clip.stretch(batch.images_BCHW)
-        features = clip.encode_image(image_BCHW)
+        with self.stage("encode"):
+            image_BCHW = clip.stretch(batch.images_BCHW)
+            instruction = self.frozen.instruction_encoder.encode(batch.instructions)
+            return Encoded(image_BCHW, clip.encode_image(image_BCHW), instruction)
+
+    def _captions(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """T_o and T_e, cached or computed."""
         if batch.source_text_BD is not None:
-            return Source(image_BCHW, features, batch.source_text_BD, batch.target_text_BD)
-        return Source(image_BCHW, features, *clip.encode_text(batch.source_captions + batch.target_captions).chunk(2))
+            return batch.source_text_BD, batch.target_text_BD
+        return self.frozen.clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
         """Blend the generator's proposal into the source by P, so that the gradient follows `step.gradient`."""
@@ -196,44 +219,27 @@ class RegionTraining(LightningModule):
         texts = batch.instructions if self.frozen.generator.needs == "instruction" else batch.target_captions
         return texts, self._seeds(batch.keys, epoch, "noise")
 
-    def _require_finite(self, batch: TrainBatch, values: dict[str, Tensor]) -> None:
-        if torch.isfinite(values["loss"]):
-            return
-        bad = {name: value for name, value in values.items() if not torch.isfinite(value).all()}
-        per_sample = [value for value in bad.values() if value.ndim]
-        keys = batch.keys
-        if per_sample:
-            wrong_B = ~torch.isfinite(torch.stack(per_sample)).all(0)
-            keys = [key for key, wrong in zip(batch.keys, wrong_B.tolist(), strict=True) if wrong]
-        raise NotFinite(f"step {self.global_step}: {', '.join(bad)} not finite for samples {', '.join(keys)}")
-
     # ------------------------------------------------------------ optimisation, by step or by time
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         settings = self.config.optimizer
-        trained = [p for p in self.predictor.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(self.trained, lr=settings.lr, weight_decay=settings.weight_decay)
 
     def on_train_batch_start(self, batch: TrainBatch, batch_index: int) -> None:
-        rate = learning_rate(self.config.optimizer, self.global_step, self.progress())
+        rate = learning_rate(self.config.optimizer, self.global_step, self.completed)
         for group in self.optimizers().param_groups:
             group["lr"] = rate
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), self.config.optimizer.gradient_clip)
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # 16-mixed skips such a step
-            raise NotFinite(f"step {self.global_step}: gradient not finite for samples {', '.join(self._keys)}")
-        self.gradient_norm = norm
+        limit = self.config.optimizer.gradient_clip
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), limit)
 
     def progress(self) -> float:
         """Completed share of the run, by steps or by time (`max_seconds`), whichever is larger; equal on all ranks."""
         by_steps = self.global_step / self.config.max_steps
         if not self.config.max_seconds:
             return by_steps
-        seconds = self.seconds()
-        if self.trainer.world_size > 1:
-            seconds = float(self.trainer.strategy.reduce(torch.tensor(seconds, device=self.device), reduce_op="mean"))
-        return max(by_steps, seconds / self.config.max_seconds)
+        return max(by_steps, self.agreement.seconds / self.config.max_seconds)
 
     def seconds(self) -> float:
         """Seconds of training so far, over all resumptions."""
@@ -249,6 +255,8 @@ class RegionTraining(LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.monotonic()
+        self.agreement.seconds = self._seconds_before
+        self.completed = self.progress()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = asdict(self.config)

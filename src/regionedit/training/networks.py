@@ -55,6 +55,8 @@ def check_step(config: TrainConfig) -> None:
         )
     if config.memory.chunk < 0:
         raise ValueError(f"memory.chunk: {config.memory.chunk}, must be at least 0; 0 takes the whole batch at once")
+    if config.data.micro_batch < 0:
+        raise ValueError(f"data.micro_batch: {config.data.micro_batch}, must be at least 0; 0 takes the whole share")
     of_generator = {*config.memory.checkpoint} - {"clip"}
     differentiable = issubclass(require_generator(config.generator.name), DifferentiableGenerator)
     if of_generator and not differentiable:

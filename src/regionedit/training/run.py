@@ -31,7 +31,8 @@ from regionedit.training.module import RegionTraining, check_step
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
     "generator.compile",
-    "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
+    "data.validation", "data.validation_samples", "data.workers", "data.micro_batch", "data.max_bad_fraction",
+    "data.features",
 )  # fmt: skip
 """Settings that a resumed run may change; all others affect what is learnt."""
 
@@ -48,6 +49,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     Raises:
         ValueError: a configuration that cannot work, or that differs from that of the run to resume; names the field.
         NotFinite: a loss or gradient is NaN or infinite.
+        FailedElsewhere: another rank failed.
         Stopped: a signal stopped the run, and everything is saved.
     """
     check_step(config)
@@ -91,6 +93,7 @@ def _trainer(
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
+    callbacks.append(module.agreement)
     if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
@@ -120,12 +123,20 @@ def _trainer(
     refused = sorted((settings.keys() | {"accumulate_grad_batches"}) & config.trainer.keys())
     if refused:
         raise ValueError(
-            f"trainer.{refused[0]}: set by this program; see log.*, max_steps, max_seconds and data.global_batch"
+            f"trainer.{refused[0]}: set by this program; see log.*, max_steps, max_seconds, data.global_batch and "
+            "data.micro_batch"
+        )
+    if str(config.trainer.get("precision", "32")).startswith("16"):
+        raise ValueError(
+            f"trainer.precision: {config.trainer['precision']!r} would concern the small predictor alone and underflow "
+            "there; use 32-true or bf16-mixed, and generator.dtype for the generator"
         )
     try:
-        return Trainer(**settings, **config.trainer)
+        trainer = Trainer(**settings, **config.trainer)
     except TypeError as error:
         raise ValueError(f"trainer: {error}") from error
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # Agreement does it, without a wait of its own
+    return trainer
 
 
 def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
