@@ -105,7 +105,7 @@ def _contents(folder: Path, shard: str) -> dict[str, Any]:
             if entry:
                 counts["instruction_words"][_words(entry.get("instruction", ""))] += 1
                 counts["target_words"][_words(entry.get("target_caption", ""))] += 1
-                counts["operations"][entry.get("operation") or "not told"] += 1
+                counts["operations"][entry.get("operation") or "unknown"] += 1
     kept = sum(key not in out for key in members)
     return {"samples": len(members), "kept": kept, "instructions": len(written.entries), "counts": counts}
 

@@ -52,7 +52,7 @@ def test_prompts_lose_their_brackets_and_types_become_operations(folder):
     captions = cases[0].request.captions
     assert (captions.source, captions.target) == ("a red apple", "a green apple 0")
     assert [case.request.instruction for case in cases[::2]] == ["make the apple green", "a green apple 2"]
-    assert benchmark.counts == {"cases": 4, "kept": 4, "without instruction, told the target prompt": 1}
+    assert benchmark.counts == {"cases": 4, "kept": 4, "without instruction, edited by the target prompt": 1}
     first, _, style, _ = (np.asarray(case.truth_mask) for case in cases)
     assert (first == 255).sum() == 60 and first[10:12, 20:50].all() and not first[0].any()
     assert (style == 255).all() and cases[0].truth_image is None

@@ -55,7 +55,7 @@ def frozen_weights(module: RegionTraining) -> list[torch.Tensor]:
     return [t for n in networks for t in (*n.parameters(), *n.buffers())]
 
 
-def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, validation, capsys):
+def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, validation, caplog):
     config = make(
         f"--data.validation={validation}", "--log.validate_every_steps=1000", "--log.pictures_every_steps=2",
         "--profile=true",
@@ -96,7 +96,7 @@ def test_a_run_leaves_everything_behind_and_frozen_networks_untouched(make, vali
     assert "local-dir:" in (exported / "README.md").read_text()
     assert json.loads((exported / "config.json").read_text())["grid"] == 4
 
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in caplog.text.splitlines()]
     calls = {row[0]: int(row[2]) for row in rows if len(row) == 5 and row[2].isdigit()}
     assert all(calls[stage] >= 2 for stage in ("encode", "predict", "generate", "result")), "the profile"
     assert any("train_dataloader_next" in action for action in calls)

@@ -75,7 +75,7 @@ class Located:
 
 
 class Editor:
-    """Edits pictures by a configuration. Pixels where the mask is 0 stay as they were, bit for bit.
+    """Edits pictures as a configuration says. Pixels where the mask is 0 stay as they were, bit for bit.
 
     Args:
         config: the whole configuration; use `from_config`.

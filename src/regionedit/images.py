@@ -173,7 +173,7 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
 
     Args:
         size: pixels of the longer side; 0 keeps the size. Nothing is resampled if the size already fits.
-        multiple: of which height and width are multiples; padding repeats the last row and column.
+        multiple: height and width of the result are multiples of it; padding repeats the last row and column.
 
     Returns:
         [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs.

@@ -232,6 +232,8 @@ class NextScaleConfig(GeneratorConfig):
 
 
 GENERATOR_CONFIGS: dict[str, type[GeneratorConfig]] = {
-    config.name: config for config in (*PipelineConfig.__subclasses__(), NextScaleConfig)
+    config.name: config
+    for config in (*PipelineConfig.__subclasses__(), *GeneratorConfig.__subclasses__())
+    if config is not PipelineConfig
 }
 """The settings of each generator, by `generator.name`."""

@@ -173,8 +173,8 @@ class TrainConfig:
             follows time.
         max_steps: optimiser steps, the schedule's length.
         initial_region: start from this region_predictor/ folder instead of from scratch.
-        profile: print at the end what Lightning's actions and the stages of a step took. On a GPU, which works on while
-            Python goes ahead, set `trainer.profiler` to pytorch instead.
+        profile: print at the end the time spent in each stage of a step and in Lightning's own actions. On a GPU, which
+            runs asynchronously, these times mislead; set `trainer.profiler` to pytorch there.
         debug: print the stack trace of an error; otherwise one line is printed, and the stack trace of an unexpected
             error is in log.txt in `out`.
         trainer: passed to lightning.Trainer as it is: accelerator, devices, num_nodes, precision, strategy...

@@ -100,7 +100,7 @@ class Protocol:
         return cls(
             name="none",
             benchmark=benchmark_name,
-            note="no published protocol was asked for",
+            note="no published protocol was chosen",
             backbones={},
             reference=facts.get("reference", "as each metric says"),
             caption_filter=facts.get("caption_filter", "none"),

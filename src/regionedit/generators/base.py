@@ -34,7 +34,7 @@ Watch = Callable[[int, int, Callable[[], "Tensor"]], None]
 decodes the current estimate of the clean pictures, BCHW in [0, 1]. An exception in the callback ends the edit."""
 
 COMPARED_DRAWS = 8  # noise draws that `compare_texts` averages over; DiffEdit uses 10
-OUTLIERS = 3.0  # it clips differences at this many times a picture's mean, as diffusers' DiffEdit does
+OUTLIERS = 3.0  # `compare_texts` clips differences at this multiple of their mean, as diffusers' DiffEdit
 
 
 class Generator(ABC):
@@ -202,8 +202,10 @@ class TextComparer(Generator):
 
     @abstractmethod
     def _predictor(self, fitted_BChw: Tensor, texts: Sequence[str]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The pictures' clean latents, and a function of the noise that is added to them at half of the schedule: what
-        the U-Net predicts for all these texts, of which there are B or a multiple of it."""
+        """The clean latents of the pictures, and a function from noise to the U-Net's prediction.
+
+        The function adds the noise to the latents at half of the schedule and predicts for all texts, whose number is a
+        multiple of B."""
 
 
 def noised(clean_BCyx: Tensor, noise_BCyx: Tensor, alpha: float) -> Tensor:

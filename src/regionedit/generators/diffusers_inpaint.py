@@ -43,7 +43,7 @@ class DiffusersInpaint(PipelineGenerator):
     """A frozen pipeline of one of the classes in `INPAINT_PIPELINES`.
 
     Each picture's noise comes from a random generator of its own, on the CPU. The pipelines binarize masks, and outside
-    of them most return the source as the autoencoder reconstructs it. `how` says how the pipeline's class is called.
+    of them most return the source as the autoencoder reconstructs it. `how` says which arguments the class takes.
 
     Raises:
         ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that the class does not support.

@@ -145,7 +145,8 @@ class InstructPix2Pix(PipelineGenerator, TextComparer):
         clean_BCyx = source_BCyx * vae.config.scaling_factor
 
         def predict(noise_BCyx: Tensor) -> Tensor:
-            unet_input = torch.cat([noised(clean_BCyx, noise_BCyx, alpha), source_BCyx], 1).repeat(2, 1, 1, 1)
+            unet_input = torch.cat([noised(clean_BCyx, noise_BCyx, alpha), source_BCyx], 1)
+            unet_input = unet_input.repeat(len(context_SND) // len(unet_input), 1, 1, 1)
             return unet(unet_input, half, encoder_hidden_states=context_SND).sample
 
         return clean_BCyx, predict

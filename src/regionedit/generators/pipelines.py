@@ -1,4 +1,4 @@
-"""What generators share that run the networks of one of diffusers' pipelines."""
+"""Shared by all generators that run the networks of a diffusers pipeline."""
 
 from __future__ import annotations
 

@@ -163,7 +163,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def save_memory(self, memory: MemoryConfig) -> None:
-        """The share of the memory for the backward pass that remains at 512 px, counted by benchmarks/memory.py:
+        """Apply the memory settings.
+
+        Share of the backward pass's memory that remains at 512 px, counted by benchmarks/memory.py:
         `frozen_convolutions` KL decoder .62, U-Net .84, at no cost; `checkpoint` .14 and .20, for one more forward
         pass."""
         for module in self.modules.values():

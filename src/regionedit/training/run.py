@@ -76,8 +76,6 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
         _export(config, module, out)
-        if config.profile:
-            print(trainer.profiler.summary())
     return out / "region_predictor"
 
 

@@ -198,7 +198,7 @@ def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
 
 
 def _lines_of_csv(text: str) -> list[str]:
-    lines = [""]  # in place of the header, so that line numbers are the file's
+    lines = [""]  # in place of the header; line numbers are the file's unless a cell spans several lines
     for row in csv.DictReader(io.StringIO(text)):
         given = {name: value for name, value in row.items() if name and value}
         with suppress(KeyError, ValueError):  # `parse_requests` refuses a seed that is no number

@@ -27,7 +27,7 @@ OF_TRUE_MASKS = (*REGIONS, *CHANGED_REGIONS, "change_iou", *BACKGROUND, *OUTSIDE
 
 
 def resized_to(reference: str) -> dict[str, str]:
-    """What a protocol says if no caption is left out and edited pictures are compared with the source or the target."""
+    """Protocol entries of a benchmark without a caption filter; `reference` is `source` or `target`."""
     return {
         "reference": f"{reference} picture",
         "caption_filter": "none",
@@ -36,7 +36,7 @@ def resized_to(reference: str) -> dict[str, str]:
 
 
 class Benchmark(ABC):
-    """Cases in a fixed order; a picture is opened when the iteration reaches its case, whose row is in `kept`.
+    """Cases in a fixed order. `kept` holds their rows; a picture is opened only when the iteration reaches its case.
 
     A case that continues another is a later turn, and cases are ordered by turn: all first turns, then all second ones.
 

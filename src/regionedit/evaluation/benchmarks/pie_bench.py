@@ -81,9 +81,9 @@ class PieBench(MaskedBenchmark):
         if not self.kept:
             raise ValueError(f"data: {self.index} holds no case")
         require_files({self._path(row) for _, row in self.kept}, "pictures")
-        told = [_text(row["editing_instruction"]) for row in rows.values()]
+        instructions = [_text(row["editing_instruction"]) for row in rows.values()]
         self._counts = {"cases": len(rows), "kept": len(self.kept)}
-        self._counts["without instruction, told the target prompt"] = told.count("")
+        self._counts["without instruction, edited by the target prompt"] = instructions.count("")
 
     def _case(self, key_and_row: tuple[str, dict]) -> EditCase:
         key, row = key_and_row

@@ -127,10 +127,10 @@ def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
         blocks.append(block | _agreement(given, ["case"], "system", company, "nominal", rng))
     overall = {}
     if len(companies) > 1:
-        shown = questions.dropna(subset="answer").explode("company")  # a row for each system that was shown
-        shown["won"] = shown["system"] == shown["company"]
+        shown = questions.explode("company")  # a row for each system that was shown
+        shown["won"] = (shown["system"] == shown["company"]).where(shown["answer"].notna())
         for system, part in shown.groupby("company"):
-            overall[system] = _by_question(part, lambda asked: share(asked["won"]))
+            overall[system] = _by_question(part, lambda rows: share(rows["won"].dropna().astype(bool)))
     return {"preferences": blocks, "preferences_overall": overall}
 
 
