@@ -38,7 +38,7 @@ from regionedit.data.features import (
     text_settings,
     write_features,
 )
-from regionedit.data.index import share_of
+from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.marks import mark_files
 from regionedit.data.shards import BadSample, ShardReader
@@ -87,7 +87,7 @@ def cache_features(config: FeaturesConfig) -> int:
     reader = ShardReader(manifest, config.data.image_size)
     wanted = _settings(config)
     jobs = []
-    for shard, samples in share_of(manifest.samples(), config.part, config.parts):
+    for shard, samples in manifest.samples()[config.part :: config.parts]:
         for kind, settings in wanted.items():
             path, stamp = folder / FILES[kind].format(shard), _stamp(manifest, shard, config.storage)
             if made_with(path) != (settings, stamp):
@@ -119,6 +119,7 @@ def cache_features(config: FeaturesConfig) -> int:
 def _check(config: FeaturesConfig) -> None:
     if config.data.features is None:
         raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
+    check_part(config.part, config.parts)
     if not (config.text or config.latents):
         raise ValueError("text, latents: both are false, so there is nothing to cache; set one to true")
     if config.latents and not issubclass(require_generator(config.generator.name), StableDiffusion):

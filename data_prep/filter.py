@@ -31,7 +31,7 @@ from rich.progress import track
 from sidecars import read_instructions
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.data.index import find_shards, share_of
+from regionedit.data.index import check_part, find_shards
 from regionedit.data.marks import MARKS, SUBSET, read_header, read_marks, write_marks
 from regionedit.files import write_atomic
 
@@ -78,9 +78,10 @@ def filter_shards(config: FilterConfig) -> Outcome:
         ValueError: no shards; a rule or an argument that cannot be applied; names the field.
         OSError: no space or no permission; finished files are kept, and no file is left incomplete.
     """
+    check_part(config.part, config.parts)
     _check(config)
     folder, outcome = Path(config.data), Outcome()
-    shards = share_of(find_shards(folder), config.part, config.parts)
+    shards = find_shards(folder)[config.part :: config.parts]
     with ProcessPoolExecutor(config.workers) as pool:
         measured = dict(_each(pool, _measure, {s: (folder, s, config.columns) for s in shards}, "measuring"))
         outcome.broken = {shard: measured[shard][1] for shard in shards if measured[shard][1]}

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regionedit.command_line import errors_in_one_line, parse_command, under_present_names
 from regionedit.config import TrainConfig
-from regionedit.data.index import share_of
+from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
@@ -75,11 +75,12 @@ def make_proposals(config: ProposalsConfig) -> int:
             f"step.proposal_mask: {config.step.proposal_mask!r} depends on the region that is being learned, and a "
             f"stored proposal cannot; use one of {', '.join(STORABLE)}"
         )
+    check_part(config.part, config.parts)
     device = pick_device(config.device, config.part)
     config = resolve_training(config, device)
     out = Path(config.data.proposals)
     manifest = Manifest.open(config.data.train, marks=config.data.marks)
-    wanted = share_of(manifest.samples(), config.part, config.parts)
+    wanted = manifest.samples()[config.part :: config.parts]
     _same_settings(config, out / SETTINGS)
     missing = [
         (number, path, samples)

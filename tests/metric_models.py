@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny_models import WIDTH
+from tests.tiny_models import WIDTH, seeded
 from tests.tiny_tokenizers import CONTEXT, clip_tokenizer
 
 
@@ -22,8 +22,7 @@ def write_dino_224(folder: Path) -> Path:
         image_size=224,
         patch_size=56,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
+    with seeded(2):
         ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
@@ -35,8 +34,7 @@ def write_dinov2(folder: Path) -> Path:
     config = Dinov2Config(
         hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=1, image_size=28, patch_size=14
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+    with seeded(3):
         Dinov2Model(config).save_pretrained(folder)
     BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
     return folder
@@ -60,8 +58,7 @@ def write_pick_score(model_folder: Path, processor_folder: Path) -> str:
         vision_config=layers | {"image_size": 32, "patch_size": 16},
         projection_dim=WIDTH,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
+    with seeded(4):
         CLIPModel(config).save_pretrained(model_folder)
     tokenizer.save_pretrained(processor_folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
@@ -74,6 +71,5 @@ def random_features(net: str, pretrained: bool = False) -> torch.nn.Module:
     """In place of torchvision's downloaded backbones of LPIPS: the same class, seeded noise."""
     import torchvision
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
+    with seeded(5):
         return getattr(torchvision.models, net)(weights=None).features

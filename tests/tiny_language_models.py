@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
+from tests.tiny_models import seeded
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "
@@ -47,8 +47,7 @@ def write_language_model(folder: Path, seed: int = 0, template: str | None = CHA
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = chat_tokenizer(template)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         Qwen2ForCausalLM(Qwen2Config(**_language_sizes(tokenizer))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -78,8 +77,7 @@ def write_vision_language_model(folder: Path) -> Path:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
     Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),

@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from tests.tiny_language_models import chat_tokenizer, write_vision_language_model
-from tests.tiny_models import AUTOENCODER, IMAGE_SIZE, UNET, WIDTH, clip_text_config, stir, write_inpaint, write_t5
+from tests.tiny_models import (
+    AUTOENCODER,
+    IMAGE_SIZE,
+    UNET,
+    WIDTH,
+    clip_text_config,
+    seeded,
+    stir,
+    write_inpaint,
+    write_t5,
+)
 from tests.tiny_tokenizers import clip_tokenizer
 
 TRANSFORMER = {"num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
@@ -23,8 +31,7 @@ def write_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
         return write_inpaint(folder, seed)
     import diffusers
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         components = BUILDERS[name](folder)
     if "transformer" in components:
         stir(components["transformer"], seed)
@@ -40,8 +47,7 @@ def write_checked(folder: Path, flags: bool) -> Path:
 
     sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision = sizes | {"image_size": IMAGE_SIZE, "patch_size": 16}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         checker = StableDiffusionSafetyChecker(
             CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=WIDTH)
         )

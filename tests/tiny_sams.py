@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from tests.tiny_models import IMAGE_SIZE, PATCH, WIDTH, stir
+from tests.tiny_models import IMAGE_SIZE, PATCH, WIDTH, seeded, stir
 
 DECODER = {
     "hidden_size": WIDTH,
@@ -74,7 +72,6 @@ def write_sam2(folder: Path, seed: int = 0) -> Path:
 
 
 def _save(kind: type, config, folder: Path, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = kind(config)
     stir(model, seed).save_pretrained(folder)

@@ -21,7 +21,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -82,11 +81,10 @@ def find_shards(folder: Path) -> tuple[str, ...]:
     return tuple(shards)
 
 
-def share_of(shards: Sequence[Any], part: int, parts: int) -> Sequence[Any]:
-    """The shards of one of several processes or machines. Raises ValueError: there is no such part."""
+def check_part(part: int, parts: int) -> None:
+    """Refuse a share of the shards that does not exist. Raises ValueError."""
     if not 0 <= part < parts:
         raise ValueError(f"part: {part} of {parts} parts; give a number from 0 to parts - 1")
-    return shards[part::parts]
 
 
 def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

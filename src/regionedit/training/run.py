@@ -90,8 +90,8 @@ def _trainer(
         Bar(scalars),
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
+        module.agreement,
     ]
-    callbacks.append(module.agreement)
     if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
