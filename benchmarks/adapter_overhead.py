@@ -43,7 +43,7 @@ def pipeline():
 
 @torch.no_grad()
 def main() -> None:
-    pairs = options(__doc__, pairs=(15, 1)).parse_args().pairs
+    pairs = options(__doc__, pairs=(15, 1, "calls of each, after one warm-up call")).parse_args().pairs
     torch.set_num_threads(1)
     piped = pipeline()
     config = DiffusersInpaintConfig(size=SIZE, num_inference_steps=STEPS, guidance_scale=GUIDANCE)

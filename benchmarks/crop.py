@@ -70,7 +70,7 @@ def large_picture() -> tuple[float, float]:
 
 
 def main() -> None:
-    steps = options(__doc__, steps=(1, 1)).parse_args().steps
+    steps = options(__doc__, steps=(1, 1, "denoising steps to time")).parse_args().steps
     before, most = in_own_process(large_picture)
     record("large_picture", most - before, before, "GB beyond the models, beside the process with them")
     assert boxes_of(KNOWN, 1.5, WINDOW) == [(272, 372, 784, 884)]

@@ -69,7 +69,7 @@ def plain_rate(shards: list[list[bytes]]) -> float:
 
 
 def main() -> None:
-    samples = options(__doc__, samples=(3000, SHARD)).parse_args().samples // SHARD * SHARD
+    samples = options(__doc__, samples=(3000, SHARD, "number of samples")).parse_args().samples // SHARD * SHARD
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_shards(folder, samples, "jpg", SIZE)

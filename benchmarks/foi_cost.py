@@ -60,7 +60,7 @@ def measure(system: str, steps: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    steps = options(__doc__, steps=(4, 2)).parse_args().steps  # one step is not modulated
+    steps = options(__doc__, steps=(4, 2, "denoising steps; one is not modulated")).parse_args().steps
     plain, foi = (in_own_process(measure, system, steps) for system in ("plain", "foi"))
     record("foi_time", foi[0], plain[0], "CPU seconds")
     record("foi_memory", foi[1], plain[1], "MiB")

@@ -22,11 +22,12 @@ COUNTED = "counted on the meta device, no machine"
 RESULTS = Path(__file__).with_name("results.json")
 
 
-def options(description: str, **numbers: tuple[int, int]) -> argparse.ArgumentParser:
-    """A parser that shows the benchmark's docstring as it is, with integer options: name=(default, least)."""
+def options(description: str, **numbers: tuple[int, int, str]) -> argparse.ArgumentParser:
+    """A parser that shows the benchmark's docstring as it is, with integer options: name=(default, least, meaning)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, (default, least) in numbers.items():
-        parser.add_argument(f"--{name}", type=_at_least(least), default=default, help=f"{default}; at least {least}")
+    for name, (default, least, meaning) in numbers.items():
+        text = f"{meaning}; {default}, at least {least}"
+        parser.add_argument(f"--{name}", type=_at_least(least), default=default, help=text)
     return parser
 
 

@@ -146,7 +146,9 @@ def peak_memory(folder: Path) -> float:
 
 def main() -> None:
     counts = {"captions": 200_000, "requests": 20_000, "memory": 1_000_000}
-    args = options(__doc__, **{name: (count, 10 * SHARD) for name, count in counts.items()}).parse_args()
+    args = options(
+        __doc__, **{name: (count, 10 * SHARD, "captions of this measurement") for name, count in counts.items()}
+    ).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         many = write_shards(folder / "many", args.captions)

@@ -89,7 +89,7 @@ def rates(samples: int, suffix: str, stored: int, size: int) -> list[float]:
 
 
 def main() -> None:
-    samples = options(__doc__, samples=(1500, SHARD)).parse_args().samples
+    samples = options(__doc__, samples=(1500, SHARD, "samples of each kind")).parse_args().samples
     torch.set_num_threads(1)
     for kind, shape in KINDS.items():
         record(f"loader_{kind}", *rates(samples, *shape), "samples/s")

@@ -85,7 +85,7 @@ def kept_by(network: str, memory: MemoryConfig) -> float:
 
 
 def main() -> None:
-    batch = options(__doc__, batch=(32, 1)).parse_args().batch
+    batch = options(__doc__, batch=(32, 1, "pictures on one GPU in a step")).parse_args().batch
     ways = {"frozen": MemoryConfig(), "checkpointed": MemoryConfig(0, False, ["unet", "autoencoder"])}
     for network in ("decoder", "unet"):
         plain = kept_by(network, MemoryConfig(frozen_convolutions=False))

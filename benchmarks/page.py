@@ -71,7 +71,7 @@ def alone(folder: str) -> float:
 
 
 def main() -> None:
-    count = options(__doc__, pictures=(200, 1)).parse_args().pictures
+    count = options(__doc__, pictures=(200, 1, "pictures in the batch")).parse_args().pictures
     with tempfile.TemporaryDirectory() as folder:
         answers, cold, preview, edit = served()
         command = alone(folder)

@@ -97,7 +97,7 @@ def scores(metrics: Path) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    parser = options(__doc__, threads=(2, 1))
+    parser = options(__doc__, threads=(2, 1, "cores to use"))
     parser.add_argument("--cap", type=float, default=1200, help="seconds after which a system is stopped")
     given = parser.parse_args()
     if given.cap <= 0:

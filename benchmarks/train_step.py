@@ -168,7 +168,12 @@ def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float,
 
 def main() -> None:
     batch, baseline_batch = (32, 8) if torch.cuda.is_available() else (1, 1)
-    parser = options(__doc__, rounds=(5, 1), batch=(batch, 1), baseline_batch=(baseline_batch, 1))
+    parser = options(
+        __doc__,
+        rounds=(5, 1, "rounds of the microworld"),
+        batch=(batch, 1, "pictures in a step, at full size"),
+        baseline_batch=(baseline_batch, 1, "pictures in a step of the baseline, at full size"),
+    )
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
     given = parser.parse_args()
     if given.full_size == "true":

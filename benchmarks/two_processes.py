@@ -39,7 +39,7 @@ def rate(data: Path, out: Path, processes: int, steps: int) -> float:
 
 
 def main() -> None:
-    steps = options(__doc__, steps=(24, 3 * EVERY)).parse_args().steps
+    steps = options(__doc__, steps=(24, 3 * EVERY, "steps of each")).parse_args().steps
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         train = pack_train(folder, SAMPLES)

@@ -6,8 +6,9 @@ It is built like the public Stable Diffusion 1.5 in-painting checkpoint: nine in
 scaled-linear betas, an encoded masked picture, hard random masks that are independent of what the picture shows, and
 text dropped for one sample in ten. It learns from pictures and captions only. Three differences leave the interfaces
 unchanged. The text encoder, of CLIP's class, is trained as well. The loss weights masked places ten times as much as
-others, and every sample has the same weight in sum, or small masks would hardly count. The whole picture is masked more
-often than in public training, most often at the start, because whole pictures teach the meaning of words fastest.
+others, and scales the weights of each sample to mean 1; otherwise small masks would hardly count. The whole picture is
+masked more often than in public training, most often at the start, because whole pictures teach the meaning of words
+fastest.
 
 Shape letters: B pictures, C channels, H W pixels, h w latent pixels, L text tokens, D text width.
 """
@@ -59,7 +60,7 @@ def masked_latents(autoencoder: AutoencoderKL, pool: ScenePool, seed: int, batch
 
 
 def partial_mask(seed: int) -> Tensor:
-    """The first of the masks of `random_hard` from this seed on, in steps of 10^6, that leaves a part: 11HW."""
+    """A mask of `random_hard` that leaves a part of the picture, 11HW: of this seed, else of seed + 10^6, and so on."""
     mask_11HW = random_hard([seed], (SIZE, SIZE))
     return partial_mask(seed + 10**6) if mask_11HW.all() else mask_11HW
 

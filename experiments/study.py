@@ -24,7 +24,7 @@ from typing import Annotated
 
 import yaml
 from harness import rounded, show, write_json
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 from pydantic.dataclasses import dataclass
 from rich.progress import track
 
@@ -62,11 +62,15 @@ class Experiment:
 
     @classmethod
     def read(cls, path: Path) -> Experiment:
-        """Read a YAML file. Raises ValueError if keys are missing or unknown."""
+        """Read a YAML file. Raises ValueError if keys are missing or unknown, or a value has another type."""
+        found = yaml.safe_load(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: an experiment is a mapping with question, base, overrides, variants, ...")
         try:
-            return cls(name=path.stem, **yaml.safe_load(path.read_text()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            return cls(name=path.stem, **found)
+        except ValidationError as error:
+            wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise ValueError(f"{path}: {'; '.join(wrong)}") from error
 
 
 def frozen_models(base: str, overrides: list[str]) -> dict[str, str]:

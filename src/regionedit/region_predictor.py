@@ -191,9 +191,15 @@ class RegionPredictor(
         random, fall back to pickle and print."""
         file = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
-            where = {"revision": revision, "cache_dir": cache_dir, "token": token}
-            how = {"force_download": force_download, "local_files_only": local_files_only}
-            file = hf_hub_download(model_id, WEIGHTS, **where, **how)
+            file = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
         predictor = cls(**arguments)
         predictor.load_state_dict(load_file(file))
         return predictor.eval()

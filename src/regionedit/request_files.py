@@ -119,9 +119,12 @@ def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
 
 def parse_box(given: str | list) -> tuple[int, int, int, int]:
     """`x0,y0,x1,y1`, or a list of them, as four integers. Raises ValueError for anything else."""
-    values = given.split(",") if isinstance(given, str) else [value if type(value) is int else "" for value in given]
     try:
-        x0, y0, x1, y1 = map(int, values)
+        if not isinstance(given, str) and any(
+            type(value) is not int for value in given
+        ):  # `int` would take true and 1.5
+            raise ValueError
+        x0, y0, x1, y1 = map(int, given.split(",") if isinstance(given, str) else given)
     except ValueError:
         raise ValueError(f"box: {given!r} is not x0,y0,x1,y1 in whole pixels, for example 10,20,50,60") from None
     return x0, y0, x1, y1

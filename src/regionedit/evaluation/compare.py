@@ -222,10 +222,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "comparison.csv": numbers(result.rows, result.columns).to_csv(index=False),
         }
         write_together(out, {name: text.encode() for name, text in files.items()})
+    except IncomparableError as error:
+        for line in error.lines:
+            print(f"compare: not comparable: {line}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
-        incomparable = isinstance(error, IncomparableError)
-        for line in error.lines if incomparable else [error]:
-            print(f"compare: {'not comparable' if incomparable else 'error'}: {line}", file=sys.stderr)
+        print(f"compare: error: {error}", file=sys.stderr)
         return 2
     console = terminal(WIDTH)
     for table in result.tables:

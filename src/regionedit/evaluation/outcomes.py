@@ -78,7 +78,10 @@ class CaseFolder:
 
     @classmethod
     def of_pictures(cls, folder: str | Path, other: str | Path | None = None) -> CaseFolder:
-        """The `out` of another run, or a folder of pictures; then `other` (default: the same) holds everything else."""
+        """From the `out` of another run, or from a folder of pictures alone.
+
+        For the latter, masks, maps and failures are read from `other`, by default that folder itself.
+        """
         folder = Path(folder)
         return cls(folder) if (folder / "pictures").is_dir() else cls(other or folder, pictures=folder)
 

@@ -59,7 +59,9 @@ def read_published(path: str | Path = FILE) -> tuple[PublishedRow, ...]:
     import yaml
 
     return tuple(
-        _row(printed, **table) for table in yaml.safe_load(Path(path).read_text()) for printed in table["rows"]
+        _row(printed, **{name: value for name, value in table.items() if name != "rows"})
+        for table in yaml.safe_load(Path(path).read_text())
+        for printed in table["rows"]
     )
 
 
@@ -72,7 +74,7 @@ def of_benchmark(benchmark: str, protocol: str) -> tuple[list[PublishedRow], lis
 
 
 def _row(
-    printed: list, rows: list, columns: list[str], scale: dict[str, float] | None = None, note: str = "", **table: Any
+    printed: list, columns: list[str], scale: dict[str, float] | None = None, note: str = "", **table: Any
 ) -> PublishedRow:
     remarks = printed[-1] if isinstance(printed[-1], dict) else {}
     method, *numbers = printed[:-1] if remarks else printed

@@ -94,7 +94,7 @@ def _outcomes(entry: Entry, cases: Iterable[EditCase], ids: Collection[str]) -> 
 def _shown(outcome: Outcome, *names: str) -> list[tuple[str, str]]:
     """The named pictures that the case has, all without names, as (name, data URI)."""
     pictures = pictures_of(outcome).items()
-    return [(n, data_uri(png(smaller(picture, THUMBNAIL)))) for n, picture in pictures if n in (names or (n,))]
+    return [(n, data_uri(png(smaller(picture, THUMBNAIL)))) for n, picture in pictures if not names or n in names]
 
 
 def _one_of_each(chosen: Sequence[tuple[str, list[str]]]) -> list[str]:

@@ -95,19 +95,19 @@ def _by_question(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) ->
 def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Likert: the scores of each system, and how far raters agree on them."""
 
-    def score(asked: pd.DataFrame) -> dict:
-        given = asked.dropna(subset="answer")
+    def score(rows: pd.DataFrame) -> dict:
+        given = rows.dropna(subset="answer")
         values = given["answer"].astype(int)
         per_case = values.groupby(given["case"]).agg(["sum", "size"]).to_numpy()
         low, high = resampled_interval(per_case, lambda drawn: drawn[:, 0] / drawn[:, 1], rng)
         return {
-            **_extent(asked, given),
+            **_extent(rows, given),
             "mean": _defined(values.mean()),
             "low": low,
             "high": high,
             "sd": _defined(values.std()),
             "median": _defined(values.median()),
-            # A picture is seen beside others, so the same one in another company is another unit of the same item.
+            # Raters see a picture next to others; next to different ones it is a separate unit of the same item.
             **_agreement(given, ["case", "company", "system"], "answer", SCALE, "ordinal", rng),
         }
 
@@ -120,10 +120,10 @@ def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     companies = sorted(questions["company"].unique())
     blocks = []
     for company, name in product(companies, NAMES):
-        asked = questions[(questions["company"] == company) & (questions["question"] == name)]
-        given = asked.dropna(subset="answer")
+        rows = questions[(questions["company"] == company) & (questions["question"] == name)]
+        given = rows.dropna(subset="answer")
         shares = {system: share(given["system"] == system) for system in company}
-        block = {"systems": list(company), "question": name, **_extent(asked, given), "shares": shares}
+        block = {"systems": list(company), "question": name, **_extent(rows, given), "shares": shares}
         blocks.append(block | _agreement(given, ["case"], "system", company, "nominal", rng))
     overall = {}
     if len(companies) > 1:
@@ -134,9 +134,9 @@ def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     return {"preferences": blocks, "preferences_overall": overall}
 
 
-def _extent(asked: pd.DataFrame, given: pd.DataFrame) -> dict:
+def _extent(rows: pd.DataFrame, given: pd.DataFrame) -> dict:
     numbers = {"raters": given["rater"].nunique(), "items": given["case"].nunique()}
-    return numbers | {"answers": len(given), "missing": len(asked) - len(given)}
+    return numbers | {"answers": len(given), "missing": len(rows) - len(given)}
 
 
 def _agreement(
