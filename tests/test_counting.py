@@ -51,7 +51,7 @@ def test_measurements_take_turns_and_each_has_its_own_median():
 
 
 def test_a_number_that_is_too_small_is_refused_by_name(capsys):
-    parser = options("what it measures", rounds=(3, 2))
+    parser = options("what it measures", rounds=(3, 2, "rounds of it"))
     assert parser.parse_args(["--rounds", "2"]).rounds == 2
     with pytest.raises(SystemExit):
         parser.parse_args(["--rounds", "1"])
