@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import record, seconds
+from benchmarks.harness import options, record, seconds
 from benchmarks.loader import write_shards
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
@@ -54,6 +54,7 @@ def first_batch(manifest: Manifest, position: int) -> None:
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         manifest = made_up_manifest(Path(temporary))
         first_batch(manifest, 0)

@@ -18,15 +18,14 @@ import numpy as np
 from rich.progress import track
 
 from regionedit.command_line import errors_in_one_line
+from regionedit.data import held_out
 from regionedit.data.index import find_shards, index_tar
 from regionedit.data.marks import SUBSET, write_marks
 
 
 def key_hashes(keys: list[str], seed: int) -> np.ndarray:
     """uint64 [keys], uniformly distributed, a pure function of seed and key."""
-    salt = f"subset\0{seed}\0".encode()
-    digests = b"".join(hashlib.sha256(salt + key.encode(errors="surrogateescape")).digest()[:8] for key in keys)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
+    return held_out.key_hashes((key.encode(errors="surrogateescape") for key in keys), f"subset\0{seed}\0".encode())
 
 
 def choose(data: Path, n: int, seed: int) -> tuple[int, int]:

@@ -106,6 +106,8 @@ class DataConfig:
     Args:
         train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
         validation: the same, or None; truth sidecars are read if present.
+        held_out: share of the samples of `train` that is held out for validation, chosen by a hash of the key and read
+            without truth. Needs `validation: null`. The same samples in every run, under any seed and number of ranks.
         proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
         proposal_rounds: how many proposals are stored for each sample: `proposals` itself holds the first of each, its
             folders `round_1`, `round_2`, ... the others. Every epoch reads the next round, and after the last one the
@@ -125,6 +127,7 @@ class DataConfig:
 
     train: str = "data/microworld/train"
     validation: str | None = "data/microworld/validation"
+    held_out: float = 0.0
     proposals: str | None = None
     proposal_rounds: int = 1
     marks: bool = True

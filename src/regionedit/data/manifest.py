@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,23 @@ class Manifest:
 
     def key(self, sample: int) -> str:
         return self.keys[sample].decode()
+
+    def only(self, kept: np.ndarray, name: str) -> Manifest:
+        """Some of the samples, in the same shards and order.
+
+        Args:
+            kept: bool [S].
+            name: of the choice; a part of the new identity.
+        """
+        ends = self.sizes.cumsum()
+        sizes = np.array([kept[end - n : end].sum() for n, end in zip(self.sizes, ends, strict=True)], np.int64)
+        return replace(
+            self,
+            sizes=sizes,
+            keys=self.keys[kept],
+            columns={part: places[kept] for part, places in self.columns.items()},
+            identity=hashlib.sha256(f"{self.identity} {name}".encode()).hexdigest(),
+        )
 
     def path(self, part: str, shard: str) -> Path:
         """The file that holds a part of a shard's samples."""

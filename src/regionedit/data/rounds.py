@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regionedit.config import DataConfig
+from regionedit.data.held_out import split
 from regionedit.data.index import part_path
 from regionedit.data.manifest import Manifest
 
@@ -36,7 +37,7 @@ def open_round(first: Manifest, data: DataConfig, epoch: int) -> Manifest:
         return first
     folder = round_folder(data.proposals, number)
     _wait(folder, first.shards)
-    manifest = Manifest.open(data.train, proposals=folder, marks=data.marks)
+    manifest, _ = split(Manifest.open(data.train, proposals=folder, marks=data.marks), data.held_out)
     if manifest.identity != first.identity:
         raise ValueError(f"data.train: {data.train} has changed since this run began; restore it, or start again")
     return manifest

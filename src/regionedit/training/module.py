@@ -124,7 +124,7 @@ class RegionTraining(LightningModule):
         }
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
-        """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
+        """Losses (with stored proposals or a generator), area, instruction swap; with true regions IoU and pointing."""
         clip, instruction_encoder, generator = self.frozen
         patches_BND = clip.encode_image(clip.stretch(batch.images_BCHW)).patches_BND
         swapped = batch.instructions[1:] + batch.instructions[:1]
@@ -133,7 +133,7 @@ class RegionTraining(LightningModule):
             for texts in (batch.instructions, swapped)
         )
         self.scores.add_regions(probability_BN, swapped_BN, batch, clip.grid)
-        if generator is not None:
+        if generator is not None or batch.proposals_BCHW is not None:
             self.scores.add_losses(*self.loss(self.step(batch, VALIDATION_EPOCH), self.config.loss))
 
     def on_validation_epoch_end(self) -> None:

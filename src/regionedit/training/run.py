@@ -27,6 +27,7 @@ from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
+from regionedit.training.networks import has_validation_loss
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
@@ -91,7 +92,7 @@ def _trainer(
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
-    if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
+    if has_validation_loss(config):
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
     if log.wandb_project:
@@ -105,7 +106,7 @@ def _trainer(
         "max_epochs": -1,
         "val_check_interval": log.validate_every_steps,
         "check_val_every_n_epoch": None,
-        "limit_val_batches": 1.0 if config.data.validation else 0,
+        "limit_val_batches": 1.0 if config.data.validation or config.data.held_out else 0,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "logger": loggers,
