@@ -19,6 +19,7 @@ from benchmarks.loader import write_shards
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
 from regionedit.data.manifest import Manifest
+from regionedit.data.sources import Source
 
 SHARDS, SAMPLES, STEP = 5000, 1000, 1_000_000
 DATA = DataConfig(global_batch=256, image_size=64, workers=0)
@@ -36,7 +37,7 @@ def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES)
             (folder / f"{name}.{suffix}").symlink_to(real / f"00000.{suffix}")
     count = shards * samples
     return Manifest(
-        folder=folder,
+        sources=(Source(str(folder), folder, names),),
         proposals=None,
         shards=names,
         sizes=np.full(shards, samples),

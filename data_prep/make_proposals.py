@@ -75,7 +75,7 @@ def make_proposals(config: ProposalsConfig) -> int:
         )
     config = resolve_training(config, config.device)
     out = Path(config.data.proposals)
-    manifest = Manifest.open(config.data.train, marks=config.data.marks)
+    manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     wanted = share_of(manifest.samples(), config.part, config.parts)
     _same_settings(config, out / SETTINGS)
     missing = [

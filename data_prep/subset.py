@@ -19,8 +19,9 @@ from rich.progress import track
 
 from regionedit.command_line import errors_in_one_line
 from regionedit.data import held_out
-from regionedit.data.index import find_shards, index_tar
+from regionedit.data.index import index_tar
 from regionedit.data.marks import SUBSET, write_marks
+from regionedit.data.shard_names import find_shards
 
 
 def key_hashes(keys: list[str], seed: int) -> np.ndarray:
@@ -38,7 +39,7 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
     """
     if n < 1:
         raise ValueError(f"--n: {n}; at least 1")
-    shards = find_shards(data)
+    shards = find_shards(data, allow_gaps=True)
     smallest, total = np.empty(0, np.uint64), 0
     for shard in track(shards, "hashing keys"):
         hashes = key_hashes([*index_tar(data / f"{shard}.tar")], seed)

@@ -53,7 +53,7 @@ class PairsDataModule(LightningDataModule):
         loader = TrainLoader(self.train, self.data, self.seed, *self._rank_and_size())
         epochs = self.max_steps / len(loader)
         rank_zero_info(
-            f"{self.data.train}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
+            f"{self.train.name}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
             f"which drops {loader.plan.dropped} samples; {self.max_steps} steps are {epochs:.2f} epochs"
         )
         self._loaders.append(loader)
@@ -87,7 +87,10 @@ class PairsDataModule(LightningDataModule):
                 f"data.held_out: {data.held_out:g} of data.train is held out, but data.validation names other shards "
                 f"({data.validation}); set data.validation to null, or data.held_out to 0"
             )
-        train = _named("data.train", Manifest.open, data.train, proposals=data.proposals, marks=data.marks)
+        gaps = data.allow_gaps
+        train = _named(
+            "data.train", Manifest.open, data.train, proposals=data.proposals, marks=data.marks, allow_gaps=gaps
+        )
         if not data.validation:
             return split(train, data.held_out)
         return train, _named("data.validation", Manifest.open, data.validation, truth=True, marks=data.marks)

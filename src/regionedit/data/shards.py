@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from regionedit.data.features import FeatureReader
 from regionedit.data.manifest import Manifest
+from regionedit.data.remote import read_range
 from regionedit.images import upright_rgb
 
 _OPEN_FILES = 64
@@ -135,6 +136,8 @@ class ShardReader:
         """One part of PARTS of a sample, as the bytes in its file. Raises ValueError as `read`."""
         path = self.manifest.path(part, self.shard(sample))
         offset, length = (int(v) for v in self.manifest.columns[part][sample])
+        if isinstance(path, str):
+            return read_range(path, offset, length)
         try:
             data = os.pread(self._open(path), length, offset)
         except FileNotFoundError:

@@ -32,9 +32,10 @@ from regionedit.training.networks import has_validation_loss
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
     "generator.compile",
+    "data.train", "data.allow_gaps",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
-"""Settings that a resumed run may change; all others affect what is learnt."""
+"""Settings that a resumed run may change; all others affect what is learnt. The loader compares the shards."""
 
 
 def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
@@ -188,10 +189,14 @@ def _export(config: TrainConfig, module: RegionTraining, out: Path) -> None:
             f"instruction encoder: {encoders.instruction}" + _at(encoders.instruction_revision),
             f"generator: {generator.path}" + _at(generator.revision),
         ],
-        data=f"{config.data.train}: {saved['global_step']} steps of {config.data.global_batch} samples."
+        data=f"{_names(config.data.train)}: {saved['global_step']} steps of {config.data.global_batch} samples."
         + (f" Started from {config.initial_region}." if config.initial_region else ""),
         measured=_measured(out / "metrics.csv", saved["global_step"]),
     )
+
+
+def _names(train: str | list[str]) -> str:
+    return train if isinstance(train, str) else ", ".join(train)
 
 
 def _at(revision: str | None) -> str:
