@@ -138,14 +138,14 @@ def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tu
     """Key, mark and content to encode. Unreadable samples are skipped: training replaces them by other samples."""
     for number in samples:
         try:
-            sample = reader.read(number)
+            if kind == "text":  # no picture is read or decoded
+                captions = reader.captions(number)
+                yield reader.manifest.key(number), caption_mark(*captions), captions
+            else:
+                sample = reader.read(number)
+                yield sample.key, picture_mark(reader.stored("picture", number)), sample.picture_HWC
         except BadSample:
             continue
-        captions = sample.source_caption, sample.target_caption
-        if kind == "text":
-            yield sample.key, caption_mark(*captions), captions
-        else:
-            yield sample.key, picture_mark(reader.stored("picture", number)), sample.picture_HWC
 
 
 class _Encoders:
