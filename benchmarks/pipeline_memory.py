@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks import full_size_models
+from benchmarks.harness import options
 
 FLUX_VAE = full_size_models.INPAINT_VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 CLIP_BIG_G = {
@@ -144,6 +145,7 @@ PIPELINES = {
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     counted = {}
     for name, build in parts().items():
         with torch.device("meta"):

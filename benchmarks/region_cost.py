@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.full_size_models import frozen_encoders, inpaint_generator
-from benchmarks.harness import COUNTED, record
+from benchmarks.harness import COUNTED, options, record
 from regionedit.config import GeneratorConfig, PredictorConfig, StableDiffusionConfig
 from regionedit.region_predictor import RegionPredictor
 
@@ -60,6 +60,7 @@ def generation_operations(size: int) -> int:
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     record("region_cost", region_operations() / 1e12, generation_operations(SIZE) / 1e12, "TFLOP", COUNTED)
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import record, seconds
+from benchmarks.harness import options, record, seconds
 from benchmarks.loader import write_shards
 from regionedit.config import DataConfig
 from regionedit.data.loader import TrainLoader
 from regionedit.data.manifest import Manifest
+from regionedit.data.sources import Source
 
 SHARDS, SAMPLES, STEP = 5000, 1000, 1_000_000
 DATA = DataConfig(global_batch=256, image_size=64, workers=0)
@@ -36,7 +37,7 @@ def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES)
             (folder / f"{name}.{suffix}").symlink_to(real / f"00000.{suffix}")
     count = shards * samples
     return Manifest(
-        folder=folder,
+        sources=(Source(str(folder), folder, names),),
         proposals=None,
         shards=names,
         sizes=np.full(shards, samples),
@@ -54,6 +55,7 @@ def first_batch(manifest: Manifest, position: int) -> None:
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         manifest = made_up_manifest(Path(temporary))
         first_batch(manifest, 0)

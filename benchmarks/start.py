@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks.harness import medians, record, seconds
+from benchmarks.harness import medians, options, record, seconds
 
 EDIT = (
     "infer.py", "--config", "configs/edit_microworld.yaml", "--image", "docs/examples/circle.png",
@@ -33,6 +33,7 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = medians(lambda: cpu_seconds(*EDIT, folder), lambda: cpu_seconds(*IMPORTS), rounds=RUNS)
     record("start", *figures, "CPU s to one result, beside the imports")

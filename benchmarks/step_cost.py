@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
-from benchmarks.harness import COUNTED, record
+from benchmarks.harness import COUNTED, options, record
 from benchmarks.region_cost import operations, proposal_operations
 from regionedit.config import MemoryConfig, TrainConfig
 
@@ -35,6 +35,7 @@ def step_operations(config: TrainConfig) -> int:
 
 
 def main() -> None:
+    options(__doc__).parse_args()
     stored = preset("stored")
     steps = {name: step_operations(preset(name)) for name in PRESETS}
     baseline = step_operations(literal(preset("exact512")))

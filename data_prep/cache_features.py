@@ -40,7 +40,6 @@ from regionedit.data.features import (
 )
 from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
-from regionedit.data.marks import mark_files
 from regionedit.data.shards import BadSample, ShardReader
 from regionedit.device import pick_device
 from regionedit.dtypes import resolve_training
@@ -83,7 +82,7 @@ def cache_features(config: FeaturesConfig) -> int:
     device = pick_device(config.device, config.part)
     config = resolve_training(config, device)
     folder = Path(config.data.features)
-    manifest = Manifest.open(config.data.train, marks=config.data.marks)
+    manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     reader = ShardReader(manifest, config.data.image_size)
     wanted = _settings(config)
     jobs = []
@@ -138,22 +137,21 @@ def _settings(config: FeaturesConfig) -> dict[str, dict]:
 
 def _stamp(manifest: Manifest, shard: str, storage: str) -> str:
     """A string that changes whenever a file changes from which the shard's features are computed."""
-    paths = [manifest.path(part, shard) for part in ("picture", "instruction")] + mark_files(manifest.folder, shard)
-    return json.dumps([storage, *([path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths)])
+    return json.dumps([storage, *manifest.stamps(shard)])
 
 
 def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tuple[str, int, object]]:
     """Key, mark and content to encode. Unreadable samples are skipped: training replaces them by other samples."""
     for number in samples:
         try:
-            sample = reader.read(number)
+            if kind == "text":  # no picture is read or decoded
+                captions = reader.captions(number)
+                yield reader.manifest.key(number), caption_mark(*captions), captions
+            else:
+                sample = reader.read(number)
+                yield sample.key, picture_mark(reader.stored("picture", number)), sample.picture_HWC
         except BadSample:
             continue
-        captions = sample.source_caption, sample.target_caption
-        if kind == "text":
-            yield sample.key, caption_mark(*captions), captions
-        else:
-            yield sample.key, picture_mark(reader.stored("picture", number)), sample.picture_HWC
 
 
 class _Encoders:

@@ -31,8 +31,9 @@ from rich.progress import track
 from sidecars import read_instructions
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.data.index import check_part, find_shards
+from regionedit.data.index import check_part
 from regionedit.data.marks import MARKS, SUBSET, read_header, read_marks, write_marks
+from regionedit.data.shard_names import find_shards
 from regionedit.files import write_atomic
 
 COUNTS = "filter.json"
@@ -81,7 +82,7 @@ def filter_shards(config: FilterConfig) -> Outcome:
     check_part(config.part, config.parts)
     _check(config)
     folder, outcome = Path(config.data), Outcome()
-    shards = find_shards(folder)[config.part :: config.parts]
+    shards = find_shards(folder, allow_gaps=True)[config.part :: config.parts]
     with ProcessPoolExecutor(config.workers) as pool:
         measured = dict(_each(pool, _measure, {s: (folder, s, config.columns) for s in shards}, "measuring"))
         outcome.broken = {shard: measured[shard][1] for shard in shards if measured[shard][1]}

@@ -23,8 +23,9 @@ from rich.progress import track
 from sidecars import read_instructions
 
 from regionedit.command_line import errors_in_one_line
-from regionedit.data.index import PICTURES, find_shards, index_tar
+from regionedit.data.index import PICTURES, index_tar
 from regionedit.data.marks import mark_files, read_marks
+from regionedit.data.shard_names import find_shards
 from regionedit.files import write_atomic
 
 NAME = "index.json"
@@ -36,7 +37,7 @@ COUNTERS = ("operations", "dropped", "marks", "caption_words", "instruction_word
 
 def build_index(folder: Path, workers: int) -> dict[str, Any]:
     """Read every shard of a folder and write index.json; returns its contents. Raises ValueError: no shards."""
-    shards = find_shards(folder)
+    shards = find_shards(folder, allow_gaps=True)
     known = _known_hashes(folder / NAME)
     with ThreadPoolExecutor(workers) as pool:  # hashing is most of the work and releases the GIL
         jobs = pool.map(lambda shard: _index_shard(folder, shard, known), shards)

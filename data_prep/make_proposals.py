@@ -79,7 +79,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     device = pick_device(config.device, config.part)
     config = resolve_training(config, device)
     out = Path(config.data.proposals)
-    manifest = Manifest.open(config.data.train, marks=config.data.marks)
+    manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     wanted = manifest.samples()[config.part :: config.parts]
     _same_settings(config, out / SETTINGS)
     missing = [

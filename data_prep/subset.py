@@ -18,15 +18,15 @@ import numpy as np
 from rich.progress import track
 
 from regionedit.command_line import errors_in_one_line
-from regionedit.data.index import find_shards, index_tar
+from regionedit.data import held_out
+from regionedit.data.index import index_tar
 from regionedit.data.marks import SUBSET, write_marks
+from regionedit.data.shard_names import find_shards
 
 
 def key_hashes(keys: list[str], seed: int) -> np.ndarray:
     """uint64 [keys], uniformly distributed, a pure function of seed and key."""
-    salt = f"subset\0{seed}\0".encode()
-    digests = b"".join(hashlib.sha256(salt + key.encode(errors="surrogateescape")).digest()[:8] for key in keys)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
+    return held_out.key_hashes((key.encode(errors="surrogateescape") for key in keys), f"subset\0{seed}\0".encode())
 
 
 def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def choose(data: Path, n: int, seed: int) -> tuple[int, int]:
     """
     if n < 1:
         raise ValueError(f"--n: {n}; at least 1")
-    shards = find_shards(data)
+    shards = find_shards(data, allow_gaps=True)
     smallest, total = np.empty(0, np.uint64), 0
     for shard in track(shards, "hashing keys"):
         hashes = key_hashes([*index_tar(data / f"{shard}.tar")], seed)

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from write_config import WriteConfig
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.data.index import find_shards
+from regionedit.data.shard_names import find_shards
 
 _SHOWN = 10  # failed shards that a summary lists with their error
 
@@ -96,7 +96,7 @@ def run(config: WriteConfig) -> Summary:
         raise ValueError(f"max_bad_fraction: {config.max_bad_fraction:g}; give a number from 0 to 1")
     ShardWriter(config)  # reports unusable settings before any worker starts
     data, started, summary = Path(config.data), time.monotonic(), Summary()
-    jobs: list[Job] = [(shard, None) for shard in own_first(find_shards(data))]
+    jobs: list[Job] = [(shard, None) for shard in own_first(find_shards(data, allow_gaps=True))]
     claims = Claims(data, config.stale_seconds)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with engine(config) as work, Progress(*columns) as progress:

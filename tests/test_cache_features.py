@@ -12,6 +12,7 @@ from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.data.marks import write_marks
+from regionedit.data.shards import ShardReader
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.training import RegionTraining, run
@@ -97,6 +98,18 @@ def test_text_features_alone_are_enough_for_stored_proposals(settings, tmp_path)
     check(training(settings))
     batch = next(iter(PairsDataModule(training(settings).data, 0, 1).train_dataloader()))
     assert batch.source_text_BD.shape == (4, tiny_models.WIDTH) and batch.latents_BChw is None
+
+
+def test_text_features_are_made_without_reading_a_picture(settings, monkeypatch):
+    stored = ShardReader.stored
+
+    def no_picture(self, part, sample):
+        return stored(self, "none" if part == "picture" else part, sample)
+
+    monkeypatch.setattr(ShardReader, "stored", no_picture)
+    assert cache_features(cached(settings, "--latents=false")) == 2
+    with pytest.raises(KeyError, match="none"):
+        cache_features(cached(settings))
 
 
 def test_running_again_writes_only_what_changed(settings, tmp_path):

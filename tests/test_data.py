@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import subprocess
 import time
 
 import lightning
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from regionedit.config import DataConfig
+from regionedit.data import shards as reading
 from regionedit.data.datamodule import PairsDataModule, move
 from regionedit.data.loader import TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
@@ -200,6 +204,19 @@ def test_move_moves_every_tensor(tmp_path):
     moved = move(batch, "meta")
     assert moved.images_BCHW.is_meta and moved.truth_mask_B1HW.is_meta and moved.object_masks[0].is_meta
     assert moved.keys == batch.keys
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(90, 90), (130, 65), (300, 75), (1000, 125)])
+def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same(side, decoded, monkeypatch):
+    rng, buffer, seen = np.random.default_rng(0), io.BytesIO(), []
+    shown = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize((side, side + 40))
+    shown.save(buffer, "JPEG", quality=95)
+    expected = shown.resize((32, 32), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    upright = reading.upright_rgb
+    monkeypatch.setattr(reading, "upright_rgb", lambda picture: seen.append(picture.size[0]) or upright(picture))
+    found = reading._picture(buffer.getvalue(), 32)
+    assert found.shape == (32, 32, 3) and seen == [decoded]
+    assert np.abs(found - np.asarray(expected, np.float32)).mean() < 3
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def test_a_damaged_benchmark_is_named(spoil, tmp_path):
 def test_every_case_has_a_row_and_the_summary_its_shape(finished):
     config, summary, printed = finished
     rows = pd.read_parquet(f"{config.out}/cases.parquet")
+    assert finished[1]["protocol"]["captions"] == "given"  # to an in-painter, which reads them
     assert len(rows) == COUNT and rows["failed"].isna().all()
     saved = json.loads(open(f"{config.out}/summary.json").read())
     assert saved == json.loads(json.dumps(summary))

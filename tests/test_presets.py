@@ -46,14 +46,16 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
         "--generator.variant=null", f"--generator.size={SIZE}", "--generator.decoder_revision=null",
         f"--generator.decoder={tiny_decoder_dir if preset.generator.decoder else 'null'}", "--generator.compile=false",
         f"--data.train={pairs}", f"--data.proposals={proposals}", "--data.features=null", f"--data.image_size={SIZE}",
-        "--data.global_batch=4", "--data.validation=null", "--data.workers=0",
+        "--data.global_batch=4", "--data.held_out=0.3", "--data.workers=0",
     ])  # fmt: skip
     module = RegionTraining(config)
     assert (module.frozen.generator is None) == (name == "stored")
     if module.frozen.generator is not None:
         expected = "AutoencoderTiny" if preset.generator.decoder else "AutoencoderKL"
         assert type(module.frozen.generator.decoder).__name__ == expected
-    batch = next(iter(PairsDataModule(config.data, config.seed, 1).train_dataloader()))
+    data = PairsDataModule(config.data, config.seed, 1)
+    batch, (held_out, *_) = next(iter(data.train_dataloader())), data.val_dataloader()
+    assert held_out.keys and not {*held_out.keys} & {*map(data.train.key, range(len(data.train)))}
     loss, _ = module.loss(module.step(batch, 0), config.loss)
     loss.backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in module.predictor.parameters())

@@ -28,7 +28,8 @@ class EvaluateConfig(EditConfig):
         expected: metric -> published mean that this run should reproduce; the comparison is printed at the end.
         tolerance: largest difference from it that counts as reproduced.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
-        given_captions: the editor gets the benchmark's captions; false lets the describer write them.
+        given_captions: the editor gets the benchmark's captions, against which its edits may be scored; false lets the
+            describer write them. The protocol block records which, and the two never share a column.
         grid: side of the grid on which regions are scored; 0: the predictor's, which is that of encoders.clip.
         baselines: keys of BASELINES whose regions are scored beside the editor's own.
         edited_baselines: those of them that also edit, with the same generator.

@@ -104,16 +104,21 @@ class DataConfig:
     """Where the training pairs are and how they are read.
 
     Args:
-        train: folder of shards `{shard:05d}.tar` with sidecars `{shard:05d}.instructions.jsonl`.
+        train: folder of shards `{shard}.tar` with sidecars `{shard}.instructions.jsonl`, or a pattern with braces
+            (`data/crawl/{00000..00331}.tar`), or a URL of either that fsspec can read (`s3://bucket/crawl`), or a list
+            of them. Shards behind a URL are read by ranges of bytes, in the same order as local ones.
+        allow_gaps: only warn if shard numbers or shards of a pattern are missing.
         validation: the same, or None; truth sidecars are read if present.
-        proposals: folder of stored proposals `{shard:05d}.proposals.tar`, or None: each step makes its own.
+        held_out: share of the samples of `train` that is held out for validation, chosen by a hash of the key and read
+            without truth. Needs `validation: null`. The same samples in every run, under any seed and number of ranks.
+        proposals: folder of stored proposals `{shard}.proposals.tar`, or None: each step makes its own.
         proposal_rounds: how many proposals are stored for each sample: `proposals` itself holds the first of each, its
             folders `round_1`, `round_2`, ... the others. Every epoch reads the next round, and after the last one the
             first again. Training waits for a round that is still being made, so both can run at the same time.
-        marks: leave out the samples that `{shard:05d}.marks.jsonl` or `{shard:05d}.subset.jsonl` lists, if there are
+        marks: leave out the samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` lists, if there are
             such files.
-        features: folder of cached features of these shards, `{shard:05d}.text_features.safetensors` and
-            `{shard:05d}.latents.safetensors`, or None: each step computes them. Features of other models or settings
+        features: folder of cached features of these shards, `{shard}.text_features.safetensors` and
+            `{shard}.latents.safetensors`, or None: each step computes them. Features of other models or settings
             are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         micro_batch: at most so many samples are in a GPU's memory at a time; 0 for its whole share of the global batch.
@@ -125,8 +130,10 @@ class DataConfig:
         validation_samples: how many are used, 0 for all.
     """
 
-    train: str = "data/microworld/train"
+    train: list[str] | str = "data/microworld/train"
+    allow_gaps: bool = False
     validation: str | None = "data/microworld/validation"
+    held_out: float = 0.0
     proposals: str | None = None
     proposal_rounds: int = 1
     marks: bool = True

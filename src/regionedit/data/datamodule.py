@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from regionedit.config import DataConfig
+from regionedit.data.held_out import split
 from regionedit.data.loader import TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan
@@ -26,7 +27,7 @@ class PairsDataModule(LightningDataModule):
         max_steps: of the run; logged as a number of epochs.
 
     Raises:
-        ValueError: from `setup` and the loaders; names data.train, data.validation or data.proposals.
+        ValueError: from `setup` and the loaders; names data.train, data.validation, data.held_out or data.proposals.
     """
 
     def __init__(self, data: DataConfig, seed: int, max_steps: int):
@@ -38,11 +39,12 @@ class PairsDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Index the shards, once per node, before the other ranks need the manifests."""
-        self._open()
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the manifests and reject data from which no loader can be built."""
-        self.train, self.validation = self._open()
+        """Load the manifests, unless it has been done, and reject data from which no loader can be built."""
+        if self.train is None:
+            self.train, self.validation = self._open()
         EpochPlan(self.train.sizes, self.seed, self.data.global_batch, self.data.block_shards, epoch=0)
 
     def train_dataloader(self) -> TrainLoader:
@@ -51,17 +53,17 @@ class PairsDataModule(LightningDataModule):
         loader = TrainLoader(self.train, self.data, self.seed, *self._rank_and_size())
         epochs = self.max_steps / len(loader)
         rank_zero_info(
-            f"{self.data.train}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
+            f"{self.train.name}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
             f"which drops {loader.plan.dropped} samples; {self.max_steps} steps are {epochs:.2f} epochs"
         )
         self._loaders.append(loader)
         return loader
 
     def val_dataloader(self) -> ValidationLoader | list:
-        """The validation loader, or an empty list where `data.validation` is None."""
+        """The validation loader, or an empty list without `data.validation` and `data.held_out`."""
         if self.train is None:
             self.setup()
-        if not self.validation:
+        if self.validation is None:
             return []
         loader = ValidationLoader(self.validation, self.data, *self._rank_and_size())
         self._loaders.append(loader)
@@ -80,9 +82,17 @@ class PairsDataModule(LightningDataModule):
 
     def _open(self) -> tuple[Manifest, Manifest | None]:
         data = self.data
-        train = _named("data.train", Manifest.open, data.train, proposals=data.proposals, marks=data.marks)
+        if data.held_out and data.validation:
+            raise ValueError(
+                f"data.held_out: {data.held_out:g} of data.train is held out, but data.validation names other shards "
+                f"({data.validation}); set data.validation to null, or data.held_out to 0"
+            )
+        gaps = data.allow_gaps
+        train = _named(
+            "data.train", Manifest.open, data.train, proposals=data.proposals, marks=data.marks, allow_gaps=gaps
+        )
         if not data.validation:
-            return train, None
+            return split(train, data.held_out)
         return train, _named("data.validation", Manifest.open, data.validation, truth=True, marks=data.marks)
 
     def _rank_and_size(self) -> tuple[int, int]:

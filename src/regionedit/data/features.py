@@ -111,7 +111,7 @@ def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Ma
     present = {kind: [s for s in manifest.shards if (folder / FILES[kind].format(s)).is_file()] for kind in settings}
     if not any(present.values()):
         raise ValueError(
-            f"data.features: {folder} holds no {' or '.join(settings)} of {manifest.folder}; run cache_features.py"
+            f"data.features: {folder} holds no {' or '.join(settings)} of {manifest.name}; run cache_features.py"
         )
     for kind, shards in present.items():
         if shards and len(shards) < len(manifest.shards):

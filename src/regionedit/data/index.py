@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,41 +52,17 @@ class ShardIndex:
     digest: str
 
 
-def find_shards(folder: Path) -> tuple[str, ...]:
-    """Names of the shards in a folder, without suffix, sorted.
-
-    Raises:
-        ValueError: no folder, no shards, a gap in their numbers, or a sidecar without its shard.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; pack shards into it or correct the path")
-    names = {entry.name for entry in os.scandir(folder)}
-    shards = sorted((name[:-4] for name in names if re.fullmatch(r"\d+\.tar", name)), key=int)
-    if not shards:
-        raise ValueError(f"{folder}: holds no shards named like 00000.tar; pack some or correct the path")
-    numbers = {int(shard) for shard in shards}
-    if len(numbers) < len(shards):
-        raise ValueError(f"{folder}: two shards share a number (such as 1.tar and 01.tar); rename one of them")
-    orphans = {int(m[1]) for name in names if (m := re.fullmatch(r"(\d+)\.instructions\.jsonl", name))} - numbers
-    missing = sorted(orphans | set(range(min(numbers), max(numbers))) - numbers)
-    if missing:
-        example = f"{missing[0]:0{len(shards[0])}d}.tar"
-        raise ValueError(
-            f"{folder / example}: missing shard ({len(missing)} of {len(numbers) + len(missing)} are); restore it or, "
-            f"if it is empty on purpose, make an empty tar (tar cf {example} -T /dev/null) and a sidecar that has only "
-            "its header line"
-        )
-    return tuple(shards)
-
-
 def check_part(part: int, parts: int) -> None:
     """Refuse a share of the shards that does not exist. Raises ValueError."""
     if not 0 <= part < parts:
         raise ValueError(f"part: {part} of {parts} parts; give a number from 0 to parts - 1")
 
 
-def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
+def index_tar(path: Path | str) -> dict[str, dict[str, tuple[int, int]]]:
     """Members of a tar by key and suffix, each as (first byte, number of bytes), from its headers only.
+
+    Args:
+        path: a file, or the URL of one.
 
     Raises:
         ValueError: it is missing, not an uncompressed tar or truncated, or it holds a name twice.
@@ -104,7 +78,7 @@ def index_tar(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; restore it") from None
     except tarfile.TarError as error:
-        if path.stat().st_size and not members:
+        if not members and (isinstance(path, str) or path.stat().st_size):
             raise ValueError(f"{path}: not an uncompressed tar ({error}); pack the shard again") from None
         raise ValueError(f"{path}: truncated shard ({error}); copy or pack it again") from None
     return members
@@ -143,24 +117,23 @@ def index_instructions(path: Path) -> Iterator[tuple[str, int, int, bool]]:
         raise ValueError(f"{path}: empty file; write the sidecar again")
 
 
-def index_shard(
-    folder: Path, proposals: Path | None, shard: str, parts: Sequence[str], marks: bool = True
-) -> ShardIndex:
+def index_shard(shard: str, files: Mapping[str, Path | str], folder: Path, marks: bool = True) -> ShardIndex:
     """Join a shard with its sidecars.
 
     Args:
-        parts: the keys of PARTS to index.
+        files: the file that holds each of the parts to index, by the keys of PARTS; only the shard may be a URL.
+        folder: of its sidecars.
         marks: leave out marked samples.
 
     Raises:
         ValueError: as `index_tar` and `index_instructions`; a key without picture or caption; a sidecar that does not
             match.
     """
-    tar = part_path(folder, proposals, "picture", shard)
+    tar = files["picture"]
     members = index_tar(tar)
     left_out = _left_out(folder, shard, members) if marks else set()
     members = _without(members, left_out)
-    sidecar = part_path(folder, proposals, "instruction", shard)
+    sidecar = files["instruction"]
     lines: dict[str, tuple[int, int]] = {}
     dropped: set[str] = set()
     for key, offset, length, is_dropped in index_instructions(sidecar):
@@ -173,7 +146,7 @@ def index_shard(
     _match(sidecar, list(members), lines)
 
     keys = [key for key in members if key not in dropped]
-    columns: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
+    columns: dict[str, list[tuple[int, int]]] = {part: [] for part in files}
     for key in keys:
         entry = members[key]
         pictures = [suffix for suffix in entry if suffix in PICTURES]
@@ -185,13 +158,14 @@ def index_shard(
 
     columns["instruction"] = [lines[key] for key in keys]
 
-    if "mask" in parts:
-        truth = _without(index_tar(part_path(folder, proposals, "mask", shard)), left_out)
-        _match(part_path(folder, proposals, "mask", shard), keys, truth, dropped)
+    if "mask" in files:
+        path = files["mask"]
+        truth = _without(index_tar(path), left_out)
+        _match(path, keys, truth, dropped)
         for part in ("mask", "objects"):
-            columns[part] = [_only(folder / f"{shard}.truth.tar", k, truth[k], (f"{part}.png",)) for k in keys]
-    if "proposal" in parts:
-        path = part_path(folder, proposals, "proposal", shard)
+            columns[part] = [_only(path, key, truth[key], (f"{part}.png",)) for key in keys]
+    if "proposal" in files:
+        path = files["proposal"]
         stored = _without(index_tar(path), left_out)
         _match(path, keys, stored, dropped)
         columns["proposal"] = [_only(path, key, stored[key], PICTURES) for key in keys]
@@ -204,11 +178,6 @@ def index_shard(
         digest.update(arrays[part].tobytes())
     digest.update(sidecar.read_bytes())
     return ShardIndex(np.array([key.encode() for key in keys], "S"), arrays, digest.hexdigest())
-
-
-def part_path(folder: Path, proposals: Path | None, part: str, shard: str) -> Path:
-    """The file that holds a part of a shard's samples."""
-    return (proposals if part == "proposal" else folder) / PARTS[part].format(shard)
 
 
 def _left_out(folder: Path, shard: str, members: dict) -> set[str]:

@@ -59,7 +59,7 @@ class _Pairs(Dataset):
                 if not tried:  # a bad replacement is counted at its own place
                     bad.append((self.reader.shard(sample), reason))
         raise ValueError(
-            f"{self.reader.manifest.folder}: {tried + 1} samples in a row cannot be read ({reason}); pack them again"
+            f"{self.reader.manifest.name}: {tried + 1} samples in a row cannot be read ({reason}); pack them again"
         )
 
 

@@ -94,7 +94,9 @@ class EvenPlan:
         self.samples = samples
         self.count = min(samples, wanted or samples) // ranks * ranks
         if not self.count:
-            raise ValueError(f"data.validation: {samples} samples are too few for {ranks} ranks; pack more")
+            raise ValueError(
+                f"data.validation: {samples} samples are too few for {ranks} ranks; pack more, or raise data.held_out"
+            )
 
     def candidates(self, place: int) -> Iterator[int]:
         """The sample at a place, then its replacements in case it is bad."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regionedit.config import DataConfig
-from regionedit.data.index import part_path
+from regionedit.data.held_out import split
+from regionedit.data.index import PARTS
 from regionedit.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,9 @@ def open_round(first: Manifest, data: DataConfig, epoch: int) -> Manifest:
         return first
     folder = round_folder(data.proposals, number)
     _wait(folder, first.shards)
-    manifest = Manifest.open(data.train, proposals=folder, marks=data.marks)
+    manifest, _ = split(
+        Manifest.open(data.train, proposals=folder, marks=data.marks, allow_gaps=data.allow_gaps), data.held_out
+    )
     if manifest.identity != first.identity:
         raise ValueError(f"data.train: {data.train} has changed since this run began; restore it, or start again")
     return manifest
@@ -44,7 +47,7 @@ def open_round(first: Manifest, data: DataConfig, epoch: int) -> Manifest:
 
 def _wait(folder: Path, shards: Sequence[str]) -> None:
     warned = False
-    while missing := [shard for shard in shards if not part_path(folder, folder, "proposal", shard).exists()]:
+    while missing := [shard for shard in shards if not (folder / PARTS["proposal"].format(shard)).exists()]:
         if not warned:
             log.warning(
                 "data.proposals: %s lacks %d of %d shards; waiting for make_proposals.py",

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from regionedit.data.features import FeatureReader
 from regionedit.data.manifest import Manifest
+from regionedit.data.remote import read_range
 from regionedit.images import upright_rgb
 
 _OPEN_FILES = 64
@@ -90,8 +91,7 @@ class ShardReader:
         columns = self.manifest.columns
         stored = self.stored("picture", sample)
         picture = _picture(stored, self.size)
-        line = json.loads(self.stored("instruction", sample))
-        caption = line.get("source_caption") or self._caption(sample)
+        line, caption = self._texts(sample)
         proposal = mask = objects = None
         if "proposal" in columns:
             proposal = _picture(self.stored("proposal", sample), self.size)
@@ -117,6 +117,16 @@ class ShardReader:
             latent=latent,
         )
 
+    def captions(self, sample: int) -> tuple[str, str]:
+        """Source and target caption of a sample; the picture is not read. Raises as `read`."""
+        line, caption = self._texts(sample)
+        return caption, line["target_caption"]
+
+    def _texts(self, sample: int) -> tuple[dict, str]:
+        """The line of the sidecar, and the source caption."""
+        line = json.loads(self.stored("instruction", sample))
+        return line, line.get("source_caption") or self._caption(sample)
+
     def _caption(self, sample: int) -> str:
         """The caption in the tar."""
         try:
@@ -135,6 +145,8 @@ class ShardReader:
         """One part of PARTS of a sample, as the bytes in its file. Raises ValueError as `read`."""
         path = self.manifest.path(part, self.shard(sample))
         offset, length = (int(v) for v in self.manifest.columns[part][sample])
+        if isinstance(path, str):
+            return read_range(path, offset, length)
         try:
             data = os.pread(self._open(path), length, offset)
         except FileNotFoundError:
@@ -189,11 +201,13 @@ class BadSamples:
 
 
 def _picture(data: bytes, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]."""
+    """uint8 [size, size, 3]. Of a JPEG at least four times as large, only 1/2, 1/4 or 1/8 of the size is decoded."""
     if not data:
         raise BadSample("empty picture")
     try:
-        picture = upright_rgb(Image.open(io.BytesIO(data)))
+        picture = Image.open(io.BytesIO(data))
+        picture.draft(None, (2 * size, 2 * size))  # only JPEGs; no smaller than this
+        picture = upright_rgb(picture)
     except UnidentifiedImageError:
         raise BadSample("not a picture") from None
     except Image.DecompressionBombError:

@@ -8,22 +8,28 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from regionedit.data.remote import open_file
 
 _BLOCK = 512
 _ADLER = 65521  # modulus of zlib's running sum
 _TIMES = re.compile(rb"(\d+ [amc]time=[\d.]+\n)+")  # the extended header that webdataset writes for every file
 
 
-def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+def tar_members(path: Path | str) -> Iterator[tuple[str, int, int]]:
     """(name, first byte, number of bytes) of each regular file of an uncompressed tar, in its order.
+
+    Args:
+        path: a file, or the URL of one.
 
     Raises:
         FileNotFoundError: there is none.
         tarfile.TarError: not an uncompressed tar, or truncated.
     """
     position = 0
-    with path.open("rb") as file:  # its buffer often covers the headers after small members, too
-        size = os.fstat(file.fileno()).st_size
+    with _open(path) as file:  # its buffer often covers the headers after small members, too
+        size = file.seek(0, os.SEEK_END)
         while True:
             start = position
             file.seek(position)
@@ -70,9 +76,13 @@ def _plain(blocks: bytes) -> tuple[str, int] | None:
     return (name, length) if valid and name and name[-1] != "/" else None  # in old tars such names are folders
 
 
-def _by_tarfile(path: Path, start: int) -> Iterator[tuple[str, int, int]]:
+def _open(path: Path | str) -> BinaryIO:
+    return path.open("rb") if isinstance(path, Path) else open_file(path)
+
+
+def _by_tarfile(path: Path | str, start: int) -> Iterator[tuple[str, int, int]]:
     """The same with tarfile, from a byte on: long names, links, folders, damage."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         file.seek(start)
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:

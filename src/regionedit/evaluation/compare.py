@@ -25,6 +25,7 @@ from regionedit.evaluation.comparison_tables import (
     quoted_tables,
     soft_max,
 )
+from regionedit.evaluation.editor_captions import GIVEN, in_name
 from regionedit.evaluation.export import latex, markdown
 from regionedit.evaluation.finished_evaluations import (
     Evaluation,
@@ -93,6 +94,8 @@ def compare(
         tables += preferences
         notes.append(note)
         columns = {t: m for t, m in columns.items() if t != title or preferences}
+    told = {e.name: e.name + in_name(e.block) for e in evaluations}
+    rows = [replace(row, name=told[row.name]) for row in rows]
     rows += _bounds(evaluations, columns)
     notes += ignored_differences(evaluations) + _incomplete(rows, columns)
     if published:
@@ -171,6 +174,8 @@ def _published(
     lines = [f"there is no {FOLDER / name}.yaml"]
     if protocol is not None:
         lines = [f"{e.name}: {line}" for e in evaluations for line in protocol.deviations(e.block)]
+        given = [e.name for e in evaluations if e.block.get("captions") == GIVEN]
+        lines += [f"{name}: the editor was given the captions against which it is scored" for name in given]
     if not same:
         remarks = [f"no printed row is known for protocol {name} on this benchmark"]
     elif lines:

@@ -19,11 +19,14 @@ import pandas as pd
 
 from regionedit.command_line import one_line
 from regionedit.evaluation import METRICS
+from regionedit.evaluation.editor_captions import UNKNOWN, mixed
 from regionedit.evaluation.protocols import BACKBONES
 from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
 
 NOT_COMPARED = {
     "threshold": "each system has its own threshold; the resulting regions are scored in the same way",
+    "captions": "editors that were given the captions are never shown beside those that described them",
+    "describer": "each system describes in its own way",
     "columns": "they choose the metrics of a table, not how these are computed",
 }
 NAMED = 3  # case ids that a message lists
@@ -111,6 +114,8 @@ def differences(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -
         columns: head -> metric.
     """
     lines: dict[str, list[str]] = {}  # line -> columns, in order of appearance
+    for line in mixed({e.name: e.block for e in evaluations}):
+        lines[line] = list(columns)
     for title, metric in columns.items():
         measured = [e for e in evaluations if metric in e.summary["metrics"]]
         for one, other in pairwise(measured):
@@ -123,7 +128,7 @@ def ignored_differences(evaluations: Sequence[Evaluation]) -> list[str]:
     """The differences that change no number, each with its reason, for the notes of the table."""
     lines = []
     for key, reason in NOT_COMPARED.items():
-        values = [e.block.get(key) for e in evaluations]
+        values = [e.block.get(key, UNKNOWN) for e in evaluations]
         if key != "columns" and any(value != values[0] for value in values):
             listed = ", ".join(f"{value} in {e.name}" for value, e in zip(values, evaluations, strict=True))
             lines.append(f"{key} differs ({reason}): {listed}")

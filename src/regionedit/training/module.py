@@ -140,10 +140,10 @@ class RegionTraining(LightningModule):
         }
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
-        """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
+        """Losses (with stored proposals or a generator), area, instruction swap; with true regions IoU and pointing."""
         encoded = self._encode(batch)
         patches_BND = encoded.features.patches_BND
-        if self.frozen.generator is None:
+        if self.frozen.generator is None and batch.proposals_BCHW is None:
             probability_BN = self.predictor(patches_BND, *encoded.instruction).probability_BN
         else:
             step = self.step(batch, VALIDATION_EPOCH, encoded)

@@ -48,10 +48,10 @@ def check_step(config: TrainConfig) -> None:
             f"data.proposal_rounds: {config.data.proposal_rounds}; set it to the number of rounds in data.proposals, "
             "or to 1 without stored proposals"
         )
-    if config.log.export == "best" and (config.data.proposals or not config.data.validation):
+    if config.log.export == "best" and not has_validation_loss(config):
         raise ValueError(
-            "log.export: 'best' is the lowest validation loss, which needs data.validation and, because it makes its "
-            "own proposals, a generator in place of data.proposals; use 'last'"
+            "log.export: 'best' is the lowest validation loss, which needs data.held_out, or data.validation and a "
+            "generator in place of data.proposals, which hold none for these pictures; use 'last'"
         )
     if config.memory.chunk < 0:
         raise ValueError(f"memory.chunk: {config.memory.chunk}, must be at least 0; 0 takes the whole batch at once")
@@ -66,6 +66,12 @@ def check_step(config: TrainConfig) -> None:
         )
     if config.data.proposals:
         check_stored(Path(config.data.proposals), step.proposal_mask)
+
+
+def has_validation_loss(config: TrainConfig) -> bool:
+    """Can validation compute losses? Stored proposals exist for the samples of `data.train` only."""
+    data = config.data
+    return bool(data.held_out) or bool(data.validation and not data.proposals)
 
 
 def load_frozen(config: TrainConfig) -> Frozen:

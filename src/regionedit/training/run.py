@@ -27,14 +27,15 @@ from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
+from regionedit.training.networks import has_validation_loss
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
     "generator.compile",
-    "data.validation", "data.validation_samples", "data.workers", "data.micro_batch", "data.max_bad_fraction",
-    "data.features",
+    "data.train", "data.allow_gaps", "data.validation", "data.validation_samples", "data.workers", "data.micro_batch",
+    "data.max_bad_fraction", "data.features",
 )  # fmt: skip
-"""Settings that a resumed run may change; all others affect what is learnt."""
+"""Settings that a resumed run may change; all others affect what is learnt. The loader compares the shards."""
 
 
 def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
@@ -92,7 +93,7 @@ def _trainer(
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
         module.agreement,
     ]
-    if config.data.validation and module.frozen.generator is not None:  # else there is no validation loss
+    if has_validation_loss(config):
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
     if log.wandb_project:
@@ -106,7 +107,7 @@ def _trainer(
         "max_epochs": -1,
         "val_check_interval": log.validate_every_steps,
         "check_val_every_n_epoch": None,
-        "limit_val_batches": 1.0 if config.data.validation else 0,
+        "limit_val_batches": 1.0 if config.data.validation or config.data.held_out else 0,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "logger": loggers,
@@ -196,10 +197,14 @@ def _export(config: TrainConfig, module: RegionTraining, out: Path) -> None:
             f"instruction encoder: {encoders.instruction}" + _at(encoders.instruction_revision),
             f"generator: {generator.path}" + _at(generator.revision),
         ],
-        data=f"{config.data.train}: {saved['global_step']} steps of {config.data.global_batch} samples."
+        data=f"{_names(config.data.train)}: {saved['global_step']} steps of {config.data.global_batch} samples."
         + (f" Started from {config.initial_region}." if config.initial_region else ""),
         measured=_measured(out / "metrics.csv", saved["global_step"]),
     )
+
+
+def _names(train: str | list[str]) -> str:
+    return train if isinstance(train, str) else ", ".join(train)
 
 
 def _at(revision: str | None) -> str:

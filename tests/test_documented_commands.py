@@ -1,0 +1,113 @@
+"""Every command on a page of the documentation exists, and its `--help` knows the options that the page gives it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+INSTALLED = {"hf", "torchrun", "uvx"}  # console commands of the locked environment
+ELSEWHERE = {
+    "make", "source", "kill", "sleep", "curl", "until", "do", "done", "export", "pip",
+    "img2dataset",  # in an environment of its own, which uvx makes
+    "vllm",  # in an environment of its own
+    "sbatch", "srun",  # of a SLURM cluster
+    "aws",  # of the user's object storage
+}  # fmt: skip
+
+
+def bash(page: Path) -> list[str]:
+    """The lines of its blocks of bash."""
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.M | re.S)
+    return "\n".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def lines(page: Path) -> list[str]:
+    """The lines that are commands: in blocks of bash, in indented blocks, and inline."""
+    plain = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S)
+    indented = "".join(re.findall(r"^ {4}.*\n", plain, re.M)).replace("\\\n", " ").splitlines()
+    return [*bash(page), *indented, *re.findall(r"`([^`\n]+)`", plain)]
+
+
+def commands(line: str) -> list[list[str]]:
+    """The commands of a line, without settings of variables; none if it is no shell."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    found: list[list[str]] = [[]]
+    try:
+        for word in words:
+            if set(word) <= set("&|;()"):
+                found.append([])
+            elif found[-1] or not re.match("[A-Z_]+=", word):
+                found[-1].append(word)
+    except ValueError:  # an open quotation mark: text, or one line of several
+        return []
+    return [words for words in found if words and re.match(r"[\w.]", words[0])]
+
+
+def documented() -> tuple[set[str], dict[tuple[str, ...], set[str]]]:
+    """Names of the console commands; for each call of a program of ours, as far as `--help` needs it, its options."""
+    console, programs = set(), defaultdict(set)
+    for page in PAGES:
+        for words in (words for line in lines(page) for words in commands(line)):
+            at = next((i for i, word in enumerate(words) if word.endswith(".py") or word == "-m"), None)
+            if Path(words[0]).name in ("python", "torchrun", "uvx") and at is not None:
+                program = tuple(words[at : at + 2] if words[at] == "-m" else words[at : at + 1])
+                given = words[at + len(program) :]
+                if re.fullmatch("[a-z_]+", "".join(given[:1])):  # a subcommand
+                    program += (given[0],)
+                for i, word in enumerate(given):
+                    if word in ("--config", "--generator.name") and re.fullmatch(r"[a-z_/\d]+(\.yaml)?", given[i + 1]):
+                        program += tuple(given[i : i + 2])
+                programs[program] |= {word for word in given if re.fullmatch(r"--[a-z][\w.]*", word)}
+            console.add(Path(words[0]).name)
+    return console, programs
+
+
+CONSOLE, CALLS = documented()
+
+
+def test_console_commands_exist():
+    assert {"hf", "torchrun", "make", "vllm"} <= CONSOLE, "commands were not found in the pages"
+    for name in CONSOLE & INSTALLED:
+        assert (Path(sys.executable).parent / name).is_file(), f"{name} is not in the locked environment"
+    in_bash = {Path(words[0]).name for page in PAGES for line in bash(page) for words in commands(line)}
+    unknown = in_bash - INSTALLED - ELSEWHERE - {"python"}
+    assert not unknown, "add it to the lock, or say in ELSEWHERE where it comes from"
+
+
+def test_the_hubs_command_has_its_present_name():
+    pages = [*PAGES, *(ROOT / "configs").rglob("*.yaml"), *(ROOT / "src").rglob("*.py")]
+    assert not [page for page in pages if "huggingface-cli" in page.read_text()]
+
+
+def test_the_pages_name_the_programs():
+    named = {call[1] if call[0] == "-m" else call[0] for call in CALLS}
+    assert {"train.py", "infer.py", "evaluate.py", "app.py", "data_prep/subset.py", "benchmarks.train_step"} <= named
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy, on a module that is imported already
+@pytest.mark.parametrize("call", sorted(CALLS), ids=" ".join)
+def test_help_knows_the_options(call, monkeypatch, capsys):
+    for folder in ("data_prep", "data_prep/microworld", "experiments"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    module = call[0] == "-m"
+    name, arguments = (call[1], call[2:]) if module else (call[0], call[1:])
+    monkeypatch.setattr(sys, "argv", [name, *arguments, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        if module:
+            runpy.run_module(name, run_name="__main__")
+        else:
+            runpy.run_path(name, run_name="__main__")
+    shown = capsys.readouterr()
+    assert not stopped.value.code, shown.err
+    for option in CALLS[call]:
+        free = option.startswith("--trainer.")  # passed to Lightning as it is
+        assert free or re.search(rf"(?<![\w.-]){re.escape(option)}(?![\w.-])", shown.out), option
