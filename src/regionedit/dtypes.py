@@ -36,8 +36,8 @@ def resolve_editing(config: Edit, device: str | torch.device) -> Edit:
 
 
 def resolve_training(config: Train, device: str | torch.device) -> Train:
-    """`config` with the dtypes that are used on `device`. For the encoders `auto` is always float32: equation 8
-    compares features that differ by less than the rounding of bfloat16.
+    """`config` with the dtypes that are used on `device`. For the encoders `auto` is always float32, because
+    equation 8 compares small differences; on a GPU its products are TF32, and `losses.CERTAIN` takes that into account.
 
     Raises:
         ValueError: an unknown `generator.name`.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from regionedit.command_line import one_line
 from regionedit.config import EncodersConfig
-from regionedit.device import autocast_off, pick_dtype
+from regionedit.device import autocast_off, pick_dtype, rounding
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,17 @@ class FrozenCLIP(Frozen):
     @property
     def device(self) -> torch.device:
         return self.mean_C11.device
+
+    @property
+    def image_rounding(self) -> float:
+        """Relative rounding of the products behind `encode_image` on the current device, see `device.rounding`."""
+        return rounding(self.model.visual.conv1.weight.dtype, self.device)
+
+    @property
+    def text_rounding(self) -> float:
+        """The same for `encode_text`."""
+        texts = [w for name, w in self.model.named_parameters() if w.ndim == 2 and not name.startswith("visual.")]
+        return max(rounding(weight.dtype, self.device) for weight in texts)
 
     def stretch(self, images_BCHW: Tensor) -> Tensor:
         """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""

@@ -255,6 +255,8 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
+        image_rounding, text_rounding: relative rounding of the products that gave the embeddings; see
+            `losses.clip_direction`.
     """
 
     probability_BN: Tensor
@@ -266,6 +268,8 @@ class StepOutputs:
     result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
+    image_rounding: float = 0.0
+    text_rounding: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class EncodersConfig:
         max_instruction_tokens: longer instructions are cut, with a warning.
         dtype: precision of the frozen encoders' weights; losses are always float32. auto: bfloat16 if the device
             multiplies it faster than float32 (see `device.fast_bfloat16`), else float32; in training always float32,
-            because equation 8 compares features that differ by less than the rounding of bfloat16.
+            because equation 8 compares small differences. Products of float32 are TF32 on a GPU in training.
     """
 
     clip: str = f"local-dir:{MICROWORLD}/clip"

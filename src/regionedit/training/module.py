@@ -98,6 +98,8 @@ class RegionTraining(LightningModule):
             result_patches_BND=result.features.patches_BND,
             source_text_BD=source.source_text_BD,
             target_text_BD=source.target_text_BD,
+            image_rounding=source.image_rounding,
+            text_rounding=source.text_rounding,
         )
         proposal_BCHW = result.picture_BCHW if blend.proposal_BCHW is None else blend.proposal_BCHW
         pictures = {"source": source.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
@@ -148,9 +150,10 @@ class RegionTraining(LightningModule):
         clip = self.frozen.clip
         image_BCHW = clip.stretch(batch.images_BCHW)
         features = clip.encode_image(image_BCHW)
-        if batch.source_text_BD is not None:
-            return Source(image_BCHW, features, batch.source_text_BD, batch.target_text_BD)
-        return Source(image_BCHW, features, *clip.encode_text(batch.source_captions + batch.target_captions).chunk(2))
+        texts = batch.source_text_BD, batch.target_text_BD
+        if texts[0] is None:
+            texts = clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
+        return Source(image_BCHW, features, *texts, clip.image_rounding, clip.text_rounding)
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
         """Blend the generator's proposal into the source by P, so that the gradient follows `step.gradient`."""
