@@ -42,7 +42,7 @@ from regionedit.data.index import share_of
 from regionedit.data.manifest import Manifest
 from regionedit.data.marks import mark_files
 from regionedit.data.shards import BadSample, ShardReader
-from regionedit.device import pick_device
+from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import StableDiffusion, load_generator, require_generator
@@ -92,6 +92,7 @@ def cache_features(config: FeaturesConfig) -> int:
                 jobs.append((kind, path, stamp, samples))
     if not jobs:
         return 0
+    print(f"features on {named(pick_device(config.device))}", flush=True)
     encode = _Encoders(config, {kind for kind, *_ in jobs})
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

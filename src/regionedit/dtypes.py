@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from regionedit.device import pick_device, pick_dtype
+from regionedit.device import named, pick_device, pick_dtype
 from regionedit.generators import with_dtype
 
 if TYPE_CHECKING:
@@ -50,4 +50,4 @@ def resolve_training(config: Train, device: str | torch.device) -> Train:
 
 def describe_dtypes(config: EditConfig | TrainConfig, device: str | torch.device) -> str:
     """Device and dtypes as a short text for the terminal."""
-    return f"on {device}: generator in {config.generator.dtype}, encoders in {config.encoders.dtype}"
+    return f"on {named(device)}: generator in {config.generator.dtype}, encoders in {config.encoders.dtype}"
