@@ -25,7 +25,11 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def preset(name: str) -> TrainConfig:
     """configs/train_sd15_{name}.yaml without torch.compile, whose operations are not counted."""
     config = load_config(TrainConfig, CONFIGS / f"train_sd15_{name}.yaml")
-    return replace(config, generator=replace(config.generator, compile=False))
+    return replace(
+        config,
+        generator=replace(config.generator, compile=False),
+        encoders=replace(config.encoders, compile=False),
+    )
 
 
 def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:

@@ -158,7 +158,7 @@ class _Encoders:
         device, encoders = pick_device(config.device), config.encoders
         self.storage = config.storage
         if "text" in kinds:
-            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
+            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype_of_texts).to(device)
         if "latents" in kinds:
             self.generator = load_generator(config.generator, device)
 

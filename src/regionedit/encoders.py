@@ -76,7 +76,11 @@ class FrozenCLIP(Frozen):
 
     @classmethod
     def load(
-        cls, name: str, pretrained: str | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
+        cls,
+        name: str,
+        pretrained: str | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        text_dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> FrozenCLIP:
         """Load a CLIP with open_clip, on the CPU.
 
@@ -84,18 +88,20 @@ class FrozenCLIP(Frozen):
             name: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture of open_clip such as ViT-L-14.
             pretrained: weights' tag or file, for an architecture name only.
             dtype: of the weights; features are float32 in any case.
+            text_dtype: of the weights of the text tower; None: as `dtype`.
 
         Raises ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
         """
         import open_clip
         from open_clip.transformer import VisionTransformer
 
+        mixed = text_dtype not in (None, dtype)  # then both towers start from float32 weights
         known = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
         try:
             model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
-                precision={"float32": "fp32", "bfloat16": "bf16"}[dtype],
+                precision="bf16" if dtype == "bfloat16" and not mixed else "fp32",
                 # open_clip only warns when the weights were trained with another activation than the architecture has.
                 force_quick_gelu=bool(known.get("quick_gelu")),
                 require_pretrained=True,
@@ -112,7 +118,16 @@ class FrozenCLIP(Frozen):
                 f"encoders.clip: {name!r} has no ViT with a class token, whose patches can be projected into the space "
                 "of texts; take one such as ViT-L-14"
             )
+        if mixed:
+            for parameter_name, weight in model.named_parameters():
+                own = dtype if parameter_name.startswith("visual.") else text_dtype
+                weight.data = weight.data.to(getattr(torch, own))
         return cls(model, tokenizer)
+
+    def compile(self) -> None:
+        """Compile the image tower layer by layer: all layers share one compiled graph, so the first step waits less."""
+        for layer in self.model.visual.transformer.resblocks:
+            layer.compile(dynamic=False)
 
     @property
     def device(self) -> torch.device:
@@ -246,11 +261,13 @@ def load_encoders(
 
     Raises ValueError: one cannot be loaded, or their widths differ; the message names the field.
     """
-    dtype = pick_dtype(config.dtype, device)
-    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype)
+    dtype, text_dtype = pick_dtype(config.dtype, device), pick_dtype(config.dtype_of_texts, device)
+    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype, text_dtype)
     instruction = FrozenInstructionEncoder.load(
-        config.instruction, config.instruction_revision, config.max_instruction_tokens, dtype
+        config.instruction, config.instruction_revision, config.max_instruction_tokens, text_dtype
     )
+    if config.compile:
+        clip.compile()
     if clip.dim != instruction.dim:
         raise ValueError(
             f"encoders.instruction: {config.instruction!r} is {instruction.dim} wide, but patches of encoders.clip "

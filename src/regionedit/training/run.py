@@ -31,7 +31,7 @@ from regionedit.training.module import RegionTraining, check_step
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
-    "generator.compile",
+    "generator.compile", "encoders.compile",
     "data.validation", "data.validation_samples", "data.workers", "data.max_bad_fraction", "data.features",
 )  # fmt: skip
 """Settings that a resumed run may change; all others affect what is learnt."""
