@@ -17,7 +17,7 @@ from regionedit.generators import (
 )
 from regionedit.generators.base import noised
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
-from regionedit.generators.stable_diffusion import trailing_schedule
+from regionedit.generators.pipelines import trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
 from tests.edits import decoded
 from tests.edits import edited as edited_by

@@ -172,10 +172,15 @@ class FrozenCLIP(Frozen):
         self.model.visual.set_grad_checkpointing(True)
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""
+    def encode_text(self, texts: Sequence[str], ids_BL: Tensor | None = None) -> Tensor:
+        """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut.
+
+        Args:
+            ids_BL: the texts as `tokenizer` makes them, if they are tokenised already.
+        """
+        ids_BL = self.tokenizer(list(texts)) if ids_BL is None else ids_BL
         with autocast_off(self.device):
-            return self.model.encode_text(self.tokenizer(list(texts)).to(self.device)).float()
+            return self.model.encode_text(ids_BL.to(self.device)).float()
 
 
 class FrozenInstructionEncoder(Frozen):
@@ -230,28 +235,36 @@ class FrozenInstructionEncoder(Frozen):
         return self.model.device
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode(self, instructions: Sequence[str], tokens: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Features F_ins [B, M, D] float32 and their mask [B, M] bool, True for real tokens.
 
         M is the length of the batch's longest instruction. Features of padding are undefined: always use the mask.
+
+        Args:
+            tokens: of the instructions, from `instruction_tokens`, if they are tokenised already.
         """
-        instructions = list(instructions)
-        tokens = self.tokenizer(
-            instructions, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        mask_BM = tokens["attention_mask"].bool()
-        for text in (instructions[i] for i in (mask_BM.sum(1) >= self.max_tokens).nonzero().flatten().tolist()):
-            length = len(self.tokenizer(text)["input_ids"])
-            if length > self.max_tokens:
-                warnings.warn(
-                    f"instruction of {length} tokens cut to {self.max_tokens} (encoders.max_instruction_tokens): "
-                    f"{text[:60]!r}...",
-                    stacklevel=2,
-                )
-        tokens, mask_BM = tokens.to(self.device), mask_BM.to(self.device)
+        tokens = tokens or instruction_tokens(self.tokenizer, self.max_tokens, instructions)
+        ids_BM, mask_BM = (each.to(self.device) for each in tokens)
+        mask_BM = mask_BM.bool()
         with autocast_off(self.device):
-            outputs = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+            outputs = self.model(input_ids=ids_BM, attention_mask=mask_BM.long())
         return outputs.last_hidden_state.float(), mask_BM
+
+
+def instruction_tokens(tokenizer, max_tokens: int, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids [B, M] and their mask [B, M] bool, True for real tokens; an instruction that is cut gives a warning."""
+    instructions = list(instructions)
+    tokens = tokenizer(instructions, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+    mask_BM = tokens["attention_mask"].bool()
+    for text in (instructions[i] for i in (mask_BM.sum(1) >= max_tokens).nonzero().flatten().tolist()):
+        length = len(tokenizer(text)["input_ids"])
+        if length > max_tokens:
+            warnings.warn(
+                f"instruction of {length} tokens cut to {max_tokens} (encoders.max_instruction_tokens): "
+                f"{text[:60]!r}...",
+                stacklevel=2,
+            )
+    return tokens["input_ids"], mask_BM
 
 
 def load_encoders(

@@ -218,6 +218,8 @@ class EditFailure:
 class TrainBatch:
     """B captioned pictures. Only microworld validation has truth, and only metrics read it.
 
+    A loader gives pictures and masks as uint8 in 0..255; `data.batches.scaled` makes them float in [0, 1].
+
     Args:
         keys: sample keys; the noise depends on them, and errors name them.
         images_BCHW: [0, 1].
@@ -228,6 +230,7 @@ class TrainBatch:
         object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
             instruction names first; or None. Only the pointing metric uses it.
         operations: per sample, or empty where unknown.
+        tokens: the texts as token ids, if loader processes have tokenised them, see `training.tokens`; else None.
     """
 
     keys: tuple[str, ...]
@@ -242,6 +245,7 @@ class TrainBatch:
     truth_mask_B1HW: Tensor | None = None
     object_masks: tuple[Tensor, ...] | None = None
     operations: tuple[str, ...] = ()
+    tokens: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from regionedit import losses, masks
 from regionedit.config import LossConfig, TrainConfig
+from regionedit.data.batches import scaled
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs, TrainBatch
@@ -76,10 +77,11 @@ class RegionTraining(LightningModule):
 
     def step(self, batch: TrainBatch, epoch: int) -> Step:
         """From a batch to the inputs of all loss terms, in the paper's order."""
-        frozen = self.frozen
+        frozen, batch = self.frozen, scaled(batch)
+        tokens = batch.tokens and (batch.tokens["instruction_ids"], batch.tokens["instruction_mask"])
         with self.stage("encode"), torch.no_grad():
             source = self._encode(batch)
-            instruction_BMD, instruction_mask_BM = frozen.instruction_encoder.encode(batch.instructions)
+            instruction_BMD, instruction_mask_BM = frozen.instruction_encoder.encode(batch.instructions, tokens)
         with self.stage("predict"):  # eq. 1-3, and f_sem
             prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
@@ -128,6 +130,7 @@ class RegionTraining(LightningModule):
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
         """Losses (if a generator is loaded), area, instruction swap; with true regions also IoU and pointing."""
         clip, instruction_encoder, generator = self.frozen
+        batch = scaled(batch)
         patches_BND = clip.encode_image(clip.stretch(batch.images_BCHW)).patches_BND
         swapped = batch.instructions[1:] + batch.instructions[:1]
         probability_BN, swapped_BN = (
@@ -152,7 +155,8 @@ class RegionTraining(LightningModule):
         features = clip.encode_image(image_BCHW)
         texts = batch.source_text_BD, batch.target_text_BD
         if texts[0] is None:
-            texts = clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
+            ids_BL = (batch.tokens or {}).get("caption_ids")
+            texts = clip.encode_text(batch.source_captions + batch.target_captions, ids_BL).chunk(2)
         return Source(image_BCHW, features, *texts, clip.image_rounding, clip.text_rounding)
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
@@ -173,6 +177,7 @@ class RegionTraining(LightningModule):
             step.gradient,
             self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None,
             batch.latents_BChw,
+            (batch.tokens or {}).get("generator_ids"),
         )
         return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
 
@@ -181,7 +186,8 @@ class RegionTraining(LightningModule):
         if batch.proposals_BCHW is not None:
             return batch.proposals_BCHW
         mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
-        known = {} if batch.latents_BChw is None else {"source_latents_BChw": batch.latents_BChw}
+        known = {"source_latents_BChw": batch.latents_BChw, "text_ids_BL": (batch.tokens or {}).get("generator_ids")}
+        known = {name: value for name, value in known.items() if value is not None}
         return self.frozen.generator.propose(
             batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch), **known
         )

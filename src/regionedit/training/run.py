@@ -28,6 +28,7 @@ from regionedit.device import say_unseen_gpu, unseen_gpu
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
+from regionedit.training.tokens import Tokenizers
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
@@ -70,6 +71,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
         data.setup()  # rejects unusable data before any model is loaded
         _check_features(config, data.train)
     module = RegionTraining(config)
+    data.tokenize = Tokenizers(module.frozen, captions=config.data.features is None)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
         print(f"training {describe_dtypes(config, device)}")
