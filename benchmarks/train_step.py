@@ -14,9 +14,9 @@ system's first step is left out, and its seconds are printed. Figures are median
 
 Full size, `train_step_{preset}_full_size`: each preset, with `--batch` pictures, then `full_size_step.literal` of
 exact512 with as many pictures as fit, halved from `--baseline_batch` on. On a GPU, TF32, autocast and torch.compile are
-as in `train()`; the batch is always the same one, on the GPU already, and there is one process without DDP. `--out` gets
-a table of pictures a second, peak memory and the share of the GPU's peak (target: 40 % for paper256) after every system,
-so that it is there when the run is stopped; a system that fails gets its error as a row.
+as in `train()`; the batch is always the same one, on the GPU already, and there is one process without DDP. `--out`
+gets a table of pictures a second, peak memory and the share of the GPU peak (target: 40 % for paper256) after every
+system, so that it is there when the run is stopped; a system that fails gets its error as a row.
 """
 
 from __future__ import annotations
