@@ -72,6 +72,7 @@ def run(config: InferConfig) -> int:
     from regionedit.editor import Editor
 
     editor = Editor.from_config(config)
+    print(f"editing {editor.computes}", flush=True)
     if opened is None:
         return edit_many(editor, requests, config)
     (outcome,) = editor.edit_batch([opened])
@@ -81,7 +82,7 @@ def run(config: InferConfig) -> int:
         path = write_traceback(config.out, outcome.error, "the edit")
         return _say(f"the edit failed: {outcome.reason}; traceback in {path}", 1)
     outcome.save(config.out)
-    print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}; {editor.computes}")
+    print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}")
     return 0
 
 
@@ -136,7 +137,7 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
     failed = [item for item in items if item.failure]
     earlier = len(items) - len(shares) - len(failed)
     average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
-    print(f"{out}: {len(shares)} edited{average}; {earlier} finished before; {len(failed)} failed; {editor.computes}")
+    print(f"{out}: {len(shares)} edited{average}; {earlier} finished before; {len(failed)} failed")
     if not failed:
         return 0
     first = f"first {failed[0].id}: {failed[0].failure}"

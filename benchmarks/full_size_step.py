@@ -14,6 +14,7 @@ from benchmarks.full_size_models import frozen_encoders, inpaint_generator
 from regionedit.command_line import load_config
 from regionedit.config import MemoryConfig, TrainConfig
 from regionedit.device import pick_dtype
+from regionedit.generators.pipelines import compile_modules
 from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
 from regionedit.training.networks import Frozen
@@ -22,10 +23,16 @@ PRESETS = ("paper256", "fast512", "max256", "exact512", "stored")
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def preset(name: str) -> TrainConfig:
-    """configs/train_sd15_{name}.yaml without torch.compile, whose operations are not counted."""
+def preset(name: str, compiled: bool = False) -> TrainConfig:
+    """configs/train_sd15_{name}.yaml, by default without torch.compile, whose operations are not counted."""
     config = load_config(TrainConfig, CONFIGS / f"train_sd15_{name}.yaml")
-    return replace(config, generator=replace(config.generator, compile=False))
+    if compiled:
+        return config
+    return replace(
+        config,
+        generator=replace(config.generator, compile=False),
+        encoders=replace(config.encoders, compile=False),
+    )
 
 
 def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
@@ -54,6 +61,11 @@ def build(config: TrainConfig, device: str) -> RegionTraining:
     """The training step with random weights on a device."""
     encoders = frozen_encoders(device, getattr(torch, pick_dtype(config.encoders.dtype, device)))
     generator = inpaint_generator(config.generator, device) if config.data.proposals is None else None
+    counted = device == "meta"
+    if config.encoders.compile and not counted:
+        encoders[0].compile()
+    if generator is not None and config.generator.compile and not counted:
+        compile_modules(generator.modules)
     with torch.device(device):
         frozen = Frozen(*encoders, generator)
         return RegionTraining(replace(config, data=replace(config.data, proposals=None)), frozen)

@@ -12,17 +12,21 @@ Microworld, `train_step_composite`: new proposals at each step, blended in pixel
 proposals and cached captions (at least 12 times). The time for caching, storing and compiling is not included: each
 system's first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
 
-Full size, `train_step_{preset}_full_size`: each preset, with `--batch` pictures, compared with
-`full_size_step.literal` of exact512. On a GPU it also prints peak memory and the model's operations as a share of the
-GPU's peak (target: 40 % for paper256).
+Full size, `train_step_{preset}_full_size`: each preset, with `--batch` pictures, then `full_size_step.literal` of
+exact512 with as many pictures as fit, halved from `--baseline_batch` on. On a GPU, TF32, autocast and torch.compile are
+as in `train()`; the batch is always the same one, on the GPU already, and there is one process without DDP. `--out`
+gets a table of pictures a second, peak memory and the share of the GPU peak (target: 40 % for paper256) after every
+system, so that it is there when the run is stopped; a system that fails gets its error as a row.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
@@ -30,8 +34,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
 from benchmarks.harness import medians, options, record
 from benchmarks.step_cost import step_operations
-from regionedit.command_line import load_config
+from regionedit.command_line import load_config, one_line
 from regionedit.config import TrainConfig
+from regionedit.files import write_atomic
 from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
 
@@ -72,9 +77,12 @@ class Timed:
     def __init__(self, module: RegionTraining, batch: TrainBatch):
         self.module, self.batch = module, batch
         self.optimizer = module.configure_optimizers()
+        mixed = module.config.trainer.get("precision") == "bf16-mixed" and batch.images_BCHW.is_cuda
+        self.autocast = partial(torch.autocast, "cuda", torch.bfloat16) if mixed else nullcontext
 
     def step(self, epoch: int) -> None:
-        loss, _ = self.module.loss(self.module.step(self.batch, epoch), self.module.config.loss)
+        with self.autocast():
+            loss, _ = self.module.loss(self.module.step(self.batch, epoch), self.module.config.loss)
         with self.module.stage("backward"):
             loss.backward()
         with self.module.stage("optimiser"):
@@ -137,19 +145,56 @@ def microworld(rounds: int) -> None:
         record(f"train_step_{name}", found[name], found["literal"], "pictures/s")
 
 
-def full_size(batch: int, baseline_batch: int) -> None:
+def full_size(batch: int, baseline_batch: int, out: Path) -> None:
+    """Time all presets, then the literal baseline; write the table after each."""
+    torch.set_float32_matmul_precision("high")  # as train() does
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    baseline, _ = full_size_rate(literal(preset("exact512")), device, baseline_batch)
-    for name in PRESETS:
-        config = preset(name)
-        rate, peak = full_size_rate(config, device, batch)
-        machine = None
-        if device == "cuda":
-            machine = torch.cuda.get_device_name()
-            known = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in machine), None)
-            used = f", {step_operations(config) / 1e12 * rate / known:.1%} of the peak" if known else ""
-            print(f"{name}: {batch} pictures take {peak:.1f} GiB{used}")
-        record(f"train_step_{name}_full_size", rate, baseline, "pictures/s", machine)
+    machine = torch.cuda.get_device_name() if device == "cuda" else None
+    rows: dict[str, tuple[str, ...]] = {}
+    rates: dict[str, float] = {}
+    systems = {name: (partial(preset, name, compiled=device == "cuda"), batch) for name in PRESETS}
+    systems["literal"] = (lambda: literal(preset("exact512")), baseline_batch)
+    for name, (config, pictures) in systems.items():
+        try:
+            rates[name], *rows[name] = measured_row(config(), device, pictures, halve=name == "literal")
+        except Exception as error:  # the other systems still count
+            rows[name] = (str(pictures), f"{type(error).__name__}: {one_line(error, 80)}", "", "")
+        write_atomic(out, table(rows, machine).encode())
+    print(table(rows, machine))
+    if "literal" in rates:
+        for name in rates.keys() - {"literal"}:
+            record(f"train_step_{name}_full_size", rates[name], rates["literal"], "pictures/s", machine)
+
+
+def measured_row(config: TrainConfig, device: str, batch: int, halve: bool) -> tuple[float | str, ...]:
+    """Pictures per second as a number, then the cells: batch, pictures a second, peak memory, share of the peak.
+
+    Args:
+        halve: try again with half of the batch if it does not fit.
+    """
+    while True:
+        try:
+            rate, peak = full_size_rate(config, device, batch)
+            break
+        except torch.cuda.OutOfMemoryError:
+            if not halve or batch == 1:
+                raise
+        torch.cuda.empty_cache()
+        batch //= 2
+    known = next((t for part, t in PEAK_TFLOPS.items() if part in torch.cuda.get_device_name()), None) if peak else None
+    if not known:
+        return rate, str(batch), f"{rate:.3g}", f"{peak:.1f}" if peak else "", ""
+    count = step_operations(config)
+    ideal = count[torch.bfloat16] / known + count[torch.float32] / (known / 2)  # TF32 has half of bfloat16's rate
+    return rate, str(batch), f"{rate:.3g}", f"{peak:.1f}", f"{ideal / 1e12 * rate:.0%}"
+
+
+def table(rows: Mapping[str, Sequence[str]], machine: str | None) -> str:
+    """The rows so far in Markdown."""
+    lines = [f"Measured on {machine or 'this CPU'}, random weights, one process.", ""]
+    lines += ["| preset | batch | pictures/s | peak GiB | of the peak |", "|---|---|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float, float]:
@@ -162,7 +207,7 @@ def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float,
         torch.cuda.reset_peak_memory_stats()
     rate = system.rate(steps)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
-    print(system.shares(steps))
+    print(system.shares(steps), flush=True)
     return rate, peak
 
 
@@ -175,9 +220,10 @@ def main() -> None:
         baseline_batch=(baseline_batch, 1, "pictures in a step of the baseline, at full size"),
     )
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
+    parser.add_argument("--out", type=Path, default=Path("outputs/train_step.md"), help="table of --full_size true")
     given = parser.parse_args()
     if given.full_size == "true":
-        full_size(given.batch, given.baseline_batch)
+        full_size(given.batch, given.baseline_batch, given.out)
     else:
         torch.set_num_threads(1)
         microworld(given.rounds)

@@ -41,7 +41,7 @@ from regionedit.data.features import (
 from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import BadSample, ShardReader
-from regionedit.device import pick_device
+from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import StableDiffusion, load_generator, require_generator
@@ -94,8 +94,11 @@ def cache_features(config: FeaturesConfig) -> int:
     if not jobs:
         return 0
     kinds = {kind for kind, *_ in jobs}
-    precisions = {"text": f"CLIP in {config.encoders.dtype}", "latents": f"generator in {config.generator.dtype}"}
-    print(f"features on {device}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)
+    precisions = {
+        "text": f"CLIP's texts in {config.encoders.dtype_of_texts}",
+        "latents": f"generator in {config.generator.dtype}",
+    }
+    print(f"features on {named(device)}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)
     encode = _Encoders(config, kinds, device)
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -161,7 +164,7 @@ class _Encoders:
         encoders = config.encoders
         self.storage = config.storage
         if "text" in kinds:
-            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
+            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype_of_texts).to(device)
         if "latents" in kinds:
             self.generator = load_generator(config.generator, device)
 

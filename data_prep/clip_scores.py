@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from sidecars import read_instructions
 
 from regionedit.data.index import PICTURES, index_tar
-from regionedit.device import pick_device, pick_dtype
+from regionedit.device import named, pick_device, pick_dtype
 from regionedit.encoders import FrozenCLIP
 from regionedit.files import write_atomic
 from regionedit.images import to_tensor, upright_rgb
@@ -91,6 +91,7 @@ class ClipScores:
         if self._clip is None:
             encoders = self.config.encoders
             loaded = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, self._precision)
+            print(f"CLIP scores on {named(self._device)} in {self._precision}", flush=True)
             self._clip = loaded.to(self._device)
         return self._clip
 

@@ -66,14 +66,24 @@ RATES = {
     "gpus": Rate(8, "GPUs a node", "NVIDIA DGX A100 data sheet"),
     "nodes": Rate(1, "nodes", OURS),
     "gpu_tflops": Rate(312, "TFLOP/s a GPU", "NVIDIA A100 data sheet, bfloat16, dense"),
-    "utilisation": Rate(0.4, "of that peak", OURS),
+    "float32_tflops": Rate(156, "TFLOP/s a GPU", "NVIDIA A100 data sheet, TF32, dense: how training computes float32"),
+    "utilisation": Rate(0.4, "of these peaks", OURS),
     "clip_tflop": Rate(None, "TFLOP a sample", "ViT-L/14", benchmark=("clip_scores", "ours")),
     "features_tflop": Rate(None, "TFLOP a sample", "captions and latent at 512 px", benchmark=("features", "ours")),
+    "features_float32_tflop": Rate(
+        None, "of them in float32", "captions, as training encodes them", benchmark=("features_float32", "ours")
+    ),
     "proposal_tflop": Rate(None, "TFLOP a proposal", "20 guided steps at 512 px", benchmark=("proposal", "ours")),
     "proposals": Rate(1, "proposals a sample", OURS),
     **{
         f"{name}_tflop": Rate(
             None, "TFLOP a sample", f"configs/train_sd15_{name}.yaml", benchmark=(f"step_{name}", "ours")
+        )
+        for name in PRESETS
+    },
+    **{
+        f"{name}_float32_tflop": Rate(
+            None, "of them in float32", f"configs/train_sd15_{name}.yaml", benchmark=(f"step_{name}_float32", "ours")
         )
         for name in PRESETS
     },
@@ -143,7 +153,16 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
         amount = form(compute())
         lines.append(Line(stage, what, amount, tuple(dict.fromkeys(r.read))))
 
-    def gpu_hours(tflop: float) -> float:
+    def gpu_seconds(name: str) -> float:
+        """Of a sample's features or step: each dtype's operations at its own rate."""
+        float32 = r[f"{name}_float32_tflop"]
+        ideal = (r[f"{name}_tflop"] - float32) / r["gpu_tflops"] + float32 / r["float32_tflops"]
+        return ideal / r["utilisation"]
+
+    def gpu_hours(name: str) -> float:
+        return samples * gpu_seconds(name) / 3600
+
+    def bfloat16_hours(tflop: float) -> float:
         return samples * tflop / (r["gpu_tflops"] * r["utilisation"]) / 3600
 
     def on_nodes(hours_of_gpus: float) -> float:
@@ -163,30 +182,30 @@ def plan(samples: int, rates: Mapping[str, Rate]) -> list[Line]:
         lambda: samples * r["filter_scale"] / (r["filter_rate"] * r["cores"] / 2 * r["nodes"]) / 3600,
         _hours,
     )
-    add("filter", "hours of CLIP", lambda: on_nodes(gpu_hours(r["clip_tflop"])), _hours)
+    add("filter", "hours of CLIP", lambda: on_nodes(bfloat16_hours(r["clip_tflop"])), _hours)
     add("instructions", "disk", lambda: samples * r["sidecar_bytes"], _disk)
     add("instructions", "GPU-hours", llm, _hours)
     add("instructions", "hours", lambda: on_nodes(llm()), _hours)
     add("cache", "disk, captions", lambda: samples * r["text_bytes"], _disk)
     add("cache", "disk, latents", lambda: samples * r["latent_bytes"], _disk)
-    add("cache", "hours", lambda: on_nodes(gpu_hours(r["features_tflop"])), _hours)
+    add("cache", "hours", lambda: on_nodes(gpu_hours("features")), _hours)
     add("proposals", "disk", lambda: samples * r["proposals"] * r["proposal_kb"] * 1e3, _disk)
-    add("proposals", "GPU-hours", lambda: r["proposals"] * gpu_hours(r["proposal_tflop"]), _hours)
-    add("proposals", "hours", lambda: on_nodes(r["proposals"] * gpu_hours(r["proposal_tflop"])), _hours)
+    add("proposals", "GPU-hours", lambda: r["proposals"] * bfloat16_hours(r["proposal_tflop"]), _hours)
+    add("proposals", "hours", lambda: on_nodes(r["proposals"] * bfloat16_hours(r["proposal_tflop"])), _hours)
     for preset in PRESETS:
-        name = f"{preset}_tflop"
-        add("train", f"GPU-hours, {preset}", lambda name=name: r["epochs"] * gpu_hours(r[name]), _hours)
-        add("train", f"hours, {preset}", lambda name=name: on_nodes(r["epochs"] * gpu_hours(r[name])), _hours)
+        add("train", f"pictures/s a GPU, {preset}", lambda name=preset: 1 / gpu_seconds(name), _rate)
+        add("train", f"GPU-hours, {preset}", lambda name=preset: r["epochs"] * gpu_hours(name), _hours)
+        add("train", f"hours, {preset}", lambda name=preset: on_nodes(r["epochs"] * gpu_hours(name)), _hours)
     add(
         "train",
         "GPU-hours, stored, with its proposals",
-        lambda: gpu_hours(r["epochs"] * r["stored_tflop"] + r["proposals"] * r["proposal_tflop"]),
+        lambda: r["epochs"] * gpu_hours("stored") + r["proposals"] * bfloat16_hours(r["proposal_tflop"]),
         _hours,
     )
     add(
         "train",
         "loader workers a GPU, stored",
-        lambda: r["gpu_tflops"] * r["utilisation"] / r["stored_tflop"] * r["filter_scale"] / r["loader_rate"],
+        lambda: 1 / gpu_seconds("stored") * r["filter_scale"] / r["loader_rate"],
         lambda workers: f"{workers:.1f}",
     )
     return lines
@@ -198,6 +217,10 @@ def _count(value: float) -> str:
 
 def _disk(size: float) -> str:
     return f"{size / 1e12:.2f} TB" if size >= 1e12 else f"{size / 1e9:.1f} GB"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.3g}"
 
 
 def _hours(hours: float) -> str:
@@ -216,7 +239,7 @@ def _print(plans: Mapping[int, list[Line]], rates: Mapping[str, Rate]) -> None:
             print(f"  {line.stage:<13}{line.what:<39}{line.amount:>16}   {'; '.join(by_kind)}")
     print("\nThe rates behind it; each name is also an argument\n")
     for name, rate in rates.items():
-        print(f"  {name:<15}{rate.value:>10,.5g} {rate.unit:<22}{rate.kind}: {rate.source}")
+        print(f"  {name:<25}{rate.value:>10,.5g} {rate.unit:<22}{rate.kind}: {rate.source}")
 
 
 def main(argv: list[str] | None = None) -> None:

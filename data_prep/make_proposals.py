@@ -34,7 +34,7 @@ from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
-from regionedit.device import pick_device
+from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.files import write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
@@ -90,7 +90,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     ]
     if not missing:
         return 0
-    print(f"proposals on {device} in {config.generator.dtype}", flush=True)
+    print(f"proposals on {named(device)} in {config.generator.dtype}", flush=True)
     generator = load_generator(config.generator, device)
     reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
     columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

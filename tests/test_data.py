@@ -16,7 +16,8 @@ from PIL import Image
 
 from regionedit.config import DataConfig
 from regionedit.data import shards as reading
-from regionedit.data.datamodule import PairsDataModule, move
+from regionedit.data.batches import move, scaled
+from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.loader import TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
 from tests.shards import picture, write_shards, write_tar
@@ -44,13 +45,13 @@ def keys(batches) -> list[tuple[str, ...]]:
 def test_a_batch_holds_what_the_shards_hold(tmp_path, suffix):
     folder = write_shards(tmp_path, suffix=suffix)
     batch = next(iter(loader(folder, image_size=16)))
-    assert batch.images_BCHW.shape == (4, 3, 16, 16) and batch.images_BCHW.dtype == torch.float32
+    assert batch.images_BCHW.shape == (4, 3, 16, 16) and batch.images_BCHW.dtype == torch.uint8
     for b, key in enumerate(batch.keys):
         number = int(key[1:])
         assert batch.source_captions[b] == f"picture {number}"
         assert batch.instructions[b] == f"change {number}"
         assert batch.target_captions[b] == f"changed {number}"
-        assert abs(batch.images_BCHW[b, 0].mean().item() * 255 - number) < (0.01 if suffix == "png" else 4)
+        assert abs(batch.images_BCHW[b, 0].float().mean().item() - number) < (0.01 if suffix == "png" else 4)
     assert batch.proposals_BCHW is None and batch.truth_mask_B1HW is None and batch.object_masks is None
     assert batch.operations == ()
 
@@ -74,7 +75,7 @@ def test_validation_is_the_same_each_time_and_has_truth(tmp_path):
     assert keys(first) == keys(second) and sum(len(batch.keys) for batch in first) == 10
     batch = first[0]
     assert batch.truth_mask_B1HW.shape == (4, 1, 8, 8)
-    assert batch.truth_mask_B1HW[0, 0].sum() == 16
+    assert scaled(batch).truth_mask_B1HW[0, 0].sum() == 16
     assert [m.shape for m in batch.object_masks] == [(2, 8, 8)] * 4 and batch.object_masks[0].dtype == torch.bool
     assert batch.object_masks[0].flatten(1).sum(1).tolist() == [16, 4]
     assert batch.operations == ("recolour",) * 4
@@ -92,7 +93,7 @@ def test_stored_proposals_are_read_with_their_samples_also_of_some_of_the_shards
     for _ in range(2):  # the second time from the stored manifests
         assert [len(Manifest.open(folder, proposals=stored)) for folder in (whole, part)] == [16, 12]
     batch = next(iter(TrainLoader(Manifest.open(whole, proposals=stored), config(whole), 0)))
-    difference = (batch.proposals_BCHW - batch.images_BCHW)[:, 0] * 255
+    difference = (batch.proposals_BCHW.float() - batch.images_BCHW.float())[:, 0]
     assert torch.allclose(difference, torch.full_like(difference, 100))
 
 
@@ -233,7 +234,7 @@ class Recorder(lightning.LightningModule):
 
     def training_step(self, batch, index):
         self.seen.append(batch.keys)
-        return (self.weight * batch.images_BCHW.mean()).sum()
+        return (self.weight * scaled(batch).images_BCHW.mean()).sum()
 
     def validation_step(self, batch, index):
         assert batch.truth_mask_B1HW is not None

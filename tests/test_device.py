@@ -1,12 +1,89 @@
-"""Which GPU a process takes, with faked environments: torchrun, srun, a script under sbatch, started by hand."""
+"""Which device a command takes: this process's own GPU, and what it says where torch cannot use the machine's GPU."""
 
 import pytest
 import torch
 
 from data_prep.cache_features import FeaturesConfig
 from data_prep.make_proposals import ProposalsConfig
+from regionedit import device
 from regionedit.config import AppConfig, EvaluateConfig, InferConfig
-from regionedit.device import pick_device
+from regionedit.device import named, pick_device, say_unseen_gpu, unseen_gpu
+from regionedit.training import train
+
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build"
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}.104.05  Sat Aug 19 01:15:15 UTC 2026\nGCC version: 12.3.0"
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """A function that fakes this machine: an NVIDIA GPU with a driver, and a torch that does not see it."""
+    say_unseen_gpu.cache_clear()
+
+    def fake(driver: str | None, cuda: str | None = "13.2") -> None:
+        (tmp_path / "nvidia0").touch()
+        (tmp_path / "nvidiactl").touch()
+        if driver:
+            (tmp_path / "version").write_text(driver)
+        monkeypatch.setattr(device, "DEVICE_FILES", str(tmp_path / "nvidia[0-9]*"))
+        monkeypatch.setattr(device, "DRIVER_FILE", str(tmp_path / "version"))
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    yield fake
+    say_unseen_gpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda", "said"),
+    [
+        (CLOSED.format(535), "13.2", "CUDA 13.2 needs an NVIDIA driver of 580 or newer, this machine has 535;"),
+        (OPEN, "13.0", "driver of 580 or newer, this machine has 550;"),
+        (CLOSED.format(470), "12.6", "driver of 525 or newer, this machine has 470;"),
+        (CLOSED.format(580), "13.2", "CUDA 13.2 does not start; run nvidia-smi;"),
+        (None, "13.2", "CUDA 13.2 does not start"),
+        (CLOSED.format(580), None, "it was built without CUDA;"),
+    ],
+)
+def test_a_gpu_that_torch_does_not_see_is_told_in_one_line(gpu, capsys, driver, cuda, said):
+    gpu(driver, cuda)
+    assert said in unseen_gpu() and "see docs/install.md" in unseen_gpu()
+    assert pick_device("auto").type == pick_device("auto").type == "cpu"
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == f"warning: {unseen_gpu()}\n", "once in a process"
+    with pytest.raises(ValueError, match="device: 'cuda' cannot be used here: this machine has an NVIDIA GPU"):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize("why", ["no GPU", "hidden", "seen"])
+def test_nothing_is_said_without_a_reason(gpu, monkeypatch, tmp_path, capsys, why):
+    gpu(CLOSED.format(535))
+    if why == "no GPU":
+        (tmp_path / "nvidia0").unlink()
+    if why == "hidden":
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if why == "seen":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert unseen_gpu() == ""
+    say_unseen_gpu()
+    assert capsys.readouterr().err == ""
+
+
+def test_training_stops_before_data_and_models_are_read(gpu, tiny_train, capsys):
+    gpu(CLOSED.format(535))
+    with pytest.raises(ValueError, match="^trainer: this machine has an NVIDIA GPU .* this machine has 535"):
+        train(tiny_train("--trainer.accelerator=gpu", "--data.train=/nowhere", "--encoders.clip=local-dir:/nowhere"))
+    with pytest.raises(ValueError, match="^data.train"):
+        train(tiny_train("--trainer.accelerator=auto", "--data.train=/nowhere"))
+    assert "warning: this machine has an NVIDIA GPU" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="^data.train"):
+        train(tiny_train("--data.train=/nowhere"))
+    assert capsys.readouterr().err == "", "the CPU was asked for"
+
+
+def test_a_device_has_its_model_beside_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    assert named("cuda:1") == "cuda:1 (NVIDIA A100-SXM4-80GB)" and named("cpu") == "cpu"
 
 
 @pytest.fixture

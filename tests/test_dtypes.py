@@ -54,6 +54,25 @@ def test_a_processor_decides(processor, answers, precision):
     assert describe_dtypes(editing, "cpu") == f"on cpu: generator in {precision}, encoders in {precision}"
 
 
+@pytest.mark.parametrize("device_name", ["cuda", "cuda:3"])
+def test_on_a_gpu_edits_are_in_half_precision_and_training_keeps_clip_in_float32(processor, monkeypatch, device_name):
+    processor(onednn=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    for name in ("edit_sd15", "edit_foi", "edit_mask_blend", "edit_microworld"):
+        config = load_config(EditConfig, f"configs/{name}.yaml")
+        on_gpu, on_cpu = (resolve_editing(config, where) for where in (device_name, "cpu"))
+        for resolved, expected in ((on_gpu, "bfloat16"), (on_cpu, "float32")):
+            assert {resolved.encoders.dtype, resolved.generator.dtype, resolved.region.attention.dtype} == {expected}
+    training = resolve_training(TrainConfig(encoders=EncodersConfig(text_dtype="auto")), device_name)
+    assert (training.generator.dtype, training.encoders.dtype, training.encoders.text_dtype) == (
+        "bfloat16", "float32", "bfloat16",
+    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    assert describe_dtypes(training, device_name) == (
+        f"on {device_name} (a GPU): generator in bfloat16, encoders in float32, texts in bfloat16"
+    )
+
+
 def test_a_gpu_decides_for_itself(processor, monkeypatch):
     processor(onednn=False)
     for able in (True, False):

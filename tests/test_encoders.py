@@ -133,6 +133,34 @@ def test_bfloat16_weights_give_float32_features_nearby(clip, t5, tiny_clip_dir, 
         assert torch.cosine_similarity(half.flatten(1), full.flatten(1)).min() > 0.99
 
 
+def test_texts_can_have_a_precision_of_their_own(clip, t5, tiny_clip_dir, tiny_t5_dir, pictures):
+    names = {"clip": f"local-dir:{tiny_clip_dir}", "instruction": str(tiny_t5_dir)}
+    narrow_clip, narrow_t5 = load_encoders(EncodersConfig(**names, dtype="float32", text_dtype="bfloat16"))
+    assert torch.equal(narrow_clip.encode_image(pictures).global_BD, clip.encode_image(pictures).global_BD)
+    assert (narrow_clip.image_rounding, narrow_clip.text_rounding) == (2.0**-24, 2.0**-8)
+    texts = ["a red square", "a blue ring on a table"]
+    found_BD, exact_BD = narrow_clip.encode_text(texts), clip.encode_text(texts)
+    assert found_BD.dtype == torch.float32 and not torch.equal(found_BD, exact_BD)
+    assert ((found_BD - exact_BD).norm(dim=1) < 0.01 * exact_BD.norm(dim=1)).all()
+    assert narrow_t5.model.dtype == torch.bfloat16 and narrow_t5.encode(texts)[0].dtype == torch.float32
+    wide_clip, wide_t5 = load_encoders(EncodersConfig(**names, dtype="bfloat16", text_dtype="float32"))
+    assert (wide_clip.image_rounding, wide_clip.text_rounding) == (2.0**-8, 2.0**-24)
+    torch.testing.assert_close(wide_clip.encode_text(texts), exact_BD, rtol=1e-4, atol=1e-5)
+    assert wide_t5.model.dtype == torch.float32
+
+
+def test_compiling_reaches_every_layer_of_the_image_tower(tiny_clip_dir, tiny_t5_dir, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **how: compiled.append((module, how)))
+    names = {"clip": f"local-dir:{tiny_clip_dir}", "instruction": str(tiny_t5_dir)}
+    clip, _ = load_encoders(EncodersConfig(**names, compile=True))
+    assert [module for module, _ in compiled] == list(clip.model.visual.transformer.resblocks)
+    assert all(how == {"dynamic": False} for _, how in compiled)
+    compiled.clear()
+    load_encoders(EncodersConfig(**names))
+    assert not compiled
+
+
 def test_autocast_does_not_lower_the_configured_precision(clip, pictures):
     with torch.autocast("cpu", torch.bfloat16):
         inside = clip.encode_image(pictures).patches_BND

@@ -12,9 +12,11 @@ ROUND = {
     "success": 0.5, "download_rate": 1000, "shard_samples": 1000, "picture_kb": 97, "tar_kb": 3, "sidecar_bytes": 500,
     "measured_bytes": 200, "text_bytes": 4000, "latent_bytes": 10000, "output_tokens": 36, "llm_rate": 1000,
     "llm_share": 0.5, "filter_rate": 500, "filter_scale": 4, "loader_rate": 100, "cores": 20, "gpus": 10, "nodes": 2,
-    "gpu_tflops": 100, "utilisation": 0.5, "clip_tflop": 0.18, "features_tflop": 18,
+    "gpu_tflops": 100, "float32_tflops": 50, "utilisation": 0.5, "clip_tflop": 0.18, "features_tflop": 18,
     "proposal_tflop": 36, "proposals": 2, "paper256_tflop": 3.6, "fast512_tflop": 9, "max256_tflop": 1.8,
     "exact512_tflop": 18, "stored_tflop": 1.8, "epochs": 3, "proposal_kb": 125,
+    "features_float32_tflop": 1.8, "paper256_float32_tflop": 0.9, "fast512_float32_tflop": 0.9,
+    "max256_float32_tflop": 0.9, "exact512_float32_tflop": 1.8, "stored_float32_tflop": 1.8,
 }  # fmt: skip
 MILLION = {
     ("download", "links"): "2,000,000",
@@ -29,22 +31,27 @@ MILLION = {
     ("instructions", "hours"): "1.00 h",
     ("cache", "disk, captions"): "4.0 GB",
     ("cache", "disk, latents"): "10.0 GB",
-    ("cache", "hours"): "5.00 h",  # 18e6 / 50 / 20
+    ("cache", "hours"): "5.50 h",  # (16.2e6 / 50 + 1.8e6 / 25) / 20
     ("proposals", "disk"): "250.0 GB",
     ("proposals", "GPU-hours"): "400 h",  # 72e6 / 50
     ("proposals", "hours"): "20.00 h",
-    ("train", "GPU-hours, paper256"): "60.00 h",
-    ("train", "hours, paper256"): "3.00 h",
-    ("train", "GPU-hours, fast512"): "150 h",
-    ("train", "hours, fast512"): "7.50 h",
-    ("train", "GPU-hours, max256"): "30.00 h",
-    ("train", "hours, max256"): "1.50 h",
-    ("train", "GPU-hours, exact512"): "300 h",
-    ("train", "hours, exact512"): "15.00 h",
-    ("train", "GPU-hours, stored"): "30.00 h",
-    ("train", "hours, stored"): "1.50 h",
-    ("train", "GPU-hours, stored, with its proposals"): "430 h",
-    ("train", "loader workers a GPU, stored"): "1.1",  # 50 / 1.8 samples a second, 25 a worker
+    ("train", "pictures/s a GPU, paper256"): "11.1",  # 1 / (2.7 / 50 + 0.9 / 25)
+    ("train", "GPU-hours, paper256"): "75.00 h",  # three epochs of 1e6 at that rate
+    ("train", "hours, paper256"): "3.75 h",
+    ("train", "pictures/s a GPU, fast512"): "5.05",
+    ("train", "GPU-hours, fast512"): "165 h",
+    ("train", "hours, fast512"): "8.25 h",
+    ("train", "pictures/s a GPU, max256"): "18.5",
+    ("train", "GPU-hours, max256"): "45.00 h",
+    ("train", "hours, max256"): "2.25 h",
+    ("train", "pictures/s a GPU, exact512"): "2.53",
+    ("train", "GPU-hours, exact512"): "330 h",
+    ("train", "hours, exact512"): "16.50 h",
+    ("train", "pictures/s a GPU, stored"): "13.9",  # all of it in float32
+    ("train", "GPU-hours, stored"): "60.00 h",
+    ("train", "hours, stored"): "3.00 h",
+    ("train", "GPU-hours, stored, with its proposals"): "460 h",
+    ("train", "loader workers a GPU, stored"): "0.6",  # 25 / 1.8 samples a second, 25 a worker
 }
 
 
@@ -57,7 +64,7 @@ def test_every_amount_by_hand(tmp_path):
     assert uses["download", "hours"] == {"success", "download_rate", "nodes"}
     assert uses["instructions", "GPU-hours"] == {"output_tokens", "llm_rate", "llm_share"}
     large = {(line.stage, line.what): line.amount for line in plan(400_000_000, rates)}
-    assert large["download", "disk"] == "40.00 TB" and large["train", "hours, exact512"] == "6,000 h"
+    assert large["download", "disk"] == "40.00 TB" and large["train", "hours, exact512"] == "6,600 h"
 
 
 def test_measured_rates_win_over_assumed_ones_and_given_ones_over_both(tmp_path):

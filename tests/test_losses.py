@@ -37,7 +37,7 @@ def cosine(a, b):
 
 
 def tensors(outputs):
-    return {name: value for name, value in vars(outputs).items() if value is not None}
+    return {name: value for name, value in vars(outputs).items() if isinstance(value, torch.Tensor)}
 
 
 def by_hand(outputs, name):
@@ -109,6 +109,20 @@ def test_rounding_is_no_direction_but_a_small_change_is():
     result[1, 0] += 1e-2
     cost = losses.clip_direction(result, source, text, torch.zeros(2, 4))
     assert cost[0] == 0 and cost[1] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_coarser_products_need_a_larger_change():
+    source, text = torch.full((3, 4), 10.0), torch.eye(4)[:3]
+    result = source.clone()
+    result[0, 0] += 1e-2  # 5e-4 of the norm
+    result[1:, 0] += 1e-1
+    zero = torch.zeros(3, 4)
+    assert losses.clip_direction(result, source, text, zero, image_rounding=2.0**-11).tolist() == [
+        0, pytest.approx(1.0, abs=1e-5), pytest.approx(1.0, abs=1e-5)
+    ]  # fmt: skip
+    alike = text + 1e-3 * text.flip(1)
+    assert (losses.clip_direction(result, source, alike, text, text_rounding=2.0**-8) == 0).all()
+    assert (losses.clip_direction(result, source, alike, text) > 0).all()
 
 
 def test_total_variation_needs_a_square_grid():

@@ -149,5 +149,5 @@ def test_what_cannot_be_saved_is_refused(tiny_train, changes, message):
 @pytest.mark.timeout(1800)
 def test_compiled_networks_give_the_same_gradient(tiny_train):
     _, expected, _ = gradient(tiny_train(*PATHS["full"]))
-    _, found, _ = gradient(tiny_train(*PATHS["full"], "--generator.compile=true"))
+    _, found, _ = gradient(tiny_train(*PATHS["full"], "--generator.compile=true", "--encoders.compile=true"))
     assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from data_prep.microworld.pack import main, pack
 from regionedit.config import DataConfig
+from regionedit.data.batches import scaled
 from regionedit.data.loader import TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.evaluation.benchmarks import Microworld
@@ -79,7 +80,7 @@ def test_a_training_batch_is_what_the_world_says(splits):
         edit = sample("train", 0, shard * 10 + place)
         assert (batch.instructions[b], batch.source_captions[b]) == (edit.instruction, edit.source_caption)
         assert batch.target_captions[b] == edit.target_caption
-        pixels = (batch.images_BCHW[b].permute(1, 2, 0) * 255).round().byte().numpy()
+        pixels = (scaled(batch).images_BCHW[b].permute(1, 2, 0) * 255).round().byte().numpy()
         assert (pixels == render([edit.source])[0]).all()
 
 
@@ -94,7 +95,7 @@ def test_validation_truth_lies_beside_the_shards(splits):
         for b, key in enumerate(batch.keys):
             edit = sample("validation", 0, int(key[-9:-4]) * 10 + int(key[-4:]))
             assert batch.operations[b] == edit.operation
-            assert np.abs(batch.truth_mask_B1HW[b, 0].numpy() - truth_mask(edit)).max() <= 0.5 / 255 + 1e-6
+            assert np.abs(scaled(batch).truth_mask_B1HW[b, 0].numpy() - truth_mask(edit)).max() <= 0.5 / 255 + 1e-6
             things = len(edit.source.things)
             unnamed = edit.named is None
             assert len(batch.object_masks[b]) == things + unnamed

@@ -45,6 +45,7 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
         "--predictor.heads=4", f"--generator.path={tiny.generator.path}", "--generator.revision=null",
         "--generator.variant=null", f"--generator.size={SIZE}", "--generator.decoder_revision=null",
         f"--generator.decoder={tiny_decoder_dir if preset.generator.decoder else 'null'}", "--generator.compile=false",
+        "--encoders.compile=false",
         f"--data.train={pairs}", f"--data.proposals={proposals}", "--data.features=null", f"--data.image_size={SIZE}",
         "--data.global_batch=4", "--data.held_out=0.3", "--data.workers=0",
     ])  # fmt: skip

@@ -129,7 +129,8 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make, module_of):
         (["--data.global_batch=1000"], "data.global_batch"),
         (["--initial_region=/nowhere"], "initial_region"),
         (["--trainer.max_epochs=3"], "trainer.max_epochs"),
-        (["--trainer.colour=red"], "trainer"),
+        (["--trainer.colour=red", "--data.train=/nowhere"], "trainer: .*colour"),  # before data and models
+        (["--trainer.accelerator=gpu", "--data.train=/nowhere"], "trainer: No supported gpu backend"),
         (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: .* data.micro_batch"),
         (["--trainer.precision=16-mixed"], "trainer.precision: '16-mixed'"),
         (["--log.wandb_project=x"], "log.wandb_project"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from regionedit.command_line import one_line
 from regionedit.config import EncodersConfig
-from regionedit.device import autocast_off, pick_dtype, send
+from regionedit.device import autocast_off, pick_dtype, rounding, send
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ class FrozenCLIP(Frozen):
 
     @classmethod
     def load(
-        cls, name: str, pretrained: str | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
+        cls,
+        name: str,
+        pretrained: str | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        text_dtype: Literal["float32", "bfloat16"] | None = None,
     ) -> FrozenCLIP:
         """Load a CLIP with open_clip, on the CPU.
 
@@ -84,18 +88,20 @@ class FrozenCLIP(Frozen):
             name: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or an architecture of open_clip such as ViT-L-14.
             pretrained: weights' tag or file, for an architecture name only.
             dtype: of the weights; features are float32 in any case.
+            text_dtype: of the weights of the text tower; None: as `dtype`.
 
         Raises ValueError: no such model, no weights, or not a ViT with a class token; the message names the field.
         """
         import open_clip
         from open_clip.transformer import VisionTransformer
 
+        mixed = text_dtype not in (None, dtype)  # then both towers start from float32 weights
         known = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
         try:
             model = open_clip.create_model(
                 name,
                 pretrained=pretrained,
-                precision={"float32": "fp32", "bfloat16": "bf16"}[dtype],
+                precision="bf16" if dtype == "bfloat16" and not mixed else "fp32",
                 # open_clip only warns when the weights were trained with another activation than the architecture has.
                 force_quick_gelu=bool(known.get("quick_gelu")),
                 require_pretrained=True,
@@ -112,11 +118,31 @@ class FrozenCLIP(Frozen):
                 f"encoders.clip: {name!r} has no ViT with a class token, whose patches can be projected into the space "
                 "of texts; take one such as ViT-L-14"
             )
+        if mixed:
+            for parameter_name, weight in model.named_parameters():
+                own = dtype if parameter_name.startswith("visual.") else text_dtype
+                weight.data = weight.data.to(getattr(torch, own))
         return cls(model, tokenizer)
+
+    def compile(self) -> None:
+        """Compile the image tower layer by layer: all layers share one compiled graph, so the first step waits less."""
+        for layer in self.model.visual.transformer.resblocks:
+            layer.compile(dynamic=False)
 
     @property
     def device(self) -> torch.device:
         return self.mean_C11.device
+
+    @property
+    def image_rounding(self) -> float:
+        """Relative rounding of the products behind `encode_image` on the current device, see `device.rounding`."""
+        return rounding(self.model.visual.conv1.weight.dtype, self.device)
+
+    @property
+    def text_rounding(self) -> float:
+        """The same for `encode_text`."""
+        texts = [w for name, w in self.model.named_parameters() if w.ndim == 2 and not name.startswith("visual.")]
+        return max(rounding(weight.dtype, self.device) for weight in texts)
 
     def stretch(self, images_BCHW: Tensor) -> Tensor:
         """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""
@@ -146,10 +172,15 @@ class FrozenCLIP(Frozen):
         self.model.visual.set_grad_checkpointing(True)
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut."""
+    def encode_text(self, texts: Sequence[str], ids_BL: Tensor | None = None) -> Tensor:
+        """Text embeddings T_o or T_e, [B, D] float32, not normalised; texts beyond the context length are cut.
+
+        Args:
+            ids_BL: the texts as `tokenizer` makes them, if they are tokenised already.
+        """
+        ids_BL = self.tokenizer(list(texts)) if ids_BL is None else ids_BL
         with autocast_off(self.device):
-            return self.model.encode_text(send(self.tokenizer(list(texts)), self.device)).float()
+            return self.model.encode_text(send(ids_BL, self.device)).float()
 
 
 class FrozenInstructionEncoder(Frozen):
@@ -204,30 +235,38 @@ class FrozenInstructionEncoder(Frozen):
         return self.model.device
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode(self, instructions: Sequence[str], tokens: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Features F_ins [B, M, D] float32 and their mask [B, M] bool, True for real tokens.
 
         M is the length of the batch's longest instruction. Features of padding are undefined: always use the mask.
+
+        Args:
+            tokens: of the instructions, from `instruction_tokens`, if they are tokenised already.
         """
-        instructions = list(instructions)
-        tokens = self.tokenizer(
-            instructions, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        mask_BM = tokens["attention_mask"].bool()
-        for text in (instructions[i] for i in (mask_BM.sum(1) >= self.max_tokens).nonzero().flatten().tolist()):
-            length = len(self.tokenizer(text)["input_ids"])
-            if length > self.max_tokens:
-                warnings.warn(
-                    f"instruction of {length} tokens cut to {self.max_tokens} (encoders.max_instruction_tokens): "
-                    f"{text[:60]!r}...",
-                    stacklevel=2,
-                )
-        ids_BM, mask_BM = send(tokens["input_ids"], self.device), send(mask_BM, self.device)
+        tokens = tokens or instruction_tokens(self.tokenizer, self.max_tokens, instructions)
+        ids_BM, mask_BM = (send(each, self.device) for each in tokens)
+        mask_BM = mask_BM.bool()
         with autocast_off(self.device):
             # Given as what is added to the attention: transformers would look on the device whether [B, M] is all ones.
             added_B11M = (~mask_BM)[:, None, None].to(self.model.dtype) * torch.finfo(self.model.dtype).min
             outputs = self.model(input_ids=ids_BM, attention_mask=added_B11M)
         return outputs.last_hidden_state.float(), mask_BM
+
+
+def instruction_tokens(tokenizer, max_tokens: int, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids [B, M] and their mask [B, M] bool, True for real tokens; an instruction that is cut gives a warning."""
+    instructions = list(instructions)
+    tokens = tokenizer(instructions, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt")
+    mask_BM = tokens["attention_mask"].bool()
+    for text in (instructions[i] for i in (mask_BM.sum(1) >= max_tokens).nonzero().flatten().tolist()):
+        length = len(tokenizer(text)["input_ids"])
+        if length > max_tokens:
+            warnings.warn(
+                f"instruction of {length} tokens cut to {max_tokens} (encoders.max_instruction_tokens): "
+                f"{text[:60]!r}...",
+                stacklevel=2,
+            )
+    return tokens["input_ids"], mask_BM
 
 
 def load_encoders(
@@ -237,11 +276,13 @@ def load_encoders(
 
     Raises ValueError: one cannot be loaded, or their widths differ; the message names the field.
     """
-    dtype = pick_dtype(config.dtype, device)
-    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype)
+    dtype, text_dtype = pick_dtype(config.dtype, device), pick_dtype(config.dtype_of_texts, device)
+    clip = FrozenCLIP.load(config.clip, config.clip_pretrained, dtype, text_dtype)
     instruction = FrozenInstructionEncoder.load(
-        config.instruction, config.instruction_revision, config.max_instruction_tokens, dtype
+        config.instruction, config.instruction_revision, config.max_instruction_tokens, text_dtype
     )
+    if config.compile:
+        clip.compile()
     if clip.dim != instruction.dim:
         raise ValueError(
             f"encoders.instruction: {config.instruction!r} is {instruction.dim} wide, but patches of encoders.clip "

@@ -20,7 +20,12 @@ from regionedit.device import autocast_off
 from regionedit.records import StepOutputs
 
 NO_DIRECTION = 1e-5
-"""A difference of two embeddings that is this small relative to them is rounding, not a direction."""
+"""A difference of two float32 embeddings that is this small relative to them is rounding, not a direction."""
+
+CERTAIN = 4
+"""With coarser products, it is rounding up to this many times their rounding (`device.rounding`). With emulated TF32
+and bfloat16 on the microworld, every gradient above this limit has a cosine of at least .95 to the float32 one; far
+below it, it is up to a hundred times too short, or float32 has none (tests/test_rounding.py)."""
 
 SMALLEST_NORM = 1e-6
 
@@ -35,14 +40,24 @@ def clip_guidance(result_BD: Tensor, target_text_BD: Tensor) -> Tensor:
     return _cosine_distance(result_BD, target_text_BD)
 
 
-def clip_direction(result_BD: Tensor, source_BD: Tensor, target_text_BD: Tensor, source_text_BD: Tensor) -> Tensor:
+def clip_direction(
+    result_BD: Tensor,
+    source_BD: Tensor,
+    target_text_BD: Tensor,
+    source_text_BD: Tensor,
+    image_rounding: float = 0.0,
+    text_rounding: float = 0.0,
+) -> Tensor:
     """Eq. 8: cosine distance between I_res - I_ori and T_e - T_o, [B] in [0, 2].
 
     If nothing was edited or both captions are the same, there is no direction to compare: the loss and its gradient,
-    which would be unbounded near a zero direction, are 0.
+    which would be unbounded near a zero direction, are 0. The same holds where the difference is mostly rounding.
+
+    Args:
+        image_rounding, text_rounding: relative rounding of the products that gave the embeddings, `device.rounding`.
     """
-    image_BD, still_B = _direction(result_BD, source_BD)
-    text_BD, same_B = _direction(target_text_BD, source_text_BD)
+    image_BD, still_B = _direction(result_BD, source_BD, image_rounding)
+    text_BD, same_B = _direction(target_text_BD, source_text_BD, text_rounding)
     return torch.where(still_B | same_B, 0.0, _cosine_distance(image_BD, text_BD))
 
 
@@ -85,7 +100,9 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "semantic_edited": lambda o: semantic_alignment(o.projected_fused_BD, o.target_text_BD),
     "semantic_original": lambda o: semantic_alignment(o.projected_patches_BD, o.source_text_BD),
     "clip_guidance": lambda o: clip_guidance(o.result_BD, o.target_text_BD),
-    "clip_direction": lambda o: clip_direction(o.result_BD, o.source_BD, o.target_text_BD, o.source_text_BD),
+    "clip_direction": lambda o: clip_direction(
+        o.result_BD, o.source_BD, o.target_text_BD, o.source_text_BD, o.image_rounding, o.text_rounding
+    ),
     "clip_structure": lambda o: clip_structure(o.source_patches_BND, o.result_patches_BND),
     "area": lambda o: area(o.probability_BN),
     "entropy": lambda o: entropy(o.probability_BN),
@@ -133,6 +150,8 @@ def of_the_result(
     source_text_BD: Tensor,
     target_text_BD: Tensor,
     config: LossConfig,
+    image_rounding: float = 0.0,
+    text_rounding: float = 0.0,
 ) -> Tensor:
     """The weighted sum of the terms that depend on the blended picture, [B]: eq. 10, times its weight in eq. 11.
 
@@ -142,11 +161,14 @@ def of_the_result(
         result_BD, source_BD: CLIP image embeddings of the blended and the source pictures.
         result_patches_BND, source_patches_BND: their projected CLIP patches.
         source_text_BD, target_text_BD: CLIP embeddings of both captions.
+        image_rounding, text_rounding: see `clip_direction`.
     """
     weight = weights(config)
     terms = {
         "clip_guidance": lambda: clip_guidance(result_BD, target_text_BD),
-        "clip_direction": lambda: clip_direction(result_BD, source_BD, target_text_BD, source_text_BD),
+        "clip_direction": lambda: clip_direction(
+            result_BD, source_BD, target_text_BD, source_text_BD, image_rounding, text_rounding
+        ),
         "clip_structure": lambda: clip_structure(source_patches_BND, result_patches_BND),
     }
     return sum((weight[name] * term() for name, term in terms.items() if weight[name]), 0.0 * result_BD.sum(1))
@@ -156,13 +178,13 @@ def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(first_BD.float(), second_BD.float(), dim=1)
 
 
-def _direction(end_BD: Tensor, start_BD: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(end_BD: Tensor, start_BD: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
     """The difference, and where it vanishes, [B] bool; there a constant replaces it, so that no gradient is
     undefined."""
     end_BD, start_BD = end_BD.float(), start_BD.float()
     difference_BD = end_BD - start_BD
     scale_B = torch.maximum(end_BD.detach().norm(dim=1), start_BD.detach().norm(dim=1))
-    none_B = difference_BD.detach().norm(dim=1) <= NO_DIRECTION * scale_B
+    none_B = difference_BD.detach().norm(dim=1) <= max(NO_DIRECTION, CERTAIN * rounding) * scale_B
     return torch.where(none_B[:, None], 1.0, difference_BD), none_B
 
 

@@ -218,6 +218,8 @@ class EditFailure:
 class TrainBatch:
     """B captioned pictures. Only microworld validation has truth, and only metrics read it.
 
+    A loader gives pictures and masks as uint8 in 0..255; `data.batches.scaled` makes them float in [0, 1].
+
     Args:
         keys: sample keys; the noise depends on them, and errors name them.
         images_BCHW: [0, 1].
@@ -228,6 +230,7 @@ class TrainBatch:
         object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
             instruction names first; or None. Only the pointing metric uses it.
         operations: per sample, or empty where unknown.
+        tokens: the texts as token ids, if loader processes have tokenised them, see `training.tokens`; else None.
     """
 
     keys: tuple[str, ...]
@@ -242,6 +245,7 @@ class TrainBatch:
     truth_mask_B1HW: Tensor | None = None
     object_masks: tuple[Tensor, ...] | None = None
     operations: tuple[str, ...] = ()
+    tokens: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +259,8 @@ class StepOutputs:
         source_BD, result_BD: CLIP image embeddings I_ori, I_res.
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
+        image_rounding, text_rounding: relative rounding of the products that gave the embeddings; see
+            `losses.clip_direction`.
     """
 
     probability_BN: Tensor
@@ -266,6 +272,8 @@ class StepOutputs:
     result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
+    image_rounding: float = 0.0
+    text_rounding: float = 0.0
 
 
 @dataclass(frozen=True)

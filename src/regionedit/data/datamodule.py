@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -11,8 +10,9 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from regionedit.config import DataConfig
+from regionedit.data.batches import move
 from regionedit.data.held_out import split
-from regionedit.data.loader import TrainLoader, ValidationLoader
+from regionedit.data.loader import Tokenize, TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan
 from regionedit.records import TrainBatch
@@ -26,6 +26,9 @@ class PairsDataModule(LightningDataModule):
     Args:
         max_steps: of the run; logged as a number of epochs.
 
+    Attributes:
+        tokenize: how loader processes tokenise the texts of training batches; None leaves that to the step.
+
     Raises:
         ValueError: from `setup` and the loaders; names data.train, data.validation, data.held_out or data.proposals.
     """
@@ -35,6 +38,7 @@ class PairsDataModule(LightningDataModule):
         self.data, self.seed, self.max_steps = data, seed, max_steps
         self.train: Manifest | None = None
         self.validation: Manifest | None = None
+        self.tokenize: Tokenize | None = None
         self._loaders: list[TrainLoader | ValidationLoader] = []
 
     def prepare_data(self) -> None:
@@ -50,7 +54,7 @@ class PairsDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         if self.train is None:
             self.setup()
-        loader = TrainLoader(self.train, self.data, self.seed, *self._rank_and_size())
+        loader = TrainLoader(self.train, self.data, self.seed, *self._rank_and_size(), self.tokenize)
         epochs = self.max_steps / len(loader)
         rank_zero_info(
             f"{self.train.name}: {len(self.train)} samples, {len(loader)} steps of {self.data.global_batch} per epoch, "
@@ -98,18 +102,6 @@ class PairsDataModule(LightningDataModule):
     def _rank_and_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-
-
-def move(batch: TrainBatch, device: torch.device | str) -> TrainBatch:
-    """The batch with its tensors on a device; copies from pinned memory overlap with computing."""
-    moved = {}
-    for field in dataclasses.fields(batch):
-        value = getattr(batch, field.name)
-        if isinstance(value, torch.Tensor):
-            moved[field.name] = value.to(device, non_blocking=True)
-        elif field.name == "object_masks" and value is not None:
-            moved[field.name] = tuple(mask.to(device, non_blocking=True) for mask in value)
-    return dataclasses.replace(batch, **moved)
 
 
 def _named(field: str, open_manifest: Callable[..., Manifest], *args, **kwargs) -> Manifest:

@@ -39,7 +39,7 @@ def text_settings(encoders: EncodersConfig) -> dict[str, Any]:
     """All settings that affect a caption's embedding, by field."""
     return {
         "encoders.clip": identify(encoders.clip, encoders.clip_pretrained),
-        "encoders.dtype": encoders.dtype,
+        "encoders.dtype": encoders.dtype_of_texts,
     }
 
 

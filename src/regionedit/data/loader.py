@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from regionedit.config import DataConfig
+from regionedit.data.batches import joined, separate
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan, EvenPlan
 from regionedit.data.rounds import open_round
@@ -30,21 +31,30 @@ log = logging.getLogger(__name__)
 _MOST_IN_A_ROW = 1000  # bad samples after which the search for a replacement stops
 
 
+Tokenize = Callable[[list[str], list[str], list[str]], dict[str, torch.Tensor]]
+"""From the instructions, source captions and target captions of a batch to their token ids."""
+
+
 class _Pairs(Dataset):
     """The work of a loader process: (epoch, place) pairs in, one collated batch out, bad samples replaced.
 
     Args:
         plan: from an epoch to its plan.
+        tokenize: None leaves the texts as they are.
     """
 
-    def __init__(self, reader: ShardReader, plan: Callable[[int], EpochPlan | EvenPlan]):
-        self.reader, self.make_plan = reader, plan
+    def __init__(
+        self, reader: ShardReader, plan: Callable[[int], EpochPlan | EvenPlan], tokenize: Tokenize | None = None
+    ):
+        self.reader, self.make_plan, self.tokenize = reader, plan, tokenize
         self._epoch, self._plan = -1, None
 
     def __getitems__(self, turns: list[tuple[int, int]]) -> dict:
         bad: list[tuple[str, str]] = []
         try:
-            return _collate([self._sample(epoch, place, bad) for epoch, place in turns]) | {"bad": bad}
+            content = _collate([self._sample(epoch, place, bad) for epoch, place in turns])
+            texts = content["instructions"], content["source_captions"], content["target_captions"]
+            return content | (joined(self.tokenize(*texts)) if self.tokenize else {}) | {"bad": bad}
         except ValueError as error:  # sent as data: an exception would arrive with the worker's whole traceback
             return {"error": str(error), "bad": bad}
 
@@ -73,6 +83,7 @@ class TrainLoader:
         data: global_batch, image_size, workers, block_shards, max_bad_fraction.
         seed: determines the order.
         rank, ranks: this process, and the number of processes that share each global batch.
+        tokenize: called by the loader processes; None leaves `TrainBatch.tokens` empty.
 
     Attributes:
         position: global batches yielded so far.
@@ -82,7 +93,15 @@ class TrainLoader:
         ValueError: fewer samples than one global batch, or ranks that cannot share it equally.
     """
 
-    def __init__(self, manifest: Manifest, data: DataConfig, seed: int, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self,
+        manifest: Manifest,
+        data: DataConfig,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        tokenize: Tokenize | None = None,
+    ):
         if data.global_batch % ranks:
             raise ValueError(
                 f"data.global_batch: {data.global_batch} cannot be shared equally by {ranks} ranks; "
@@ -100,7 +119,7 @@ class TrainLoader:
         }
         self._rank, self._ranks = rank, ranks
         self._manifest, self._data, self._round = manifest, data, 0
-        self._pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan)
+        self._pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan, tokenize)
         self._batches = _dataloader(self._pairs, self._turns, data.workers)
 
     def __len__(self) -> int:
@@ -240,7 +259,7 @@ def _collate(samples: list[Sample]) -> dict:
             content[name] = torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
     if samples[0].mask_HW is not None:
         content["mask"] = _stack([s.mask_HW[..., None] for s in samples])
-        content["objects"] = _stack([s.objects_HW[..., None] for s in samples])
+        content["objects"] = [_silhouettes(torch.from_numpy(s.objects_HW.copy())) for s in samples]
     return content
 
 
@@ -257,24 +276,24 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
     for shard, reason in new:
         log.warning("%s.tar: %s: replaced by the next sample", shard, reason)
     text_B2D = content.get("text")
-    scaled = {name: content[name].float() / 255 for name in ("images", "proposals", "mask") if name in content}
     return TrainBatch(
         keys=tuple(content["keys"]),
-        images_BCHW=scaled["images"],
+        images_BCHW=content["images"],
         instructions=tuple(content["instructions"]),
         source_captions=tuple(content["source_captions"]),
         target_captions=tuple(content["target_captions"]),
-        proposals_BCHW=scaled.get("proposals"),
+        proposals_BCHW=content.get("proposals"),
         source_text_BD=None if text_B2D is None else text_B2D[:, 0],
         target_text_BD=None if text_B2D is None else text_B2D[:, 1],
         latents_BChw=content.get("latent"),
-        truth_mask_B1HW=scaled.get("mask"),
-        object_masks=tuple(map(_silhouettes, content["objects"])) if "objects" in content else None,
+        truth_mask_B1HW=content.get("mask"),
+        object_masks=tuple(content["objects"]) if "objects" in content else None,
         operations=tuple(content["operations"]),
+        tokens=separate(content) if "ids" in content else None,
     )
 
 
-def _silhouettes(objects_1HW: torch.Tensor) -> torch.Tensor:
+def _silhouettes(objects_HW: torch.Tensor) -> torch.Tensor:
     """bool [K, H, W], the named object first; its mask is empty if the edit names none (add, background)."""
-    numbers = torch.arange(1, max(1, int(objects_1HW.max())) + 1, dtype=torch.uint8)
-    return objects_1HW == numbers[:, None, None]
+    numbers = torch.arange(1, max(1, int(objects_HW.max())) + 1, dtype=torch.uint8)
+    return objects_HW == numbers[:, None, None]

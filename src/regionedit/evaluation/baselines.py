@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from regionedit.config import DataConfig, EvaluateConfig
+from regionedit.data.batches import scaled
 from regionedit.data.loader import ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.evaluation.outcomes import Outcome
@@ -136,7 +137,7 @@ def best_validation_threshold(
         max_bad_fraction=0,
     )
     curves = []
-    for batch in ValidationLoader(manifest, data):
+    for batch in map(scaled, ValidationLoader(manifest, data)):
         if batch.truth_mask_B1HW is None:
             raise ValueError(f"validation: {config.validation} has no truth; give shards that were packed with truth")
         samples = zip(to_pictures(batch.images_BCHW), batch.instructions, batch.keys, strict=True)

@@ -47,11 +47,13 @@ class Generator(ABC):
             on the checkpoint, the class has no such attribute, and `needs_of` finds it before any weights are loaded.
         multiple: `generate` accepts heights and widths that are multiples of this.
         size: the longer side, in pixels, at which it works; 0 keeps the picture's own size.
+        tokenize: from texts to their ids [texts, L], for generators that also take `text_ids_BL`; needs no weights.
     """
 
     needs: Need
     multiple: int
     size: int
+    tokenize: Callable[[Sequence[str]], Tensor] | None = None
 
     @classmethod
     def needs_of(cls, config: GeneratorConfig) -> Need:
@@ -160,6 +162,7 @@ class DifferentiableGenerator(Generator):
         gradient: Literal["latent", "last_step", "full"],
         proposal_mask_B1HW: Tensor | None = None,
         source_latents_BCyx: Tensor | None = None,
+        text_ids_BL: Tensor | None = None,
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Denoised latents of edited pictures, and their decoder: it takes most memory, so a caller can decode a few.
 
@@ -170,6 +173,7 @@ class DifferentiableGenerator(Generator):
                 denoising step; `full`: the last `generator.gradient_steps` steps.
             proposal_mask_B1HW: only for `latent`: the mask that conditions the generator instead of `mask_B1HW`.
             source_latents_BCyx: the pictures' latents; None: encode the pictures.
+            text_ids_BL: the texts as `tokenize` makes them; None: tokenise them.
 
         Returns:
             The latents, BCyx, and a function that decodes any number of their rows into pictures.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -62,6 +63,12 @@ def token_ids(tokenizer, texts: Sequence[str]) -> Tensor:
     ).input_ids
 
 
+def compile_modules(modules: dict[str, nn.Module]) -> None:
+    """`generator.compile`: compile the U-Net and the decoder in use."""
+    modules["unet"].compile(dynamic=False)
+    modules.get("decoder", modules["vae"]).decoder.compile(dynamic=False)
+
+
 def load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
     """The AutoencoderTiny (TAESD) at `generator.decoder`, for latents of so many channels.
 
@@ -83,3 +90,23 @@ def load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
             f"of {config.path} have {channels}; use the decoder made for it, or null"
         )
     return decoder
+
+
+def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
+    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
+
+    Args:
+        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
+
+    Returns:
+        For each step its timestep, the timestep's alpha, and alpha after the step.
+
+    Raises:
+        ValueError: `steps` outside 1 to T.
+    """
+    trained = len(alphas_cumprod)
+    if not 1 <= steps <= trained:
+        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
+    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
+    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
+    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]

@@ -11,7 +11,7 @@ S texts of one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
@@ -29,7 +29,13 @@ from regionedit.generators.base import (
     own_noise,
     trailing_schedule,
 )
-from regionedit.generators.pipelines import UNCHECKED, load_decoder, read_pipeline, token_ids
+from regionedit.generators.pipelines import (
+    UNCHECKED,
+    compile_modules,
+    load_decoder,
+    read_pipeline,
+    token_ids,
+)
 from regionedit.images import fit, unfit
 
 if TYPE_CHECKING:
@@ -62,6 +68,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         self.unet, self.vae, self.text_encoder = (self.modules[n] for n in ("unet", "vae", "text_encoder"))
         self.decoder = self.modules.get("decoder", self.vae)
         self.tokenizer = tokenizer
+        self.tokenize = partial(token_ids, tokenizer)
         self.scheduler = scheduler
         self.config = config
         self.size = config.size
@@ -89,8 +96,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         if config.decoder is not None:
             modules["decoder"] = load_decoder(config, pipeline.vae.config.latent_channels)
         if config.compile:
-            modules["unet"].compile(dynamic=False)
-            modules.get("decoder", modules["vae"]).decoder.compile(dynamic=False)
+            compile_modules(modules)
         return cls(modules, pipeline.tokenizer, DDIMScheduler.from_config(pipeline.scheduler.config), config)
 
     def using(self, config: StableDiffusionConfig) -> Self:
@@ -116,13 +122,15 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         seeds: Sequence[int],
         watch: Watch | None = None,
         source_latents_BChw: Tensor | None = None,
+        text_ids_BL: Tensor | None = None,
     ) -> Tensor:
-        """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded."""
+        """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded,
+        and given `text_ids_BL`, from `tokenize`, the texts are not tokenised."""
         if _everything(mask_B1HW):  # the source's latents would be multiplied by 0
             height, width = (side // self.vae_factor for side in images_BCHW.shape[-2:])
             channels = self.vae.config.latent_channels
             source_latents_BChw = images_BCHW.new_zeros(len(images_BCHW), channels, height, width)
-        latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, 0, source_latents_BChw, watch)
+        latent_BChw, _ = self._sample(images_BCHW, mask_B1HW, texts, seeds, 0, source_latents_BChw, watch, text_ids_BL)
         return self.decode(latent_BChw).to(images_BCHW)
 
     def differentiable_latents(
@@ -134,6 +142,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         gradient: Literal["latent", "last_step", "full"],
         proposal_mask_B1HW: Tensor | None = None,
         source_latents_BCyx: Tensor | None = None,
+        text_ids_BL: Tensor | None = None,
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         fitted_BCHW, placement = fit(images_BCHW, self.size, self.multiple)
         fitted_mask_B1HW = fit_soft_mask(mask_B1HW, placement, fitted_BCHW)
@@ -145,7 +154,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         device = images_BCHW.device
         with autocast_off(device):
             latent_BChw, source_BChw = self._sample(
-                fitted_BCHW, conditions_B1HW, texts, seeds, steps, source_latents_BCyx
+                fitted_BCHW, conditions_B1HW, texts, seeds, steps, source_latents_BCyx, text_ids_BL=text_ids_BL
             )
             if gradient == "latent":
                 mask_B1hw = self._latent_mask(fitted_mask_B1HW)
@@ -202,6 +211,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         gradient_steps: int,
         source_latents_BChw: Tensor | None = None,
         watch: Watch | None = None,
+        text_ids_BL: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The denoised latents and the sources', both BChw; the last `gradient_steps` steps are differentiable."""
         everything = _everything(mask_B1HW)
@@ -210,7 +220,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         with torch.no_grad():
             source_BChw = source_latents_BChw
             source_BChw = self._encode(images_BCHW) if source_BChw is None else source_BChw.to(images_BCHW)  # eq. 14
-            context_SLD = self._embed([*([""] * len(texts) if guided else []), *texts])  # eq. 15
+            context_SLD = self._embed([*([""] * len(texts) if guided else []), *texts], text_ids_BL)  # eq. 15
             noise_BChw = own_noise(seeds, source_BChw)
         with torch.set_grad_enabled(gradient_steps > 0):
             mask_B1hw = self._latent_mask(mask_B1HW)
@@ -239,12 +249,26 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         posterior = self.vae.encode(signed_BCHW.to(self.vae.dtype)).latent_dist
         return posterior.mode().float() * self.vae.config.scaling_factor
 
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of the texts, [texts, L, D]; each string is encoded once."""
+    def _embed(self, texts: Sequence[str], last_ids_BL: Tensor | None = None) -> Tensor:
+        """Embeddings of the texts, [texts, L, D]; each string is encoded once.
+
+        Args:
+            last_ids_BL: the last B texts as ids; all texts before them are empty.
+        """
+        if last_ids_BL is not None:
+            without, ids_BL = len(texts) - len(last_ids_BL), send(last_ids_BL, self.text_encoder.device)
+            if not without:
+                return self.text_encoder(ids_BL)[0]
+            embedded = self.text_encoder(torch.cat([self._empty_1L.to(ids_BL), ids_BL]))[0]
+            return torch.cat([embedded[:1].expand(without, -1, -1), embedded[1:]])
         distinct = sorted(set(texts))
         device = self.text_encoder.device
         embedded = self.text_encoder(send(token_ids(self.tokenizer, distinct), device))[0]
         return embedded.index_select(0, send(torch.tensor([distinct.index(text) for text in texts]), device))
+
+    @cached_property
+    def _empty_1L(self) -> Tensor:
+        return self.tokenize([""])
 
     def _latent_mask(self, mask_B1HW: Tensor) -> Tensor:
         """A latent pixel takes the maximum of its pixels: thin strokes remain, hard masks stay hard."""

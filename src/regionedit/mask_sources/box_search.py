@@ -69,7 +69,8 @@ class BoxSearch(MaskSource):
         source_1D = self.clip.encode_image(image_CHW[None]).global_BD
         source_text_1D, target_text_1D = self.clip.encode_text([caption.source, caption.target])[:, None]
         loss_K = losses.clip_guidance(result_KD, target_text_1D)
-        loss_K = loss_K + losses.clip_direction(result_KD, source_1D, target_text_1D, source_text_1D)
+        roundings = self.clip.image_rounding, self.clip.text_rounding
+        loss_K = loss_K + losses.clip_direction(result_KD, source_1D, target_text_1D, source_text_1D, *roundings)
         return boxes_K1HW[int(loss_K.argmin())]
 
 

@@ -106,7 +106,13 @@ def _split(batch: TrainBatch, size: int) -> Iterator[TrainBatch]:
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     for start in range(0, count, size):
         rows = slice(start, start + size)
-        yield TrainBatch(**{name: None if value is None else value[rows] for name, value in values.items()})
+        yield TrainBatch(**{name: _rows(value, rows) for name, value in values.items()})
+
+
+def _rows(value: Sequence | dict[str, Tensor] | None, rows: slice) -> Sequence | dict[str, Tensor] | None:
+    if isinstance(value, dict):
+        return {name: tensor[rows] for name, tensor in value.items()}
+    return None if value is None else value[rows]
 
 
 class _Attached(torch.autograd.Function):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from regionedit import losses, masks
 from regionedit.config import LossConfig, TrainConfig
+from regionedit.data.batches import scaled
 from regionedit.encoders import ImageFeatures
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
@@ -87,15 +88,20 @@ class RegionTraining(LightningModule):
         """The trained parameters."""
         return [p for p in self.predictor.parameters() if p.requires_grad]
 
+    def configure_callbacks(self) -> list[Agreement]:
+        """Lightning adds these after the trainer's own callbacks."""
+        return [self.agreement]
+
     # ------------------------------------------------------------ the step
 
     def step(self, batch: TrainBatch, epoch: int, encoded: Encoded | None = None) -> Step:
         """From a batch to the inputs of all loss terms, in the paper's order; `encoded` if that is known already."""
-        frozen = self.frozen
+        frozen, batch = self.frozen, scaled(batch)
         encoded = encoded or self._encode(batch)
         instruction_BMD, instruction_mask_BM = encoded.instruction
         with self.stage("encode"):
-            source = Source(encoded.image_BCHW, encoded.features, *self._captions(batch))
+            rounding = frozen.clip.image_rounding, frozen.clip.text_rounding
+            source = Source(encoded.image_BCHW, encoded.features, *self._captions(batch), *rounding)
         with self.stage("predict"):  # eq. 1-3, and f_sem
             prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
@@ -114,6 +120,8 @@ class RegionTraining(LightningModule):
             result_patches_BND=result.features.patches_BND,
             source_text_BD=source.source_text_BD,
             target_text_BD=source.target_text_BD,
+            image_rounding=source.image_rounding,
+            text_rounding=source.text_rounding,
         )
         proposal_BCHW = result.picture_BCHW if blend.proposal_BCHW is None else blend.proposal_BCHW
         pictures = {"source": source.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
@@ -141,6 +149,7 @@ class RegionTraining(LightningModule):
 
     def validation_step(self, batch: TrainBatch, batch_index: int) -> None:
         """Losses (with stored proposals or a generator), area, instruction swap; with true regions IoU and pointing."""
+        batch = scaled(batch)
         encoded = self._encode(batch)
         patches_BND = encoded.features.patches_BND
         if self.frozen.generator is None and batch.proposals_BCHW is None:
@@ -166,14 +175,17 @@ class RegionTraining(LightningModule):
         clip = self.frozen.clip
         with self.stage("encode"):
             image_BCHW = clip.stretch(batch.images_BCHW)
-            instruction = self.frozen.instruction_encoder.encode(batch.instructions)
+            tokens = batch.tokens and (batch.tokens["instruction_ids"], batch.tokens["instruction_mask"])
+            instruction = self.frozen.instruction_encoder.encode(batch.instructions, tokens)
             return Encoded(image_BCHW, clip.encode_image(image_BCHW), instruction)
 
     def _captions(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """T_o and T_e, cached or computed."""
         if batch.source_text_BD is not None:
             return batch.source_text_BD, batch.target_text_BD
-        return self.frozen.clip.encode_text(batch.source_captions + batch.target_captions).chunk(2)
+        tokens = batch.tokens or {}
+        ids_BL = torch.cat([tokens["source_ids"], tokens["target_ids"]]) if "source_ids" in tokens else None
+        return self.frozen.clip.encode_text(batch.source_captions + batch.target_captions, ids_BL).chunk(2)
 
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
         """Blend the generator's proposal into the source by P, so that the gradient follows `step.gradient`."""
@@ -193,6 +205,7 @@ class RegionTraining(LightningModule):
             step.gradient,
             self._proposal_mask(batch, probability_BN, epoch) if step.gradient == "latent" else None,
             batch.latents_BChw,
+            (batch.tokens or {}).get("generator_ids"),
         )
         return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
 
@@ -201,7 +214,8 @@ class RegionTraining(LightningModule):
         if batch.proposals_BCHW is not None:
             return batch.proposals_BCHW
         mask_B1HW = self._proposal_mask(batch, probability_BN, epoch)
-        known = {} if batch.latents_BChw is None else {"source_latents_BChw": batch.latents_BChw}
+        known = {"source_latents_BChw": batch.latents_BChw, "text_ids_BL": (batch.tokens or {}).get("generator_ids")}
+        known = {name: value for name, value in known.items() if value is not None}
         return self.frozen.generator.propose(
             batch.images_BCHW, mask_B1HW, *self._texts_and_seeds(batch, epoch), **known
         )

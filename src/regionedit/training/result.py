@@ -41,12 +41,15 @@ class Source:
         image_BCHW: at CLIP's size, [0, 1].
         features: of `image_BCHW`.
         source_text_BD, target_text_BD: embeddings of both captions, T_o and T_e.
+        image_rounding, text_rounding: of CLIP's products, see `losses.clip_direction`.
     """
 
     image_BCHW: Tensor
     features: ImageFeatures
     source_text_BD: Tensor
     target_text_BD: Tensor
+    image_rounding: float = 0.0
+    text_rounding: float = 0.0
 
 
 class Result(NamedTuple):
@@ -87,6 +90,8 @@ def encode_result(blend: Blend, clip: FrozenCLIP, source: Source, config: LossCo
                 source.source_text_BD[rows],
                 source.target_text_BD[rows],
                 config,
+                source.image_rounding,
+                source.text_rounding,
             )
             gradients.append(torch.autograd.grad(loss_b.sum(), part_b)[0])
         pictures.append(picture_bCHW.detach())

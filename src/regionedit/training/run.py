@@ -17,21 +17,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from regionedit.command_line import save_config, under_present_names
+from regionedit.command_line import one_line, save_config, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, require_features, text_settings
 from regionedit.data.manifest import Manifest
-from regionedit.device import pick_device
+from regionedit.device import say_unseen_gpu, unseen_gpu
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.networks import has_validation_loss
+from regionedit.training.tokens import Tokenizers
 
 MAY_CHANGE = (
     "out", "max_steps", "max_seconds", "initial_region", "log", "profile", "debug", "memory", "trainer",
-    "generator.compile",
+    "generator.compile", "encoders.compile",
     "data.train", "data.allow_gaps", "data.validation", "data.validation_samples", "data.workers", "data.micro_batch",
     "data.max_bad_fraction", "data.features",
 )  # fmt: skip
@@ -54,35 +56,38 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
         Stopped: a signal stopped the run, and everything is saved.
     """
     check_step(config)
-    device = pick_device("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
-    config = resolve_training(config, device)
+    _quieten()
     out = Path(config.out)
-    resumed = _resumable(config, out / "checkpoints" / LAST)
+    last = out / "checkpoints" / LAST
+    saved = _saved(last)
+    trainer = _trainer(config, out, saved["global_step"] if saved else 0, watchers)  # refuses devices before all else
+    device = trainer.strategy.root_device
+    if device.type == "cpu" and config.trainer.get("accelerator") != "cpu":
+        say_unseen_gpu()
+    config = resolve_training(config, device)
+    if saved:
+        _check_same(config, saved)
     torch.set_float32_matmul_precision("high")
     seed_everything(config.seed, verbose=False)
-    _quieten()
     data = PairsDataModule(config.data, config.seed, config.max_steps)
     if rank_zero_only.rank == 0:
         data.setup()  # rejects unusable data before any model is loaded
         _check_features(config, data.train)
     module = RegionTraining(config)
-    trainer = _trainer(config, module, out, resumed["global_step"] if resumed else 0, watchers)
+    data.tokenize = Tokenizers(module.frozen, captions=config.data.features is None)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
         print(f"training {describe_dtypes(config, device)}")
-    if resumed and _finished(config, resumed):
-        module.load_state_dict(resumed["state_dict"])
+    if saved and _finished(config, saved):
+        module.load_state_dict(saved["state_dict"])
     else:
-        last = out / "checkpoints" / LAST if resumed else None
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=last if saved else None, weights_only=True)
     if trainer.is_global_zero:
         _export(config, module, out)
     return out / "region_predictor"
 
 
-def _trainer(
-    config: TrainConfig, module: RegionTraining, out: Path, resumed_at: int, watchers: Sequence[Callback]
-) -> Trainer:
+def _trainer(config: TrainConfig, out: Path, resumed_at: int, watchers: Sequence[Callback]) -> Trainer:
     log = config.log
     scalars = Scalars(log.every_steps, config.data.global_batch)
     callbacks = [
@@ -91,7 +96,6 @@ def _trainer(
         Bar(scalars),
         Pictures(out / "pictures", log.pictures_every_steps),
         SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
-        module.agreement,
     ]
     if has_validation_loss(config):
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
@@ -132,24 +136,24 @@ def _trainer(
         )
     try:
         trainer = Trainer(**settings, **config.trainer)
-    except TypeError as error:
-        raise ValueError(f"trainer: {error}") from error
+    except (TypeError, MisconfigurationException) as error:  # an unknown setting, or devices that do not exist
+        raise ValueError(f"trainer: {unseen_gpu() or one_line(error, 200)}") from error
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # Agreement does it, without a wait of its own
     return trainer
 
 
-def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
-    """The checkpoint to resume from, or None.
-
-    Raises:
-        ValueError: it was trained with another configuration; names the first field that differs.
-    """
+def _saved(checkpoint: Path) -> dict[str, Any] | None:
+    """The checkpoint to resume from, or None. Raises ValueError: it is damaged."""
     if not checkpoint.exists():
         return None
     try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"out: {checkpoint} is damaged ({type(error).__name__}); delete it to start again") from error
+
+
+def _check_same(config: TrainConfig, saved: dict[str, Any]) -> None:
+    """Raise ValueError if the run to resume was started with other settings; names the first field that differs."""
     now = _flat(asdict(config))
     started = under_present_names(_flat(saved["config"]))
     defaults = replace(TrainConfig(), generator=type(config.generator)())
@@ -160,7 +164,6 @@ def _resumable(config: TrainConfig, checkpoint: Path) -> dict[str, Any] | None:
                 f"{name}: is {now.get(name)!r}, but the run in {config.out} was started with {before.get(name)!r}; "
                 "restore it, or choose another out"
             )
-    return saved
 
 
 def _check_features(config: TrainConfig, manifest: Manifest) -> None:
