@@ -13,9 +13,9 @@ import torch
 from benchmarks.full_size_models import frozen_encoders, inpaint_generator
 from regionedit.command_line import load_config
 from regionedit.config import MemoryConfig, TrainConfig
+from regionedit.data.batches import TrainBatch
 from regionedit.device import pick_dtype
 from regionedit.generators.pipelines import compile_modules
-from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
 from regionedit.training.networks import Frozen
 

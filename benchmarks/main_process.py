@@ -57,7 +57,7 @@ def milliseconds(manifest: Manifest, size: int, in_workers: bool) -> float:
 
 
 def main() -> None:
-    rounds = options(__doc__, rounds=(5, 1)).parse_args().rounds
+    rounds = options(__doc__, rounds=(5, 1, "rounds, each of both ways")).parse_args().rounds
     torch.set_num_threads(1)
     for size in (256, 512):
         with tempfile.TemporaryDirectory() as temporary:

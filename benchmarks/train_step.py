@@ -36,8 +36,8 @@ from benchmarks.harness import medians, options, record
 from benchmarks.step_cost import step_operations
 from regionedit.command_line import load_config, one_line
 from regionedit.config import TrainConfig
+from regionedit.data.batches import TrainBatch
 from regionedit.files import write_atomic
-from regionedit.records import TrainBatch
 from regionedit.training import RegionTraining
 
 BATCH, STEPS = 16, 4

@@ -95,7 +95,7 @@ def cache_features(config: FeaturesConfig) -> int:
         return 0
     kinds = {kind for kind, *_ in jobs}
     precisions = {
-        "text": f"CLIP's texts in {config.encoders.dtype_of_texts}",
+        "text": f"CLIP in {config.encoders.dtype_of_texts}",
         "latents": f"generator in {config.generator.dtype}",
     }
     print(f"features on {named(device)}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)

@@ -58,7 +58,8 @@ def documented() -> tuple[set[str], dict[tuple[str, ...], set[str]]]:
     for page in PAGES:
         for words in (words for line in lines(page) for words in commands(line)):
             at = next((i for i, word in enumerate(words) if word.endswith(".py") or word == "-m"), None)
-            if Path(words[0]).name in ("python", "torchrun", "uvx") and at is not None:
+            foreign = at is not None and words[at + 1 :][:1] == ["uv"]
+            if Path(words[0]).name in ("python", "torchrun", "uvx") and at is not None and not foreign:
                 program = tuple(words[at : at + 2] if words[at] == "-m" else words[at : at + 1])
                 given = words[at + len(program) :]
                 if re.fullmatch("[a-z_]+", "".join(given[:1])):  # a subcommand

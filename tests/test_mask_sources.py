@@ -143,6 +143,8 @@ class RedPainter:
 class RedLover:
     """A CLIP whose first coordinate is the redness of one corner, whose second is that of all other places."""
 
+    image_rounding = text_rounding = 0.0
+
     def encode_image(self, images_BCHW):
         red_BHW = images_BCHW[:, 0] - images_BCHW[:, 1]
         corner_B = red_BHW[:, :16, :16].sum((1, 2))

@@ -19,6 +19,7 @@ MAY_DIFFER = {
     "generator.masked_image", "step.gradient", "step.proposal_mask", "memory.chunk", "memory.checkpoint",
     "generator.compile", "data.image_size", "data.features", "data.proposals",
 }  # fmt: skip
+OF_PAPER = {"predictor.variant", "predictor.heads", "loss.area", "loss.entropy"}
 
 
 def flat(name: str) -> dict:
@@ -26,11 +27,24 @@ def flat(name: str) -> dict:
 
 
 def test_presets_differ_in_named_fields_only():
-    assert set(PRESETS) == {"paper256", "fast512", "max256", "exact512", "stored"}
+    assert set(PRESETS) == {"paper", "paper256", "fast512", "max256", "exact512", "stored"}
     first = flat("paper256")
     for name in PRESETS:
-        assert {field for field, value in flat(name).items() if value != first[field]} <= MAY_DIFFER, name
-    assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == 5, "each says what it is for"
+        allowed = MAY_DIFFER | OF_PAPER if name == "paper" else MAY_DIFFER
+        assert {field for field, value in flat(name).items() if value != first[field]} <= allowed, name
+        header = PRESETS[name].read_text().split("out:")[0]
+        assert ("Beyond the paper: " in header) == (name != "paper"), f"{name} says how it differs from the paper"
+    assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == 6, "each says what it is for"
+
+
+def test_the_paper_to_the_letter_has_nothing_of_ours():
+    paper, exact = flat("paper"), flat("exact512")
+    assert {field for field, value in paper.items() if value != exact[field]} == OF_PAPER | {"out"}
+    ours = [paper[f"loss.{name}"] for name in ("area", "entropy", "entropy_until", "total_variation")]
+    assert (paper["predictor.variant"], ours) == ("paper", [0, 0, 0, 0])
+    assert paper["step.estimator"] is None and paper["generator.decoder"] is None and paper["step.gradient"] == "full"
+    generator = load_config(TrainConfig, PRESETS["paper"]).generator
+    assert generator.masked_image == "latent"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -42,7 +56,7 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
     config = load_config(TrainConfig, PRESETS[name], [
         f"--encoders.clip={tiny.encoders.clip}", "--encoders.clip_pretrained=null",
         f"--encoders.instruction={tiny.encoders.instruction}", "--encoders.instruction_revision=null",
-        "--predictor.heads=4", f"--generator.path={tiny.generator.path}", "--generator.revision=null",
+        f"--predictor.heads={1 if name == 'paper' else 4}", f"--generator.path={tiny.generator.path}", "--generator.revision=null",
         "--generator.variant=null", f"--generator.size={SIZE}", "--generator.decoder_revision=null",
         f"--generator.decoder={tiny_decoder_dir if preset.generator.decoder else 'null'}", "--generator.compile=false",
         "--encoders.compile=false",

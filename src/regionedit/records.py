@@ -215,40 +215,6 @@ class EditFailure:
 
 
 @dataclass(frozen=True)
-class TrainBatch:
-    """B captioned pictures. Only microworld validation has truth, and only metrics read it.
-
-    A loader gives pictures and masks as uint8 in 0..255; `data.batches.scaled` makes them float in [0, 1].
-
-    Args:
-        keys: sample keys; the noise depends on them, and errors name them.
-        images_BCHW: [0, 1].
-        proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes new ones.
-        source_text_BD, target_text_BD: cached CLIP embeddings of the captions, or None: the step computes them.
-        latents_BChw: cached latents of the sources in the generator's autoencoder, or None.
-        truth_mask_B1HW: [0, 1] coverage of the true region, or None.
-        object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
-            instruction names first; or None. Only the pointing metric uses it.
-        operations: per sample, or empty where unknown.
-        tokens: the texts as token ids, if loader processes have tokenised them, see `training.tokens`; else None.
-    """
-
-    keys: tuple[str, ...]
-    images_BCHW: Tensor
-    instructions: tuple[str, ...]
-    source_captions: tuple[str, ...]
-    target_captions: tuple[str, ...]
-    proposals_BCHW: Tensor | None = None
-    source_text_BD: Tensor | None = None
-    target_text_BD: Tensor | None = None
-    latents_BChw: Tensor | None = None
-    truth_mask_B1HW: Tensor | None = None
-    object_masks: tuple[Tensor, ...] | None = None
-    operations: tuple[str, ...] = ()
-    tokens: dict[str, Tensor] | None = None
-
-
-@dataclass(frozen=True)
 class StepOutputs:
     """The tensors of one training step that loss terms can read.
 

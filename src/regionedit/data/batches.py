@@ -1,12 +1,50 @@
-"""A batch on its way from a loader to the step: to the device as bytes, a quarter of the floats, and there scaled."""
+"""A training batch, and its way from a loader to the step: to the device as bytes, a quarter of the floats, and there
+scaled.
+
+Shape letters: B batch, C channels, H W pixels, h w latent cells, D embedding width, K objects.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from regionedit.records import TrainBatch
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """B captioned pictures. Only microworld validation has truth, and only metrics read it.
+
+    A loader gives pictures and masks as uint8 in 0..255; `scaled` makes them float in [0, 1].
+
+    Args:
+        keys: sample keys; the noise depends on them, and errors name them.
+        images_BCHW: [0, 1].
+        proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes new ones.
+        source_text_BD, target_text_BD: cached CLIP embeddings of the captions, or None: the step computes them.
+        latents_BChw: cached latents of the sources in the generator's autoencoder, or None.
+        truth_mask_B1HW: [0, 1] coverage of the true region, or None.
+        object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
+            instruction names first; or None. Only the pointing metric uses it.
+        operations: per sample, or empty where unknown.
+        tokens: the texts as token ids, if loader processes have tokenised them, see `training.tokens`; else None.
+    """
+
+    keys: tuple[str, ...]
+    images_BCHW: Tensor
+    instructions: tuple[str, ...]
+    source_captions: tuple[str, ...]
+    target_captions: tuple[str, ...]
+    proposals_BCHW: Tensor | None = None
+    source_text_BD: Tensor | None = None
+    target_text_BD: Tensor | None = None
+    latents_BChw: Tensor | None = None
+    truth_mask_B1HW: Tensor | None = None
+    object_masks: tuple[Tensor, ...] | None = None
+    operations: tuple[str, ...] = ()
+    tokens: dict[str, Tensor] | None = None
 
 
 def move(batch: TrainBatch, device: torch.device | str) -> TrainBatch:
@@ -14,7 +52,7 @@ def move(batch: TrainBatch, device: torch.device | str) -> TrainBatch:
     moved = {}
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, Tensor):
             moved[field.name] = value.to(device, non_blocking=True)
         elif field.name == "object_masks" and value is not None:
             moved[field.name] = tuple(mask.to(device, non_blocking=True) for mask in value)
@@ -30,13 +68,13 @@ def scaled(batch: TrainBatch) -> TrainBatch:
     return dataclasses.replace(batch, **{name: picture.float() / 255 for name, picture in stored.items()})
 
 
-def joined(tokens: dict[str, torch.Tensor]) -> dict:
+def joined(tokens: dict[str, Tensor]) -> dict:
     """Token ids as one tensor, because the training process needs time for each tensor that it receives."""
     ids = torch.cat([each.flatten().long() for each in tokens.values()])
     return {"ids": ids, "shapes": [(name, *each.shape) for name, each in tokens.items()]}
 
 
-def separate(content: dict) -> dict[str, torch.Tensor]:
+def separate(content: dict) -> dict[str, Tensor]:
     """The token ids of `joined` by name, int64; views of the one tensor."""
     shapes = {name: tuple(shape) for name, *shape in content["shapes"]}
     parts = content["ids"].split([rows * columns for rows, columns in shapes.values()])

@@ -10,12 +10,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from regionedit.config import DataConfig
-from regionedit.data.batches import move
+from regionedit.data.batches import TrainBatch, move
 from regionedit.data.held_out import split
 from regionedit.data.loader import Tokenize, TrainLoader, ValidationLoader
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan
-from regionedit.records import TrainBatch
 
 log = logging.getLogger(__name__)
 

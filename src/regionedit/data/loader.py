@@ -19,12 +19,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from regionedit.config import DataConfig
-from regionedit.data.batches import joined, separate
+from regionedit.data.batches import TrainBatch, joined, separate
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan, EvenPlan
 from regionedit.data.rounds import open_round
 from regionedit.data.shards import BadSample, BadSamples, Sample, ShardReader
-from regionedit.records import TrainBatch
 
 log = logging.getLogger(__name__)
 

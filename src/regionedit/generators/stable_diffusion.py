@@ -259,7 +259,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             without, ids_BL = len(texts) - len(last_ids_BL), send(last_ids_BL, self.text_encoder.device)
             if not without:
                 return self.text_encoder(ids_BL)[0]
-            embedded = self.text_encoder(torch.cat([self._empty_1L.to(ids_BL), ids_BL]))[0]
+            embedded = self.text_encoder(torch.cat([send(self._empty_1L, ids_BL.device), ids_BL]))[0]
             return torch.cat([embedded[:1].expand(without, -1, -1), embedded[1:]])
         distinct = sorted(set(texts))
         device = self.text_encoder.device

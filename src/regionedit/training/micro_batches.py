@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from regionedit.config import LossConfig
+from regionedit.data.batches import TrainBatch
 from regionedit.device import autocast_off
-from regionedit.records import TrainBatch
 
 if TYPE_CHECKING:
     from regionedit.training.module import RegionTraining

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from regionedit import losses, masks
 from regionedit.config import LossConfig, TrainConfig
-from regionedit.data.batches import scaled
+from regionedit.data.batches import TrainBatch, scaled
 from regionedit.encoders import ImageFeatures
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
-from regionedit.records import StepOutputs, TrainBatch
+from regionedit.records import StepOutputs
 from regionedit.training.agreement import Agreement
 from regionedit.training.micro_batches import local_gradient
 from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regionedit import masks, region_scores
-from regionedit.records import TrainBatch
+from regionedit.data.batches import TrainBatch
 from regionedit.region_scores import LOCAL_OPERATIONS, THRESHOLDS, TRUTH_COVERAGE
 
 CURVE = "iou_at_thresholds"
