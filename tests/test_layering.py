@@ -21,7 +21,7 @@ LEVELS = {
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks", "region_scores"},
     2: {"region_predictor", "generators"},
-    3: {"describe", "mask_sources", "crop_and_stitch", "dtypes"},
+    3: {"describe", "mask_sources", "crop_and_stitch", "dtypes", "region_search"},
     4: {"models", "data"},
     5: {"editor", "training"},
     6: {"evaluation", "batch"},

@@ -29,6 +29,8 @@ below it, it is up to a hundred times too short, or float32 has none (tests/test
 
 SMALLEST_NORM = 1e-6
 
+SMALLEST_PROBABILITY = 1e-6
+
 
 def semantic_alignment(projected_BD: Tensor, text_BD: Tensor) -> Tensor:
     """Eq. 4 with f_sem(F_Edited) and T_e, eq. 5 with f_sem(F_img) and T_o: cosine distance, [B] in [0, 2]."""
@@ -47,18 +49,21 @@ def clip_direction(
     source_text_BD: Tensor,
     image_rounding: float = 0.0,
     text_rounding: float = 0.0,
+    nothing: float = 0.0,
 ) -> Tensor:
     """Eq. 8: cosine distance between I_res - I_ori and T_e - T_o, [B] in [0, 2].
 
-    If nothing was edited or both captions are the same, there is no direction to compare: the loss and its gradient,
-    which would be unbounded near a zero direction, are 0. The same holds where the difference is mostly rounding.
+    If nothing was edited or both captions are the same, there is no direction to compare: the loss is `nothing`, and
+    its gradient, which would be unbounded near a zero direction, is 0. The same holds where the difference is mostly
+    rounding.
 
     Args:
         image_rounding, text_rounding: relative rounding of the products that gave the embeddings, `device.rounding`.
+        nothing: 0 for training by the gradient; 1 for comparing regions, so that an empty one is not the best.
     """
     image_BD, still_B = _direction(result_BD, source_BD, image_rounding)
     text_BD, same_B = _direction(target_text_BD, source_text_BD, text_rounding)
-    return torch.where(still_B | same_B, 0.0, _cosine_distance(image_BD, text_BD))
+    return torch.where(still_B | same_B, nothing, _cosine_distance(image_BD, text_BD))
 
 
 def clip_structure(source_patches_BND: Tensor, result_patches_BND: Tensor) -> Tensor:
@@ -96,6 +101,31 @@ def total_variation(probability_BN: Tensor) -> Tensor:
     return steps.abs().sum(1) / max(steps.shape[1], 1)
 
 
+def searched_region(
+    probability_BN: Tensor, regions_BKN: Tensor, log_weights_BK: Tensor, commitment: float = 0.0
+) -> Tensor:
+    """How unlikely P makes the regions that the search found good, a mean over the N patches, [B] in [0, inf).
+
+    With weights w that add up to 1 and c = commitment:
+
+        L = -1 / (c N) log sum_k w_k p(region_k | P)^c,    p(region | P) = product of P where it is 1, 1 - P elsewhere
+
+    For c = 1 this is the likelihood of a mixture: P may settle for one of several good regions. For c = 0 (the limit)
+    it is the cross-entropy with the mean region: P covers them all.
+
+    Args:
+        regions_BKN: candidates, 0 or 1.
+        log_weights_BK: log w; -inf for padding.
+    """
+    logits_BN = torch.logit(probability_BN.float(), eps=SMALLEST_PROBABILITY)
+    # log p of a patch is z m - softplus(z), with the logit z
+    fits_BK = (regions_BKN @ logits_BN[..., None])[..., 0] - F.softplus(logits_BN).sum(1, keepdim=True)
+    patches = probability_BN.shape[1]
+    if not commitment:
+        return -(log_weights_BK.exp() * fits_BK).sum(1) / patches
+    return -torch.logsumexp(log_weights_BK + commitment * fits_BK, 1) / (commitment * patches)
+
+
 TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "semantic_edited": lambda o: semantic_alignment(o.projected_fused_BD, o.target_text_BD),
     "semantic_original": lambda o: semantic_alignment(o.projected_patches_BD, o.source_text_BD),
@@ -104,6 +134,7 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
         o.result_BD, o.source_BD, o.target_text_BD, o.source_text_BD, o.image_rounding, o.text_rounding
     ),
     "clip_structure": lambda o: clip_structure(o.source_patches_BND, o.result_patches_BND),
+    "region": lambda o: searched_region(o.probability_BN, o.regions_BKN, o.log_weights_BK, o.commitment),
     "area": lambda o: area(o.probability_BN),
     "entropy": lambda o: entropy(o.probability_BN),
     "total_variation": lambda o: total_variation(o.probability_BN),
@@ -118,6 +149,7 @@ def weights(config: LossConfig) -> dict[str, float]:
         "clip_guidance": config.beta * config.clip_guidance,
         "clip_direction": config.beta * config.clip_direction,
         "clip_structure": config.beta * config.clip_structure,
+        "region": config.region,
         "area": config.area,
         "entropy": config.entropy,
         "total_variation": config.total_variation,

@@ -227,19 +227,24 @@ class StepOutputs:
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
         image_rounding, text_rounding: relative rounding of the products that gave the embeddings; see
             `losses.clip_direction`.
+        regions_BKN, log_weights_BK, commitment: searched regions, see `losses.searched_region`. With them there is no
+            result (I_res and F_res are None).
     """
 
     probability_BN: Tensor
     projected_fused_BD: Tensor
     projected_patches_BD: Tensor
     source_BD: Tensor
-    result_BD: Tensor
     source_patches_BND: Tensor
-    result_patches_BND: Tensor
     source_text_BD: Tensor
     target_text_BD: Tensor
+    result_BD: Tensor | None = None
+    result_patches_BND: Tensor | None = None
     image_rounding: float = 0.0
     text_rounding: float = 0.0
+    regions_BKN: Tensor | None = None
+    log_weights_BK: Tensor | None = None
+    commitment: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from regionedit.config.training import (
     LossConfig,
     MemoryConfig,
     OptimizerConfig,
+    SearchConfig,
     StepConfig,
     TrainConfig,
 )

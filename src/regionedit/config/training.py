@@ -15,7 +15,8 @@ class StepConfig:
 
     Args:
         gradient: `composite` (default: blend in pixels at CLIP's size, no gradient through the generator), `latent`
-            (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A).
+            (blend the latents, decode), `last_step` or `full` (also through the U-Net, appendix A); or `search`: no
+            picture is made, P learns the regions that data_prep/search_regions.py has found (`data.features`).
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
             dilated), `random_hard` (boxes and blobs), `everything`.
         explore: share of samples whose proposal repaints the whole picture instead of `predicted_hard`: the requested
@@ -26,13 +27,40 @@ class StepConfig:
         upsample: how the patch grid is interpolated to the picture's size.
     """
 
-    gradient: Literal["composite", "latent", "last_step", "full"] = "composite"
+    gradient: Literal["composite", "latent", "last_step", "full", "search"] = "composite"
     proposal_mask: Literal["predicted", "predicted_hard", "random_hard", "everything"] = "predicted_hard"
     explore: float = 0.5
     dilate: int = 1
     estimator: Literal["straight_through"] | None = None
     threshold: float = 0.5
     upsample: Literal["nearest", "bilinear"] = "nearest"
+
+
+@dataclass
+class SearchConfig:
+    """How data_prep/search_regions.py finds good regions, and how P learns them (`step.gradient: search`).
+
+    Args:
+        clusters: numbers of clusters into which CLIP's patches are divided; each cluster is a candidate region.
+        boxes: number of random boxes that are candidates too; an object is added where nothing was.
+        batch: pictures that are generated or encoded together.
+        preference: weight of -log of the probability that CLIP gives to the target caption against the source caption.
+        direction: weight of eq. 8, with 1 for a region in which nothing changes.
+        structure: weight of eq. 9 in its mean form.
+        size: weight of log(area + 0.02): the price of a region twice as large, at every size.
+        temperature: by how much a reward must be higher for a candidate to weigh e times as much.
+        commitment: 0: P covers all good candidates; 1: P may settle for one of them, see `losses.searched_region`.
+    """
+
+    clusters: list[int] = field(default_factory=lambda: [2, 3, 5])
+    boxes: int = 4
+    batch: int = 64
+    preference: float = 0.3
+    direction: float = 1.0
+    structure: float = 2.0
+    size: float = 0.05
+    temperature: float = 0.05
+    commitment: float = 0.0
 
 
 @dataclass
@@ -62,6 +90,7 @@ class LossConfig:
         clip_guidance: lambda_g, eq. 7.
         clip_direction: lambda_d, eq. 8.
         clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
+        region: weight of the searched regions, with `step.gradient: search`.
         area: weight of mean(P).
         entropy: weight of mean(P (1 - P)); a negative weight keeps P away from saturation.
         entropy_until: share of the run over which the entropy weight falls linearly to 0, so that P can settle. 0 keeps
@@ -74,6 +103,7 @@ class LossConfig:
     clip_guidance: float = 1.0
     clip_direction: float = 1.0
     clip_structure: float = 2.0
+    region: float = 0.0
     area: float = 0.5
     entropy: float = -1.0
     entropy_until: float = 0.0
@@ -118,8 +148,8 @@ class DataConfig:
         marks: leave out the samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` lists, if there are
             such files.
         features: folder of cached features of these shards, `{shard}.text_features.safetensors` and
-            `{shard}.latents.safetensors`, or None: each step computes them. Features of other models or settings
-            are refused.
+            `{shard}.latents.safetensors`, or None: each step computes them. With `step.gradient: search` it holds
+            `{shard}.regions.safetensors`. Features of other models or settings are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         micro_batch: at most so many samples are in a GPU's memory at a time; 0 for its whole share of the global batch.
             Does not change what is learnt: losses and gradients differ only by rounding.
@@ -196,6 +226,7 @@ class TrainConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     generator: GeneratorConfig = field(default_factory=StableDiffusionConfig, metadata={"choices": GENERATOR_CONFIGS})
     step: StepConfig = field(default_factory=StepConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

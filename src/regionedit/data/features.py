@@ -1,11 +1,12 @@
 """Cached features of a shard: outputs of frozen networks, which training then need not compute.
 
 `{shard}.text_features.safetensors` holds CLIP's pooled embeddings of both captions, `{shard}.latents.safetensors` the
-source's latent in the generator's autoencoder. Both are optional; data_prep/cache_features.py writes them. The metadata
-of a file records what it was made with, and each row has a hash of its captions or picture. Features that do not match
-the run are an error.
+source's latent in the generator's autoencoder. Both are optional; data_prep/cache_features.py writes them.
+`{shard}.regions.safetensors` holds searched regions, from data_prep/search_regions.py. The metadata of a file records
+what it was made with, and each row has a hash of its captions or picture. Features that do not match the run are an
+error.
 
-Shape letters: S samples of a shard, D CLIP's width, C h w channels and size of a latent.
+Shape letters: S samples of a shard, D CLIP's width, C h w channels and size of a latent, K candidates, N patches.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +29,16 @@ from regionedit.files import write_atomic
 from regionedit.provenance import identify
 
 if TYPE_CHECKING:
-    from regionedit.config import EncodersConfig, GeneratorConfig
+    from regionedit.config import EncodersConfig, GeneratorConfig, TrainConfig
     from regionedit.data.manifest import Manifest
 
-FILES = {"text": "{}.text_features.safetensors", "latents": "{}.latents.safetensors"}
+FILES = {
+    "text": "{}.text_features.safetensors",
+    "latents": "{}.latents.safetensors",
+    "regions": "{}.regions.safetensors",
+}
+PROGRAMS = {"text": "cache_features.py", "latents": "cache_features.py", "regions": "search_regions.py"}
+"""What writes each kind."""
 RESIZE = "square, bicubic, reducing_gap 3"  # of data/shards.py
 _OPEN_FILES = 32
 
@@ -54,6 +62,20 @@ def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, An
     }
 
 
+def region_settings(config: TrainConfig) -> dict[str, Any]:
+    """All settings that affect which regions a search finds and their costs, by field."""
+    generator = asdict(config.generator) | {"compile": None}
+    return {
+        **{f"generator.{name}": value for name, value in generator.items() if value is not None},
+        "generator.path": identify(config.generator.path, config.generator.revision),
+        "encoders.clip": identify(config.encoders.clip, config.encoders.clip_pretrained),
+        "search.clusters": config.search.clusters,
+        "search.boxes": config.search.boxes,
+        "data.image_size": config.data.image_size,
+        "resize": RESIZE,
+    }
+
+
 def caption_mark(source: str, target: str) -> int:
     """A 64-bit hash of a pair of captions."""
     return int.from_bytes(hashlib.blake2b(f"{source}\0{target}".encode(), digest_size=8).digest(), "big")
@@ -70,11 +92,12 @@ def write_features(
     """Write one file of features completely or not at all.
 
     Args:
-        settings: `text_settings` or `latent_settings`.
+        settings: `text_settings`, `latent_settings` or `region_settings`.
         stamp: lets the writer see whether its earlier work was made from the same files.
         keys: of the samples [S].
         marks: of their captions or pictures [S].
-        features: source and target captions [S, 2, D], or latents [S, C, h, w]; float32 or float16.
+        features: source and target captions [S, 2, D], latents [S, C, h, w], or searched regions with their costs
+            [S, K, N + 3]; float32 or float16.
 
     Raises:
         OSError: no room, no permission; nothing is left behind.
@@ -109,27 +132,28 @@ def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Ma
             fields.
     """
     present = {kind: [s for s in manifest.shards if (folder / FILES[kind].format(s)).is_file()] for kind in settings}
-    if not any(present.values()):
-        raise ValueError(
-            f"data.features: {folder} holds no {' or '.join(settings)} of {manifest.name}; run cache_features.py"
-        )
+    needed = ["regions"] if "regions" in settings else [kind for kind in settings if present[kind]]
+    if not needed or not all(present[kind] for kind in needed):
+        kinds = needed or settings
+        programs = " or ".join(sorted({PROGRAMS[kind] for kind in kinds}))
+        raise ValueError(f"data.features: {folder} holds no {' or '.join(kinds)} of {manifest.name}; run {programs}")
     for kind, shards in present.items():
         if shards and len(shards) < len(manifest.shards):
             missing = next(shard for shard in manifest.shards if shard not in shards)
             raise ValueError(
                 f"data.features: {folder / FILES[kind].format(missing)} is missing, as are those of "
-                f"{len(manifest.shards) - len(shards) - 1} other shards; run cache_features.py again"
+                f"{len(manifest.shards) - len(shards) - 1} other shards; run {PROGRAMS[kind]} again"
             )
         for shard in shards:
             path = folder / FILES[kind].format(shard)
             made = made_with(path)
             if made is None:
-                raise ValueError(f"data.features: {path} cannot be read; delete it and run cache_features.py again")
+                raise ValueError(f"data.features: {path} cannot be read; delete it and run {PROGRAMS[kind]} again")
             for name, value in settings[kind].items():
                 if made[0].get(name) != value:
                     raise ValueError(
                         f"data.features: {path} was made with {name} {_short(made[0].get(name))}, this run has "
-                        f"{_short(value)}; run cache_features.py with this configuration, or set data.features to null"
+                        f"{_short(value)}; run {PROGRAMS[kind]} with this configuration, or give another folder"
                     )
 
 
@@ -152,6 +176,10 @@ class FeatureReader:
         """The source's latent, float32 [C, h, w], or None if latents are not cached. Raises as `text`."""
         return self._row("latents", shard, key, picture_mark(picture), "picture")
 
+    def regions(self, shard: str, key: str, source: str, target: str) -> np.ndarray | None:
+        """Searched regions and their costs, float32 [K, N + 3], or None if they are not stored. Raises as `text`."""
+        return self._row("regions", shard, key, caption_mark(source, target), "pair of captions")
+
     def _row(self, kind: str, shard: str, key: str, mark: int, what: str) -> np.ndarray | None:
         path = self.folder / FILES[kind].format(shard)
         if kind not in self.kinds or (opened := self._open(path)) is None:
@@ -160,7 +188,7 @@ class FeatureReader:
         place = places.get(key.encode())
         if place is None or int(marks[place]) != mark:
             changed = f"does not hold {key}" if place is None else f"was made from another {what} of {key}"
-            raise ValueError(f"data.features: {path} {changed}; run cache_features.py again")
+            raise ValueError(f"data.features: {path} {changed}; run {PROGRAMS[kind]} again")
         return file.get_slice("features")[place].astype(np.float32)
 
     def _open(self, path: Path) -> tuple[Any, dict[bytes, int], np.ndarray] | None:

@@ -253,7 +253,7 @@ def _collate(samples: list[Sample]) -> dict:
     }
     if samples[0].proposal_HWC is not None:
         content["proposals"] = _stack([s.proposal_HWC for s in samples])
-    for name in ("text", "latent"):
+    for name in ("text", "latent", "regions"):
         if getattr(samples[0], name) is not None:
             content[name] = torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
     if samples[0].mask_HW is not None:
@@ -285,6 +285,7 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
         source_text_BD=None if text_B2D is None else text_B2D[:, 0],
         target_text_BD=None if text_B2D is None else text_B2D[:, 1],
         latents_BChw=content.get("latent"),
+        searched_BKn=content.get("regions"),
         truth_mask_B1HW=content.get("mask"),
         object_masks=tuple(content["objects"]) if "objects" in content else None,
         operations=tuple(content["operations"]),

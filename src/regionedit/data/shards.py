@@ -43,6 +43,7 @@ class Sample:
         operation: empty unless truth is read.
         text: cached embeddings of both captions, float32 [2, D].
         latent: cached latent of the picture, float32 [C, h, w].
+        regions: searched regions and their costs, float32 [K, N + 3].
     """
 
     key: str
@@ -56,6 +57,7 @@ class Sample:
     objects_HW: np.ndarray | None = None
     text: np.ndarray | None = None
     latent: np.ndarray | None = None
+    regions: np.ndarray | None = None
 
 
 class ShardReader:
@@ -71,7 +73,7 @@ class ShardReader:
         self.manifest, self.size, self.truth = manifest, size, truth
         self._features: FeatureReader | None = None
         if features is not None:  # stored proposals need no latents of the sources
-            kinds = ("text", "latents") if manifest.proposals is None else ("text",)
+            kinds = ("text", "latents", "regions") if manifest.proposals is None else ("text",)
             self._features = FeatureReader(Path(features), kinds)
         self._ends = np.cumsum(manifest.sizes)
         self._files: OrderedDict[Path, int] = OrderedDict()
@@ -99,8 +101,9 @@ class ShardReader:
             mask = _map(self.stored("mask", sample), self.size, Image.Resampling.BILINEAR)
             objects = _map(self.stored("objects", sample), self.size, Image.Resampling.NEAREST)
         key, target = self.manifest.key(sample), line["target_caption"]
-        text = latent = None
+        text = latent = regions = None
         if self._features:
+            regions = self._features.regions(self.shard(sample), key, caption, target)
             text = self._features.text(self.shard(sample), key, caption, target)
             latent = self._features.latent(self.shard(sample), key, stored)
         return Sample(
@@ -115,6 +118,7 @@ class ShardReader:
             objects_HW=objects,
             text=text,
             latent=latent,
+            regions=regions,
         )
 
     def captions(self, sample: int) -> tuple[str, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from regionedit.encoders import ImageFeatures
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs
+from regionedit.region_search import COSTS, rewards
 from regionedit.training.agreement import Agreement
 from regionedit.training.micro_batches import local_gradient
 from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
@@ -106,23 +108,24 @@ class RegionTraining(LightningModule):
             prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
             projected_patches_BD = self.predictor.project(source.features.patches_BND)
-        with self.stage("generate"):  # eq. 14-23
-            blend = self._blend(batch, source.image_BCHW, prediction.probability_BN, epoch)
-        with self.stage("result"):  # I_res and F_res
-            result = encode_result(blend, frozen.clip, source, self.config.loss, self.config.memory.chunk)
         outputs = StepOutputs(
             probability_BN=prediction.probability_BN,
             projected_fused_BD=projected_fused_BD,
             projected_patches_BD=projected_patches_BD,
             source_BD=source.features.global_BD,
-            result_BD=result.features.global_BD,
             source_patches_BND=source.features.patches_BND,
-            result_patches_BND=result.features.patches_BND,
             source_text_BD=source.source_text_BD,
             target_text_BD=source.target_text_BD,
             image_rounding=source.image_rounding,
             text_rounding=source.text_rounding,
         )
+        if self.config.step.gradient == "search":
+            return self._searched(batch, source.image_BCHW, outputs)
+        with self.stage("generate"):  # eq. 14-23
+            blend = self._blend(batch, source.image_BCHW, prediction.probability_BN, epoch)
+        with self.stage("result"):  # I_res and F_res
+            result = encode_result(blend, frozen.clip, source, self.config.loss, self.config.memory.chunk)
+        outputs = replace(outputs, result_BD=result.features.global_BD, result_patches_BND=result.features.patches_BND)
         proposal_BCHW = result.picture_BCHW if blend.proposal_BCHW is None else blend.proposal_BCHW
         pictures = {"source": source.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
         return Step(outputs, pictures, result.surrogate_loss_B)
@@ -152,7 +155,7 @@ class RegionTraining(LightningModule):
         batch = scaled(batch)
         encoded = self._encode(batch)
         patches_BND = encoded.features.patches_BND
-        if self.frozen.generator is None and batch.proposals_BCHW is None:
+        if self.frozen.generator is None and batch.proposals_BCHW is None and batch.searched_BKn is None:
             probability_BN = self.predictor(patches_BND, *encoded.instruction).probability_BN
         else:
             step = self.step(batch, VALIDATION_EPOCH, encoded)
@@ -208,6 +211,18 @@ class RegionTraining(LightningModule):
             (batch.tokens or {}).get("generator_ids"),
         )
         return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
+
+    def _searched(self, batch: TrainBatch, image_BCHW: Tensor, outputs: StepOutputs) -> Step:
+        """With searched regions in place of a result; the pictures show the best region, and P."""
+        search, grid = self.config.search, self.frozen.clip.grid
+        regions_BKN, costs_BK3 = batch.searched_BKn.split([grid**2, len(COSTS)], dim=2)
+        log_weights_BK = F.log_softmax(rewards(costs_BK3, regions_BKN, search) / search.temperature, dim=1)
+        best_BN = regions_BKN[torch.arange(len(regions_BKN)), log_weights_BK.argmax(1)]
+        shown = {"source": image_BCHW}
+        for name, region_BN in (("proposal", best_BN), ("composed", outputs.probability_BN)):
+            shown[name] = image_BCHW * masks.upsample(region_BN, grid, image_BCHW.shape[-2:])
+        searched = {"regions_BKN": regions_BKN, "log_weights_BK": log_weights_BK, "commitment": search.commitment}
+        return Step(replace(outputs, **searched), shown, None)
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored or new proposals, without gradient."""

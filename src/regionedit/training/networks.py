@@ -35,7 +35,10 @@ def check_step(config: TrainConfig) -> None:
         ValueError: names the field and what to do.
     """
     step = config.step
-    require_gradient(config.generator.name, step.gradient)
+    if step.gradient == "search":
+        _check_search(config)
+    else:
+        require_gradient(config.generator.name, step.gradient)
     if step.gradient in ("last_step", "full") and step.proposal_mask != "predicted":
         raise ValueError(
             f"step.proposal_mask: with step.gradient {step.gradient!r} the gradient passes through the mask that "
@@ -68,16 +71,33 @@ def check_step(config: TrainConfig) -> None:
         check_stored(Path(config.data.proposals), step.proposal_mask)
 
 
+def _check_search(config: TrainConfig) -> None:
+    if config.data.features is None or config.data.proposals is not None:
+        raise ValueError(
+            "step.gradient: 'search' learns from data.features, which data_prep/search_regions.py writes, and not from "
+            "data.proposals; set the first, and the second to null"
+        )
+    if config.loss.beta or not config.loss.region:
+        raise ValueError(
+            "loss.beta, loss.region: with step.gradient 'search' no picture is made that equations 7 to 9 could judge; "
+            "set loss.beta to 0 and loss.region to 1"
+        )
+
+
 def has_validation_loss(config: TrainConfig) -> bool:
-    """Can validation compute losses? Stored proposals exist for the samples of `data.train` only."""
+    """Can validation compute losses? Stored proposals exist for the samples of `data.train` only, and searched regions
+    for those that are trained on."""
     data = config.data
+    if config.step.gradient == "search":
+        return False
     return bool(data.held_out) or bool(data.validation and not data.proposals)
 
 
 def load_frozen(config: TrainConfig) -> Frozen:
     """CLIP, T5 and the generator (None with stored proposals). Raises ValueError if one cannot be loaded."""
     config = resolve_training(config, "cpu")  # resolves `auto` for callers other than `train`
-    generator = load_generator(config.generator) if config.data.proposals is None else None
+    needs_generator = config.data.proposals is None and config.step.gradient != "search"
+    generator = load_generator(config.generator) if needs_generator else None
     return Frozen(*load_encoders(config.encoders), generator)
 
 

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from regionedit.command_line import one_line, save_config, under_present_names
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
-from regionedit.data.features import latent_settings, require_features, text_settings
+from regionedit.data.features import latent_settings, region_settings, require_features, text_settings
 from regionedit.data.manifest import Manifest
 from regionedit.device import say_unseen_gpu, unseen_gpu
 from regionedit.dtypes import describe_dtypes, resolve_training
@@ -170,7 +170,9 @@ def _check_features(config: TrainConfig, manifest: Manifest) -> None:
     if config.data.features is None:
         return
     settings = {"text": text_settings(config.encoders)}
-    if config.data.proposals is None:
+    if config.step.gradient == "search":
+        settings["regions"] = region_settings(config)
+    elif config.data.proposals is None:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
     require_features(Path(config.data.features), manifest, settings)
 
