@@ -80,7 +80,7 @@ def search_regions(config: RegionsConfig) -> int:
             found, keys, marks = [], [], []
             for sample in _readable(reader, samples):
                 pair = sample.source_caption, sample.target_caption
-                picture_1CHW = torch.from_numpy(sample.picture_HWC).permute(2, 0, 1)[None].float() / 255
+                picture_1CHW = torch.tensor(sample.picture_HWC).permute(2, 0, 1)[None].float() / 255
                 searched = search(
                     picture_1CHW, [pair], [sample.instruction], [sample.key], clip, generator, config.search
                 )

@@ -10,7 +10,7 @@ from regionedit import losses
 from regionedit.config import LossConfig
 from regionedit.records import StepOutputs
 
-B, N, D = 3, 9, 5
+B, N, D, K = 3, 9, 5, 4
 
 
 def draw(*shape, seed=0):
@@ -29,6 +29,9 @@ def outputs():
         result_patches_BND=draw(B, N, D, seed=7),
         source_text_BD=draw(B, D, seed=8),
         target_text_BD=draw(B, D, seed=9),
+        regions_BKN=(draw(B, K, N, seed=10) > 0).float(),
+        log_weights_BK=draw(B, K, seed=11).log_softmax(1),
+        commitment=0.5,
     )
 
 
@@ -46,7 +49,14 @@ def by_hand(outputs, name):
     values = []
     for b in range(len(o["probability_BN"])):
         p = o["probability_BN"][b].reshape(3, 3)
-        if name == "semantic_edited":
+        if name == "region":
+            fits = [
+                np.prod([q if inside else 1 - q for q, inside in zip(p.flatten(), region, strict=True)])
+                for region in o["regions_BKN"][b]
+            ]
+            weights = np.exp(o["log_weights_BK"][b])
+            value = -np.log(sum(w * fit**0.5 for w, fit in zip(weights, fits, strict=True))) / (0.5 * N)
+        elif name == "semantic_edited":
             value = 1 - cosine(o["projected_fused_BD"][b], o["target_text_BD"][b])
         elif name == "semantic_original":
             value = 1 - cosine(o["projected_patches_BD"][b], o["source_text_BD"][b])
@@ -138,6 +148,7 @@ PULLS = {
     "clip_guidance": {"result_BD", "target_text_BD"},
     "clip_direction": {"result_BD", "source_BD", "target_text_BD", "source_text_BD"},
     "clip_structure": {"source_patches_BND", "result_patches_BND"},
+    "region": {"probability_BN", "regions_BKN", "log_weights_BK"},
     "area": {"probability_BN"},
     "entropy": {"probability_BN"},
     "total_variation": {"probability_BN"},
@@ -165,13 +176,14 @@ def test_losses_are_float32_even_under_autocast(outputs, name):
 def test_total_is_eq_11(outputs):
     config = LossConfig(
         alpha=0.3, beta=0.7, clip_guidance=1.1, clip_direction=1.3, clip_structure=1.7, area=0.2, entropy=-0.4,
-        total_variation=0.6,
+        total_variation=0.6, region=0.9,
     )  # fmt: skip
     loss, terms = losses.total(outputs, config)
     t = {name: np.mean(by_hand(outputs, name)) for name in losses.TERMS}
     semantic = t["semantic_edited"] + t["semantic_original"]
     clip = 1.1 * t["clip_guidance"] + 1.3 * t["clip_direction"] + 1.7 * t["clip_structure"]
     expected = 0.3 * semantic + 0.7 * clip + 0.2 * t["area"] - 0.4 * t["entropy"] + 0.6 * t["total_variation"]
+    expected += 0.9 * t["region"]
     assert loss.item() == pytest.approx(expected, abs=1e-5)
     assert {name: tuple(value.shape) for name, value in terms.items()} == {name: (B,) for name in losses.TERMS}
 
@@ -197,3 +209,29 @@ def test_terms_of_the_result_are_those_that_its_gradient_comes_from(outputs):
     torch.testing.assert_close((again["result_BD"].grad, again["result_patches_BND"].grad), whole)
     nothing = losses.of_the_result(**{name: again[name] for name in names}, config=LossConfig(beta=0))
     assert torch.equal(nothing, torch.zeros(B))
+
+
+def test_a_searched_region_without_commitment_is_the_cross_entropy_with_the_mean_region(outputs):
+    o = outputs
+    target_BN = (o.log_weights_BK.exp()[..., None] * o.regions_BKN).sum(1)
+    expected_B = torch.nn.functional.binary_cross_entropy(o.probability_BN, target_BN, reduction="none").mean(1)
+    found_B, near_B = (
+        losses.searched_region(o.probability_BN, o.regions_BKN, o.log_weights_BK, commitment)
+        for commitment in (0.0, 1e-4)
+    )
+    torch.testing.assert_close(found_B, expected_B)
+    torch.testing.assert_close(near_B, expected_B, atol=1e-3, rtol=0)
+
+
+def test_a_committed_region_settles_for_one_of_two_good_ones_and_padding_does_not_count():
+    regions_1KN = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+    log_weights_1K = torch.tensor([[0.5, 0.5, 0.0]]).log()
+    both_1N, one_1N = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.99, 0.01]])
+    for commitment, better, worse in ((0.0, both_1N, one_1N), (1.0, one_1N, both_1N)):
+        of_better, of_worse = (
+            losses.searched_region(p, regions_1KN, log_weights_1K, commitment) for p in (better, worse)
+        )
+        assert of_better < of_worse and torch.isfinite(of_worse).all()
+    saturated_1N = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    losses.searched_region(saturated_1N, regions_1KN.flip(1), log_weights_1K, 1.0).sum().backward()
+    assert saturated_1N.grad.isfinite().all()

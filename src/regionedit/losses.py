@@ -119,7 +119,8 @@ def searched_region(
     """
     logits_BN = torch.logit(probability_BN.float(), eps=SMALLEST_PROBABILITY)
     # log p of a patch is z m - softplus(z), with the logit z
-    fits_BK = (regions_BKN @ logits_BN[..., None])[..., 0] - F.softplus(logits_BN).sum(1, keepdim=True)
+    with autocast_off(logits_BN.device):
+        fits_BK = (regions_BKN @ logits_BN[..., None])[..., 0] - F.softplus(logits_BN).sum(1, keepdim=True)
     patches = probability_BN.shape[1]
     if not commitment:
         return -(log_weights_BK.exp() * fits_BK).sum(1) / patches

@@ -10,6 +10,7 @@ Shape letters: B batch, K candidates, N patches of the grid, D embedding width, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,7 +101,8 @@ def candidate_regions(patches_ND: Tensor, image_CHW: Tensor, key: str, config: S
     points_N = torch.cat([F.normalize(patches_ND.float(), dim=1), COLOUR * colour_N3], 1).double().numpy()
     found = [np.ones((side, side), bool)]
     for count in config.clusters:
-        cluster = kmeans2(points_N, count, iter=12, minit="++", seed=0, missing="ignore")[1].reshape(side, side)
+        with warnings.catch_warnings(action="ignore"):  # an empty cluster is no candidate, and nothing to report
+            cluster = kmeans2(points_N, count, iter=12, minit="++", seed=0)[1].reshape(side, side)
         for number in range(count):
             of_cluster = cluster == number
             parts, amount = ndimage.label(of_cluster)
