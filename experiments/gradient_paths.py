@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from harness import options, show, write_json
 from known_edits import KnownEdits, known_edits
-from landscape import CONFIG, SAMPLES, SOFT, by_mask, directions, pull
+from landscape import CONFIG, SAMPLES, SOFT, by_mask, directions, mask_gradient
 from torch import Tensor
 
 from regionedit import masks
@@ -88,7 +88,7 @@ def measure(
                 def compose(b: range, mask_B1HW: Tensor, path=path, seed=seed) -> Tensor:
                     return path(known.rows(b), mask_B1HW, [noise_seed(seed, i) for i in b])
 
-                gradients.append(pull(clip, known, config, compose, soft, name))
+                gradients.append(mask_gradient(clip, known, config, compose, soft, name))
             centred = [gradient_BN - gradient_BN.mean(1, keepdim=True) for gradient_BN in gradients]
             scores = [directions(known, gradient_BN, clip.grid) for gradient_BN in gradients]
             results[name][str(soft)] = {what: _mean(*(by_seed[what] for by_seed in scores)) for what in scores[0]} | {

@@ -55,7 +55,9 @@ def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
     return torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
 
 
-def pull(clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, what: str) -> Tensor:
+def mask_gradient(
+    clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, what: str
+) -> Tensor:
     """-dL/dm at the constant mask m = soft, [B, N]."""
     gradients = []
     for b in track(chunks(len(known.edits), BATCH), description=f"{what}, m = {soft}"):
@@ -99,7 +101,7 @@ def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: L
 
         row: dict[str, dict] = {"gradient": {}, "loss": {}}
         for soft in SOFT:
-            scores = directions(known, pull(clip, known, config, compose, soft, name), clip.grid)
+            scores = directions(known, mask_gradient(clip, known, config, compose, soft, name), clip.grid)
             row["gradient"][str(soft)] = {what: float(score_B.nanmean()) for what, score_B in scores.items()}
         regions = {
             "empty": torch.zeros_like(truth_BN),

@@ -188,7 +188,8 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
 
 
 def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that a YAML sets, dotted, with its value; without the keys inside free-form ones such as `trainer`."""
+    """Every key that a YAML sets, as a dotted name, with its value. Keys inside free-form settings (`trainer`) are left
+    out."""
     types = get_type_hints(config_class)
     for name, value in values.items():
         yield f"{prefix}{name}", value

@@ -46,7 +46,7 @@ IDENTITY, ORACLE = "identity", "truth"  # the baselines that mark the extremes
 
 @dataclass(frozen=True)
 class Comparison:
-    """The tables, the comparison table first; and its rows, and its columns, head -> metric."""
+    """Tables to print, of which the first compares the runs; that table's rows; its columns as {heading: metric}."""
 
     tables: list[TextTable]
     rows: list[Row]

@@ -126,8 +126,10 @@ class NextScale(Generator):
         seeds: Sequence[int],
         watch: Watch | None = None,
     ) -> Tensor:
-        how = self.config.guidance_scale, self.config.temperature, self.config.top_k
-        return repaint_scales(self.model, images_BCHW, mask_B1HW, texts, seeds, *how, watch).to(images_BCHW)
+        config = self.config
+        sampling = config.guidance_scale, config.temperature, config.top_k
+        edited_BCHW = repaint_scales(self.model, images_BCHW, mask_B1HW, texts, seeds, *sampling, watch)
+        return edited_BCHW.to(images_BCHW)
 
 
 def repaint_scales(

@@ -190,7 +190,8 @@ def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict,
 
 
 def _canvas_value(shown: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
-    """The canvas shows a picture of any size; strokes are in pixels of the original, of `size` (width, height)."""
+    """What the canvas element receives: the picture as a data URL, and `size`, the (width, height) of the original, in
+    whose pixels the canvas reports strokes."""
     buffer = io.BytesIO()
     kind = "png" if shown.width * shown.height <= LOSSLESS else "jpeg"
     shown.save(buffer, kind, quality=88)  # a PNG has no quality

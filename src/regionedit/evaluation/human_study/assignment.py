@@ -22,7 +22,8 @@ class Trial:
 
     Args:
         name: unique among all studies; does not reveal the systems.
-        rater, number: of the form, and of the page in it; both from 1.
+        rater: number of the rater's form, from 1.
+        number: number of the page in that form, from 1.
         case: the case's id.
         systems: from left to right.
         repeat_of: name of the earlier trial whose pictures are shown again in reverse order, or empty.
@@ -49,12 +50,15 @@ def assign(
 
     Args:
         study: the beginning of every trial's name.
-        trials: number for each rater, without repeats; at most one for each unit.
+        cases: ids of the cases.
+        companies: the sets of systems that are shown together on a page. A case and a company make one trial.
+        raters: number of forms.
+        trials: number for each rater, without repeats; at most one for each pair of case and company.
         repeats: number for each rater, at most a third of the trials; they are chosen from the first third of the form
             and shown again in the last.
 
     Raises:
-        ValueError: there are more trials than units, or too many repeats.
+        ValueError: there are more trials than pairs of case and company, or too many repeats.
     """
     if not 1 <= trials <= len(cases) * len(companies):
         raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(companies)} are possible")
