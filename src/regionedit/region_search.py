@@ -37,6 +37,7 @@ eq. 9 in its mean form, in [0, 4]."""
 LARGEST_PARTS = 2  # connected parts of a cluster that are candidates beside the cluster
 COLOUR = 3.0  # weight of a patch's mean colour beside its unit CLIP feature, in clustering
 SMALL = 0.3  # candidates of at most this share of the picture are dilated by a patch, so that an object's rim is inside
+SAME = 0.8  # a candidate that overlaps with a larger one by at least this IoU is left out; everything stands apart
 CHANGED = (0.06, 0.15)  # a candidate's further versions: its patches whose proposal differs from the source by so much
 
 
@@ -119,7 +120,12 @@ def candidate_regions(patches_ND: Tensor, image_CHW: Tensor, key: str, config: S
         box[top : top + height, left : left + width] = True
         found.append(box)
     grown = [ndimage.binary_dilation(each) if each.mean() <= SMALL else each for each in found if each.any()]
-    return torch.from_numpy(np.unique(np.stack(grown).reshape(len(grown), -1), axis=0)).float()
+    everything, *others = sorted(grown, key=np.sum, reverse=True)
+    different = [everything]
+    for each in others:
+        if not each.all() and all((each & kept).sum() < SAME * (each | kept).sum() for kept in different[1:]):
+            different.append(each)
+    return torch.from_numpy(np.stack(different).reshape(len(different), -1)).float()
 
 
 def most_candidates(config: SearchConfig) -> int:
