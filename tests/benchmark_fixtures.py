@@ -46,7 +46,8 @@ def table(rows: Sequence[dict], pictures: Sequence[str]) -> pa.Table:
     for name in rows[0]:
         values = [row[name] for row in rows]
         if name in pictures:
-            columns[name] = pa.array([{"bytes": value, "path": None} for value in values], STRUCT)
+            structs = [None if value is None else {"bytes": value, "path": None} for value in values]
+            columns[name] = pa.array(structs, STRUCT)
         else:
             columns[name] = pa.array(values)
     return pa.table(columns)
@@ -175,6 +176,47 @@ def write_human_edit(folder: Path, count: int = 4) -> Path:
     return folder
 
 
+def write_comp_bench(folder: Path) -> Path:
+    """Both splits: a path that two tasks share, a pair of captions, a task without masks, an empty mask."""
+    single = [
+        ("add", "001ca3cb/0/00003.png", "a gray fish"),
+        ("remove", "001ca3cb/0/00003.png", "a gray fish"),
+        ("replace", "001ca3cb/1/00004.png", "a crab"),
+        ("multi_object_add", "02b72b8d_00002.png", "a yellow fish|a white fish"),
+        ("implicit_reasoning", "02b72b8d_2_00016.png", "a diver"),
+        ("action", "00000.png", ""),
+    ]
+    turns = [
+        (f"multi_turn_{what}", f"turn{turn}_{what}/02b72b8d_0000{number}_t{turn}.png", caption)
+        for what, caption in (("add", "a boat"), ("remove", ""))
+        for turn in (1, 2)
+        for number in range(2)
+    ]
+    for name, rows in (("train", single), ("multi_turn", turns)):
+        stored = [
+            {
+                "task": task,
+                "image_path": path,
+                "input_image": encoded(picture(number)),
+                "edited_image": encoded(picture(number + 50)),
+                "instruction": f"do {number}",
+                "caption": caption,
+                "mask": None if task == "action" else encoded(_box_mask(empty=task == "replace")),
+            }
+            for number, (task, path, caption) in enumerate(rows)
+        ]
+        write_parquet(folder / f"data/{name}-00000-of-00001.parquet", stored, ("input_image", "edited_image", "mask"))
+    return folder
+
+
+def _box_mask(empty: bool) -> Image.Image:
+    """RGB, white in the region."""
+    mask = Image.new("RGB", SIZE)
+    if not empty:
+        mask.paste((255, 255, 255), (8, 4, 24, 16))
+    return mask
+
+
 PICTURES = ("INPUT_IMG", "MASK_IMG", "OUTPUT_IMG")
 
 
@@ -259,6 +301,17 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "pie_bench": write_pie_bench,
     "human_edit": write_human_edit,
     "editing_mask": write_editing_mask,
+    **{
+        name: write_comp_bench
+        for name in (
+            "comp_bench",
+            "comp_bench_local",
+            "comp_bench_multi_object",
+            "comp_bench_implicit",
+            "comp_bench_turn_1",
+            "comp_bench_turn_2",
+        )
+    },
     "gedit": write_gedit,
     "gedit_chinese": write_gedit,
     "folder": write_folder,

@@ -34,7 +34,7 @@ def test_every_row_has_a_source_a_protocol_and_sane_numbers(row):
             assert 0 <= figure <= 10
         elif title == "PSNR":
             assert 10 < figure < 40
-        elif title in ("CLIP whole", "CLIP edited"):
+        elif title in ("CLIP whole", "CLIP edited", "LC-T"):
             assert 15 < figure < 30  # 100 x cosine
         else:
             assert 0 < figure < 1, title

@@ -8,6 +8,7 @@ target picture, `l1_source` with the source, so that two protocols never share a
 from __future__ import annotations
 
 from regionedit.evaluation.benchmarks import BENCHMARKS
+from regionedit.evaluation.comp_bench_metrics import BoxPicture, BoxText, SquareBackground
 from regionedit.evaluation.embedding_metrics import (
     Direction,
     InstructionRank,
@@ -170,6 +171,18 @@ METRICS: dict[str, Measure] = {
     ),
     # Mean squared error in [0, 1], PIE-Bench's variant.
     "background_mse_pie": Background(title="bg. MSE PIE", compare=mse_of, pie=True, higher_is_better=False),
+    # LC-T of CompBench: `clip_whole` of the box around the mask, with the caption of the edited objects.
+    "comp_bench_text": BoxText(title="LC-T"),
+    # LC-I of CompBench: `clip_image` of the box around the mask.
+    "comp_bench_image": BoxPicture(title="LC-I"),
+    # PSNR in dB, CompBench's variant: at 512 x 512, black inside the mask, mean over the whole picture.
+    "comp_bench_psnr": SquareBackground(title="bg. PSNR 512", compare=psnr_of),
+    # Structural similarity, at most 1, CompBench's variant.
+    "comp_bench_ssim": SquareBackground(title="bg. SSIM 512", compare=ssim_of),
+    # LPIPS, at least 0, CompBench's variant (it uses the network squeeze).
+    "comp_bench_lpips": SquareBackground(
+        title="bg. LPIPS 512", compare=lpips_of, backbone="lpips", higher_is_better=False
+    ),
     # PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables usually show
     # it times 10^3.
     "structure_distance": StructureDistance(title="structure"),

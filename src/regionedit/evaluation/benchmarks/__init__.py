@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from regionedit.evaluation.benchmarks.base import Benchmark
+from regionedit.evaluation.benchmarks.comp_bench import (
+    CompBench,
+    CompBenchFirstTurn,
+    CompBenchImplicit,
+    CompBenchLocal,
+    CompBenchMultiObject,
+    CompBenchSecondTurn,
+)
 from regionedit.evaluation.benchmarks.editing_mask import EditingMask
 from regionedit.evaluation.benchmarks.emu_edit import EmuEdit, EmuEditUnfiltered
 from regionedit.evaluation.benchmarks.folder import Folder
@@ -21,6 +29,12 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "pie_bench": PieBench,
     "human_edit": HumanEdit,
     "editing_mask": EditingMask,
+    "comp_bench": CompBench,
+    "comp_bench_local": CompBenchLocal,
+    "comp_bench_multi_object": CompBenchMultiObject,
+    "comp_bench_implicit": CompBenchImplicit,
+    "comp_bench_turn_1": CompBenchFirstTurn,
+    "comp_bench_turn_2": CompBenchSecondTurn,
     "gedit": GEdit,
     "gedit_chinese": GEditChinese,
     "folder": Folder,
