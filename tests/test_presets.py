@@ -56,7 +56,8 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
     config = load_config(TrainConfig, PRESETS[name], [
         f"--encoders.clip={tiny.encoders.clip}", "--encoders.clip_pretrained=null",
         f"--encoders.instruction={tiny.encoders.instruction}", "--encoders.instruction_revision=null",
-        f"--predictor.heads={1 if name == 'paper' else 4}", f"--generator.path={tiny.generator.path}", "--generator.revision=null",
+        f"--predictor.heads={1 if name == 'paper' else 4}",
+        f"--generator.path={tiny.generator.path}", "--generator.revision=null",
         "--generator.variant=null", f"--generator.size={SIZE}", "--generator.decoder_revision=null",
         f"--generator.decoder={tiny_decoder_dir if preset.generator.decoder else 'null'}", "--generator.compile=false",
         "--encoders.compile=false",
