@@ -77,6 +77,7 @@ def terminal(clone, tmp_path) -> Terminal:
     return Terminal(clone, {"HF_HUB_CACHE": str(cache), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.timeout(600)  # on a busy machine; a few seconds a command on an idle one
 def test_the_documented_way_from_pictures_to_a_table(clone, terminal):
     proposals = command("docs/training.md", "data_prep/make_proposals.py", "--part")
     terminal.run(*([*proposals, *TRAINING, "--parts=2", f"--part={part}"] for part in range(2)))
