@@ -13,20 +13,23 @@ proposals and cached captions (at least 12 times). The time for caching, storing
 system's first step is left out, and its seconds are printed. Figures are medians over rounds in which all take turns.
 
 Full size, `train_step_{preset}_full_size`: each preset, with `--batch` pictures, then `full_size_step.literal` of
-exact512 with as many pictures as fit, halved from `--baseline_batch` on. On a GPU, TF32, autocast and torch.compile are
-as in `train()`; the batch is always the same one, on the GPU already, and there is one process without DDP. `--out`
-gets a table of pictures a second, peak memory and the share of the GPU peak (target: 40 % for paper256) after every
+exact512 with as many pictures as fit, halved from `--baseline_batch` on. The step is that of `train()`, on a GPU with
+its TF32, autocast and torch.compile; but the batch is always the same one, on the GPU already, and one process
+exchanges no gradients. benchmarks.loader measures the loader. `--out` gets a table of pictures a second, peak memory,
+the share of the GPU's peak (target: 40 % for paper256), host waits of a step and the share of each stage after every
 system, so that it is there when the run is stopped; a system that fails gets its error as a row.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
@@ -80,12 +83,11 @@ class Timed:
         mixed = module.config.trainer.get("precision") == "bf16-mixed" and batch.images_BCHW.is_cuda
         self.autocast = partial(torch.autocast, "cuda", torch.bfloat16) if mixed else nullcontext
 
-    def step(self, epoch: int) -> None:
+    def step(self) -> None:
         with self.autocast():
-            loss, _ = self.module.loss(self.module.step(self.batch, epoch), self.module.config.loss)
-        with self.module.stage("backward"):
-            loss.backward()
+            loss = self.module.training_step(self.batch, 0)["loss"]
         with self.module.stage("optimiser"):
+            loss.backward()  # only hands over the gradients, which the stage `gradient` has computed
             torch.nn.utils.clip_grad_norm_(self.module.predictor.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -94,18 +96,39 @@ class Timed:
         """Pictures per second."""
         wait_for_the_gpu()
         began = time.perf_counter()
-        for number in range(steps):
-            self.step(number)
+        for _ in range(steps):
+            self.step()
         wait_for_the_gpu()
         return steps * len(self.batch.keys) / (time.perf_counter() - began)
 
     def shares(self, steps: int) -> str:
-        """The table of stages, from separate steps, because timing the stages would slow down a GPU."""
+        """The share of each stage, from separate steps, because timing the stages would slow down a GPU."""
         profiler = Waiting()
         self.module.stage = profiler.profile
         self.rate(steps)
         self.module.stage = nullcontext
-        return profiler.summary()
+        seconds = {name: sum(times) for name, times in profiler.recorded_durations.items()}
+        return ", ".join(f"{name} {part / sum(seconds.values()):.0%}" for name, part in seconds.items())
+
+    def host_waits(self) -> int:
+        """How often a step makes Python wait for the GPU, as torch's own check counts it."""
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as noted:
+                warnings.simplefilter("always")
+                self.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing CUDA operation" in str(warning.message) for warning in noted)
+
+
+class Measured(NamedTuple):
+    """Pictures per second; peak GiB and host waits of a step, None on a CPU; the share of each stage."""
+
+    rate: float
+    peak: float | None
+    waits: int | None
+    stages: str
 
 
 def microworld_step(changes: tuple[str, ...]) -> Timed:
@@ -140,7 +163,7 @@ def microworld(rounds: int) -> None:
     rates = [partial(system.rate, STEPS if name != "stored" else 4 * STEPS) for name, system in systems.items()]
     found = dict(zip(systems, medians(*rates, rounds=rounds), strict=True))
     for name, system in systems.items():
-        print(f"\n{name}\n{system.shares(STEPS)}")
+        print(f"{name}: {system.shares(STEPS)}")
     for name in ("composite", "compiled", "stored"):
         record(f"train_step_{name}", found[name], found["literal"], "pictures/s")
 
@@ -158,7 +181,7 @@ def full_size(batch: int, baseline_batch: int, out: Path) -> None:
         try:
             rates[name], *rows[name] = measured_row(config(), device, pictures, halve=name == "literal")
         except Exception as error:  # the other systems still count
-            rows[name] = (str(pictures), f"{type(error).__name__}: {one_line(error, 80)}", "", "")
+            rows[name] = (str(pictures), f"{type(error).__name__}: {one_line(error, 80)}", *[""] * 4)
         write_atomic(out, table(rows, machine).encode())
     print(table(rows, machine))
     if "literal" in rates:
@@ -167,48 +190,54 @@ def full_size(batch: int, baseline_batch: int, out: Path) -> None:
 
 
 def measured_row(config: TrainConfig, device: str, batch: int, halve: bool) -> tuple[float | str, ...]:
-    """Pictures per second as a number, then the cells: batch, pictures a second, peak memory, share of the peak.
+    """Pictures per second as a number, then the cells of the table after the preset's name.
 
     Args:
         halve: try again with half of the batch if it does not fit.
     """
     while True:
         try:
-            rate, peak = full_size_rate(config, device, batch)
+            found = full_size_rate(config, device, batch)
             break
         except torch.cuda.OutOfMemoryError:
             if not halve or batch == 1:
                 raise
         torch.cuda.empty_cache()
         batch //= 2
-    known = next((t for part, t in PEAK_TFLOPS.items() if part in torch.cuda.get_device_name()), None) if peak else None
-    if not known:
-        return rate, str(batch), f"{rate:.3g}", f"{peak:.1f}" if peak else "", ""
+    cells = [str(batch), f"{found.rate:.3g}", *[""] * 3, found.stages]
+    if found.peak is not None:
+        cells[2:5] = f"{found.peak:.1f}", _share_of_peak(config, found.rate), str(found.waits)
+    return found.rate, *cells
+
+
+def _share_of_peak(config: TrainConfig, rate: float) -> str:
+    """Of the GPU's peak; empty if that is not known."""
+    known = next((t for part, t in PEAK_TFLOPS.items() if part in torch.cuda.get_device_name()), None)
+    if known is None:
+        return ""
     count = step_operations(config)
     ideal = count[torch.bfloat16] / known + count[torch.float32] / (known / 2)  # TF32 has half of bfloat16's rate
-    return rate, str(batch), f"{rate:.3g}", f"{peak:.1f}", f"{ideal / 1e12 * rate:.0%}"
+    return f"{ideal / 1e12 * rate:.0%}"
 
 
 def table(rows: Mapping[str, Sequence[str]], machine: str | None) -> str:
     """The rows so far in Markdown."""
     lines = [f"Measured on {machine or 'this CPU'}, random weights, one process.", ""]
-    lines += ["| preset | batch | pictures/s | peak GiB | of the peak |", "|---|---|---|---|---|"]
+    lines += ["| preset | batch | pictures/s | peak GiB | of the peak | host waits | stages |", "|---" * 7 + "|"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     return "\n".join(lines) + "\n"
 
 
-def full_size_rate(config: TrainConfig, device: str, batch: int) -> tuple[float, float]:
-    """Pictures per second and peak GiB (0 on a CPU)."""
+def full_size_rate(config: TrainConfig, device: str, batch: int) -> Measured:
     module = build(config, device)
     system = Timed(module, batch_for(config, module, device, batch))
-    steps = 10 if device == "cuda" else 1
-    if device == "cuda":
-        system.rate(2)
-        torch.cuda.reset_peak_memory_stats()
-    rate = system.rate(steps)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
-    print(system.shares(steps), flush=True)
-    return rate, peak
+    if device != "cuda":
+        return Measured(system.rate(1), None, None, system.shares(1))
+    system.rate(2)
+    torch.cuda.reset_peak_memory_stats()
+    rate = system.rate(10)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return Measured(rate, peak, system.host_waits(), system.shares(10))
 
 
 def main() -> None:

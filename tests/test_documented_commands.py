@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
-import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+from tests.documented_commands import PAGES, ROOT, bash, commands, lines
+
 INSTALLED = {"hf", "torchrun", "uvx"}  # console commands of the locked environment
 ELSEWHERE = {
     "make", "source", "kill", "sleep", "curl", "until", "do", "done", "export", "pip",
@@ -21,35 +20,6 @@ ELSEWHERE = {
     "sbatch", "srun",  # of a SLURM cluster
     "aws",  # of the user's object storage
 }  # fmt: skip
-
-
-def bash(page: Path) -> list[str]:
-    """The lines of its blocks of bash."""
-    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.M | re.S)
-    return "\n".join(blocks).replace("\\\n", " ").splitlines()
-
-
-def lines(page: Path) -> list[str]:
-    """The lines that are commands: in blocks of bash, in indented blocks, and inline."""
-    plain = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.M | re.S)
-    indented = "".join(re.findall(r"^ {4}.*\n", plain, re.M)).replace("\\\n", " ").splitlines()
-    return [*bash(page), *indented, *re.findall(r"`([^`\n]+)`", plain)]
-
-
-def commands(line: str) -> list[list[str]]:
-    """The commands of a line, without settings of variables; none if it is no shell."""
-    words = shlex.shlex(line, posix=True, punctuation_chars=True)
-    words.whitespace_split = True
-    found: list[list[str]] = [[]]
-    try:
-        for word in words:
-            if set(word) <= set("&|;()"):
-                found.append([])
-            elif found[-1] or not re.match("[A-Z_]+=", word):
-                found[-1].append(word)
-    except ValueError:  # an open quotation mark: text, or one line of several
-        return []
-    return [words for words in found if words and re.match(r"[\w.]", words[0])]
 
 
 def documented() -> tuple[set[str], dict[tuple[str, ...], set[str]]]:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from benchmarks import full_size_models
 from data_prep.fetch_models import MODELS
 from regionedit.images import png
+from tests.hub_cache import snapshot
 from tests.shards import write_instructions, write_tar
 from tests.tiny_models import write_t5
 from tests.tiny_tokenizers import clip_tokenizer
@@ -31,13 +32,6 @@ LIMIT_GB = 20
 SIZE = 256
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-
-
-def snapshot(cache: Path, model) -> Path:
-    folder = cache / f"models--{model.name.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(model.revision)
-    return folder / "snapshots" / model.revision
 
 
 def write_clip(folder: Path) -> None:
@@ -87,7 +81,7 @@ def write_inpaint(folder: Path) -> None:
 def cache(tmp_path_factory):
     cache = tmp_path_factory.mktemp("hub")
     for model, write in ((CLIP, write_clip), (T5, write_instruction_encoder), (INPAINT, write_inpaint)):
-        write(snapshot(cache, model))
+        write(snapshot(cache, model.name, model.revision))
         gc.collect()
     return cache
 

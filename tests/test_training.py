@@ -210,6 +210,7 @@ def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
     process = command(two, tmp_path)
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
+    assert errors.count("GLOBAL_RANK: 0") == errors.count("GLOBAL_RANK: 1") == 1, "a rank says it twice"
     for name in ("train/loss", "train/clip_direction", "train/region_area", "train/gradient_norm"):
         alone, together = logged(one, name), logged(two, name)
         assert sorted(alone) == sorted(together) == [1, 2, 3]

@@ -146,3 +146,25 @@ def test_stored_proposals_need_no_generator(make, pairs):
     check_step(config)
     train(config)
     assert len(logged(config)) == 2
+
+
+def test_validation_encodes_everything_once(make, module_of, monkeypatch):
+    """The pictures and what they become, the instructions, and both captions together."""
+    config = make("--step.proposal_mask=predicted_hard")
+    module, calls = module_of(config), []
+    for network, name in ((0, "encode_image"), (0, "encode_text"), (1, "encode")):
+        original = getattr(module.frozen[network], name)
+        monkeypatch.setattr(
+            module.frozen[network], name, lambda *a, n=name, o=original, **k: calls.append(n) or o(*a, **k)
+        )
+    with torch.no_grad():
+        module.validation_step(batch_for(config), 0)
+    assert sorted(calls) == ["encode", "encode_image", "encode_image", "encode_text"]
+
+
+def test_progress_is_asked_once_a_step(make, monkeypatch):
+    """It follows the clock under `max_seconds`: a second answer in the same step could differ."""
+    asked, progress = [], RegionTraining.progress
+    monkeypatch.setattr(RegionTraining, "progress", lambda self: asked.append(self.global_step) or progress(self))
+    train(make("--max_steps=3", "--max_seconds=1000"))
+    assert asked == [0, 1, 2, 3]

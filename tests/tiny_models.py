@@ -108,11 +108,11 @@ def write_t5(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
     return folder
 
 
-def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
+def write_inpaint(folder: Path, seed: int = 0, prediction_type: str = "epsilon", variant: str | None = None) -> Path:
     """A StableDiffusionInpaintPipeline folder: AutoencoderKL f=4, nine-channel U-Net, CLIP text encoder, DDIM."""
     from diffusers import StableDiffusionInpaintPipeline
 
-    return _write_pipeline(StableDiffusionInpaintPipeline, 9, folder, seed, prediction_type)
+    return _write_pipeline(StableDiffusionInpaintPipeline, 9, folder, seed, prediction_type, variant)
 
 
 def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
@@ -122,7 +122,9 @@ def write_instruct_pix2pix(folder: Path, seed: int = 0) -> Path:
     return _write_pipeline(StableDiffusionInstructPix2PixPipeline, 8, folder, seed, "epsilon")
 
 
-def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str) -> Path:
+def _write_pipeline(
+    pipeline_class, channels: int, folder: Path, seed: int, prediction_type: str, variant: str | None = None
+) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -150,7 +152,7 @@ def _write_pipeline(pipeline_class, channels: int, folder: Path, seed: int, pred
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    pipeline.save_pretrained(folder, safe_serialization=True, variant=variant)
     return folder
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regionedit.command_line import one_line
 from regionedit.config import EncodersConfig
 from regionedit.device import autocast_off, pick_dtype, rounding, send
+from regionedit.resampling import resample
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,7 @@ class FrozenCLIP(Frozen):
 
     def stretch(self, images_BCHW: Tensor) -> Tensor:
         """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""
-        size = (self.image_size, self.image_size)
-        if images_BCHW.shape[-2:] == size:
-            return images_BCHW
-        return F.interpolate(images_BCHW, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        return resample(images_BCHW, (self.image_size, self.image_size))
 
     def preprocess(self, images_BCHW: Tensor) -> Tensor:
         """Stretch to CLIP's square and normalise, differentiably; the same for source and generated pictures."""

@@ -14,7 +14,10 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def log_to(folder: str | Path) -> None:
-    """From now on also write this package's messages to `folder`/log.txt, which grows from run to run."""
+    """From now on also write this package's messages to `folder`/log.txt, which grows from run to run.
+
+    The command line goes only there: the user knows it, and every rank would print it.
+    """
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
@@ -22,7 +25,7 @@ def log_to(folder: str | Path) -> None:
     package = logging.getLogger("regionedit")
     package.setLevel(logging.INFO)
     package.addHandler(handler)
-    package.info("%s", shlex.join(sys.argv))
+    handler.emit(package.makeRecord(package.name, logging.INFO, __file__, 0, shlex.join(sys.argv), (), None))
 
 
 def write_traceback(folder: str | Path, error: BaseException, what: str) -> Path:

@@ -180,10 +180,12 @@ def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]
     """
     import torch.nn.functional as F
 
+    from regionedit.resampling import resample
+
     height, width = images_BCHW.shape[-2:]
     scale = size / max(height, width) if size else 1.0
     inner = max(1, round(height * scale)), max(1, round(width * scale))
-    fitted = _resize(images_BCHW, inner)
+    fitted = resample(images_BCHW, inner)
     right, bottom = -inner[1] % multiple, -inner[0] % multiple
     if right or bottom:
         fitted = F.pad(fitted, (0, right, 0, bottom), mode="replicate")
@@ -203,8 +205,10 @@ def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
 
 def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
     """Undo `fit`: cut the padding off and scale to the original [B, C, H, W]."""
+    from regionedit.resampling import resample
+
     inner = fitted_BChw[..., : placed.inner_height, : placed.inner_width]
-    return _resize(inner, (placed.height, placed.width))
+    return resample(inner, (placed.height, placed.width))
 
 
 def png(picture: Image.Image, chunks: PngInfo | None = None) -> bytes:
@@ -245,14 +249,6 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
     picture.info["path"] = str(path)
     return picture
-
-
-def _resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    import torch.nn.functional as F
-
-    if tuple(images_BCHW.shape[-2:]) == tuple(size):
-        return images_BCHW
-    return F.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
 def _is_numeric(picture: Image.Image) -> bool:

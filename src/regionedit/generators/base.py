@@ -269,6 +269,10 @@ def fit_soft_mask(mask_B1HW: Tensor, placed: Fit, fitted_BChw: Tensor) -> Tensor
     Each pixel takes the maximum of the pixels that it replaces, so everything that is composited later lies inside what
     the generator repaints. Soft masks stay soft and differentiable, hard masks stay hard.
     """
-    inner = F.adaptive_max_pool2d(mask_B1HW.float(), (placed.inner_height, placed.inner_width))
+    mask_B1HW = mask_B1HW.float()
+    size = placed.inner_height, placed.inner_width
+    # The maxima are gathered, because the pooling's own gradient has no deterministic version on a GPU.
+    _, places_B1hw = F.adaptive_max_pool2d(mask_B1HW.detach(), size, return_indices=True)
+    inner = mask_B1HW.flatten(2).gather(2, places_B1hw.flatten(2)).unflatten(2, size)
     height, width = fitted_BChw.shape[-2:]
     return F.pad(inner, (0, width - placed.inner_width, 0, height - placed.inner_height))

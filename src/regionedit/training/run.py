@@ -226,7 +226,9 @@ def _measured(metrics: Path, step: int) -> str:
 
 
 def _quieten() -> None:
-    """Silence Lightning's advice that does not apply here."""
+    """Silence Lightning's advice that does not apply here, and let it say nothing twice."""
+    if logging.getLogger().hasHandlers():  # the command's own, which also gets Lightning's messages
+        logging.getLogger("lightning").handlers.clear()
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     for text in (
