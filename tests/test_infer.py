@@ -77,7 +77,7 @@ def test_a_folder_continues_where_it_stopped(call, tmp_path, capsys):
     words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
     assert call(*words) == 0
     assert (
-        files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl", "contact_sheet.png", "log.txt"}
+        files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl", "contact_sheet.png", "log.txt", "skipped.jsonl"}
         and files(out / "p1") == RESULT
     )
     assert "4 edited, 25.0% of a picture on average" in capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_requests_from_a_file(call, tmp_path, capsys):
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     out = tmp_path / "out"
     assert call("--requests", tmp_path / "r.jsonl", "--out", out) == 0
-    assert files(out) == {"first", "b", "b_2", "failures.jsonl", "contact_sheet.png", "log.txt"}
+    assert files(out) == {"first", "b", "b_2", "failures.jsonl", "contact_sheet.png", "log.txt", "skipped.jsonl"}
     record = json.loads((out / "first" / "run.json").read_text())
     assert record["seed"] == 4 and record["mask_source"] == "learned"
     assert len(json.loads((out / "b" / "run.json").read_text())["instructions"]) == 2

@@ -9,7 +9,8 @@ from pathlib import Path
 from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 from regionedit.evaluation.benchmarks.pictures import BRIGHT, MaskedBenchmark, bright
-from regionedit.images import MAX_PIXELS, open_mask, open_picture
+from regionedit.images import MAX_PIXELS, open_picture
+from regionedit.mask_files import open_mask
 from regionedit.records import EditCase
 from regionedit.request_files import RequestFile, named, parse_request
 
