@@ -101,7 +101,7 @@ def test_requests_from_a_file(call, tmp_path, capsys):
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     out = tmp_path / "out"
     assert call("--requests", tmp_path / "r.jsonl", "--out", out) == 0
-    assert files(out) == {"first", "b", "b_2", "failures.jsonl", "contact_sheet.png", "log.txt", "skipped.jsonl"}
+    assert files(out) == {"first", "b", "b_2", "failures.jsonl", "contact_sheet.png", "log.txt"}
     record = json.loads((out / "first" / "run.json").read_text())
     assert record["seed"] == 4 and record["mask_source"] == "learned"
     assert len(json.loads((out / "b" / "run.json").read_text())["instructions"]) == 2

@@ -56,28 +56,31 @@ def largest(mask_HW: np.ndarray) -> np.ndarray:
 
 
 def hull(mask_HW: np.ndarray) -> np.ndarray:
-    """Every pixel whose centre lies in the convex hull of the mask's pixels; what it adds is edited in full."""
-    from scipy.spatial import ConvexHull
-
+    """Every pixel whose centre lies in the convex hull of the mask's pixel centres; what it adds is edited in full."""
     drawn_HW = mask_HW > 0
-    drawn = np.flatnonzero(drawn_HW.any(1))
-    if not len(drawn):
+    rows = np.flatnonzero(drawn_HW.any(1))
+    if not len(rows):
         return mask_HW
-    # The ends of each row are enough. Corners instead of centres: a hull of one row of centres would have no area.
-    height, width = mask_HW.shape
-    left, right = drawn_HW.argmax(1), width - 1 - drawn_HW[:, ::-1].argmax(1)
-    corners = [(x, y + dy) for y in drawn for x in (left[y] - 0.5, right[y] + 0.5) for dy in (-0.5, 0.5)]
-    vertices = np.array(corners)[ConvexHull(corners).vertices]
-    first, last = np.full(height, np.inf), np.full(height, -np.inf)
-    for (x0, y0), (x1, y1) in zip(vertices, np.roll(vertices, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        crossed = np.arange(int(np.ceil(min(y0, y1))), int(np.floor(max(y0, y1))) + 1)
-        x = x0 + (crossed - y0) * (x1 - x0) / (y1 - y0)
-        first[crossed], last[crossed] = np.minimum(first[crossed], x), np.maximum(last[crossed], x)
-    places = np.arange(width)
-    inside_HW = (places >= first[:, None] - 1e-6) & (places <= last[:, None] + 1e-6)
-    return np.where(inside_HW & (mask_HW <= 0), mask_HW.dtype.type(1), mask_HW)
+    width = mask_HW.shape[1]
+    first = _below(rows, drawn_HW[rows].argmax(1))  # the left and the right end of each row are enough
+    last = -_below(rows, drawn_HW[rows, ::-1].argmax(1) - (width - 1))
+    columns, between = np.arange(width), np.arange(rows[0], rows[-1] + 1)
+    inside_HW = np.zeros_like(drawn_HW)
+    inside_HW[between] = (columns >= first[:, None] - 1e-6) & (columns <= last[:, None] + 1e-6)
+    return np.where(inside_HW & ~drawn_HW, mask_HW.dtype.type(1), mask_HW)
+
+
+def _below(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The largest convex curve that is nowhere above the values, in every row from the first to the last."""
+    corners: list[tuple[int, int]] = []
+    for y, x in zip(rows.tolist(), values.tolist(), strict=True):
+        while len(corners) > 1:
+            (y0, x0), (y1, x1) = corners[-2:]
+            if (x1 - x0) * (y - y0) < (x - x0) * (y1 - y0):  # the corner lies below the line from the one before it
+                break
+            corners.pop()
+        corners.append((y, x))
+    return np.interp(np.arange(rows[0], rows[-1] + 1), *zip(*corners, strict=True))
 
 
 def box(mask_HW: np.ndarray) -> np.ndarray:
