@@ -139,7 +139,8 @@ def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
         if share > 0.9 or (len(colours) == 2 and share > 0.7):
             scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
             return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
-    if len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
+    colours = main_colours(rgb_HW3.reshape(-1, 3), SAME)
+    if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
         names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in colours[:6])
         raise ValueError(
             f"a map of {len(colours)} colours and no mask; name the one to edit: mask_value one of {names}"
