@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from regionedit.images import open_picture, upright_rgb
 from regionedit.mask_files import MaskReading, open_mask, understand
+from regionedit.mask_sources.drawn import drawn_mask
+from regionedit.records import EditRequest
 
 SIZE = (60, 44)
 BOX = (12, 10, 31, 33)  # x1 and y1 are excluded
@@ -368,3 +370,10 @@ def test_any_opaque_stroke_on_a_transparent_layer_is_edited(x, y, width, height,
     drawn = Image.fromarray(rgba)
     drawn = drawn.quantize(8) if mode == "P" else drawn.convert(mode)
     assert np.array_equal(np.asarray(understand(drawn, picture=PICTURE)), edit * 255)
+
+
+def test_a_mask_in_python_that_the_reader_has_not_seen_is_refused():
+    with pytest.raises(ValueError, match="mask: mode RGBA, but L is needed; mask_files.understand"):
+        drawn_mask(EditRequest(PICTURE, "x", mask=hole(PICTURE)))
+    read = understand(hole(PICTURE), picture=PICTURE)
+    assert drawn_mask(EditRequest(PICTURE, "x", mask=read)).tobytes() == read.tobytes()
