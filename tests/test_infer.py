@@ -18,11 +18,6 @@ ROOT = Path(infer.__file__).parent
 TEXT = "make the red circle blue"
 
 
-@pytest.fixture
-def call(config_file):
-    return lambda *arguments: infer.main(["--config", str(config_file), *map(str, arguments)])
-
-
 def photo(path: Path, width=60, height=44, seed=0, **options) -> Path:
     rng = np.random.default_rng(seed)
     light = np.linspace(30, 220, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))

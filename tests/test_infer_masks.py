@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from regionedit.display import overlay
-from tests.test_bad_input import refused  # noqa: F401  (a fixture)
-from tests.test_infer import call, files, photo  # noqa: F401  (a fixture)
+from tests.test_infer import files, photo
 
 TEXT = "make the red circle blue"
 STRIP = np.zeros((44, 60), bool)
@@ -37,7 +36,7 @@ def read(folder):
     }, json.loads((folder / "run.json").read_text())
 
 
-def test_what_was_understood_is_edited_said_recorded_and_drawn(call, picture, hole, tmp_path, capsys):  # noqa: F811
+def test_what_was_understood_is_edited_said_recorded_and_drawn(call, picture, hole, tmp_path, capsys):
     words = ("--image", picture, "--instruction", TEXT, "--mask", hole)
     assert call(*words, "--out", tmp_path / "a") == 0
     made, record = read(tmp_path / "a")
@@ -53,7 +52,7 @@ def test_what_was_understood_is_edited_said_recorded_and_drawn(call, picture, ho
     assert np.array_equal(made["mask.png"], STRIP * 255) and record["mask_operations"] == ["invert", "box"]
 
 
-def test_one_value_of_a_map_is_edited(call, picture, tmp_path):  # noqa: F811
+def test_one_value_of_a_map_is_edited(call, picture, tmp_path):
     Image.fromarray((STRIP * 3 + np.roll(STRIP, 20, 1) * 7).astype(np.uint8)).save(tmp_path / "m.png")
     words = ("--image", picture, "--instruction", TEXT, "--mask", tmp_path / "m.png", "--out", tmp_path / "a")
     assert call(*words, "--mask_value", 3) == 0
@@ -74,19 +73,14 @@ def test_one_value_of_a_map_is_edited(call, picture, tmp_path):  # noqa: F811
     ],
 )
 def test_a_mask_that_means_nothing_is_refused_before_anything_is_loaded(
-    arguments,
-    told,
-    refused,  # noqa: F811
-    picture,
-    hole,
-    tmp_path,
+    arguments, told, refused, picture, hole, tmp_path
 ):
     Image.fromarray((STRIP * 3 + np.roll(STRIP, 20, 1) * 7).astype(np.uint8)).save(tmp_path / "ids.png")
     given = arguments.format(picture=picture, hole=hole, ids=tmp_path / "ids.png", folder=tmp_path).split()
     assert told in refused("--image", picture, "--instruction", TEXT, *given)
 
 
-def test_a_folder_of_masks_and_a_list_of_what_was_skipped(call, tmp_path, capsys):  # noqa: F811
+def test_a_folder_of_masks_and_a_list_of_what_was_skipped(call, tmp_path, capsys):
     for name in ("a.png", "sub/b.JPG", "lonely.png"):
         photo(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("x")
@@ -105,7 +99,7 @@ def test_a_folder_of_masks_and_a_list_of_what_was_skipped(call, tmp_path, capsys
     assert [row["path"].rsplit("/", 1)[1] for row in rows] == ["lonely.png", "notes.txt"]
 
 
-def test_a_csv_of_requests_with_masks(call, picture, hole, tmp_path, capsys):  # noqa: F811
+def test_a_csv_of_requests_with_masks(call, picture, hole, tmp_path, capsys):
     Image.fromarray((STRIP * 7).astype(np.uint8)).save(tmp_path / "ids.png")
     rows = [
         "Image;Instruction;Mask;Mask_is;Mask_value;Mask_operations;Id",

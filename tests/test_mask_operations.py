@@ -110,3 +110,9 @@ def test_the_parts_of_several_instructions_follow_the_mask():
     request = EditRequest(Image.new("RGB", (3, 3)), ("x", "y"), mask_operations="box")
     region = _operated(Region(whole, whole, parts), [request])
     assert region.mask_B1HW.all() and (region.per_instruction_BKHW.sum(1) == 1).all()
+
+
+def test_the_page_has_a_button_for_each():
+    from regionedit.web.edit_layout import OPERATION_LABELS
+
+    assert list(OPERATION_LABELS) == list(OPERATIONS)
