@@ -7,6 +7,7 @@ Runs no model. The pictures show what `mask_files.understand` and `mask_operatio
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +22,18 @@ from regionedit.mask_files import understand
 from regionedit.mask_operations import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
-OUT = ROOT / "docs" / "pictures"
 SIDE = 104
 SQUARE = 13
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures", help="folder for the pictures")
+    out = parser.parse_args().out
     picture = open_picture(ROOT / "docs" / "examples" / "ring.png").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     picture.info = {"notes": []}
-    _write("masks.png", of_mask_files(picture))
-    _write("operations.png", of_operations(picture))
+    _write(out / "masks.png", of_mask_files(picture))
+    _write(out / "operations.png", of_operations(picture))
 
 
 def of_mask_files(picture: Image.Image) -> Image.Image:
@@ -93,9 +96,9 @@ def _stroke(draw: Callable[[tuple[int, int, int, int], int], None]) -> None:
     draw((24, 28, 72, 76), 12)
 
 
-def _write(name: str, picture: Image.Image) -> None:
+def _write(path: Path, picture: Image.Image) -> None:
     few = picture.quantize(64, dither=Image.Dither.NONE)  # a quarter of the bytes, and nobody sees it
-    write_atomic(OUT / name, png(few))
+    write_atomic(path, png(few))
 
 
 if __name__ == "__main__":
