@@ -280,6 +280,18 @@ def test_a_jpeg_mask_edits_exactly_what_was_drawn():
     assert np.array_equal(np.asarray(understand(mask)), EDIT * 255)
 
 
+@pytest.mark.parametrize("quality", [75, 90, 95])
+def test_a_jpeg_mask_saved_as_png_edits_what_was_drawn(quality):
+    again = Image.fromarray(np.asarray(stored(white("RGB"), "JPEG", quality=quality)))
+    assert np.array_equal(np.asarray(understand(again)), EDIT * 255)
+
+
+@pytest.mark.parametrize("radius", [0.7, 1, 2, 4])
+def test_feathered_masks_are_no_jpeg(radius):
+    soft = white().resize((240, 176)).filter(ImageFilter.GaussianBlur(radius))
+    assert understand(soft).tobytes() == soft.tobytes()
+
+
 def test_a_lossless_soft_edge_stays_unless_told_otherwise():
     soft = white().filter(ImageFilter.GaussianBlur(2))
     assert understand(soft).tobytes() == soft.tobytes()

@@ -103,26 +103,33 @@ def _meaning(mask: Image.Image, reading: MaskReading, picture: Image.Image | Non
     if reading.mask_value:
         return _of_value(mask, reading.mask_value.strip())
     shown = _eight_bit(mask)
-    rgba_HW4 = np.asarray(shown.convert("RGBA"))
-    alpha_HW, rgb_HW3 = rgba_HW4[..., 3], np.ascontiguousarray(rgba_HW4[..., :3])
-    transparent = bool(alpha_HW.min() < 255)
+    rgba = shown.convert("RGBA") if shown.has_transparency_data else None
+    if rgba is not None and rgba.getchannel("A").getextrema()[0] == 255:
+        shown, rgba = rgba.convert("RGB"), None  # opaque after all
+    if rgba is not None:
+        return _of_transparent(rgba, reading, picture, lossy)
+    grey_HW = np.asarray(shown.convert("RGB" if shown.mode not in ("1", "L") else "L").convert("L"))
     if reading.mask_is == "alpha":
-        if not transparent:
-            raise ValueError("mask_is: alpha, but the mask has no transparent part; use auto or luma")
-        return Meaning(alpha_HW, "what is opaque is edited")
-    grey_HW = np.asarray(Image.fromarray(rgb_HW3).convert("L"))
+        raise ValueError("mask_is: alpha, but the mask has no transparent part; use auto or luma")
     if reading.mask_is == "luma":
-        return Meaning((grey_HW * (alpha_HW / 255)).round().astype(np.uint8), "what is bright is edited")
+        return Meaning(grey_HW, "what is bright is edited")
     if reading.mask_is == "inverted":
-        return Meaning(255 - (alpha_HW if transparent else grey_HW), f"what is {_dark(transparent)} is edited")
-    if transparent:
-        source_HW3 = np.asarray(picture.convert("RGB")) if picture is not None else None
-        return by_transparency(rgba_HW4, source_HW3, lossy)
-    return by_brightness(rgb_HW3, lossy, reading.mask_soft)
+        return Meaning(255 - grey_HW, "what is dark is edited")
+    rgb_HW3 = None if shown.mode in ("1", "L") else np.asarray(shown.convert("RGB"))
+    return by_brightness(grey_HW, rgb_HW3, lossy, reading.mask_soft)
 
 
-def _dark(transparent: bool) -> str:
-    return "transparent" if transparent else "dark"
+def _of_transparent(rgba: Image.Image, reading: MaskReading, picture: Image.Image | None, lossy: bool) -> Meaning:
+    alpha_HW = np.asarray(rgba.getchannel("A"))
+    if reading.mask_is == "alpha":
+        return Meaning(alpha_HW, "what is opaque is edited")
+    if reading.mask_is == "inverted":
+        return Meaning(255 - alpha_HW, "what is transparent is edited")
+    if reading.mask_is == "luma":
+        grey_HW = np.asarray(rgba.convert("RGB").convert("L"))
+        return Meaning((grey_HW * (alpha_HW / 255)).round().astype(np.uint8), "what is bright is edited")
+    source_HW3 = np.asarray(picture.convert("RGB")) if picture is not None else None
+    return by_transparency(np.asarray(rgba), source_HW3, lossy)
 
 
 def _of_value(mask: Image.Image, wanted: str) -> Meaning:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 NEAR = 40
 """Colours whose channels differ by at most this belong together; lossy files scatter a flat colour less than this."""
@@ -47,10 +46,11 @@ def by_transparency(rgba_HW4: np.ndarray, picture_HW3: np.ndarray | None, lossy:
     if strongest == 0:
         return Meaning(alpha_HW, "a layer without a stroke")
     opaque_HW = alpha_HW > strongest // 2
-    colours = main_colours(rgba_HW4[opaque_HW][:, :3], NEAR if lossy else SAME)
+    few = sampled(alpha_HW)
+    colours = main_colours(rgba_HW4[few][opaque_HW[few]][:, :3], NEAR if lossy else SAME)
     flat = len(colours) <= 8 and sum(share for _, share in colours) > 0.97
     rim = np.concatenate([opaque_HW[0], opaque_HW[-1], opaque_HW[:, 0], opaque_HW[:, -1]]).mean()
-    copy = picture_HW3 is not None and _is_copy(rgba_HW4[..., :3], picture_HW3, opaque_HW)
+    copy = picture_HW3 is not None and _is_copy(rgba_HW4[few][..., :3], picture_HW3[few], opaque_HW[few])
     hole = Meaning(255 - alpha_HW, "the transparent hole is edited")
     if rim >= 0.5 and (copy or not flat):
         return hole
@@ -69,18 +69,23 @@ def by_transparency(rgba_HW4: np.ndarray, picture_HW3: np.ndarray | None, lossy:
     )
 
 
-def by_brightness(rgb_HW3: np.ndarray, lossy: bool, soft: bool | None) -> Meaning:
+def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, soft: bool | None) -> Meaning:
     """The meaning of an opaque file: white on black, or one colour on black.
+
+    Args:
+        grey_HW: its brightness.
+        rgb_HW3: its colours; None: it has none.
 
     Raises ValueError: a photograph or drawing, a map of colours or of numbers, or values too dark to mean anything.
     """
-    spread_HW = rgb_HW3.max(-1).astype(int) - rgb_HW3.min(-1)
-    if (spread_HW > (NEAR if lossy else 16)).mean() > 0.005:
-        return _one_colour(rgb_HW3, lossy)
-    grey_HW = np.asarray(Image.fromarray(rgb_HW3).convert("L"))
+    if rgb_HW3 is not None:
+        few_HW3 = rgb_HW3[sampled(grey_HW)].astype(int)
+        if (few_HW3.max(-1) - few_HW3.min(-1) > (NEAR if lossy else 16)).mean() > 0.005:
+            return _one_colour(rgb_HW3, lossy)
     if soft:
         return Meaning(grey_HW, "grey values are edited in part")
-    brightest, distinct = int(grey_HW.max()), np.unique(grey_HW)
+    distinct = np.flatnonzero(np.bincount(grey_HW.ravel(), minlength=256))
+    brightest = int(distinct[-1])
     if brightest == 0:
         return Meaning(grey_HW, "black: nothing is edited")
     if brightest < 128:
@@ -96,6 +101,8 @@ def by_brightness(rgb_HW3: np.ndarray, lossy: bool, soft: bool | None) -> Meanin
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
             raise ValueError(f"a picture and no mask; {GREY_OUT}")
+    if soft is None and not lossy and _rings(grey_HW):
+        return Meaning(_hard(grey_HW >= 128), "white is edited, its greys cut at one half")
     return Meaning(grey_HW, "white is edited")
 
 
@@ -106,6 +113,12 @@ def by_numbers(values_HW: np.ndarray, wanted: tuple[int, ...]) -> Meaning:
         if number not in there:
             raise ValueError(f"mask_value: {number} does not occur in the mask; it has {_listed(there)}")
     return Meaning(_hard(np.isin(values_HW, wanted)), f"the value {', '.join(map(str, wanted))} is edited")
+
+
+def sampled(like_HW: np.ndarray) -> tuple[slice, slice]:
+    """Every k-th row and column, about half a million pixels: enough to judge the colours of a large file."""
+    step = max(1, round((like_HW.size / 500_000) ** 0.5))
+    return slice(None, None, step), slice(None, None, step)
 
 
 def main_colours(rgb_N3: np.ndarray, near: int = NEAR) -> list[tuple[np.ndarray, float]]:
@@ -130,16 +143,19 @@ def main_colours(rgb_N3: np.ndarray, near: int = NEAR) -> list[tuple[np.ndarray,
 
 def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
     """One colour on black is a stroke; its soft edge keeps its values."""
-    bright_HW = rgb_HW3.max(-1)
+    bright_HW = np.maximum(np.maximum(rgb_HW3[..., 0], rgb_HW3[..., 1]), rgb_HW3[..., 2])
+    few = sampled(bright_HW)
     # Lossy files store colours at half the size, so that a stroke's edge is a ring of darker colours.
     painted_HW = bright_HW > (bright_HW.max() // 2 if lossy else NEAR)
-    colours = main_colours(rgb_HW3.reshape(-1, 3))
+    colours = main_colours(rgb_HW3[few].reshape(-1, 3))
     if not painted_HW.all() and (bright_HW[~painted_HW] <= NEAR).mean() > 0.85:
-        (colour, share), *_ = main_colours(rgb_HW3[painted_HW], 2 * NEAR if lossy else NEAR) or [(np.zeros(3), 0.0)]
+        (colour, share), *_ = main_colours(rgb_HW3[few][painted_HW[few]], 2 * NEAR if lossy else NEAR) or [
+            (np.zeros(3), 0.0)
+        ]
         if share > 0.9 or (len(colours) == 2 and share > 0.7):
             scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
             return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
-    colours = main_colours(rgb_HW3.reshape(-1, 3), SAME)
+    colours = main_colours(rgb_HW3[few].reshape(-1, 3), SAME)
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
         names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in colours[:6])
         raise ValueError(
@@ -160,6 +176,13 @@ def _is_flat(grey_HW: np.ndarray, where_HW: np.ndarray) -> bool:
     same_HW[:-1, :-1] = (grey_HW[:-1, :-1] == grey_HW[1:, :-1]) & (grey_HW[:-1, :-1] == grey_HW[:-1, 1:])
     selected = int(where_HW.sum())
     return selected > 0.1 * max(1, int((grey_HW > 0).sum())) and (same_HW & where_HW).sum() > 0.3 * selected
+
+
+def _rings(grey_HW: np.ndarray) -> bool:
+    """Whether most greys are close to black or white: rings around edges, left by JPEG or a sharp resampling before the
+    file was saved without loss. Feathered masks have less than .6 of such greys for each other one, rings above 1."""
+    counts = np.bincount(grey_HW.ravel(), minlength=256)
+    return int(counts[1:9].sum() + counts[247:255].sum()) > int(counts[9:247].sum())
 
 
 def _texture(grey_HW: np.ndarray, where_HW: np.ndarray) -> float:
