@@ -1,4 +1,4 @@
-"""Edit one picture, a folder of pictures, or a JSONL of requests.
+"""Edit one picture, a folder of pictures, or a JSONL or CSV of requests.
 
     python infer.py --config configs/edit_microworld.yaml --image in.png --instruction "make the ring blue" --out o/one
     python infer.py --config configs/edit_microworld.yaml --requests requests.jsonl --out o/many
@@ -22,15 +22,23 @@ from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
+from regionedit.picture_folders import NAME as SKIPPED
+from regionedit.picture_folders import Skipped, folder_requests, write_skipped
 from regionedit.records import Captions, EditFailure, EditResult
 from regionedit.request_files import (
     RequestFile,
-    folder_requests,
+    mask_reading,
     parse_box,
     parse_click,
     read_requests,
     split_instructions,
 )
+
+IN_THE_LINES = (
+    "image", "instruction", "source_caption", "target_caption", "mask", "mask_is", "mask_soft", "mask_value",
+    "mask_operations", "box", "click",
+)  # fmt: skip
+"""Arguments that a file of requests replaces."""
 
 # The editor is imported late and appears in no annotation, because the parser resolves annotations: a wrong argument is
 # reported without loading torch.
@@ -62,7 +70,7 @@ def one_instruction(argv: Sequence[str]) -> list[str]:
 
 def run(config: InferConfig) -> int:
     """Check the arguments before the slow imports, then edit."""
-    requests = read_arguments(config)
+    requests, skipped = read_arguments(config)
     alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
     opened = requests[0].open(config.max_pixels) if alone else None
     if opened is not None:
@@ -74,7 +82,7 @@ def run(config: InferConfig) -> int:
     editor = Editor.from_config(config)
     print(f"editing {editor.computes}", flush=True)
     if opened is None:
-        return edit_many(editor, requests, config)
+        return edit_many(editor, requests, skipped, config)
     (outcome,) = editor.edit_batch([opened])
     if isinstance(outcome, EditFailure):
         if config.debug:
@@ -86,8 +94,8 @@ def run(config: InferConfig) -> int:
     return 0
 
 
-def read_arguments(config: InferConfig) -> list[RequestFile]:
-    """The requests that the arguments name.
+def read_arguments(config: InferConfig) -> tuple[list[RequestFile], list[Skipped]]:
+    """The requests that the arguments name, and the files of a folder that are skipped.
 
     Raises ValueError: missing or contradictory arguments, or files that do not exist.
     """
@@ -98,10 +106,11 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
     if config.mask and config.box:
         raise ValueError("mask, box: give one of them")
     if config.requests:
-        for name in ("image", "instruction", "source_caption", "target_caption", "mask", "box", "click"):
-            if getattr(config, name):
+        default = InferConfig()
+        for name in IN_THE_LINES:
+            if getattr(config, name) != getattr(default, name):
                 raise ValueError(f"{name}: with --requests, give it in the lines of the file")
-        return read_requests(config.requests)
+        return read_requests(config.requests), []
     if not config.image:
         raise ValueError("image: give --image FILE or FOLDER, or --requests FILE.jsonl")
     like = RequestFile(
@@ -113,12 +122,21 @@ def read_arguments(config: InferConfig) -> list[RequestFile]:
         box=parse_box(config.box) if config.box else None,
         click=parse_click(config.click) if config.click else None,
         id=Path(config.image).stem,
+        mask_operations=config.mask_operations,
+        reading=mask_reading(vars(config), bool(config.mask)),
     )
-    return folder_requests(config.image, like) if Path(config.image).is_dir() else [like]
+    masks = Path(config.mask) if config.mask and Path(config.mask).is_dir() else None
+    if Path(config.image).is_dir():
+        return folder_requests(Path(config.image), like, masks, Path(config.out))
+    if masks is not None:
+        raise ValueError(
+            f"mask: {masks} is a folder, but the image is one file; give a mask file, or a folder of images"
+        )
+    return [like], []
 
 
-def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
-    """Edit in portions, skip finished requests, record failures and write the contact sheet."""
+def edit_many(editor, requests: list[RequestFile], skipped: list[Skipped], config: InferConfig) -> int:
+    """Edit in portions, skip finished requests, record what failed or was skipped, and write the contact sheet."""
     from rich.progress import track
 
     from regionedit.batch import edit_in_parallel, edit_into, write_contact_sheet, write_failures
@@ -132,16 +150,23 @@ def edit_many(editor, requests: list[RequestFile], config: InferConfig) -> int:
         outcomes = edit_into(editor, requests, out, portion)
     items = list(track(outcomes, "editing", len(requests)))
     write_failures(out, items)
+    write_skipped(out, skipped)
     write_contact_sheet(out, [request.id for request in requests])
     shares = [item.share for item in items if item.share is not None]
     failed = [item for item in items if item.failure]
     earlier = len(items) - len(shares) - len(failed)
     average = f", {sum(shares) / len(shares):.1%} of a picture on average" if shares else ""
-    print(f"{out}: {len(shares)} edited{average}; {earlier} finished before; {len(failed)} failed")
+    print(f"{out}: {len(shares)} edited{average}; {earlier} finished before; {len(failed)} failed{_said(skipped, out)}")
     if not failed:
         return 0
     first = f"first {failed[0].id}: {failed[0].failure}"
     return _say(f"{len(failed)} of {len(requests)} failed, see {out / 'failures.jsonl'} and {LOG}; {first}", 1)
+
+
+def _said(skipped: list[Skipped], out: Path) -> str:
+    if not skipped:
+        return ""
+    return f"; {len(skipped)} skipped, see {out / SKIPPED} (first: {skipped[0].path.name}: {skipped[0].reason})"
 
 
 def _summary(result: EditResult) -> str:

@@ -1,4 +1,4 @@
-"""Session fixtures: folders with tiny random models of the real classes (tests/tiny_models.py)."""
+"""Fixtures: folders with tiny random models of the real classes (tests/tiny_models.py), and infer.py with them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import infer
 from regionedit.command_line import load_config
 from regionedit.config import (
     GENERATOR_CONFIGS,
@@ -181,6 +182,31 @@ def config_file(tiny_edit_config, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("config") / "edit.yaml"
     path.write_text(yaml.safe_dump(asdict(tiny_edit_config)))
     return path
+
+
+@pytest.fixture
+def call(config_file):
+    """Run infer.py with the tiny models; returns its exit code."""
+    return lambda *arguments: infer.main(["--config", str(config_file), *map(str, arguments)])
+
+
+@pytest.fixture
+def refused(config_file, tmp_path, capsys):
+    """Run infer.py, check that it wrote nothing but a log, and return its only line of output."""
+
+    def run(*arguments, code=2) -> str:
+        out = tmp_path / "out"
+        try:
+            got = infer.main(["--config", str(config_file), "--out", str(out), *map(str, arguments)])
+        except SystemExit as stop:
+            got = stop.code
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert got == code and len(lines) == 1 and "Traceback" not in lines[0], lines
+        left = [path.name for path in out.rglob("*")] if out.exists() else []
+        assert left == (["log.txt"] if code == 1 else []) and (code == 2 or str(out / "log.txt") in lines[0])
+        return lines[0]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -27,25 +27,6 @@ def good(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def refused(config_file, tmp_path, capsys):
-    """Run infer.py, check that it wrote nothing but a log, and return its only line of output."""
-
-    def run(*arguments, code=2) -> str:
-        out = tmp_path / "out"
-        try:
-            got = infer.main(["--config", str(config_file), "--out", str(out), *map(str, arguments)])
-        except SystemExit as stop:
-            got = stop.code
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
-        assert got == code and len(lines) == 1 and "Traceback" not in lines[0], lines
-        left = [path.name for path in out.rglob("*")] if out.exists() else []
-        assert left == (["log.txt"] if code == 1 else []) and (code == 2 or str(out / "log.txt") in lines[0])
-        return lines[0]
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -80,6 +80,12 @@ def prepare(page, file="circle.png", text=TEXT) -> None:
     page.fill("#instruction textarea", text)
 
 
+def open_mask_file(page, path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.click("#mask-file")
+    chooser.value.set_files(str(path))
+
+
 def find(page) -> str:
     page.click("#find")
     return says(page, "#region-line", "found by")
@@ -195,6 +201,24 @@ def test_sliders_change_the_region_without_a_new_search(page):
     set_number(page, "#threshold", "0.9")
     wait_for_another_region(page, before)
     assert page.inner_text("#region-line") != share
+
+
+def test_a_mask_file_is_understood_changed_and_edited(page, tmp_path):
+    prepare(page)
+    hole = Image.open(EXAMPLES / "circle.png").convert("RGBA")
+    hole.paste((0, 0, 0, 0), (10, 12, 30, 40))
+    hole.paste((9, 9, 9, 255), (16, 18, 20, 24))
+    hole.save(tmp_path / "hole.png")
+    open_mask_file(page, tmp_path / "hole.png")
+    assert "13.1%" in says(page, "#region-line", "mask: the transparent hole is edited")
+    before = region_picture(page)
+    page.click("#operation-fill")
+    wait_for_another_region(page, before)
+    assert "13.7%" in says(page, "#region-line", "13.7%")
+    assert "0 pixels changed outside" in edit(page) and "transparent hole" in page.inner_text("#status")
+    Image.open(EXAMPLES / "circle.png").save(tmp_path / "no mask.png")
+    open_mask_file(page, tmp_path / "no mask.png")
+    page.get_by_text("mask 'no mask.png'", exact=False).first.wait_for()
 
 
 def test_a_tap_selects_the_whole_object(page):

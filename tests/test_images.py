@@ -161,20 +161,6 @@ def test_a_folder_and_a_file_without_permission(tmp_path, monkeypatch):
         images.open_picture(path)
 
 
-def test_transparent_parts_of_a_mask_are_not_edited(tmp_path):
-    pixels = np.zeros((4, 4, 4), np.uint8)
-    pixels[:, :2] = 255
-    pixels[:, 2:] = (255, 255, 255, 0)
-    mask = images.open_mask(save(tmp_path, "m.png", Image.fromarray(pixels)))
-    assert mask.mode == "L" and mask.getpixel((0, 0)) == 255 and mask.getpixel((3, 0)) == 0
-
-
-def test_a_mask_of_zeros_and_ones_is_refused(tmp_path):
-    path = save(tmp_path, "m.png", Image.fromarray(np.eye(4, dtype=np.uint8)))
-    with pytest.raises(ValueError, match="255 = edit"):
-        images.open_mask(path)
-
-
 def test_overlay_tints_the_region_and_nothing_else():
     picture = Image.fromarray(noise(40, 30))
     mask = Image.new("L", (40, 30))

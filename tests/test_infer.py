@@ -18,11 +18,6 @@ ROOT = Path(infer.__file__).parent
 TEXT = "make the red circle blue"
 
 
-@pytest.fixture
-def call(config_file):
-    return lambda *arguments: infer.main(["--config", str(config_file), *map(str, arguments)])
-
-
 def photo(path: Path, width=60, height=44, seed=0, **options) -> Path:
     rng = np.random.default_rng(seed)
     light = np.linspace(30, 220, width)[None, :, None] + rng.normal(0, 8, (height, width, 3))
@@ -77,7 +72,7 @@ def test_a_folder_continues_where_it_stopped(call, tmp_path, capsys):
     words = ("--image", tmp_path / "in", "--instruction", TEXT, "--out", out, "--mask_source", "centre_box")
     assert call(*words) == 0
     assert (
-        files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl", "contact_sheet.png", "log.txt"}
+        files(out) == {"p0", "p0_2", "p1", "p2", "failures.jsonl", "contact_sheet.png", "log.txt", "skipped.jsonl"}
         and files(out / "p1") == RESULT
     )
     assert "4 edited, 25.0% of a picture on average" in capsys.readouterr().out

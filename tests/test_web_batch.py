@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from regionedit.records import Captions
 from regionedit.web.batch_tab import edit_all, gather, zipped
@@ -49,12 +50,20 @@ def test_every_picture_gets_the_instruction(studio, uploads, tmp_path):
     ("name", "text"),
     [
         ("l.csv", "image,instruction,seed\nb.png,remove it,3\n"),
+        ("l.CSV", "\ufeffImage;Instruction;Seed\nb.png;remove it;3\n"),
         ("l.jsonl", json.dumps({"image": "b.png", "instruction": "remove it", "seed": 3}) + "\n"),
     ],
 )
 def test_a_list_says_what_to_do_with_each(studio, uploads, tmp_path, name, text):
     (request,) = gather(studio, with_list(tmp_path, uploads, name, text), SETTINGS, tmp_path / "job")
     assert (request.id, request.instructions[0].text, request.seed) == ("b", "remove it", 3)
+
+
+def test_a_mask_beside_its_picture_is_its_mask(studio, uploads, tmp_path):
+    mask = tmp_path / "x"
+    Image.new("RGB", (60, 44), "red").save(mask, "PNG")
+    requests = gather(studio, [*uploads, (mask, "b_mask.png")], SETTINGS, tmp_path / "job")
+    assert [(r.id, r.mask and r.mask.name) for r in requests] == [("a", None), ("b", "b_mask.png")]
 
 
 def test_a_batch_goes_on_after_its_uploads_were_deleted(studio, uploads, tmp_path):

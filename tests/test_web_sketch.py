@@ -8,8 +8,11 @@ from PIL import Image
 
 from regionedit.config import RegionConfig
 from regionedit.display import difference, heat_map
+from regionedit.mask_files import MaskReading, understand
+from regionedit.mask_operations import OPERATIONS, operated
 from regionedit.records import FoundRegion
 from regionedit.results import changed_outside
+from regionedit.web import messages
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
 
 CONFIG = RegionConfig()
@@ -95,3 +98,24 @@ def test_pixels_outside_are_counted():
     result.paste((0, 0, 0), (5, 5, 12, 6))
     assert changed_outside(source, result, mask) == 2 and changed_outside(source, source, mask) == 0
     assert np.asarray(difference(source, result)).any() and not np.asarray(difference(source, source)).any()
+
+
+def test_a_mask_file_is_the_region_for_any_instruction_and_its_meaning_is_kept():
+    soft = Image.fromarray(np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1)))
+    mask = understand(soft, MaskReading(mask_soft=True))
+    sketch, cut = Sketch.masked(picture(), mask), Cut.of(CONFIG)
+    assert not sketch.is_stale("anything") and not sketch.is_own(cut, CONFIG)
+    assert sketch.mask(cut, CONFIG).tobytes() == soft.tobytes()
+    assert sketch.mask(cut, CONFIG).info["notes"] == ["mask: grey values are edited in part"]
+    line = messages.region(sketch.found, 0.5)
+    assert "mask: grey values are edited in part" in line and "found by" not in line
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_changes_the_region_that_is_seen_and_can_be_undone(operation):
+    cut = Cut(0.5, 2, 0)
+    sketch = Sketch(picture(), found()).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True)
+    before = np.asarray(sketch.mask(cut, CONFIG), np.float32) / 255
+    changed = sketch.operated(operation, cut, CONFIG)
+    assert np.array_equal(np.asarray(changed.mask(cut, CONFIG)) > 0, operated(before, [operation]) > 0)
+    assert changed.undone().mask(cut, CONFIG).tobytes() == sketch.mask(cut, CONFIG).tobytes()

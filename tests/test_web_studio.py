@@ -13,6 +13,7 @@ from PIL import Image
 from regionedit.config import InstructPix2PixConfig
 from regionedit.editor import Editor
 from regionedit.images import png
+from regionedit.mask_files import MaskReading
 from regionedit.results import changed_outside
 from regionedit.web.handlers import streamed
 from regionedit.web.result_file import read_result_png, result_png
@@ -58,6 +59,32 @@ def test_a_bad_upload_is_one_sentence_that_shows_no_folder(studio, tmp_path, dat
     with pytest.raises(ValueError) as refused:
         studio.open(path, "x.png")
     assert "secret_folder" not in str(refused.value) and "x.png" in str(refused.value)
+
+
+HOLE = Image.fromarray(
+    np.dstack([np.full((44, 60, 3), 90, np.uint8), 255 * (np.indices((44, 60))[1] > 9).astype(np.uint8)])
+)
+"""One colour, with a transparent strip at the left."""
+
+
+def test_an_uploaded_mask_is_read_as_infer_reads_it(studio, picture, cut, tmp_path):
+    HOLE.save(tmp_path / "m.png")
+    mask = studio.open_mask(tmp_path / "m.png", picture, MaskReading("inverted"), "my mask.png")
+    assert mask.getbbox() == (0, 0, 10, 44) and mask.info["path"] == "my mask.png"
+    (edited,) = studio.edit(SETTINGS, Sketch.masked(picture, mask), cut)
+    assert edited.mask.tobytes() == mask.tobytes() and "mask: what is transparent is edited" in edited.note
+    assert edited.record["mask"]["path"] == "my mask.png"
+    (api,) = studio.edit(SETTINGS, Sketch(picture), cut, mask=mask, mask_operations="invert")
+    assert api.mask.getbbox() == (10, 0, 60, 44) and api.record["mask_operations"] == ["invert"]
+
+
+def test_a_bad_mask_is_one_sentence_that_shows_no_folder(studio, picture, tmp_path):
+    path = tmp_path / "secret_folder" / "x.png"
+    path.parent.mkdir()
+    picture.save(path)
+    with pytest.raises(ValueError, match="mask 'mine.png': a picture and no mask") as refused:
+        studio.open_mask(path, picture, name="mine.png")
+    assert "secret_folder" not in str(refused.value)
 
 
 def test_an_upload_is_bounded_in_bytes_and_pixels(studio, tmp_path):

@@ -263,7 +263,8 @@ class Editor:
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
         request = prepared.request
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
-        note = joined(empty_note, found.note, *request.image.info["notes"])
+        mask_notes = request.mask.info.get("notes", ()) if request.mask is not None else ()
+        note = joined(empty_note, found.note, *mask_notes, *request.image.info["notes"])
         record = run_record(self.config, request, prepared.mask_source)
         region = vars(found) | {"note": note}
         result = EditResult(**region, id=request.id, source=request.image, image=picture, record=record)

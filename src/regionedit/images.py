@@ -7,6 +7,7 @@ Only the functions that need torch import it, so that a wrong argument is report
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import re
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 50_000_000
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".mpo", ".avif", ".heic",
+    ".heif", ".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".dib", ".apng", ".pcx", ".qoi", ".psd",
+)  # fmt: skip
+"""Endings of picture files, in lower case; HEIC needs the package pillow-heif."""
 
 
 def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -37,21 +42,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         ValueError: a missing, empty, damaged or too large file, or no picture; the message is one line that names it.
     """
-    return upright_rgb(_decode(Path(path), max_pixels))
-
-
-def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a drawn mask as mode "L", 255 = edit; transparent parts become 0 (not edited).
-
-    Raises ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
-    """
-    mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
-    if _has_alpha(mask):
-        mask = _flatten(mask, "black")
-    mask = _eight_bit(mask).convert("L")
-    if mask.getextrema()[1] == 1:
-        raise ValueError(f"{path}: the mask's brightest value is 1 of 255; save it with 255 = edit")
-    return mask
+    return upright_rgb(decode(Path(path), max_pixels))
 
 
 def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
@@ -87,6 +78,13 @@ def require_mask_size(mask: Image.Image, picture: Image.Image) -> None:
         )
 
 
+def require_mask(mask: Image.Image, picture: Image.Image) -> None:
+    """Refuse a mask that is not of mode "L" or "1", or of another size than the picture. Raises ValueError."""
+    if mask.mode not in ("L", "1"):
+        raise ValueError(f"mask: mode {mask.mode}, but L is needed; mask_files.understand makes a mask of any picture")
+    require_mask_size(mask, picture)
+
+
 def smaller(picture: Image.Image, side: int) -> Image.Image:
     """The picture scaled down to at most `side` pixels on its longer side; a smaller one is returned as it is."""
     if max(picture.size) <= side:
@@ -114,13 +112,14 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
     if getattr(picture, "is_animated", False):
         notes.append("animated: the first frame was taken")
-    upright = picture
+    upright, turned = picture, {}
     try:
         upright = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
         notes.append("EXIF data is damaged: the stored orientation was kept")
     if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
         notes.append("turned upright as its EXIF data says")
+        turned = {"exif_orientation": picture.getexif().get(0x0112)}
     if _is_numeric(upright):
         notes.append(f"mode {upright.mode}: reduced to 8 bits")
     elif upright.mode == "CMYK":
@@ -131,7 +130,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
         notes.append("transparency was flattened onto white")
     result = upright.convert("RGB")
     result = result.copy() if result is picture else result
-    result.info = {"notes": notes, "path": str(path)} | ({"icc_profile": profile} if profile else {})
+    result.info = {"notes": notes, "path": str(path), **turned} | ({"icc_profile": profile} if profile else {})
     return result
 
 
@@ -224,7 +223,12 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
     return Image.fromarray((values_HW.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
-def _decode(path: Path, max_pixels: int) -> Image.Image:
+def decode(path: Path, max_pixels: int) -> Image.Image:
+    """A picture file in its own mode and orientation; `open_picture` and `open_mask` go on from here.
+
+    Raises ValueError: as `open_picture`.
+    """
+    _register_heif()
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder, where one picture is needed' if path.exists() else 'no such file'}")
     try:
@@ -232,7 +236,9 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
             raise ValueError(f"{path}: the file is empty (0 bytes)")
         picture = Image.open(path)
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture that can be read") from None
+        heif = path.suffix.lower() in (".heic", ".heif", ".avif") and not _register_heif()
+        way_out = "; install pillow-heif to read it: pip install 'regionedit[heif]'" if heif else ""
+        raise ValueError(f"{path}: not a picture that can be read{way_out}") from None
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error)).group()
         raise ValueError(f"{path}: {pixels} pixels, more than max_pixels={max_pixels}") from None
@@ -249,6 +255,17 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
     picture.info["path"] = str(path)
     return picture
+
+
+@functools.cache
+def _register_heif() -> bool:
+    """Let Pillow read HEIC with the optional package pillow-heif; whether it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _is_numeric(picture: Image.Image) -> bool:

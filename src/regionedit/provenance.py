@@ -16,6 +16,8 @@ from regionedit.config import EditConfig
 from regionedit.images import digest
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from regionedit.records import EditRequest
 
 PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
@@ -46,12 +48,23 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
             "notes": request.image.info["notes"],
         },
         "mask_source": mask_source,
+        "mask": request.mask and _mask(request.mask),
+        "mask_operations": list(request.mask_operations),
         "box": request.box and list(request.box),
         "click": request.click and [list(point) for point in request.click],
         "settings": _settings(config),
         "models": _models(config, mask_source),
         "packages": packages(),
         "digest": request_digest(config, request, mask_source),
+    }
+
+
+def _mask(mask: Image) -> dict[str, Any]:
+    """The given mask: its file, its pixels after reading, and how it was understood."""
+    return {
+        "path": mask.info.get("path", ""),
+        "sha256": digest(mask.convert("L")),
+        "notes": list(mask.info.get("notes", ())),
     }
 
 
@@ -72,6 +85,8 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
         "settings": settings,
         "models": _models(config, mask_source),
     }
+    if request.mask_operations:  # not listed if there are none: digests of earlier versions stay valid
+        decides["mask_operations"] = request.mask_operations
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

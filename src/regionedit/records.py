@@ -13,6 +13,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regionedit.mask_operations import operation_names
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -59,12 +61,16 @@ class EditRequest:
         instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
         seed: noise depends on (seed, id), so a request gives the same picture in any batch.
         captions: given captions skip the describer.
-        mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
+        mask: a drawn mask, same size as the picture, mode "L", 255 = edit; `mask_files.open_mask` makes one of any
+            file, and its `info["notes"]` become notes of the result.
         click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
         box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
+        mask_operations: names of `mask_operations.OPERATIONS`, applied to the region in this order, however it was
+            found; a text with commas between them is stored as a tuple.
         id: case id; output files are named by it, and the noise depends on it.
 
-    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
+    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point;
+    an unknown mask operation.
     """
 
     image: Image
@@ -75,6 +81,7 @@ class EditRequest:
     click: tuple[tuple[int, int], ...] | None = None
     box: tuple[int, int, int, int] | None = None
     id: str = ""
+    mask_operations: tuple[str, ...] = ()
 
     def __post_init__(self):
         given = [self.instructions] if isinstance(self.instructions, str) else self.instructions
@@ -88,6 +95,7 @@ class EditRequest:
                 raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
+        object.__setattr__(self, "mask_operations", operation_names(self.mask_operations))
 
     @property
     def marks(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Read edit requests from files: one picture, a folder of pictures, or a JSONL with one request in each line.
+"""Read edit requests from files: a JSONL or CSV with one request in each line.
 
 Reading checks everything that can be checked without decoding a picture.
 """
@@ -6,13 +6,16 @@ Reading checks everything that can be checked without decoding a picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from regionedit.images import SUFFIXES, open_mask, open_picture, require_mask_size
+from regionedit.images import open_picture
+from regionedit.list_files import list_lines
+from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.records import Captions, EditRequest, Instruction
 
 if TYPE_CHECKING:
@@ -26,50 +29,56 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "source_caption": (str,),
     "target_caption": (str,),
     "mask": (str,),
+    "mask_is": (str,),
+    "mask_soft": (bool,),
+    "mask_value": (int, str),
+    "mask_operations": (str, list),
     "box": (str, list),
     "click": (str, list),
     "id": (str,),
 }
 """The fields of a line -> the JSON types that they accept."""
 
+QUOTED = re.compile(r"""(?<!\w)"[^"]*"(?!\w)|“[^”]*”|„[^“”]*[“”]|«[^»]*»|(?<!\w)'(?:[^']|\b'\b)*'(?!\w)""")
+"""Text in quotes. An apostrophe, or the sign for inches after a number, opens no quote."""
+
 
 @dataclass(frozen=True)
 class RequestFile(EditRequest):
-    """A request whose picture and mask are not opened yet: `image` and `mask` are paths."""
+    """A request whose picture and mask are not opened yet: `image` and `mask` are paths, and `reading` is how to read
+    the mask."""
 
     image: Path
     mask: Path | None = None
+    reading: MaskReading = AUTO
 
     def open(self, max_pixels: int) -> EditRequest:
-        """Decode picture and mask. Raises ValueError: a file that cannot be read, or a mask of another size."""
+        """Decode picture and mask. Raises ValueError: as `open_picture` and `open_mask`."""
         picture = open_picture(self.image, max_pixels)
-        mask = open_mask(self.mask, max_pixels) if self.mask else None
-        if mask is not None:
-            require_mask_size(mask, picture)
+        mask = open_mask(self.mask, self.reading, picture, max_pixels) if self.mask else None
         return self.with_pictures(picture, mask)
 
     def with_pictures(self, picture: Image, mask: Image | None) -> EditRequest:
         """The request with its decoded picture and mask."""
-        return EditRequest(**vars(self) | {"image": picture, "mask": mask})
+        given = {name: value for name, value in vars(self).items() if name != "reading"}
+        return EditRequest(**given | {"image": picture, "mask": mask})
 
 
 def read_requests(path: str | Path) -> list[RequestFile]:
-    """Read a JSONL of requests.
+    """Read a JSONL or CSV of requests.
 
     Each line is an object with `image` and `instruction` (or `instructions`: strings or {"text", "strength",
-    "keyword"}), and optionally seed, source_caption, target_caption, mask, box ([x0, y0, x1, y1]), click ([x, y], or
-    several of them) and id. Paths are relative to the JSONL. A request without id is named after its picture.
+    "keyword"}), and optionally the other `FIELDS`: seed, source_caption, target_caption, mask, mask_is, mask_soft,
+    mask_value, mask_operations, box ([x0, y0, x1, y1]), click ([x, y], or several of them) and id. Paths are relative
+    to the file. A request without id is named after its picture. A CSV has the fields as its header; see
+    `list_files.csv_lines`.
 
     Raises:
         ValueError: an unreadable file, an invalid line, a missing picture, a duplicate id; the message names file and
             line.
     """
     path = Path(path)
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"requests: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return parse_requests(lines, path.parent, str(path))
+    return parse_requests(list_lines(path, f"requests: {path}"), path.parent, str(path))
 
 
 def existing(field: str, name: str, folder: Path) -> Path:
@@ -106,17 +115,6 @@ def parse_requests(
     return named(requests)
 
 
-def folder_requests(folder: str | Path, like: RequestFile) -> list[RequestFile]:
-    """One request for each picture of a folder, sorted by name; all fields but image and id come from `like`.
-
-    Raises ValueError: no picture in the folder.
-    """
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise ValueError(f"image: no picture in folder {folder} (looked for {', '.join(SUFFIXES)})")
-    return named([replace(like, image=path, id="") for path in paths])
-
-
 def parse_box(given: str | list) -> tuple[int, int, int, int]:
     """`x0,y0,x1,y1`, or a list of them, as four integers. Raises ValueError for anything else."""
     try:
@@ -141,8 +139,10 @@ def parse_click(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def split_instructions(text: str) -> list[str]:
-    """Split a text at semicolons into instructions; an empty text is returned as it is, to be rejected later."""
-    return [part.strip() for part in text.split(";") if part.strip()] or [text]
+    """Split a text at semicolons into instructions; a semicolon in quotes separates nothing. An empty text is returned
+    as it is, to be rejected later."""
+    hidden = QUOTED.sub(lambda found: found.group().replace(";", "\0"), text)
+    return [part.strip().replace("\0", ";") for part in hidden.split(";") if part.strip()] or [text]
 
 
 def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path] = existing) -> RequestFile:
@@ -156,10 +156,12 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
     for name, value in row.items():
         if name not in FIELDS:
             raise ValueError(f"unknown field {name!r}; there are: {', '.join(FIELDS)}")
-        if not isinstance(value, FIELDS[name]) or isinstance(value, bool):
+        if not isinstance(value, FIELDS[name]) or isinstance(value, bool) != (FIELDS[name] == (bool,)):
             raise ValueError(f"{name}: {value!r} is not of type {' or '.join(kind.__name__ for kind in FIELDS[name])}")
     if "image" not in row or ("instruction" in row) == ("instructions" in row):
         raise ValueError("a request needs `image` and one of `instruction` and `instructions`")
+    if "mask" in row and "box" in row:
+        raise ValueError("mask, box: give one of them")
     given = [row["instruction"]] if "instruction" in row else row["instructions"]
     return RequestFile(
         image=find("image", row["image"], folder),
@@ -170,7 +172,24 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
         box=parse_box(row["box"]) if "box" in row else None,
         click=_click(row["click"]) if "click" in row else None,
         id=_file_name(row["id"]) if "id" in row else "",
+        mask_operations=row.get("mask_operations", ()),
+        reading=mask_reading(row, "mask" in row),
     )
+
+
+def mask_reading(given: Mapping[str, Any], with_mask: bool) -> MaskReading:
+    """How to read the mask of a request, from its fields mask_is, mask_soft and mask_value.
+
+    Raises ValueError: one of them without a mask, or as `MaskReading`.
+    """
+    default = vars(AUTO)
+    fields = {name: given.get(name, default[name]) for name in default}
+    fields["mask_value"] = str(fields["mask_value"])
+    reading = MaskReading(**fields)
+    if reading != AUTO and not with_mask:
+        changed = next(name for name in default if vars(reading)[name] != default[name])
+        raise ValueError(f"{changed}: it says how to read a mask; give a mask as well")
+    return reading
 
 
 def _instruction(item) -> str | Instruction:
@@ -193,15 +212,16 @@ def _file_name(text: str) -> str:
     return text
 
 
-def named(requests: list[RequestFile]) -> list[RequestFile]:
-    """Name requests without an id after their pictures: cat, cat_2, cat_3..."""
+def named(requests: Sequence[RequestFile], names: Sequence[str] = ()) -> list[RequestFile]:
+    """Name requests without an id after their pictures, or by `names`, one for each: cat, cat_2, cat_3..."""
     taken = {request.id for request in requests}
     result = []
-    for request in requests:
-        name, count = request.id or request.image.stem, 1
+    for place, request in enumerate(requests):
+        own = names[place] if names else request.image.stem
+        name, count = request.id or own, 1
         while not request.id and name in taken:
             count += 1
-            name = f"{request.image.stem}_{count}"
+            name = f"{own}_{count}"
         taken.add(name)
         result.append(replace(request, id=name))
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from regionedit.images import box_mask, require_mask_size, to_tensor, upright_rgb
+from regionedit.images import box_mask, require_mask, to_tensor, upright_rgb
 from regionedit.mask_sources.base import MaskSource
 from regionedit.records import Region
 
@@ -32,7 +32,7 @@ def drawn_mask(request: EditRequest) -> Image:
     """The request's region as a mask of mode "L", at the picture's size.
 
     Raises:
-        ValueError: no mask or box, or both; a mask of another size; a box outside the picture.
+        ValueError: no mask or box, or both; a mask of another size or mode; a box outside the picture.
     """
     if request.mask is not None and request.box is not None:
         raise ValueError("mask, box: give one of them")
@@ -40,5 +40,5 @@ def drawn_mask(request: EditRequest) -> Image:
         return box_mask(request.image.size, request.box)
     if request.mask is None:
         raise ValueError("mask: mask source `drawn` needs a drawn mask (--mask FILE) or a box (--box x0,y0,x1,y1)")
-    require_mask_size(request.mask, upright_rgb(request.image))
+    require_mask(request.mask, upright_rgb(request.image))
     return request.mask.convert("L")

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
+from regionedit.mask_operations import operated
 from regionedit.mask_sources.algebra import Expression, Name
 from regionedit.mask_sources.refine import Refiner
 from regionedit.mask_sources.segmenter import is_here, load_segmenter
@@ -14,7 +17,6 @@ from regionedit.masks import divide, feather, grow
 from regionedit.records import Region
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from regionedit.config import RegionConfig
@@ -103,7 +105,7 @@ class Finder:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
             if self.config.if_empty == "everything" and part.refinable:
                 found[name] = _edit_everything_if_empty(found[name])
-        return finish(self._joined(found), self.config)
+        return finish(_operated(self._joined(found), requests), self.config)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
         """Join masks and probabilities by the expression. The parts of the instructions come from the first source that
@@ -137,6 +139,24 @@ def _edit_everything_if_empty(region: Region) -> Region:
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))
 
 
+def _operated(region: Region, requests: Sequence[EditRequest]) -> Region:
+    """The region after the mask operations of each request. The parts of several instructions follow the mask."""
+    if not any(request.mask_operations for request in requests):
+        return region
+    masks = [
+        torch.from_numpy(operated(mask_HW.numpy(), request.mask_operations))
+        for mask_HW, request in zip(region.mask_B1HW[:, 0], requests, strict=True)
+    ]
+    return _with_mask(region, torch.stack(masks)[:, None])
+
+
+def _with_mask(region: Region, mask_B1HW: Tensor) -> Region:
+    """The region with another mask; a new pixel belongs to the nearest part."""
+    parts_BKHW = region.per_instruction_BKHW
+    parts_BKHW = None if parts_BKHW is None else divide(mask_B1HW, parts_BKHW)
+    return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW)
+
+
 def finish(region: Region, config: RegionConfig) -> Region:
     """The region with `grow` and `feather` applied, in this order; both are pixels of the picture.
 
@@ -145,7 +165,4 @@ def finish(region: Region, config: RegionConfig) -> Region:
     """
     if not (config.grow or config.feather):
         return region
-    mask_B1HW = feather(grow(region.mask_B1HW, config.grow), config.feather)
-    parts_BKHW = region.per_instruction_BKHW
-    parts_BKHW = None if parts_BKHW is None else divide(mask_B1HW, parts_BKHW)
-    return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW)
+    return _with_mask(region, feather(grow(region.mask_B1HW, config.grow), config.feather))

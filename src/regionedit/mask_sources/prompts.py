@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from regionedit.images import box_mask, require_inside, require_mask_size
+from regionedit.images import box_mask, require_inside, require_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +50,7 @@ def of_request(request: EditRequest) -> Prompt:
     require_inside(request.image.size, points)
     box = None if request.box is None else box_mask(request.image.size, request.box).getbbox()
     if request.mask is not None and not points:
-        require_mask_size(request.mask, request.image)
+        require_mask(request.mask, request.image)
         scribble = of_scribble(request.mask)
         points, box = scribble.points, box or scribble.box
     return Prompt(points, box)

@@ -9,6 +9,7 @@ from pathlib import Path
 from regionedit.config import AppConfig
 from regionedit.images import png
 from regionedit.records import EditResult
+from regionedit.request_files import mask_reading
 from regionedit.results import changed_outside
 from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.compare_tab import COLUMNS, Comparer, sheet
@@ -48,16 +49,27 @@ def api(studio: Studio, comparer: Comparer) -> None:
         guidance_scale: float = 0.0,
         target_caption: str = "",
         mask: gr.FileData | None = None,
+        mask_is: str = "auto",
+        mask_soft: str = "",
+        mask_value: str = "",
+        mask_operations: str = "",
     ) -> tuple[gr.FileData, gr.FileData, str]:
         """Edit a picture: the result as a PNG that contains its run.json, then mask.png, then run.json as text.
 
         For num_inference_steps or guidance_scale 0 the page's default applies.
-        A mask (255 = edit, of the picture's size) replaces the region that would be found.
+        A mask file of the picture's size replaces the region that would be found; mask_is (auto, alpha, luma,
+        inverted), mask_soft (true, false or empty) and mask_value say how to read it, as in infer.py, and run.json says
+        how it was understood. mask_operations (invert, fill, largest, hull, box) change the region, given or found.
         """
         picture = studio.open(*uploaded(image))
-        drawn = None if mask is None else studio.open_mask(uploaded(mask)[0], picture)
+        soft = {"mask_soft": _true_or_false(mask_soft)} if mask_soft else {}
+        reading = mask_reading({"mask_is": mask_is, "mask_value": mask_value} | soft, mask is not None)
+        drawn = None
+        if mask is not None:
+            path, name = uploaded(mask)
+            drawn = studio.open_mask(path, picture, reading, name)
         settings = _settings(config, instruction, seed, num_inference_steps, guidance_scale, target_caption)
-        (result,) = studio.edit(settings, Sketch(picture), Cut.of(config.region), mask=drawn)
+        (result,) = studio.edit(settings, Sketch(picture), Cut.of(config.region), None, drawn, mask_operations)
         with tempfile.TemporaryDirectory() as folder:
             yield _edit_files(gr, result, folder)
 
@@ -107,6 +119,12 @@ def _settings(
         guidance_scale=guidance_scale or defaults.guidance_scale,
         target_caption=target_caption,
     )
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"mask_soft: {text[:20]!r} is neither true nor false")
+    return text.lower() == "true"
 
 
 def _edit_files(gr, result: EditResult, folder: str) -> tuple:

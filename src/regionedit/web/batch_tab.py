@@ -1,15 +1,12 @@
 """The tab that edits many pictures, by one instruction or a list: its uploads, live results, a ZIP at the end."""
 
 # No postponed annotations, for the reason given in `edit_tab`.
-import csv
-import io
 import json
 import secrets
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +15,8 @@ from PIL import Image
 from regionedit.batch import Item, edit_into, write_contact_sheet, write_failures
 from regionedit.editor import Editor
 from regionedit.images import SUFFIXES, smaller
+from regionedit.list_files import TABLES, list_lines
+from regionedit.picture_folders import masks_beside
 from regionedit.records import EditRequest
 from regionedit.request_files import RequestFile, named, parse_requests
 from regionedit.web import messages
@@ -28,7 +27,7 @@ from regionedit.web.studio import Studio
 THUMBNAIL = 256
 SHOWN = 60
 """The live gallery shows this many of the latest results; the ZIP has all of them."""
-LISTS = (".csv", ".jsonl")
+LISTS = (*TABLES, ".jsonl")
 COPIES = ".uploads.json"
 """File with name -> path of its upload. Written after all copies are complete, so a partial copy is never reused."""
 
@@ -49,7 +48,7 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures, optionally with a list (CSV, JSONL)",
+                label="Pictures, optionally with masks (cat_mask.png) or a list (CSV, JSONL)",
                 file_count="multiple",
                 height=220,
                 elem_id="batch-files",
@@ -138,7 +137,8 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     """Copy the uploads into `folder` under their own names and return the requests.
 
     If they include a CSV or JSONL, its lines are the requests, with the fields of infer.py's `--requests`; they can
-    name uploaded pictures only. Otherwise there is one request for each picture, with the instruction.
+    name uploaded pictures only. Otherwise there is one request for each picture, with the instruction; `cat_mask.png`
+    is the mask of `cat.png`.
 
     Args:
         uploads: (file, original name) of each upload.
@@ -171,7 +171,10 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
         return _read_list(lists[0], folder, studio.config.max_pictures)
     if not paths:
         raise ValueError("files: choose pictures, optionally with a CSV or JSONL that has an instruction for each")
-    return named([RequestFile(folder / name, settings.instructions(), int(settings.seed)) for name in paths])
+    files = [folder / name for name in paths]
+    masks = {picture: mask for mask, picture in masks_beside(files).items()}
+    pictures = [file for file in files if file not in masks.values()]
+    return named([RequestFile(p, settings.instructions(), int(settings.seed), mask=masks.get(p)) for p in pictures])
 
 
 def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:
@@ -186,25 +189,11 @@ def _clear_folder(folder: Path, paths: dict[str, str]) -> set[str]:
 
 
 def _read_list(path: Path, folder: Path, most: int) -> list[RequestFile]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"file {path.name!r}: not UTF-8 text") from None
-    lines = _lines_of_csv(text) if path.suffix.lower() == ".csv" else text.splitlines()
+    lines = list_lines(path, f"file {path.name!r}")
     count = sum(bool(line.strip()) for line in lines)
     if count > most:
         raise ValueError(f"file {path.name!r}: {count} requests, at most {most} are accepted")
     return parse_requests(lines, folder, f"file {path.name!r}", _uploaded)
-
-
-def _lines_of_csv(text: str) -> list[str]:
-    lines = [""]  # in place of the header; line numbers are the file's unless a cell spans several lines
-    for row in csv.DictReader(io.StringIO(text)):
-        given = {name: value for name, value in row.items() if name and value}
-        with suppress(KeyError, ValueError):  # `parse_requests` refuses a seed that is no number
-            given["seed"] = int(given["seed"])
-        lines.append(json.dumps(given))
-    return lines
 
 
 def _uploaded(field: str, name: str, folder: Path) -> Path:
@@ -219,7 +208,7 @@ def _uploaded(field: str, name: str, folder: Path) -> Path:
 def open_request(studio: Studio, request: RequestFile) -> EditRequest:
     """Open picture and mask of a request; they hold their file names but no folder of the server."""
     picture = studio.open(request.image)
-    mask = studio.open_mask(request.mask, picture) if request.mask else None
+    mask = studio.open_mask(request.mask, picture, request.reading) if request.mask else None
     return request.with_pictures(picture, mask)
 
 

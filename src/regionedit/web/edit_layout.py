@@ -13,6 +13,18 @@ from regionedit.web.settings import Settings, offered
 if TYPE_CHECKING:
     from regionedit.config import AppConfig
 
+OPERATION_LABELS = {
+    "invert": "Invert", "fill": "Fill holes", "largest": "Largest part", "hull": "Hull", "box": "Box",
+}  # fmt: skip
+"""Name of a mask operation -> its button's label."""
+
+MASK_MEANINGS = [
+    ("Mask: find out what it means", "auto"),
+    ("Mask: edit what is opaque", "alpha"),
+    ("Mask: edit what is bright", "luma"),
+    ("Mask: edit what is dark or transparent", "inverted"),
+]
+
 
 class EditLayout:
     """Adds the tab's components to the current Blocks.
@@ -22,6 +34,8 @@ class EditLayout:
 
     Attributes:
         picture, view, region_line: the upload; the canvas with the region; the line that describes the region.
+        operations: name of a mask operation -> its button.
+        mask_file, mask_is: the upload of a mask, and what it means.
         form: field of `Settings` -> component, in the order of the fields.
         cut: sliders of threshold, grow and feather.
         find, edit, cancel: buttons.
@@ -85,6 +99,18 @@ class EditLayout:
                 gr.Slider(-40, 40, region.grow, step=1, label="Grow", elem_id="grow", min_width=150),
                 gr.Slider(0, 40, region.feather, step=1, label="Feather", elem_id="feather", min_width=150),
             ]
+        with gr.Row(elem_id="operations"):
+            self.operations = {
+                name: gr.Button(label, size="sm", min_width=60, elem_id=f"operation-{name}")
+                for name, label in OPERATION_LABELS.items()
+            }
+        with gr.Row(equal_height=True):
+            self.mask_file = gr.UploadButton(
+                "Open a mask file", file_types=["image"], size="sm", elem_id="mask-file", min_width=120
+            )
+            self.mask_is = gr.Dropdown(
+                MASK_MEANINGS, value="auto", show_label=False, container=False, elem_id="mask-is", min_width=150
+            )
 
     def _add_result(self) -> None:
         import gradio as gr

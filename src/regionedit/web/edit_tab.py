@@ -13,6 +13,7 @@ from PIL import Image
 from regionedit.config import RegionConfig
 from regionedit.display import difference
 from regionedit.images import digest, to_tensor
+from regionedit.mask_files import MaskReading
 from regionedit.records import EditResult
 from regionedit.results import Patch, changed_outside, compose
 from regionedit.web import messages
@@ -138,6 +139,19 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
     def cleared(sketch: Sketch | None, *cut: float):
         return with_region(present(sketch).cleared(), *cut)
 
+    def masked(file: dict | None, meaning: str, sketch: Sketch | None, *cut: float):
+        sketch = present(sketch)
+        if file is None:
+            return with_region(sketch, *cut)
+        mask = studio.open_mask(file["path"], sketch.picture, MaskReading(meaning), file.get("orig_name") or "")
+        return with_region(Sketch.masked(sketch.picture, mask), *cut)
+
+    def changed(operation: str):
+        def change(sketch: Sketch | None, *cut: float):
+            return with_region(present(sketch).operated(operation, Cut(*cut), config), *cut)
+
+        return change
+
     inputs, instruction = [sketch, *layout.cut], layout.form["instruction"]
     layout.picture.change(
         errors_shown(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK
@@ -154,6 +168,11 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         )
     for slider in layout.cut:
         slider.change(errors_shown(recut), inputs, region[1:], trigger_mode="always_last", **AT_ONCE)
+    layout.mask_file.upload(
+        errors_shown(masked), [layout.mask_file, layout.mask_is, *inputs], region, preprocess=False, **QUICK
+    )
+    for name, button in layout.operations.items():
+        button.click(errors_shown(changed(name)), inputs, region, **QUICK)
     layout.view.stroke(errors_shown(painted), inputs, region, **QUICK)
     layout.view.pick(errors_shown(picked), inputs, region, show_progress="hidden", **MODELS)
     layout.view.undo(errors_shown(undone), inputs, region, **QUICK)

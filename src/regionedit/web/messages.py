@@ -36,7 +36,8 @@ def region(found: FoundRegion | None, share: float) -> str:
     parts = [f"{share:.1%} of the picture will be edited" if share else "No region yet"]
     if found is not None:
         parts = parts if share else ["The region is empty: lower the threshold, or paint a region"]
-        parts.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
+        if found.mask_source != "drawn":
+            parts.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
     return "; ".join(filter(None, [*parts, found.note if found else ""])) + "."
 
 

@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw
 from regionedit import masks
 from regionedit.display import heat_map
 from regionedit.images import png, smaller, to_pictures, to_tensor
+from regionedit.mask_operations import operated
 from regionedit.mask_sources.base import cut_masks
+from regionedit.records import FoundRegion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from regionedit.config import RegionConfig
-    from regionedit.records import FoundRegion
 
 UNTOUCHED, ADDED, ERASED = 128, 255, 0
 UNDONE_AT_MOST = 30
@@ -62,8 +63,22 @@ class Sketch:
     touched: tuple[bytes, ...] = ()
     given: bool = False
 
+    @classmethod
+    def masked(cls, picture: Image.Image, mask: Image.Image) -> Sketch:
+        """A sketch whose region is a mask file as `open_mask` reads it; it holds for any instruction."""
+        found = FoundRegion(
+            mask=mask,
+            probability=np.asarray(mask, np.float32) / 255,
+            mask_source="drawn",
+            note="; ".join(mask.info.get("notes", ())),
+            timings={"region": 0.0},
+        )
+        return cls(picture, found, given=True)
+
     def is_stale(self, instruction: str) -> bool:
-        """Whether the region must first be found for this instruction; never if it is only painted."""
+        """Whether the region must first be found for this instruction; never if it is only painted, or from a file."""
+        if self.found is not None and self.found.mask_source == "drawn":
+            return False
         return not self.touched if self.found is None else self.instruction != instruction
 
     def is_own(self, cut: Cut, config: RegionConfig) -> bool:
@@ -84,7 +99,10 @@ class Sketch:
             touched_HW = _decoded(self.touched[-1])
             mask_B1HW[0, 0][touched_HW == ADDED] = 1
             mask_B1HW[0, 0][touched_HW == ERASED] = 0
-        return to_pictures(masks.feather(mask_B1HW, cut.feather))[0]
+        mask = to_pictures(masks.feather(mask_B1HW, cut.feather))[0]
+        if self.found is not None and "notes" in self.found.mask.info:  # how the mask file was understood
+            mask.info |= {name: self.found.mask.info[name] for name in ("notes", "path")}
+        return mask
 
     def _cut(self, config: RegionConfig):
         import torch
@@ -98,6 +116,16 @@ class Sketch:
         """The sketch with `change` added to the region or erased from it: mode "L", every value above 0 counts."""
         touched_HW = _decoded(self.touched[-1]).copy() if self.touched else np.full(change.size[::-1], UNTOUCHED)
         touched_HW[np.asarray(change) > 0] = ADDED if adds else ERASED
+        stroke = png(Image.fromarray(touched_HW.astype(np.uint8)))
+        return replace(self, touched=(*self.touched[-UNDONE_AT_MOST:], stroke))
+
+    def operated(self, operation: str, cut: Cut, config: RegionConfig) -> Sketch:
+        """The sketch with one of the `mask_operations` applied to the region as it is now, as one correction.
+
+        Like every correction it overrides the sliders and is taken back by `undone`.
+        """
+        mask_HW = np.asarray(self.mask(replace(cut, feather=0), config), np.float32) / 255
+        touched_HW = np.where(operated(mask_HW, [operation]) > 0, ADDED, ERASED)
         stroke = png(Image.fromarray(touched_HW.astype(np.uint8)))
         return replace(self, touched=(*self.touched[-UNDONE_AT_MOST:], stroke))
 

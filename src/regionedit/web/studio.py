@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from regionedit.config import AppConfig
 from regionedit.editor import Editor
-from regionedit.images import open_mask, open_picture, require_inside, require_mask_size, to_pictures, to_tensor
+from regionedit.images import open_picture, require_inside, to_pictures, to_tensor
+from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.records import EditFailure, EditRequest
 from regionedit.web.sketch import Cut, Sketch
 from regionedit.web.uploads import Uploads
@@ -63,14 +64,15 @@ class Studio:
         picture.info["path"] = name
         return picture
 
-    def open_mask(self, path: str | Path, picture: Image) -> Image:
-        """Open an uploaded mask of a picture, mode "L"."""
+    def open_mask(self, path: str | Path, picture: Image, reading: MaskReading = AUTO, name: str = "") -> Image:
+        """Open an uploaded mask of a picture, mode "L"; its notes say how it was understood."""
+        path, name = Path(path), name or Path(path).name
         try:
-            self.check_size(Path(path), "mask")
-            mask = open_mask(path, self.config.max_pixels)
+            self.check_size(path, name)
+            mask = open_mask(path, reading, picture, self.config.max_pixels)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(path), "mask")) from None
-        require_mask_size(mask, picture)
+            raise ValueError(str(error).replace(str(path), repr(name))) from None
+        mask.info["path"] = name
         return mask
 
     def check_size(self, path: Path, name: str) -> None:
@@ -99,7 +101,13 @@ class Studio:
             return to_pictures(sam.find(to_tensor([picture]), [request], [None]).mask_B1HW)[0]
 
     def edit(
-        self, settings: Settings, sketch: Sketch, cut: Cut, preview: Preview | None = None, mask: Image | None = None
+        self,
+        settings: Settings,
+        sketch: Sketch,
+        cut: Cut,
+        preview: Preview | None = None,
+        mask: Image | None = None,
+        mask_operations: str = "",
     ) -> list[EditResult]:
         """Edit the region that the user sees; one result for each variant.
 
@@ -108,6 +116,7 @@ class Studio:
         Args:
             preview: callback after each step; an exception in it ends the edit.
             mask: replaces the sketch's region.
+            mask_operations: names of operations on the region, separated by commas.
         """
         settings.check(self.config)
         if mask is None and not sketch.is_own(cut, self.config.region):
@@ -116,6 +125,7 @@ class Studio:
         if mask is not None:
             config = bare(config)
         requests = [settings.request(sketch.picture, mask, variant) for variant in range(settings.variants)]
+        requests = [replace(request, mask_operations=mask_operations) for request in requests]
         with self.lock:
             editor = Editor(config, self.editor.models, preview and _throttled(preview))
             outcomes = editor.edit_batch(requests)

@@ -9,7 +9,9 @@ from pathlib import Path
 from regionedit.evaluation.benchmarks.base import OF_TRUE_MASKS, kept_ids, require_unique
 from regionedit.evaluation.benchmarks.layout import found_in, require_finished
 from regionedit.evaluation.benchmarks.pictures import BRIGHT, MaskedBenchmark, bright
-from regionedit.images import MAX_PIXELS, open_mask, open_picture
+from regionedit.images import MAX_PIXELS, open_picture
+from regionedit.list_files import list_lines
+from regionedit.mask_files import open_mask
 from regionedit.records import EditCase
 from regionedit.request_files import RequestFile, named, parse_request
 
@@ -80,12 +82,13 @@ class Folder(MaskedBenchmark):
         }
 
     def _case(self, line: Line) -> EditCase:
-        request = line.request.open(MAX_PIXELS)
+        request, reading = line.request.open(MAX_PIXELS), line.request.reading
         return EditCase(
             id=request.id,
             request=request,
             operation=line.operation,
-            truth_mask=line.mask and self._mask(request.id, lambda: bright(open_mask(line.mask), request.image.size)),
+            truth_mask=line.mask
+            and self._mask(request.id, lambda: bright(open_mask(line.mask, reading), request.image.size)),
             truth_image=open_picture(line.target) if line.target else None,
         )
 
@@ -105,7 +108,7 @@ def _index(folder: Path) -> Path:
 
 def _lines(index: Path) -> list[Line]:
     lines = []
-    for number, text in enumerate(index.read_text().splitlines(), 1):
+    for number, text in enumerate(list_lines(index, f"data: {index}"), 1):
         if not text.strip():
             continue
         try:
