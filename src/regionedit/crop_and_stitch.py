@@ -158,7 +158,7 @@ def _repaint_windows(
     window_requests = [requests[window.place] for window in windows]
     window_captions = [captions[window.place] for window in windows]
     seeds = [
-        noise_seed(request.seed, request.id, *([window.number] if window.number else []))
+        noise_seed(request.noise, window.number) if window.number else request.noise
         for request, window in zip(window_requests, windows, strict=True)
     ]
     fitted_PChw = torch.cat([window.image_1Chw for window in windows])

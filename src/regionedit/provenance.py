@@ -24,7 +24,7 @@ NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixe
 NO_INFLUENCE_OF_DESCRIBING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip
-SCHEMA = 1
+SCHEMA = 2  # 1: the noise also depended on the id
 
 
 def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> dict[str, Any]:
@@ -60,7 +60,6 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
     settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
     decides = {
-        "id": request.id,
         "picture": digest(request.image),
         "instructions": [asdict(instruction) for instruction in request.instructions],
         "seed": request.seed,

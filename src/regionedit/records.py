@@ -57,12 +57,13 @@ class EditRequest:
     Args:
         image: any PIL picture; `images.open_picture` has already turned it to upright RGB.
         instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
-        seed: noise depends on (seed, id), so a request gives the same picture in any batch.
+        seed: any whole number; it alone decides the noise, so a request gives the same picture under any name, in any
+            batch.
         captions: given captions skip the describer.
         mask: a drawn mask, same size as the picture, mode "L", 255 = edit.
         click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
         box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
-        id: case id; output files are named by it, and the noise depends on it.
+        id: case id; output files are named by it.
 
     Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point.
     """
@@ -88,6 +89,11 @@ class EditRequest:
                 raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
+
+    @property
+    def noise(self) -> int:
+        """The seed as random number generators take it, in [0, 2^63); PyTorch's on a CPU reads its lowest 32 bits."""
+        return self.seed % 2**63
 
     @property
     def marks(self) -> frozenset[str]:

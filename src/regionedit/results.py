@@ -110,7 +110,7 @@ def one_after_another(
 ) -> list[EditResult | EditFailure]:
     """Edit the instructions of each request one after another, each on the picture that the one before produced.
 
-    Given captions describe the whole edit, so each of several steps gets new captions. Seed, id and marks stay those of
+    Given captions describe the whole edit, so each of several steps gets new captions. Seed and marks stay those of
     the request: a step does what its instruction alone would do to that picture.
 
     Args:

@@ -79,7 +79,8 @@ def restored(
             "on the tab Edit first, then drop the PNG here again. The PNG does not contain its source."
         )
     picture = picture.copy()
-    picture.info["path"] = str(record["id"])  # the noise depends on the id
+    picture.info["path"] = str(record["id"])  # names the files
+    other_noise = "" if record.get("schema", 1) > 1 else "; of an earlier version, whose noise was another"
     captions = Captions(settings.source_caption, settings.target_caption)
     found = FoundRegion(
         mask=mask,
@@ -87,7 +88,7 @@ def restored(
         patches=None,
         captions=captions,
         mask_source=str(record.get("mask_source", "")),
-        note="restored from the file",
+        note=f"restored from the file{other_noise}",
         timings={"region": 0.0},
     )
     sketch = Sketch(picture, found, settings.instruction, given=True)
