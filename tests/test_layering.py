@@ -18,6 +18,7 @@ LEVELS = {
     0: {
         "records", "chat_client", "command_line", "config", "display", "error_log", "files", "images", "masks",
         "microworld", "device", "provenance", "request_files", "keywords", "token_spans", "results", "seams",
+        "originals", "picture_files", "picture_metadata",
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks", "region_scores"},
     2: {"region_predictor", "generators"},

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from regionedit.picture_files import stored_bits, white_of
+
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
     from torch import Tensor
@@ -31,13 +33,13 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         path: any format that Pillow reads. The first frame of an animation is used; alpha is flattened onto white;
-            16-bit, palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
+            deep, palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
         max_pixels: larger pictures are refused when their header is read, before decoding.
 
     Raises:
         ValueError: a missing, empty, damaged or too large file, or no picture; the message is one line that names it.
     """
-    return upright_rgb(_decode(Path(path), max_pixels))
+    return upright_rgb(decode(Path(path), max_pixels))
 
 
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -45,10 +47,10 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises ValueError: as `open_picture`; or the mask has values 0 and 1 only, which read as nearly black.
     """
-    mask = ImageOps.exif_transpose(_decode(Path(path), max_pixels))
-    if _has_alpha(mask):
-        mask = _flatten(mask, "black")
-    mask = _eight_bit(mask).convert("L")
+    mask = ImageOps.exif_transpose(decode(Path(path), max_pixels))
+    if has_alpha(mask):
+        mask = flatten(mask, "black")
+    mask = eight_bits(mask).convert("L")
     if mask.getextrema()[1] == 1:
         raise ValueError(f"{path}: the mask's brightest value is 1 of 255; save it with 255 = edit")
     return mask
@@ -109,30 +111,36 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     """
     if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
-    notes: list[str] = []
     path = picture.info.get("path", getattr(picture, "filename", "") or "")
     profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
-    if getattr(picture, "is_animated", False):
-        notes.append("animated: the first frame was taken")
-    upright = picture
-    try:
-        upright = ImageOps.exif_transpose(picture)
-    except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
-        notes.append("EXIF data is damaged: the stored orientation was kept")
-    if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
-        notes.append("turned upright as its EXIF data says")
-    if _is_numeric(upright):
-        notes.append(f"mode {upright.mode}: reduced to 8 bits")
-    elif upright.mode == "CMYK":
+    turned, notes = upright(picture)
+    if is_numeric(turned):
+        notes.append(f"mode {turned.mode}: reduced to 8 bits")
+    elif turned.mode == "CMYK":
         notes.append("CMYK: converted to RGB")
-    upright = _eight_bit(upright)
-    if _has_alpha(upright) and upright.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        upright = _flatten(upright, "white")
+    turned = eight_bits(turned)
+    if has_alpha(turned) and turned.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        turned = flatten(turned, "white")
         notes.append("transparency was flattened onto white")
-    result = upright.convert("RGB")
+    result = turned.convert("RGB")
     result = result.copy() if result is picture else result
     result.info = {"notes": notes, "path": str(path)} | ({"icc_profile": profile} if profile else {})
     return result
+
+
+def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The first frame of a picture, turned as its EXIF data says, and notes about both."""
+    notes = []
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
+        notes.append("animated: the first frame was taken")
+    turned = picture
+    try:
+        turned = ImageOps.exif_transpose(picture)
+    except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
+        notes.append("EXIF data is damaged: the stored orientation was kept")
+    if turned.size != picture.size or turned.getexif().get(0x0112) != picture.getexif().get(0x0112):
+        notes.append("turned upright as its EXIF data says")
+    return turned, notes
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -220,7 +228,11 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
     return Image.fromarray((values_HW.clip(0, 1) * 65535).round().astype(np.uint16))
 
 
-def _decode(path: Path, max_pixels: int) -> Image.Image:
+def decode(path: Path, max_pixels: int) -> Image.Image:
+    """A picture file as Pillow decodes it; `info` gets its `path` and the `bits` a channel that the file stores.
+
+    Raises ValueError: as `open_picture`.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: {'a folder, where one picture is needed' if path.exists() else 'no such file'}")
     try:
@@ -239,11 +251,12 @@ def _decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(
             f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
         )
+    bits = stored_bits(picture, path)
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
-    picture.info["path"] = str(path)
+    picture.info |= {"path": str(path), "bits": bits}
     return picture
 
 
@@ -255,29 +268,30 @@ def _resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images_BCHW, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def _is_numeric(picture: Image.Image) -> bool:
+def is_numeric(picture: Image.Image) -> bool:
+    """Whether a picture is grey with more than 8 bits, or of floats."""
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
-def _has_alpha(picture: Image.Image) -> bool:
+def has_alpha(picture: Image.Image) -> bool:
+    """Whether a picture has an alpha channel or a transparent colour; it may be opaque all the same."""
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
 
-def _flatten(picture: Image.Image, color: str) -> Image.Image:
+def flatten(picture: Image.Image, color: str) -> Image.Image:
+    """A picture with transparency on one colour, RGB."""
     with_alpha = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, color), with_alpha).convert("RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Integer and float pictures as mode "L"; others as they are."""
-    if not _is_numeric(picture):
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, or of floats, as mode "L"; others as they are. Raises ValueError: as `upright_rgb`."""
+    if not is_numeric(picture):
         return picture
-    values = np.asarray(picture).astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    floats = 1.0 if high <= 1 else 255.0
-    largest = floats if picture.mode == "F" else 65535.0
-    if not (low >= 0 and high <= largest):
+    values = np.asarray(picture).astype(np.float64 if picture.mode == "F" else np.int64)
+    low, high, white = float(values.min()), float(values.max()), white_of(values)
+    if not (low >= 0 and high <= white):
         raise ValueError(
-            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {largest:g} can be shown; rescale it"
+            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {white:g} can be shown; rescale it"
         )
-    return Image.fromarray((values * (255 / largest)).round().astype(np.uint8))
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

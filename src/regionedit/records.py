@@ -55,7 +55,7 @@ class EditRequest:
     """One picture and what to do with it.
 
     Args:
-        image: any PIL picture; `images.open_picture` has already turned it to upright RGB.
+        image: any PIL picture; `originals.open_source` opens one with its full depth.
         instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
         seed: any whole number; it alone decides the noise, so a request gives the same picture under any name, in any
             batch.
@@ -171,15 +171,18 @@ class EditResult(FoundRegion):
 
     Args:
         id: id of the request.
-        source: the picture that was edited, upright RGB.
-        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
+        source: the picture that was edited: its upright 8-bit RGB view, see `originals`.
+        image: the edited picture, a view like `source` and of its size. Where `mask` is 0 it is the source, bit for
+            bit, and so is the picture behind it, with alpha, at its own depth: `originals.pixels_of`.
         record: everything needed to repeat the edit; plain values, written as run.json.
+        format: `png`, or `source`: `save` also writes the result in the format of the source's file.
     """
 
     id: str
     source: Image
     image: Image
     record: dict[str, Any]
+    format: str = "png"
 
     @property
     def share(self) -> float:
@@ -189,19 +192,28 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
+        result.png has the source's mode, depth and metadata. With `format` "source" a result.jpg, result.webp or
+        result.tif is written as well; one from an earlier run is deleted.
+
         Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together
         from regionedit.images import png, sixteen_bit
+        from regionedit.originals import encoded, source_format
+        from regionedit.picture_files import SUFFIX_OF
 
+        kind = source_format(self.image)[0] if self.format == "source" else ""
         files = {
-            "result.png": png(self.image),
+            "result.png": encoded(self.image),
+            **({f"result.{SUFFIX_OF[kind]}": encoded(self.image, kind)} if kind else {}),
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
             "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
         }
+        for suffix in SUFFIX_OF.values():
+            (Path(folder) / f"result.{suffix}").unlink(missing_ok=True)
         write_together(folder, files)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionedit.images import SUFFIXES, open_mask, open_picture, require_mask_size
+from regionedit.images import SUFFIXES, open_mask, require_mask_size
+from regionedit.originals import open_source
 from regionedit.records import Captions, EditRequest, Instruction
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class RequestFile(EditRequest):
 
     def open(self, max_pixels: int) -> EditRequest:
         """Decode picture and mask. Raises ValueError: a file that cannot be read, or a mask of another size."""
-        picture = open_picture(self.image, max_pixels)
+        picture = open_source(self.image, max_pixels)
         mask = open_mask(self.mask, max_pixels) if self.mask else None
         if mask is not None:
             require_mask_size(mask, picture)

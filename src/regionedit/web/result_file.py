@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from regionedit.images import digest, open_picture, png
+from regionedit.images import open_picture, png
+from regionedit.originals import encoded, source_digest
 from regionedit.records import Captions, FoundRegion
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
@@ -35,7 +36,7 @@ def result_png(result: EditResult) -> bytes:
     chunks = PngInfo()
     chunks.add_text(RECORD, json.dumps(result.record))  # JSON in ASCII, as a tEXt chunk requires
     chunks.add_text(MASK, base64.b64encode(png(result.mask)).decode())
-    return png(result.image, chunks)
+    return encoded(result.image, chunks=chunks)
 
 
 def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], Image.Image]:
@@ -72,7 +73,7 @@ def restored(
     """
     settings = replace(Settings.of_record(record), variants=1)
     source = record.get("picture") or {}
-    picture = next((one for one in known if digest(one) == source.get("sha256")), None)
+    picture = next((one for one in known if source_digest(one) == source.get("sha256")), None)
     if picture is None:
         raise ValueError(
             f"picture: this edit was made from {str(source.get('path', 'a picture'))[:80]!r}; choose that picture "
