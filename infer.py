@@ -22,6 +22,7 @@ from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
+from regionedit.originals import as_configured
 from regionedit.records import Captions, EditFailure, EditResult
 from regionedit.request_files import (
     RequestFile,
@@ -66,6 +67,7 @@ def run(config: InferConfig) -> int:
     alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
     opened = requests[0].open(config.max_pixels) if alone else None
     if opened is not None:
+        as_configured(opened.image, config.depth, config.strip_metadata)
         if opened.box:
             box_mask(opened.image.size, opened.box)
         require_inside(opened.image.size, opened.click or ())

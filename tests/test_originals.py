@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from stored_pictures import HEIGHT, KINDS, WIDTH, store
+from stored_pictures import HEIGHT, KINDS, WIDTH, store, values
 
 from regionedit.images import to_pictures
 from regionedit.originals import (
@@ -20,8 +21,10 @@ from regionedit.originals import (
     original_of,
     pixels_of,
     source_digest,
+    source_format,
     with_original,
 )
+from regionedit.picture_files import SUFFIX_OF, _header_bits, white_of
 from regionedit.results import Patch, changed_outside, compose
 
 
@@ -81,3 +84,135 @@ def test_what_is_painted_looks_as_the_model_meant_it(tmp_path, mode):
     assert np.abs(seen - np.asarray(meant))[opaque].max() <= 1
     clear = np.zeros_like(opaque) if stored.shape[2] % 2 else stored[..., -1] == 0
     assert np.array_equal(pixels_of(painted(view, mask))[clear], stored[clear])
+
+
+def deep_tiff(path, values: np.ndarray) -> None:
+    """An uncompressed little-endian TIFF with 16 bits a channel, which Pillow cannot write."""
+    height, width, channels = values.shape
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 0), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 0), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, values.size * 2),
+    ]  # fmt: skip
+    start = 8 + 2 + 12 * len(tags) + 4
+    places = {258: start, 273: start + 2 * channels}
+    entries = b"".join(struct.pack("<HHII", tag, kind, count, places.get(tag, v)) for tag, kind, count, v in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<H", 16) * channels
+    path.write_bytes(head + values.astype("<u2").tobytes())
+
+
+def deep_file(folder, name: str):
+    path = folder / name
+    rgb = values(3, 65535, 0).astype(np.uint16)
+    if name == "rgb.tif":
+        deep_tiff(path, rgb)
+    elif name == "rgb.ppm":
+        path.write_bytes(b"P6 23 17 65535\n" + rgb.astype(">u2").tobytes())
+    elif name == "grey.jp2":
+        Image.fromarray(rgb[..., 0]).save(path)
+        return path
+    elif name == "float.tif":
+        Image.fromarray(rgb[..., 0] / np.float32(65535)).save(path)
+    else:
+        Image.fromarray(rgb[..., 0].astype(np.int32) * 30000).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["rgb.tif", "rgb.ppm", "float.tif", "large.tif"])
+def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name):
+    view = open_source(deep_file(tmp_path, name))
+    with pytest.raises(ValueError, match=f"{name}: it has .*--depth 8") as refused:
+        as_configured(view, "source", strip_metadata=False)
+    assert "\n" not in str(refused.value)
+    reduced = as_configured(view, "8", strip_metadata=False)
+    assert "reduced to 8 bits a channel" in reduced.info["notes"] and np.array_equal(
+        np.asarray(view), np.asarray(reduced)
+    )
+    result = painted(reduced, random_mask(0))
+    assert pixels_of(result).dtype == np.uint8 and changed_outside(reduced, result, random_mask(0)) == 0
+    assert as_configured(reduced, "source", strip_metadata=False) is reduced
+
+
+def test_deep_grey_in_jpeg_2000_is_kept(tmp_path):
+    view = open_source(deep_file(tmp_path, "grey.jp2"))
+    assert np.array_equal(pixels_of(view)[..., 0], values(3, 65535, 0)[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "bits"),
+    [
+        ("AVIF", b"....av1C\x81\x04\x0c\x00", 8),
+        ("AVIF", b"....av1C\x81\x04\x4c\x00", 10),
+        ("AVIF", b"....av1C\x81\x44\x6c\x00", 12),
+        ("JPEG2000", b"\xff\x4f\xff\x51" + bytes(38) + b"\x0f\x01\x01", 16),
+        ("AVIF", b"nothing", 0),
+    ],
+)
+def test_the_header_names_the_depth(kind, head, bits):
+    assert _header_bits(head, kind) == bits
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "RGB16"), ("png", "RGBA16"), ("png", "L16"), ("tif", "L12")])
+def test_depth_8_reduces_what_could_be_kept(tmp_path, suffix, mode):
+    view = open_source(store(tmp_path, suffix, mode)[0])
+    reduced = as_configured(view, "8", strip_metadata=False)
+    assert pixels_of(reduced).dtype == np.uint8 and np.array_equal(np.asarray(reduced), np.asarray(view))
+    assert not any("are kept; the models" in note for note in reduced.info["notes"])
+    assert reopened(painted(reduced, random_mask(1)), tmp_path).size == view.size
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "L12"), ("tif", "L12"), ("tif", "I"), ("png", "RGB12")])
+def test_twelve_bits_are_seen_by_the_range_that_is_there(tmp_path, suffix, mode):
+    path, stored = store(tmp_path, suffix, mode)
+    view = open_source(path)
+    white = 65535 if mode == "I" else 4095
+    assert np.abs(np.asarray(view).astype(float) - stored * (255 / white)).max() <= 0.5 + 1e-9
+    assert white == 65535 or any("4095 as white" in note for note in view.info["notes"])
+    assert pixels_of(painted(view, Image.new("L", (WIDTH, HEIGHT), 255))).max() <= white
+
+
+def test_the_range_is_an_even_number_of_bits():
+    tops = {0: 255, 200: 255, 256: 1023, 4095: 4095, 4096: 16383, 60000: 65535, 2**31 - 1: 2**31 - 1}
+    assert {top: white_of(np.array([0, top])) for top in tops} == tops
+
+
+def test_the_same_picture_has_one_digest_and_another_alpha_another(tmp_path):
+    path, stored = store(tmp_path, "png", "RGBA")
+    other = stored.copy()
+    other[stored[..., 3] == 0, 0] ^= 1  # colour that nobody sees
+    Image.fromarray(other).save(tmp_path / "other.png")
+    assert source_digest(open_source(path)) == source_digest(with_original(Image.open(path)))
+    assert source_digest(open_source(path)) != source_digest(open_source(tmp_path / "other.png"))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif"])
+def test_the_sources_format_is_exact_where_it_can_be(tmp_path, suffix):
+    path, stored = store(tmp_path, suffix, "RGBA")
+    view = open_source(path)
+    kind, remark = source_format(view)
+    result = painted(view, random_mask(0))
+    assert SUFFIX_OF[kind] == suffix and not remark
+    assert np.array_equal(pixels_of(reopened(result, tmp_path, kind)), pixels_of(result))
+
+
+def test_a_jpeg_is_written_like_its_source_and_admits_its_loss(tmp_path):
+    smooth = np.add.outer(np.arange(64), 2 * np.arange(96)).astype(np.uint8)
+    Image.fromarray(np.dstack([smooth, smooth.T[:64, :1].repeat(96, 1), smooth])).save(tmp_path / "s.jpg", quality=60)
+    view = open_source(tmp_path / "s.jpg")
+    kind, remark = source_format(view)
+    assert kind == "JPEG" and "result.png is exact" in remark
+    data = encoded(view, kind)
+    written = Image.open(io.BytesIO(data))
+    assert written.quantization == Image.open(tmp_path / "s.jpg").quantization
+    assert np.abs(np.asarray(written).astype(int) - np.asarray(view)).max() <= 3
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("gif", "P"), ("png", "RGB")])
+def test_other_formats_are_written_as_png_alone(tmp_path, suffix, mode):
+    kind, remark = source_format(open_source(store(tmp_path, suffix, mode)[0]))
+    assert kind == "" and ("result.png has it" in remark) == (suffix == "gif")
+
+
+def test_a_crop_or_a_foreign_view_is_its_own_original(tmp_path):
+    view = open_source(store(tmp_path, "png", "RGBA16")[0])
+    part = view.crop((0, 0, 5, 5))
+    assert original_of(part).pixels_HWC is None and np.array_equal(pixels_of(part), np.asarray(part))

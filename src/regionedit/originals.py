@@ -172,7 +172,8 @@ def as_configured(view: Image.Image, depth: str | int, strip_metadata: bool) -> 
             plain = pixels_HWC is None or pixels_HWC.shape[2] == 3
             original = replace(original, pixels_HWC=None if plain else pixels_HWC, white=255.0, refusal="")
     elif original.refusal:
-        raise ValueError(f"picture: {original.refusal}; with --depth 8 it is edited and written with 8 bits a channel")
+        name = view.info["path"] or "picture"
+        raise ValueError(f"{name}: {original.refusal}; with --depth 8 it is edited and written with 8 bits a channel")
     if strip_metadata:
         original = replace(original, metadata=original.metadata.without_description())
     if original is original_of(view):
