@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from regionedit.config import RegionConfig
     from regionedit.records import EditResult
 
+RESTORED = "restored from the file"
 RECORD, MASK = "regionedit.run.json", "regionedit.mask.png"
 
 
@@ -81,7 +82,7 @@ def restored(
         )
     picture = picture.copy()
     picture.info["path"] = str(record["id"])  # names the files
-    other_noise = "" if record.get("schema", 1) > 1 else "; of an earlier version, whose noise was another"
+    note = RESTORED if record.get("schema", 1) > 1 else f"{RESTORED} of an earlier version, whose noise was another"
     captions = Captions(settings.source_caption, settings.target_caption)
     found = FoundRegion(
         mask=mask,
@@ -89,7 +90,7 @@ def restored(
         patches=None,
         captions=captions,
         mask_source=str(record.get("mask_source", "")),
-        note=f"restored from the file{other_noise}",
+        note=note,
         timings={"region": 0.0},
     )
     sketch = Sketch(picture, found, settings.instruction, given=True)
