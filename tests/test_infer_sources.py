@@ -61,6 +61,8 @@ def test_every_kind_of_file_in_one_batch(call, tmp_path, capsys):
     written = Image.open(out / "photo" / "result.png")
     assert written.size == (HEIGHT, WIDTH) and written.getexif()[271] == "Camera" and written.info["dpi"][0] > 299
     assert "CMYK" in json.loads((out / "press" / "run.json").read_text())["note"]
+    sheet = np.asarray(Image.open(out / "contact_sheet.png"))
+    assert sheet[150:270, 136:260].std() > 20  # RGB tRNS, 16-bit and 12-bit results are shown, not white
     assert "wholly transparent" in json.loads((out / "RGBA_png" / "run.json").read_text())["note"]
 
 

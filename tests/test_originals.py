@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops
 from stored_pictures import HEIGHT, KINDS, WIDTH, store, values
 
 from regionedit.images import to_pictures
@@ -123,7 +123,7 @@ def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name)
     with pytest.raises(ValueError, match=f"{name}: it has .*--depth 8") as refused:
         as_configured(view, "source", strip_metadata=False)
     assert "\n" not in str(refused.value)
-    reduced = as_configured(view, "8", strip_metadata=False)
+    reduced = as_configured(view, 8, strip_metadata=False)
     assert "reduced to 8 bits a channel" in reduced.info["notes"] and np.array_equal(
         np.asarray(view), np.asarray(reduced)
     )
@@ -154,7 +154,7 @@ def test_the_header_names_the_depth(kind, head, bits):
 @pytest.mark.parametrize(("suffix", "mode"), [("png", "RGB16"), ("png", "RGBA16"), ("png", "L16"), ("tif", "L12")])
 def test_depth_8_reduces_what_could_be_kept(tmp_path, suffix, mode):
     view = open_source(store(tmp_path, suffix, mode)[0])
-    reduced = as_configured(view, "8", strip_metadata=False)
+    reduced = as_configured(view, 8, strip_metadata=False)
     assert pixels_of(reduced).dtype == np.uint8 and np.array_equal(np.asarray(reduced), np.asarray(view))
     assert not any("are kept; the models" in note for note in reduced.info["notes"])
     assert reopened(painted(reduced, random_mask(1)), tmp_path).size == view.size
@@ -173,6 +173,17 @@ def test_twelve_bits_are_seen_by_the_range_that_is_there(tmp_path, suffix, mode)
 def test_the_range_is_an_even_number_of_bits():
     tops = {0: 255, 200: 255, 256: 1023, 4095: 4095, 4096: 16383, 60000: 65535, 2**31 - 1: 2**31 - 1}
     assert {top: white_of(np.array([0, top])) for top in tops} == tops
+
+
+def test_a_second_edit_goes_on_from_the_first_at_full_depth(tmp_path):
+    path, stored = store(tmp_path, "png", "RGBA16")
+    first, second = random_mask(1), random_mask(2)
+    once = painted(open_source(path), first, 1)
+    twice = painted(with_original(once), second, 2)
+    assert np.array_equal(pixels_of(open_source(path)), stored), "the source itself is never written to"
+    only_first = np.asarray(second) == 0
+    assert np.array_equal(pixels_of(twice)[only_first], pixels_of(once)[only_first])
+    assert changed_outside(open_source(path), twice, ImageChops.lighter(first, second)) == 0
 
 
 def test_the_same_picture_has_one_digest_and_another_alpha_another(tmp_path):

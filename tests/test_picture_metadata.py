@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from regionedit.originals import as_configured, encoded, open_source, original_of, source_format, with_original
 from regionedit.picture_files import encode
@@ -75,6 +76,18 @@ def test_a_deep_picture_is_turned_as_pillow_turns(tmp_path, orientation):
     Image.fromarray(pixels()).save(tmp_path / "8.png", exif=told(orientation))
     (tmp_path / "16.png").write_bytes(encode(bands, Metadata(exif=told(orientation).tobytes())))
     assert np.array_equal(np.asarray(open_source(tmp_path / "16.png")), np.asarray(open_source(tmp_path / "8.png")))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_the_colours_of_a_png_without_a_profile_are_kept(tmp_path, depth):
+    chunks = PngInfo()
+    chunks.add(b"gAMA", (45455).to_bytes(4, "big"))
+    chunks.add(b"cHRM", b"".join(value.to_bytes(4, "big") for value in range(30000, 30008)))
+    chunks.add(b"sRGB", b"\1")
+    (tmp_path / "g.png").write_bytes(encode(pixels().astype(depth), Metadata(), chunks=chunks))
+    before = Image.open(tmp_path / "g.png").info
+    after = Image.open(io.BytesIO(encoded(open_source(tmp_path / "g.png")))).info
+    assert before == after and {"gamma", "chromaticity", "srgb"} <= set(after)
 
 
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):

@@ -14,7 +14,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -157,13 +157,13 @@ def pixels_of(view: Image.Image) -> np.ndarray:
     return np.asarray(view) if pixels_HWC is None else pixels_HWC
 
 
-def as_configured(view: Image.Image, depth: str | int, strip_metadata: bool) -> Image.Image:
+def as_configured(view: Image.Image, depth: Literal["source", 8], strip_metadata: bool) -> Image.Image:
     """The view with the depth and the metadata that the settings `depth` and `strip_metadata` ask for.
 
     Raises ValueError: the depth of the file cannot be kept, and `depth` is not 8.
     """
     original, notes = original_of(view), list(view.info["notes"])
-    if str(depth) == "8":
+    if depth == 8:
         pixels_HWC = original.pixels_HWC
         if original.refusal or (pixels_HWC is not None and pixels_HWC.dtype != np.uint8):
             notes = [note for note in notes if note != KEPT] + ["reduced to 8 bits a channel"]
@@ -291,7 +291,8 @@ def _reduced(pixels_HWC: np.ndarray, white: float) -> np.ndarray:
     """The pixels with 8 bits a channel, where `white` becomes 255; alpha is scaled from its full range."""
     if pixels_HWC.dtype == np.uint8:
         return pixels_HWC
-    scale_C = np.full(pixels_HWC.shape[2], 255 / white)
+    values = np.arange(65536)
+    colours = (values * (255 / white)).round().clip(0, 255).astype(np.uint8)[pixels_HWC]
     if pixels_HWC.shape[2] % 2 == 0:
-        scale_C[-1] = 255 / 65535
-    return (pixels_HWC * scale_C).round().clip(0, 255).astype(np.uint8)
+        colours[..., -1] = (values / 257).round().astype(np.uint8)[pixels_HWC[..., -1]]
+    return colours

@@ -31,16 +31,18 @@ class Metadata:
         xmp: a whole XMP packet; empty if there is none.
         dpi: pixels per inch, horizontal and vertical, or None.
         icc_profile: the colour profile of the stored pixels; empty if there is none.
+        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM; (name, content) of each.
     """
 
     exif: bytes = b""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     icc_profile: bytes = b""
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()
 
     def without_description(self) -> Metadata:
-        """Only the colour profile, without which the colours would be wrong."""
-        return Metadata(icc_profile=self.icc_profile)
+        """Only what colours need to be shown as they were."""
+        return Metadata(icc_profile=self.icc_profile, png_colour=self.png_colour)
 
     def options(self, kind: str) -> dict[str, Any]:
         """The arguments of Pillow's `save` for a format: PNG, JPEG, WEBP or TIFF."""
@@ -55,8 +57,10 @@ class Metadata:
         return {name: value for name, value in given.items() if value}
 
     def chunks(self, chunks: PngInfo | None = None) -> PngInfo:
-        """The text chunks of a PNG: the given ones, and the XMP packet."""
+        """Chunks of a PNG: the given ones, those of its colours, and the XMP packet."""
         chunks = chunks or PngInfo()
+        for name, content in self.png_colour:
+            chunks.add(name, content)
         if self.xmp:
             chunks.add_itxt("XML:com.adobe.xmp", self.xmp.decode("utf-8", "replace"))
         return chunks
@@ -78,7 +82,19 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     profile = info.get("icc_profile") or b""
     dpi = _dpi(info.get("dpi"))
     dpi = dpi[::-1] if dpi and turned.size != picture.size else dpi
-    return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile if isinstance(profile, bytes) else b"")
+    profile = profile if isinstance(profile, bytes) else b""
+    return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
+
+
+def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    chunks = []
+    if isinstance(gamma := info.get("gamma"), float):
+        chunks.append((b"gAMA", round(gamma * 100_000).to_bytes(4, "big")))
+    if isinstance(chromaticity := info.get("chromaticity"), tuple):
+        chunks.append((b"cHRM", b"".join(round(value * 100_000).to_bytes(4, "big") for value in chromaticity)))
+    if isinstance(intent := info.get("srgb"), int):
+        chunks.append((b"sRGB", bytes([intent])))
+    return tuple(chunks)
 
 
 def with_profile(metadata: Metadata, profile: bytes) -> Metadata:

@@ -101,7 +101,7 @@ class EditConfig:
     joint: bool = True
     device: str = "auto"
     max_pixels: int = 50_000_000
-    depth: Literal["source", "8"] = "source"
+    depth: Literal["source", 8] = "source"
     format: Literal["png", "source"] = "png"
     strip_metadata: bool = False
     batch: int = 16
