@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -86,25 +87,28 @@ def test_what_is_painted_looks_as_the_model_meant_it(tmp_path, mode):
     assert np.array_equal(pixels_of(painted(view, mask))[clear], stored[clear])
 
 
-def deep_tiff(path, values: np.ndarray) -> None:
-    """An uncompressed little-endian TIFF with 16 bits a channel, which Pillow cannot write."""
+def deep_tiff(path, values: np.ndarray, orientation: int = 1, compressed: bool = False) -> None:
+    """A little-endian TIFF with 16 bits a channel, which Pillow cannot write; compressed or plain."""
     height, width, channels = values.shape
+    data = values.astype("<u2").tobytes()
+    data = zlib.compress(data) if compressed else data
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 0), (259, 3, 1, 1), (262, 3, 1, 2),
-        (273, 4, 1, 0), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, values.size * 2),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 0), (259, 3, 1, 8 if compressed else 1),
+        (262, 3, 1, 2), (273, 4, 1, 0), (274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height),
+        (279, 4, 1, len(data)), *([(338, 3, 1, 2)] if channels == 4 else []),
     ]  # fmt: skip
     start = 8 + 2 + 12 * len(tags) + 4
     places = {258: start, 273: start + 2 * channels}
     entries = b"".join(struct.pack("<HHII", tag, kind, count, places.get(tag, v)) for tag, kind, count, v in tags)
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<H", 16) * channels
-    path.write_bytes(head + values.astype("<u2").tobytes())
+    path.write_bytes(head + data)
 
 
 def deep_file(folder, name: str):
     path = folder / name
     rgb = values(3, 65535, 0).astype(np.uint16)
-    if name == "rgb.tif":
-        deep_tiff(path, rgb)
+    if name == "compressed.tif":
+        deep_tiff(path, rgb, compressed=True)
     elif name == "rgb.ppm":
         path.write_bytes(b"P6 23 17 65535\n" + rgb.astype(">u2").tobytes())
     elif name == "grey.jp2":
@@ -117,7 +121,7 @@ def deep_file(folder, name: str):
     return path
 
 
-@pytest.mark.parametrize("name", ["rgb.tif", "rgb.ppm", "float.tif", "large.tif"])
+@pytest.mark.parametrize("name", ["compressed.tif", "rgb.ppm", "float.tif", "large.tif"])
 def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name):
     view = open_source(deep_file(tmp_path, name))
     with pytest.raises(ValueError, match=f"{name}: it has .*--depth 8") as refused:
@@ -130,6 +134,30 @@ def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name)
     result = painted(reduced, random_mask(0))
     assert pixels_of(result).dtype == np.uint8 and changed_outside(reduced, result, random_mask(0)) == 0
     assert as_configured(reduced, "source", strip_metadata=False) is reduced
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "L16"])
+def test_a_tiff_is_turned_upright_in_every_mode(tmp_path, mode, orientation):
+    path, stored = store(tmp_path, "tif", mode)
+    Image.open(path).save(tmp_path / "turned.tif", tiffinfo={274: orientation})
+    turned = {1: stored, 2: stored[:, ::-1], 6: np.rot90(stored, -1)}[orientation]
+    assert np.array_equal(pixels_of(open_source(tmp_path / "turned.tif")), turned)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_colour_in_a_plain_tiff_is_kept(tmp_path, channels, orientation):
+    stored = values(channels, 65535, 1).astype(np.uint16)
+    deep_tiff(tmp_path / "d.tif", stored, orientation)
+    flat = (stored >> 8).astype(np.uint8)
+    Image.fromarray(flat).save(tmp_path / "flat.tif", tiffinfo={274: orientation})
+    view = open_source(tmp_path / "d.tif")
+    turned = pixels_of(open_source(tmp_path / "flat.tif"))
+    assert original_of(view).refusal == "" and np.array_equal(pixels_of(view) >> 8, turned)
+    if orientation == 1:
+        assert np.array_equal(pixels_of(reopened(view, tmp_path)), stored)
+        assert source_format(view)[0] == "" and "result.png has it" in source_format(view)[1]
 
 
 def test_deep_grey_in_jpeg_2000_is_kept(tmp_path):
@@ -171,7 +199,7 @@ def test_twelve_bits_are_seen_by_the_range_that_is_there(tmp_path, suffix, mode)
 
 
 def test_the_range_is_an_even_number_of_bits():
-    tops = {0: 255, 200: 255, 256: 1023, 4095: 4095, 4096: 16383, 60000: 65535, 2**31 - 1: 2**31 - 1}
+    tops = {0: 65535, 200: 255, 256: 1023, 4095: 4095, 4096: 16383, 60000: 65535, 2**31 - 1: 2**31 - 1}
     assert {top: white_of(np.array([0, top])) for top in tops} == tops
 
 

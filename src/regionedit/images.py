@@ -229,7 +229,8 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
 
 
 def decode(path: Path, max_pixels: int) -> Image.Image:
-    """A picture file as Pillow decodes it; `info` gets its `path` and the `bits` a channel that the file stores.
+    """A picture file as Pillow decodes it; `info` gets its `path` and `file_bits`, the bits a channel that
+    the file stores.
 
     Raises ValueError: as `open_picture`.
     """
@@ -239,6 +240,8 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes)")
         picture = Image.open(path)
+        if picture.format == "TIFF":  # Pillow maps some files into memory, and then forgets their orientation
+            picture = Image.open(io.BytesIO(path.read_bytes()))
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not a picture that can be read") from None
     except Image.DecompressionBombError as error:
@@ -256,7 +259,7 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
-    picture.info |= {"path": str(path), "bits": bits}
+    picture.info |= {"path": str(path), "file_bits": bits}
     return picture
 
 

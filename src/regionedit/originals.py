@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,23 +29,13 @@ from regionedit.images import (
     is_numeric,
     upright,
 )
-from regionedit.picture_files import MODES, SUFFIX_OF, deep_png_pixels, encode, jpeg_options, white_of
+from regionedit.picture_files import MODES, SUFFIX_OF, deep_pixels, encode, jpeg_options, white_of
 from regionedit.picture_metadata import Metadata, read_metadata, with_profile
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
 KEY = "original"
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-"""EXIF orientation -> how stored pixels are turned upright."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +84,15 @@ def open_source(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     path = Path(path)
     picture = decode(path, max_pixels)
-    deep = picture.format == "PNG" and picture.info["bits"] > 8 and not is_numeric(picture)
-    return with_original(picture, deep_png_pixels(path) if deep else None)
+    deep = picture.info["file_bits"] > 8 and not is_numeric(picture)
+    return with_original(picture, deep_pixels(path) if deep else None)
 
 
 def with_original(picture: Image.Image, deep_HWC: np.ndarray | None = None) -> Image.Image:
     """Any PIL picture as the upright 8-bit RGB view with its `Original`; a view is returned as it is.
 
     Args:
-        deep_HWC: the stored pixels, not turned upright, where Pillow decoded fewer bits than the file has.
+        deep_HWC: the upright stored pixels, where Pillow decoded fewer bits than the file has.
 
     Raises ValueError: values that cannot be shown, such as negative ones.
     """
@@ -116,13 +106,11 @@ def with_original(picture: Image.Image, deep_HWC: np.ndarray | None = None) -> I
         jpeg=jpeg_options(picture),
     )
     if deep_HWC is not None:
-        orientation = picture.getexif().get(0x0112, 1) if turned is not picture else 1
-        deep_HWC = np.ascontiguousarray(TURNS.get(orientation, lambda a: a)(deep_HWC))
         original = _deep(original, _with_transparent_colour(deep_HWC, picture.info.get("transparency")), notes)
     elif is_numeric(turned):
         original = _numeric(original, turned, notes)
     else:
-        bits = picture.info.get("bits", 8)
+        bits = picture.info.get("file_bits", 8)
         refusal = f"it has {bits} bits a channel, and 8 of them can be read" if bits > 8 else ""
         turned, profile = _in_rgb(turned, notes)
         original = replace(original, metadata=with_profile(metadata, profile), refusal=refusal)
@@ -248,7 +236,7 @@ def _numeric(original: Original, picture: Image.Image, notes: list[str]) -> Orig
         what = "floats" if picture.mode == "F" else f"values up to {values.max()}"
         return replace(original, pixels_HWC=reduced_HW[..., None], refusal=f"it has {what}, which a PNG cannot hold")
     if picture.mode == "I":
-        notes.append("a 32-bit file with values that fit into 16 bits: they are written with 16")
+        notes.append("its values fit into 16 bits and are written with 16")
     pixels_HWC = values.astype(np.uint16)[..., None]
     return _deep(original, _with_transparent_colour(pixels_HWC, picture.info.get("transparency")), notes)
 

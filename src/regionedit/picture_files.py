@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,17 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of a PNG, by channels
 SUFFIX_OF = {"JPEG": "jpg", "WEBP": "webp", "TIFF": "tif"}
 """The formats, besides PNG, in which a result can be written."""
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+"""EXIF orientation -> how stored pixels are turned upright."""
 
 HEADER = 65_536  # bytes of a file that contain the headers of AVIF and JPEG 2000
 LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP that a JPEG can hold
@@ -58,18 +69,48 @@ def white_of(values: np.ndarray) -> float:
 
     So 12-bit data in a 16-bit file has 4095. Of floats it is 1 or, if a value exceeds that, 255.
     """
-    high = float(values.max())
+    high = float(values.max(initial=0))
     if values.dtype.kind == "f":
         return 1.0 if high <= 1 else 255.0
-    bits = max(8, int(high).bit_length())
+    bits = max(8, int(high).bit_length()) if high else 16  # a black picture does not tell
     return float(min(2 ** (bits + bits % 2), 2**31) - 1)
 
 
-def deep_png_pixels(path: Path) -> np.ndarray:
-    """The pixels of a PNG with 16 bits a channel, as stored, uint16 [H, W, C].
+def deep_pixels(path: Path) -> np.ndarray | None:
+    """The upright pixels of a file with 16-bit colour, as stored, uint16 [H, W, C]; None where only Pillow can read it.
+
+    A PNG of any kind can be read, and a TIFF that is not compressed.
 
     Raises ValueError: damaged; the message is one line that names the file.
     """
+    with Image.open(path) as picture:
+        pixels_HWC = _deep_png_pixels(path) if picture.format == "PNG" else _deep_tiff_pixels(picture, path)
+        try:
+            orientation = picture.getexif().get(0x0112, 1)
+        except Exception:  # the parser of a broken EXIF block may raise anything
+            orientation = 1
+    return None if pixels_HWC is None else np.ascontiguousarray(TURNS.get(orientation, lambda a: a)(pixels_HWC))
+
+
+def _deep_tiff_pixels(picture: Image.Image, path: Path) -> np.ndarray | None:
+    """The stored pixels of a TIFF that was opened and not loaded yet, if its pixels are uncompressed RGB or RGBA."""
+    kinds = {(tile.codec_name, tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in picture.tile}
+    if picture.format != "TIFF" or len(kinds) != 1:
+        return None
+    ((codec, mode),) = kinds
+    if codec != "raw" or mode not in ("RGB;16L", "RGB;16B", "RGBA;16L", "RGBA;16B"):
+        return None
+    height, width = picture.tag_v2[257], picture.tag_v2[256]  # `size` is already that of the upright picture
+    pixels_HWC = np.zeros((height, width, len(mode) - 4), np.uint16)
+    data = path.read_bytes()
+    for _, (x0, y0, x1, y1), offset, _ in picture.tile:
+        part_HWC = pixels_HWC[y0:y1, x0:x1]
+        values = np.frombuffer(data, "<u2" if mode.endswith("L") else ">u2", part_HWC.size, offset)
+        part_HWC[:] = values.reshape(part_HWC.shape)
+    return pixels_HWC
+
+
+def _deep_png_pixels(path: Path) -> np.ndarray:
     import torch
     from torchvision.io import ImageReadMode, decode_png
 
