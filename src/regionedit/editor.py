@@ -25,7 +25,7 @@ from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_tensor
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
-from regionedit.originals import as_configured, source_format, transparent_share, with_original
+from regionedit.originals import as_configured, source_format, transparent_note, with_original
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import compose, joined, maps, measured, one_after_another
@@ -265,13 +265,12 @@ class Editor:
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
         request = prepared.request
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
-        unseen = transparent_share(request.image, found.mask)
-        unseen_note = f"{unseen:.0%} of the region is wholly transparent and stays so" if unseen else ""
+        unseen_note = transparent_note(request.image, found.mask)
         format_note = source_format(request.image)[1] if self.config.format == "source" else ""
         note = joined(empty_note, found.note, unseen_note, format_note, *request.image.info["notes"])
         record = run_record(self.config, request, prepared.mask_source)
-        rest = {"id": request.id, "source": request.image, "image": picture, "format": self.config.format}
-        result = EditResult(**vars(found) | {"note": note} | rest, record=record)
+        fields = {"note": note, "source": request.image, "image": picture, "format": self.config.format}
+        result = EditResult(**vars(found) | fields, id=request.id, record=record)
         record.update(
             captions=found.captions and asdict(found.captions) | {"from": prepared.captions_from},
             instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],

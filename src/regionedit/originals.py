@@ -209,10 +209,11 @@ def source_digest(view: Image.Image) -> str:
     return hashlib.sha256(head + pixels_HWC.tobytes()).hexdigest()
 
 
-def transparent_share(view: Image.Image, mask: Image.Image) -> float:
-    """The share of the mask, mode "L", in which the picture is wholly transparent."""
+def transparent_note(view: Image.Image, mask: Image.Image) -> str:
+    """How much of the mask, mode "L", is wholly transparent in the picture, as a note; empty if nothing is."""
     alpha_HW, inside_HW = original_of(view).alpha_HW, np.asarray(mask) > 0
-    return float((alpha_HW[inside_HW] == 0).mean()) if alpha_HW is not None and inside_HW.any() else 0.0
+    share = float((alpha_HW[inside_HW] == 0).mean()) if alpha_HW is not None and inside_HW.any() else 0.0
+    return f"{share:.0%} of the region is wholly transparent and stays so" if share else ""
 
 
 KEPT = "16 bits a channel are kept; the models see 8"
