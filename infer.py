@@ -22,6 +22,7 @@ from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import log_to, write_traceback
 from regionedit.images import box_mask, require_inside
+from regionedit.originals import as_configured
 from regionedit.picture_folders import NAME as SKIPPED
 from regionedit.picture_folders import Skipped, folder_requests, write_skipped
 from regionedit.records import Captions, EditFailure, EditResult
@@ -74,6 +75,7 @@ def run(config: InferConfig) -> int:
     alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
     opened = requests[0].open(config.max_pixels) if alone else None
     if opened is not None:
+        as_configured(opened.image, config.depth, config.strip_metadata)
         if opened.box:
             box_mask(opened.image.size, opened.box)
         require_inside(opened.image.size, opened.click or ())

@@ -22,6 +22,7 @@ from torchvision.utils import make_grid
 from regionedit.command_line import load_config
 from regionedit.config import CropConfig, EditConfig
 from regionedit.editor import Editor
+from regionedit.generators import noise_seed
 from regionedit.images import to_pictures, to_tensor
 from regionedit.masks import dilate
 from regionedit.microworld.scene import SIZE
@@ -72,7 +73,8 @@ def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Ten
     requests = []
     for number, (edit, picture, mask) in enumerate(rows):
         captions = Captions(edit.source_caption, edit.target_caption)
-        requests.append(EditRequest(picture, edit.instruction, captions=captions, mask=mask, id=str(number)))
+        seed = noise_seed(0, str(number))
+        requests.append(EditRequest(picture, edit.instruction, seed=seed, captions=captions, mask=mask, id=str(number)))
     results = []
     for part in track(chunks(len(requests), BATCH), description="edits"):
         results += editor.edit_batch([requests[index] for index in part])

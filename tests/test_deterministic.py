@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regionedit.generators.base import fit_soft_mask
-from regionedit.images import fit
-from regionedit.resampling import resample
+from regionedit.resampling import fit, resample
 from regionedit.training import train
 from regionedit.training.micro_batches import local_gradient
 from regionedit.training.module import RegionTraining

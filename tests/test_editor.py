@@ -87,7 +87,7 @@ def test_a_feathered_mask_still_touches_nothing_outside(tiny_edit_config):
     assert 0 < result.share < 1 and len(np.unique(np.asarray(result.mask))) > 2 and untouched(result, picture)
 
 
-def test_the_noise_depends_on_seed_and_id_and_not_on_the_batch(editor):
+def test_the_noise_depends_on_the_seed_alone(editor):
     requests = [
         EditRequest(photo(48, 36, seed=i), "x", captions=CAPTIONS, seed=3, mask=corner(48, 36), id=f"case{i}")
         for i in range(3)
@@ -97,10 +97,15 @@ def test_the_noise_depends_on_seed_and_id_and_not_on_the_batch(editor):
         alone = editor.edit(request)
         apart = np.abs(np.asarray(alone.image).astype(int) - np.asarray(result.image).astype(int))
         assert apart.max() <= 1 and result.id == request.id
-    first = np.asarray(editor.edit(requests[0]).image)
-    assert np.array_equal(np.asarray(editor.edit(requests[0]).image), first)
-    for other in (replace(requests[0], seed=1), replace(requests[0], id="b")):
-        assert (np.asarray(editor.edit(other).image) != first).any()
+    first = editor.edit(requests[0])
+    renamed = requests[0].image.copy()
+    renamed.info["path"] = "another name.png"
+    for same in (requests[0], replace(requests[0], id="b", image=renamed), replace(requests[0], seed=3 - 2**63)):
+        assert np.array_equal(np.asarray(editor.edit(same).image), np.asarray(first.image))
+    assert editor.digest(replace(requests[0], id="b")) == first.record["digest"]
+    for seed in (1, -3, 10**30):
+        other = editor.edit(replace(requests[0], seed=seed))
+        assert (np.asarray(other.image) != np.asarray(first.image)).any()
 
 
 def test_a_batch_can_mix_sizes_and_failures(editor):

@@ -17,6 +17,7 @@ from regionedit.evaluation.editing import Share, edit_cases, turns
 from regionedit.evaluation.metrics import Measure, Settings
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.scoring import ScoreLog, score_cases
+from regionedit.generators import noise_seed
 from regionedit.records import EditCase, EditFailure, EditRequest
 
 
@@ -78,7 +79,7 @@ class Darker:
     """A fake editor that subtracts 100 from every pixel value and fails for the ids in `fails`."""
 
     def __init__(self, fails: tuple[str, ...] = ()):
-        self.fails, self.edited = fails, []
+        self.fails, self.edited, self.seeds = fails, [], []
         self.config = type("Config", (), {"batch": 4})
 
     def digest(self, request: EditRequest) -> str:
@@ -86,6 +87,7 @@ class Darker:
 
     def edit_batch(self, requests):
         self.edited += [request.id for request in requests]
+        self.seeds += [request.seed for request in requests]
         return [EditFailure(r.id, "no luck") if r.id in self.fails else self._edit(r) for r in requests]
 
     def _edit(self, request: EditRequest):
@@ -95,6 +97,13 @@ class Darker:
 
 def edit(editor: Darker, cases: list[EditCase], folder: CaseFolder) -> None:
     edit_cases(editor, cases, folder, lambda case: case.request, "editing", save_regions=False)
+
+
+def test_each_case_has_a_seed_of_its_own_whatever_its_place(tmp_path):
+    cases, first, second = sessions([1, 1, 1]), Darker(), Darker()
+    edit(first, cases, CaseFolder(tmp_path / "a"))
+    edit(second, cases[::-1], CaseFolder(tmp_path / "b"))
+    assert first.seeds == second.seeds[::-1] == [noise_seed(0, case.id) for case in cases]
 
 
 def test_a_turn_edits_the_result_of_the_turn_before(tmp_path):

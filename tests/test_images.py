@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regionedit import display, images
+from regionedit import display, images, resampling
 
 
 def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -46,29 +46,29 @@ def test_pictures_of_two_sizes_are_refused():
 @settings(max_examples=40, deadline=None)
 def test_fit_and_back_keeps_the_size(width, height, size, multiple):
     picture = torch.rand(1, 3, height, width)
-    fitted, placed = images.fit(picture, size, multiple)
+    fitted, placed = resampling.fit(picture, size, multiple)
     assert fitted.shape[-2] % multiple == 0 and fitted.shape[-1] % multiple == 0
     if size:
         assert max(placed.inner_height, placed.inner_width) == size
-    assert images.unfit(fitted, placed).shape == picture.shape
+    assert resampling.unfit(fitted, placed).shape == picture.shape
     mask = (torch.rand(1, 1, height, width) > 0.9).float()
-    small = images.fit_mask(mask, placed, tuple(fitted.shape[-2:]))
+    small = resampling.fit_mask(mask, placed, tuple(fitted.shape[-2:]))
     assert small.shape[-2:] == fitted.shape[-2:]
     assert bool(small.any()) == bool(mask.any())
 
 
 def test_a_picture_that_fits_is_not_resampled():
     picture = torch.rand(1, 3, 64, 48)
-    fitted, placed = images.fit(picture, 64, 8)
-    assert torch.equal(fitted, picture) and torch.equal(images.unfit(fitted, placed), picture)
+    fitted, placed = resampling.fit(picture, 64, 8)
+    assert torch.equal(fitted, picture) and torch.equal(resampling.unfit(fitted, placed), picture)
 
 
 def test_padding_repeats_the_border_and_is_cut_off_again():
     picture = torch.rand(1, 3, 5, 7)
-    fitted, placed = images.fit(picture, 0, 4)
+    fitted, placed = resampling.fit(picture, 0, 4)
     assert fitted.shape == (1, 3, 8, 8)
     assert torch.equal(fitted[..., :5, 7], picture[..., -1])
-    assert torch.equal(images.unfit(fitted, placed), picture)
+    assert torch.equal(resampling.unfit(fitted, placed), picture)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"])

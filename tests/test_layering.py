@@ -18,7 +18,8 @@ LEVELS = {
     0: {
         "records", "chat_client", "command_line", "config", "display", "error_log", "files", "images", "masks",
         "microworld", "device", "provenance", "request_files", "list_files", "picture_folders", "mask_files",
-        "mask_meaning", "mask_operations", "keywords", "token_spans", "results", "seams", "resampling",
+        "mask_meaning", "mask_operations", "keywords", "token_spans", "results", "seams", "resampling", "originals",
+        "picture_files", "picture_metadata",
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks", "region_scores"},
     2: {"region_predictor", "generators"},

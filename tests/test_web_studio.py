@@ -9,14 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from stored_pictures import store
 
 from regionedit.config import InstructPix2PixConfig
 from regionedit.editor import Editor
 from regionedit.images import png
 from regionedit.mask_files import MaskReading
+from regionedit.originals import open_source, pixels_of
 from regionedit.results import changed_outside
 from regionedit.web.handlers import streamed
-from regionedit.web.result_file import read_result_png, result_png
+from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
 from regionedit.web.studio import Studio
@@ -181,3 +183,23 @@ def test_a_download_carries_its_record_and_region_and_not_the_source(studio, pic
     picture.save(tmp_path / "plain.png")
     with pytest.raises(ValueError, match="contains no run.json"):
         read_result_png(tmp_path / "plain.png", 100_000)
+
+
+@pytest.mark.parametrize("kind", [("png", "RGBA"), ("png", "RGB16"), ("tif", "L12")])
+def test_a_download_has_what_the_file_had_and_repeats_under_any_name(studio, cut, tmp_path, kind):
+    path, stored = store(tmp_path, *kind)
+    picture = studio.open(path, "first name.png")
+    sketch = Sketch(picture).corrected(stroke_mask(picture.size, [(8, 8)], 5), adds=True)
+    (result,) = studio.edit(SETTINGS, sketch, cut)
+    (tmp_path / "down.png").write_bytes(result_png(result))
+    written, outside = pixels_of(open_source(tmp_path / "down.png")), np.asarray(result.mask) == 0
+    assert written.dtype == stored.dtype and np.array_equal(written[outside], stored[outside])
+    assert (written[~outside] != stored[~outside]).any()
+    record, mask = read_result_png(tmp_path / "down.png", 100_000)
+    known = [studio.open(path, "second name.png")]
+    settings, again, repeated = restored(record, mask, known, studio.config.region)
+    assert again.found.note == "restored from the file"
+    (same,) = studio.edit(settings, again, repeated)
+    assert np.array_equal(pixels_of(same.image), written)
+    older = restored(record | {"schema": 1}, mask, known, studio.config.region)[1]
+    assert "earlier version" in older.found.note

@@ -10,21 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from regionedit.command_line import one_line
 from regionedit.display import grid
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
 from regionedit.files import write_atomic
-from regionedit.images import png, smaller
+from regionedit.images import open_picture, png, smaller
 from regionedit.records import EditFailure, EditRequest
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from regionedit.config import EditConfig
     from regionedit.request_files import RequestFile
 
 CELL = 128
+ANY_SIZE = 2**40  # pixels; results are as large as what was accepted
 SHEET_COLUMNS, SHEET_ITEMS = 4, 200
 """Contact sheet: results in a row, and the maximum number of results."""
 
@@ -168,5 +169,4 @@ def write_contact_sheet(out: Path, ids: Sequence[str]) -> None:
 
 
 def _small(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return smaller(picture.convert("RGB"), CELL)
+    return smaller(open_picture(path, max_pixels=ANY_SIZE), CELL)

@@ -19,8 +19,8 @@ import torch
 from scipy.ndimage import find_objects, label
 
 from regionedit.generators import Generator, Watch, noise_seed
-from regionedit.images import Fit, fit, fit_mask, unfit
 from regionedit.records import Region
+from regionedit.resampling import Fit, fit, fit_mask, unfit
 from regionedit.results import Patch
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Window:
         number: index of the window in its picture.
         box: position in the picture.
         image_1Chw, region: fitted to the generator's size; masks are hard.
-        placed: how the window was fitted, for `images.unfit`.
+        placed: how the window was fitted, for `resampling.unfit`.
     """
 
     place: int
@@ -158,7 +158,7 @@ def _repaint_windows(
     window_requests = [requests[window.place] for window in windows]
     window_captions = [captions[window.place] for window in windows]
     seeds = [
-        noise_seed(request.seed, request.id, *([window.number] if window.number else []))
+        noise_seed(request.noise, window.number) if window.number else request.noise
         for request, window in zip(window_requests, windows, strict=True)
     ]
     fitted_PChw = torch.cat([window.image_1Chw for window in windows])

@@ -22,9 +22,10 @@ from regionedit.describe import Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_editing
 from regionedit.generators import Need, Watch, require_generator
-from regionedit.images import to_tensor, upright_rgb
+from regionedit.images import to_tensor
 from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
+from regionedit.originals import as_configured, file_notes, with_original
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
 from regionedit.results import compose, joined, maps, measured, one_after_another
@@ -168,7 +169,8 @@ class Editor:
         return [outcomes[index] for index in range(len(requests))]
 
     def _start(self, request: EditRequest) -> Prepared:
-        upright = replace(request, image=upright_rgb(request.image))
+        view = as_configured(with_original(request.image), self.config.depth, self.config.strip_metadata)
+        upright = replace(request, image=view)
         return Prepared(upright, upright, wanted_mask_source(self.config.mask_source, upright.marks))
 
     def _load(self, started: Iterable[Prepared]) -> None:
@@ -263,11 +265,10 @@ class Editor:
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
         request = prepared.request
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
-        mask_notes = request.mask.info.get("notes", ()) if request.mask is not None else ()
-        note = joined(empty_note, found.note, *mask_notes, *request.image.info["notes"])
+        note = joined(empty_note, found.note, *file_notes(request, found.mask, self.config.format))
         record = run_record(self.config, request, prepared.mask_source)
-        region = vars(found) | {"note": note}
-        result = EditResult(**region, id=request.id, source=request.image, image=picture, record=record)
+        fields = {"note": note, "source": request.image, "image": picture, "format": self.config.format}
+        result = EditResult(**vars(found) | fields, id=request.id, record=record)
         record.update(
             captions=found.captions and asdict(found.captions) | {"from": prepared.captions_from},
             instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],

@@ -1,6 +1,6 @@
-"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, fit to a generator's grid and back, encode as PNG.
+"""Pictures: open any file as upright RGB, convert PIL <-> BCHW, encode as PNG.
 
-Shape letters: B batch, C channels, H W pixels of the original, h w pixels of the fitted picture.
+Shape letters: B batch, C channels, H W pixels.
 Tensors are float32 BCHW in [0, 1], masks B1HW in [0, 1] with 1 = edit; uint8 survives the round trip exactly.
 Only the functions that need torch import it, so that a wrong argument is reported without loading it.
 """
@@ -12,12 +12,13 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from regionedit.picture_files import stored_bits, white_of
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -36,7 +37,7 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         path: any format that Pillow reads. The first frame of an animation is used; alpha is flattened onto white;
-            16-bit, palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
+            deep, palette and CMYK pictures become 8-bit RGB; EXIF rotation is applied.
         max_pixels: larger pictures are refused when their header is read, before decoding.
 
     Raises:
@@ -107,31 +108,39 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     """
     if picture.mode == "RGB" and isinstance(picture.info.get("notes"), list):  # a PNG's own "notes" are a string
         return picture
-    notes: list[str] = []
     path = picture.info.get("path", getattr(picture, "filename", "") or "")
     profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
-    if getattr(picture, "is_animated", False):
+    turned, notes = upright(picture)
+    orientation = turned.info.get("exif_orientation")
+    if is_numeric(turned):
+        notes.append(f"mode {turned.mode}: reduced to 8 bits")
+    elif turned.mode == "CMYK":
+        notes.append("CMYK: converted to RGB")
+    turned = eight_bits(turned)
+    if has_alpha(turned) and turned.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        turned = flatten(turned, "white")
+        notes.append("transparency was flattened onto white")
+    result = turned.convert("RGB")
+    result = result.copy() if result is picture else result
+    kept = {"icc_profile": profile, "exif_orientation": orientation}
+    result.info = {"notes": notes, "path": str(path)} | {name: value for name, value in kept.items() if value}
+    return result
+
+
+def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
+    """The first frame of a picture, turned as its EXIF data says (`info["exif_orientation"]`), and notes about both."""
+    notes = []
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
         notes.append("animated: the first frame was taken")
-    upright, turned = picture, {}
+    turned = picture
     try:
-        upright = ImageOps.exif_transpose(picture)
+        turned = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
         notes.append("EXIF data is damaged: the stored orientation was kept")
-    if upright.size != picture.size or upright.getexif().get(0x0112) != picture.getexif().get(0x0112):
+    if turned.size != picture.size or turned.getexif().get(0x0112) != picture.getexif().get(0x0112):
         notes.append("turned upright as its EXIF data says")
-        turned = {"exif_orientation": picture.getexif().get(0x0112)}
-    if _is_numeric(upright):
-        notes.append(f"mode {upright.mode}: reduced to 8 bits")
-    elif upright.mode == "CMYK":
-        notes.append("CMYK: converted to RGB")
-    upright = _eight_bit(upright)
-    if _has_alpha(upright) and upright.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        upright = _flatten(upright, "white")
-        notes.append("transparency was flattened onto white")
-    result = upright.convert("RGB")
-    result = result.copy() if result is picture else result
-    result.info = {"notes": notes, "path": str(path), **turned} | ({"icc_profile": profile} if profile else {})
-    return result
+        turned.info["exif_orientation"] = picture.getexif().get(0x0112)
+    return turned, notes
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -157,59 +166,6 @@ def to_pictures(images_BCHW: Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(a[..., 0] if a.shape[-1] == 1 else a)) for a in arrays]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a picture was fitted: its original size, and the fitted size without padding, in pixels."""
-
-    height: int
-    width: int
-    inner_height: int
-    inner_width: int
-
-
-def fit(images_BCHW: Tensor, size: int, multiple: int = 1) -> tuple[Tensor, Fit]:
-    """Scale to `size` on the longer side, keeping the aspect ratio, and pad right and bottom to a multiple.
-
-    Args:
-        size: pixels of the longer side; 0 keeps the size. Nothing is resampled if the size already fits.
-        multiple: height and width of the result are multiples of it; padding repeats the last row and column.
-
-    Returns:
-        [B, C, h, w] in [0, 1], and the `Fit` that `unfit` needs.
-    """
-    import torch.nn.functional as F
-
-    from regionedit.resampling import resample
-
-    height, width = images_BCHW.shape[-2:]
-    scale = size / max(height, width) if size else 1.0
-    inner = max(1, round(height * scale)), max(1, round(width * scale))
-    fitted = resample(images_BCHW, inner)
-    right, bottom = -inner[1] % multiple, -inner[0] % multiple
-    if right or bottom:
-        fitted = F.pad(fitted, (0, right, 0, bottom), mode="replicate")
-    return fitted, Fit(height, width, *inner)
-
-
-def fit_mask(mask_B1HW: Tensor, placed: Fit, size: tuple[int, int]) -> Tensor:
-    """The mask, or several per picture, at the fitted picture's size (h, w): 1 in every pixel that it touches, else 0.
-
-    So everything that is blended at the original size lies inside the area that the generator may change.
-    """
-    import torch.nn.functional as F
-
-    inner = F.adaptive_max_pool2d((mask_B1HW > 0).float(), (placed.inner_height, placed.inner_width))
-    return F.pad(inner, (0, size[1] - placed.inner_width, 0, size[0] - placed.inner_height))
-
-
-def unfit(fitted_BChw: Tensor, placed: Fit) -> Tensor:
-    """Undo `fit`: cut the padding off and scale to the original [B, C, H, W]."""
-    from regionedit.resampling import resample
-
-    inner = fitted_BChw[..., : placed.inner_height, : placed.inner_width]
-    return resample(inner, (placed.height, placed.width))
-
-
 def png(picture: Image.Image, chunks: PngInfo | None = None) -> bytes:
     """The picture as a PNG file, with its colour profile if it came with one, and further chunks."""
     buffer = io.BytesIO()
@@ -224,7 +180,8 @@ def sixteen_bit(values_HW: np.ndarray) -> Image.Image:
 
 
 def decode(path: Path, max_pixels: int) -> Image.Image:
-    """A picture file in its own mode and orientation; `open_picture` and `open_mask` go on from here.
+    """A picture file as Pillow decodes it; `info` gets its `path` and `file_bits`, the bits a channel that
+    the file stores.
 
     Raises ValueError: as `open_picture`.
     """
@@ -235,6 +192,8 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes)")
         picture = Image.open(path)
+        if picture.format == "TIFF":  # Pillow maps some files into memory, and then forgets their orientation
+            picture = Image.open(io.BytesIO(path.read_bytes()))
     except UnidentifiedImageError:
         heif = path.suffix.lower() in (".heic", ".heif", ".avif") and not _register_heif()
         way_out = "; install pillow-heif to read it: pip install 'regionedit[heif]'" if heif else ""
@@ -249,11 +208,12 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(
             f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
         )
+    bits = stored_bits(picture, path)
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
-    picture.info["path"] = str(path)
+    picture.info |= {"path": str(path), "file_bits": bits}
     return picture
 
 
@@ -268,29 +228,30 @@ def _register_heif() -> bool:
     return True
 
 
-def _is_numeric(picture: Image.Image) -> bool:
+def is_numeric(picture: Image.Image) -> bool:
+    """Whether a picture is grey with more than 8 bits, or of floats."""
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
-def _has_alpha(picture: Image.Image) -> bool:
+def has_alpha(picture: Image.Image) -> bool:
+    """Whether a picture has an alpha channel or a transparent colour; it may be opaque all the same."""
     return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
 
 
-def _flatten(picture: Image.Image, color: str) -> Image.Image:
+def flatten(picture: Image.Image, color: str) -> Image.Image:
+    """A picture with transparency on one colour, RGB."""
     with_alpha = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", picture.size, color), with_alpha).convert("RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Integer and float pictures as mode "L"; others as they are."""
-    if not _is_numeric(picture):
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, or of floats, as mode "L"; others as they are. Raises ValueError: as `upright_rgb`."""
+    if not is_numeric(picture):
         return picture
-    values = np.asarray(picture).astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    floats = 1.0 if high <= 1 else 255.0
-    largest = floats if picture.mode == "F" else 65535.0
-    if not (low >= 0 and high <= largest):
+    values = np.asarray(picture).astype(np.float64 if picture.mode == "F" else np.int64)
+    low, high, white = float(values.min()), float(values.max()), white_of(values)
+    if not (low >= 0 and high <= white):
         raise ValueError(
-            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {largest:g} can be shown; rescale it"
+            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {white:g} can be shown; rescale it"
         )
-    return Image.fromarray((values * (255 / largest)).round().astype(np.uint8))
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

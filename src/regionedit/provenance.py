@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from regionedit.config import EditConfig
 from regionedit.images import digest
+from regionedit.originals import original_of, source_digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixe
 NO_INFLUENCE_OF_DESCRIBING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip
-SCHEMA = 1
+SCHEMA = 2  # 1: the noise also depended on the id
 
 
 def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def run_record(config: EditConfig, request: EditRequest, mask_source: str) -> di
         "picture": {
             "path": request.image.info["path"],
             "size": list(request.image.size),
-            "sha256": digest(request.image),
+            "sha256": source_digest(request.image),
+            "stored": original_of(request.image).description,
             "notes": request.image.info["notes"],
         },
         "mask_source": mask_source,
@@ -73,8 +75,8 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
     settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
     decides = {
-        "id": request.id,
-        "picture": digest(request.image),
+        "picture": source_digest(request.image),
+        "metadata": hashlib.sha256(repr(original_of(request.image).metadata).encode()).hexdigest(),
         "instructions": [asdict(instruction) for instruction in request.instructions],
         "seed": request.seed,
         "captions": request.captions and asdict(request.captions),

@@ -57,17 +57,17 @@ class EditRequest:
     """One picture and what to do with it.
 
     Args:
-        image: any PIL picture; `images.open_picture` has already turned it to upright RGB.
+        image: any PIL picture; `originals.open_source` opens one with its full depth.
         instructions: a string, or a sequence of `Instruction`s; stored as a tuple of `Instruction`s.
-        seed: noise depends on (seed, id), so a request gives the same picture in any batch.
+        seed: any whole number; it alone decides the noise, so the same seed gives the same picture in any batch.
         captions: given captions skip the describer.
-        mask: a drawn mask, same size as the picture, mode "L", 255 = edit; `mask_files.open_mask` makes one of any
-            file, and its `info["notes"]` become notes of the result.
+        mask: mode "L", 255 = edit, of the picture's size; `mask_files.open_mask` makes one of any file, and its
+            `info["notes"]` become notes of the result.
         click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
         box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
-        mask_operations: names of `mask_operations.OPERATIONS`, applied to the region in this order, however it was
-            found; a text with commas between them is stored as a tuple.
-        id: case id; output files are named by it, and the noise depends on it.
+        mask_operations: names of `mask_operations.OPERATIONS`, applied in this order to the region, however found; a
+            text with commas between them is stored as a tuple.
+        id: case id; output files are named by it.
 
     Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point;
     an unknown mask operation.
@@ -96,6 +96,11 @@ class EditRequest:
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
         object.__setattr__(self, "mask_operations", operation_names(self.mask_operations))
+
+    @property
+    def noise(self) -> int:
+        """The seed as generators of noise take it, in [0, 2^63); PyTorch's on a CPU reads its lowest 32 bits."""
+        return self.seed % 2**63
 
     @property
     def marks(self) -> frozenset[str]:
@@ -173,15 +178,18 @@ class EditResult(FoundRegion):
 
     Args:
         id: id of the request.
-        source: the picture that was edited, upright RGB.
-        image: the edited picture, RGB, at the source's size; where `mask` is 0 it is the source, bit for bit.
+        source: the picture that was edited: its upright 8-bit RGB view, see `originals`.
+        image: the edited picture, a view like `source`. Where `mask` is 0, both views and the stored pixels behind them
+            (`originals.pixels_of`) are equal, bit for bit.
         record: everything needed to repeat the edit; plain values, written as run.json.
+        format: `png`, or `source`: `save` also writes the result in the format of the source's file.
     """
 
     id: str
     source: Image
     image: Image
     record: dict[str, Any]
+    format: str = "png"
 
     @property
     def share(self) -> float:
@@ -191,19 +199,27 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
+        result.png has the source's mode, depth and metadata. With `format` "source", result.jpg, .webp or .tif is also
+        written; one from an earlier run is deleted.
         Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together
         from regionedit.images import png, sixteen_bit
+        from regionedit.originals import encoded, source_format
+        from regionedit.picture_files import SUFFIX_OF
 
+        kind = source_format(self.image)[0] if self.format == "source" else ""
         files = {
-            "result.png": png(self.image),
+            "result.png": encoded(self.image),
+            **({f"result.{SUFFIX_OF[kind]}": encoded(self.image, kind)} if kind else {}),
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
             "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
         }
+        for suffix in SUFFIX_OF.values():
+            (Path(folder) / f"result.{suffix}").unlink(missing_ok=True)
         write_together(folder, files)
 
 

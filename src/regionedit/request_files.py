@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionedit.images import open_picture
 from regionedit.list_files import list_lines
 from regionedit.mask_files import AUTO, MaskReading, open_mask
+from regionedit.originals import open_source
 from regionedit.records import Captions, EditRequest, Instruction
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class RequestFile(EditRequest):
     reading: MaskReading = AUTO
 
     def open(self, max_pixels: int) -> EditRequest:
-        """Decode picture and mask. Raises ValueError: as `open_picture` and `open_mask`."""
-        picture = open_picture(self.image, max_pixels)
+        """Decode picture and mask. Raises ValueError: as `open_source` and `open_mask`."""
+        picture = open_source(self.image, max_pixels)
         mask = open_mask(self.mask, self.reading, picture, max_pixels) if self.mask else None
         return self.with_pictures(picture, mask)
 

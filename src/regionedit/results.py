@@ -11,10 +11,12 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import ImageChops
 
 from regionedit.images import to_pictures, to_tensor
 from regionedit.masks import composite
+from regionedit.originals import KEY, original_of, pixels_of, shown
 from regionedit.records import EditFailure
 from regionedit.seams import match_border
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.records import EditRequest, EditResult, Region
+
+
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, as in Pillow's mode "L"
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,15 @@ class Patch:
 def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
     """Blend patches that do not overlap into the source, at its own size; pixels outside them are not read.
 
+    The picture behind a view is blended at its own depth; alpha stays as it is.
+
     Args:
-        picture: the source, RGB.
+        picture: the source: RGB, perhaps a view of an original.
         mask: mode "L", 0 outside the patches.
         match: depth of `seams.match_border`, in pixels.
     """
-    result = picture.copy()
+    result, original = picture.copy(), original_of(picture)
+    pixels_HWC = None if original.pixels_HWC is None else original.pixels_HWC.copy()
     for patch in patches:
         part = mask.crop(patch.box)
         inside = part.getbbox()
@@ -58,13 +66,43 @@ def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float 
         box = (patch.box[0] + x0, patch.box[1] + y0, patch.box[0] + x1, patch.box[1] + y1)
         source_BCHW, mask_B1HW = to_tensor([picture.crop(box)]), to_tensor([mask.crop(box)])
         edited_BCHW = match_border(patch.picture_CHW[None, :, y0:y1, x0:x1], source_BCHW, mask_B1HW, match)
-        result.paste(to_pictures(composite(edited_BCHW, source_BCHW, mask_B1HW))[0], box[:2])
+        if pixels_HWC is None:
+            blended = to_pictures(composite(edited_BCHW, source_BCHW, mask_B1HW))[0]
+        else:
+            part_HWC = pixels_HWC[box[1] : box[3], box[0] : box[2]]
+            part_HWC[:] = _blended(part_HWC, original.white, edited_BCHW, mask_B1HW)
+            blended = shown(part_HWC, original.white)
+        result.paste(blended, box[:2])
+    if pixels_HWC is not None:
+        result.info = picture.info | {KEY: replace(original, pixels_HWC=pixels_HWC)}
     return result
 
 
+def _blended(pixels_HWC: np.ndarray, white: float, edited_BCHW: Tensor, mask_B1HW: Tensor) -> np.ndarray:
+    """Stored pixels with the edit blended in where the mask is above 0, in their own type.
+
+    The edit shows the picture on white. Where the pixel is translucent, the colour is stored that looks like the edit
+    on white; where it is wholly transparent, nothing is painted. A grey picture gets the edit's luminance.
+    """
+    colours = pixels_HWC.shape[2] - (pixels_HWC.shape[2] % 2 == 0)
+    source_BCHW = torch.from_numpy(pixels_HWC[..., :colours] / white).permute(2, 0, 1)[None]
+    edited_BCHW = edited_BCHW.to(source_BCHW)
+    if colours == 1:
+        edited_BCHW = (edited_BCHW * edited_BCHW.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+    if colours < pixels_HWC.shape[2]:
+        alpha_HW = torch.from_numpy(pixels_HWC[..., -1] / float(np.iinfo(pixels_HWC.dtype).max))
+        solid_BCHW = ((edited_BCHW - (1 - alpha_HW)) / alpha_HW.clamp(min=1e-9)).clamp(0, 1)
+        edited_BCHW = torch.where(alpha_HW > 0, solid_BCHW, source_BCHW)
+    blended_HWC = composite(edited_BCHW, source_BCHW, mask_B1HW)[0].permute(1, 2, 0).numpy() * white
+    changed = pixels_HWC.copy()
+    inside_HW = mask_B1HW[0, 0].numpy() > 0
+    changed[inside_HW, :colours] = blended_HWC[inside_HW].round().clip(0, np.iinfo(pixels_HWC.dtype).max)
+    return changed
+
+
 def changed_outside(source: Image, result: Image, mask: Image) -> int:
-    """Number of pixels that differ from the source where the mask is 0; always 0 for results of `compose`."""
-    differs_HW = (np.asarray(source) != np.asarray(result)).any(-1)
+    """Number of pixels, as stored, that differ from the source where the mask is 0; always 0 after `compose`."""
+    differs_HW = (pixels_of(source) != pixels_of(result)).any(-1)
     return int((differs_HW & (np.asarray(mask) == 0)).sum())
 
 
@@ -110,7 +148,7 @@ def one_after_another(
 ) -> list[EditResult | EditFailure]:
     """Edit the instructions of each request one after another, each on the picture that the one before produced.
 
-    Given captions describe the whole edit, so each of several steps gets new captions. Seed, id and marks stay those of
+    Given captions describe the whole edit, so each of several steps gets new captions. Seed and marks stay those of
     the request: a step does what its instruction alone would do to that picture.
 
     Args:

@@ -89,6 +89,11 @@ class EditConfig:
             result and with captions of its own, because given captions describe the whole edit.
         device: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.
         max_pixels: larger pictures are refused.
+        depth: `source` keeps the depth of the picture's file outside the region, or refuses a file whose depth cannot
+            be kept; `8` edits and writes every picture with 8 bits a channel.
+        format: `png` writes result.png; `source` also writes the result in the format of the picture's file, as JPEG
+            (which is compressed anew, so that pixels outside the region change a little), WebP or TIFF (exact).
+        strip_metadata: write no EXIF, XMP and resolution into the result; the colour profile stays.
         batch: number of requests that are edited together.
     """
 
@@ -96,6 +101,9 @@ class EditConfig:
     joint: bool = True
     device: str = "auto"
     max_pixels: int = 50_000_000
+    depth: Literal["source", 8] = "source"
+    format: Literal["png", "source"] = "png"
+    strip_metadata: bool = False
     batch: int = 16
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     generator: GeneratorConfig = field(default_factory=StableDiffusionConfig, metadata={"choices": GENERATOR_CONFIGS})

@@ -141,7 +141,7 @@ def best_validation_threshold(
         if batch.truth_mask_B1HW is None:
             raise ValueError(f"validation: {config.validation} has no truth; give shards that were packed with truth")
         samples = zip(to_pictures(batch.images_BCHW), batch.instructions, batch.keys, strict=True)
-        requests = [EditRequest(picture, instruction, id=key) for picture, instruction, key in samples]
+        requests = [EditRequest(picture, text, seed=noise_seed(0, key), id=key) for picture, text, key in samples]
         captions = [Captions(*both) for both in zip(batch.source_captions, batch.target_captions, strict=True)]
         region = source.find(batch.images_BCHW, requests, captions)
         region_BN = downsample(region.probability_B1HW, grid) if region.patches_BN is None else region.patches_BN

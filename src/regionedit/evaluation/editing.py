@@ -18,6 +18,7 @@ from rich.progress import track
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
+from regionedit.generators import noise_seed
 from regionedit.images import to_tensor
 from regionedit.mask_sources import MaskSource
 from regionedit.records import EditCase, EditFailure, EditRequest
@@ -75,6 +76,15 @@ def turns(cases: Iterable[EditCase], size: int) -> Iterator[list[EditCase]]:
         yield group
 
 
+def own_noise(request: EditRequest) -> EditRequest:
+    """The request with a seed of its own, made of its seed and its id.
+
+    With one seed for all cases, an unlucky noise would favour or harm all of them alike, and the intervals of the means
+    would be too narrow. The record of a case has the seed that alone repeats it.
+    """
+    return replace(request, seed=noise_seed(request.seed, request.id))
+
+
 def edit_cases(
     editor: Editor,
     cases: Collection[EditCase],
@@ -96,7 +106,7 @@ def edit_cases(
     for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
         unfinished = []
         for case in group:
-            request = prepare(case)
+            request = own_noise(prepare(case))
             if case.continues is not None:
                 previous = folder.picture(case.continues)
                 if previous is None:
@@ -118,7 +128,7 @@ def edit_cases(
 def find_regions(source: MaskSource, cases: Iterable[EditCase], prepare: Prepare) -> Iterator[Outcome]:
     """Outcomes with the regions of a mask source; nothing is edited or saved. A failed case has its reason."""
     for case in (case for case in cases if case.scored):
-        request = prepare(case)
+        request = own_noise(prepare(case))
         try:
             region = source.find(to_tensor([request.image]), [request], [request.captions])
         except ValueError as error:

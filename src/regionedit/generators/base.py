@@ -18,14 +18,14 @@ import torch.nn.functional as F
 
 from regionedit.command_line import one_line
 from regionedit.device import autocast_off, pick_dtype, send
-from regionedit.images import fit, unfit
+from regionedit.resampling import fit, unfit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from regionedit.config import GeneratorConfig, MemoryConfig
-    from regionedit.images import Fit
     from regionedit.records import Captions, EditRequest, Region
+    from regionedit.resampling import Fit
 
 Need = Literal["target_caption", "instruction"]
 
@@ -110,7 +110,7 @@ class Generator(ABC):
             images_BCHW: [0, 1], any size.
             mask_B1HW: [0, 1], 1 = edit.
             texts: one per picture: captions of the edited pictures or instructions, see `needs`.
-            seeds: one per picture, see `noise_seed`.
+            seeds: one per picture, in [0, 2^63).
             watch: callback, called after every denoising step.
             known: what `generate` of this class takes instead of computing it, such as `source_latents_BChw`.
         """
@@ -258,7 +258,7 @@ def loading(field: str, what: str, path: str) -> Iterator[None]:
 
 
 def noise_seed(seed: int, *identity: str | int) -> int:
-    """A seed for a picture's noise, the same on every machine: from (seed, case id), in training (seed, epoch, key)."""
+    """A seed made of others, the same on every machine: in training (seed, epoch, key), in evaluation (seed, id)."""
     digest = hashlib.sha256(repr((seed, *identity)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -29,8 +29,8 @@ from regionedit.generators.base import (
 )
 from regionedit.generators.pipelines import UNCHECKED, PipelineGenerator, read_pipeline
 from regionedit.generators.three_way_sampling import ThreeWaySampling, embed
-from regionedit.images import fit, unfit
 from regionedit.records import Instruction
+from regionedit.resampling import fit, unfit
 from regionedit.token_spans import joint, keyword_spans, sub_instruction_spans
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from regionedit.generators.pipelines import (
     read_pipeline,
     token_ids,
 )
-from regionedit.images import fit, unfit
+from regionedit.resampling import fit, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 
 from regionedit import losses, masks
-from regionedit.generators import noise_seed
 from regionedit.mask_sources.base import MaskSource
 from regionedit.records import Region
 
@@ -48,7 +47,7 @@ class BoxSearch(MaskSource):
 
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
-        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        seeds = [request.noise for request in requests]
         by_instruction = self.generator.needs == "instruction"
         texts = [request.instruction for request in requests] if by_instruction else [c.target for c in captions]
         proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), texts, seeds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from regionedit import masks
-from regionedit.generators import GENERATORS, TextComparer, noise_seed
+from regionedit.generators import GENERATORS, TextComparer
 from regionedit.mask_sources.base import MaskSource
 from regionedit.records import Region
 
@@ -52,7 +52,7 @@ class Difference(MaskSource):
         return cls(loaded, config)
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
-        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        seeds = [request.noise for request in requests]
         if self.generator.needs == "instruction":
             source, target = [""] * len(requests), [request.instruction for request in requests]
         else:

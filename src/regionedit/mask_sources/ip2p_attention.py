@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from regionedit import masks
 from regionedit.attention import keyword_map
-from regionedit.generators import InstructPix2Pix, load_generator, noise_seed
-from regionedit.images import fit, unfit
+from regionedit.generators import InstructPix2Pix, load_generator
 from regionedit.mask_sources.base import MaskSource, cut_masks
 from regionedit.records import Region
+from regionedit.resampling import fit, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Ip2pAttention(MaskSource):
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         fitted_BChw, placed = fit(images_BCHW, self.generator.size, self.generator.multiple)
-        seeds = [noise_seed(request.seed, request.id) for request in requests]
+        seeds = [request.noise for request in requests]
         attention_BKrc = self.generator.attend(fitted_BChw, requests, seeds).cpu()
         grid, size = tuple(attention_BKrc.shape[-2:]), tuple(fitted_BChw.shape[-2:])
         inner = placed.inner_height / size[0], placed.inner_width / size[1]

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from regionedit.batch import Item, edit_into, write_contact_sheet, write_failures
 from regionedit.editor import Editor
-from regionedit.images import SUFFIXES, smaller
+from regionedit.images import SUFFIXES, open_picture, smaller
 from regionedit.list_files import TABLES, list_lines
 from regionedit.picture_folders import masks_beside
 from regionedit.records import EditRequest
@@ -86,8 +84,8 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
         for items in edit_all(studio, requests, settings, folder / "out"):
             new = items[-1]
             if not new.failure:
-                with Image.open(folder / "out" / new.id / "result.png") as picture:
-                    shown = [*shown, (smaller(picture.convert("RGB"), THUMBNAIL), new.id)][-SHOWN:]
+                result = open_picture(folder / "out" / new.id / "result.png", studio.config.max_pixels)
+                shown = [*shown, (smaller(result, THUMBNAIL), new.id)][-SHOWN:]
             if len(items) % 4 and len(items) < len(requests):
                 continue
             failed = [[item.id, item.failure] for item in items if item.failure]

@@ -13,7 +13,7 @@ from regionedit.web import messages
 from regionedit.web.edit_layout import EditLayout
 from regionedit.web.edit_tab import EditTab, region_values
 from regionedit.web.handlers import AT_ONCE, QUICK, SESSION, errors_shown
-from regionedit.web.result_file import read_result_png, restored, result_png
+from regionedit.web.result_file import RESTORED, read_result_png, restored, result_png
 from regionedit.web.sketch import Sketch
 from regionedit.web.studio import Studio
 
@@ -21,6 +21,8 @@ MOST_RESULTS = 30
 """The session keeps this many of its latest results."""
 
 THUMBNAIL = 256
+AGAIN = "Edit makes the same picture again"
+ANOTHER = "the file comes from an earlier version, whose noise was another, so Edit makes another picture"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
         known = [one.source for one in kept] + ([sketch.picture] if sketch else [])
         settings, sketch, cut = restored(record, mask, known, studio.config.region)
         view, line = region_values(sketch, cut, studio.config.region)
+        same = sketch.found.note == RESTORED
         form = dict(zip(layout.form.values(), astuple(settings), strict=True))
         return (
             form
@@ -105,7 +108,7 @@ def history_tab(studio: Studio, layout: EditLayout, edit: EditTab, tabs: Any) ->
                 edit.sketch: sketch,
                 layout.view: view,
                 layout.region_line: line,
-                layout.status: messages.line("All settings are restored: Edit makes the same picture again."),
+                layout.status: messages.line(f"All settings are restored: {AGAIN if same else ANOTHER}."),
                 tabs: gr.Tabs(selected="edit"),
             }
         )

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from regionedit.images import digest, open_picture, png
+from regionedit.images import open_picture, png
+from regionedit.originals import encoded, source_digest
 from regionedit.records import Captions, FoundRegion
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from regionedit.config import RegionConfig
     from regionedit.records import EditResult
 
+RESTORED = "restored from the file"
 RECORD, MASK = "regionedit.run.json", "regionedit.mask.png"
 
 
@@ -35,7 +37,7 @@ def result_png(result: EditResult) -> bytes:
     chunks = PngInfo()
     chunks.add_text(RECORD, json.dumps(result.record))  # JSON in ASCII, as a tEXt chunk requires
     chunks.add_text(MASK, base64.b64encode(png(result.mask)).decode())
-    return png(result.image, chunks)
+    return encoded(result.image, chunks=chunks)
 
 
 def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], Image.Image]:
@@ -72,14 +74,15 @@ def restored(
     """
     settings = replace(Settings.of_record(record), variants=1)
     source = record.get("picture") or {}
-    picture = next((one for one in known if digest(one) == source.get("sha256")), None)
+    picture = next((one for one in known if source_digest(one) == source.get("sha256")), None)
     if picture is None:
         raise ValueError(
             f"picture: this edit was made from {str(source.get('path', 'a picture'))[:80]!r}; choose that picture "
             "on the tab Edit first, then drop the PNG here again. The PNG does not contain its source."
         )
     picture = picture.copy()
-    picture.info["path"] = str(record["id"])  # the noise depends on the id
+    picture.info["path"] = str(record["id"])  # names the files
+    note = RESTORED if record.get("schema", 1) > 1 else f"{RESTORED} of an earlier version, whose noise was another"
     captions = Captions(settings.source_caption, settings.target_caption)
     found = FoundRegion(
         mask=mask,
@@ -87,7 +90,7 @@ def restored(
         patches=None,
         captions=captions,
         mask_source=str(record.get("mask_source", "")),
-        note="restored from the file",
+        note=note,
         timings={"region": 0.0},
     )
     sketch = Sketch(picture, found, settings.instruction, given=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from regionedit.config import AppConfig
 from regionedit.editor import Editor
-from regionedit.images import open_picture, require_inside, to_pictures, to_tensor
+from regionedit.images import require_inside, to_pictures, to_tensor
 from regionedit.mask_files import AUTO, MaskReading, open_mask
+from regionedit.originals import open_source
 from regionedit.records import EditFailure, EditRequest
 from regionedit.web.sketch import Cut, Sketch
 from regionedit.web.uploads import Uploads
@@ -54,11 +55,11 @@ class Studio:
             _ = self.editor.models.generator(self.editor.config), self.editor.models.describer(self.editor.config)
 
     def open(self, path: str | Path, name: str = "") -> Image:
-        """Open an uploaded picture as upright RGB; it holds the name of its file but no folder of this machine."""
+        """Open an uploaded picture as `open_source`; it holds the name of its file but no folder of this machine."""
         path, name = Path(path), name or Path(path).name
         try:
             self.check_size(path, name)
-            picture = open_picture(path, self.config.max_pixels)
+            picture = open_source(path, self.config.max_pixels)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), f"picture {name!r}")) from None
         picture.info["path"] = name

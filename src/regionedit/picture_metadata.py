@@ -1,0 +1,126 @@
+"""What a picture's file says beside its pixels: EXIF, XMP, resolution and colour profile, read from any format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+# Tags of the first directory that describe how the old file stored its pixels, or hold copies of them; the new file has
+# its own. Orientation is among them, because pictures are stored upright.
+STRUCTURE = frozenset(
+    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, *range(317, 326), 330, *range(332, 335),
+     *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
+)  # fmt: skip
+DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+WIDTH, HEIGHT = 40962, 40963
+XMP_TAG = 700
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Metadata of an upright picture.
+
+    Args:
+        exif: a whole EXIF block with its header, without orientation and without the thumbnail, which would still show
+            the picture before the edit; empty if there is none.
+        xmp: a whole XMP packet; empty if there is none.
+        dpi: pixels per inch, horizontal and vertical, or None.
+        icc_profile: the colour profile of the stored pixels; empty if there is none.
+        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM; (name, content) of each.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    icc_profile: bytes = b""
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()
+
+    def without_description(self) -> Metadata:
+        """Only what colours need to be shown as they were."""
+        return Metadata(icc_profile=self.icc_profile, png_colour=self.png_colour)
+
+    def options(self, kind: str) -> dict[str, Any]:
+        """The arguments of Pillow's `save` for a format: PNG, JPEG, WEBP or TIFF."""
+        given = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        if kind == "TIFF":  # its tags are those of EXIF
+            given["exif"] = Image.Exif()
+            given["exif"].load(self.exif)
+            if self.xmp:
+                given["exif"][XMP_TAG] = self.xmp
+        elif kind in ("JPEG", "WEBP"):
+            given["xmp"] = self.xmp
+        return {name: value for name, value in given.items() if value}
+
+    def chunks(self, chunks: PngInfo | None = None) -> PngInfo:
+        """Chunks of a PNG: the given ones, those of its colours, and the XMP packet."""
+        chunks = chunks or PngInfo()
+        for name, content in self.png_colour:
+            chunks.add(name, content)
+        if self.xmp:
+            chunks.add_itxt("XML:com.adobe.xmp", self.xmp.decode("utf-8", "replace"))
+        return chunks
+
+
+def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -> Metadata:
+    """The metadata of a decoded picture for the same one turned upright; `notes` gets what had to be left out."""
+    info = turned.info
+    try:
+        exif = _clean_exif(picture.getexif(), turned.size)
+    except Exception:  # the parser of a broken EXIF block may raise anything
+        exif = b""
+        notes.append("EXIF data is damaged: it was left out")
+    xmp = info.get("xmp", b"")
+    xmp = xmp.encode() if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else b""
+    if b"xmpGImg:image" in xmp:
+        xmp = b""
+        notes.append("XMP data was left out: it holds a small copy of the picture")
+    profile = info.get("icc_profile") or b""
+    dpi = _dpi(info.get("dpi"))
+    dpi = dpi[::-1] if dpi and turned.size != picture.size else dpi
+    profile = profile if isinstance(profile, bytes) else b""
+    return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
+
+
+def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    chunks = []
+    if isinstance(gamma := info.get("gamma"), float):
+        chunks.append((b"gAMA", round(gamma * 100_000).to_bytes(4, "big")))
+    if isinstance(chromaticity := info.get("chromaticity"), tuple):
+        chunks.append((b"cHRM", b"".join(round(value * 100_000).to_bytes(4, "big") for value in chromaticity)))
+    if isinstance(intent := info.get("srgb"), int):
+        chunks.append((b"sRGB", bytes([intent])))
+    return tuple(chunks)
+
+
+def with_profile(metadata: Metadata, profile: bytes) -> Metadata:
+    """The same metadata for pixels that were converted to another colour space; an empty profile stands for none."""
+    return replace(metadata, icc_profile=profile)
+
+
+def _clean_exif(exif: Image.Exif, size: tuple[int, int]) -> bytes:
+    clean = Image.Exif()
+    for tag, value in exif.items():
+        if tag not in STRUCTURE and tag not in DIRECTORIES:
+            clean[tag] = value
+    for tag in DIRECTORIES:
+        if directory := dict(exif.get_ifd(tag)):
+            if tag == ExifTags.IFD.Exif:
+                sides = zip((WIDTH, HEIGHT), size, strict=True)
+                directory |= {name: value for name, value in sides if name in directory}
+                if ExifTags.IFD.Interop in directory:
+                    directory[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
+            clean[tag] = directory
+    return clean.tobytes() if len(clean) else b""
+
+
+def _dpi(given: Any) -> tuple[float, float] | None:
+    try:
+        x, y = map(float, given if isinstance(given, Iterable) else (given, given))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 0 < x < math.inf and 0 < y < math.inf else None

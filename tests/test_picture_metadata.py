@@ -1,0 +1,166 @@
+"""What a file says beside its pixels reaches the result's file, upright and without the old thumbnail."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+
+from regionedit.originals import as_configured, encoded, open_source, original_of, source_format, with_original
+from regionedit.picture_files import encode
+from regionedit.picture_metadata import Metadata
+
+MAKER, EXPOSURE, CAMERA = 37500, 33434, 271
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" dc:title="at the lake"/></x:xmpmeta>'
+FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF"}
+
+
+def pixels(width=24, height=16, channels=3) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def told(orientation=6) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[CAMERA] = orientation, "Camera"
+    exif[ExifTags.IFD.Exif] = {EXPOSURE: 0.5, MAKER: b"maker\0note", 40962: 24, 40963: 16}
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (46.0, 30.0, 0.0)}
+    return exif
+
+
+def photograph(folder, suffix: str):
+    path = folder / f"p.{suffix}"
+    options = {"exif": told().tobytes(), "dpi": (300, 300), "icc_profile": SRGB, "lossless": True}
+    Image.fromarray(pixels()).save(path, **options | ({"xmp": XMP} if suffix in ("jpg", "webp") else {}))
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("kind", ["PNG", "source"])
+def test_metadata_survives_and_the_orientation_is_reset(tmp_path, suffix, kind):
+    view = open_source(photograph(tmp_path, suffix))
+    assert view.size == (16, 24)
+    written = Image.open(io.BytesIO(encoded(view, FORMATS[suffix] if kind == "source" else "PNG")))
+    exif = written.getexif()
+    assert written.size == (16, 24) and exif.get(ExifTags.Base.Orientation, 1) == 1
+    assert exif[CAMERA] == "Camera" and exif.get_ifd(ExifTags.IFD.GPSInfo)[2] == (46.0, 30.0, 0.0)
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
+    assert inner[EXPOSURE] == 0.5 and inner[MAKER] == b"maker\0note" and (inner[40962], inner[40963]) == (16, 24)
+    assert written.info["icc_profile"] == SRGB
+    if suffix != "webp":  # it has no resolution of its own
+        assert written.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    if suffix in ("jpg", "webp"):
+        xmp = written.info["xmp"]
+        assert b"at the lake" in xmp and b"Orientation" not in xmp
+    written.load()
+    if (FORMATS[suffix] if kind == "source" else "PNG") != "JPEG":
+        assert np.array_equal(np.asarray(written), np.asarray(view))
+
+
+def test_a_deep_png_has_them_too(tmp_path):
+    Image.fromarray(pixels(channels=1).astype(np.uint16) * 257).save(tmp_path / "d.png", exif=told(), dpi=(300, 300))
+    view = open_source(tmp_path / "d.png")
+    written = Image.open(io.BytesIO(encoded(view)))
+    assert written.size == (16, 24) and written.getexif()[CAMERA] == "Camera" and written.info["dpi"][0] > 299
+    assert np.array_equal(np.asarray(written), np.rot90(pixels(channels=1).astype(np.uint16) * 257, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_deep_picture_is_turned_as_pillow_turns(tmp_path, orientation):
+    bands = pixels().astype(np.uint16) * 257
+    Image.fromarray(pixels()).save(tmp_path / "8.png", exif=told(orientation))
+    (tmp_path / "16.png").write_bytes(encode(bands, Metadata(exif=told(orientation).tobytes())))
+    assert np.array_equal(np.asarray(open_source(tmp_path / "16.png")), np.asarray(open_source(tmp_path / "8.png")))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_the_colours_of_a_png_without_a_profile_are_kept(tmp_path, depth):
+    chunks = PngInfo()
+    chunks.add(b"gAMA", (45455).to_bytes(4, "big"))
+    chunks.add(b"cHRM", b"".join(value.to_bytes(4, "big") for value in range(30000, 30008)))
+    chunks.add(b"sRGB", b"\1")
+    (tmp_path / "g.png").write_bytes(encode(pixels().astype(depth), Metadata(), chunks=chunks))
+    before = Image.open(tmp_path / "g.png").info
+    after = Image.open(io.BytesIO(encoded(open_source(tmp_path / "g.png")))).info
+    assert before == after and {"gamma", "chromaticity", "srgb"} <= set(after)
+
+
+def test_nothing_personal_is_left_with_strip_metadata(tmp_path):
+    view = as_configured(open_source(photograph(tmp_path, "jpg")), "source", strip_metadata=True)
+    written = Image.open(io.BytesIO(encoded(view)))
+    assert not written.getexif() and not {"dpi", "xmp", "exif"} & set(written.info)
+    assert written.info["icc_profile"] == SRGB
+
+
+def test_the_thumbnail_of_the_picture_before_the_edit_is_left_out(tmp_path):
+    small = io.BytesIO()
+    Image.fromarray(pixels()[::-1]).save(small, "JPEG")
+    entry = struct.Struct("<HHII")
+    first = struct.pack("<H", 1) + entry.pack(CAMERA, 2, 4, int.from_bytes(b"Cam\0", "little")) + struct.pack("<I", 26)
+    second = struct.pack("<H", 2) + entry.pack(513, 4, 1, 56) + entry.pack(514, 4, 1, len(small.getvalue())) + bytes(4)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + small.getvalue()
+    path = tmp_path / "t.jpg"
+    Image.fromarray(pixels()).save(path, exif=block)
+    assert small.getvalue()[-120:-20] in path.read_bytes()
+    for kind in ("PNG", "JPEG"):
+        data = encoded(open_source(path), kind)
+        assert Image.open(io.BytesIO(data)).getexif()[CAMERA] == "Cam"
+        assert small.getvalue()[-120:-20] not in data
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_is_left_out(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "b.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    view = open_source(tmp_path / "b.jpg")
+    assert original_of(view).metadata.exif == b"" and view.size == (24, 16)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "LA", "RGBA"])
+def test_the_profile_is_kept_or_converted_and_said(tmp_path, mode):
+    profile = {"L": b"grey profile", "LA": b"grey profile"}.get(mode, SRGB)
+    path = tmp_path / ("p.jpg" if mode == "CMYK" else "p.png")
+    Image.fromarray(pixels()).convert(mode).save(path, icc_profile=profile)
+    view = open_source(path)
+    written = Image.open(io.BytesIO(encoded(view)))
+    if mode == "CMYK":  # no profile of sRGB can describe CMYK: it is as good as damaged
+        assert "icc_profile" not in written.info and any("profile is damaged" in note for note in view.info["notes"])
+    else:
+        assert written.info["icc_profile"] == profile
+        assert written.mode == ("RGB" if mode == "P" else mode)
+
+
+def test_cmyk_is_converted_by_its_profile(tmp_path, monkeypatch):
+    """With a stand-in for the conversion: no CMYK profile is at hand."""
+    picture = Image.fromarray(pixels()).convert("CMYK")
+    picture.save(tmp_path / "c.jpg", icc_profile=b"a press")
+    seen = []
+
+    def converted(given, source, target, outputMode):
+        seen.append((given.mode, source.read(), outputMode))
+        return Image.new("RGB", given.size, (1, 2, 3))
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", converted)
+    view = open_source(tmp_path / "c.jpg")
+    assert seen == [("CMYK", b"a press", "RGB")] and view.getpixel((0, 0)) == (1, 2, 3)
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(Image.open(io.BytesIO(encoded(view))).info["icc_profile"]))
+    assert "sRGB" in ImageCms.getProfileDescription(profile) and "sRGB" in view.info["notes"][0]
+
+
+def test_a_phones_two_pictures_in_one_file_are_no_animation(tmp_path):
+    both = [Image.fromarray(pixels()), Image.fromarray(pixels()[:8, :12])]
+    both[0].save(tmp_path / "p.mpo", save_all=True, append_images=both[1:])
+    view = open_source(tmp_path / "p.mpo")
+    assert Image.open(tmp_path / "p.mpo").format == "MPO"
+    assert view.info["notes"] == [] and source_format(view)[0] == "JPEG" and view.size == (24, 16)
+
+
+def test_metadata_of_a_picture_in_memory():
+    picture = Image.fromarray(pixels())
+    picture.info |= {"dpi": (0, float("nan")), "exif": told(1).tobytes()}
+    metadata = original_of(with_original(picture)).metadata
+    assert metadata.dpi is None and b"Camera" in metadata.exif
