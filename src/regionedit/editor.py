@@ -265,7 +265,7 @@ class Editor:
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
         request = prepared.request
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
-        note = joined(empty_note, found.note, *file_notes(request, found.mask, self.config.format))
+        note = joined(empty_note, found.note, *file_notes(request.image, request.mask, found.mask, self.config.format))
         record = run_record(self.config, request, prepared.mask_source)
         fields = {"note": note, "source": request.image, "image": picture, "format": self.config.format}
         result = EditResult(**vars(found) | fields, id=request.id, record=record)

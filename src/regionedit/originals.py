@@ -35,8 +35,6 @@ from regionedit.picture_metadata import Metadata, read_metadata, with_profile
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
 
-    from regionedit.records import EditRequest
-
 KEY = "original"
 
 
@@ -214,15 +212,15 @@ def source_digest(view: Image.Image) -> str:
     return hashlib.sha256(head + pixels_HWC.tobytes()).hexdigest()
 
 
-def file_notes(request: EditRequest, mask: Image.Image, written: str) -> list[str]:
-    """Notes about a request's files: how its mask and picture were read, how much of the region (`mask`, mode "L") is
-    wholly transparent, and the result's format (`written`: the setting `format`)."""
-    view, of_mask = request.image, request.mask.info.get("notes", []) if request.mask is not None else []
+def file_notes(view: Image.Image, drawn: Image.Image | None, mask: Image.Image, written: str) -> list[str]:
+    """Notes about a request's files: how its mask (`drawn`) and its picture were read, how much of the region (`mask`,
+    mode "L") is wholly transparent, and the result's format (`written`: the setting `format`)."""
     alpha_HW, inside_HW = original_of(view).alpha_HW, np.asarray(mask) > 0
     share = float((alpha_HW[inside_HW] == 0).mean()) if alpha_HW is not None and inside_HW.any() else 0.0
-    unseen = [f"{share:.0%} of the region is wholly transparent and stays so"] if share else []
+    unseen = f"{share:.0%} of the region is wholly transparent and stays so" if share else ""
     remark = source_format(view)[1] if written == "source" else ""
-    return [*of_mask, *unseen, *([remark] if remark else []), *view.info["notes"]]
+    of_mask = [] if drawn is None else drawn.info.get("notes", [])
+    return [*of_mask, *(note for note in (unseen, remark) if note), *view.info["notes"]]
 
 
 KEPT = "16 bits a channel are kept; the models see 8"

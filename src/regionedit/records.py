@@ -199,8 +199,7 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
-        result.png has the source's mode, depth and metadata. With `format` "source", result.jpg, .webp or .tif is also
-        written; one from an earlier run is deleted.
+        result.png is like the source's file. With `format` "source", result.jpg, .webp or .tif is written too.
         Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
