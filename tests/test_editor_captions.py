@@ -1,4 +1,4 @@
-"""What an editor was told: recorded, shown in the row's name, never mixed in one column."""
+"""Which captions an editor was given: recorded, shown in the row's name, never mixed in one column."""
 
 from __future__ import annotations
 

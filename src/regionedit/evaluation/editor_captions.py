@@ -1,7 +1,7 @@
-"""Which captions an editor was told in an evaluation, as its protocol block records it.
+"""Which captions an editor was given in an evaluation, as its protocol block records it.
 
-Emu Edit and others score an edit against a caption of the edited picture. An editor that was told this very caption has
-an advantage over one that had to write it, as in the paper; the two may not share a column.
+Emu Edit and others score an edit against a caption of the edited picture. An editor that was given this very caption
+has an advantage over one that had to write it, as in the paper; the two may not share a column.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def mixed(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not (given and described):
         return []
     return [
-        f"captions: {GIVEN!r} in {', '.join(given)}, {DESCRIBED!r} in {', '.join(described)}; an editor that was told "
-        "the caption against which it is scored does not compare with one that was not: set given_captions alike"
+        f"captions: {GIVEN!r} in {', '.join(given)}, {DESCRIBED!r} in {', '.join(described)}; an editor that was given "
+        "the caption against which it is scored is not comparable with one that was not: set given_captions alike"
     ]
 
 

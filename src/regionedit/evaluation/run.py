@@ -119,7 +119,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     for table in of_cases:
         print_table(table, console)
     if told["captions"] == GIVEN:
-        console.print("captions: the editor was given those against which it is scored; --given_captions false: not")
+        console.print("captions: the editor was given those that score it; --given_captions false withholds them")
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
     for line in check_expected(summary, config.expected, config.tolerance):
