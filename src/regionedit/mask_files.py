@@ -73,8 +73,8 @@ def open_mask(
     try:
         return understand(stored, reading, picture)
     except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith(("mask:", "mask_")) else f"mask {path}: {told}") from None
+        message = str(error)
+        raise ValueError(message if message.startswith(("mask:", "mask_")) else f"mask {path}: {message}") from None
 
 
 def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Image | None = None) -> Image.Image:

@@ -49,8 +49,8 @@ def folder_requests(
         raise ValueError(f"image: no picture in folder {folder} (looked for {', '.join(SUFFIXES)})")
     requests = [replace(like, image=path, id="") for path in pictures]
     if masks is None:
-        told = f"the mask of another picture here; to use such masks, give --mask {folder}"
-        skipped += [Skipped(path, told) for path in beside]
+        reason = f"the mask of another picture here; to use such masks, give --mask {folder}"
+        skipped += [Skipped(path, reason) for path in beside]
     else:
         requests = _with_masks(requests, folder, masks, skipped)
     names = ["_".join(request.image.relative_to(folder).with_suffix("").parts) for request in requests]

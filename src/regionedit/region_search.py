@@ -84,7 +84,7 @@ def search(
         regions += [((change_KN > least) & (painted_KN > 0)).float() for least in CHANGED]
         of_painted = torch.arange(len(painted_KN)).repeat(len(regions) - 1)
         proposal_of = torch.cat([of_painted[:1], of_painted])
-        yield _judged(
+        yield _with_costs(
             torch.cat(regions), proposal_of, proposals_KCHW, source_BCHW[row], texts_B2D[row], clip, config.batch
         )
 
@@ -146,7 +146,7 @@ def rewards(costs_BK3: Tensor, regions_BKN: Tensor, config: SearchConfig) -> Ten
     return rewards_BK.masked_fill(rewards_BK.isnan(), -torch.inf)
 
 
-def _judged(
+def _with_costs(
     regions_KN: Tensor,
     proposal_of: Tensor,
     proposals_KCHW: Tensor,

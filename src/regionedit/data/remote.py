@@ -53,8 +53,8 @@ def stamps(url: str, names: Collection[str]) -> dict[str, Stamp]:
         return _repeat(lambda: _call("info", file), file, missing=None)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found |= {name: told for name, told in zip(ask, pool.map(info, ask), strict=True) if told is not None}
-    return {name: (told.get("size"), _version(told)) for name, told in found.items()}
+        found |= {name: facts for name, facts in zip(ask, pool.map(info, ask), strict=True) if facts is not None}
+    return {name: (facts.get("size"), _version(facts)) for name, facts in found.items()}
 
 
 def copy(url: str, folder: Path, names: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ IN_NAMES = {GIVEN: " (captions given)", DESCRIBED: " (captions described)", NOT_
 NO_MODEL = "none"
 
 
-def captions_told(config: EvaluateConfig, cases: Benchmark) -> dict[str, str]:
+def captions_used(config: EvaluateConfig, cases: Benchmark) -> dict[str, str]:
     """`captions`: given (the benchmark's, against which edits are scored), described, not read or unknown; `describer`.
 
     Finished pictures (`pictures`) have what the summary of their own run says, else unknown.
@@ -44,9 +44,9 @@ def in_name(block: Mapping[str, Any]) -> str:
 
 def mixed(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Why evaluations may not share columns: some were given the captions, others described them. By name."""
-    told = {name: block.get("captions", UNKNOWN) for name, block in blocks.items()}
-    given = [name for name, how in told.items() if how == GIVEN]
-    described = [name for name, how in told.items() if how == DESCRIBED]
+    captions = {name: block.get("captions", UNKNOWN) for name, block in blocks.items()}
+    given = [name for name, how in captions.items() if how == GIVEN]
+    described = [name for name, how in captions.items() if how == DESCRIBED]
     if not (given and described):
         return []
     return [
