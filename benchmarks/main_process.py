@@ -2,11 +2,11 @@
 
     python -m benchmarks.main_process [--rounds 5]
 
-Ours: take a batch from the loader and copy it into memory that is used again, as pinning does; loader processes decode,
-resize and tokenise. Baseline: also turn the pictures into floats and tokenise both captions, the instruction and the
-generator's text, in the training process. CPU time of this process by `time.process_time`, one thread, JPEG pictures,
-medians over rounds that take turns. The tokenizers are CLIP's real one and the microworld's T5 and in-painter. Target:
-at most a tenth of 49 ms (256 px) and of 189 ms (512 px), measured in an earlier version.
+Ours: take a batch from the loader and copy it into a buffer that is used again, as pinning does; loader processes
+decode, resize and tokenise. Baseline: also turn the pictures into floats and tokenise both captions, the instruction
+and the generator's text, in the training process. CPU time of this process by `time.process_time`, one thread, JPEG
+pictures, medians over rounds that take turns. The tokenizers are CLIP's real one and the microworld's T5 and
+in-painter. Target: at most a tenth of 49 ms (256 px) and of 189 ms (512 px), measured in an earlier version.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 class OperationsByDtype(FlopCounterMode):
     """Inside, counts operations; a multiplication and an addition count as two.
 
-    On the meta device torch computes attention step by step, and bfloat16 in float32; inside it does not, as on a GPU.
+    On the meta device, torch computes the attention of bfloat16 tensors in float32; inside, in bfloat16 as on a GPU.
 
     Attributes:
         by_dtype: dtype -> operations so far.

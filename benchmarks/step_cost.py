@@ -5,9 +5,9 @@
 `step_{preset}`: the step of configs/train_sd15_{preset}.yaml, without what activation checkpointing computes twice.
 Baseline: the paper taken literally at the size of exact512 (`full_size_step.literal`). `proposal`: making one stored
 proposal of the preset `stored`; baseline: the step that then uses it. `features`: caching a sample's latent and
-captions; baseline: the same step. `step_{preset}_float32`, `features_float32`: what of them multiplies float32, which
-a GPU does in TF32 at half of bfloat16's rate; baseline: the whole. `clip_scores`: CLIP in data_prep/filter.py for a
-sample, which is a picture and two captions; baseline: the step of `paper256`.
+captions; baseline: the same step. `step_{preset}_float32`, `features_float32`: what of them is computed in float32,
+which a GPU does in TF32 at half of bfloat16's rate; baseline: the whole. `clip_scores`: CLIP in data_prep/filter.py for
+a sample, which is a picture and two captions; baseline: the step of `paper256`.
 """
 
 from __future__ import annotations

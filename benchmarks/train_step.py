@@ -211,7 +211,7 @@ def measured_row(config: TrainConfig, device: str, batch: int, halve: bool) -> t
 
 
 def _share_of_peak(config: TrainConfig, rate: float) -> str:
-    """Of the GPU's peak; empty if that is not known."""
+    """The share of the GPU's peak that this rate uses; empty if the peak is not known."""
     known = next((t for part, t in PEAK_TFLOPS.items() if part in torch.cuda.get_device_name()), None)
     if known is None:
         return ""

@@ -4,8 +4,8 @@
     python train.py --config CONFIG --data.features data/features
 
 CONFIG is the training's own, with `step.gradient: search`. `--part I --parts N` does every N-th shard, so that several
-processes share the work. A finished file stays as long as settings, models and shards are the same. The run can be
-stopped and repeated.
+processes share the work. A finished file is kept as long as settings, models and shards are the same. A run that
+was stopped continues when it is repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw docs/pictures/: mask files and what is understood, and the mask operations.
+"""Draw docs/pictures/: mask files and how they are read, and the mask operations.
 
     python -m experiments.mask_figures
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def of_mask_files(picture: Image.Image) -> Image.Image:
-    """Upper row: mask files, transparent parts chequered; lower row: what is understood, or that it is refused."""
+    """Upper row: mask files, transparent parts chequered; lower row: the region that is read, or "refused"."""
     files = mask_files(picture)
     shown = [chequered(mask) for mask in files.values()]
     understood = [_understood(mask, picture) for mask in files.values()]
@@ -56,7 +56,7 @@ def of_operations(picture: Image.Image) -> Image.Image:
 
 
 def mask_files(picture: Image.Image) -> dict[str, Image.Image]:
-    """Title -> a mask file as people have it."""
+    """Title -> a mask file as users may have it."""
     white, layer = Image.new("L", picture.size), Image.new("RGBA", picture.size)
     _stroke(lambda box, width: ImageDraw.Draw(white).ellipse(box, fill=255))
     _stroke(lambda box, width: ImageDraw.Draw(layer).ellipse(box, outline=(220, 0, 0, 255), width=width))
@@ -97,7 +97,7 @@ def _stroke(draw: Callable[[tuple[int, int, int, int], int], None]) -> None:
 
 
 def _write(path: Path, picture: Image.Image) -> None:
-    few = picture.quantize(64, dither=Image.Dither.NONE)  # a quarter of the bytes, and nobody sees it
+    few = picture.quantize(64, dither=Image.Dither.NONE)  # a quarter of the bytes, without a visible difference
     write_atomic(path, png(few))
 
 

@@ -1,4 +1,4 @@
-"""What an editor was told: recorded, shown in the row's name, never mixed in one column."""
+"""Which captions an editor was given: recorded, shown in the row's name, never mixed in one column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation.compare import main
-from regionedit.evaluation.editor_captions import captions_told
+from regionedit.evaluation.editor_captions import captions_used
 from regionedit.evaluation.finished_evaluations import IncomparableError
 from regionedit.records import Captions
 from tests.evaluation_folders import A, B, cells, evaluation, shown
@@ -37,12 +37,12 @@ def case(target: str = "a cat"):
 )
 def test_the_shipped_configurations_say_what_they_tell(file, told):
     config = load_config(EvaluateConfig, f"configs/{file}.yaml")
-    assert captions_told(config, [case()]) == told
+    assert captions_used(config, [case()]) == told
 
 
 def test_a_benchmark_without_captions_is_described():
     config = load_config(EvaluateConfig, "configs/evaluate_emu_edit.yaml")
-    assert captions_told(config, [case("")])["captions"] == "described"
+    assert captions_used(config, [case("")])["captions"] == "described"
 
 
 def test_the_two_stage_configuration_differs_in_what_the_editor_is_told_only():
@@ -54,10 +54,10 @@ def test_the_two_stage_configuration_differs_in_what_the_editor_is_told_only():
 
 def test_finished_pictures_have_what_their_own_run_says(tmp_path):
     config = load_config(EvaluateConfig, "configs/evaluate_emu_edit.yaml", [f"--pictures={tmp_path}"])
-    assert captions_told(config, [case()]) == {"captions": "unknown", "describer": "unknown"}
+    assert captions_used(config, [case()]) == {"captions": "unknown", "describer": "unknown"}
     block = {"captions": "described", "describer": "vlm: x"}
     (tmp_path / "summary.json").write_text(json.dumps({"protocol": {"judge": "y"} | block}))
-    assert captions_told(config, [case()]) == block
+    assert captions_used(config, [case()]) == block
 
 
 @pytest.mark.parametrize("between", [[], ["not read"], [None]])

@@ -62,7 +62,7 @@ def test_one_value_of_a_map_is_edited(call, picture, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("--mask {picture}", "in.png: a picture and no mask"),
+        ("--mask {picture}", "in.png: a picture, not a mask"),
         ("--mask {ids}", "ids.png: the mask's brightest value is 7 of 255"),
         ("--mask {hole} --mask_is white", "mask_is"),
         ("--mask {hole} --mask_value seven", "mask_value: 'seven'"),

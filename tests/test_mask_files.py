@@ -184,14 +184,14 @@ def gradient() -> Image.Image:
 
 
 REFUSED = {
-    "a photograph": (photograph(), "a picture and no mask"),
-    "a photograph as JPEG": (stored(photograph(), "JPEG"), "a picture and no mask"),
-    "a grey photograph": (photograph().convert("L"), "a picture and no mask.*mask_soft true"),
-    "a grey photograph as JPEG": (stored(photograph().convert("L"), "JPEG"), "a picture and no mask"),
+    "a photograph": (photograph(), "a picture, not a mask"),
+    "a photograph as JPEG": (stored(photograph(), "JPEG"), "a picture, not a mask"),
+    "a grey photograph": (photograph().convert("L"), "a picture, not a mask.*mask_soft true"),
+    "a grey photograph as JPEG": (stored(photograph().convert("L"), "JPEG"), "a picture, not a mask"),
     "a photograph of 16 bits": (
-        Image.fromarray(np.asarray(photograph().convert("L")).astype(np.uint16) * 256), "a picture and no mask",
+        Image.fromarray(np.asarray(photograph().convert("L")).astype(np.uint16) * 256), "a picture, not a mask",
     ),
-    "a drawing": (flat_picture(), "a map of 3 colours and no mask.*mask_value"),
+    "a drawing": (flat_picture(), "a map of 3 colours, not a mask.*mask_value"),
     "a drawing as palette": (flat_picture().quantize(8), "map of 3 colours"),
     "the cut-out object": (cut_out(), "alpha .* inverted"),
     "one colour all around a hole": (hole(Image.new("RGB", SIZE, "white")), "alpha .* inverted"),
@@ -202,7 +202,7 @@ REFUSED = {
     "numbers as JPEG": (stored(numbers((3, 7)), "JPEG"), "255 = edit"),
     "a map of colours": (map_of_colours(), "a map of 4 colours.*mask_value one of .*#e01020"),
     "a palette of colours": (map_of_colours().quantize(4), "a map of 4 colours"),
-    "a grey ramp": (gradient(), "a picture and no mask.*mask_soft true"),
+    "a grey ramp": (gradient(), "a picture, not a mask.*mask_soft true"),
     "undefined values": (Image.fromarray(np.full(SIZE[::-1], np.nan, np.float32)), "undefined"),
     "negative values": (Image.fromarray(np.full(SIZE[::-1], -3, np.int32)), "negative"),
 }  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_bad_mask_is_one_sentence_that_shows_no_folder(studio, picture, tmp_pa
     path = tmp_path / "secret_folder" / "x.png"
     path.parent.mkdir()
     picture.save(path)
-    with pytest.raises(ValueError, match="mask 'mine.png': a picture and no mask") as refused:
+    with pytest.raises(ValueError, match="mask 'mine.png': a picture, not a mask") as refused:
         studio.open_mask(path, picture, name="mine.png")
     assert "secret_folder" not in str(refused.value)
 

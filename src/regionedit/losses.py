@@ -23,7 +23,7 @@ NO_DIRECTION = 1e-5
 """A difference of two float32 embeddings that is this small relative to them is rounding, not a direction."""
 
 CERTAIN = 4
-"""With coarser products, it is rounding up to this many times their rounding (`device.rounding`). With emulated TF32
+"""With coarser products, a difference up to this multiple of `device.rounding` is rounding, too. With emulated TF32
 and bfloat16 on the microworld, every gradient above this limit has a cosine of at least .95 to the float32 one; far
 below it, it is up to a hundred times too short, or float32 has none (tests/test_rounding.py)."""
 

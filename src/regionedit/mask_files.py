@@ -28,8 +28,8 @@ class MaskReading:
     """How to read a mask file.
 
     Args:
-        mask_is: `auto` finds out; `alpha`: what is opaque is edited; `luma`: what is bright and not transparent;
-            `inverted`: what is transparent or, in a file without transparent parts, what is dark.
+        mask_is: `auto` decides from the file; `alpha`: what is opaque is edited; `luma`: what is bright and not
+            transparent; `inverted`: what is transparent or, in a file without transparent parts, what is dark.
         mask_soft: whether grey values are edited in part; false: values of 128 and more are edited, the others are not.
             None: true in lossless files, false in JPEG and its like, where black and white are blurred.
         mask_value: edit exactly these values: one whole number or several ("3", "3,7"), or a colour ("#ff0000");
@@ -60,7 +60,7 @@ def open_mask(
     picture: Image.Image | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Open a mask file as mode "L", 255 = edit; `info["notes"]` says how it was understood.
+    """Open a mask file as mode "L", 255 = edit; `info["notes"]` says how it was read.
 
     Args:
         picture: the upright picture that the mask belongs to. None: it is not known, and nothing is compared with it.
@@ -73,8 +73,8 @@ def open_mask(
     try:
         return understand(stored, reading, picture)
     except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith(("mask:", "mask_")) else f"mask {path}: {told}") from None
+        message = str(error)
+        raise ValueError(message if message.startswith(("mask:", "mask_")) else f"mask {path}: {message}") from None
 
 
 def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Image | None = None) -> Image.Image:

@@ -96,11 +96,11 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
         return Meaning(_hard(grey_HW >= 128), "white is edited" if brightest == 255 else "the brighter value is edited")
     middle_HW = (grey_HW >= 32) & (grey_HW <= 223)
     if not lossy and len(distinct) <= MOST_IDS and _is_flat(grey_HW, (grey_HW > 8) & (grey_HW < 247)):
-        raise ValueError(f"a map of numbers and no mask{_or_a_value(distinct, lossy)}; or {GREY_OUT}")
+        raise ValueError(f"a map of numbers, not a mask{_or_a_value(distinct, lossy)}; or {GREY_OUT}")
     if middle_HW.mean() > 0.2:
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
-            raise ValueError(f"a picture and no mask; {GREY_OUT}")
+            raise ValueError(f"a picture, not a mask; {GREY_OUT}")
     if soft is None and not lossy and _rings(grey_HW):
         return Meaning(_hard(grey_HW >= 128), "white is edited, its greys cut at one half")
     return Meaning(grey_HW, "white is edited")
@@ -159,9 +159,9 @@ def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
         names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in colours[:6])
         raise ValueError(
-            f"a map of {len(colours)} colours and no mask; name the one to edit: mask_value one of {names}"
+            f"a map of {len(colours)} colours, not a mask; name the one to edit: mask_value one of {names}"
         )
-    raise ValueError("a picture and no mask; save the mask with white where to edit and black elsewhere")
+    raise ValueError("a picture, not a mask; save the mask with white where to edit and black elsewhere")
 
 
 def _is_copy(first_HW3: np.ndarray, second_HW3: np.ndarray, where_HW: np.ndarray) -> bool:

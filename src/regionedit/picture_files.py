@@ -72,7 +72,7 @@ def white_of(values: np.ndarray) -> float:
     high = float(values.max(initial=0))
     if values.dtype.kind == "f":
         return 1.0 if high <= 1 else 255.0
-    bits = max(8, int(high).bit_length()) if high else 16  # a black picture does not tell
+    bits = max(8, int(high).bit_length()) if high else 16  # a black picture does not show its depth
     return float(min(2 ** (bits + bits % 2), 2**31) - 1)
 
 

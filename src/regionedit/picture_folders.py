@@ -19,7 +19,7 @@ NAME = "skipped.jsonl"
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that no request was made of."""
+    """A file or folder for which no request was made."""
 
     path: Path
     reason: str
@@ -35,10 +35,10 @@ def folder_requests(
 
     Args:
         masks: folder of masks. The mask of `a/cat.jpg` is `a/cat.*` or `a/cat_mask.*` in it, with any picture's ending;
-            pictures without a mask are skipped. It can be `folder` itself, then only `_mask` counts.
+            pictures without a mask are skipped. If it is `folder` itself, only names with `_mask` count.
         out: where results are written; nothing in it is a picture to edit.
 
-    Raises ValueError: no picture in the folder; two masks for one picture; no picture with a mask.
+    Raises ValueError: no picture in the folder; two masks for one picture; no mask for any picture.
     """
     skipped: list[Skipped] = []
     apart = [path.resolve() for path in (out, masks) if path is not None and path.resolve() != folder.resolve()]
@@ -49,8 +49,8 @@ def folder_requests(
         raise ValueError(f"image: no picture in folder {folder} (looked for {', '.join(SUFFIXES)})")
     requests = [replace(like, image=path, id="") for path in pictures]
     if masks is None:
-        told = f"the mask of another picture here; to use such masks, give --mask {folder}"
-        skipped += [Skipped(path, told) for path in beside]
+        reason = f"the mask of another picture here; to use such masks, give --mask {folder}"
+        skipped += [Skipped(path, reason) for path in beside]
     else:
         requests = _with_masks(requests, folder, masks, skipped)
     names = ["_".join(request.image.relative_to(folder).with_suffix("").parts) for request in requests]
@@ -94,7 +94,7 @@ def _pictures(folder: Path, apart: list[Path], skipped: list[Skipped]) -> Iterat
 def _with_masks(requests: list[RequestFile], folder: Path, masks: Path, skipped: list[Skipped]) -> list[RequestFile]:
     """The requests that have a mask; pictures without a mask and masks without a picture are added to `skipped`.
 
-    Raises ValueError: two masks for one picture, or not one mask for any.
+    Raises ValueError: two masks for one picture, or no mask for any picture.
     """
     same = masks.resolve() == folder.resolve()
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)

@@ -65,7 +65,7 @@ class EditRequest:
             `info["notes"]` become notes of the result.
         click: a point (x, y) on the object to edit, or several; stored as a tuple of points.
         box: (x0, y0, x1, y1); like clicks in pixels of the original picture.
-        mask_operations: names of `mask_operations.OPERATIONS`, applied in this order to the region, however found; a
+        mask_operations: names of `mask_operations.OPERATIONS`, applied in this order to any region, given or found; a
             text with commas between them is stored as a tuple.
         id: case id; output files are named by it.
 

@@ -1,8 +1,8 @@
 """Searches for the region of an edit without any gradient: many candidates, a proposal under each, CLIP compares.
 
-One proposal under a mask of everything lays the whole picture out anew, and its gradient asks for each patch as if the
-others stayed as they are. Here each candidate region, from nothing to everything, gets a proposal of its own, which
-repaints just that region; CLIP then sees the whole result. No mask or box of an object is known: candidates are
+A single proposal for the whole picture changes the layout of everything, but the gradient through it treats each patch
+as if all others stayed as they are. Here each candidate region, from nothing to everything, gets a proposal of its own,
+which repaints just that region; CLIP then sees the whole result. No mask or box of an object is known: candidates are
 clusters of CLIP's patches, and boxes.
 
 Shape letters: B batch, K candidates, N patches of the grid, D embedding width, C channels, H W pixels.
@@ -37,8 +37,8 @@ eq. 9 in its mean form, in [0, 4]."""
 LARGEST_PARTS = 2  # connected parts of a cluster that are candidates beside the cluster
 COLOUR = 3.0  # weight of a patch's mean colour beside its unit CLIP feature, in clustering
 SMALL = 0.3  # candidates of at most this share of the picture are dilated by a patch, so that an object's rim is inside
-SAME = 0.8  # a candidate that overlaps with a larger one by at least this IoU is left out; everything stands apart
-CHANGED = (0.06, 0.15)  # a candidate's further versions: its patches whose proposal differs from the source by so much
+SAME = 0.8  # a candidate with at least this IoU with a larger one, except the whole picture, is left out
+CHANGED = (0.06, 0.15)  # each adds a version of a candidate: its patches where proposal and source differ by more
 
 
 class Candidates(NamedTuple):
@@ -84,7 +84,7 @@ def search(
         regions += [((change_KN > least) & (painted_KN > 0)).float() for least in CHANGED]
         of_painted = torch.arange(len(painted_KN)).repeat(len(regions) - 1)
         proposal_of = torch.cat([of_painted[:1], of_painted])
-        yield _judged(
+        yield _with_costs(
             torch.cat(regions), proposal_of, proposals_KCHW, source_BCHW[row], texts_B2D[row], clip, config.batch
         )
 
@@ -146,7 +146,7 @@ def rewards(costs_BK3: Tensor, regions_BKN: Tensor, config: SearchConfig) -> Ten
     return rewards_BK.masked_fill(rewards_BK.isnan(), -torch.inf)
 
 
-def _judged(
+def _with_costs(
     regions_KN: Tensor,
     proposal_of: Tensor,
     proposals_KCHW: Tensor,
@@ -155,7 +155,7 @@ def _judged(
     clip: FrozenCLIP,
     batch: int,
 ) -> Candidates:
-    """Compose every region of its own proposal with the source, and measure the COSTS of the result."""
+    """Blend each region's own proposal into the source there, and measure the COSTS of the result."""
     source = clip.encode_image(source_CHW[None])
     scale = clip.model.logit_scale.exp().float()
     source_text_1D, target_text_1D = texts_2D[:1], texts_2D[1:]

@@ -42,12 +42,12 @@ class SearchConfig:
 
     Args:
         clusters: numbers of clusters into which CLIP's patches are divided; each cluster is a candidate region.
-        boxes: number of random boxes that are candidates too; an object is added where nothing was.
+        boxes: number of random boxes that are candidates too, because no cluster shows where a new object could go.
         batch: pictures that are generated or encoded together.
         preference: weight of -log of the probability that CLIP gives to the target caption against the source caption.
         direction: weight of eq. 8, with 1 for a region in which nothing changes.
         structure: weight of eq. 9 in its mean form.
-        size: weight of log(area + 0.02): the price of a region twice as large, at every size.
+        size: weight of log(area + 0.02): doubling a region costs the same at every size.
         temperature: by how much a reward must be higher for a candidate to weigh e times as much.
         commitment: 0: P covers all good candidates; 1: P may settle for one of them, see `losses.searched_region`.
     """

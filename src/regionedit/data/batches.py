@@ -1,5 +1,5 @@
-"""A training batch, and its way from a loader to the step: to the device as bytes, a quarter of the floats, and there
-scaled.
+"""A training batch on its way from a loader to the step: it is copied to the device as uint8, a quarter of the size of
+float32, and scaled there.
 
 Shape letters: B batch, C channels, H W pixels, h w latent cells, D embedding width, K objects.
 """

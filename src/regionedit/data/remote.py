@@ -30,7 +30,7 @@ _AT_ONCE = 16  # requests of one process for sizes and whole files
 _VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "Last-Modified", "LastModified", "mtime", "updated")
 
 Stamp = tuple[int | None, str]
-"""Number of bytes and version of a file, the latter empty where the storage tells none."""
+"""Number of bytes and version of a file, the latter empty where the storage gives none."""
 
 
 def is_url(place: str) -> bool:
@@ -53,8 +53,8 @@ def stamps(url: str, names: Collection[str]) -> dict[str, Stamp]:
         return _repeat(lambda: _call("info", file), file, missing=None)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found |= {name: told for name, told in zip(ask, pool.map(info, ask), strict=True) if told is not None}
-    return {name: (told.get("size"), _version(told)) for name, told in found.items()}
+        found |= {name: facts for name, facts in zip(ask, pool.map(info, ask), strict=True) if facts is not None}
+    return {name: (facts.get("size"), _version(facts)) for name, facts in found.items()}
 
 
 def copy(url: str, folder: Path, names: Sequence[str]) -> None:
@@ -104,7 +104,7 @@ class _Ranges(io.RawIOBase):
         self.url, self._position = url, 0
         self._size = _repeat(lambda: _call("info", url), url)["size"]
         if self._size is None:
-            raise ValueError(f"{url}: the server tells no size; copy the shards to a local folder")
+            raise ValueError(f"{url}: the server does not report its size; copy the shards to a local folder")
 
     def readable(self) -> bool:
         return True
@@ -159,7 +159,7 @@ def _call(method: str, url: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def _listing(url: str) -> dict[str, dict[str, Any]]:
-    """What the storage tells of each file of a folder, by name; empty if it cannot list folders."""
+    """What the storage reports on each file of a folder, by name; empty if it cannot list folders."""
     entries = _repeat(lambda: _list(url), url)
     return {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in entries}
 

@@ -2,7 +2,7 @@
 
 An entry is a folder, a URL or a pattern with braces: `data/crawl`, `data/crawl/{00000..00331}.tar`, `data/{a,b}`,
 `s3://bucket/crawl/{00000..00331}.tar`. Shards of a URL stay there and are read by ranges of bytes; their small sidecars
-are copied to ~/.cache/regionedit. The shards of one source are called as their files, those of several sources
+are copied to ~/.cache/regionedit. The shards of one source are named like their files, those of several sources
 `{name of the folder}/{shard}`.
 """
 
@@ -69,7 +69,7 @@ def open_sources(entries: Sequence[str], allow_gaps: bool) -> tuple[Source, ...]
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(
-            f"{twice}: two folders have this name, which tells their shards apart; link one by another name"
+            f"{twice}: two folders have this name, by which their shards are told apart; link to one under another name"
         )
     return sources
 

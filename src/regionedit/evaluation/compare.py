@@ -94,8 +94,8 @@ def compare(
         tables += preferences
         notes.append(note)
         columns = {t: m for t, m in columns.items() if t != title or preferences}
-    told = {e.name: e.name + in_name(e.block) for e in evaluations}
-    rows = [replace(row, name=told[row.name]) for row in rows]
+    row_names = {e.name: e.name + in_name(e.block) for e in evaluations}
+    rows = [replace(row, name=row_names[row.name]) for row in rows]
     rows += _bounds(evaluations, columns)
     notes += ignored_differences(evaluations) + _incomplete(rows, columns)
     if published:

@@ -1,7 +1,7 @@
-"""Which captions an editor was told in an evaluation, as its protocol block records it.
+"""Which captions an editor was given in an evaluation, as its protocol block records it.
 
-Emu Edit and others score an edit against a caption of the edited picture. An editor that was told this very caption has
-an advantage over one that had to write it, as in the paper; the two may not share a column.
+Emu Edit and others score an edit against a caption of the edited picture. An editor that was given this very caption
+has an advantage over one that had to write it, as in the paper; the two may not share a column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IN_NAMES = {GIVEN: " (captions given)", DESCRIBED: " (captions described)", NOT_
 NO_MODEL = "none"
 
 
-def captions_told(config: EvaluateConfig, cases: Benchmark) -> dict[str, str]:
+def captions_used(config: EvaluateConfig, cases: Benchmark) -> dict[str, str]:
     """`captions`: given (the benchmark's, against which edits are scored), described, not read or unknown; `describer`.
 
     Finished pictures (`pictures`) have what the summary of their own run says, else unknown.
@@ -44,14 +44,14 @@ def in_name(block: Mapping[str, Any]) -> str:
 
 def mixed(blocks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Why evaluations may not share columns: some were given the captions, others described them. By name."""
-    told = {name: block.get("captions", UNKNOWN) for name, block in blocks.items()}
-    given = [name for name, how in told.items() if how == GIVEN]
-    described = [name for name, how in told.items() if how == DESCRIBED]
+    captions = {name: block.get("captions", UNKNOWN) for name, block in blocks.items()}
+    given = [name for name, how in captions.items() if how == GIVEN]
+    described = [name for name, how in captions.items() if how == DESCRIBED]
     if not (given and described):
         return []
     return [
-        f"captions: {GIVEN!r} in {', '.join(given)}, {DESCRIBED!r} in {', '.join(described)}; an editor that was told "
-        "the caption against which it is scored does not compare with one that was not: set given_captions alike"
+        f"captions: {GIVEN!r} in {', '.join(given)}, {DESCRIBED!r} in {', '.join(described)}; an editor that was given "
+        "the caption against which it is scored is not comparable with one that was not: set given_captions alike"
     ]
 
 

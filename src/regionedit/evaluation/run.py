@@ -19,7 +19,7 @@ from regionedit.evaluation.baselines import IDENTITY, require_baselines
 from regionedit.evaluation.benchmarks import Benchmark
 from regionedit.evaluation.calibration import check_data, check_expected
 from regionedit.evaluation.editing import Share
-from regionedit.evaluation.editor_captions import GIVEN, captions_told
+from regionedit.evaluation.editor_captions import GIVEN, captions_used
 from regionedit.evaluation.entries import Entry, baseline_entry, finished_pictures, own, system, system_editor, unedited
 from regionedit.evaluation.export import write_tables
 from regionedit.evaluation.gallery import write_gallery
@@ -73,7 +73,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     if config.stage == "edit":
         ids = [case.id for case in share.pick(cases)]
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
-    config, told = entries[0].config, captions_told(config, cases)
+    config, used = entries[0].config, captions_used(config, cases)
     groups = list(next(iter(cases)).groups)
     depends = {key: value for key, value in protocol.block(config, cases).items() if key not in COUNTED}
     missing: list[str] = []
@@ -97,7 +97,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
 
     summary = {
         "benchmark": config.benchmark,
-        "protocol": protocol.block(config, cases) | told,
+        "protocol": protocol.block(config, cases) | used,
         "name": entries[0].name,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
@@ -118,8 +118,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     print_tables(summary, console)
     for table in of_cases:
         print_table(table, console)
-    if told["captions"] == GIVEN:
-        console.print("captions: the editor was given those against which it is scored; --given_captions false: not")
+    if used["captions"] == GIVEN:
+        console.print("captions: the editor was given those that score it; --given_captions false withholds them")
     for line in dict.fromkeys(missing):
         console.print(line, markup=False)
     for line in check_expected(summary, config.expected, config.tolerance):

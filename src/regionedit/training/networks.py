@@ -79,7 +79,7 @@ def _check_search(config: TrainConfig) -> None:
         )
     if config.loss.beta or not config.loss.region:
         raise ValueError(
-            "loss.beta, loss.region: with step.gradient 'search' no picture is made that equations 7 to 9 could judge; "
+            "loss.beta, loss.region: with step.gradient 'search' no picture is made for equations 7 to 9; "
             "set loss.beta to 0 and loss.region to 1"
         )
 

@@ -59,7 +59,7 @@ def api(studio: Studio, comparer: Comparer) -> None:
         For num_inference_steps or guidance_scale 0 the page's default applies.
         A mask file of the picture's size replaces the region that would be found; mask_is (auto, alpha, luma,
         inverted), mask_soft (true, false or empty) and mask_value say how to read it, as in infer.py, and run.json says
-        how it was understood. mask_operations (invert, fill, largest, hull, box) change the region, given or found.
+        how it was read. mask_operations (invert, fill, largest, hull, box) change the region, given or found.
         """
         picture = studio.open(*uploaded(image))
         soft = {"mask_soft": _true_or_false(mask_soft)} if mask_soft else {}

@@ -19,7 +19,7 @@ OPERATION_LABELS = {
 """Name of a mask operation -> its button's label."""
 
 MASK_MEANINGS = [
-    ("Mask: find out what it means", "auto"),
+    ("Mask: decide from the file", "auto"),
     ("Mask: edit what is opaque", "alpha"),
     ("Mask: edit what is bright", "luma"),
     ("Mask: edit what is dark or transparent", "inverted"),

@@ -22,7 +22,7 @@ MOST_RESULTS = 30
 
 THUMBNAIL = 256
 AGAIN = "Edit makes the same picture again"
-ANOTHER = "the file comes from an earlier version, whose noise was another, so Edit makes another picture"
+ANOTHER = "the file comes from an earlier version, where seeds gave other noise, so Edit makes another picture"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def restored(
         )
     picture = picture.copy()
     picture.info["path"] = str(record["id"])  # names the files
-    note = RESTORED if record.get("schema", 1) > 1 else f"{RESTORED} of an earlier version, whose noise was another"
+    note = RESTORED if record.get("schema", 1) > 1 else f"{RESTORED} of an earlier version with other noise"
     captions = Captions(settings.source_caption, settings.target_caption)
     found = FoundRegion(
         mask=mask,

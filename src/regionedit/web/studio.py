@@ -66,7 +66,7 @@ class Studio:
         return picture
 
     def open_mask(self, path: str | Path, picture: Image, reading: MaskReading = AUTO, name: str = "") -> Image:
-        """Open an uploaded mask of a picture, mode "L"; its notes say how it was understood."""
+        """Open an uploaded mask of a picture, mode "L"; its notes say how it was read."""
         path, name = Path(path), name or Path(path).name
         try:
             self.check_size(path, name)
