@@ -197,7 +197,7 @@ REFUSED = {
     "one colour all around a hole": (hole(Image.new("RGB", SIZE, "white")), "alpha .* inverted"),
     "numbers 3 and 7": (numbers((3, 7)), "brightest value is 7 .*255 = edit, .*mask_value .it has 0, 3, 7"),
     "zeros and ones": (numbers((1,)), "255 = edit.*mask_value .it has 0, 1"),
-    "large numbers": (numbers((50, 100, 150, 200)), "a map of numbers .*mask_value .it has 0, 50, 100, 150, 200"),
+    "large numbers": (numbers((50, 100, 150, 200)), "a map of numbers, .*mask_value .it has 0, 50, 100, 150, 200"),
     "numbers of 16 bits": (numbers((300, 700), np.uint16), "255 = edit, or give mask_value"),
     "numbers as JPEG": (stored(numbers((3, 7)), "JPEG"), "255 = edit"),
     "a map of colours": (map_of_colours(), "a map of 4 colours.*mask_value one of .*#e01020"),

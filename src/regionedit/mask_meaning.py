@@ -96,7 +96,10 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
         return Meaning(_hard(grey_HW >= 128), "white is edited" if brightest == 255 else "the brighter value is edited")
     middle_HW = (grey_HW >= 32) & (grey_HW <= 223)
     if not lossy and len(distinct) <= MOST_IDS and _is_flat(grey_HW, (grey_HW > 8) & (grey_HW < 247)):
-        raise ValueError(f"a map of numbers, not a mask{_or_a_value(distinct, lossy)}; or {GREY_OUT}")
+        raise ValueError(
+            f"a map of numbers, not a mask; name the one to edit with mask_value (it has {_listed(distinct)}), or, if "
+            "these are greys that edit in part, give mask_soft true"
+        )
     if middle_HW.mean() > 0.2:
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
