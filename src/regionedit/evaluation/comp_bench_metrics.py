@@ -9,7 +9,7 @@ The script gives cases with an empty mask 0 for both similarities. Here they hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,7 @@ class BoxText(Measure):
     needs: tuple[str, ...] = ("masks", "target captions")
     backbone: Field | None = "judge"
 
-    def score_all(self, outcomes: Sequence[Outcome], settings: Settings) -> list[float]:
-        return [self._value(outcome, settings) for outcome in outcomes]
-
-    def _value(self, outcome: Outcome, settings: Settings) -> float:
+    def score(self, outcome: Outcome, settings: Settings) -> float:
         box = _box(outcome)
         if box is None:
             return NAN
@@ -55,10 +52,7 @@ class BoxPicture(Measure):
     needs: tuple[str, ...] = ("masks", "target pictures")
     backbone: Field | None = "judge"
 
-    def score_all(self, outcomes: Sequence[Outcome], settings: Settings) -> list[float]:
-        return [self._value(outcome, settings) for outcome in outcomes]
-
-    def _value(self, outcome: Outcome, settings: Settings) -> float:
+    def score(self, outcome: Outcome, settings: Settings) -> float:
         box = _box(outcome)
         if box is None:
             return NAN

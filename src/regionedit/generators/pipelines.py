@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -90,23 +89,3 @@ def load_decoder(config: StableDiffusionConfig, channels: int) -> nn.Module:
             f"of {config.path} have {channels}; use the decoder made for it, or null"
         )
     return decoder
-
-
-def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
-    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
-
-    Args:
-        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
-
-    Returns:
-        For each step its timestep, the timestep's alpha, and alpha after the step.
-
-    Raises:
-        ValueError: `steps` outside 1 to T.
-    """
-    trained = len(alphas_cumprod)
-    if not 1 <= steps <= trained:
-        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
-    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
-    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
