@@ -1,6 +1,6 @@
 """One training step of a preset at full size: the public architectures with random weights, a random batch.
 
-On the meta device nothing takes memory, and operations are only counted. On a GPU the same step can be timed.
+On the meta device nothing takes memory, and operations are only counted. full_size_rows.py times the same networks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from regionedit.generators.pipelines import compile_modules
 from regionedit.training import RegionTraining
 from regionedit.training.networks import Frozen
 
-PRESETS = ("paper256", "fast512", "max256", "exact512", "stored")
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
@@ -57,8 +56,8 @@ def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
     )
 
 
-def build(config: TrainConfig, device: str) -> RegionTraining:
-    """The training step with random weights on a device."""
+def frozen_networks(config: TrainConfig, device: str) -> Frozen:
+    """The frozen networks with random weights on a device."""
     encoders = frozen_encoders(device, getattr(torch, pick_dtype(config.encoders.dtype, device)))
     generator = inpaint_generator(config.generator, device) if config.data.proposals is None else None
     counted = device == "meta"
@@ -66,8 +65,13 @@ def build(config: TrainConfig, device: str) -> RegionTraining:
         encoders[0].compile()
     if generator is not None and config.generator.compile and not counted:
         compile_modules(generator.modules)
+    return Frozen(*encoders, generator)
+
+
+def build(config: TrainConfig, device: str) -> RegionTraining:
+    """The training step with random weights on a device."""
+    frozen = frozen_networks(config, device)
     with torch.device(device):
-        frozen = Frozen(*encoders, generator)
         return RegionTraining(replace(config, data=replace(config.data, proposals=None)), frozen)
 
 

@@ -19,6 +19,9 @@ from pathlib import Path
 from regionedit.files import write_atomic
 
 COUNTED = "counted on the meta device, no machine"
+PRESETS = ("stored", "max256", "paper256", "fast512", "exact512")
+"""configs/train_sd15_*.yaml that the benchmarks compare, from the cheapest to the dearest."""
+
 RESULTS = Path(__file__).with_name("results.json")
 
 

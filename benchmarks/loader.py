@@ -32,22 +32,31 @@ BATCH, SHARD, ROUNDS = 32, 250, 3
 KINDS = {"png_64": ("png", 64, 64), "jpeg_256": ("jpg", 256, 224)}  # suffix, stored size, size in training
 
 
+def picture(rng: np.random.Generator, suffix: str, size: int) -> bytes:
+    """A square picture file with about the detail of a photograph: coarse colours with some grain."""
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((size, size))
+    grainy = np.clip(np.asarray(coarse) + rng.normal(0, 6, (size, size, 3)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grainy).save(buffer, {"png": "PNG", "jpg": "JPEG"}[suffix])
+    return buffer.getvalue()
+
+
+def add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
 def write_shards(folder: Path, samples: int, suffix: str, size: int) -> None:
-    """Write pictures with about the detail of a photograph: coarse colours with some grain."""
+    """Write shards of such pictures, with one instruction for all."""
     rng = np.random.default_rng(0)
     for shard in range(samples // SHARD):
         lines = [{"schema": 1}]
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for place in range(SHARD):
                 key = f"{shard:05d}{place:04d}"
-                coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((size, size))
-                grainy = np.clip(np.asarray(coarse) + rng.normal(0, 6, (size, size, 3)), 0, 255).astype(np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(grainy).save(buffer, {"png": "PNG", "jpg": "JPEG"}[suffix])
-                for name, data in ((suffix, buffer.getvalue()), ("txt", b"a caption"), ("json", b"{}")):
-                    member = tarfile.TarInfo(f"{key}.{name}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                for name, data in ((suffix, picture(rng, suffix, size)), ("txt", b"a caption"), ("json", b"{}")):
+                    add_file(tar, f"{key}.{name}", data)
                 lines.append({"key": key, "instruction": "change it", "target_caption": "another caption"})
         content = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{shard:05d}.instructions.jsonl").write_text(content)

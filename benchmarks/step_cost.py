@@ -18,8 +18,8 @@ from dataclasses import replace
 import torch
 
 from benchmarks.full_size_models import INSTRUCTION_TOKENS
-from benchmarks.full_size_step import PRESETS, batch_for, build, literal, preset
-from benchmarks.harness import COUNTED, options, record
+from benchmarks.full_size_step import batch_for, build, literal, preset
+from benchmarks.harness import COUNTED, PRESETS, options, record
 from benchmarks.operations_by_dtype import OperationsByDtype
 from benchmarks.region_cost import operations, proposal_operations
 from regionedit.config import MemoryConfig, TrainConfig

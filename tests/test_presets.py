@@ -1,7 +1,6 @@
 """The presets: they differ in named fields only, and each makes a step with tiny models of the same classes."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from regionedit.data.datamodule import PairsDataModule
 from regionedit.training import RegionTraining
 from regionedit.training.run import _flat
 from tests.pairs import SIZE
+from tests.tiny_presets import PRESETS, tiny_preset
 
-PRESETS = {path.stem.removeprefix("train_sd15_"): path for path in sorted(Path("configs").glob("train_sd15_*.yaml"))}
 MAY_DIFFER = {
     "out", "generator.size", "generator.num_inference_steps", "generator.decoder", "generator.decoder_revision",
     "generator.masked_image", "step.gradient", "step.proposal_mask", "memory.chunk", "memory.checkpoint",
@@ -52,18 +51,9 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
     """Everything as shipped but for models, sizes and folders; torch.compile is tested in test_memory.py."""
     preset = load_config(TrainConfig, PRESETS[name])
     proposals = pairs / "proposals" if preset.data.proposals else "null"
-    tiny = tiny_train()
-    config = load_config(TrainConfig, PRESETS[name], [
-        f"--encoders.clip={tiny.encoders.clip}", "--encoders.clip_pretrained=null",
-        f"--encoders.instruction={tiny.encoders.instruction}", "--encoders.instruction_revision=null",
-        f"--predictor.heads={1 if name == 'paper' else 4}",
-        f"--generator.path={tiny.generator.path}", "--generator.revision=null",
-        "--generator.variant=null", f"--generator.size={SIZE}", "--generator.decoder_revision=null",
-        f"--generator.decoder={tiny_decoder_dir if preset.generator.decoder else 'null'}", "--generator.compile=false",
-        "--encoders.compile=false",
-        f"--data.train={pairs}", f"--data.proposals={proposals}", "--data.features=null", f"--data.image_size={SIZE}",
-        "--data.global_batch=4", "--data.held_out=0.3", "--data.workers=0",
-    ])  # fmt: skip
+    changes = ("--data.features=null", "--data.global_batch=4", "--data.held_out=0.3")
+    data = (f"--data.train={pairs}", f"--data.proposals={proposals}", *changes)
+    config = tiny_preset(name, tiny_train(), tiny_decoder_dir, *data)
     module = RegionTraining(config)
     assert (module.frozen.generator is None) == (name == "stored")
     if module.frozen.generator is not None:

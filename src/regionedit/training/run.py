@@ -28,7 +28,7 @@ from regionedit.device import say_unseen_gpu, unseen_gpu
 from regionedit.dtypes import describe_dtypes, resolve_training
 from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
 from regionedit.training.module import RegionTraining, check_step
-from regionedit.training.networks import has_validation_loss
+from regionedit.training.networks import Frozen, has_validation_loss
 from regionedit.training.tokens import Tokenizers
 
 MAY_CHANGE = (
@@ -40,11 +40,12 @@ MAY_CHANGE = (
 """Settings that a resumed run may change; all others affect what is learnt. The loader compares the shards."""
 
 
-def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
+def train(config: TrainConfig, watchers: Sequence[Callback] = (), frozen: Frozen | None = None) -> Path:
     """Train until `max_steps` or `max_seconds`, or resume the run in `config.out`.
 
     Args:
         watchers: callbacks that are called before the run's own.
+        frozen: the frozen networks if they are loaded already; None loads them.
 
     Returns:
         The exported region_predictor/ folder.
@@ -73,7 +74,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = ()) -> Path:
     if rank_zero_only.rank == 0:
         data.setup()  # rejects unusable data before any model is loaded
         _check_features(config, data.train)
-    module = RegionTraining(config)
+    module = RegionTraining(config, frozen)
     data.tokenize = Tokenizers(module.frozen, captions=config.data.features is None)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
