@@ -133,7 +133,7 @@ def test_bfloat16_weights_give_float32_features_nearby(clip, t5, tiny_clip_dir, 
         assert torch.cosine_similarity(half.flatten(1), full.flatten(1)).min() > 0.99
 
 
-def test_texts_can_have_a_precision_of_their_own(clip, t5, tiny_clip_dir, tiny_t5_dir, pictures):
+def test_texts_can_have_a_precision_of_their_own(clip, t5, tiny_clip_dir, tiny_t5_dir, pictures, monkeypatch):
     names = {"clip": f"local-dir:{tiny_clip_dir}", "instruction": str(tiny_t5_dir)}
     narrow_clip, narrow_t5 = load_encoders(EncodersConfig(**names, dtype="float32", text_dtype="bfloat16"))
     assert torch.equal(narrow_clip.encode_image(pictures).global_BD, clip.encode_image(pictures).global_BD)
@@ -147,6 +147,10 @@ def test_texts_can_have_a_precision_of_their_own(clip, t5, tiny_clip_dir, tiny_t
     assert (wide_clip.image_rounding, wide_clip.text_rounding) == (2.0**-8, 2.0**-24)
     torch.testing.assert_close(wide_clip.encode_text(texts), exact_BD, rtol=1e-4, atol=1e-5)
     assert wide_t5.model.dtype == torch.float32
+    assert wide_clip.to(torch.bfloat16).text_rounding == 2.0**-8, "it follows the weights"
+    with monkeypatch.context() as patch:  # every step asks for it
+        patch.setattr(wide_clip.model, "named_parameters", None)
+        assert wide_clip.image_rounding == wide_clip.text_rounding == 2.0**-8
 
 
 def test_compiling_reaches_every_layer_of_the_image_tower(tiny_clip_dir, tiny_t5_dir, monkeypatch):

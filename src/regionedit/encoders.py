@@ -72,6 +72,10 @@ class FrozenCLIP(Frozen):
         preprocess = visual.preprocess_cfg
         self.register_buffer("mean_C11", torch.tensor(preprocess["mean"])[:, None, None], persistent=False)
         self.register_buffer("std_C11", torch.tensor(preprocess["std"])[:, None, None], persistent=False)
+        texts = [w for name, w in model.named_parameters() if w.ndim == 2 and not name.startswith("visual.")]
+        self._coarsest = (
+            max(texts, key=lambda weight: torch.finfo(weight.dtype).eps),
+        )  # in a tuple: not a second name
         self.freeze()
 
     @classmethod
@@ -140,9 +144,8 @@ class FrozenCLIP(Frozen):
 
     @property
     def text_rounding(self) -> float:
-        """The same for `encode_text`."""
-        texts = [w for name, w in self.model.named_parameters() if w.ndim == 2 and not name.startswith("visual.")]
-        return max(rounding(weight.dtype, self.device) for weight in texts)
+        """The same for `encode_text`, by its coarsest weight."""
+        return rounding(self._coarsest[0].dtype, self.device)
 
     def stretch(self, images_BCHW: Tensor) -> Tensor:
         """Pictures in [0, 1] stretched to CLIP's square; not cropped, because the patch grid must cover all of them."""
