@@ -221,7 +221,7 @@ def measure(rows: list[tuple[str, int]], folder: Path, seconds: float, answers: 
             answers.send(("failed", f"{type(error).__name__}: {one_line(error, 80)}"))
             return
         gc.collect()
-        torch._dynamo.reset()  # compiled code of the row before holds its networks
         if torch.cuda.is_available():
+            torch.compiler.reset()  # compiled code of the row before holds its networks
             torch.cuda.empty_cache()
         answers.send(("done", ""))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LITERAL = "literal"
 """The baseline, which runs last and is tried again with half of the pictures if it fails."""
 
+ROWS = (*PRESETS, LITERAL)
+
 TIMED_SECONDS = 15.0
 NOT_RUN = "not run: no time was left"
 SPAWN = multiprocessing.get_context("spawn")
@@ -39,17 +41,19 @@ PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989}
 HEAD = ("preset", "batch", "pictures/s", "peak GiB", "of the peak", "waits for the loader", "host waits", "stages")
 
 
-def run(batch: int, baseline_batch: int, seconds: float, row_seconds: float, out: Path) -> dict[str, Measured]:
-    """Measure all presets, then the literal baseline; the first rank writes the table after each row.
+def run(
+    batch: int, baseline_batch: int, seconds: float, row_seconds: float, out: Path, chosen: Sequence[str] = ROWS
+) -> None:
+    """Measure the chosen rows, the literal baseline last; the first rank writes the table after each.
 
     Args:
         batch, baseline_batch: pictures of every process in a step of the presets, and of the baseline to begin with.
         seconds: for everything; rows that have not begun then do not run.
         row_seconds: for one row; a longer one is ended.
     """
-    signal.signal(signal.SIGTERM, _exit)
     first = os.environ.get("RANK", "0") == "0"
-    rows = {name: (str(batch), NOT_RUN) for name in PRESETS} | {LITERAL: (str(baseline_batch), NOT_RUN)}
+    queue = [(name, baseline_batch if name == LITERAL else batch) for name in ROWS if name in chosen]
+    rows = {name: (str(pictures), NOT_RUN) for name, pictures in queue}
     measured: dict[str, Measured] = {}
 
     def note(name: str, pictures: int, found: Measured | str) -> None:
@@ -61,14 +65,12 @@ def run(batch: int, baseline_batch: int, seconds: float, row_seconds: float, out
         if first:
             write_atomic(out, table(rows, list(measured.values())).encode())
 
-    queue = [(name, batch) for name in PRESETS] + [(LITERAL, baseline_batch)]
     note(*queue[0], NOT_RUN)
     with _folder() as folder:
         _all_rows(queue, folder, time.monotonic() + seconds, row_seconds, note)
     if first:
         print(out.read_text())
         _record(measured)
-    return measured
 
 
 def _all_rows(
@@ -82,22 +84,22 @@ def _all_rows(
     while queue and time.monotonic() < end:
         started += 1
         with _process(queue, folder, started) as answers:
-            limit = min(end, time.monotonic() + row_seconds)
+            began = time.monotonic()
             while queue:
                 name, pictures = queue[0]
-                kind, content = _receive(answers, limit)
+                kind, content = _receive(answers, min(end, began + row_seconds))
                 if kind == "found":
                     note(name, pictures, content)
                     continue
                 queue.pop(0)
-                limit = min(end, time.monotonic() + row_seconds)
+                took, began = time.monotonic() - began, time.monotonic()
                 if kind == "failed":
                     note(name, pictures, content)
                     if name == LITERAL and pictures > 1:
                         queue.append((LITERAL, pictures // 2))
                     break
                 if kind == "late":
-                    note(name, pictures, f"not finished in {row_seconds:.0f} s, or no time was left")
+                    note(name, pictures, f"ended after {took:.0f} s")
                     break
 
 
@@ -121,8 +123,9 @@ def _process(queue: Sequence[tuple[str, int]], folder: Path, number: int) -> Ite
 
 def _measure(rows: list[tuple[str, int]], folder: Path, seconds: float, environment: dict, answers: Connection) -> None:
     os.environ |= environment
-    from benchmarks.full_size_rows import measure  # imports torch and all else, which this process does not need
+    from benchmarks.full_size_rows import measure  # imports torch and all else, which the process before does not need
 
+    multiprocessing.set_start_method("fork", force=True)  # loader processes, as in training; here it would be spawn
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent ends this one
     measure(rows, folder, seconds, answers)
 
@@ -134,10 +137,6 @@ def _receive(answers: Connection, limit: float) -> tuple[str, Any]:
     except EOFError:
         return "failed", "its process died"
     return "late", ""
-
-
-def _exit(number: int, frame) -> None:
-    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -25,9 +25,16 @@ names the rows that failed or did not run.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+from benchmarks.full_size_run import ROWS, run
 from benchmarks.harness import options
+
+
+def _stop(number: int, frame) -> None:
+    """Ends the program so that it also ends the process that measures, and deletes what that has written."""
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
@@ -40,14 +47,14 @@ def main() -> None:
         row_seconds=(180, 1, "seconds for a row"),
     )
     parser.add_argument("--full_size", choices=("true", "false"), default="false")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of --full_size true; all")
     parser.add_argument("--out", type=Path, default=Path("outputs/train_step.md"), help="table of --full_size true")
     given = parser.parse_args()
     if given.full_size == "true":
-        from benchmarks.full_size_run import run
-
-        run(given.batch, given.baseline_batch, given.seconds, given.row_seconds, given.out)
+        signal.signal(signal.SIGTERM, _stop)
+        run(given.batch, given.baseline_batch, given.seconds, given.row_seconds, given.out, given.rows)
     else:
-        from benchmarks.microworld_step import compare  # imports torch, which the process beside a GPU run must not
+        from benchmarks.microworld_step import compare  # imports torch, which a full-size run does not need here
 
         compare(given.rounds)
 
