@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regionedit import losses
-from regionedit.data.batches import move, scaled
+from regionedit.data.batches import move, packed, scaled, unpacked
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.training import RegionTraining, train
 from regionedit.training.tokens import Tokenizers
@@ -47,6 +47,23 @@ def test_pictures_stay_bytes_until_they_are_scaled_on_their_device(tiny_train):
     assert on_device.images_BCHW.dtype == torch.float32 and on_device.images_BCHW.is_meta
     assert torch.equal(scaled(batch).images_BCHW, batch.images_BCHW.float() / 255)
     assert torch.equal(scaled(scaled(batch)).images_BCHW, scaled(batch).images_BCHW)
+
+
+def test_a_loader_sends_one_tensor():
+    content = {
+        "images": torch.arange(2 * 3 * 5 * 5, dtype=torch.uint8).view(2, 3, 5, 5).flip(3),
+        "mask": torch.tensor([[True, False, True]]),
+        "ids": torch.arange(-3, 4),
+        "text": torch.linspace(0, 1, 6).view(2, 3),
+        "empty": torch.zeros(0, 4),
+        "keys": ["a", "b"],
+    }
+    sent = packed(content)
+    assert sum(isinstance(value, torch.Tensor) for value in sent.values()) == 1 and sent["keys"] == ["a", "b"]
+    received = unpacked(sent)
+    for name, value in content.items():
+        if name != "keys":
+            assert received[name].dtype == value.dtype and torch.equal(received[name], value), name
 
 
 def test_a_run_tokenises_in_its_loader_processes_and_cached_captions_not_at_all(tiny_train, monkeypatch, tmp_path):

@@ -7,10 +7,13 @@ Shape letters: B batch, C channels, H W pixels, h w latent cells, D embedding wi
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_ALIGNED = 16  # bytes; every tensor in a packed one begins at a multiple, so that it can be viewed as any dtype
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,27 @@ def scaled(batch: TrainBatch) -> TrainBatch:
     return dataclasses.replace(batch, **{name: picture.float() / 255 for name, picture in stored.items()})
 
 
-def joined(tokens: dict[str, Tensor]) -> dict:
-    """Token ids as one tensor, because the training process needs time for each tensor that it receives."""
-    ids = torch.cat([each.flatten().long() for each in tokens.values()])
-    return {"ids": ids, "shapes": [(name, *each.shape) for name, each in tokens.items()]}
+def packed(content: dict) -> dict:
+    """A loader's batch with all its tensors in one, because the training process needs time for each that it receives.
+
+    Args:
+        content: a tensor or anything else under each name.
+    """
+    parts, layout, end = [], [], 0
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            data = value.contiguous().flatten().view(torch.uint8)
+            layout.append((name, value.dtype, tuple(value.shape), end))
+            parts += [data, data.new_zeros(-len(data) % _ALIGNED)]
+            end += len(data) + len(parts[-1])
+    others = {name: value for name, value in content.items() if not isinstance(value, Tensor)}
+    return others | {"bytes": torch.cat(parts), "layout": layout}
 
 
-def separate(content: dict) -> dict[str, Tensor]:
-    """The token ids of `joined` by name, int64; views of the one tensor."""
-    shapes = {name: tuple(shape) for name, *shape in content["shapes"]}
-    parts = content["ids"].split([rows * columns for rows, columns in shapes.values()])
-    return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+def unpacked(content: dict) -> dict:
+    """The inverse of `packed`; its tensors are views of the one that was sent."""
+    tensors = {}
+    for name, dtype, shape, start in content["layout"]:
+        size = math.prod(shape) * dtype.itemsize
+        tensors[name] = content["bytes"][start : start + size].view(dtype).view(shape)
+    return content | tensors

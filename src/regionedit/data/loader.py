@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from regionedit.config import DataConfig
-from regionedit.data.batches import TrainBatch, joined, separate
+from regionedit.data.batches import TrainBatch, packed, unpacked
 from regionedit.data.manifest import Manifest
 from regionedit.data.plan import EpochPlan, EvenPlan
 from regionedit.data.rounds import open_round
@@ -28,7 +28,6 @@ from regionedit.data.shards import BadSample, BadSamples, Sample, ShardReader
 log = logging.getLogger(__name__)
 
 _MOST_IN_A_ROW = 1000  # bad samples after which the search for a replacement stops
-
 
 Tokenize = Callable[[list[str], list[str], list[str]], dict[str, torch.Tensor]]
 """From the instructions, source captions and target captions of a batch to their token ids."""
@@ -53,7 +52,8 @@ class _Pairs(Dataset):
         try:
             content = _collate([self._sample(epoch, place, bad) for epoch, place in turns])
             texts = content["instructions"], content["source_captions"], content["target_captions"]
-            return content | (joined(self.tokenize(*texts)) if self.tokenize else {}) | {"bad": bad}
+            tokens = self.tokenize(*texts) if self.tokenize else {}
+            return packed(content | tokens | {"tokens": [*tokens], "bad": bad})
         except ValueError as error:  # sent as data: an exception would arrive with the worker's whole traceback
             return {"error": str(error), "bad": bad}
 
@@ -274,6 +274,7 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
         raise ValueError(content["error"])
     for shard, reason in new:
         log.warning("%s.tar: %s: replaced by the next sample", shard, reason)
+    content = unpacked(content)
     text_B2D = content.get("text")
     return TrainBatch(
         keys=tuple(content["keys"]),
@@ -289,7 +290,7 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
         truth_mask_B1HW=content.get("mask"),
         object_masks=tuple(content["objects"]) if "objects" in content else None,
         operations=tuple(content["operations"]),
-        tokens=separate(content) if "ids" in content else None,
+        tokens={name: content[name] for name in content["tokens"]} or None,
     )
 
 
