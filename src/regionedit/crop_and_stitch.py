@@ -10,7 +10,8 @@ fitted windows, K instructions. Boxes are (x0, y0, x1, y1), x1 and y1 excluded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from scipy.ndimage import find_objects, label
 
 from regionedit.generators import Generator, Watch, noise_seed
 from regionedit.records import Region
+from regionedit.registration import registered
 from regionedit.resampling import Fit, fit, fit_mask, unfit
 from regionedit.results import Patch
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from regionedit.config import CropConfig
     from regionedit.records import Captions, EditRequest
+
+log = logging.getLogger(__name__)
 
 Box = tuple[int, int, int, int]
 
@@ -116,7 +120,7 @@ def paint(
         region: regions of these pictures.
         places: indices of the pictures to edit; their masks are not empty.
         requests, captions: one for every picture.
-        batch: number of windows that are repainted together.
+        batch: number of windows that are repainted together; where the memory does not suffice, it is halved.
         watch: as for `Editor`; its previews are whole pictures that show the current state of the windows.
     """
     windows = [
@@ -127,17 +131,54 @@ def paint(
     by_shape: dict[tuple, list[Window]] = {}
     for window in windows:
         by_shape.setdefault(tuple(window.image_1Chw.shape), []).append(window)
-    batches = [group[start : start + batch] for group in by_shape.values() for start in range(0, len(group), batch)]
+    batches = [part for group in by_shape.values() for part in _split(group, batch)]
     preview_BCHW = images_BCHW.clone() if watch else None
     patches: dict[int, list[Patch]] = {place: [] for place in places}
-    for number, batch_windows in enumerate(batches):
-        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, number, len(batches))
-        repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
-        for window, repainted_1Chw in zip(batch_windows, repainted_PChw.split(1), strict=True):
-            patches[window.place].append(Patch(window.box, unfit(repainted_1Chw, window.placed)[0]))
+    done = 0
+    while done < len(batches):
+        batch_windows = batches[done]
+        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, done, len(batches))
+        try:
+            repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
+        except torch.OutOfMemoryError:
+            repainted_PChw = None
+        if repainted_PChw is None:  # outside `except`, because the exception holds the tensors of the call that failed
+            torch.cuda.empty_cache()
+            batches[done:] = _halved(batches[done:])
+            continue
+        done += 1
+        for window, patch_1Chw, note in _placed(batch_windows, repainted_PChw, crop.register):
+            patches[window.place].append(Patch(window.box, unfit(patch_1Chw, window.placed)[0], note))
             if watch:
-                _paste(preview_BCHW, window, repainted_1Chw)
+                _paste(preview_BCHW, window, patch_1Chw)
     return patches
+
+
+def _halved(batches: list[list[Window]]) -> list[list[Window]]:
+    """The windows in batches of half the first one's size. Raises RuntimeError: that one had a single window."""
+    count = len(batches[0])
+    if count == 1:
+        height, width = batches[0][0].image_1Chw.shape[-2:]
+        raise RuntimeError(
+            f"out of memory with one window of {width}x{height} px: lower generator.size or set generator.dtype"
+        )
+    log.warning("out of memory with %d windows at once: going on with %d", count, count // 2)
+    return [part for windows in batches for part in _split(windows, count // 2)]
+
+
+def _split(windows: list[Window], count: int) -> list[list[Window]]:
+    return [windows[start : start + count] for start in range(0, len(windows), count)]
+
+
+def _placed(windows: list[Window], repainted_PChw: Tensor, register: bool) -> Iterator[tuple[Window, Tensor, str]]:
+    """Each window with its repainted picture, moved back onto the source if `register`, and a note about that."""
+    motions = [None] * len(windows)
+    if register:
+        fitted_PChw = torch.cat([window.image_1Chw for window in windows])
+        mask_P1hw = torch.cat([window.region.mask_B1HW for window in windows])
+        repainted_PChw, motions = registered(repainted_PChw, fitted_PChw, mask_P1hw)
+    for window, patch_1Chw, motion in zip(windows, repainted_PChw.split(1), motions, strict=True):
+        yield window, patch_1Chw, str(motion or "")
 
 
 def _repaint_windows(

@@ -28,7 +28,7 @@ from regionedit.models import Models
 from regionedit.originals import as_configured, file_notes, with_original
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
-from regionedit.results import compose, joined, maps, measured, one_after_another
+from regionedit.results import compose, joined, maps, measured, one_after_another, with_notes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -255,11 +255,11 @@ class Editor:
 
     def _composite(self, located: Located, patches: dict[int, list[Patch]]) -> list[EditResult]:
         """Blend the patches into the sources at their own size."""
-        found = self._found(located)
-        pictures = [one.request.image for one in located.requests]
+        found, pictures = self._found(located), [one.request.image for one in located.requests]
         with self._stage("composite", [located.requests[place] for place in patches]):
             for place, own_patches in patches.items():
                 pictures[place] = compose(pictures[place], own_patches, found[place].mask, self.config.crop.match)
+                found[place] = with_notes(found[place], own_patches)
         return [self._result(*row) for row in zip(located.requests, found, pictures, strict=True)]
 
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
@@ -267,8 +267,8 @@ class Editor:
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
         note = joined(empty_note, found.note, *file_notes(request.image, request.mask, found.mask, self.config.format))
         record = run_record(self.config, request, prepared.mask_source)
-        fields = {"note": note, "source": request.image, "image": picture, "format": self.config.format}
-        result = EditResult(**vars(found) | fields, id=request.id, record=record)
+        fields = {"note": note, "source": request.image, "image": picture, "id": request.id, "record": record}
+        result = EditResult(**vars(found) | fields, format=self.config.format, layers=self.config.layers)
         record.update(
             captions=found.captions and asdict(found.captions) | {"from": prepared.captions_from},
             instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],

@@ -183,6 +183,7 @@ class EditResult(FoundRegion):
             (`originals.pixels_of`) are equal, bit for bit.
         record: everything needed to repeat the edit; plain values, written as run.json.
         format: `png`, or `source`: `save` also writes the result in the format of the source's file.
+        layers: `save` also writes the edited region and the whole result as layers, see `result_files`.
     """
 
     id: str
@@ -190,6 +191,7 @@ class EditResult(FoundRegion):
     image: Image
     record: dict[str, Any]
     format: str = "png"
+    layers: bool = False
 
     @property
     def share(self) -> float:
@@ -199,26 +201,22 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
-        result.png is like the source's file. With `format` "source", result.jpg, .webp or .tif is written too.
-        Raises OSError: no room, no permission; nothing is left behind.
+        result.png is like the source's file. With `format` "source", result.jpg, .webp or .tif is written too; with
+        `layers`, layer.png and result.ora. Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together
         from regionedit.images import png, sixteen_bit
-        from regionedit.originals import encoded, source_format
-        from regionedit.picture_files import SUFFIX_OF
+        from regionedit.result_files import OPTIONAL, picture_files
 
-        kind = source_format(self.image)[0] if self.format == "source" else ""
-        files = {
-            "result.png": encoded(self.image),
-            **({f"result.{SUFFIX_OF[kind]}": encoded(self.image, kind)} if kind else {}),
+        files = picture_files(self.source, self.image, self.mask, self.format, self.layers) | {
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
             "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
         }
-        for suffix in SUFFIX_OF.values():
-            (Path(folder) / f"result.{suffix}").unlink(missing_ok=True)
+        for name in OPTIONAL:
+            (Path(folder) / name).unlink(missing_ok=True)
         write_together(folder, files)
 
 

@@ -71,10 +71,15 @@ class CropConfig:
             picture, scaled down.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
+        register: undoes a shift or zoom of the whole picture by the generator before its output is blended in: the
+            motion is measured outside the region, against the source, and undone only if that brings both pictures
+            nearer to each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
+            whole picture; a note of the result says what was undone.
     """
 
     context: float = 0.0
     match: float = 0.0
+    register: bool = False
 
 
 @dataclass
@@ -93,6 +98,8 @@ class EditConfig:
             be kept; `8` edits and writes every picture with 8 bits a channel.
         format: `png` writes result.png; `source` also writes the result in the format of the picture's file, as JPEG
             (which is compressed anew, so that pixels outside the region change a little), WebP or TIFF (exact).
+        layers: also write the edited region on transparency (layer.png), and an OpenRaster file for Krita or GIMP with
+            the source, the edited region and the mask as layers (result.ora).
         strip_metadata: write no EXIF, XMP and resolution into the result; the colour profile stays.
         batch: number of requests that are edited together.
     """
@@ -103,6 +110,7 @@ class EditConfig:
     max_pixels: int = 50_000_000
     depth: Literal["source", 8] = "source"
     format: Literal["png", "source"] = "png"
+    layers: bool = False
     strip_metadata: bool = False
     batch: int = 16
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
