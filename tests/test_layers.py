@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from stored_pictures import KINDS, store
 
-from regionedit.config import AppConfig
 from regionedit.editor import Editor
 from regionedit.originals import open_source, pixels_of
 from regionedit.records import Captions, EditRequest
 from regionedit.result_files import layer_png, open_raster
+from tests.endpoints import endpoints
 from tests.test_infer import RESULT, files, photo
 from tests.test_originals import painted, random_mask
 
@@ -103,22 +103,8 @@ def test_a_digest_of_an_earlier_version_stays_valid(tiny_edit_config):
     assert len(digests) == 2, "a batch that was finished without layers is edited again with them"
 
 
-@pytest.fixture
-def served(tiny_app_config, tmp_path, monkeypatch):
-    """The functions behind the page's endpoints, by name, with uploads from tmp_path."""
-    import gradio as gr
-
-    from regionedit.web.api import api
-    from regionedit.web.studio import Studio
-
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    made = {}
-    monkeypatch.setattr(gr, "api", lambda function, api_name, **_: made.update({api_name: function}))
-    api(Studio(AppConfig(**vars(tiny_app_config))), None)
-    return made
-
-
-def test_a_program_gets_the_layers_of_a_downloaded_result(served, tmp_path):
+def test_a_program_gets_the_layers_of_a_downloaded_result(tiny_app_config, tmp_path, monkeypatch):
+    _, served = endpoints(tiny_app_config, tmp_path, monkeypatch)
     picture = {"path": str(photo(tmp_path / "p.png")), "orig_name": "p.png"}
     Image.fromarray((np.indices((44, 60))[1] < 20).astype(np.uint8) * 255).save(tmp_path / "m.png")
     mask = {"path": str(tmp_path / "m.png"), "orig_name": "m.png"}

@@ -8,6 +8,7 @@ Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
-
 
 MAX_INSTRUCTION = 1000  # characters
 
@@ -69,8 +69,7 @@ class EditRequest:
             text with commas between them is stored as a tuple.
         id: case id; output files are named by it.
 
-    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point;
-    an unknown mask operation.
+    Raises ValueError: a field that cannot be used; the message begins with its name.
     """
 
     image: Image
@@ -93,6 +92,9 @@ class EditRequest:
                 raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
             if (length := len(instruction.text)) > MAX_INSTRUCTION:
                 raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
+        for text in (*(i.text for i in listed), *(vars(self.captions).values() if self.captions else ())):
+            if bad := re.search("[\0\ud800-\udfff]", text):
+                raise ValueError(f"text: {text[:60]!r} has a character that is none, {bad[0]!r}; remove it")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
         object.__setattr__(self, "mask_operations", operation_names(self.mask_operations))
@@ -109,7 +111,7 @@ class EditRequest:
 
     @property
     def instruction(self) -> str:
-        """All sub-instructions as one sentence."""
+        """All of them as one sentence."""
         return " and ".join(i.text for i in self.instructions)
 
 
@@ -213,7 +215,7 @@ class EditResult(FoundRegion):
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
-            "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
+            "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(errors="backslashreplace"),
         }
         for name in OPTIONAL:
             (Path(folder) / name).unlink(missing_ok=True)

@@ -118,3 +118,8 @@ class EditConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     describe: DescribeConfig = field(default_factory=MicroworldConfig, metadata={"choices": DESCRIBE_CONFIGS})
     crop: CropConfig = field(default_factory=CropConfig)
+
+    def __post_init__(self):
+        for name in ("batch", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, at least 1 is needed")

@@ -15,7 +15,7 @@ from regionedit.result_files import LAYER, LAYERED, layer_png, open_raster
 from regionedit.results import changed_outside
 from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.compare_tab import COLUMNS, Comparer, sheet
-from regionedit.web.handlers import errors_shown
+from regionedit.web.handlers import errors_shown, typed
 from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
@@ -118,8 +118,8 @@ def api(studio: Studio, comparer: Comparer) -> None:
             yield gr.FileData(path=str(ready)).model_dump(), {item.id: item.failure for item in items if item.failure}
 
     for function in (find_region, edit, reproduce, layers, compare):
-        gr.api(errors_shown(function), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
-    gr.api(errors_shown(batch), api_name="batch", concurrency_id="batch", concurrency_limit=1)
+        gr.api(errors_shown(typed(function)), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
+    gr.api(errors_shown(typed(batch)), api_name="batch", concurrency_id="batch", concurrency_limit=1)
 
 
 def _settings(
