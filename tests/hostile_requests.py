@@ -93,7 +93,7 @@ CONFIGURATIONS = [
     b"seed: many", b"seed: 1.5", b"seed: .inf", b"batch: 0", b"region: 3", b"region:\n  evil: 1", b"region: [1, 2]",
     b"generator: null",
     b"generator: {name: evil}", b"region: {threshold: high}", b"!!python/object/apply:os.system ['touch pwned']",
-    b"seed: !!python/object/apply:os.getpid []", b"seed: *nowhere", b"? [a]\n: 1", b"[" * 5000, b"{a: " * 5000, b"1: 2",
+    b"seed: !!python/object/apply:os.getpid []", b"seed: *nowhere", b"? [a]\n: 1", b"[" * 1200, b"{a: " * 1200, b"1: 2",
     b"<html>404 Not Found</html>", b"generator.name: stable_diffusion", b"seed: 3\n---\nseed: 4", b"{{ seed }}",
 ]  # fmt: skip
 

@@ -22,7 +22,8 @@ TEXT, LONG = "make the ring blue", "x" * 10_000
 NAN, INF = float("nan"), float("inf")
 FILES = [None, 3, "x", True, [], {}, {"path": None}, {"path": 3}, {"path": []}, {"path": ""}, {"path": "."},
          {"path": "/"}, {"path": "/etc/passwd"}, {"path": "../../etc/passwd"}, {"path": "good.png"},
-         {"path": "{folder}"}, {"path": LONG}, {"path": "{folder}/../../../../etc/passwd"}, {"path": "{folder}/link.png"},
+         {"path": "{folder}"}, {"path": LONG},
+         {"path": "{folder}/../../../../etc/passwd"}, {"path": "{folder}/link.png"},
          {"path": "{folder}/a\0b"},
          {"path": "{folder}/none.png"}, {"path": "https://example.com/x.png"}, {"path": "file:///etc/passwd"},
          {"path": "{folder}/\ud800"}, {"url": "http://169.254.169.254/"}, {"path": "/proc/self/environ"}]  # fmt: skip

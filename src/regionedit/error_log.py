@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "log.txt"
@@ -46,7 +47,11 @@ def kept_traceback(folder: str | Path, error: BaseException, what: str) -> str:
 
     On a full or read-only disk it says that the log could not be written; the error itself must still be shown.
     """
+    existed = Path(folder).is_dir()
     try:
         return f"; traceback in {write_traceback(folder, error, what)}"
     except OSError as failure:
+        if not existed:
+            with suppress(OSError):
+                Path(folder).rmdir()
         return f"; its traceback could not be written to {Path(folder) / NAME}: {failure.strerror or failure}"

@@ -28,6 +28,7 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
     folder = Path(folder)
     existed = folder.is_dir()
     temporaries: list[tuple[Path, Path]] = []
+    new: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -38,11 +39,14 @@ def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         for temporary, final in temporaries:
+            existed_before = final.exists()
             temporary.replace(final)
+            new += [] if existed_before else [final]
+        new.clear()  # all are there
         _fsync_folder(folder)
     except OSError as error:
-        for temporary, _ in temporaries:
-            temporary.unlink(missing_ok=True)
+        for path in (*new, *(temporary for temporary, _ in temporaries)):
+            path.unlink(missing_ok=True)
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise OSError(error.errno, f"cannot write to {folder}: {error.strerror or error}") from None

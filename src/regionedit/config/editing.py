@@ -46,6 +46,9 @@ class RegionConfig:
             `everything` is for generators that see the source, such as InstructPix2Pix: an in-painter would invent a
             new picture.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
+        grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
+            grows the region by so many pixels of the original picture and paints once more; a note says so. It also
+            applies to regions that the user drew. 0: off.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
@@ -59,6 +62,7 @@ class RegionConfig:
     refine: Literal["none", "sam", "auto"] = "none"
     if_empty: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
+    grow_if_cut: int = 0
 
 
 @dataclass
