@@ -117,3 +117,15 @@ def test_a_file_system_that_turns_read_only_between_two_renames(requests, edit, 
     code, lines = edit("--requests", requests, "--out", tmp_path / "out")
     assert code == 1 and len(lines) == 1 and "Read-only file system" in lines[0]
     assert whole_or_absent(tmp_path / "out") == []
+
+
+def test_a_file_name_that_is_no_text_fails_nothing(requests, edit, tmp_path):
+    """Old archives leave such names; run.json must still be one that can be read."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (tmp_path / "p0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    words = ("--instruction", "x", "--target_caption", "y", "--box", "2,2,9,9", "--out", tmp_path / "out")
+    assert edit("--image", folder, *words) == (0, [])
+    (name,) = whole_or_absent(tmp_path / "out")
+    record = json.loads((tmp_path / "out" / name / "run.json").read_text())
+    assert record["id"] == name and record["picture"]["path"].endswith("caf\udce9.png")

@@ -65,22 +65,25 @@ def require_crop(config: CropConfig) -> None:
         raise ValueError(
             f"crop.context: {config.context}; give 0 for the whole picture, or at least 1 for a window around a region"
         )
+    if config.margin < 0:
+        raise ValueError(f"crop.margin: {config.margin}; give a number of pixels, or 0 to switch it off")
     if config.match < 0:
         raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
 
 
-def boxes_of(mask_HW: Tensor, context: float, size: int) -> list[Box]:
+def boxes_of(mask_HW: Tensor, context: float, size: int, margin: int = 0) -> list[Box]:
     """Windows of a region, sorted from the top: they do not overlap, and each part of the region lies in one.
 
     Args:
         mask_HW: pixels above 0 are edited.
         context: side of a window as a multiple of the longer side of the box of its content, at least 1; 0: the whole
-            picture.
+            picture, unless there is a margin.
+        margin: pixels that a window extends beyond that box on each side, at least.
         size: minimum side of a window in pixels, so that nothing is enlarged; less only if the picture is smaller.
     """
     height, width = mask_HW.shape
     whole = (0, 0, width, height)
-    if not context or max(height, width) <= size:
+    if not (context or margin) or max(height, width) <= size:
         return [whole]
     parts, count = label((mask_HW > 0).numpy())
     part_boxes = [
@@ -91,7 +94,7 @@ def boxes_of(mask_HW: Tensor, context: float, size: int) -> list[Box]:
         part_boxes = [_around(part_boxes)]
     groups = [[box] for box in part_boxes]
     while True:
-        windows = [_window(_around(boxes), context, size, width, height) for boxes in groups]
+        windows = [_window(_around(boxes), context, margin, size, width, height) for boxes in groups]
         pair = _overlapping(windows)
         if pair is None:
             return sorted(windows, key=lambda box: (box[1], box[0]))
@@ -126,7 +129,7 @@ def paint(
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
         for place in places
-        for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size))
+        for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size, crop.margin))
     ]
     by_shape: dict[tuple, list[Window]] = {}
     for window in windows:
@@ -247,9 +250,10 @@ def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box,
     return Window(place, number, box, image_1Chw, fitted, placed)
 
 
-def _window(box: Box, context: float, size: int, width: int, height: int) -> Box:
+def _window(box: Box, context: float, margin: int, size: int, width: int, height: int) -> Box:
     """A square around a box, moved into the picture; in a smaller picture it is cut to the picture's sides."""
-    side = max(round(context * max(box[2] - box[0], box[3] - box[1])), size or OWN_SIZE)
+    longer = max(box[2] - box[0], box[3] - box[1])
+    side = max(round(context * longer), longer + 2 * margin, size or OWN_SIZE)
     x0, x1 = _span(box[0], box[2], side, width)
     y0, y1 = _span(box[1], box[3], side, height)
     return x0, y0, x1, y1

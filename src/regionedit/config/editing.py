@@ -72,7 +72,9 @@ class CropConfig:
     Args:
         context: side of the window around a region, as a multiple of the longer side of the region's box, at least 1; a
             window never has fewer pixels a side than `generator.size`, so that nothing is enlarged. 0: the whole
-            picture, scaled down.
+            picture, scaled down, unless `margin` is set.
+        margin: the window extends beyond the region's box by at least this many pixels of the picture on each side; for
+            a fixed amount of surroundings, set `context` to 0.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
         register: undoes a shift or zoom of the whole picture by the generator before its output is blended in: the
@@ -82,6 +84,7 @@ class CropConfig:
     """
 
     context: float = 0.0
+    margin: int = 0
     match: float = 0.0
     register: bool = False
 
