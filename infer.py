@@ -17,10 +17,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from regionedit.command_line import parse_command, run_command
+from regionedit.command_line import parse_command, run_command, short_line
 from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
-from regionedit.error_log import log_to, write_traceback
+from regionedit.error_log import kept_traceback, log_to
+from regionedit.files import is_folder, require_writable
 from regionedit.images import box_mask, require_inside
 from regionedit.originals import as_configured
 from regionedit.picture_folders import NAME as SKIPPED
@@ -72,7 +73,7 @@ def one_instruction(argv: Sequence[str]) -> list[str]:
 def run(config: InferConfig) -> int:
     """Check the arguments before the slow imports, then edit."""
     requests, skipped = read_arguments(config)
-    alone = len(requests) == 1 and not config.requests and not Path(config.image).is_dir()
+    alone = len(requests) == 1 and not config.requests and not is_folder(config.image)
     opened = requests[0].open(config.max_pixels) if alone else None
     if opened is not None:
         as_configured(opened.image, config.depth, config.strip_metadata)
@@ -89,8 +90,7 @@ def run(config: InferConfig) -> int:
     if isinstance(outcome, EditFailure):
         if config.debug:
             raise outcome.error
-        path = write_traceback(config.out, outcome.error, "the edit")
-        return _say(f"the edit failed: {outcome.reason}; traceback in {path}", 1)
+        return _say(f"the edit failed: {outcome.reason}{kept_traceback(config.out, outcome.error, 'the edit')}", 1)
     outcome.save(config.out)
     print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}")
     return 0
@@ -101,8 +101,7 @@ def read_arguments(config: InferConfig) -> tuple[list[RequestFile], list[Skipped
 
     Raises ValueError: missing or contradictory arguments, or files that do not exist.
     """
-    if Path(config.out).exists() and not Path(config.out).is_dir():
-        raise ValueError(f"out: {config.out} is a file; a folder is needed")
+    require_writable(config.out)
     if config.workers < 1:
         raise ValueError(f"workers: {config.workers}, at least 1 is needed")
     if config.mask and config.box:
@@ -127,8 +126,8 @@ def read_arguments(config: InferConfig) -> tuple[list[RequestFile], list[Skipped
         mask_operations=config.mask_operations,
         reading=mask_reading(vars(config), bool(config.mask)),
     )
-    masks = Path(config.mask) if config.mask and Path(config.mask).is_dir() else None
-    if Path(config.image).is_dir():
+    masks = Path(config.mask) if is_folder(config.mask) else None
+    if is_folder(config.image):
         return folder_requests(Path(config.image), like, masks, Path(config.out))
     if masks is not None:
         raise ValueError(
@@ -177,7 +176,7 @@ def _summary(result: EditResult) -> str:
 
 
 def _say(message, code: int) -> int:
-    print(f"infer.py: error: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"infer.py: error: {short_line(message)}", file=sys.stderr)
     return code
 
 

@@ -47,6 +47,20 @@ def test_windows_by_hand(height, width, parts, context, size, windows):
     assert boxes_of(region(height, width, *parts), context, size) == windows
 
 
+@pytest.mark.parametrize(
+    ("context", "margin", "size", "window"),
+    [
+        (0, 20, 64, (180, 60, 320, 200)),  # 100 px and 20 on each side
+        (1.5, 20, 64, (175, 55, 325, 205)),  # the larger of both
+        (1.5, 60, 64, (140, 20, 360, 240)),
+        (0, 1, 256, (122, 2, 378, 258)),  # at least `size`
+        (0, 500, 64, (0, 0, 600, 400)),  # at most the picture
+    ],
+)
+def test_surroundings_in_pixels(context, margin, size, window):
+    assert boxes_of(region(400, 600, SMALL), context, size, margin) == [window]
+
+
 def test_a_cloud_of_specks_is_one_region():
     specks = torch.zeros(900, 900)
     specks[::150, ::150] = 1
@@ -63,7 +77,9 @@ def test_every_edited_pixel_lies_in_exactly_one_window(data):
         mask[y : y + data.draw(st.integers(1, 30)), x : x + data.draw(st.integers(1, 30))] = 1
     covered = torch.zeros(height, width)
     size = data.draw(st.integers(1, 64))
-    for x0, y0, x1, y1 in boxes_of(mask, data.draw(st.sampled_from([0, 1, 1.5, 3])), size):
+    for x0, y0, x1, y1 in boxes_of(
+        mask, data.draw(st.sampled_from([0, 1, 1.5, 3])), size, data.draw(st.sampled_from([0, 0, 1, 9]))
+    ):
         assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
         assert x1 - x0 >= min(size, width) and y1 - y0 >= min(size, height)
         covered[y0:y1, x0:x1] += 1
@@ -161,7 +177,9 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_watched_and_cancelled
         Editor(one_at_a_time, editor.models, stop).edit(asked)
 
 
-@pytest.mark.parametrize(("crop", "field"), [({"context": 0.5}, "context"), ({"match": -1.0}, "match")])
+@pytest.mark.parametrize(
+    ("crop", "field"), [({"context": 0.5}, "context"), ({"margin": -1}, "margin"), ({"match": -1.0}, "match")]
+)
 def test_impossible_window_settings_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):
         Editor(replace(editor.config, crop=CropConfig(**crop)))

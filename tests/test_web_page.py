@@ -72,7 +72,7 @@ def test_endpoints_have_names_an_uploaded_example_stays_and_another_upload_goes(
     monkeypatch.setattr(Uploads, "sweep_for_ever", lambda uploads: started.append(uploads))
     made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
     names = set(made.get_api_info()["named_endpoints"])
-    assert names == {"/find_region", "/edit", "/reproduce", "/compare", "/batch"}
+    assert names == {"/find_region", "/edit", "/reproduce", "/layers", "/compare", "/batch"}
     client = TestClient(gr.mount_gradio_app(FastAPI(), made, path=""))
     example = (ROOT / "docs" / "examples" / "circle.png").read_bytes()
     kept, deleted = (

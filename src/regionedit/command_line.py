@@ -13,12 +13,14 @@ from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from regionedit.error_log import write_traceback
-from regionedit.files import write_atomic
+from regionedit.error_log import kept_traceback
+from regionedit.files import is_folder, write_atomic
 
 Config = TypeVar("Config")
 
 log = logging.getLogger(__name__)
+
+LONGEST = 800  # characters of a printed message
 
 RENAMED = {
     "generator.steps": "generator.num_inference_steps",
@@ -74,7 +76,7 @@ def load_config(config_class: type[Config], path: str | Path | None = None, over
     arguments, given = _without_replaced(config_class, chosen_class, arguments, given)
     _refuse_unknown_keys(config_class, chosen_class, given)
     parser = ArgumentParser(prog=_command(), exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file that lists what differs from the defaults.")
+    parser.add_argument("--config", action="config", help="YAML file: what differs from the defaults.")
     parser.add_class_arguments(chosen_class)
     try:
         parsed = parser.parse_args(arguments)
@@ -97,13 +99,23 @@ def parse_command(config_class: type[Config], argv: Sequence[str] | None = None)
     try:
         return load_config(config_class, overrides=sys.argv[1:] if argv is None else argv)
     except ValueError as error:
-        print(f"{_command()}: error: {error}", file=sys.stderr)
+        print(f"{_command()}: error: {short_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def one_line(error: object, longest: int | None = None) -> str:
-    """The message of an error in one line, at most `longest` characters; every run of white space becomes one space."""
-    return " ".join(str(error).split())[:longest]
+    """The message of an error in one line, at most `longest` characters.
+
+    Every run of white space becomes one space; control characters, which a terminal would obey, become their codes.
+    """
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:longest]
+
+
+def short_line(error: object) -> str:
+    """The same, with the middle left out if it is very long: the field stands at the start, the fix at the end."""
+    line = one_line(error)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 @contextmanager
@@ -127,11 +139,9 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
         code = 2 if isinstance(error, ValueError) else 1
         reason = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         expected = isinstance(error, ValueError | OSError)
-        line = one_line(reason) if expected else f"{type(error).__name__}: {one_line(error)}"
-        if out is not None and code == 1:
-            line += f"; traceback in {write_traceback(out, error, command)}"
-        elif out is not None and Path(out).is_dir():
-            write_traceback(out, error, command)
+        line = short_line(reason) if expected else f"{type(error).__name__}: {short_line(error)}"
+        kept = kept_traceback(out, error, command) if out is not None and (code == 1 or is_folder(out)) else ""
+        line += kept if code == 1 else ""
         print(f"{command}: error: {line}", file=sys.stderr)
         raise SystemExit(code) from None
     except KeyboardInterrupt:
@@ -187,14 +197,16 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
             yield from _names(kind, f"{prefix}{name}.")
 
 
-def _keys(values: dict[str, Any], config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _keys(values: dict[str, Any], config_class: type, file: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that a YAML sets, as a dotted name, with its value. Keys inside free-form settings (`trainer`) are left
-    out."""
+    out. Raises ValueError: a value in place of a section."""
     types = get_type_hints(config_class)
     for name, value in values.items():
         yield f"{prefix}{name}", value
-        if isinstance(value, dict) and is_dataclass(types.get(name)):
-            yield from _keys(value, types[name], f"{prefix}{name}.")
+        if is_dataclass(types.get(name)):
+            if not isinstance(value, dict):
+                raise ValueError(f"{file}: {prefix}{name}: {value!r}, but must be a section of `setting: value` lines")
+            yield from _keys(value, types[name], file, f"{prefix}{name}.")
 
 
 def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str]]:
@@ -208,11 +220,11 @@ def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str
         if name == "--config" and Path(value).is_file():
             try:
                 values = yaml.safe_load(Path(value).read_text()) or {}
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
                 raise ValueError(f"{value}: not valid YAML: {one_line(error)}") from None
             if not isinstance(values, dict):
                 raise ValueError(f"{value}: not a configuration: expected `key: value` lines")
-            given += [(str(key), set_to, value) for key, set_to in _keys(values, config_class)]
+            given += [(str(key), set_to, value) for key, set_to in _keys(values, config_class, value)]
         elif name.startswith("--") and name not in ("--config", "--print_config", "--help"):
             given.append((name[2:].rstrip("+"), value, "command line"))
     return given
@@ -251,8 +263,6 @@ def _without_replaced(
         values = yaml.safe_load(Path(file).read_text())
         for own in replaced:
             section = values.get(own.name) or {}
-            if not isinstance(section, dict):
-                raise ValueError(f"{file}: {own.name}: {section!r}, but must be a section of `setting: value` lines")
             theirs = {f.name for kind in own.metadata["choices"].values() for f in fields(kind)}
             theirs -= {f.name for f in fields(get_type_hints(chosen_class)[own.name])}
             for setting in theirs & section.keys():

@@ -10,7 +10,8 @@ fitted windows, K instructions. Boxes are (x0, y0, x1, y1), x1 and y1 excluded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from scipy.ndimage import find_objects, label
 
 from regionedit.generators import Generator, Watch, noise_seed
 from regionedit.records import Region
+from regionedit.registration import registered
 from regionedit.resampling import Fit, fit, fit_mask, unfit
 from regionedit.results import Patch
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from regionedit.config import CropConfig
     from regionedit.records import Captions, EditRequest
+
+log = logging.getLogger(__name__)
 
 Box = tuple[int, int, int, int]
 
@@ -61,22 +65,25 @@ def require_crop(config: CropConfig) -> None:
         raise ValueError(
             f"crop.context: {config.context}; give 0 for the whole picture, or at least 1 for a window around a region"
         )
+    if config.margin < 0:
+        raise ValueError(f"crop.margin: {config.margin}; give a number of pixels, or 0 to switch it off")
     if config.match < 0:
         raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
 
 
-def boxes_of(mask_HW: Tensor, context: float, size: int) -> list[Box]:
+def boxes_of(mask_HW: Tensor, context: float, size: int, margin: int = 0) -> list[Box]:
     """Windows of a region, sorted from the top: they do not overlap, and each part of the region lies in one.
 
     Args:
         mask_HW: pixels above 0 are edited.
         context: side of a window as a multiple of the longer side of the box of its content, at least 1; 0: the whole
-            picture.
+            picture, unless there is a margin.
+        margin: pixels that a window extends beyond that box on each side, at least.
         size: minimum side of a window in pixels, so that nothing is enlarged; less only if the picture is smaller.
     """
     height, width = mask_HW.shape
     whole = (0, 0, width, height)
-    if not context or max(height, width) <= size:
+    if not (context or margin) or max(height, width) <= size:
         return [whole]
     parts, count = label((mask_HW > 0).numpy())
     part_boxes = [
@@ -87,7 +94,7 @@ def boxes_of(mask_HW: Tensor, context: float, size: int) -> list[Box]:
         part_boxes = [_around(part_boxes)]
     groups = [[box] for box in part_boxes]
     while True:
-        windows = [_window(_around(boxes), context, size, width, height) for boxes in groups]
+        windows = [_window(_around(boxes), context, margin, size, width, height) for boxes in groups]
         pair = _overlapping(windows)
         if pair is None:
             return sorted(windows, key=lambda box: (box[1], box[0]))
@@ -116,28 +123,65 @@ def paint(
         region: regions of these pictures.
         places: indices of the pictures to edit; their masks are not empty.
         requests, captions: one for every picture.
-        batch: number of windows that are repainted together.
+        batch: number of windows that are repainted together; where the memory does not suffice, it is halved.
         watch: as for `Editor`; its previews are whole pictures that show the current state of the windows.
     """
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
         for place in places
-        for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size))
+        for number, box in enumerate(boxes_of(region.mask_B1HW[place, 0], crop.context, generator.size, crop.margin))
     ]
     by_shape: dict[tuple, list[Window]] = {}
     for window in windows:
         by_shape.setdefault(tuple(window.image_1Chw.shape), []).append(window)
-    batches = [group[start : start + batch] for group in by_shape.values() for start in range(0, len(group), batch)]
+    batches = [part for group in by_shape.values() for part in _split(group, batch)]
     preview_BCHW = images_BCHW.clone() if watch else None
     patches: dict[int, list[Patch]] = {place: [] for place in places}
-    for number, batch_windows in enumerate(batches):
-        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, number, len(batches))
-        repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
-        for window, repainted_1Chw in zip(batch_windows, repainted_PChw.split(1), strict=True):
-            patches[window.place].append(Patch(window.box, unfit(repainted_1Chw, window.placed)[0]))
+    done = 0
+    while done < len(batches):
+        batch_windows = batches[done]
+        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, done, len(batches))
+        try:
+            repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
+        except torch.OutOfMemoryError:
+            repainted_PChw = None
+        if repainted_PChw is None:  # outside `except`, because the exception holds the tensors of the call that failed
+            torch.cuda.empty_cache()
+            batches[done:] = _halved(batches[done:])
+            continue
+        done += 1
+        for window, patch_1Chw, note in _placed(batch_windows, repainted_PChw, crop.register):
+            patches[window.place].append(Patch(window.box, unfit(patch_1Chw, window.placed)[0], note))
             if watch:
-                _paste(preview_BCHW, window, repainted_1Chw)
+                _paste(preview_BCHW, window, patch_1Chw)
     return patches
+
+
+def _halved(batches: list[list[Window]]) -> list[list[Window]]:
+    """The windows in batches of half the first one's size. Raises RuntimeError: that one had a single window."""
+    count = len(batches[0])
+    if count == 1:
+        height, width = batches[0][0].image_1Chw.shape[-2:]
+        raise RuntimeError(
+            f"out of memory with one window of {width}x{height} px: lower generator.size or set generator.dtype"
+        )
+    log.warning("out of memory with %d windows at once: going on with %d", count, count // 2)
+    return [part for windows in batches for part in _split(windows, count // 2)]
+
+
+def _split(windows: list[Window], count: int) -> list[list[Window]]:
+    return [windows[start : start + count] for start in range(0, len(windows), count)]
+
+
+def _placed(windows: list[Window], repainted_PChw: Tensor, register: bool) -> Iterator[tuple[Window, Tensor, str]]:
+    """Each window with its repainted picture, moved back onto the source if `register`, and a note about that."""
+    motions = [None] * len(windows)
+    if register:
+        fitted_PChw = torch.cat([window.image_1Chw for window in windows])
+        mask_P1hw = torch.cat([window.region.mask_B1HW for window in windows])
+        repainted_PChw, motions = registered(repainted_PChw, fitted_PChw, mask_P1hw)
+    for window, patch_1Chw, motion in zip(windows, repainted_PChw.split(1), motions, strict=True):
+        yield window, patch_1Chw, str(motion or "")
 
 
 def _repaint_windows(
@@ -206,9 +250,10 @@ def _cut(images_BCHW: Tensor, region: Region, place: int, number: int, box: Box,
     return Window(place, number, box, image_1Chw, fitted, placed)
 
 
-def _window(box: Box, context: float, size: int, width: int, height: int) -> Box:
+def _window(box: Box, context: float, margin: int, size: int, width: int, height: int) -> Box:
     """A square around a box, moved into the picture; in a smaller picture it is cut to the picture's sides."""
-    side = max(round(context * max(box[2] - box[0], box[3] - box[1])), size or OWN_SIZE)
+    longer = max(box[2] - box[0], box[3] - box[1])
+    side = max(round(context * longer), longer + 2 * margin, size or OWN_SIZE)
     x0, x1 = _span(box[0], box[2], side, width)
     y0, y1 = _span(box[1], box[3], side, height)
     return x0, y0, x1, y1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,61 +18,26 @@ import torch
 from regionedit.command_line import load_config, one_line
 from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
+from regionedit.cut_objects import cut_off, said
 from regionedit.describe import Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_editing
+from regionedit.edit_steps import Located, Prepared
 from regionedit.generators import Need, Watch, require_generator
 from regionedit.images import to_tensor
-from regionedit.mask_sources import require_mask_source, wanted_mask_source, with_untrained
+from regionedit.mask_sources import grown, require_mask_source, wanted_mask_source, with_untrained
 from regionedit.models import Models
 from regionedit.originals import as_configured, file_notes, with_original
 from regionedit.provenance import request_digest, run_record
-from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion, Region
-from regionedit.results import compose, joined, maps, measured, one_after_another
+from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion
+from regionedit.results import compose, joined, maps, measured, one_after_another, with_notes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
-    from regionedit.records import Captions
     from regionedit.results import Patch
 
 PIXELS_TOGETHER = 16_000_000  # a batch has at most this many pixels in total, whatever `batch` says
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request with everything that generator and mask source read; `_prepare` fills in captions and keywords.
-
-    Args:
-        request: as given, with an upright RGB picture.
-        full_request: the same with the keywords that a language model named.
-        mask_source: the mask source for the request's marks.
-        captions: given, described, or None if nothing reads them.
-        captions_from: the describer, `given`, or None.
-        timings: seconds of each stage so far; the later stages add theirs.
-    """
-
-    request: EditRequest
-    full_request: EditRequest
-    mask_source: str
-    captions: Captions | None = None
-    captions_from: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Located:
-    """Prepared requests with one mask source and pictures of one size, and their regions.
-
-    Args:
-        images_BCHW: [0, 1], float32, on the CPU.
-        region: its mask is rounded to 8 bits, so that pixels that are 0 in mask.png do not change.
-    """
-
-    requests: list[Prepared]
-    images_BCHW: Tensor
-    region: Region
 
 
 class Editor:
@@ -192,7 +157,7 @@ class Editor:
     def _edit_or_fail(self, started: list[Prepared]) -> list[EditResult | EditFailure]:
         try:
             located = self._locate(self._prepare(started))
-            return self._composite(located, self._paint(located))
+            return self._composite(*self._repaint_if_cut(located, self._paint(located)))
         except (ValueError, RuntimeError, OSError) as error:
             if len(started) == 1:
                 return [EditFailure(started[0].request.id, one_line(error, 500), error)]
@@ -226,9 +191,11 @@ class Editor:
         return Located(prepared, images_BCHW, region)
 
     @torch.no_grad()
-    def _paint(self, located: Located) -> dict[int, list[Patch]]:
-        """The repainted windows around each region, by the request's place; no entry where the region is empty."""
-        edited = [place for place, mask_1HW in enumerate(located.region.mask_B1HW) if mask_1HW.any()]
+    def _paint(self, located: Located, places: Sequence[int] | None = None) -> dict[int, list[Patch]]:
+        """The repainted windows around each region, or those at `places`, by the request's place; no entry where the
+        region is empty."""
+        masks = enumerate(located.region.mask_B1HW)
+        edited = [place for place, mask_1HW in masks if mask_1HW.any() and (places is None or place in places)]
         if not edited:
             return {}
         with self._stage("generate", [located.requests[place] for place in edited]):
@@ -244,6 +211,19 @@ class Editor:
                 self.watch,
             )
 
+    def _repaint_if_cut(
+        self, located: Located, patches: dict[int, list[Patch]]
+    ) -> tuple[Located, dict[int, list[Patch]]]:
+        """`region.grow_if_cut`: what was cut off at its region's border is painted again, once, in a larger region."""
+        pixels = self.config.region.grow_if_cut
+        cut = cut_off(located.images_BCHW, located.region, patches) if pixels else []
+        if not cut:
+            return located, patches
+        located = replace(located, region=grown(located.region, cut, pixels, self.config.region.feather))
+        again = self._paint(located, cut)
+        still = cut_off(located.images_BCHW, located.region, again)
+        return replace(located, region=said(located.region, cut, still, pixels)), patches | again
+
     def _found(self, located: Located) -> list[FoundRegion]:
         found = []
         region_maps = maps(located.region, [one.full_request for one in located.requests])
@@ -255,11 +235,11 @@ class Editor:
 
     def _composite(self, located: Located, patches: dict[int, list[Patch]]) -> list[EditResult]:
         """Blend the patches into the sources at their own size."""
-        found = self._found(located)
-        pictures = [one.request.image for one in located.requests]
+        found, pictures = self._found(located), [one.request.image for one in located.requests]
         with self._stage("composite", [located.requests[place] for place in patches]):
             for place, own_patches in patches.items():
                 pictures[place] = compose(pictures[place], own_patches, found[place].mask, self.config.crop.match)
+                found[place] = with_notes(found[place], own_patches)
         return [self._result(*row) for row in zip(located.requests, found, pictures, strict=True)]
 
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:
@@ -267,8 +247,8 @@ class Editor:
         empty_note = "" if found.mask.getbbox() else "the region is empty: the picture is returned as it was"
         note = joined(empty_note, found.note, *file_notes(request.image, request.mask, found.mask, self.config.format))
         record = run_record(self.config, request, prepared.mask_source)
-        fields = {"note": note, "source": request.image, "image": picture, "format": self.config.format}
-        result = EditResult(**vars(found) | fields, id=request.id, record=record)
+        fields = {"note": note, "source": request.image, "image": picture, "id": request.id, "record": record}
+        result = EditResult(**vars(found) | fields, format=self.config.format, layers=self.config.layers)
         record.update(
             captions=found.captions and asdict(found.captions) | {"from": prepared.captions_from},
             instructions=[asdict(instruction) for instruction in prepared.full_request.instructions],

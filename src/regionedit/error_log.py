@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "log.txt"
@@ -20,7 +21,7 @@ def log_to(folder: str | Path) -> None:
     """
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(FORMAT))
     package = logging.getLogger("regionedit")
     package.setLevel(logging.INFO)
@@ -35,7 +36,22 @@ def write_traceback(folder: str | Path, error: BaseException, what: str) -> Path
     """
     path = Path(folder) / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed: {what}\n")
         file.write("".join(traceback.format_exception(error)) + "\n")
     return path
+
+
+def kept_traceback(folder: str | Path, error: BaseException, what: str) -> str:
+    """Write the traceback, and return the end of the message to the user that says where it is.
+
+    On a full or read-only disk it says that the log could not be written; the error itself must still be shown.
+    """
+    existed = Path(folder).is_dir()
+    try:
+        return f"; traceback in {write_traceback(folder, error, what)}"
+    except OSError as failure:
+        if not existed:
+            with suppress(OSError):
+                Path(folder).rmdir()
+        return f"; its traceback could not be written to {Path(folder) / NAME}: {failure.strerror or failure}"

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from regionedit.command_line import one_line
+from regionedit.files import is_file, is_folder
 from regionedit.picture_files import stored_bits, white_of
 
 if TYPE_CHECKING:
@@ -186,11 +188,11 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     Raises ValueError: as `open_picture`.
     """
     _register_heif()
-    if not path.is_file():
-        raise ValueError(f"{path}: {'a folder, where one picture is needed' if path.exists() else 'no such file'}")
+    if not is_file(path):
+        raise ValueError(f"{path}: {'a folder, where one picture is needed' if is_folder(path) else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty (0 bytes)")
     try:
-        if path.stat().st_size == 0:
-            raise ValueError(f"{path}: the file is empty (0 bytes)")
         picture = Image.open(path)
         if picture.format == "TIFF":  # Pillow maps some files into memory, and then forgets their orientation
             picture = Image.open(io.BytesIO(path.read_bytes()))
@@ -203,6 +205,8 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(f"{path}: {pixels} pixels, more than max_pixels={max_pixels}") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # parsers of damaged headers raise anything: ValueError, struct.error, ...
+        raise ValueError(f"{path}: damaged picture ({one_line(error, 200)})") from None
     pixels = picture.width * picture.height
     if pixels > max_pixels:
         raise ValueError(
@@ -212,7 +216,7 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
-        raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
     picture.info |= {"path": str(path), "file_bits": bits}
     return picture
 

@@ -16,7 +16,7 @@ def operation_names(given: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() if isinstance(name, str) else name for name in names)
     names = tuple(name for name in names if name != "")
     for name in names:
-        if name not in OPERATIONS:
+        if not isinstance(name, str) or name not in OPERATIONS:
             raise ValueError(f"mask_operations: {str(name)[:40]!r} is unknown; there are: {', '.join(OPERATIONS)}")
     return names
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
+OFF_AT_FIRST = (
+    "layers",
+    "register",
+    "grow_if_cut",
+)  # not listed while they are off: digests of earlier versions stay valid
 NO_INFLUENCE_OF_DESCRIBING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip
@@ -73,6 +78,9 @@ def _mask(mask: Image) -> dict[str, Any]:
 def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -> str:
     """SHA-256 of all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
+    for section in ("crop", "region"):
+        settings[section] = {k: v for k, v in settings[section].items() if v or k not in OFF_AT_FIRST}
+    settings = {name: value for name, value in settings.items() if value or name not in OFF_AT_FIRST}
     settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
     decides = {
         "picture": source_digest(request.image),

@@ -8,6 +8,7 @@ Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
-
 
 MAX_INSTRUCTION = 1000  # characters
 
@@ -69,8 +69,7 @@ class EditRequest:
             text with commas between them is stored as a tuple.
         id: case id; output files are named by it.
 
-    Raises ValueError: no instruction, an empty one, or one of more than 1,000 characters; a click that is no point;
-    an unknown mask operation.
+    Raises ValueError: a field that cannot be used; the message begins with its name.
     """
 
     image: Image
@@ -93,6 +92,9 @@ class EditRequest:
                 raise ValueError("instruction: empty; say what to change, for example 'make the red circle blue'")
             if (length := len(instruction.text)) > MAX_INSTRUCTION:
                 raise ValueError(f"instruction: {length} characters, at most {MAX_INSTRUCTION} are accepted")
+        for text in (*(i.text for i in listed), *(vars(self.captions).values() if self.captions else ())):
+            if bad := re.search("[\0\ud800-\udfff]", text):
+                raise ValueError(f"text: {text[:60]!r} has a character that is none, {bad[0]!r}; remove it")
         object.__setattr__(self, "instructions", listed)
         object.__setattr__(self, "click", None if self.click is None else _points(self.click))
         object.__setattr__(self, "mask_operations", operation_names(self.mask_operations))
@@ -109,7 +111,7 @@ class EditRequest:
 
     @property
     def instruction(self) -> str:
-        """All sub-instructions as one sentence."""
+        """All of them as one sentence."""
         return " and ".join(i.text for i in self.instructions)
 
 
@@ -183,6 +185,7 @@ class EditResult(FoundRegion):
             (`originals.pixels_of`) are equal, bit for bit.
         record: everything needed to repeat the edit; plain values, written as run.json.
         format: `png`, or `source`: `save` also writes the result in the format of the source's file.
+        layers: `save` also writes the edited region and the whole result as layers, see `result_files`.
     """
 
     id: str
@@ -190,6 +193,7 @@ class EditResult(FoundRegion):
     image: Image
     record: dict[str, Any]
     format: str = "png"
+    layers: bool = False
 
     @property
     def share(self) -> float:
@@ -199,26 +203,22 @@ class EditResult(FoundRegion):
     def save(self, folder: str | Path) -> None:
         """Write result.png, mask.png, probability.png (16 bit), overlay.png and, last, run.json: all or none.
 
-        result.png is like the source's file. With `format` "source", result.jpg, .webp or .tif is written too.
-        Raises OSError: no room, no permission; nothing is left behind.
+        result.png is like the source's file. With `format` "source", result.jpg, .webp or .tif is written too; with
+        `layers`, layer.png and result.ora. Raises OSError: no room, no permission; nothing is left behind.
         """
         from regionedit.display import overlay
         from regionedit.files import write_together
         from regionedit.images import png, sixteen_bit
-        from regionedit.originals import encoded, source_format
-        from regionedit.picture_files import SUFFIX_OF
+        from regionedit.result_files import OPTIONAL, picture_files
 
-        kind = source_format(self.image)[0] if self.format == "source" else ""
-        files = {
-            "result.png": encoded(self.image),
-            **({f"result.{SUFFIX_OF[kind]}": encoded(self.image, kind)} if kind else {}),
+        files = picture_files(self.source, self.image, self.mask, self.format, self.layers) | {
             "mask.png": png(self.mask),
             "probability.png": png(sixteen_bit(self.probability)),
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
-            "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(),
+            "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(errors="backslashreplace"),
         }
-        for suffix in SUFFIX_OF.values():
-            (Path(folder) / f"result.{suffix}").unlink(missing_ok=True)
+        for name in OPTIONAL:
+            (Path(folder) / name).unlink(missing_ok=True)
         write_together(folder, files)
 
 

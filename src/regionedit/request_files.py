@@ -6,6 +6,7 @@ Reading checks everything that can be checked without decoding a picture.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regionedit.files import is_file
 from regionedit.list_files import list_lines
 from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.originals import open_source
@@ -84,7 +86,7 @@ def read_requests(path: str | Path) -> list[RequestFile]:
 def existing(field: str, name: str, folder: Path) -> Path:
     """The file that a field of a request names. Raises ValueError: no such file."""
     path = folder / name
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"{field}: {path}: no such file")
     return path
 
@@ -141,6 +143,8 @@ def parse_click(text: str) -> tuple[tuple[int, int], ...]:
 def split_instructions(text: str) -> list[str]:
     """Split a text at semicolons into instructions; a semicolon in quotes separates nothing. An empty text is returned
     as it is, to be rejected later."""
+    if "\0" in text:  # it stands for hidden semicolons below; `EditRequest` refuses it
+        return [text]
     hidden = QUOTED.sub(lambda found: found.group().replace(";", "\0"), text)
     return [part.strip().replace("\0", ";") for part in hidden.split(";") if part.strip()] or [text]
 
@@ -151,6 +155,8 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: its brackets are nested too deeply") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     for name, value in row.items():
@@ -197,9 +203,10 @@ def _instruction(item) -> str | Instruction:
         return item
     with suppress(TypeError):  # not an object, or one with other keys
         made = Instruction(**item)
-        if isinstance(made.text, str) and type(made.strength) in (int, float) and isinstance(made.keyword, str | None):
+        a_number = type(made.strength) in (int, float) and 0 <= made.strength < math.inf
+        if a_number and isinstance(made.text, str) and isinstance(made.keyword, str | None):
             return made
-    raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength, keyword}}")
+    raise ValueError(f"instructions: {item!r} is neither a string nor {{text, strength from 0, keyword}}")
 
 
 def _click(value: str | list) -> list | tuple:
@@ -207,7 +214,7 @@ def _click(value: str | list) -> list | tuple:
 
 
 def _file_name(text: str) -> str:
-    if not text or text.startswith(".") or any(c in text for c in "/\\\0") or len(text) > 200:
+    if not text.isprintable() or text[:1] in ("", ".") or any(c in text for c in "/\\") or len(text.encode()) > 200:
         raise ValueError(f"id: {text[:40]!r} cannot name a folder")
     return text
 

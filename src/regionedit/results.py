@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from regionedit.records import EditRequest, EditResult, Region
+    from regionedit.records import EditRequest, EditResult, FoundRegion, Region
 
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, as in Pillow's mode "L"
@@ -37,10 +37,12 @@ class Patch:
     Args:
         box: (x0, y0, x1, y1) in the source, x1 and y1 excluded.
         picture_CHW: [0, 1], of the box's size.
+        note: message to the user about this part, or empty.
     """
 
     box: tuple[int, int, int, int]
     picture_CHW: Tensor
+    note: str = ""
 
 
 def compose(picture: Image, patches: Sequence[Patch], mask: Image, match: float = 0.0) -> Image:
@@ -124,6 +126,11 @@ def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]
             row["parts"] = tuple(to_pictures(region.per_instruction_BKHW[b, :count, None]))
         rows.append(row)
     return rows
+
+
+def with_notes(found: FoundRegion, patches: Sequence[Patch]) -> FoundRegion:
+    """The region with the notes of its patches; each note once."""
+    return replace(found, note=joined(found.note, *dict.fromkeys(patch.note for patch in patches)))
 
 
 def joined(*notes: str) -> str:

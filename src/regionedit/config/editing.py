@@ -46,6 +46,9 @@ class RegionConfig:
             `everything` is for generators that see the source, such as InstructPix2Pix: an in-painter would invent a
             new picture.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
+        grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
+            grows the region by so many pixels of the original picture and paints once more; a note says so. It also
+            applies to regions that the user drew. 0: off.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
@@ -59,6 +62,7 @@ class RegionConfig:
     refine: Literal["none", "sam", "auto"] = "none"
     if_empty: Literal["nothing", "everything"] = "nothing"
     grow: int = 0
+    grow_if_cut: int = 0
 
 
 @dataclass
@@ -68,13 +72,21 @@ class CropConfig:
     Args:
         context: side of the window around a region, as a multiple of the longer side of the region's box, at least 1; a
             window never has fewer pixels a side than `generator.size`, so that nothing is enlarged. 0: the whole
-            picture, scaled down.
+            picture, scaled down, unless `margin` is set.
+        margin: the window extends beyond the region's box by at least this many pixels of the picture on each side; for
+            a fixed amount of surroundings, set `context` to 0.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
+        register: undoes a shift or zoom of the whole picture by the generator before its output is blended in: the
+            motion is measured outside the region, against the source, and undone only if that brings both pictures
+            nearer to each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
+            whole picture; a note of the result says what was undone.
     """
 
     context: float = 0.0
+    margin: int = 0
     match: float = 0.0
+    register: bool = False
 
 
 @dataclass
@@ -93,6 +105,8 @@ class EditConfig:
             be kept; `8` edits and writes every picture with 8 bits a channel.
         format: `png` writes result.png; `source` also writes the result in the format of the picture's file, as JPEG
             (which is compressed anew, so that pixels outside the region change a little), WebP or TIFF (exact).
+        layers: also write the edited region on transparency (layer.png), and an OpenRaster file for Krita or GIMP with
+            the source, the edited region and the mask as layers (result.ora).
         strip_metadata: write no EXIF, XMP and resolution into the result; the colour profile stays.
         batch: number of requests that are edited together.
     """
@@ -103,6 +117,7 @@ class EditConfig:
     max_pixels: int = 50_000_000
     depth: Literal["source", 8] = "source"
     format: Literal["png", "source"] = "png"
+    layers: bool = False
     strip_metadata: bool = False
     batch: int = 16
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
@@ -110,3 +125,8 @@ class EditConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     describe: DescribeConfig = field(default_factory=MicroworldConfig, metadata={"choices": DESCRIBE_CONFIGS})
     crop: CropConfig = field(default_factory=CropConfig)
+
+    def __post_init__(self):
+        for name in ("batch", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, at least 1 is needed")

@@ -252,7 +252,7 @@ def loading(field: str, what: str, path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:  # libraries fail in many ways: safetensors, sizes that differ, missing files
         reason = one_line(error, 200)
         raise ValueError(f"{field}: no {what} could be loaded from {path!r}: {reason}") from error
 

@@ -38,8 +38,11 @@ class PipelineGenerator(Generator):
 
 
 def read_pipeline(kind: type, config: PipelineConfig, **arguments: Any):
-    """A pipeline of one of diffusers' classes, from a folder or hub name, on the CPU."""
-    return kind.from_pretrained(
+    """A pipeline of one of diffusers' classes, from a folder or hub name, on the CPU.
+
+    Raises ValueError: diffusers' own errors, or the checkpoint lacks weights, which diffusers leaves undefined.
+    """
+    pipeline = kind.from_pretrained(
         config.path,
         revision=config.revision,
         variant=config.variant,
@@ -47,6 +50,11 @@ def read_pipeline(kind: type, config: PipelineConfig, **arguments: Any):
         dtype=getattr(torch, config.dtype),
         **arguments,
     )
+    for module in modules_of(pipeline):
+        missing = [name for name, weight in module.named_parameters() if weight.is_meta]
+        if missing:
+            raise ValueError(f"{len(missing)} weights of {type(module).__name__} are missing, such as {missing[0]}")
+    return pipeline
 
 
 def modules_of(pipeline) -> list[nn.Module]:

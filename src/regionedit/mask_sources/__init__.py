@@ -11,7 +11,7 @@ from regionedit.mask_sources.box_search import BoxSearch
 from regionedit.mask_sources.clip_similarity import ClipSimilarity
 from regionedit.mask_sources.difference import Difference
 from regionedit.mask_sources.drawn import Drawn
-from regionedit.mask_sources.finder import Finder, Plan
+from regionedit.mask_sources.finder import Finder, Plan, grown
 from regionedit.mask_sources.fixed import CentreBox, Everything
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.mask_sources.learned import Learned
@@ -37,6 +37,7 @@ __all__ = [
     "MASK_SOURCES",
     "Finder",
     "MaskSource",
+    "grown",
     "load_mask_source",
     "require_mask_source",
     "wanted_mask_source",

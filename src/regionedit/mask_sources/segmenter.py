@@ -106,7 +106,11 @@ def load_segmenter(path: str) -> Segmenter:
     try:
         kind = transformers.AutoConfig.from_pretrained(path).model_type
         if kind in VERSIONS:
-            model = getattr(transformers, f"{VERSIONS[kind]}Model").from_pretrained(path, use_safetensors=True)
+            model, info = getattr(transformers, f"{VERSIONS[kind]}Model").from_pretrained(
+                path, use_safetensors=True, output_loading_info=True
+            )
+            if info["missing_keys"]:  # transformers would use random weights in their place
+                raise ValueError(f"{min(info['missing_keys'])} is missing")
             return Segmenter(model, getattr(transformers, f"{VERSIONS[kind]}Processor").from_pretrained(path))
     except Exception as error:  # folder, hub and safetensors fail in different ways; the message gives the name
         raise ValueError(

@@ -1,4 +1,5 @@
-"""The HTTP endpoints for programs, whose names will not change: /find_region, /edit, /reproduce, /compare, /batch."""
+"""The HTTP endpoints for programs, whose names will not change: /find_region, /edit, /reproduce,
+/layers, /compare, /batch."""
 
 # No postponed annotations here: Gradio reads the functions' annotations to document the endpoints.
 import json
@@ -10,10 +11,11 @@ from regionedit.config import AppConfig
 from regionedit.images import png
 from regionedit.records import EditResult
 from regionedit.request_files import mask_reading
+from regionedit.result_files import LAYER, LAYERED, layer_png, open_raster
 from regionedit.results import changed_outside
 from regionedit.web.batch_tab import edit_all, gather, zipped
 from regionedit.web.compare_tab import COLUMNS, Comparer, sheet
-from regionedit.web.handlers import errors_shown
+from regionedit.web.handlers import errors_shown, typed
 from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
@@ -82,6 +84,19 @@ def api(studio: Studio, comparer: Comparer) -> None:
         with tempfile.TemporaryDirectory() as folder:
             yield _edit_files(gr, again, folder)
 
+    def layers(image: gr.FileData, result: gr.FileData) -> tuple[gr.FileData, gr.FileData]:
+        """The layers of an edit from its source and the downloaded PNG: layer.png, the edited region on transparency,
+        and result.ora, an OpenRaster file with source, edited region and mask for Krita or GIMP. Nothing is edited."""
+        picture, (path, name) = studio.open(*uploaded(image)), uploaded(result)
+        edited = studio.open(path, name)
+        record, mask = read_result_png(path, config.max_pixels)
+        restored(record, mask, [picture], config.region)
+        with tempfile.TemporaryDirectory() as folder:
+            yield (
+                _file(gr, folder, LAYER, layer_png(edited, mask)),
+                _file(gr, folder, LAYERED, open_raster(picture, edited, mask)),
+            )
+
     def compare(
         image: gr.FileData, instruction: str, mask_sources: list[str], systems: list[str]
     ) -> tuple[gr.FileData, dict]:
@@ -102,9 +117,9 @@ def api(studio: Studio, comparer: Comparer) -> None:
             ready = zipped(Path(folder) / "out", Path(folder) / "regionedit_batch.zip")
             yield gr.FileData(path=str(ready)).model_dump(), {item.id: item.failure for item in items if item.failure}
 
-    for function in (find_region, edit, reproduce, compare):
-        gr.api(errors_shown(function), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
-    gr.api(errors_shown(batch), api_name="batch", concurrency_id="batch", concurrency_limit=1)
+    for function in (find_region, edit, reproduce, layers, compare):
+        gr.api(errors_shown(typed(function)), api_name=function.__name__, concurrency_id="models", concurrency_limit=1)
+    gr.api(errors_shown(typed(batch)), api_name="batch", concurrency_id="batch", concurrency_limit=1)
 
 
 def _settings(

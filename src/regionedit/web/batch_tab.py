@@ -12,6 +12,7 @@ from pathlib import Path
 
 from regionedit.batch import Item, edit_into, write_contact_sheet, write_failures
 from regionedit.editor import Editor
+from regionedit.files import LONGEST_NAME
 from regionedit.images import SUFFIXES, open_picture, smaller
 from regionedit.list_files import TABLES, list_lines
 from regionedit.picture_folders import masks_beside
@@ -152,7 +153,9 @@ def gather(studio: Studio, uploads: Sequence[tuple[Path, str]], settings: Settin
     for path, given in uploads:
         name = Path(given.replace("\\", "/")).name
         if Path(name).suffix.lower() not in (*SUFFIXES, *LISTS):
-            raise ValueError(f"file {name!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
+            raise ValueError(f"file {name[:40]!r}: neither a picture nor a list ({', '.join((*SUFFIXES, *LISTS))})")
+        if not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+            raise ValueError(f"file {name[:40]!r}: rename it; its name is too long or has control characters")
         if name in paths:
             raise ValueError(f"file {name!r}: uploaded twice; give the files different names")
         paths[name] = str(path)

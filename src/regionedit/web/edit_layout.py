@@ -19,10 +19,10 @@ OPERATION_LABELS = {
 """Name of a mask operation -> its button's label."""
 
 MASK_MEANINGS = [
-    ("Mask: decide from the file", "auto"),
-    ("Mask: edit what is opaque", "alpha"),
-    ("Mask: edit what is bright", "luma"),
-    ("Mask: edit what is dark or transparent", "inverted"),
+    ("Mask: automatic", "auto"),
+    ("Mask: opaque parts", "alpha"),
+    ("Mask: bright parts", "luma"),
+    ("Mask: dark or clear", "inverted"),
 ]
 
 
@@ -40,7 +40,7 @@ class EditLayout:
         cut: sliders of threshold, grow and feather.
         find, edit, cancel: buttons.
         status: line with the progress of the edit.
-        result: row that appears with the first edit and contains slider, gallery, download, difference and details.
+        result: row that appears with the first edit and contains slider, gallery, downloads, difference and details.
     """
 
     def __init__(self, config: AppConfig, examples: list[list[str]]):
@@ -52,7 +52,7 @@ class EditLayout:
             with gr.Column(min_width=320):
                 self._add_region(config)
         with gr.Row(equal_height=False, visible=False) as self.result:
-            self._add_result()
+            self._add_result(config)
 
     def _add_inputs(self, config: AppConfig, examples: list[list[str]]) -> None:
         import gradio as gr
@@ -112,7 +112,7 @@ class EditLayout:
                 MASK_MEANINGS, value="auto", show_label=False, container=False, elem_id="mask-is", min_width=150
             )
 
-    def _add_result(self) -> None:
+    def _add_result(self, config: AppConfig) -> None:
         import gradio as gr
 
         with gr.Column(min_width=320):
@@ -130,7 +130,12 @@ class EditLayout:
                 label="Variants: choose one", format="png", columns=4, height=160, visible=False, elem_id="variants",
                 buttons=[], allow_preview=False,
             )  # fmt: skip
-            self.download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download")
+            with gr.Row():
+                self.download = gr.DownloadButton("Download PNG", interactive=False, elem_id="download", min_width=120)
+                self.layers = gr.DownloadButton(
+                    "Download layers (Krita, GIMP)", interactive=False, elem_id="layers", min_width=120,
+                    visible=config.layers,
+                )  # fmt: skip
         with gr.Column(min_width=320):
             self.difference = gr.Image(
                 label="Difference: black is unchanged", format="png", interactive=False, height=300,

@@ -15,6 +15,7 @@ from regionedit.display import difference
 from regionedit.images import digest, to_tensor
 from regionedit.mask_files import MaskReading
 from regionedit.records import EditResult
+from regionedit.result_files import open_raster
 from regionedit.results import Patch, changed_outside, compose
 from regionedit.web import messages
 from regionedit.web.edit_layout import EditLayout
@@ -47,7 +48,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     captions = [layout.form["source_caption"], layout.form["target_caption"]]
     _connect_region(layout, studio, sketch, region, captions)
 
-    shown = [layout.slider, layout.status, layout.difference, layout.download, layout.details]
+    shown = [layout.slider, layout.status, layout.difference, layout.download, layout.layers, layout.details]
     buttons = [layout.edit, layout.cancel]
 
     def edited(sketch: Sketch | None, *values):
@@ -225,16 +226,22 @@ def caption_values(sketch: Sketch) -> tuple[str, str]:
 
 
 def result_values(result: EditResult, folder: str) -> tuple:
-    """Values for slider, status, difference, download and details; writes the file to download to `folder`."""
+    """Values for slider, status, difference, downloads and details; writes the files to download to `folder`."""
     import gradio as gr
 
     outside = changed_outside(result.source, result.image, result.mask)
     name = Path(folder) / f"{result.id}_edited.png"
     name.write_bytes(result_png(result))
+    layers = gr.skip()
+    if result.layers:
+        layered = Path(folder) / f"{result.id}_edited.ora"
+        layered.write_bytes(open_raster(result.source, result.image, result.mask))
+        layers = gr.DownloadButton(value=str(layered), interactive=True)
     return (
         (result.source, result.image),
         messages.line(messages.result(result, outside), "bad" if outside else "good"),
         difference(result.source, result.image),
         gr.DownloadButton(value=str(name), interactive=True),
+        layers,
         result.record,
     )

@@ -10,7 +10,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from numbers import Real
+from typing import Any, get_origin
 
 from regionedit.command_line import one_line
 
@@ -40,6 +41,22 @@ def errors_shown(function):
     def wrapped(*given):
         with _errors_as_messages(function.__name__):
             yield from function(*given)
+
+    return wrapped
+
+
+def typed(function):
+    """Wrap an endpoint's generator function: it refuses arguments of another type than text, number or list, where its
+    annotations say so; Gradio passes on whatever JSON a program sends."""
+    kinds = {str: (str, "a text"), int: (Real, "a number"), float: (Real, "a number"), list: (list, "a list")}
+    wanted = {name: kinds.get(get_origin(kind) or kind) for name, kind in inspect.get_annotations(function).items()}
+
+    @functools.wraps(function)
+    def wrapped(*given):
+        for (name, kind), value in zip(wanted.items(), given, strict=False):
+            if kind and (not isinstance(value, kind[0]) or isinstance(value, bool)):
+                raise ValueError(f"{name}: {str(value)[:40]!r} is not {kind[1]}")
+        yield from function(*given)
 
     return wrapped
 

@@ -7,7 +7,6 @@ reproduce the edit, the user has to provide the source again.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 from dataclasses import replace
@@ -54,7 +53,7 @@ def read_result_png(path: str | Path, max_pixels: int) -> tuple[dict[str, Any], 
         if not isinstance(record, dict) or mask.size != size or mask.format != "PNG":
             raise ValueError
         return record, mask.convert("L")
-    except (KeyError, ValueError, OSError, binascii.Error, SyntaxError):
+    except (KeyError, ValueError, OSError, SyntaxError, RecursionError, Image.DecompressionBombError):
         raise ValueError(
             "picture: it contains no run.json; use a PNG that was downloaded here and not saved again elsewhere"
         ) from None

@@ -1,0 +1,69 @@
+"""New objects that were cut off by the mask: what was painted ends abruptly at the region's border.
+
+Shape letters: B pictures of one size, C channels, H W their pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regionedit.records import Region
+    from regionedit.results import Patch
+
+JUMP = 0.15  # a step of colour across the border above this, of 1, is abrupt
+PART = 0.05  # share of the border with abrupt steps above which something was cut off
+
+
+def cut_off(images_BCHW: Tensor, region: Region, patches: Mapping[int, Sequence[Patch]]) -> list[int]:
+    """The places of the pictures in which something was cut off, among those that have patches."""
+    places = []
+    for place, own_patches in patches.items():
+        painted_CHW = images_BCHW[place].clone()
+        for patch in own_patches:
+            x0, y0, x1, y1 = patch.box
+            painted_CHW[:, y0:y1, x0:x1] = patch.picture_CHW
+        if abrupt_share(painted_CHW, images_BCHW[place], region.mask_B1HW[place, 0] > 0) > PART:
+            places.append(place)
+    return places
+
+
+def abrupt_share(painted_CHW: Tensor, source_CHW: Tensor, inside_HW: Tensor) -> float:
+    """Share of the region's border, in pairs of neighbouring pixels, across which the colour jumps in the edited
+    picture but not in the source; 0 if the region has no border.
+
+    Where the source itself has an edge there, as under a mask that fits its object, a jump is right.
+
+    Args:
+        painted_CHW: the generator's picture, [0, 1]; only pixels inside are read.
+        source_CHW: [0, 1].
+        inside_HW: bool, the region. The picture's border is not one of the region.
+    """
+    abrupt = pairs = 0
+    for axis in (0, 1):
+        length = inside_HW.shape[axis] - 1
+        for here, there in ((0, 1), (1, 0)):  # each pixel and the next one, and the other way round
+            inside, outside = inside_HW.narrow(axis, here, length), ~inside_HW.narrow(axis, there, length)
+            beyond_CHW = source_CHW.narrow(axis + 1, there, length)
+            now_HW, before_HW = (
+                (picture_CHW.narrow(axis + 1, here, length) - beyond_CHW).abs().amax(0)
+                for picture_CHW in (painted_CHW, source_CHW)
+            )
+            border_HW = inside & outside
+            abrupt += int((border_HW & (now_HW > JUMP) & (before_HW < JUMP / 2)).sum())
+            pairs += int(border_HW.sum())
+    return abrupt / pairs if pairs else 0.0
+
+
+def said(region: Region, cut: Sequence[int], still: Sequence[int], pixels: int) -> Region:
+    """The region with notes that the ones at `cut` were grown, and whether something is `still` cut off."""
+    notes = list(region.notes or ("",) * len(region.mask_B1HW))
+    for place in cut:
+        end = ", but it still does: grow the region further, or draw it larger" if place in still else ""
+        note = f"what was painted ended abruptly at the region's border: painted again, grown by {pixels} px{end}"
+        notes[place] = "; ".join(filter(None, [notes[place], note]))
+    return replace(region, notes=tuple(notes))
