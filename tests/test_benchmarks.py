@@ -31,6 +31,7 @@ FACTS = {  # number of cases, and what the error message for a wrong folder must
     "comp_bench_turn_2": (4, "BohanJia/CompBench"),
     "gedit": (3, "stepfun-ai/GEdit-Bench"),
     "gedit_chinese": (3, "stepfun-ai/GEdit-Bench"),
+    "imgedit": (3, "basic_edit.json"),
     "folder": (3, "JSONL"),
 }
 

@@ -25,6 +25,7 @@ class Cases:
     headline = ("remove",)
     protocol = {"reference": "what I read", "split": "test"}
     counts = {"rows": 5, "kept": 3}
+    rubric = None
 
     def __len__(self) -> int:
         return 3
@@ -69,6 +70,8 @@ def test_a_protocol_is_read_in_the_order_of_its_file(tmp_path, protocol):
         ({"backbones": {"judge": "a"}}, "backbones.dino: missing; the columns need: dino, judge"),
         ({"backbones": GOOD["backbones"] | {"lpips": "alex"}}, "backbones.lpips: no column needs it"),
         ({"backbones": {"judge": "", "dino": "b"}}, "backbones: expected"),
+        ({"vlm_judge": {"timeout": 9}}, "vlm_judge.timeout: not part of a protocol; there are: model, revision"),
+        ({"vlm_judge": "gpt"}, "vlm_judge: expected `setting: value`"),
         ({"unstated": {"CLIPdr": "x"}}, "unstated.CLIPdr: neither field, backbone nor column"),
         *(({key: ABSENT}, f"{key}: missing; a protocol has: benchmark, note, ") for key in GOOD if key != "unstated"),
         ("- a", "not a protocol: expected `key: value`"),

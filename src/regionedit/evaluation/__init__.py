@@ -16,6 +16,8 @@ from regionedit.evaluation.embedding_metrics import (
     PictureSimilarity,
     TextSimilarity,
 )
+from regionedit.evaluation.judge_metrics import OR_ZERO, UNANSWERED, Judged
+from regionedit.evaluation.landing_metrics import Landed
 from regionedit.evaluation.metrics import Measure
 from regionedit.evaluation.microworld_scores import (
     MicroworldMeasure,
@@ -86,6 +88,16 @@ METRICS: dict[str, Measure] = {
     # The same with the mask of the evaluation's own editor: how well an edit without a region stays inside that mask
     # (Mask-Blended Inference).
     "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
+    # Where the edit landed. The four compare the change map of source and edited picture with the human mask. The map
+    # ignores a global shift, colour drift and JPEG noise, so they also suit editors without a region.
+    # Intersection over union; 0 for an unedited source.
+    "landed_iou": Landed(title="landed IoU", what="iou"),
+    # Share of the changed pixels that are outside the mask; NaN if nothing changed.
+    "landed_outside": Landed(title="landed outside", what="outside", higher_is_better=False),
+    # Whether the box around the changed pixels has its centre where the mask's box has it; NaN if nothing changed.
+    "landed_position": Landed(title="landed position", what="position"),
+    # Whether the area of that box is .8 to 1.2 times that of the mask's box; NaN if nothing changed.
+    "landed_size": Landed(title="landed size", what="size"),
     # Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects that
     # includes the named one counts 1/k, so a constant map scores chance. NaN with one object.
     "pointing": MicroworldMeasure(title="pointing", score_edit=pointing, of_region=True, headline=True),
@@ -183,6 +195,22 @@ METRICS: dict[str, Measure] = {
     "comp_bench_lpips": SquareBackground(
         title="bg. LPIPS 512", compare=lpips_of, backbone="lpips", higher_is_better=False
     ),
+    # VIEScore's semantics, 0 to 10, from the stored answers of the judge in `vlm_judge`; NaN without a readable answer.
+    "viescore_semantics": Judged(title="VIE sem.", rubric="viescore", part="semantics"),
+    # VIEScore's quality, 0 to 10.
+    "viescore_quality": Judged(title="VIE quality", rubric="viescore", part="quality"),
+    # VIEScore's overall score, 0 to 10: the geometric mean of the two.
+    "viescore": Judged(title="VIE", rubric="viescore", part="overall"),
+    # The same, with 0 where an answer is missing, refused or unreadable.
+    "viescore_or_zero": Judged(title="VIE or 0", rubric="viescore", part=OR_ZERO),
+    # Whether an answer is missing, refused or unreadable; its mean is the share of such cases among those asked about.
+    "viescore_unanswered": Judged(title="VIE none", rubric="viescore", part=UNANSWERED, higher_is_better=False),
+    # ImgEdit-Bench's score, 1 to 5: the mean of the judge's numbers; NaN without a readable answer.
+    "imgedit": Judged(title="ImgEdit", rubric="imgedit", part="overall"),
+    # The same, with 0 where the answer is missing, refused or unreadable.
+    "imgedit_or_zero": Judged(title="ImgEdit or 0", rubric="imgedit", part=OR_ZERO),
+    # Whether the answer is missing, refused or unreadable.
+    "imgedit_unanswered": Judged(title="ImgEdit none", rubric="imgedit", part=UNANSWERED, higher_is_better=False),
     # PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables usually show
     # it times 10^3.
     "structure_distance": StructureDistance(title="structure"),
