@@ -311,6 +311,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "emu_edit_unfiltered": lambda folder: write_emu_edit(folder, flawed_emu_rows(), shards=2),
     "magicbrush": write_magicbrush,
     "magicbrush_multi_turn": write_magicbrush,
+    "magicbrush_every_turn": write_magicbrush,
     "pie_bench": write_pie_bench,
     "human_edit": write_human_edit,
     "editing_mask": write_editing_mask,

@@ -19,6 +19,7 @@ FACTS = {  # number of cases, and what the error message for a wrong folder must
     "emu_edit": (6, "facebook/emu_edit_test_set"),
     "emu_edit_unfiltered": (10, "facebook/emu_edit_test_set"),
     "magicbrush": (6, "edit_sessions.json, images/"),
+    "magicbrush_every_turn": (6, "edit_sessions.json, images/"),
     "magicbrush_multi_turn": (6, "edit_sessions.json, images/"),
     "pie_bench": (4, "mapping_file.json, annotation_images/"),
     "human_edit": (4, "BryanW/HumanEdit"),

@@ -28,6 +28,7 @@ from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.microworld_scores import MicroworldMeasure
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.rubrics import RUBRICS, ImgEdit
+from regionedit.records import TurnHistory
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
 
@@ -83,6 +84,7 @@ def cases(config) -> list[Outcome]:
         truth_mask = mask((8, 8, 40, 48), width, height)
         captions = ("a picture", f"a {words[i]}")
         made = case(source, paint(source, (10, 10, 38, 44), 200), truth_mask, captions, f"add a {words[i]}")
+        made = replace(made, truth=TurnHistory(source, truth_mask))
         probability = np.random.default_rng(10 + i).random((height, width)).astype(np.float32)
         picture = paint(source, (0, 0, 20 + i, 30), 40 * i)
         found = (probability > 0.5).astype(np.float32)

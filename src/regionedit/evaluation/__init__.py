@@ -48,6 +48,7 @@ from regionedit.evaluation.region_metrics import (
     precision,
     recall,
 )
+from regionedit.evaluation.turn_metrics import AccumulatedChange
 
 __all__ = ["BENCHMARKS", "METRICS"]
 
@@ -122,6 +123,9 @@ METRICS: dict[str, Measure] = {
     "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),
     # Mean absolute change of the pixels that the true region does not touch: what the instruction does not request.
     "outside_truth_change": ChangeOutside(title="outside truth", regions=("truth",), needs=("masks",)),
+    # Sessions of which every turn is scored: mean absolute change from the session's first picture outside the true
+    # masks of all turns so far; exactly 0 for an editor that changes nothing else in any turn.
+    "accumulated_change": AccumulatedChange(title="accumulated"),
     # Mean absolute difference from the target picture, in [0, 1].
     "l1": PixelDifference(title="L1", reference="target", power=1, needs=TARGET_PICTURE),
     # Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no norm.

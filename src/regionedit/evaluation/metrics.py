@@ -33,6 +33,7 @@ Reference = Literal["target", "source"]
 NEEDS: dict[str, Callable[[Outcome], bool]] = {
     "target pictures": lambda outcome: outcome.case.truth_image is not None,
     "masks": lambda outcome: outcome.case.truth_mask is not None,
+    "masks of all turns so far": lambda outcome: getattr(outcome.case.truth, "edited", None) is not None,
     "regions": lambda outcome: outcome.probability is not None or outcome.mask is not None,
     "regions of the editor itself": lambda outcome: outcome.focus is not None,
     "answers of a judge": lambda outcome: bool(outcome.answers),

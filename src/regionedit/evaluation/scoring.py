@@ -24,6 +24,7 @@ RESAMPLES = 1000
 AREA = "area"  # the group of cases by the true mask's share of the picture
 AREAS = (0.01, 0.1, 0.3)  # shares that part it; 0.01 to 0.1 is what benchmarks of small objects mean by small
 NO_MASK = "no mask"
+FIRST = "first"  # the column with the id of the session's first turn
 TOGETHER = 32  # cases whose pictures are in memory at the same time
 
 
@@ -76,10 +77,11 @@ def score_cases(
 
     Returns:
         One row per scored case: id, instruction, operation, the case's groups, `area`, `failed` (a reason, or None),
-        `note`, one column per metric (NaN where it has no value).
+        `note`, one column per metric (NaN where it has no value); with sessions of several turns also `first`.
     """
     rows = []
-    scored = (case for case in track(cases, title, total=total) if case.scored)
+    first: dict[str, str] = {}  # of every turn, scored or not
+    scored = (case for case in _noting_first(track(cases, title, total=total), first) if case.scored)
     for together in chunks(scored, TOGETHER):
         lines = {case.id: line for case in together if log and (line := log.known(case.id))}
         fresh = list(outcomes([case for case in together if case.id not in lines]))
@@ -97,7 +99,16 @@ def score_cases(
             request = {"instruction": case.request.instruction, "operation": case.operation}
             remarks = {key: lines[case.id][key] for key in ("failed", "note")}
             rows.append({"id": case.id} | request | case.groups | {AREA: area_of(case)} | remarks)
+    if any(row["id"] != first[row["id"]] for row in rows):
+        rows = [row | {FIRST: first[row["id"]]} for row in rows]
     return pd.DataFrame(rows).assign(**{name: metric.values().numpy() for name, metric in metrics.items()})
+
+
+def _noting_first(cases: Iterable[EditCase], first: dict[str, str]) -> Iterator[EditCase]:
+    """The cases; `first` receives the id of the first turn of each one's session."""
+    for case in cases:
+        first[case.id] = first.get(case.continues, case.id)
+        yield case
 
 
 def area_of(case: EditCase) -> str:
