@@ -23,6 +23,7 @@ from regionedit.evaluation.microworld_scores import (
     MicroworldMeasure,
     background_iou,
     inside,
+    objects_kept,
     pointing,
     pointing_chance,
     size_ratio,
@@ -118,6 +119,8 @@ METRICS: dict[str, Measure] = {
     ),
     # Whether the requested change is visible, checked by colour and shape of the pixels without a network.
     "edit_success": MicroworldMeasure(title="success", score_edit=success),
+    # 1 minus the mean absolute change in the boxes of the objects that should stay; 1 if all are untouched.
+    "objects_kept": MicroworldMeasure(title="objects kept", score_edit=objects_kept),
     # Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; exactly 0
     # for an editor that changes nothing outside its region.
     "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),

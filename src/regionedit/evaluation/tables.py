@@ -165,7 +165,7 @@ def decays(summary: dict, intervals: bool = True) -> TextTable:
 
 
 def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
-    """All tables of an evaluation: the comparison, other systems, remaining metrics, change by turn, and every group."""
+    """All tables of an evaluation: comparison, other systems, remaining metrics, change by turn, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
     single = [make(summary, intervals) for make in (comparison, systems, also_measured, decays)]
     return [table for table in (*single, *groups) if table.rows]

@@ -36,6 +36,7 @@ class Microworld(Benchmark):
         "add_present",
         "background_iou",
         "edit_success",
+        "objects_kept",
         "outside_change",
         "outside_truth_change",
         *LANDED,
