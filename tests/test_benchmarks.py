@@ -87,7 +87,7 @@ def test_pictures_are_opened_lazily(name, data, monkeypatch):
 @pytest.mark.parametrize("name", WRITERS)
 def test_limit_and_ids_choose_cases(name, data, tmp_path):
     whole = [case.id for case in quietly(name, data[name])]
-    if name == "magicbrush_multi_turn":
+    if name in ("magicbrush_multi_turn", "magicbrush_every_turn"):
         assert [case.id for case in quietly(name, data[name], 1)] == ["139_1", "139_iter_2", "139_iter_3"]
         chosen, expected = ["149_iter_2"], ["149_1", "149_iter_2"]
     else:

@@ -209,13 +209,14 @@ class MagicBrushEveryTurn(MagicBrushMultiTurn):
         return True
 
     def _case(self, turn: Turn) -> EditCase:
-        session = [each for each in self.kept if each.session == turn.session and each.number <= turn.number]
-        first = self._open(session[0], session[0].input)
+        case = super()._case(turn)
+        earlier = [each for each in self.kept if each.session == turn.session and each.number < turn.number]
+        first = self._open(earlier[0], earlier[0].input) if earlier else case.request.image
+        own = case.truth_mask and case.truth_mask.resize(first.size, Image.Resampling.NEAREST)
         edited = Image.new("L", first.size)
-        for each in session:
-            mask = self._true_mask(each, first.size)
+        for mask in (own, *(self._true_mask(each, first.size) for each in earlier)):
             edited = None if edited is None or mask is None else ImageChops.lighter(edited, mask)
-        return replace(super()._case(turn), truth=TurnHistory(first, edited))
+        return replace(case, truth=TurnHistory(first, edited))
 
 
 def _sessions(path: Path) -> list[list[Turn]]:
