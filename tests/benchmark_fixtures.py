@@ -245,6 +245,19 @@ def write_gedit(folder: Path) -> Path:
     return folder
 
 
+def write_imgedit(folder: Path) -> Path:
+    """The basic suite: keys are numbers, pictures lie in folders by subject, one prompt is empty."""
+    kinds = ("adjust", "compose", "replace", "style")
+    rows = {
+        str(1082 + n): {"id": f"animal/0003{n}.jpg", "prompt": f"change it {n}" if n < 3 else " ", "edit_type": kind}
+        for n, kind in enumerate(kinds)
+    }
+    for n, row in enumerate(rows.values()):
+        save(picture(n), folder / row["id"], "JPEG")
+    (folder / "basic_edit.json").write_text(json.dumps(rows))
+    return folder
+
+
 EDITING_MASK_LINES = (
     "1 <> A photo of a Persian cat on a beach. <> Persian cat <> a raccoon",
     "10 <> A fuzzy panda riding a bike. <> riding a bike <> skateboarding",
@@ -298,6 +311,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "emu_edit_unfiltered": lambda folder: write_emu_edit(folder, flawed_emu_rows(), shards=2),
     "magicbrush": write_magicbrush,
     "magicbrush_multi_turn": write_magicbrush,
+    "magicbrush_every_turn": write_magicbrush,
     "pie_bench": write_pie_bench,
     "human_edit": write_human_edit,
     "editing_mask": write_editing_mask,
@@ -314,5 +328,6 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     },
     "gedit": write_gedit,
     "gedit_chinese": write_gedit,
+    "imgedit": write_imgedit,
     "folder": write_folder,
 }

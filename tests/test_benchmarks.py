@@ -19,6 +19,7 @@ FACTS = {  # number of cases, and what the error message for a wrong folder must
     "emu_edit": (6, "facebook/emu_edit_test_set"),
     "emu_edit_unfiltered": (10, "facebook/emu_edit_test_set"),
     "magicbrush": (6, "edit_sessions.json, images/"),
+    "magicbrush_every_turn": (6, "edit_sessions.json, images/"),
     "magicbrush_multi_turn": (6, "edit_sessions.json, images/"),
     "pie_bench": (4, "mapping_file.json, annotation_images/"),
     "human_edit": (4, "BryanW/HumanEdit"),
@@ -31,6 +32,7 @@ FACTS = {  # number of cases, and what the error message for a wrong folder must
     "comp_bench_turn_2": (4, "BohanJia/CompBench"),
     "gedit": (3, "stepfun-ai/GEdit-Bench"),
     "gedit_chinese": (3, "stepfun-ai/GEdit-Bench"),
+    "imgedit": (3, "basic_edit.json"),
     "folder": (3, "JSONL"),
 }
 
@@ -85,7 +87,7 @@ def test_pictures_are_opened_lazily(name, data, monkeypatch):
 @pytest.mark.parametrize("name", WRITERS)
 def test_limit_and_ids_choose_cases(name, data, tmp_path):
     whole = [case.id for case in quietly(name, data[name])]
-    if name == "magicbrush_multi_turn":
+    if name in ("magicbrush_multi_turn", "magicbrush_every_turn"):
         assert [case.id for case in quietly(name, data[name], 1)] == ["139_1", "139_iter_2", "139_iter_3"]
         chosen, expected = ["149_iter_2"], ["149_1", "149_iter_2"]
     else:

@@ -5,8 +5,10 @@ Metrics by embeddings and of regions have files of their own, the microworld's a
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +19,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from regionedit.config import EvaluateConfig
+from regionedit.config import EvaluateConfig, VlmJudgeConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
+from regionedit.evaluation.judge import ANSWERED, Judge
+from regionedit.evaluation.judge_metrics import OR_ZERO, UNANSWERED, Judged
 from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.microworld_scores import MicroworldMeasure
 from regionedit.evaluation.outcomes import Outcome
+from regionedit.evaluation.rubrics import RUBRICS, ImgEdit
+from regionedit.records import TurnHistory
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
 
@@ -44,14 +50,32 @@ def config(tmp_path_factory, tiny_judge_dir, tiny_dino_dir):
             pick_score=metric_models.write_pick_score(tmp_path_factory.mktemp("pick"), tmp_path_factory.mktemp("p")),
             structure=str(tiny_dino_dir),
             lpips="squeeze",
+            vlm_judge=VlmJudgeConfig(model="m", prompts=str(write_rubric(tmp_path_factory.mktemp("r") / "r.json"))),
         )
         load_backbone("lpips", "squeeze", "cpu")
         yield config
     load_backbone.cache_clear()
 
 
+def write_rubric(path: Path) -> Path:
+    path.write_text(json.dumps(dict.fromkeys(ImgEdit.kinds, "rate <edit_prompt>")))
+    return path
+
+
+def answered(outcome: Outcome, config: EvaluateConfig, number: int) -> Outcome:
+    """With stored answers of the configured judge, for each rubric; about case 3 it was not willing to answer."""
+    state = "refused" if number == 3 else ANSWERED
+    texts = {"semantics": f"[{number}, 9]", "quality": "[7, 8]", "rubric": f"Prompt Compliance: {1 + number % 5}"}
+    stored = {}
+    for name in RUBRICS:
+        judge = Judge.from_config(config.vlm_judge, name)
+        answers = [{"question": q.name, "state": state, "text": texts[q.name]} for q in judge.rubric.questions(outcome)]
+        stored[judge.key] = {"shown": outcome.shown, "answers": answers}
+    return replace(outcome, answers=stored)
+
+
 @pytest.fixture(scope="module")
-def cases() -> list[Outcome]:
+def cases(config) -> list[Outcome]:
     """Pictures of several shapes and sizes, all that any metric can ask for, one failure among them."""
     outcomes = []
     words = ["red circle", "blue square", "green star", "purple heart", "orange ring", "yellow triangle"]
@@ -60,6 +84,7 @@ def cases() -> list[Outcome]:
         truth_mask = mask((8, 8, 40, 48), width, height)
         captions = ("a picture", f"a {words[i]}")
         made = case(source, paint(source, (10, 10, 38, 44), 200), truth_mask, captions, f"add a {words[i]}")
+        made = replace(made, truth=TurnHistory(source, truth_mask))
         probability = np.random.default_rng(10 + i).random((height, width)).astype(np.float32)
         picture = paint(source, (0, 0, 20 + i, 30), 40 * i)
         found = (probability > 0.5).astype(np.float32)
@@ -68,7 +93,7 @@ def cases() -> list[Outcome]:
     outcomes[2] = replace(outcomes[2], picture=outcomes[2].picture.resize((50, 44)))  # another size than its source
     outcomes[4] = replace(outcomes[4], picture=flat(0, 64))  # black, as a safety checker leaves it
     outcomes[5] = replace(outcomes[5], picture=outcomes[5].case.request.image)  # not edited at all
-    return outcomes
+    return [answered(outcome, config, number) for number, outcome in enumerate(outcomes)]
 
 
 # ------------------------------------------------------------------------------------------------ all of them
@@ -85,14 +110,18 @@ def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, con
     assert alone.values().tolist() == pytest.approx(together.values().tolist(), abs=1e-4, nan_ok=True)
     assert math.isnan(together.values()[1])
     if not isinstance(METRICS[name], MicroworldMeasure):
-        assert together.values()[[0, 2, 3, 4, 5]].isfinite().all()
+        # A judge refused case 3, and without a change there is no place.
+        refused = isinstance(METRICS[name], Judged) and METRICS[name].part not in (OR_ZERO, UNANSWERED)
+        undefined = {3: refused, 5: name in ("landed_outside", "landed_position", "landed_size")}
+        for number in (0, 2, 3, 4, 5):
+            assert together.values()[number].isnan() == undefined.get(number, False)
         assert together.compute() == pytest.approx(np.nanmean(together.values()))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_case_that_lacks_something_is_nan_and_the_metric_says_what(name, config, cases):
     metric = METRICS[name].from_config(config)
-    bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None, focus=None)
+    bare = replace(cases[0], case=case(noise(0)), mask=None, probability=None, focus=None, answers={})
     metric.update([bare, bare, replace(bare, picture=None, failed="no luck")])
     if METRICS[name].needs:
         assert metric.values().isnan().all()

@@ -181,6 +181,27 @@ def test_interval():
     assert interval(np.ones(3)) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3}
 
 
+def test_objects_that_should_stay_are_compared_in_their_boxes():
+    """Half of the square's box is changed by 51 of 255 levels; the circle may change, because it is removed."""
+    source = REMOVE.request.image
+    rows, columns = np.nonzero(coverage(REMOVE.truth.source)[1] > 0.5)
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    values = np.asarray(source).astype(int)
+    values[:32, :32] = 0
+    values[top : (top + bottom) // 2, left:right] += np.where(
+        values[top : (top + bottom) // 2, left:right] < 128, 51, -51
+    )
+    edited = Image.fromarray(values.astype(np.uint8))
+    metric = METRICS["objects_kept"].from_config(EvaluateConfig())
+    assert (bottom - top) % 2 == 0
+    assert value(metric, Outcome(REMOVE, edited)) == pytest.approx(1 - 0.2 / 2)
+    whole = replace(REMOVE, truth=replace(REMOVE.truth, operation="background", named=None))
+    alone = replace(REMOVE, truth=replace(REMOVE.truth, source=Scene(GROUND, (CIRCLE,))))
+    for case in (whole, alone):
+        assert math.isnan(value(METRICS["objects_kept"].from_config(EvaluateConfig()), Outcome(case, edited)))
+    assert value(METRICS["objects_kept"].from_config(EvaluateConfig()), Outcome(ADD, ADD.truth_image)) == 1
+
+
 def test_headline_metrics_are_taken_over_the_headline_operations_alone():
     metrics = {name: METRICS[name] for name in ("region_iou", "edit_success")}
     rows = pd.DataFrame(

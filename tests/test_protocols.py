@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regionedit.config import EvaluateConfig, RegionConfig
+from regionedit.config import EvaluateConfig, RegionConfig, VlmJudgeConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.protocols import CONVENTIONS, FOLDER, Protocol, column_heads
@@ -25,6 +25,7 @@ class Cases:
     headline = ("remove",)
     protocol = {"reference": "what I read", "split": "test"}
     counts = {"rows": 5, "kept": 3}
+    rubric = None
 
     def __len__(self) -> int:
         return 3
@@ -69,6 +70,8 @@ def test_a_protocol_is_read_in_the_order_of_its_file(tmp_path, protocol):
         ({"backbones": {"judge": "a"}}, "backbones.dino: missing; the columns need: dino, judge"),
         ({"backbones": GOOD["backbones"] | {"lpips": "alex"}}, "backbones.lpips: no column needs it"),
         ({"backbones": {"judge": "", "dino": "b"}}, "backbones: expected"),
+        ({"vlm_judge": {"timeout": 9}}, "vlm_judge.timeout: not part of a protocol; there are: model, revision"),
+        ({"vlm_judge": "gpt"}, "vlm_judge: expected `setting: value`"),
         ({"unstated": {"CLIPdr": "x"}}, "unstated.CLIPdr: neither field, backbone nor column"),
         *(({key: ABSENT}, f"{key}: missing; a protocol has: benchmark, note, ") for key in GOOD if key != "unstated"),
         ("- a", "not a protocol: expected `key: value`"),
@@ -148,6 +151,23 @@ def test_columns_of_one_title_are_told_apart(monkeypatch):
         "L1 (l1_again)": "l1_again",
         "unheard_of": "unheard_of",
     }
+
+
+def test_a_protocol_sets_its_judge_and_leaves_the_users_server():
+    protocol = Protocol.read("gedit_qwen")
+    mine = VlmJudgeConfig(model="other", endpoint="http://here/v1", revision="main", concurrency=3)
+    config = protocol.apply(EvaluateConfig(benchmark="gedit", vlm_judge=mine))
+    judge = config.vlm_judge
+    assert (judge.model, judge.picture_first, judge.temperature) == ("Qwen/Qwen2.5-VL-72B-Instruct-AWQ", True, 0)
+    assert (judge.endpoint, judge.revision, judge.concurrency) == (mine.endpoint, "main", 3)
+
+    class Judged(Cases):
+        rubric = "viescore"
+
+    block = protocol.block(config, Judged())
+    lines = protocol.deviations(protocol.block(replace(config, vlm_judge=replace(judge, max_tokens=9)), Judged()))
+    assert not [line for line in protocol.deviations(block) if "vlm_judge" in line]
+    assert [line for line in lines if "vlm_judge" in line] == ["vlm_judge.max_tokens: 9, not 512"]
 
 
 def test_the_microworlds_benchmark_and_protocol_belong_together():

@@ -32,6 +32,8 @@ def test_every_row_has_a_source_a_protocol_and_sane_numbers(row):
     for title, figure in row.figures.items():
         if title.startswith("G_"):
             assert 0 <= figure <= 10
+        elif title == "ImgEdit":
+            assert 1 <= figure <= 5
         elif title == "PSNR":
             assert 10 < figure < 40
         elif title in ("CLIP whole", "CLIP edited", "LC-T"):
@@ -66,6 +68,15 @@ def test_the_main_papers_tables_are_whole():
     ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
     assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
     assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours
+
+
+def test_the_overall_scores_of_gedit_are_means_of_the_printed_tasks():
+    """The authors print 6.97 for the mean of the eleven figures of Step1X-Edit v1.1 (7.449, 7.382, ..., 6.852)."""
+    by_task, printed = by_source("step1x-edit.github.io (2025-07-31), GPT"), by_source("EVAL.md of GEdit-Bench")
+    assert len(by_task) == 8 and by_task["Step1X-Edit v1.1"]["G_O"] == pytest.approx(6.97, abs=0.005)
+    assert printed["Step1X-Edit v1.1"] == {"G_SC": 7.65, "G_PQ": 7.41, "G_O": 7.35}  # the later table, by Qwen
+    same, others = of_benchmark("gedit", "gedit_qwen")
+    assert len(same) == 10 and all("Qwen" in row.source for row in same) and any("GPT" in row.source for row in others)
 
 
 def test_a_soft_max_over_the_printed_systems_adds_up_to_one():

@@ -66,10 +66,13 @@ class SettingNames(NamedTuple):
 @dataclass(frozen=True)
 class Completion:
     """The first choice of a chat completion: its text, if it has one, and whether the maximum number of tokens ended
-    it."""
+    it; and the names of the model and of the server's configuration (`system_fingerprint`), if the server tells them.
+    """
 
     text: str | None
     cut_off: bool
+    model: str | None = None
+    fingerprint: str | None = None
 
 
 class ChatClient:
@@ -195,7 +198,10 @@ def _completion(reply: bytes | bytearray) -> Completion:
         text, cut_off = choice["message"]["content"], choice.get("finish_reason") == "length"
     except (KeyError, IndexError, TypeError, AttributeError):
         raise NoCompletion("not a chat completion", "not a chat completion") from None
-    return Completion(text if isinstance(text, str) else None, cut_off)
+    text, model, fingerprint = (
+        value if isinstance(value, str) else None for value in (text, body.get("model"), body.get("system_fingerprint"))
+    )
+    return Completion(text, cut_off, model, fingerprint)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -271,6 +271,19 @@ class StepOutputs:
 
 
 @dataclass(frozen=True)
+class TurnHistory:
+    """What came before a turn of a session.
+
+    Args:
+        first: the picture with which the session began.
+        edited: mode "L" of its size, 255 = in the true mask of this turn or of an earlier one; None if one has no mask.
+    """
+
+    first: Image
+    edited: Image | None
+
+
+@dataclass(frozen=True)
 class EditCase:
     """One case of a benchmark.
 
@@ -282,7 +295,8 @@ class EditCase:
         truth_mask: mode "L", 255 = edit, or None.
         object_mask: mask of the object that the instruction names, in the source; mode "L", 255 = object, or None.
         truth_image: the true edited picture, or None.
-        truth: data that only metrics may read (in the microworld the `Edit` with both scenes), or None.
+        truth: data that only metrics may read, or None: in the microworld the `Edit` with both scenes, in sessions of
+            which every turn is scored a `TurnHistory`.
         continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
             the true source of this turn, for size and metrics. None: the request's own picture is edited.
         scored: false for a turn that is edited only because a later one continues it.

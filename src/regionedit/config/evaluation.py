@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from regionedit.config.editing import EditConfig
+from regionedit.config.judges import VlmJudgeConfig
 from regionedit.config.models import MICROWORLD
 
 
@@ -18,8 +19,9 @@ class EvaluateConfig(EditConfig):
         data: the benchmark's folder.
         out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
             again to continue.
-        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `score` only scores
-            finished ones, `both` does one after the other in a single process.
+        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `judge` only asks the
+            model in `vlm_judge` about finished ones, `score` only scores finished ones from their pictures and stored
+            answers, `both` does one after the other in a single process.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: evaluate only this many first cases, 0 for all.
         ids: a file with the ids of the cases to keep, a JSON list or one a line, or None.
@@ -50,12 +52,13 @@ class EvaluateConfig(EditConfig):
         pick_score: model and processor of PickScore, `model` or `model,processor`.
         structure: the ViT whose keys measure the structure distance.
         lpips: the network of LPIPS: alex, vgg or squeeze.
+        vlm_judge: the vision-language model that scores edits by the benchmark's rubric.
     """
 
     benchmark: str = "microworld"
     data: str = "data/microworld/test"
     out: str = "outputs/evaluate"
-    stage: Literal["both", "edit", "score"] = "both"
+    stage: Literal["both", "edit", "judge", "score"] = "both"
     pictures: str | None = None
     limit: int = 0
     ids: str | None = None
@@ -81,3 +84,4 @@ class EvaluateConfig(EditConfig):
     pick_score: str | None = None
     structure: str | None = None
     lpips: str | None = None
+    vlm_judge: VlmJudgeConfig = field(default_factory=VlmJudgeConfig)

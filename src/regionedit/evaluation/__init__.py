@@ -16,11 +16,14 @@ from regionedit.evaluation.embedding_metrics import (
     PictureSimilarity,
     TextSimilarity,
 )
+from regionedit.evaluation.judge_metrics import OR_ZERO, UNANSWERED, Judged
+from regionedit.evaluation.landing_metrics import Landed
 from regionedit.evaluation.metrics import Measure
 from regionedit.evaluation.microworld_scores import (
     MicroworldMeasure,
     background_iou,
     inside,
+    objects_kept,
     pointing,
     pointing_chance,
     size_ratio,
@@ -46,6 +49,7 @@ from regionedit.evaluation.region_metrics import (
     precision,
     recall,
 )
+from regionedit.evaluation.turn_metrics import AccumulatedChange
 
 __all__ = ["BENCHMARKS", "METRICS"]
 
@@ -86,6 +90,16 @@ METRICS: dict[str, Measure] = {
     # The same with the mask of the evaluation's own editor: how well an edit without a region stays inside that mask
     # (Mask-Blended Inference).
     "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
+    # Where the edit landed. The four compare the change map of source and edited picture with the human mask. The map
+    # ignores a global shift, colour drift and JPEG noise, so they also suit editors without a region.
+    # Intersection over union; 0 for an unedited source.
+    "landed_iou": Landed(title="landed IoU", what="iou"),
+    # Share of the changed pixels that are outside the mask; NaN if nothing changed.
+    "landed_outside": Landed(title="landed outside", what="outside", higher_is_better=False),
+    # Whether the box around the changed pixels has its centre where the mask's box has it; NaN if nothing changed.
+    "landed_position": Landed(title="landed position", what="position"),
+    # Whether the area of that box is .8 to 1.2 times that of the mask's box; NaN if nothing changed.
+    "landed_size": Landed(title="landed size", what="size"),
     # Whether the named object has the highest mean probability of all objects in the scene. A tie of k objects that
     # includes the named one counts 1/k, so a constant map scores chance. NaN with one object.
     "pointing": MicroworldMeasure(title="pointing", score_edit=pointing, of_region=True, headline=True),
@@ -105,11 +119,16 @@ METRICS: dict[str, Measure] = {
     ),
     # Whether the requested change is visible, checked by colour and shape of the pixels without a network.
     "edit_success": MicroworldMeasure(title="success", score_edit=success),
+    # 1 minus the mean absolute change in the boxes of the objects that should stay; 1 if all are untouched.
+    "objects_kept": MicroworldMeasure(title="objects kept", score_edit=objects_kept),
     # Mean absolute change of the pixels that neither the predicted nor the true region touches, in [0, 1]; exactly 0
     # for an editor that changes nothing outside its region.
     "outside_change": ChangeOutside(title="outside", regions=("mask", "truth"), needs=("regions",)),
     # Mean absolute change of the pixels that the true region does not touch: what the instruction does not request.
     "outside_truth_change": ChangeOutside(title="outside truth", regions=("truth",), needs=("masks",)),
+    # Sessions of which every turn is scored: mean absolute change from the session's first picture outside the true
+    # masks of all turns so far; exactly 0 for an editor that changes nothing else in any turn.
+    "accumulated_change": AccumulatedChange(title="accumulated"),
     # Mean absolute difference from the target picture, in [0, 1].
     "l1": PixelDifference(title="L1", reference="target", power=1, needs=TARGET_PICTURE),
     # Mean squared difference from the target picture, in [0, 1], never above L1; "L2" in the literature is no norm.
@@ -183,6 +202,22 @@ METRICS: dict[str, Measure] = {
     "comp_bench_lpips": SquareBackground(
         title="bg. LPIPS 512", compare=lpips_of, backbone="lpips", higher_is_better=False
     ),
+    # VIEScore's semantics, 0 to 10, from the stored answers of the judge in `vlm_judge`; NaN without a readable answer.
+    "viescore_semantics": Judged(title="VIE sem.", rubric="viescore", part="semantics"),
+    # VIEScore's quality, 0 to 10.
+    "viescore_quality": Judged(title="VIE quality", rubric="viescore", part="quality"),
+    # VIEScore's overall score, 0 to 10: the geometric mean of the two.
+    "viescore": Judged(title="VIE", rubric="viescore", part="overall"),
+    # The same, with 0 where an answer is missing, refused or unreadable.
+    "viescore_or_zero": Judged(title="VIE or 0", rubric="viescore", part=OR_ZERO),
+    # Whether an answer is missing, refused or unreadable; its mean is the share of such cases among those asked about.
+    "viescore_unanswered": Judged(title="VIE none", rubric="viescore", part=UNANSWERED, higher_is_better=False),
+    # ImgEdit-Bench's score, 1 to 5: the mean of the judge's numbers; NaN without a readable answer.
+    "imgedit": Judged(title="ImgEdit", rubric="imgedit", part="overall"),
+    # The same, with 0 where the answer is missing, refused or unreadable.
+    "imgedit_or_zero": Judged(title="ImgEdit or 0", rubric="imgedit", part=OR_ZERO),
+    # Whether the answer is missing, refused or unreadable.
+    "imgedit_unanswered": Judged(title="ImgEdit none", rubric="imgedit", part=UNANSWERED, higher_is_better=False),
     # PIE-Bench's structure distance between edited and source picture, whole pictures; at least 0, tables usually show
     # it times 10^3.
     "structure_distance": StructureDistance(title="structure"),

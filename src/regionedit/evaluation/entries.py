@@ -26,6 +26,7 @@ from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.mask_sources import Finder, require_mask_source
 from regionedit.records import EditCase, EditRequest
 
+EDITING = ("both", "edit")  # stages in which pictures are made
 UNKNOWN_GRID = 16  # side of the grid for scoring regions whose source has none: that of ViT-L/14
 
 
@@ -110,7 +111,7 @@ def _edited(
     share: Share,
     prepare: Prepare,
 ) -> Entry:
-    if config.stage != "score":
+    if config.stage in EDITING:
         edit_cases(editor, cases, folder, prepare, f"editing: {name}", save_regions=True, share=share)
     first = next(iter(cases))
     added = prepare(first).marks - first.request.marks
@@ -171,9 +172,10 @@ def baseline_entry(
     def edits(chosen: Iterable[EditCase]) -> Iterator[Outcome]:
         chosen = list(chosen)
         for region, edit in zip(regions(chosen), folder.outcomes(chosen), strict=True):
-            yield replace(region, picture=edit.picture, focus=edit.focus, failed=edit.failed, note=edit.note)
+            made = {name: getattr(edit, name) for name in ("picture", "focus", "answers", "failed", "note")}
+            yield replace(region, **made)
 
-    if config.stage != "score":
+    if config.stage in EDITING:
         # The regions are final: refining, growing or feathering them here would apply these settings twice.
         bare = replace(editor.config.region, refine="none", grow=0, feather=0.0)
         plain = Editor(replace(editor.config, mask_source="drawn", region=bare), models)

@@ -20,6 +20,8 @@ import pandas as pd
 from regionedit.command_line import one_line
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.editor_captions import UNKNOWN, mixed
+from regionedit.evaluation.judge_metrics import Judged
+from regionedit.evaluation.landing_metrics import Landed
 from regionedit.evaluation.protocols import BACKBONES
 from regionedit.evaluation.region_metrics import CellRegion, CellRegionBest
 
@@ -163,6 +165,10 @@ def _changes(key: str, metric: str) -> bool:
         return isinstance(METRICS[metric], CellRegion | CellRegionBest)
     if key == "headline_operations":
         return METRICS[metric].headline
+    if key == "conventions.landed":
+        return isinstance(METRICS[metric], Landed)
+    if key.startswith("vlm_judge."):
+        return isinstance(METRICS[metric], Judged)
     return True
 
 

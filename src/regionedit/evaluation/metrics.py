@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from regionedit.config import EvaluateConfig
 from regionedit.evaluation.backbones import Backbone, Field, load_backbone
 from regionedit.evaluation.outcomes import Outcome
 
+if TYPE_CHECKING:
+    from regionedit.evaluation.judge import Judge
+
 NAN = float("nan")
 
 Reference = Literal["target", "source"]
@@ -30,8 +33,10 @@ Reference = Literal["target", "source"]
 NEEDS: dict[str, Callable[[Outcome], bool]] = {
     "target pictures": lambda outcome: outcome.case.truth_image is not None,
     "masks": lambda outcome: outcome.case.truth_mask is not None,
+    "masks of all turns so far": lambda outcome: getattr(outcome.case.truth, "edited", None) is not None,
     "regions": lambda outcome: outcome.probability is not None or outcome.mask is not None,
     "regions of the editor itself": lambda outcome: outcome.focus is not None,
+    "answers of a judge": lambda outcome: bool(outcome.answers),
     "source captions": lambda outcome: _has_text(outcome, "source"),
     "target captions": lambda outcome: _has_text(outcome, "target"),
 }
@@ -45,11 +50,13 @@ class Settings:
         network: the metric's frozen network, or None if it has none or the configuration names none.
         grid: number of cells on the side of the grid on which regions are scored.
         threshold: in [0, 1]; cells and pixels with P above it are the region.
+        judge: the vision-language model whose stored answers the metric reads, or None.
     """
 
     network: Backbone | None = None
     grid: int = 0
     threshold: float = 0.5
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

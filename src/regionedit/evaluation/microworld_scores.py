@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from regionedit import region_scores
-from regionedit.evaluation.metrics import NAN, Measure, Settings, rgb
+from regionedit.evaluation.metrics import NAN, Measure, Settings, change, rgb
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import iou
 from regionedit.microworld.edits import Edit
@@ -71,6 +71,21 @@ def background_iou(edit: Edit, outcome: Outcome, threshold: float) -> float:
 def success(edit: Edit, outcome: Outcome, threshold: float) -> float:
     """1 if the requested change is visible in the picture, else 0."""
     return float(check(np.asarray(rgb(outcome.picture, outcome.case.request.image.size)), edit))
+
+
+def objects_kept(edit: Edit, outcome: Outcome, threshold: float) -> float:
+    """1 minus the mean absolute change in the boxes around the objects that should stay, mean over these objects.
+
+    EdiVal's pixel consistency (arXiv 2509.13399) with known boxes instead of a detector. NaN if no object should stay,
+    and for edits of the background or of everything, which change the boxes too.
+    """
+    if edit.operation in ("background", "global"):
+        return NAN
+    visible_KHW = coverage(edit.source) > 0.5
+    changed_HW = change(outcome)
+    kept = [object_HW for k, object_HW in enumerate(visible_KHW) if k != edit.named and object_HW.any()]
+    boxes = [np.ix_(*(np.arange(places.min(), places.max() + 1) for places in np.nonzero(o_HW))) for o_HW in kept]
+    return float(np.mean([1 - changed_HW[box].mean() for box in boxes])) if boxes else NAN
 
 
 def _one_of(edit: Edit) -> bool:

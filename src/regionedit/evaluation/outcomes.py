@@ -3,14 +3,16 @@
 A folder of finished cases holds `pictures/{id}.png` and, for edits with a region, `masks/{id}.png` (8 bit, 255 = edit),
 `probability/{id}.png` (16 bit, at the picture's size) and `grid/{id}.png` (16 bit, one pixel for each patch: the mask
 source's own map before upsampling). `records/{id}.json` holds everything needed to repeat the edit; a failed case has
-`failures/{id}.txt` with the reason instead. Several processes may write at once, each its own cases.
+`failures/{id}.txt` with the reason instead. `answers/{judge}/{id}.json` holds what a vision-language model said about
+it. Several processes may write at once, each its own cases.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from regionedit.evaluation.change_map import change_map
 from regionedit.files import write_atomic
-from regionedit.images import SUFFIXES, open_picture, png, sixteen_bit
+from regionedit.images import SUFFIXES, digest, open_picture, png, sixteen_bit
 from regionedit.masks import downsample
 from regionedit.records import EditCase, EditResult
 
@@ -34,6 +37,7 @@ class Outcome:
         mask: [H, W], 1 = edit, or None.
         probability: [H, W], the map that the mask was made from, or None.
         patches: [side, side], the same map before upsampling, or None.
+        answers: what judges said about the picture, by key of the judge; see `judge`.
         focus: [H, W], the mask of the evaluation's own editor for this case, the same in every row; None if unknown.
         failed: why there is nothing to score, or None.
         note: a remark on the picture, or None: its size differs from the source's, and each metric resizes it as its
@@ -46,6 +50,7 @@ class Outcome:
     probability: np.ndarray | None = None
     patches: np.ndarray | None = None
     focus: np.ndarray | None = None
+    answers: Mapping[str, dict] = field(default_factory=dict)
     failed: str | None = None
     note: str | None = None
 
@@ -60,6 +65,18 @@ class Outcome:
         """[H, W] coverage of the true region."""
         mask = self.case.truth_mask
         return None if mask is None else np.asarray(mask.convert("L"), np.float32) / 255
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """Hashes of what a judge is shown: source picture, edited picture, instruction."""
+        request = self.case.request
+        words = hashlib.sha256(request.instruction.encode()).hexdigest()
+        return [digest(request.image), digest(self.picture), words]
+
+    @cached_property
+    def changed(self) -> np.ndarray:
+        """Bool [H, W]: `change_map` of the source and the edited picture, which must be there."""
+        return change_map(self.case.request.image, self.picture)
 
 
 class CaseFolder:
@@ -96,6 +113,7 @@ class CaseFolder:
                 probability=_read(self._path("probability", case.id)),
                 patches=_read(self._path("grid", case.id)),
                 focus=_read(self.focus / "masks" / f"{case.id}.png"),
+                answers=self.answers(case.id),
             )
             reason = self.failure(case.id)
             yield self._with_picture(outcome) if reason is None else replace(outcome, failed=reason)
@@ -132,8 +150,17 @@ class CaseFolder:
         """A text that changes whenever a file of the case that is scored changes."""
         paths = [self._path(kind, case_id) for kind in ("masks", "probability", "grid")]
         paths = [self.picture_path(case_id), *paths, self.focus / "masks" / f"{case_id}.png", self._failure(case_id)]
+        paths += self._answers(case_id)
         files = [path.stat() for path in paths if path and path.is_file()]
         return " ".join(f"{file.st_mtime_ns}:{file.st_size}" for file in files)
+
+    def answers(self, case_id: str) -> dict[str, dict]:
+        """The stored answers of judges about a case, by key of the judge."""
+        return {path.parent.name: json.loads(path.read_text()) for path in self._answers(case_id)}
+
+    def write_answers(self, key: str, case_id: str, content: dict) -> None:
+        """Save the answers of a judge about a case."""
+        write_atomic(self.folder / "answers" / key / f"{case_id}.json", json.dumps(content, indent=1).encode())
 
     def grid_side(self) -> int:
         """Side of the saved grid maps; 0 if none was saved."""
@@ -171,6 +198,9 @@ class CaseFolder:
 
     def _failure(self, case_id: str) -> Path:
         return self.folder / "failures" / f"{case_id}.txt"
+
+    def _answers(self, case_id: str) -> list[Path]:
+        return sorted(path for path in self.folder.glob(f"answers/*/{case_id}.json") if path.is_file())
 
     def _path(self, kind: str, case_id: str) -> Path:
         return self.folder / kind / f"{case_id}.png"

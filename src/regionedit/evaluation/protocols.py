@@ -17,6 +17,7 @@ from regionedit.config import EvaluateConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
 from regionedit.evaluation.backbones import Field
 from regionedit.evaluation.benchmarks import Benchmark
+from regionedit.evaluation.judge import JUDGED_BY, Judge
 
 FOLDER = Path("configs/protocols")
 BACKBONES = get_args(Field)  # the fields of EvaluateConfig that name networks of metrics
@@ -27,6 +28,7 @@ N_TOLERANCE = 0.01
 CONVENTIONS = {
     "psnr_of_identical_backgrounds": "one 8-bit level in one value",
     "changed_pixels": "mean over channels > 0.1, opened by 3 x 3",
+    "landed": "change map without global shift (at most 8 px of 512), drift and JPEG noise; BPM's rules for boxes",
     "clip_instruction_rank": "among up to 100 instructions of the benchmark",
 }
 
@@ -55,6 +57,7 @@ class Protocol:
         n: number of cases in the real data, None if unknown.
         columns: published column title -> key of METRICS, in order.
         unstated: what the authors do not say -> what we do. Keys are other fields, backbones or columns.
+        vlm_judge: fields of VlmJudgeConfig that decide the answers of the judge -> their values.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Protocol:
     n: int | None
     columns: dict[str, str]
     unstated: dict[str, str] = field(default_factory=dict)
+    vlm_judge: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> Protocol:
@@ -113,14 +117,16 @@ class Protocol:
         """The configuration with this protocol's networks. ValueError: the configuration has another benchmark."""
         if config.benchmark != self.benchmark:
             raise ValueError(f"protocol: {self.name} belongs to benchmark {self.benchmark}, not to {config.benchmark}")
-        return replace(config, **self.backbones)
+        return replace(config, **self.backbones, vlm_judge=replace(config.vlm_judge, **self.vlm_judge))
 
     def block(self, config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
         """The value of "protocol" in summary.json: the networks that were really used, and what was really read."""
         used = {METRICS[name].backbone for name in benchmark.metrics}
+        judge = Judge.from_config(config.vlm_judge, benchmark.rubric)
         return {
             "name": self.name,
             **{name: getattr(config, name) for name in BACKBONES if name in used},
+            **({"vlm_judge": judge.identity()} if judge else {}),
             "reference": self.reference,
             "caption_filter": self.caption_filter,
             "resize": self.resize,
@@ -140,6 +146,12 @@ class Protocol:
         wanted = {"name": self.name} | self.backbones
         wanted |= {"reference": self.reference, "caption_filter": self.caption_filter, "resize": self.resize}
         lines = [f"{key}: {block.get(key)!r}, not {goal!r}" for key, goal in wanted.items() if block.get(key) != goal]
+        judged = block.get("vlm_judge", {})
+        lines += [
+            f"vlm_judge.{key}: {judged.get(key)!r}, not {goal!r}"
+            for key, goal in self.vlm_judge.items()
+            if judged.get(key) != goal
+        ]
         found = block.get("n_found")
         if self.n is not None and (found is None or abs(found - self.n) > N_TOLERANCE * self.n):
             lines.append(f"n: {found} cases, not {self.n}")
@@ -174,6 +186,9 @@ def _build(name: str, values: Any) -> Protocol:
     for key in sorted(needed - set(protocol.backbones)):
         raise ValueError(f"backbones.{key}: missing; the columns need: {', '.join(sorted(needed))}")
     allowed = [*known, *protocol.backbones, *protocol.columns]
+    for key in protocol.vlm_judge:
+        if key not in JUDGED_BY:
+            raise ValueError(f"vlm_judge.{key}: not part of a protocol; there are: {', '.join(JUDGED_BY)}")
     for key in protocol.unstated:
         if key not in allowed:
             raise ValueError(f"unstated.{key}: neither field, backbone nor column; there are: {', '.join(allowed)}")
@@ -189,6 +204,9 @@ def _require_type(key: str, value: Any) -> None:
     if key == "n":
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
             raise ValueError(f"n: {value!r} is neither a number of cases nor null")
+    elif key == "vlm_judge":
+        if not isinstance(value, dict):
+            raise ValueError("vlm_judge: expected `setting: value` lines")
     elif key in ("backbones", "columns", "unstated"):
         if not isinstance(value, dict) or not all(isinstance(v, str) and v for v in [*value, *value.values()]):
             raise ValueError(f"{key}: expected `name: text` lines")

@@ -19,12 +19,10 @@ from scipy.ndimage import binary_opening
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from regionedit.evaluation.change_map import OPENING, TAU
 from regionedit.evaluation.metrics import NAN, CaseMetric, Measure, Settings, change, edited_pixels, pixels
 from regionedit.evaluation.outcomes import Outcome, cell_means
 from regionedit.region_scores import LOCAL_OPERATIONS, THRESHOLDS, TRUTH_COVERAGE
-
-TAU = 0.1  # mean over the channels of |difference| above which a pixel has changed
-OPENING = 3  # side in pixels of a square that fits into real changes; smaller ones are compression noise
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -23,11 +23,13 @@ from regionedit.evaluation.editor_captions import GIVEN, captions_used
 from regionedit.evaluation.entries import Entry, baseline_entry, finished_pictures, own, system, system_editor, unedited
 from regionedit.evaluation.export import write_tables
 from regionedit.evaluation.gallery import write_gallery
+from regionedit.evaluation.judge import Judge, ask, counts, require_judge
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
-from regionedit.evaluation.scoring import ScoreLog, score_cases, summarise
+from regionedit.evaluation.scoring import ScoreLog, groups_of, score_cases, summarise
 from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables, terminal
+from regionedit.evaluation.turn_metrics import decay
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
@@ -59,6 +61,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     ceiling = _read_ceiling(config.ceiling)
     protocol = Protocol.read(config.protocol) if config.protocol else None
     config = protocol.apply(config) if protocol else config
+    require_judge(config, BENCHMARKS[config.benchmark].rubric)
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # fails now if a network is missing
@@ -70,7 +73,12 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         entries, systems = _finished(config), []
     else:
         entries, systems = _run(config, cases, system_cases, share, console)
-    if config.stage == "edit":
+    judge = Judge.from_config(config.vlm_judge, cases.rubric)
+    if judge and config.vlm_judge.endpoint and config.stage in ("both", "judge"):
+        for entry in (*entries, *systems):
+            if entry.folder and entry.edited:
+                ask(judge, entry.folder, system_cases if entry in systems else cases, f"judging: {entry.title}")
+    if config.stage in ("edit", "judge"):
         ids = [case.id for case in share.pick(cases)]
         return {"n": len(ids), "failed": sum(entries[0].folder.failure(i) is not None for i in ids)}
     config, used = entries[0].config, captions_used(config, cases)
@@ -87,10 +95,16 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
             entry.folder.stamp,
         )
         entry.rows = score_cases(entry.outcomes, edited, metrics, f"scoring: {entry.title}", len(edited), log)
-        entry.summary = summarise(entry.rows, {name: METRICS[name] for name in metrics}, groups, cases.headline)
+        shown = groups_of(entry.rows, groups)
+        entry.summary = summarise(entry.rows, {name: METRICS[name] for name in metrics}, shown, cases.headline)
+        if fallen := decay(entry.rows, {name: METRICS[name] for name in metrics}):
+            entry.summary["decay"] = fallen
         if entry.folder:
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
             entry.summary["seconds"] = _seconds(entry.rows)
+            if judge:
+                asked = entry.rows["id"][entry.rows[f"{judge.name}_unanswered"].notna()]
+                entry.summary["judge"] = counts(judge, entry.folder, asked)
         missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()
@@ -118,6 +132,10 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     print_tables(summary, console)
     for table in of_cases:
         print_table(table, console)
+    for entry in (*entries, *systems):
+        if found := entry.summary.get("judge"):
+            listed = ", ".join(f"{count} {what}" for what, count in found.items())
+            console.print(f"judge {config.vlm_judge.model}, answers about {entry.title}: {listed}", markup=False)
     if used["captions"] == GIVEN:
         console.print("captions: the editor was given those that score it; --given_captions false withholds them")
     for line in dict.fromkeys(missing):

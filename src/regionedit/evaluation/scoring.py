@@ -21,6 +21,10 @@ from regionedit.evaluation.outcomes import Outcome
 from regionedit.records import EditCase
 
 RESAMPLES = 1000
+AREA = "area"  # the group of cases by the true mask's share of the picture
+AREAS = (0.01, 0.1, 0.3)  # shares that part it; 0.01 to 0.1 is what benchmarks of small objects mean by small
+NO_MASK = "no mask"
+FIRST = "first"  # the column with the id of the session's first turn
 TOGETHER = 32  # cases whose pictures are in memory at the same time
 
 
@@ -72,11 +76,12 @@ def score_cases(
         outcomes: cases -> their outcomes; called only with cases that the log does not hold.
 
     Returns:
-        One row per scored case: id, instruction, operation, the case's groups, `failed` (a reason, or None), `note`,
-        one column per metric (NaN where it has no value).
+        One row per scored case: id, instruction, operation, the case's groups, `area`, `failed` (a reason, or None),
+        `note`, one column per metric (NaN where it has no value); with sessions of several turns also `first`.
     """
     rows = []
-    scored = (case for case in track(cases, title, total=total) if case.scored)
+    first: dict[str, str] = {}  # of every turn, scored or not
+    scored = (case for case in _noting_first(track(cases, title, total=total), first) if case.scored)
     for together in chunks(scored, TOGETHER):
         lines = {case.id: line for case in together if log and (line := log.known(case.id))}
         fresh = list(outcomes([case for case in together if case.id not in lines]))
@@ -93,8 +98,34 @@ def score_cases(
         for case in together:
             request = {"instruction": case.request.instruction, "operation": case.operation}
             remarks = {key: lines[case.id][key] for key in ("failed", "note")}
-            rows.append({"id": case.id} | request | case.groups | remarks)
+            rows.append({"id": case.id} | request | case.groups | {AREA: area_of(case)} | remarks)
+    if any(row["id"] != first[row["id"]] for row in rows):
+        rows = [row | {FIRST: first[row["id"]]} for row in rows]
     return pd.DataFrame(rows).assign(**{name: metric.values().numpy() for name, metric in metrics.items()})
+
+
+def _noting_first(cases: Iterable[EditCase], first: dict[str, str]) -> Iterator[EditCase]:
+    """The cases; `first` receives the id of the first turn of each one's session."""
+    for case in cases:
+        first[case.id] = first.get(case.continues, case.id)
+        yield case
+
+
+def area_of(case: EditCase) -> str:
+    """How much of the picture the true mask covers, as a group: `0 %`, `0-1 %`, `1-10 %`, `10-30 %`, `30-100 %`."""
+    if case.truth_mask is None:
+        return NO_MASK
+    share = float((np.asarray(case.truth_mask.convert("L")) > 127).mean())
+    if share == 0:
+        return "0 %"
+    low = sum(share >= border for border in AREAS)
+    borders = [f"{border:.0%}".rstrip("%") for border in (0, *AREAS, 1)]
+    return f"{borders[low]}-{borders[low + 1]} %"
+
+
+def groups_of(rows: pd.DataFrame, groups: Iterable[str]) -> list[str]:
+    """The groups that the tables show: those of the benchmark, and the area if any case has a mask."""
+    return [*groups, *([AREA] if (rows[AREA] != NO_MASK).any() else [])]
 
 
 def _take_last(metric: CaseMetric) -> list[dict[str, dict]]:

@@ -154,11 +154,21 @@ def also_measured(summary: dict, intervals: bool = True) -> TextTable:
     return TextTable("Also measured", "", ("metric", *blocks), rows)
 
 
+def decays(summary: dict, intervals: bool = True) -> TextTable:
+    """The change of every score from a session's first turn: a row for each later turn."""
+    turns = [(turn, {"metrics": scores}) for turn, scores in summary.get("decay", {}).items()]
+    columns = columns_of(summary, "operation")
+    note = "mean change from the first turn, over the sessions that have both turns"
+    counts = [max(score["n"] for score in block["metrics"].values()) for _, block in turns]
+    named = [(f"{turn} − turn 1 (n={n})", block) for (turn, block), n in zip(turns, counts, strict=True)]
+    return _table("Change by turn", note, "turn", columns, named, intervals)
+
+
 def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
-    """All tables of an evaluation: the comparison, other systems, the remaining metrics, and every group."""
+    """All tables of an evaluation: comparison, other systems, remaining metrics, change by turn, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
-    tables = (comparison(summary, intervals), systems(summary, intervals), also_measured(summary, intervals), *groups)
-    return [table for table in tables if table.rows]
+    single = [make(summary, intervals) for make in (comparison, systems, also_measured, decays)]
+    return [table for table in (*single, *groups) if table.rows]
 
 
 def few_cases(summary: dict, entries: Sequence[Entry]) -> list[TextTable]:

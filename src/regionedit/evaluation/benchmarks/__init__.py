@@ -16,7 +16,8 @@ from regionedit.evaluation.benchmarks.emu_edit import EmuEdit, EmuEditUnfiltered
 from regionedit.evaluation.benchmarks.folder import Folder
 from regionedit.evaluation.benchmarks.gedit import GEdit, GEditChinese
 from regionedit.evaluation.benchmarks.human_edit import HumanEdit
-from regionedit.evaluation.benchmarks.magicbrush import MagicBrush, MagicBrushMultiTurn
+from regionedit.evaluation.benchmarks.imgedit import ImgEditBench
+from regionedit.evaluation.benchmarks.magicbrush import MagicBrush, MagicBrushEveryTurn, MagicBrushMultiTurn
 from regionedit.evaluation.benchmarks.microworld import Microworld
 from regionedit.evaluation.benchmarks.pie_bench import PieBench
 
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "emu_edit_unfiltered": EmuEditUnfiltered,
     "magicbrush": MagicBrush,
     "magicbrush_multi_turn": MagicBrushMultiTurn,
+    "magicbrush_every_turn": MagicBrushEveryTurn,
     "pie_bench": PieBench,
     "human_edit": HumanEdit,
     "editing_mask": EditingMask,
@@ -37,5 +39,6 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "comp_bench_turn_2": CompBenchSecondTurn,
     "gedit": GEdit,
     "gedit_chinese": GEditChinese,
+    "imgedit": ImgEditBench,
     "folder": Folder,
 }

@@ -22,8 +22,12 @@ REGIONS = ("region_iou_pixel", "region_precision_pixel", "region_recall_pixel")
 BACKGROUND = ("background_psnr", "background_ssim", "background_lpips", "background_mse")
 OUTSIDE = ("outside_change", "outside_truth_change")
 CHANGED_REGIONS = ("region_iou_changed", "region_precision_changed", "region_recall_changed")
+# Where the edit landed, for any editor: the change map of source and edited picture against the true mask.
+LANDED = ("landed_iou", "landed_outside", "landed_position", "landed_size")
+# From the answers of a vision-language model; without any, they have no value.
+VIESCORE = ("viescore", "viescore_semantics", "viescore_quality", "viescore_or_zero", "viescore_unanswered")
 # Metrics for benchmarks with true masks; those named `changed` also need target pictures.
-OF_TRUE_MASKS = (*REGIONS, *CHANGED_REGIONS, "change_iou", *BACKGROUND, *OUTSIDE)
+OF_TRUE_MASKS = (*REGIONS, *CHANGED_REGIONS, "change_iou", *LANDED, *BACKGROUND, *OUTSIDE)
 
 
 def resized_to(reference: str) -> dict[str, str]:
@@ -53,6 +57,7 @@ class Benchmark(ABC):
     # Operations whose region the picture determines: metrics marked `headline` are averaged over them; () for all.
     headline: ClassVar[tuple[str, ...]] = ()
     protocol: ClassVar[dict[str, str]]
+    rubric: ClassVar[str | None] = None  # key of RUBRICS: how a vision-language model judges the edits
     counts: dict[str, int]
     kept: Sequence
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import BACKGROUND, OUTSIDE, REGIONS, kept_ids, require_unique, resized_to
+from regionedit.evaluation.benchmarks.base import (
+    BACKGROUND,
+    LANDED,
+    OUTSIDE,
+    REGIONS,
+    kept_ids,
+    require_unique,
+    resized_to,
+)
 from regionedit.evaluation.benchmarks.layout import found_in, require_files, require_finished
 from regionedit.evaluation.benchmarks.pictures import BRIGHT, MaskedBenchmark, bright, open_rgb, open_stored
 from regionedit.images import SUFFIXES
@@ -55,6 +63,7 @@ class EditingMask(MaskedBenchmark):
     metrics = (
         *REGIONS,
         "change_iou",
+        *LANDED,
         *OUTSIDE,
         *BACKGROUND,
         "clip_text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from regionedit.evaluation.benchmarks.base import Benchmark, case_ids, kept_ids, resized_to, warn_of_size
+from regionedit.evaluation.benchmarks.base import VIESCORE, Benchmark, case_ids, kept_ids, resized_to, warn_of_size
 from regionedit.evaluation.benchmarks.pictures import open_rgb
 from regionedit.evaluation.benchmarks.splits import choose_split, read_splits
 from regionedit.records import EditCase, EditRequest
@@ -19,9 +19,9 @@ TEXTS = ("task_type", "key", "instruction", "instruction_language")
 class GEdit(Benchmark):
     """`stepfun-ai/GEdit-Bench` (arXiv 2504.17761): a folder of its arrow files, or its hub name. English rows.
 
-    Its own scores (VIEScore: semantic consistency, perceptual quality) come from a vision-language model, which is not
-    run here; only metrics that need neither truth nor captions are computed. The source picture is `input_image`, which
-    that model is shown too. A case's id is its key, as in the picture names of the authors' scripts.
+    Its own scores (VIEScore: semantic consistency, perceptual quality) come from the model in `vlm_judge`. The other
+    metrics need neither truth nor captions. The source picture is `input_image`, which that model is shown too. A
+    case's id is its key, as in the picture names of the authors' scripts.
     """
 
     metrics = (
@@ -32,7 +32,9 @@ class GEdit(Benchmark):
         "clip_instruction",
         "clip_instruction_rank",
         "outside_change",
+        *VIESCORE,
     )
+    rubric = "viescore"
     language = "en"
 
     def __init__(self, folder: str | Path, limit: int = 0, ids: str | Path | None = None):

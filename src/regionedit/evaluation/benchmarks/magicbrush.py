@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image, ImageChops
+
 from regionedit.evaluation.benchmarks.base import (
     OF_TRUE_MASKS,
     TO_TARGET,
@@ -18,7 +20,7 @@ from regionedit.evaluation.benchmarks.base import (
 )
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
 from regionedit.evaluation.benchmarks.pictures import ERASED, MaskedBenchmark, erased, open_rgb, open_stored
-from regionedit.records import Captions, EditCase, EditRequest
+from regionedit.records import Captions, EditCase, EditRequest, TurnHistory
 
 SESSIONS, TURNS = 535, 1053  # of the released test set
 LOCAL = ("local_descriptions.json", "local_captions.json", "local_description.json", "local_caption.json")
@@ -117,23 +119,27 @@ class MagicBrush(MaskedBenchmark):
         image = self._open(turn, turn.input)
         target = self._target(turn)
         source = self._caption(self.local, turn, turn.input) or self._caption(self.overall, turn, turn.input)
-        mask_path = self._path(turn, turn.mask)
-
-        def decode():
-            if not turn.mask or not mask_path.is_file():
-                raise ValueError("its file is missing")
-            return erased(open_stored(mask_path, str(mask_path)), image.size)
-
         captions = None if target is None else Captions(source or "", target)
         return EditCase(
             id=name,
             request=EditRequest(image, turn.instruction, captions=captions, id=name),
             operation=f"turn {turn.number}",
             groups={"turns": str(turn.turns)},
-            truth_mask=self._mask(name, decode),
+            truth_mask=self._true_mask(turn, image.size),
             truth_image=self._open(turn, turn.output),
             scored=self._scored(turn),
         )
+
+    def _true_mask(self, turn: Turn, size: tuple[int, int]) -> Image.Image | None:
+        """The human mask of a turn at this size (width, height)."""
+        path = self._path(turn, turn.mask)
+
+        def decode():
+            if not turn.mask or not path.is_file():
+                raise ValueError("its file is missing")
+            return erased(open_stored(path, str(path)), size)
+
+        return self._mask(self.case_id(turn), decode)
 
     def _path(self, turn: Turn, name: str) -> Path:
         return self.folder / "images" / turn.session / name
@@ -187,6 +193,30 @@ class MagicBrushMultiTurn(MagicBrush):
         case = super()._case(turn)
         earlier = replace(turn, number=turn.number - 1)
         return replace(case, continues=self.case_id(earlier) if turn.number > 1 else None)
+
+
+class MagicBrushEveryTurn(MagicBrushMultiTurn):
+    """Multi-turn, and every turn is scored: how scores fall from turn to turn, and what changes outside the edits.
+
+    Turns are judged as in the other settings, by their true source, target and mask. `accumulated_change` compares with
+    the session's first picture.
+    """
+
+    metrics = (*MagicBrush.metrics, "accumulated_change")
+    setting = "multi-turn: turns applied to one's own results, every one scored"
+
+    def _scored(self, turn: Turn) -> bool:
+        return True
+
+    def _case(self, turn: Turn) -> EditCase:
+        case = super()._case(turn)
+        earlier = [each for each in self.kept if each.session == turn.session and each.number < turn.number]
+        first = self._open(earlier[0], earlier[0].input) if earlier else case.request.image
+        own = case.truth_mask and case.truth_mask.resize(first.size, Image.Resampling.NEAREST)
+        edited = Image.new("L", first.size)
+        for mask in (own, *(self._true_mask(each, first.size) for each in earlier)):
+            edited = None if edited is None or mask is None else ImageChops.lighter(edited, mask)
+        return replace(case, truth=TurnHistory(first, edited))
 
 
 def _sessions(path: Path) -> list[list[Turn]]:

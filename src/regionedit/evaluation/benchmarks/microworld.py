@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import Benchmark, read_ids
+from regionedit.evaluation.benchmarks.base import LANDED, Benchmark, read_ids
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.truth import object_map
 from regionedit.records import Captions, EditCase, EditRequest
@@ -36,8 +36,10 @@ class Microworld(Benchmark):
         "add_present",
         "background_iou",
         "edit_success",
+        "objects_kept",
         "outside_change",
         "outside_truth_change",
+        *LANDED,
         "l1",
         "clip_image",
         "clip_text",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import OUTSIDE, REGIONS, kept_ids, resized_to
+from regionedit.evaluation.benchmarks.base import LANDED, OUTSIDE, REGIONS, kept_ids, resized_to
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
 from regionedit.evaluation.benchmarks.pictures import MaskedBenchmark, open_rgb
 from regionedit.records import Captions, EditCase, EditRequest
@@ -54,6 +54,7 @@ class PieBench(MaskedBenchmark):
         "background_ssim",
         *REGIONS,
         "change_iou",
+        *LANDED,
         *OUTSIDE,
         "clip_direction",
         "clip_instruction",

@@ -1,0 +1,44 @@
+"""Settings of the vision-language model that judges edits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class VlmJudgeConfig:
+    """A vision-language model behind an OpenAI-compatible server that scores edits by the benchmark's rubric.
+
+    Its answers are stored word for word; scores are computed from the stored answers. The settings down to
+    `picture_format` and the prompts are part of the protocol: two results that differ in one never share a column.
+
+    Args:
+        model: the server's name for the model; empty: no judge, and its scores have no value.
+        revision: the weights' commit or date, for the record; a server does not tell it.
+        temperature: sampling temperature; None: not sent, the server's default holds.
+        seed: seed of the sampling; None: not sent.
+        max_tokens: maximum length of an answer.
+        picture_first: whether pictures precede the text in the message.
+        picture_format: how pictures are encoded: `jpeg` (quality 75) or `png`.
+        prompts: file with the rubric's prompts, needed for rubrics whose licence does not let us ship them.
+        endpoint: address of the server up to /v1; needed to ask, not to score stored answers.
+        api_key_variable: environment variable that holds the server's key; None: no key.
+        concurrency: maximum number of questions sent to the server at the same time.
+        timeout: seconds for one attempt.
+        attempts: how often a question is sent to a server that is busy or does not answer.
+    """
+
+    model: str = ""
+    revision: str = "unstated"
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int = 1400
+    picture_first: bool = False
+    picture_format: Literal["jpeg", "png"] = "jpeg"
+    prompts: str | None = None
+    endpoint: str = ""
+    api_key_variable: str | None = None
+    concurrency: int = 8
+    timeout: float = 120.0
+    attempts: int = 5
