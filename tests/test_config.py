@@ -56,6 +56,7 @@ def test_a_file_and_overrides_win_over_defaults_in_this_order(tmp_path):
         ("seed: 1.5", "seed: Expected a int"),
         ("step: {gradient: most}", "step.gradient: Expected a one of"),
         ("- a list", "not a configuration"),
+        ("trainer: {true: 1}", "trainer: put the name 'true' in quotes"),
         ("a: [unclosed", "not valid YAML"),
     ],
 )

@@ -198,8 +198,8 @@ def _names(config_class: type, prefix: str = "") -> Iterator[str]:
 
 
 def _keys(values: dict[str, Any], config_class: type, file: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that a YAML sets, as a dotted name, with its value. Keys inside free-form settings (`trainer`) are left
-    out. Raises ValueError: a value in place of a section."""
+    """Every key that a YAML sets, dotted, with its value; without keys inside free-form settings (`trainer`). Raises
+    ValueError: a value in place of a section; a name (`true`, `5`) that YAML reads as no text."""
     types = get_type_hints(config_class)
     for name, value in values.items():
         yield f"{prefix}{name}", value
@@ -207,6 +207,8 @@ def _keys(values: dict[str, Any], config_class: type, file: str, prefix: str = "
             if not isinstance(value, dict):
                 raise ValueError(f"{file}: {prefix}{name}: {value!r}, but must be a section of `setting: value` lines")
             yield from _keys(value, types[name], file, f"{prefix}{name}.")
+        elif isinstance(value, dict) and (unquoted := [key for key in value if not isinstance(key, str)]):
+            raise ValueError(f"{file}: {prefix}{name}: put the name {str(unquoted[0]).lower()!r} in quotes, as text")
 
 
 def _given(config_class: type, arguments: list[str]) -> list[tuple[str, Any, str]]:
