@@ -42,7 +42,7 @@ def test_viescores_prompts_are_the_published_ones_and_only_the_first_shows_the_s
         ('||V^=^V||{"score": [3]}||V^=^V||', 3),
         ("[6, 0]", 0),
         ('{"score": [8, 6], "reasoning": "cut', 6),
-        ("My scores are [6,9].", 9 - 3),
+        ("My scores are [6,9].", 6),
         (" 10\n", 10),
     ],
 )

@@ -34,7 +34,7 @@ from rich.progress import track
 
 from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 from regionedit.config import EvaluateConfig, VlmJudgeConfig
-from regionedit.evaluation.editing import chunks
+from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.rubrics import Question, Rubric, Unreadable, load_rubric
 from regionedit.images import png
@@ -42,7 +42,6 @@ from regionedit.records import EditCase
 
 BACKOFF, LONGEST_WAIT = 1.0, 60.0  # seconds: upper limit of the first wait, and longest wait between two attempts
 JPEG_QUALITY = 75  # Pillow's default, which GEdit-Bench's script uses
-TOGETHER = 32  # cases whose pictures are in memory at the same time
 ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"
 SENT = ("temperature", "seed", "max_tokens")  # sampling settings in a request's body
 JUDGED_BY = ("model", "revision", *SENT, "picture_first", "picture_format")  # settings that may change an answer
