@@ -42,8 +42,8 @@ class Measured(NamedTuple):
 
     Args:
         machine: the GPU's name, or None.
-        processes: that share the work.
-        rate: pictures a second of all processes together.
+        processes: how many share the work.
+        rate: pictures a second, of all processes together.
         peak: GiB of this process's GPU, or None on a CPU.
         loader: share of the time in which this process waited for its loader.
         waits: how often a step waits for the GPU, or None on a CPU.
@@ -89,7 +89,7 @@ class Watch(Callback):
 
     Args:
         seconds: how long it times steps; all ranks count the same seconds, so they end in the same step.
-        found: is given what is known, first without the stages.
+        found: called with what is known, first without the stages.
     """
 
     def __init__(self, seconds: float, found: Callable[[Measured], None]):

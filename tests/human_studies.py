@@ -72,10 +72,10 @@ def write_key(
     repeats: int = 0,
 ) -> Path:
     """The key of a study of the `SCORED` cases, as `make` writes it, without making its forms."""
-    companies = [names] if shown == "all" else list(combinations(names, 2))
+    system_sets = [names] if shown == "all" else list(combinations(names, 2))
     cases = [f"case-{i}" for i in SCORED]
-    each = trials or len(cases) * len(companies)
-    made = assign("12345678", cases, companies, raters, each, repeats, np.random.default_rng(3))
+    each = trials or len(cases) * len(system_sets)
+    made = assign("12345678", cases, system_sets, raters, each, repeats, np.random.default_rng(3))
     path.write_bytes(sheets(made, design, 3)[0])
     return path
 

@@ -24,9 +24,9 @@ def change(folder, key, **values):
 @pytest.mark.filterwarnings("ignore:data")
 def test_cases_have_their_keys_types_and_pictures_and_empty_prompts_are_counted(folder):
     cases = ImgEditBench(folder)
-    told = {case.id: (case.operation, case.request.instruction) for case in cases}
-    assert told["1082"] == ("adjust", "change it 0") and told["1083"] == ("compose", "change it 1")
-    assert list(told) == ["1082", "1083", "1084"]
+    requests = {case.id: (case.operation, case.request.instruction) for case in cases}
+    assert requests["1082"] == ("adjust", "change it 0") and requests["1083"] == ("compose", "change it 1")
+    assert list(requests) == ["1082", "1083", "1084"]
     assert cases.counts == {"rows": 4, "kept": 3, "no instruction": 1}
     (folder / "ids").write_text("1084")
     assert [case.id for case in ImgEditBench(folder, ids=folder / "ids")] == ["1084"]

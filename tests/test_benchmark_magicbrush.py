@@ -55,8 +55,8 @@ def test_multi_turn_chains_the_turns_and_scores_the_last_one_of_each_session(fol
 
 def test_turns_listed_out_of_order_are_sorted(folder):
     change_sessions(folder, lambda rows: rows["139"].reverse())
-    told = [case.request.instruction for case in MagicBrush(folder) if case.id.startswith("139")]
-    assert told == ["turn 1", "turn 2", "turn 3"]
+    instructions = [case.request.instruction for case in MagicBrush(folder) if case.id.startswith("139")]
+    assert instructions == ["turn 1", "turn 2", "turn 3"]
     assert [c.id for c in MagicBrushMultiTurn(folder) if c.scored] == ["30_1", "149_iter_2", "139_iter_3"]
 
 

@@ -106,10 +106,10 @@ def test_a_hanging_server_times_out_and_the_others_answer():
     assert isinstance(hung, Unavailable) and str(hung) == hung.reason == "no answer within 1 s"
 
 
-@pytest.mark.parametrize("told", ["0.3", "date"])
-def test_retry_after_is_read_by_the_servers_clock_and_holds_for_all_requests(told):
+@pytest.mark.parametrize("retry_after", ["0.3", "date"])
+def test_retry_after_is_read_by_the_servers_clock_and_holds_for_all_requests(retry_after):
     dates = {"Date": "Wed, 01 Jan 2020 00:00:00 GMT", "Retry-After": "Wed, 01 Jan 2020 00:00:09 GMT"}
-    headers = dates if told == "date" else {"Retry-After": told}
+    headers = dates if retry_after == "date" else {"Retry-After": retry_after}
     times = []
 
     def busy(body, before):

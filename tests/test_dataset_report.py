@@ -99,5 +99,5 @@ def test_the_commands_print_what_is_wrong(folder, script, capsys):
     for name in ("index", "report"):
         with pytest.raises(SystemExit) as stop:
             script(name).main(["--data", str(folder / "none")])
-        told = f"{name}.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"
-        assert stop.value.code == 2 and capsys.readouterr().err == told
+        message = f"{name}.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"
+        assert stop.value.code == 2 and capsys.readouterr().err == message

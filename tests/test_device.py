@@ -49,8 +49,8 @@ def test_a_gpu_that_torch_does_not_see_is_told_in_one_line(gpu, capsys, driver, 
     gpu(driver, cuda)
     assert said in unseen_gpu() and "see docs/install.md" in unseen_gpu()
     assert pick_device("auto").type == pick_device("auto").type == "cpu"
-    told = capsys.readouterr()
-    assert told.out == "" and told.err == f"warning: {unseen_gpu()}\n", "once in a process"
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == f"warning: {unseen_gpu()}\n", "once in a process"
     with pytest.raises(ValueError, match="device: 'cuda' cannot be used here: this machine has an NVIDIA GPU"):
         pick_device("cuda")
 

@@ -22,7 +22,7 @@ def case(target: str = "a cat"):
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "expected"),
     [
         ("evaluate_emu_edit", {"captions": "given", "describer": "none"}),
         ("evaluate_emu_edit_ip2p", {"captions": "not read", "describer": "none"}),
@@ -35,9 +35,9 @@ def case(target: str = "a cat"):
         ),
     ],
 )
-def test_the_shipped_configurations_say_what_they_tell(file, told):
+def test_the_shipped_configurations_say_which_captions_they_use(file, expected):
     config = load_config(EvaluateConfig, f"configs/{file}.yaml")
-    assert captions_used(config, [case()]) == told
+    assert captions_used(config, [case()]) == expected
 
 
 def test_a_benchmark_without_captions_is_described():
@@ -69,7 +69,7 @@ def test_given_and_described_captions_never_share_a_column(place, capsys, betwee
     assert main([*map(str, folders)]) == 2 and "not comparable: captions:" in capsys.readouterr().err
 
 
-def test_rows_are_named_by_what_their_editor_was_told(place):
+def test_rows_are_named_by_the_captions_of_their_editor(place):
     folders = [
         evaluation(place / "ours", A, captions="described", describer="vlm: x"),
         evaluation(place / "ip2p", B, captions="not read", describer="none"),
@@ -78,7 +78,7 @@ def test_rows_are_named_by_what_their_editor_was_told(place):
     table = shown(*folders).tables[0]
     assert list(cells(table)) == ["ours (captions described)", "ip2p (no captions)", "old"]
     assert "captions differs" in table.note and "unknown in old" in table.note
-    assert list(cells(shown(evaluation(place / "told", A, captions="given")).tables[0])) == ["told (captions given)"]
+    assert list(cells(shown(evaluation(place / "given", A, captions="given")).tables[0])) == ["given (captions given)"]
 
 
 def test_published_rows_do_not_stand_beside_given_captions(place):

@@ -89,8 +89,8 @@ def test_captions_that_do_not_differ_have_no_direction(captions):
 def test_a_rank_counts_the_instructions_that_fit_better():
     """Among the cosines of each picture with (up, right, up-right), its own instruction is first, third and second."""
     network = Invented({10: (0, 1), 20: (0, 1), 30: (1, 0.1)}, {"up": (0, 1), "right": (1, 0), "both": (1, 1)})
-    told = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
-    outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in told]
+    cases = [("up", 10), ("right", 20), ("both", 30), ("up", 30)]
+    outcomes = [Outcome(case(flat(0), instruction=text), flat(colour)) for text, colour in cases]
     assert value(with_network("clip_instruction_rank", network), *outcomes) == [1, 3, 2, 3]
 
 
@@ -99,15 +99,15 @@ def test_a_rank_is_among_the_next_hundred_distinct_instructions_whatever_the_bat
     words = {f"Do  thing {i}": tuple(rng.normal(size=4)) for i in range(130)}
     words |= {text.lower().replace("  ", " "): embedding for text, embedding in words.items()}
     network = Invented({level: tuple(rng.normal(size=4)) for level in range(140)}, words)
-    told = [f"Do  thing {i}" for i in range(130)] + [f"do thing {i}" for i in range(10)]
-    outcomes = [Outcome(case(flat(0, 1), instruction=text), flat(i, 1)) for i, text in enumerate(told)]
+    instructions = [f"Do  thing {i}" for i in range(130)] + [f"do thing {i}" for i in range(10)]
+    outcomes = [Outcome(case(flat(0, 1), instruction=text), flat(i, 1)) for i, text in enumerate(instructions)]
     outcomes[7] = replace(outcomes[7], picture=None, failed="no luck")
 
     def unit(vector):
         return np.asarray(vector) / np.linalg.norm(vector)
 
     expected = []
-    for level, text in enumerate(told):
+    for level, text in enumerate(instructions):
         own = int(text.split()[-1])
         cosines = [unit(words[f"Do  thing {(own + k) % 130}"]) @ unit(network.colours[level]) for k in range(100)]
         expected.append(NAN if level == 7 else 1 + sum(c > cosines[0] for c in cosines[1:]))
@@ -133,6 +133,6 @@ def test_pick_score_uses_the_target_caption():
             assert prompts == ["a cat", "a dog"]
             return torch.tensor([21.5, 19.0])
 
-    told = [("a cat", 10), ("a dog", 30)]
-    outcomes = [Outcome(case(flat(20), captions=("x", target)), flat(level)) for target, level in told]
+    cases = [("a cat", 10), ("a dog", 30)]
+    outcomes = [Outcome(case(flat(20), captions=("x", target)), flat(level)) for target, level in cases]
     assert value(with_network("pick_score", Scores()), *outcomes) == [21.5, 19.0]

@@ -90,9 +90,9 @@ def test_what_is_measured_or_counted_is_in_the_results():
 
 def test_the_command_prints_both_plans_and_their_rates(capsys):
     main([])
-    told = capsys.readouterr().out
-    assert "5,000,000 samples" in told and "400,000,000 samples" in told
-    lines = [line for line in told.splitlines() if line.startswith("  ")]
+    printed = capsys.readouterr().out
+    assert "5,000,000 samples" in printed and "400,000,000 samples" in printed
+    lines = [line for line in printed.splitlines() if line.startswith("  ")]
     assert all(any(kind in line for kind in ("measured", "counted", "assumed")) for line in lines)
     for name in RATES:
         assert any(line.split()[0] == name for line in lines), name

@@ -140,9 +140,9 @@ def test_clip_rules(tmp_path, run_filter, tiny_clip_dir):
         "--batch=2", f"--min_text_image={between}", f"--min_text_text={low}", f"--max_text_text={high}",
     )  # fmt: skip
     expected: dict[str, list[str]] = {key: [] for key in captions}
-    for key, seen, told in zip(captions, text_image, text_text, strict=True):
-        expected[key] += ["min_text_image"] * (seen < between)
-        expected[key] += ["min_text_text"] * (told < low) + ["max_text_text"] * (told > high)
+    for key, picture_similarity, text_similarity in zip(captions, text_image, text_text, strict=True):
+        expected[key] += ["min_text_image"] * (picture_similarity < between)
+        expected[key] += ["min_text_text"] * (text_similarity < low) + ["max_text_text"] * (text_similarity > high)
     assert read_reasons(folder) == {key: reasons for key, reasons in expected.items() if reasons}
 
 

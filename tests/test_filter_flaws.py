@@ -98,9 +98,9 @@ def test_the_command(tmp_path, script, monkeypatch, capsys):
     arguments = ["filter.py", "--config", str(ROOT / "configs/filter.yaml"), "--data", str(folder)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--max_bad_fraction", "0.5"])
     script("filter").main()
-    told = capsys.readouterr().out
-    assert "2 of 3 samples are marked" in told
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("min_words")] == ["1"]
+    printed = capsys.readouterr().out
+    assert "2 of 3 samples are marked" in printed
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("min_words")] == ["1"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stop:
         script("filter").main()

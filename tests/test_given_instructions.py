@@ -81,8 +81,8 @@ def test_the_describer_captions_pictures_without_a_caption(tmp_path, described_a
     assert summary.dropped["picture: damaged"] == 1 and summary.dropped.total() == 2 and summary.written == 4
     assert "ring" not in lines["blank"].get("source_caption", "")  # described from the picture only
     for n, edit in enumerate(EDITS):
-        told = lines[f"k{n}"]["source_caption"]
-        assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
+        caption = lines[f"k{n}"]["source_caption"]
+        assert all(f"{t.color} {t.shape}" in caption for t in edit.source.things)
         assert f"{edit.changed.color} {edit.changed.shape}" in lines[f"k{n}"]["target_caption"]
 
 
@@ -93,9 +93,9 @@ def test_useless_alt_texts_are_replaced_by_captions_of_the_pictures(tmp_path):
     assert summary.written == 4 and summary.dropped == {"picture: damaged": 1}
     assert header["source"] == "pictures" and header["describe"]["name"] == "microworld" and header["mix"]
     for n, edit in enumerate(EDITS):
-        told = lines[f"k{n}"]["source_caption"]
-        assert all(f"{t.color} {t.shape}" in told for t in edit.source.things)
-        assert (lines[f"k{n}"]["target_caption"] == told) == (lines[f"k{n}"]["operation"] == "noop")
+        caption = lines[f"k{n}"]["source_caption"]
+        assert all(f"{t.color} {t.shape}" in caption for t in edit.source.things)
+        assert (lines[f"k{n}"]["target_caption"] == caption) == (lines[f"k{n}"]["operation"] == "noop")
     reader = ShardReader(Manifest.open(tmp_path), size=8)
     assert reader.read(0).source_caption == lines["k0"]["source_caption"]
     reader.close()

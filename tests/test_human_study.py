@@ -47,10 +47,10 @@ def spread(counts: Counter, names) -> int:
 @given(st.integers(2, 5), st.integers(1, 7), st.integers(1, 6), st.booleans(), st.data())
 def test_cases_units_and_sides_are_balanced(count, number_of_cases, raters, pairs, data):
     systems, cases = tuple("abcde"[:count]), [f"c{i}" for i in range(number_of_cases)]
-    companies = list(combinations(systems, 2)) if pairs else [systems]
-    units = [(case, company) for case in cases for company in companies]
+    system_sets = list(combinations(systems, 2)) if pairs else [systems]
+    units = [(case, system_set) for case in cases for system_set in system_sets]
     trials = data.draw(st.integers(1, len(units)))
-    made = assign("s", cases, companies, raters, trials, 0, np.random.default_rng(data.draw(st.integers(0, 99))))
+    made = assign("s", cases, system_sets, raters, trials, 0, np.random.default_rng(data.draw(st.integers(0, 99))))
     assert len(made) == raters * trials
     assert spread(Counter(t.case for t in made), cases) <= 1
     assert spread(Counter((t.case, tuple(sorted(t.systems))) for t in made), units) <= 1
@@ -59,7 +59,7 @@ def test_cases_units_and_sides_are_balanced(count, number_of_cases, raters, pair
         assert len(set(own)) == len(own) == trials
     sides = Counter((system, side) for t in made for side, system in enumerate(t.systems))
     for system in systems:
-        assert spread(sides, [(system, side) for side in range(len(companies[0]))]) <= 1
+        assert spread(sides, [(system, side) for side in range(len(system_sets[0]))]) <= 1
 
 
 def test_sides_are_balanced_within_forms_and_cases_too():
@@ -149,10 +149,10 @@ def test_a_form_is_blind(tmp_path, monkeypatch):
     systems = write_systems(tmp_path / "hidden_place", "3x72", ("zorkmid", "quuxology"))
     for name, folder in systems.items():
         for path in (Path(folder) / "pictures").iterdir():
-            told = PngInfo()
-            told.add_text("Software", name)
+            metadata = PngInfo()
+            metadata.add_text("Software", name)
             edited = Image.open(path).resize((36, 27) if name == "quuxology" else (72, 54))
-            edited.save(path, pnginfo=told, icc_profile=name.encode())
+            edited.save(path, pnginfo=metadata, icc_profile=name.encode())
     make(settings(tmp_path, systems, data="3x72", cases=2, raters=2))
     for path in (tmp_path / "study").glob("form_*.html"):
         form = embedded(path)

@@ -60,7 +60,7 @@ def test_one_value_of_a_map_is_edited(call, picture, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("--mask {picture}", "in.png: a picture, not a mask"),
         ("--mask {ids}", "ids.png: the mask's brightest value is 7 of 255"),
@@ -73,11 +73,11 @@ def test_one_value_of_a_map_is_edited(call, picture, tmp_path):
     ],
 )
 def test_a_mask_that_means_nothing_is_refused_before_anything_is_loaded(
-    arguments, told, refused, picture, hole, tmp_path
+    arguments, message, refused, picture, hole, tmp_path
 ):
     Image.fromarray((STRIP * 3 + np.roll(STRIP, 20, 1) * 7).astype(np.uint8)).save(tmp_path / "ids.png")
     given = arguments.format(picture=picture, hole=hole, ids=tmp_path / "ids.png", folder=tmp_path).split()
-    assert told in refused("--image", picture, "--instruction", TEXT, *given)
+    assert message in refused("--image", picture, "--instruction", TEXT, *given)
 
 
 def test_a_folder_of_masks_and_a_list_of_what_was_skipped(call, tmp_path, capsys):

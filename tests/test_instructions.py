@@ -133,9 +133,9 @@ def test_several_instructions_in_one_edit_are_described_together(call, tmp_path)
     )
     Image.fromarray(render([scene])[0]).save(tmp_path / "in.png")
     assert call("--instruction", f"{FIRST}; {SECOND}", "--mask_source", "centre_box") == 0
-    told = record(tmp_path)["captions"]
-    assert told["target"] == "a blue circle on a plain gray background" and told["from"] == "microworld"
-    assert "red circle" in told["source"] and "green square" in told["source"]
+    captions = record(tmp_path)["captions"]
+    assert captions["target"] == "a blue circle on a plain gray background" and captions["from"] == "microworld"
+    assert "red circle" in captions["source"] and "green square" in captions["source"]
 
 
 def test_one_instruction_stays_one(call, tmp_path):
@@ -217,11 +217,11 @@ def test_bad_requests(call_with_requests, capsys):
 
 
 def test_clicks_and_instructions_in_requests(call_with_requests, tmp_path):
-    told = [{"text": FIRST, "strength": 2, "keyword": "circle"}, SECOND]
+    instructions = [{"text": FIRST, "strength": 2, "keyword": "circle"}, SECOND]
     rows = [
         {"instruction": "a; b", "click": [3, 4], "id": "one"},
         {"instruction": "a", "click": [[3, 4], [7, 8]], "id": "two"},
-        {"instructions": told, "id": "three"},
+        {"instructions": instructions, "id": "three"},
     ]
     assert call_with_requests(*(row | {"target_caption": "t"} for row in rows)) == 0
     one, two, three = (
@@ -229,7 +229,7 @@ def test_clicks_and_instructions_in_requests(call_with_requests, tmp_path):
     )
     assert one["click"] == [[3, 4]] and [i["text"] for i in one["instructions"]] == ["a; b"]
     assert two["click"] == [[3, 4], [7, 8]] and three["click"] is None
-    assert three["instructions"][0] == told[0]
+    assert three["instructions"][0] == instructions[0]
 
 
 def test_points_and_parts_of_a_text():

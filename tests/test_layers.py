@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from stored_pictures import KINDS, store
 
+from regionedit import provenance
 from regionedit.editor import Editor
 from regionedit.originals import open_source, pixels_of
 from regionedit.records import Captions, EditRequest
@@ -97,10 +98,20 @@ def test_infer_writes_them_on_request_and_takes_them_away_again(call, tmp_path):
     assert call(*words) == 0 and files(tmp_path / "out") == RESULT
 
 
-def test_a_digest_of_an_earlier_version_stays_valid(tiny_edit_config):
+def test_a_digest_of_an_earlier_version_stays_valid(tiny_edit_config, monkeypatch):
     request = EditRequest(Image.new("RGB", (20, 20)), "x", captions=Captions("a", "b"), box=(0, 0, 9, 9))
     digests = {Editor(replace(tiny_edit_config, layers=layers)).digest(request) for layers in (False, True)}
     assert len(digests) == 2, "a batch that was finished without layers is edited again with them"
+    settings = provenance._settings
+
+    def earlier(config):
+        """The settings of a version that did not have these fields."""
+        listed = settings(config)
+        del listed["layers"], listed["crop"]["margin"], listed["crop"]["register"], listed["region"]["grow_if_cut"]
+        return listed
+
+    monkeypatch.setattr(provenance, "_settings", earlier)
+    assert Editor(tiny_edit_config).digest(request) in digests
 
 
 def test_a_program_gets_the_layers_of_a_downloaded_result(tiny_app_config, tmp_path, monkeypatch):

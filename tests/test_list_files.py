@@ -59,7 +59,7 @@ def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("image,instruction\na.png,x\nnone.png,x\n", "line 3: image: .*none.png"),
         ('image,instruction\na.png,"x\ny"\nnone.png,x\n', "line 4: image: .*none.png"),
@@ -73,8 +73,8 @@ def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
         ("", "holds no request"),
     ],
 )
-def test_a_broken_csv_says_in_which_line(read, text, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_broken_csv_says_in_which_line(read, text, message):
+    with pytest.raises(ValueError, match=message):
         read(text.encode(), "r.csv")
 
 
@@ -93,7 +93,7 @@ def test_whatever_a_csv_writer_wrote_is_read_back(cells):
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ({"mask": "m.png", "box": [0, 0, 2, 2]}, "line 1: mask, box: give one of them"),
         ({"mask_is": "luma"}, "line 1: mask_is: .* give a mask as well"),
@@ -107,8 +107,8 @@ def test_whatever_a_csv_writer_wrote_is_read_back(cells):
         ({"mask_operations": [3]}, "line 1: mask_operations: '3' is unknown"),
     ],
 )
-def test_a_contradiction_about_the_mask_is_refused_at_parsing(read, row, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_contradiction_about_the_mask_is_refused_at_parsing(read, row, message):
+    with pytest.raises(ValueError, match=message):
         read(json.dumps(ROW | row).encode())
 
 

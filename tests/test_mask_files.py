@@ -133,11 +133,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_mask_is_refused_in_one_line_that_names_the_file(name, tmp_path):
-    mask, told = REFUSED[name]
+    mask, message = REFUSED[name]
     kind = mask.format or ("TIFF" if mask.mode in ("F", "I") else "PNG")
     path = tmp_path / "some mask"
     path.write_bytes(encoded(mask, kind))
-    with pytest.raises(ValueError, match=told) as refused:
+    with pytest.raises(ValueError, match=message) as refused:
         open_mask(path, picture=PICTURE)
     assert "\n" not in str(refused.value) and str(path) in str(refused.value)
 

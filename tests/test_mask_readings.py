@@ -51,7 +51,7 @@ def test_its_maker_can_say_what_it_means(mask, reading, expected):
 
 
 @pytest.mark.parametrize(
-    ("mask", "reading", "told"),
+    ("mask", "reading", "message"),
     [
         (white(), {"mask_is": "alpha"}, "mask_is: alpha, but the mask has no transparent part"),
         (numbers((3, 7)), {"mask_value": "5"}, "mask_value: 5 does not occur in the mask; it has 0, 3, 7"),
@@ -61,8 +61,8 @@ def test_its_maker_can_say_what_it_means(mask, reading, expected):
         (white(), {"mask_value": "seven"}, "mask_value: 'seven' is no whole number"),
     ],
 )
-def test_a_wrong_reading_names_the_setting(mask, reading, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_reading_names_the_setting(mask, reading, message):
+    with pytest.raises(ValueError, match=message):
         understand(mask, MaskReading(**reading), PICTURE)
 
 

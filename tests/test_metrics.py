@@ -22,13 +22,13 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from regionedit.config import EvaluateConfig, VlmJudgeConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
+from regionedit.evaluation.benchmarks.magicbrush import TurnHistory
 from regionedit.evaluation.judge import ANSWERED, Judge
 from regionedit.evaluation.judge_metrics import OR_ZERO, UNANSWERED, Judged
 from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.microworld_scores import MicroworldMeasure
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.rubrics import RUBRICS, ImgEdit
-from regionedit.records import TurnHistory
 from tests import metric_models
 from tests.metric_cases import case, flat, mask, noise, paint, plain, value
 

@@ -61,8 +61,8 @@ def test_a_given_instruction_changes_the_caption_as_the_microworld_itself_change
             assert made["operation"] == "recolour" and made["object"].endswith(thing.shape)
         else:
             assert made["operation"] == {"global": "style"}.get(edit.operation, edit.operation)
-        told = any(thing.relations for thing in CaptionParts.read(edit.source_caption).things)
-        if edit.operation != "add" or not told:  # the microworld tells one relation at most, the new one
+        has_relation = any(thing.relations for thing in CaptionParts.read(edit.source_caption).things)
+        if edit.operation != "add" or not has_relation:  # a microworld caption names one relation at most, the new one
             checked.add(edit.operation)
             assert made["target_caption"] == edit.target_caption, edit
     assert checked == set(OPERATIONS)

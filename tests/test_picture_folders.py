@@ -111,7 +111,7 @@ def test_a_mask_beside_its_picture_is_not_edited_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("masks", "told"),
+    ("masks", "message"),
     [
         (("cat.png", "cat_mask.png"), "could both belong to"),
         (("cat.png", "cat.jpg"), "could both belong to"),
@@ -119,8 +119,8 @@ def test_a_mask_beside_its_picture_is_not_edited_itself(tmp_path):
         ((), "no file in .* is named like a picture"),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(masks, told, tmp_path):
+def test_masks_that_do_not_fit_are_refused(masks, message, tmp_path):
     folder = pictures(tmp_path / "in", "cat.jpg")
     (tmp_path / "m").mkdir()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         folder_requests(folder, LIKE, pictures(tmp_path / "m", *masks))

@@ -25,7 +25,7 @@ def pixels(width=24, height=16, channels=3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def told(orientation=6) -> Image.Exif:
+def camera_exif(orientation=6) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation], exif[CAMERA] = orientation, "Camera"
     exif[ExifTags.IFD.Exif] = {EXPOSURE: 0.5, MAKER: b"maker\0note", 40962: 24, 40963: 16}
@@ -35,7 +35,7 @@ def told(orientation=6) -> Image.Exif:
 
 def photograph(folder, suffix: str):
     path = folder / f"p.{suffix}"
-    options = {"exif": told().tobytes(), "dpi": (300, 300), "icc_profile": SRGB, "lossless": True}
+    options = {"exif": camera_exif().tobytes(), "dpi": (300, 300), "icc_profile": SRGB, "lossless": True}
     Image.fromarray(pixels()).save(path, **options | ({"xmp": XMP} if suffix in ("jpg", "webp") else {}))
     return path
 
@@ -63,7 +63,9 @@ def test_metadata_survives_and_the_orientation_is_reset(tmp_path, suffix, kind):
 
 
 def test_a_deep_png_has_them_too(tmp_path):
-    Image.fromarray(pixels(channels=1).astype(np.uint16) * 257).save(tmp_path / "d.png", exif=told(), dpi=(300, 300))
+    Image.fromarray(pixels(channels=1).astype(np.uint16) * 257).save(
+        tmp_path / "d.png", exif=camera_exif(), dpi=(300, 300)
+    )
     view = open_source(tmp_path / "d.png")
     written = Image.open(io.BytesIO(encoded(view)))
     assert written.size == (16, 24) and written.getexif()[CAMERA] == "Camera" and written.info["dpi"][0] > 299
@@ -73,8 +75,8 @@ def test_a_deep_png_has_them_too(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_deep_picture_is_turned_as_pillow_turns(tmp_path, orientation):
     bands = pixels().astype(np.uint16) * 257
-    Image.fromarray(pixels()).save(tmp_path / "8.png", exif=told(orientation))
-    (tmp_path / "16.png").write_bytes(encode(bands, Metadata(exif=told(orientation).tobytes())))
+    Image.fromarray(pixels()).save(tmp_path / "8.png", exif=camera_exif(orientation))
+    (tmp_path / "16.png").write_bytes(encode(bands, Metadata(exif=camera_exif(orientation).tobytes())))
     assert np.array_equal(np.asarray(open_source(tmp_path / "16.png")), np.asarray(open_source(tmp_path / "8.png")))
 
 
@@ -161,6 +163,6 @@ def test_a_phones_two_pictures_in_one_file_are_no_animation(tmp_path):
 
 def test_metadata_of_a_picture_in_memory():
     picture = Image.fromarray(pixels())
-    picture.info |= {"dpi": (0, float("nan")), "exif": told(1).tobytes()}
+    picture.info |= {"dpi": (0, float("nan")), "exif": camera_exif(1).tobytes()}
     metadata = original_of(with_original(picture)).metadata
     assert metadata.dpi is None and b"Camera" in metadata.exif

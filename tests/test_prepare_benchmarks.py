@@ -1,4 +1,4 @@
-"""Preparing benchmarks from downloads in their authors' forms: the same cases, counts that are told, nothing unsafe."""
+"""Preparing benchmarks from downloads in their authors' forms: the same cases, printed counts, nothing unsafe."""
 
 from __future__ import annotations
 
@@ -109,9 +109,9 @@ def test_the_command_tells_the_licence_and_fails_on_other_counts(tmp_path, capsy
     for _ in range(2):  # the second time only checks
         with pytest.raises(SystemExit) as stop:
             main(arguments)
-        told = capsys.readouterr()
-        assert stop.value.code == 1 and "CC BY 4.0" in told.out
-        assert "sessions: 3, published: 535; turns: 6, published: 1,053" in told.err
+        printed = capsys.readouterr()
+        assert stop.value.code == 1 and "CC BY 4.0" in printed.out
+        assert "sessions: 3, published: 535; turns: 6, published: 1,053" in printed.err
     with pytest.raises(SystemExit) as stop:
         main(["pie_bench", "--download", str(tmp_path / "download"), "--out", str(tmp_path / "other")])
     assert stop.value.code == 2 and "mapping_file.json" in capsys.readouterr().err

@@ -35,8 +35,8 @@ def test_every_file_of_the_tree_exists():
 
 def test_every_module_is_in_the_tree():
     package = ROOT / "src" / "regionedit"
-    told = {path.name for path in tree()}
-    assert [path.name for path in package.iterdir() if path.name[0] not in "_." and path.name not in told] == []
+    listed = {path.name for path in tree()}
+    assert [path.name for path in package.iterdir() if path.name[0] not in "_." and path.name not in listed] == []
 
 
 def test_every_make_target_exists():

@@ -141,7 +141,7 @@ def test_the_editor_puts_the_edit_where_the_mask_is(motion):
     assert "moved" not in wrong.note
 
 
-def test_off_nothing_is_registered_and_digests_of_earlier_versions_stay_valid(monkeypatch):
+def test_off_nothing_is_registered_and_the_digest_leaves_the_setting_out(monkeypatch):
     asked = request()
     monkeypatch.setattr("regionedit.crop_and_stitch.registered", None)  # a call would fail
     result = editor(Motion(0, 3)).edit(asked)

@@ -42,7 +42,7 @@ def test_viescores_prompts_are_the_published_ones_and_only_the_first_shows_the_s
         ('||V^=^V||{"score": [3]}||V^=^V||', 3),
         ("[6, 0]", 0),
         ('{"score": [8, 6], "reasoning": "cut', 6),
-        ("My scores are [6,9].", 9 - 3),
+        ("My scores are [6,9].", 6),
         (" 10\n", 10),
     ],
 )
@@ -68,6 +68,9 @@ def test_viescores_answers_are_read_in_every_published_form(answer, score):
         "first [8, 6], then [7, 6]",
         '{"score": [8, 6], "reasoning": "a "quote""}',
         "[8, 6, 4]",
+        "[08, 6]",
+        "[٣, ٤]",
+        f"[{'9' * 5000}, 6]",
     ],
 )
 def test_an_answer_without_a_score_is_unreadable_and_never_a_guess(answer):
@@ -96,6 +99,7 @@ def test_imgedit_asks_the_prompt_of_the_edits_type(prompts):
         ("Prompt Compliance: 4.", None),
         ("Prompt Compliance: 4.5", None),
         ("Prompt Compliance: 9", None),
+        (f"Prompt Compliance: {'4' * 5000}", None),
         ("a: b: 3", None),
         ("Prompt Compliance: ²", None),
         ("", None),

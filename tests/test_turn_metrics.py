@@ -1,4 +1,4 @@
-"""Sessions of several turns: change since the first picture, and the fall of scores from turn to turn."""
+"""Sessions of several turns: change since the first picture, and change of scores from turn to turn."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.benchmarks.magicbrush import MagicBrushEveryTurn, MagicBrushMultiTurn
+from regionedit.evaluation.benchmarks.magicbrush import MagicBrushEveryTurn, MagicBrushMultiTurn, TurnHistory
 from regionedit.evaluation.editing import turns
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.scoring import score_cases
-from regionedit.evaluation.tables import decays
-from regionedit.evaluation.turn_metrics import decay
-from regionedit.records import TurnHistory
+from regionedit.evaluation.tables import changes_by_turn
+from regionedit.evaluation.turn_metrics import change_by_turn
 from tests.benchmark_fixtures import hole, save, write_magicbrush
 from tests.metric_cases import case, flat, mask, paint, plain, value
 
@@ -68,14 +67,18 @@ def test_scores_are_compared_with_the_first_turn_of_the_same_session(tmp_path):
     metrics = {"l1_source": plain("l1_source")}
     rows = score_cases(outcomes, cases, metrics, "", len(cases))
     assert rows["first"].tolist() == ["139_1", "30_1", "149_1", "139_1", "149_1", "139_1"]
-    found = decay(rows, {"l1_source": METRICS["l1_source"]})
+    found = change_by_turn(rows, {"l1_source": METRICS["l1_source"]})
     assert {turn: (round(s["l1_source"]["mean"] * 255), s["l1_source"]["n"]) for turn, s in found.items()} == {
         "turn 2": (10, 1),  # session 149 has no score in its first turn
         "turn 3": (30, 1),
     }
-    summary = {"benchmark": "magicbrush_every_turn", "protocol": {"columns": {"L1s": "l1_source"}}, "decay": found}
-    assert decays(summary).rows == (("turn 2 − turn 1 (n=1)", "0.039"), ("turn 3 − turn 1 (n=1)", "0.118"))
-    assert decays({**summary, "decay": {}}).rows == ()
+    summary = {
+        "benchmark": "magicbrush_every_turn",
+        "protocol": {"columns": {"L1s": "l1_source"}},
+        "change_by_turn": found,
+    }
+    assert changes_by_turn(summary).rows == (("turn 2 − turn 1 (n=1)", "0.039"), ("turn 3 − turn 1 (n=1)", "0.118"))
+    assert changes_by_turn({**summary, "change_by_turn": {}}).rows == ()
 
 
 def test_without_chains_there_is_nothing_to_compare(tmp_path):
@@ -83,4 +86,5 @@ def test_without_chains_there_is_nothing_to_compare(tmp_path):
     rows = score_cases(
         lambda chosen: (Outcome(c, c.request.image) for c in chosen), last, {"l1": plain("l1")}, "", len(last)
     )
-    assert decay(rows, {"l1": METRICS["l1"]}) == {} == decay(pd.DataFrame({"id": ["a"], "l1": [0.0]}), {})
+    assert change_by_turn(rows, {"l1": METRICS["l1"]}) == {}
+    assert change_by_turn(pd.DataFrame({"id": ["a"], "l1": [0.0]}), {}) == {}

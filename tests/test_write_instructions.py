@@ -19,7 +19,7 @@ from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecar
 
 
 def answers(monkeypatch, answer):
-    """The stand-in answers as told: a text or a failure of each ask."""
+    """The stand-in answers every ask with what `answer` returns: a text or a failure."""
     monkeypatch.setattr(writers.StandInWriter, "write", lambda self, asks: [answer(self, ask) for ask in asks])
 
 

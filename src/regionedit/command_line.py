@@ -20,7 +20,7 @@ Config = TypeVar("Config")
 
 log = logging.getLogger(__name__)
 
-LONGEST = 800  # characters of a printed message
+LONGEST = 800  # characters of a printed message; a longer one loses its middle
 
 RENAMED = {
     "generator.steps": "generator.num_inference_steps",
@@ -113,7 +113,7 @@ def one_line(error: object, longest: int | None = None) -> str:
 
 
 def short_line(error: object) -> str:
-    """The same, with the middle left out if it is very long: the field stands at the start, the fix at the end."""
+    """`one_line` without the middle of a very long message: the field stands at the start, the fix at the end."""
     line = one_line(error)
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 

@@ -1,4 +1,4 @@
-"""New objects that were cut off by the mask: what was painted ends abruptly at the region's border.
+"""Finds new objects that the mask cuts off: what was painted ends abruptly at the region's border.
 
 Shape letters: B pictures of one size, C channels, H W their pixels.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from regionedit.results import joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,11 +61,11 @@ def abrupt_share(painted_CHW: Tensor, source_CHW: Tensor, inside_HW: Tensor) -> 
     return abrupt / pairs if pairs else 0.0
 
 
-def said(region: Region, cut: Sequence[int], still: Sequence[int], pixels: int) -> Region:
-    """The region with notes that the ones at `cut` were grown, and whether something is `still` cut off."""
+def with_notes_on_cuts(region: Region, cut: Sequence[int], still: Sequence[int], pixels: int) -> Region:
+    """The region with notes: at the places `cut` it was grown by `pixels`; at `still`, something is still cut off."""
     notes = list(region.notes or ("",) * len(region.mask_B1HW))
     for place in cut:
         end = ", but it still does: grow the region further, or draw it larger" if place in still else ""
         note = f"what was painted ended abruptly at the region's border: painted again, grown by {pixels} px{end}"
-        notes[place] = "; ".join(filter(None, [notes[place], note]))
+        notes[place] = joined(notes[place], note)
     return replace(region, notes=tuple(notes))

@@ -18,7 +18,7 @@ import torch
 from regionedit.command_line import load_config, one_line
 from regionedit.config import EditConfig
 from regionedit.crop_and_stitch import paint, require_crop
-from regionedit.cut_objects import cut_off, said
+from regionedit.cut_objects import cut_off, with_notes_on_cuts
 from regionedit.describe import Needs, require_describer
 from regionedit.device import pick_device
 from regionedit.dtypes import describe_dtypes, resolve_editing
@@ -222,7 +222,7 @@ class Editor:
         located = replace(located, region=grown(located.region, cut, pixels, self.config.region.feather))
         again = self._paint(located, cut)
         still = cut_off(located.images_BCHW, located.region, again)
-        return replace(located, region=said(located.region, cut, still, pixels)), patches | again
+        return replace(located, region=with_notes_on_cuts(located.region, cut, still, pixels)), patches | again
 
     def _found(self, located: Located) -> list[FoundRegion]:
         found = []

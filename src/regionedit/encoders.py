@@ -73,9 +73,8 @@ class FrozenCLIP(Frozen):
         self.register_buffer("mean_C11", torch.tensor(preprocess["mean"])[:, None, None], persistent=False)
         self.register_buffer("std_C11", torch.tensor(preprocess["std"])[:, None, None], persistent=False)
         texts = [w for name, w in model.named_parameters() if w.ndim == 2 and not name.startswith("visual.")]
-        self._coarsest = (
-            max(texts, key=lambda weight: torch.finfo(weight.dtype).eps),
-        )  # in a tuple: not a second name
+        # In a tuple, because torch would register a bare weight a second time.
+        self._coarsest = (max(texts, key=lambda weight: torch.finfo(weight.dtype).eps),)
         self.freeze()
 
     @classmethod

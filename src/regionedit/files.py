@@ -1,4 +1,7 @@
-"""Atomic writes: a reader never finds half a file, even after a crash or on a full disk. And whether a file exists."""
+"""Writes files and finds out whether they exist.
+
+Writes are atomic: a reader never finds half a file, even after a crash or on a full disk.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def require_writable(folder: str | Path) -> None:
     """
     folder = Path(folder).absolute()
     if "\0" in str(folder) or any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
-        raise ValueError(f"out: {str(folder)[:80]!r}... is no name that a folder can have")
+        raise ValueError(f"out: {str(folder)[:80]!r}... is no name that a folder can have; choose a shorter one")
     place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not place.is_dir():
         raise ValueError(f"out: {place} is a file; a folder is needed")

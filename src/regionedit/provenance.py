@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
-OFF_AT_FIRST = (
-    "layers",
-    "register",
-    "grow_if_cut",
-)  # not listed while they are off: digests of earlier versions stay valid
+# Settings that earlier versions did not have. A digest leaves them out while they are off, so that old ones stay valid.
+OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut")
 NO_INFLUENCE_OF_DESCRIBING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip

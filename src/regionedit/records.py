@@ -1,7 +1,6 @@
 """The records that editing, training and evaluation exchange; frozen, with shapes and ranges.
 
-Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K instructions of one
-request.
+Shape letters: B batch, C channels, H W pixels, h w of a latent, N patches, D embedding width, K sub-instructions.
 Images are float BCHW in [0, 1]; masks are float B1HW in [0, 1] and 1 means edit.
 """
 
@@ -271,19 +270,6 @@ class StepOutputs:
 
 
 @dataclass(frozen=True)
-class TurnHistory:
-    """What came before a turn of a session.
-
-    Args:
-        first: the picture with which the session began.
-        edited: mode "L" of its size, 255 = in the true mask of this turn or of an earlier one; None if one has no mask.
-    """
-
-    first: Image
-    edited: Image | None
-
-
-@dataclass(frozen=True)
 class EditCase:
     """One case of a benchmark.
 
@@ -296,7 +282,7 @@ class EditCase:
         object_mask: mask of the object that the instruction names, in the source; mode "L", 255 = object, or None.
         truth_image: the true edited picture, or None.
         truth: data that only metrics may read, or None: in the microworld the `Edit` with both scenes, in sessions of
-            which every turn is scored a `TurnHistory`.
+            which every turn is scored a `magicbrush.TurnHistory`.
         continues: id of the case whose edited picture is the input here, in a chain of turns; `request.image` is then
             the true source of this turn, for size and metrics. None: the request's own picture is edited.
         scored: false for a turn that is edited only because a later one continues it.

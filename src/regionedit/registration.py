@@ -1,7 +1,8 @@
-"""Undo the shift and zoom of a generator that moves the whole picture, seen by comparison outside the mask.
+"""Undoes the shift and zoom of a generator that moves the whole picture.
 
-The motion is found by Gauss-Newton steps on the difference of both pictures, from coarse to fine (Lucas and Kanade
-1981), with weights that disregard what was changed on purpose, and the mean difference in brightness disregarded.
+Both pictures are compared outside the mask. Gauss-Newton steps on their difference find the motion, from coarse to fine
+(Lucas and Kanade 1981). Weights give little influence to large differences, which the generator may have made on
+purpose, and the median difference in brightness is subtracted.
 
 Shape letters: B pictures, C channels, H W pixels.
 """

@@ -47,7 +47,7 @@ class RegionConfig:
             new picture.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
         grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
-            grows the region by so many pixels of the original picture and paints once more; a note says so. It also
+            grows the region by this many pixels of the original picture and paints once more; a note says so. It also
             applies to regions that the user drew. 0: off.
     """
 
@@ -77,9 +77,9 @@ class CropConfig:
             a fixed amount of surroundings, set `context` to 0.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
-        register: undoes a shift or zoom of the whole picture by the generator before its output is blended in: the
-            motion is measured outside the region, against the source, and undone only if that brings both pictures
-            nearer to each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
+        register: measures by how much the generator has shifted or zoomed the whole picture, outside the region and
+            against the source, and undoes it before the output is blended in, if that brings both pictures nearer to
+            each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
             whole picture; a note of the result says what was undone.
     """
 

@@ -90,7 +90,7 @@ METRICS: dict[str, Measure] = {
     # The same with the mask of the evaluation's own editor: how well an edit without a region stays inside that mask
     # (Mask-Blended Inference).
     "change_iou_focus": ChangeIoU(title="change IoU region", focus=True, needs=("regions of the editor itself",)),
-    # Where the edit landed. The four compare the change map of source and edited picture with the human mask. The map
+    # Where the edit landed. The four compare the change map of source and edited picture with the true mask. The map
     # ignores a global shift, colour drift and JPEG noise, so they also suit editors without a region.
     # Intersection over union; 0 for an unedited source.
     "landed_iou": Landed(title="landed IoU", what="iou"),

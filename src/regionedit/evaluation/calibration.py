@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.backbones import load_backbone
-from regionedit.evaluation.editing import chunks
+from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.embedders import Clip
-from regionedit.evaluation.scoring import TOGETHER
 from regionedit.records import EditCase
 
 # CLIP-T of MagicBrush's own target pictures with their local descriptions, ViT-B/32, by number of scored cases: all

@@ -25,6 +25,7 @@ from regionedit.records import EditCase, EditFailure, EditRequest
 
 Item = TypeVar("Item")
 Prepare = Callable[[EditCase], EditRequest]
+TOGETHER = 32  # cases whose pictures are in memory at the same time
 # environment variables of torchrun and srun: a process's number, and the number of processes
 PLACES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 

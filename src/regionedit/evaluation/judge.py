@@ -2,12 +2,12 @@
 
 `answers/{key}/{case}.json` beside the pictures holds all answers about a case; the key names rubric and judge and ends
 in a hash of everything that the protocol records of them. Scores are computed from these files alone, so `--stage
-score` needs no server. An answer belongs to the pictures that were sent: it is asked for again if one has changed.
+score` needs no server. An answer belongs to the pictures that were sent; if one has changed, the next run asks again.
 
 The states of an answer:
 
-- `answered`: the judge said something, readable or not. It is never asked for again, because repeating a question until
-  the answer suits would bias the score.
+- `answered`: the judge said something, readable or not. The question is never repeated, because repeating it until the
+  answer suits would bias the score.
 - `refused`: the server declined this question, for example through a content filter. Also final.
 - `failed`: busy, unreachable, or no chat completion. It counts as unanswered and is asked again by the next run.
 """
@@ -34,7 +34,7 @@ from rich.progress import track
 
 from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 from regionedit.config import EvaluateConfig, VlmJudgeConfig
-from regionedit.evaluation.editing import chunks
+from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.rubrics import Question, Rubric, Unreadable, load_rubric
 from regionedit.images import png
@@ -42,7 +42,6 @@ from regionedit.records import EditCase
 
 BACKOFF, LONGEST_WAIT = 1.0, 60.0  # seconds: upper limit of the first wait, and longest wait between two attempts
 JPEG_QUALITY = 75  # Pillow's default, which GEdit-Bench's script uses
-TOGETHER = 32  # cases whose pictures are in memory at the same time
 ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"
 SENT = ("temperature", "seed", "max_tokens")  # sampling settings in a request's body
 JUDGED_BY = ("model", "revision", *SENT, "picture_first", "picture_format")  # settings that may change an answer
@@ -62,7 +61,7 @@ class Judge:
 
     @classmethod
     def from_config(cls, config: VlmJudgeConfig, rubric: str | None) -> Judge | None:
-        """The configured judge; None without a model or without a rubric. ValueError: the rubric's prompts lack."""
+        """The configured judge; None without a model or a rubric. ValueError: the rubric's prompts are missing."""
         return cls(config, rubric, load_rubric(rubric, config.prompts)) if config.model and rubric else None
 
     def identity(self) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def require_judge(config: EvaluateConfig, rubric: str | None) -> None:
     """Check the settings of the judge before anything is edited.
 
     Raises:
-        ValueError: the benchmark has no rubric, or a setting lacks; one line that names it.
+        ValueError: the benchmark has no rubric, or a setting is missing; one line that names it.
     """
     judge = config.vlm_judge
     if judge.model and rubric is None:

@@ -53,7 +53,7 @@ LANDING = tuple(each.name for each in fields(Landing))
 
 @dataclass(frozen=True, kw_only=True)
 class Landed(Measure):
-    """A score of `Landing`: the change map against the human mask.
+    """A score of `Landing`: the change map against the true mask.
 
     Args:
         what: a field of `Landing`.

@@ -148,7 +148,7 @@ class ImgEdit(Rubric):
 
     def read(self, question: str, answer: str) -> float:
         pairs = [line.strip().split(": ") for line in answer.splitlines()]
-        numbers = [int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isascii() and pair[1].isdigit()]
+        numbers = [float(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isascii() and pair[1].isdigit()]
         if not numbers or not all(1 <= number <= 5 for number in numbers):
             raise Unreadable("no line such as `Prompt Compliance: 4` with a number from 1 to 5")
         return round(sum(numbers) / len(numbers), 2)
@@ -182,7 +182,7 @@ def _viescore_numbers(answer: str) -> list:
     elif "{" in answer and "}" in answer:
         text = answer[answer.find("{") : answer.rfind("}") + 1]
     elif re.fullmatch(r"\[\d+, ?\d+\]", bare := answer[answer.find("[") : answer.rfind("]") + 1]):
-        return json.loads(bare)
+        text = f'{{"score": {bare}}}'
     elif re.fullmatch(r"\s*(\d|10)\s*", answer):
         return [int(answer)]
     else:

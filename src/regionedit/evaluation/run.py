@@ -29,7 +29,7 @@ from regionedit.evaluation.protocols import Protocol
 from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, groups_of, score_cases, summarise
 from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables, terminal
-from regionedit.evaluation.turn_metrics import decay
+from regionedit.evaluation.turn_metrics import change_by_turn
 from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
@@ -97,8 +97,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         entry.rows = score_cases(entry.outcomes, edited, metrics, f"scoring: {entry.title}", len(edited), log)
         shown = groups_of(entry.rows, groups)
         entry.summary = summarise(entry.rows, {name: METRICS[name] for name in metrics}, shown, cases.headline)
-        if fallen := decay(entry.rows, {name: METRICS[name] for name in metrics}):
-            entry.summary["decay"] = fallen
+        if changes := change_by_turn(entry.rows, {name: METRICS[name] for name in metrics}):
+            entry.summary["change_by_turn"] = changes
         if entry.folder:
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
             entry.summary["seconds"] = _seconds(entry.rows)

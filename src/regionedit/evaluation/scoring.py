@@ -15,7 +15,7 @@ from rich.progress import track
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from regionedit.evaluation.editing import chunks
+from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.metrics import CaseMetric, Measure
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.records import EditCase
@@ -25,7 +25,6 @@ AREA = "area"  # the group of cases by the true mask's share of the picture
 AREAS = (0.01, 0.1, 0.3)  # shares that part it; 0.01 to 0.1 is what benchmarks of small objects mean by small
 NO_MASK = "no mask"
 FIRST = "first"  # the column with the id of the session's first turn
-TOGETHER = 32  # cases whose pictures are in memory at the same time
 
 
 class ScoreLog:

@@ -154,9 +154,9 @@ def also_measured(summary: dict, intervals: bool = True) -> TextTable:
     return TextTable("Also measured", "", ("metric", *blocks), rows)
 
 
-def decays(summary: dict, intervals: bool = True) -> TextTable:
+def changes_by_turn(summary: dict, intervals: bool = True) -> TextTable:
     """The change of every score from a session's first turn: a row for each later turn."""
-    turns = [(turn, {"metrics": scores}) for turn, scores in summary.get("decay", {}).items()]
+    turns = [(turn, {"metrics": scores}) for turn, scores in summary.get("change_by_turn", {}).items()]
     columns = columns_of(summary, "operation")
     note = "mean change from the first turn, over the sessions that have both turns"
     counts = [max(score["n"] for score in block["metrics"].values()) for _, block in turns]
@@ -167,7 +167,7 @@ def decays(summary: dict, intervals: bool = True) -> TextTable:
 def evaluation_tables(summary: dict, intervals: bool = True) -> list[TextTable]:
     """All tables of an evaluation: comparison, other systems, remaining metrics, change by turn, and every group."""
     groups = [by_group(summary, group, intervals) for group in summary["by"]]
-    single = [make(summary, intervals) for make in (comparison, systems, also_measured, decays)]
+    single = [make(summary, intervals) for make in (comparison, systems, also_measured, changes_by_turn)]
     return [table for table in (*single, *groups) if table.rows]
 
 

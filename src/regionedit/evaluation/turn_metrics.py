@@ -1,4 +1,4 @@
-"""Sessions of several turns: what has changed since the first picture, and how scores fall from turn to turn."""
+"""Sessions of several turns: what has changed since the first picture, and how scores change from turn to turn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AccumulatedChange(Measure):
         return float(changed_HW[outside_HW].mean()) if outside_HW.any() else NAN
 
 
-def decay(rows: pd.DataFrame, metrics: Mapping[str, Measure]) -> dict[str, dict[str, dict]]:
+def change_by_turn(rows: pd.DataFrame, metrics: Mapping[str, Measure]) -> dict[str, dict[str, dict]]:
     """How scores change from the first turn, over the sessions that have both turns.
 
     Args:

@@ -1,11 +1,10 @@
 """Stable Diffusion in-painting with its own denoising loop, which is differentiable: appendix A of the paper.
 
 A diffusers pipeline is not differentiable: it switches gradients off and binarizes masks. So the pipeline only loads
-the modules, and the equations are written out here. DDIM without added noise (sigma = 0), trailing
-timesteps: the first step starts from pure noise and the last one ends at the clean latent.
+the modules, and this file writes out the equations: DDIM without added noise (sigma = 0) and with trailing timesteps.
+The first step starts from pure noise, and the last one ends at the clean latent.
 
-Shape letters: B batch, C latent channels, H W pixels, h w latent pixels, L text tokens, D text width,
-S texts of one call.
+Shape letters: B batch, C latent channels, H W pixels, h w latent pixels, L text tokens, D text width, S texts a call.
 """
 
 from __future__ import annotations
@@ -29,13 +28,7 @@ from regionedit.generators.base import (
     own_noise,
     trailing_schedule,
 )
-from regionedit.generators.pipelines import (
-    UNCHECKED,
-    compile_modules,
-    load_decoder,
-    read_pipeline,
-    token_ids,
-)
+from regionedit.generators.pipelines import UNCHECKED, compile_modules, load_decoder, read_pipeline, token_ids
 from regionedit.resampling import fit, unfit
 
 if TYPE_CHECKING:
@@ -172,11 +165,9 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         return (self.decoder.decode(scaled_BChw).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def save_memory(self, memory: MemoryConfig) -> None:
-        """Apply the memory settings.
-
-        Share of the backward pass's memory that remains at 512 px, counted by benchmarks/memory.py:
-        `frozen_convolutions` KL decoder .62, U-Net .84, at no cost; `checkpoint` .14 and .20, for one more forward
-        pass."""
+        """Apply the memory settings. Share of the backward pass's memory that remains at 512 px, counted by
+        benchmarks/memory.py: `frozen_convolutions` KL decoder .62, U-Net .84, at no cost; `checkpoint` .14 and .20, for
+        one more forward pass."""
         for module in self.modules.values():
             if memory.frozen_convolutions:
                 freeze_convolutions(module)
@@ -281,8 +272,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         if self.config.masked_image == "latent":
             return (1 - mask_B1hw) * source_BChw
         if everything:  # all masked pictures are equal: encode one
-            hidden_1Chw = self._encode_signed(torch.zeros_like(images_BCHW[:1]))
-            return hidden_1Chw.expand(len(images_BCHW), -1, -1, -1)
+            return self._encode_signed(torch.zeros_like(images_BCHW[:1])).expand(len(images_BCHW), -1, -1, -1)
         return self._encode_signed((images_BCHW * 2 - 1) * (1 - mask_B1HW))
 
     def _predict(self, unet_input_BChw: Tensor, timestep: int, context_SLD: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ def errors_shown(function):
 
 
 def typed(function):
-    """Wrap an endpoint's generator function: it refuses arguments of another type than text, number or list, where its
-    annotations say so; Gradio passes on whatever JSON a program sends."""
+    """Wrap an endpoint's generator function: it refuses an argument that is not the text, number or list that its
+    annotation asks for. Gradio passes on whatever JSON a program sends."""
     kinds = {str: (str, "a text"), int: (Real, "a number"), float: (Real, "a number"), list: (list, "a list")}
     wanted = {name: kinds.get(get_origin(kind) or kind) for name, kind in inspect.get_annotations(function).items()}
 

@@ -20,7 +20,7 @@ from regionedit.evaluation.benchmarks.base import (
 )
 from regionedit.evaluation.benchmarks.layout import require_files, require_layout
 from regionedit.evaluation.benchmarks.pictures import ERASED, MaskedBenchmark, erased, open_rgb, open_stored
-from regionedit.records import Captions, EditCase, EditRequest, TurnHistory
+from regionedit.records import Captions, EditCase, EditRequest
 
 SESSIONS, TURNS = 535, 1053  # of the released test set
 LOCAL = ("local_descriptions.json", "local_captions.json", "local_description.json", "local_caption.json")
@@ -48,6 +48,19 @@ class Turn:
     mask: str
     instruction: str
     last: bool
+
+
+@dataclass(frozen=True)
+class TurnHistory:
+    """What came before a turn of a session.
+
+    Args:
+        first: the picture with which the session began.
+        edited: mode "L" of its size, 255 = in the true mask of this turn or of an earlier one; None if one has no mask.
+    """
+
+    first: Image
+    edited: Image | None
 
 
 class MagicBrush(MaskedBenchmark):
@@ -196,7 +209,7 @@ class MagicBrushMultiTurn(MagicBrush):
 
 
 class MagicBrushEveryTurn(MagicBrushMultiTurn):
-    """Multi-turn, and every turn is scored: how scores fall from turn to turn, and what changes outside the edits.
+    """Multi-turn, and every turn is scored: how scores change from turn to turn, and what changes outside the edits.
 
     Turns are judged as in the other settings, by their true source, target and mask. `accumulated_change` compares with
     the session's first picture.

@@ -68,14 +68,14 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
 def match(key: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Every question on the forms of the raters who answered anything, with the answer or NaN.
 
-    Columns: rater, form, trial, repeat_of, case, company (the systems shown, sorted), positions (how many), question,
-    answer, and position and system: of the rated picture (likert) or of the chosen one (forced choice).
+    Columns: rater, form, trial, repeat_of, case, system_set (the systems shown together, sorted), positions (how many),
+    question, answer, and position and system: of the rated picture (likert) or of the chosen one (forced choice).
     """
     pages = key.groupby("trial", sort=False, as_index=False).agg(
         form=("rater", "first"),
         case=("case", "first"),
         repeat_of=("repeat_of", "first"),
-        company=("system", lambda systems: tuple(sorted(systems))),
+        system_set=("system", lambda systems: tuple(sorted(systems))),
         positions=("system", "size"),
     )
     raters = answers[["rater", "trial"]].merge(pages[["trial", "form"]])[["rater", "form"]].drop_duplicates()
@@ -108,7 +108,7 @@ def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
             "sd": _defined(values.std()),
             "median": _defined(values.median()),
             # Raters see a picture next to others; next to different ones it is a separate unit of the same item.
-            **_agreement(given, ["case", "company", "system"], "answer", SCALE, "ordinal", rng),
+            **_agreement(given, ["case", "system_set", "system"], "answer", SCALE, "ordinal", rng),
         }
 
     of_systems = {system: _by_question(part, score) for system, part in questions.groupby("system", sort=True)}
@@ -117,19 +117,19 @@ def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
 
 def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
     """Forced choice: how often each system was preferred, and how far raters agree on it."""
-    companies = sorted(questions["company"].unique())
+    system_sets = sorted(questions["system_set"].unique())
     blocks = []
-    for company, name in product(companies, NAMES):
-        rows = questions[(questions["company"] == company) & (questions["question"] == name)]
+    for system_set, name in product(system_sets, NAMES):
+        rows = questions[(questions["system_set"] == system_set) & (questions["question"] == name)]
         given = rows.dropna(subset="answer")
-        shares = {system: share(given["system"] == system) for system in company}
-        block = {"systems": list(company), "question": name, **_extent(rows, given), "shares": shares}
-        blocks.append(block | _agreement(given, ["case"], "system", company, "nominal", rng))
+        shares = {system: share(given["system"] == system) for system in system_set}
+        block = {"systems": list(system_set), "question": name, **_extent(rows, given), "shares": shares}
+        blocks.append(block | _agreement(given, ["case"], "system", system_set, "nominal", rng))
     overall = {}
-    if len(companies) > 1:
-        shown = questions.explode("company")  # a row for each system that was shown
-        shown["won"] = (shown["system"] == shown["company"]).where(shown["answer"].notna())
-        for system, part in shown.groupby("company"):
+    if len(system_sets) > 1:
+        shown = questions.explode("system_set")  # a row for each system that was shown
+        shown["won"] = (shown["system"] == shown["system_set"]).where(shown["answer"].notna())
+        for system, part in shown.groupby("system_set"):
             overall[system] = _by_question(part, lambda rows: share(rows["won"].dropna().astype(bool)))
     return {"preferences": blocks, "preferences_overall": overall}
 

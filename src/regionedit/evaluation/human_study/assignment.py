@@ -1,6 +1,6 @@
 """Assigns pictures to raters, orders and sides: random, balanced, and the same for the same seed.
 
-A *unit* is a case with a *company*, the systems that are shown together: two of them, or all.
+A *unit* is a case with a *system set*, the systems that are shown together: two of them, or all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Trial:
 def assign(
     study: str,
     cases: Sequence[str],
-    companies: Sequence[tuple[str, ...]],
+    system_sets: Sequence[tuple[str, ...]],
     raters: int,
     trials: int,
     repeats: int,
@@ -51,20 +51,20 @@ def assign(
     Args:
         study: the beginning of every trial's name.
         cases: ids of the cases.
-        companies: the sets of systems that are shown together on a page. A case and a company make one trial.
+        system_sets: the sets of systems that are shown together on a page. A case and a set make one trial.
         raters: number of forms.
-        trials: number for each rater, without repeats; at most one for each pair of case and company.
+        trials: number for each rater, without repeats; at most one for each pair of case and set.
         repeats: number for each rater, at most a third of the trials; they are chosen from the first third of the form
             and shown again in the last.
 
     Raises:
-        ValueError: there are more trials than pairs of case and company, or too many repeats.
+        ValueError: there are more trials than pairs of case and set, or too many repeats.
     """
-    if not 1 <= trials <= len(cases) * len(companies):
-        raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(companies)} are possible")
+    if not 1 <= trials <= len(cases) * len(system_sets):
+        raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(system_sets)} are possible")
     if not 0 <= repeats <= trials // 3:
         raise ValueError(f"repeats: {repeats} given, 0 to {trials // 3} (a third of the trials) are possible")
-    hands = deal(cases, companies, raters, trials, rng)
+    hands = deal(cases, system_sets, raters, trials, rng)
     shown = iter(choose_sides([(rater, unit) for rater, hand in enumerate(hands) for unit in hand], rng))
     made = []
     for rater, hand in enumerate(hands, 1):
@@ -73,19 +73,19 @@ def assign(
 
 
 def deal(
-    cases: Sequence[str], companies: Sequence[tuple[str, ...]], raters: int, trials: int, rng: np.random.Generator
+    cases: Sequence[str], system_sets: Sequence[tuple[str, ...]], raters: int, trials: int, rng: np.random.Generator
 ) -> list[list[Unit]]:
     """The units of every rater; counts differ by at most one between units, and between cases. No rater sees one twice.
 
-    The deck cycles through the cases and, at the same time, through the companies, so that every prefix is balanced.
-    After each common period the companies shift by one, so that every unit occurs once (a Latin rectangle). The deck is
+    The deck cycles through the cases and, at the same time, through the system sets, so that every prefix is balanced.
+    After each common period the sets shift by one, so that every unit occurs once (a Latin rectangle). The deck is
     dealt cyclically.
     """
-    order, sequence = rng.permutation(len(cases)), rng.permutation(len(companies))
-    period = lcm(len(cases), len(companies))
+    order, sequence = rng.permutation(len(cases)), rng.permutation(len(system_sets))
+    period = lcm(len(cases), len(system_sets))
     deck = [
-        (cases[order[card % len(cases)]], companies[sequence[(card + card // period) % len(companies)]])
-        for card in range(len(cases) * len(companies))
+        (cases[order[card % len(cases)]], system_sets[sequence[(card + card // period) % len(system_sets)]])
+        for card in range(len(cases) * len(system_sets))
     ]
     hands = [[deck[(rater * trials + i) % len(deck)] for i in range(trials)] for rater in range(raters)]
     return [hands[i] for i in rng.permutation(raters)]
@@ -99,12 +99,12 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
     """
     from scipy.optimize import linear_sum_assignment
 
-    companies = [company for _, (_, company) in trials]
-    systems = sorted({name for company in companies for name in company})
-    width = len(companies[0])
+    system_sets = [system_set for _, (_, system_set) in trials]
+    systems = sorted({name for system_set in system_sets for name in system_set})
+    width = len(system_sets[0])
     counts: dict[object, np.ndarray] = defaultdict(lambda: np.zeros((len(systems), width), np.int64))
     groups = [(counts["study"], counts[rater], counts[unit]) for rater, unit in trials]
-    rows = [np.array([systems.index(name) for name in company]) for company in companies]
+    rows = [np.array([systems.index(name) for name in system_set]) for system_set in system_sets]
     places = [rng.permutation(width) for _ in trials]
 
     def count(trial: int, number: int) -> None:
@@ -121,7 +121,9 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
             cost = sum(weight * group[rows[trial]] for weight, group in zip(weights, groups[trial], strict=True))
             places[trial] = linear_sum_assignment(cost + rng.uniform(0, 0.1, cost.shape))[1]
             count(trial, 1)
-    return [tuple(company[k] for k in np.argsort(place)) for company, place in zip(companies, places, strict=True)]
+    return [
+        tuple(system_set[k] for k in np.argsort(place)) for system_set, place in zip(system_sets, places, strict=True)
+    ]
 
 
 def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.random.Generator) -> list[Trial]:

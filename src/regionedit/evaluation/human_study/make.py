@@ -82,14 +82,14 @@ def make(settings: StudySettings) -> dict:
     benchmark = BENCHMARKS[settings.benchmark](settings.data, ids=settings.ids)
     chosen, left_out = choose_cases((case.id for case in benchmark if case.scored), systems, settings.cases, rng)
     cases = load_cases(benchmark, chosen, systems)
-    companies = [tuple(systems)] if settings.shown == "all" else list(combinations(systems, 2))
-    units = len(chosen) * len(companies)
+    system_sets = [tuple(systems)] if settings.shown == "all" else list(combinations(systems, 2))
+    units = len(chosen) * len(system_sets)
     each = settings.trials or units
     # Eight digits that differ between studies, so that answers are never read with the key of another study.
     names = ("cases", "raters", "design", "shown", "trials", "repeats", "seed")
     shown = [getattr(settings, name) for name in names], [*systems], {i: asdict(case) for i, case in cases.items()}
     study = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:8]
-    trials = assign(study, chosen, companies, settings.raters, each, settings.repeats, rng)
+    trials = assign(study, chosen, system_sets, settings.raters, each, settings.repeats, rng)
     forms = {
         f"form_rater_{rater:02d}.html": form_html(settings.design, list(own), cases).encode()
         for rater, own in groupby(trials, lambda trial: trial.rater)

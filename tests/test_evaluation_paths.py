@@ -69,8 +69,8 @@ def test_emu_edit_from_parquet_to_a_comparison(config, tmp_path, capsys):
     again = evaluate(theirs, QUIET)
     regions = {"outside_change"}  # needs the predicted region, and a folder of pictures has none
     assert again["metrics"] == {k: v for k, v in summary["metrics"].items() if k not in regions}
-    told = [str(tmp_path / name) for name in ("out", "theirs")]
-    assert compare.main([*told, "--out", str(tmp_path / "comparison"), "--paired", "--published"]) == 0
+    folders = [str(tmp_path / name) for name in ("out", "theirs")]
+    assert compare.main([*folders, "--out", str(tmp_path / "comparison"), "--paired", "--published"]) == 0
     assert "InstructPix2Pix" in capsys.readouterr().out
     assert (tmp_path / "comparison" / "comparison.tex").read_text().count("tabular") >= 2
     for name in ("tables.md", "tables.tex", "tables.csv", "report.html", "gallery.html"):
