@@ -117,6 +117,7 @@ def test_the_precision_in_force_sets_the_limit(monkeypatch, clip):
             assert rounding(torch.bfloat16, gpu) == 2.0**-8 and rounding(torch.float32, cpu) == 2.0**-24
         monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
         torch.set_float32_matmul_precision("highest")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
         assert rounding(torch.float32, gpu) == 2.0**-11, "convolutions have a switch of their own"
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
         assert rounding(torch.float32, gpu) == 2.0**-24
