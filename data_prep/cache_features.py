@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -30,10 +30,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
 from regionedit.data.features import (
-    FILES,
     caption_mark,
+    features_folder,
     latent_settings,
-    made_with,
+    missing_files,
     picture_mark,
     text_settings,
     write_features,
@@ -78,22 +78,17 @@ def cache_features(config: FeaturesConfig) -> int:
         ValueError: `data.features` is not set, shards are unusable, or models cannot be loaded; names the field.
         OSError: no space or no permission; finished shards are kept.
     """
+    folder = features_folder(config.data.features)
     _check(config)
     device = pick_device(config.device, config.part)
     config = resolve_training(config, device)
-    folder = Path(config.data.features)
     manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     reader = ShardReader(manifest, config.data.image_size)
     wanted = _settings(config)
-    jobs = []
-    for shard, samples in manifest.samples()[config.part :: config.parts]:
-        for kind, settings in wanted.items():
-            path, stamp = folder / FILES[kind].format(shard), _stamp(manifest, shard, config.storage)
-            if made_with(path) != (settings, stamp):
-                jobs.append((kind, path, stamp, samples))
+    jobs = missing_files(folder, manifest, wanted, partial(_stamp, manifest, config.storage), config.part, config.parts)
     if not jobs:
         return 0
-    kinds = {kind for kind, *_ in jobs}
+    kinds = {job.kind for job in jobs}
     precisions = {
         "text": f"CLIP in {config.encoders.dtype_of_texts}",
         "latents": f"generator in {config.generator.dtype}",
@@ -103,7 +98,7 @@ def cache_features(config: FeaturesConfig) -> int:
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=sum(len(samples) for *_, samples in jobs))
+        task = progress.add_task("", total=sum(len(job.samples) for job in jobs))
         for kind, path, stamp, samples in jobs:
             keys, marks, features = [], [], []
             for start in range(0, len(samples), config.batch):
@@ -119,8 +114,6 @@ def cache_features(config: FeaturesConfig) -> int:
 
 
 def _check(config: FeaturesConfig) -> None:
-    if config.data.features is None:
-        raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
     check_part(config.part, config.parts)
     if not (config.text or config.latents):
         raise ValueError("text, latents: both are false, so there is nothing to cache; set one to true")
@@ -138,7 +131,7 @@ def _settings(config: FeaturesConfig) -> dict[str, dict]:
     return settings
 
 
-def _stamp(manifest: Manifest, shard: str, storage: str) -> str:
+def _stamp(manifest: Manifest, storage: str, shard: str) -> str:
     """A string that changes whenever a file changes from which the shard's features are computed."""
     return json.dumps([storage, *manifest.stamps(shard)])
 

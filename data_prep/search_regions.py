@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import SearchConfig, TrainConfig
-from regionedit.data.features import FILES, caption_mark, made_with, region_settings, write_features
+from regionedit.data.features import caption_mark, features_folder, missing_files, region_settings, write_features
 from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.shards import BadSample, Sample, ShardReader
@@ -54,18 +53,15 @@ def search_regions(config: RegionsConfig) -> int:
         ValueError: `data.features` is not set, shards are unusable, or models cannot be loaded; names the field.
         OSError: no space or no permission; finished shards are kept.
     """
-    if config.data.features is None:
-        raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
+    folder = features_folder(config.data.features)
     check_part(config.part, config.parts)
     device = pick_device(config.device, config.part)
     config = resolve_training(config, device)
     manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     reader, settings = ShardReader(manifest, config.data.image_size), region_settings(config)
-    jobs = []
-    for shard, samples in manifest.samples()[config.part :: config.parts]:
-        path, stamp = Path(config.data.features) / FILES["regions"].format(shard), str(manifest.stamps(shard))
-        if made_with(path) != (settings, stamp):
-            jobs.append((path, stamp, samples))
+    jobs = missing_files(
+        folder, manifest, {"regions": settings}, lambda shard: str(manifest.stamps(shard)), config.part, config.parts
+    )
     if not jobs:
         return 0
     print(f"searching regions on {named(device)}: generator in {config.generator.dtype}", flush=True)
@@ -75,8 +71,8 @@ def search_regions(config: RegionsConfig) -> int:
     settings = region_settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("regions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=sum(len(samples) for *_, samples in jobs))
-        for path, stamp, samples in jobs:
+        task = progress.add_task("", total=sum(len(job.samples) for job in jobs))
+        for _, path, stamp, samples in jobs:
             found, keys, marks = [], [], []
             for sample in _readable(reader, samples):
                 pair = sample.source_caption, sample.target_caption

@@ -15,10 +15,10 @@ import hashlib
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -109,6 +109,44 @@ def write_features(
         "marks": np.array(marks, np.uint64),
     }
     write_atomic(path, save(stored, {"settings": json.dumps(settings, sort_keys=True), "stamp": stamp}))
+
+
+class Job(NamedTuple):
+    """A file of features to write: its kind (key of FILES), path and stamp, and its shard's samples by number."""
+
+    kind: str
+    path: Path
+    stamp: str
+    samples: Sequence[int]
+
+
+def features_folder(folder: str | None) -> Path:
+    """`data.features` for a program that writes it. Raises ValueError: it is not set."""
+    if folder is None:
+        raise ValueError("data.features: not set; give the folder to write to, e.g. --data.features data/features")
+    return Path(folder)
+
+
+def missing_files(
+    folder: Path,
+    manifest: Manifest,
+    settings: Mapping[str, Mapping[str, Any]],
+    stamp_of: Callable[[str], str],
+    part: int,
+    parts: int,
+) -> list[Job]:
+    """The files that are missing or outdated in share `part` of `parts` of the shards.
+
+    Args:
+        settings: kind -> the settings that decide its values.
+        stamp_of: a shard's stamp, see `write_features`.
+    """
+    jobs = [
+        Job(kind, folder / FILES[kind].format(shard), stamp_of(shard), samples)
+        for shard, samples in manifest.samples()[part::parts]
+        for kind in settings
+    ]
+    return [job for job in jobs if made_with(job.path) != (settings[job.kind], job.stamp)]
 
 
 def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
