@@ -13,7 +13,7 @@ from math import lcm
 import numpy as np
 
 Unit = tuple[str, tuple[str, ...]]
-SWEEPS = 8
+SWEEPS, MOST_SWEEPS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,12 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
 
     for trial in range(len(trials)):
         count(trial, 1)
-    for sweep in range(SWEEPS):
-        # In the second half the whole study has the largest weight, because a fair comparison depends on it.
-        weights = (1, 1, 1) if sweep < SWEEPS // 2 else (4, 1, 1)
+    for sweep in range(MOST_SWEEPS):
+        if sweep >= SWEEPS and (np.ptp(counts["study"], axis=1) <= 1).all():
+            break
+        # In the second half the whole study has the largest weight, because a fair comparison depends on it. If it is
+        # not balanced by then, it counts alone: opposite imbalances move at random among equal costs until they meet.
+        weights = (1, 1, 1) if sweep < SWEEPS // 2 else (4, 1, 1) if sweep < SWEEPS else (1, 0, 0)
         for trial in rng.permutation(len(trials)):
             count(trial, -1)
             cost = sum(weight * group[rows[trial]] for weight, group in zip(weights, groups[trial], strict=True))
