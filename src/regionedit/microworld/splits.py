@@ -9,7 +9,7 @@ from regionedit.microworld.grammar import OPERATIONS
 from regionedit.microworld.scene import sample_scene
 
 SPLITS = ("pretrain", "train", "validation", "test")
-SAMPLED = OPERATIONS[:6]  # global and noop follow once models have learned them
+SAMPLED = OPERATIONS
 
 
 def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
