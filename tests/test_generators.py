@@ -15,7 +15,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.generators.base import noised, trailing_schedule
+from regionedit.generators.base import noised, own_noise, trailing_schedule
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 from regionedit.records import Captions, EditRequest, Region
 from tests.edits import decoded
@@ -194,6 +194,23 @@ def test_the_schedule_ends_without_noise_for_any_number_of_steps():
     for steps in (0, 1001):
         with pytest.raises(ValueError, match="generator.num_inference_steps"):
             trailing_schedule(alphas, steps)
+    assert [t for t, *_ in trailing_schedule(alphas, 6, strength=0.5)] == [499, 332, 166]
+    assert len(trailing_schedule(alphas, 4, strength=0.01)) == 1
+
+
+@torch.no_grad()
+def test_strength_starts_from_the_noised_source_and_runs_its_share_of_the_steps(make):
+    images, texts, seeds = pictures(2, 32, 32), ["a circle", "a ring"], [3, 4]
+    generator, inputs = make(num_inference_steps=4, strength=0.5, guidance_scale=1.0), []
+    generator.unet.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    generator.propose(images, torch.ones(2, 1, 32, 32), texts, seeds)
+    timestep, alpha, _ = generator.schedule[0]
+    assert (len(inputs), timestep) == (2, 499)
+    source = generator.source_latents(images)
+    expected = alpha**0.5 * source + (1 - alpha) ** 0.5 * own_noise(seeds, source)
+    torch.testing.assert_close(inputs[0][:, : source.shape[1]].float(), expected)
+    with pytest.raises(ValueError, match=r"generator.strength: 0 is outside \(0, 1\]"):
+        StableDiffusionConfig(strength=0)
 
 
 def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):

@@ -223,11 +223,12 @@ def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:
     return send(torch.stack(drawn), like_BCyx.device).to(like_BCyx.dtype)
 
 
-def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, float, float]]:
+def trailing_schedule(alphas_cumprod: Tensor, steps: int, strength: float = 1.0) -> list[tuple[int, float, float]]:
     """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
 
     Args:
         alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
+        strength: share of the steps that runs, the last ones; at least one step runs.
 
     Returns:
         For each step its timestep, the timestep's alpha, and alpha after the step.
@@ -240,7 +241,8 @@ def trailing_schedule(alphas_cumprod: Tensor, steps: int) -> list[tuple[int, flo
         raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
     timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
     alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    return [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
+    schedule = [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
+    return schedule[-max(1, round(steps * strength)) :]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 
+from regionedit.config.generators import check_strength
 from regionedit.generators.base import Need, Watch
 from regionedit.generators.device_memory import enough_memory
 from regionedit.generators.inpaint_latents import PredictedLatents, decode, recording_predictions
@@ -238,8 +239,7 @@ def require_sampling(kind: type, how: InpaintPipeline, config: DiffusersInpaintC
         ValueError: a strength outside (0, 1] or one that leaves no step; a scheduler that this class does not support.
     """
     strength = how.strength if config.strength is None else config.strength
-    if not 0 < strength <= 1:
-        raise ValueError(f"generator.strength: {strength} is outside (0, 1]; 1 starts from pure noise")
+    check_strength(strength)
     if int(config.num_inference_steps * strength) < 1:
         raise ValueError(
             f"generator.strength: {strength} of {config.num_inference_steps} steps is less than one; "

@@ -68,7 +68,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.multiple = self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         self.prediction_type = scheduler.config.prediction_type
-        self.schedule = trailing_schedule(scheduler.alphas_cumprod, config.num_inference_steps)
+        self.schedule = trailing_schedule(scheduler.alphas_cumprod, config.num_inference_steps, config.strength)
         channels = 2 * self.vae.config.latent_channels + 1
         if self.unet.config.in_channels != channels:
             raise ValueError(
@@ -119,7 +119,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
     ) -> Tensor:
         """As for every generator; given `source_latents_BChw`, from `source_latents`, the pictures are not encoded,
         and given `text_ids_BL`, from `tokenize`, the texts are not tokenised."""
-        if _everything(mask_B1HW):  # the source's latents would be multiplied by 0
+        if self.config.strength == 1 and _everything(mask_B1HW):  # the source's latents would be multiplied by 0
             height, width = (side // self.vae_factor for side in images_BCHW.shape[-2:])
             channels = self.vae.config.latent_channels
             source_latents_BChw = images_BCHW.new_zeros(len(images_BCHW), channels, height, width)
@@ -217,6 +217,8 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             mask_B1hw = self._latent_mask(mask_B1HW)
             masked_BChw = self._masked_source(images_BCHW, source_BChw, mask_B1HW, mask_B1hw, everything)
         latent_BChw = noise_BChw
+        if self.config.strength < 1:
+            latent_BChw = noised(source_BChw, noise_BChw, self.schedule[0][1])
         for place, (timestep, alpha, next_alpha) in enumerate(self.schedule):
             with torch.set_grad_enabled(place >= len(self.schedule) - gradient_steps):
                 unet_input = torch.cat([latent_BChw, mask_B1hw, masked_BChw], dim=1)  # eq. 16
