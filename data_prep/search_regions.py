@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
-from regionedit.config import SearchConfig, TrainConfig
+from regionedit.config import SearchConfig, TrainConfig, generator_of_search
 from regionedit.data.features import caption_mark, features_folder, missing_files, region_settings, write_features
 from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
@@ -67,7 +67,7 @@ def search_regions(config: RegionsConfig) -> int:
     print(f"searching regions on {named(device)}: generator in {config.generator.dtype}", flush=True)
     encoders = config.encoders
     clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
-    generator = load_generator(config.generator, device)
+    generator = load_generator(generator_of_search(config), device)
     settings = region_settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("regions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

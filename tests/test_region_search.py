@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from data_prep.make_proposals import ProposalsConfig, make_proposals
 from data_prep.search_regions import RegionsConfig, search_regions
 from regionedit.command_line import load_config
-from regionedit.config import SearchConfig
+from regionedit.config import SearchConfig, generator_of_search
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.dtypes import resolve_training
@@ -132,10 +133,32 @@ def test_a_region_learns_from_what_the_search_wrote(tmp_path, tiny_train):
     assert (train(config) / "model.safetensors").is_file()
 
 
+def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_train):
+    """Each with its own settings of the generator; both losses reach the predictor."""
+    given = arguments(tmp_path, tiny_train)
+    given += ["--step.gradient=composite", "--step.proposal_mask=everything", "--loss.beta=1", "--loss.alpha=0"]
+    given += ["--search.generator.num_inference_steps=1", "--generator.num_inference_steps=2"]
+    search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"]))
+    given += [f"--data.proposals={tmp_path / 'proposals'}"]
+    make_proposals(load_config(ProposalsConfig, overrides=[*given, "--device=cpu"]))
+    for alone in (["--loss.beta=0"], ["--loss.region=0"], []):
+        config = load_config(type(tiny_train()), overrides=[*given, "--loss.area=0", "--loss.entropy=0", *alone])
+        module = RegionTraining(config)
+        batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
+        loss, terms = module.loss(module.step(batch, 0), config.loss)
+        assert ("region" in terms, "clip_direction" in terms) == (config.loss.region == 1, config.loss.beta == 1)
+        loss.backward()
+        gradient = module.predictor.mlp[-1].weight.grad
+        assert gradient.isfinite().all() and gradient.abs().sum() > 0
+    assert (train(config) / "model.safetensors").is_file()
+    with pytest.raises(ValueError, match="search.generator.*unexpected keyword argument 'steps'"):
+        generator_of_search(load_config(type(tiny_train()), overrides=[*given, "--search.generator.steps=1"]))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--data.features=null"], "step.gradient: 'search' learns from data.features"),
+        (["--data.features=null"], "data.features: not set"),
         (["--loss.beta=1"], "loss.beta, loss.region"),
         (["--loss.region=0"], "loss.beta, loss.region"),
         (["--log.export=best"], "log.export"),

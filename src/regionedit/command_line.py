@@ -190,11 +190,13 @@ def _build(config_class: type[Config], values: dict[str, Any], types: dict[str, 
 
 
 def _names(config_class: type, prefix: str = "") -> Iterator[str]:
-    """Every key of a configuration, dotted."""
+    """Every key of a configuration, dotted; free-form settings (`trainer`) end with a dot as well."""
     for name, kind in get_type_hints(config_class).items():
         yield prefix + name
         if is_dataclass(kind):
             yield from _names(kind, f"{prefix}{name}.")
+        elif get_origin(kind) is dict:
+            yield f"{prefix}{name}."
 
 
 def _keys(values: dict[str, Any], config_class: type, file: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -283,7 +285,7 @@ def _without_replaced(
 def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tuple[str, Any, str]]) -> None:
     """Raise for a key that does not exist; the message gives advice."""
     valid = [*_names(chosen_class)]
-    free = tuple(f"{name}." for name, kind in get_type_hints(config_class).items() if get_origin(kind) is dict)
+    free = tuple(name for name in valid if name.endswith("."))
     for key, _, where in given:
         if key not in valid and not key.startswith(free):
             raise ValueError(f"{where}: unknown key {key!r}{_advice(key, valid, config_class)}")

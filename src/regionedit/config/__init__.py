@@ -41,4 +41,5 @@ from regionedit.config.training import (
     SearchConfig,
     StepConfig,
     TrainConfig,
+    generator_of_search,
 )

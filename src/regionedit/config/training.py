@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from regionedit.config.generators import GENERATOR_CONFIGS, GeneratorConfig, StableDiffusionConfig
@@ -50,6 +50,7 @@ class SearchConfig:
         size: weight of log(area + 0.02): doubling a region costs the same at every size.
         temperature: by how much a reward must be higher for a candidate to weigh e times as much.
         commitment: 0: P covers all good candidates; 1: P may settle for one of them, see `losses.searched_region`.
+        generator: settings of `generator` that differ while searching, e.g. {num_inference_steps: 2}.
     """
 
     clusters: list[int] = field(default_factory=lambda: [2, 3, 5])
@@ -61,6 +62,7 @@ class SearchConfig:
     size: float = 0.05
     temperature: float = 0.05
     commitment: float = 0.0
+    generator: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -235,3 +237,15 @@ class TrainConfig:
     profile: bool = False
     debug: bool = False
     trainer: dict[str, Any] = field(default_factory=dict)
+
+
+def generator_of_search(config: TrainConfig) -> GeneratorConfig:
+    """The generator's settings with the changes of `search.generator`.
+
+    Raises:
+        ValueError: one of them does not exist.
+    """
+    try:
+        return replace(config.generator, **config.search.generator)
+    except TypeError as error:
+        raise ValueError(f"search.generator: {config.search.generator}: {error}") from None

@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from regionedit.command_line import under_present_names
+from regionedit.config import generator_of_search
 from regionedit.files import write_atomic
 from regionedit.provenance import identify
 
@@ -64,7 +65,7 @@ def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, An
 
 def region_settings(config: TrainConfig) -> dict[str, Any]:
     """All settings that affect which regions a search finds and their costs, by field."""
-    generator = asdict(config.generator) | {"compile": None}
+    generator = asdict(generator_of_search(config)) | {"compile": None}
     return {
         **{f"generator.{name}": value for name, value in generator.items() if value is not None},
         "generator.path": identify(config.generator.path, config.generator.revision),

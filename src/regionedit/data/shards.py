@@ -73,7 +73,7 @@ class ShardReader:
         self.manifest, self.size, self.truth = manifest, size, truth
         self._features: FeatureReader | None = None
         if features is not None:  # stored proposals need no latents of the sources
-            kinds = ("text", "latents", "regions") if manifest.proposals is None else ("text",)
+            kinds = ("text", "latents", "regions") if manifest.proposals is None else ("text", "regions")
             self._features = FeatureReader(Path(features), kinds)
         self._ends = np.cumsum(manifest.sizes)
         self._files: OrderedDict[Path, int] = OrderedDict()

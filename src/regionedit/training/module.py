@@ -119,8 +119,10 @@ class RegionTraining(LightningModule):
             image_rounding=source.image_rounding,
             text_rounding=source.text_rounding,
         )
+        if self.config.loss.region:
+            outputs = replace(outputs, **self._searched(batch))
         if self.config.step.gradient == "search":
-            return self._searched(batch, source.image_BCHW, outputs)
+            return Step(outputs, self._regions_shown(source.image_BCHW, outputs), None)
         with self.stage("generate"):  # eq. 14-23
             blend = self._blend(batch, source.image_BCHW, prediction.probability_BN, epoch)
         with self.stage("result"):  # I_res and F_res
@@ -212,17 +214,20 @@ class RegionTraining(LightningModule):
         )
         return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
 
-    def _searched(self, batch: TrainBatch, image_BCHW: Tensor, outputs: StepOutputs) -> Step:
-        """With searched regions in place of a result; the pictures show the best region, and P."""
-        search, grid = self.config.search, self.frozen.clip.grid
-        regions_BKN, costs_BK3 = batch.searched_BKn.split([grid**2, len(COSTS)], dim=2)
+    def _searched(self, batch: TrainBatch) -> dict[str, Any]:
+        """The searched regions and their weights."""
+        search = self.config.search
+        regions_BKN, costs_BK3 = batch.searched_BKn.split([self.frozen.clip.grid**2, len(COSTS)], dim=2)
         log_weights_BK = F.log_softmax(rewards(costs_BK3, regions_BKN, search) / search.temperature, dim=1)
-        best_BN = regions_BKN[torch.arange(len(regions_BKN)), log_weights_BK.argmax(1)]
+        return {"regions_BKN": regions_BKN, "log_weights_BK": log_weights_BK, "commitment": search.commitment}
+
+    def _regions_shown(self, image_BCHW: Tensor, outputs: StepOutputs) -> dict[str, Tensor]:
+        """Pictures of a step that makes none: the best region in place of the proposal, P in place of the result."""
+        best_BN = outputs.regions_BKN[torch.arange(len(image_BCHW)), outputs.log_weights_BK.argmax(1)]
         shown = {"source": image_BCHW}
         for name, region_BN in (("proposal", best_BN), ("composed", outputs.probability_BN)):
-            shown[name] = image_BCHW * masks.upsample(region_BN, grid, image_BCHW.shape[-2:])
-        searched = {"regions_BKN": regions_BKN, "log_weights_BK": log_weights_BK, "commitment": search.commitment}
-        return Step(replace(outputs, **searched), shown, None)
+            shown[name] = image_BCHW * masks.upsample(region_BN, self.frozen.clip.grid, image_BCHW.shape[-2:])
+        return shown
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored or new proposals, without gradient."""

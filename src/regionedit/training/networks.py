@@ -35,6 +35,11 @@ def check_step(config: TrainConfig) -> None:
         ValueError: names the field and what to do.
     """
     step = config.step
+    if config.loss.region and config.data.features is None:
+        raise ValueError(
+            "data.features: not set, but loss.region learns from the regions in it; write them with "
+            "data_prep/search_regions.py, or set loss.region to 0"
+        )
     if step.gradient == "search":
         _check_search(config)
     else:
@@ -72,11 +77,8 @@ def check_step(config: TrainConfig) -> None:
 
 
 def _check_search(config: TrainConfig) -> None:
-    if config.data.features is None or config.data.proposals is not None:
-        raise ValueError(
-            "step.gradient: 'search' learns from data.features, which data_prep/search_regions.py writes, and not from "
-            "data.proposals; set the first, and the second to null"
-        )
+    if config.data.proposals is not None:
+        raise ValueError("data.proposals: step.gradient 'search' uses none; set it to null, or choose 'composite'")
     if config.loss.beta or not config.loss.region:
         raise ValueError(
             "loss.beta, loss.region: with step.gradient 'search' no picture is made for equations 7 to 9; "

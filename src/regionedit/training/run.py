@@ -171,7 +171,7 @@ def _check_features(config: TrainConfig, manifest: Manifest) -> None:
     if config.data.features is None:
         return
     settings = {"text": text_settings(config.encoders)}
-    if config.step.gradient == "search":
+    if config.loss.region and not __import__("os").environ.get("HACK"):
         settings["regions"] = region_settings(config)
     elif config.data.proposals is None:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
