@@ -14,10 +14,10 @@ export PYTHONUNBUFFERED := 1
 	microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
 	fetch-models clip-lane autoencoder-lane inpaint-lane ip2p-lane study study-report
 
-# stored proposals of a training configuration, half of the shards on each of two cores
-define proposals
-OMP_NUM_THREADS=1 $(PY) data_prep/make_proposals.py --config $(1) --parts 2 --part 1 & other=$$!; \
-OMP_NUM_THREADS=1 $(PY) data_prep/make_proposals.py --config $(1) --parts 2 --part 0 && wait $$other
+# a command of data_prep/ for a training configuration, half of the shards on each of two cores
+define halves
+OMP_NUM_THREADS=1 $(PY) data_prep/$(1) --config $(2) --parts 2 --part 1 & other=$$!; \
+OMP_NUM_THREADS=1 $(PY) data_prep/$(1) --config $(2) --parts 2 --part 0 && wait $$other
 endef
 
 help:  ## list the targets
@@ -91,10 +91,10 @@ microworld-data: install  ## shards and benchmark for the full microworld run
 	$(PY) $(WORLD)/pack.py --split validation --samples 1000 --out data/microworld/validation
 	$(PY) $(WORLD)/pack.py --split test --samples 1200 --out data/microworld/test
 
-microworld-region: install  ## learn the shipped region from microworld-data: proposals made once, then training
-	$(call proposals,configs/train_microworld.yaml)
-	$(PY) train.py --config configs/train_microworld.yaml
-	$(PY) train.py --config configs/train_microworld_refine.yaml
+microworld-region: install  ## learn the shipped region from microworld-data: search, proposals, training: 90 minutes
+	$(call halves,search_regions.py,configs/train_microworld_search.yaml --data.train 'data/microworld/train/{00000..00008}.tar')
+	$(call halves,make_proposals.py,configs/train_microworld_search.yaml)
+	$(PY) train.py --config configs/train_microworld_search.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: a night of two cores; run again to go on
 	$(MAKE) -j2 inpaint-lane ip2p-lane
@@ -129,7 +129,7 @@ microworld-next-scale: install  ## pre-train the tiny next-scale model, after mi
 	$(PY) experiments/pretrain_next_scale.py --out $(MODELS)/next_scale --part transformer --threads 1
 
 study: microworld-data  ## the experiments of configs/study/ (hours; run again to go on), then docs/results.md and its figures
-	$(call proposals,configs/train_microworld.yaml)
+	$(call halves,make_proposals.py,configs/train_microworld.yaml)
 	for n in 1000 3000 8000 10000; do $(PY) $(WORLD)/pack.py --split train --samples $$n --out data/study/$$n || exit 1; done
 	$(PY) $(WORLD)/oracle_proposals.py --kind perfect --out data/study/perfect_proposals
 	$(PY) $(WORLD)/oracle_proposals.py --kind relaid --out data/study/relaid_proposals

@@ -36,6 +36,7 @@ LITERAL = (
     "--step.proposal_mask=predicted",
     "--generator.masked_image=latent",
     "--generator.num_inference_steps=2",
+    "--generator.strength=1",
     "--memory.frozen_convolutions=false",
     "--loss.area=0.5",
     "--loss.entropy=-2",

@@ -63,7 +63,7 @@ DROP = 0.05  # share of samples without the picture, and without picture and tex
 UNCHANGED = 0.15  # share of samples without text, whose target is the unchanged source
 CHANGED_WEIGHT = 5.0
 SILENCE_WEIGHT = 0.1
-GUIDANCE = 2.5  # for the held-out edits, as in configs/edit_ip2p_microworld.yaml
+GUIDANCE = 1.5  # for the held-out edits, as in configs/edit_ip2p_microworld.yaml
 TOGETHER = 64
 
 

@@ -134,19 +134,23 @@ def test_a_region_learns_from_what_the_search_wrote(tmp_path, tiny_train):
 
 
 def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_train):
-    """Each with its own settings of the generator; both losses reach the predictor."""
+    """Each with its own settings of the generator; both losses reach the predictor. Not every shard was searched."""
     given = arguments(tmp_path, tiny_train)
     given += ["--step.gradient=composite", "--step.proposal_mask=everything", "--loss.beta=1", "--loss.alpha=0"]
     given += ["--search.generator.num_inference_steps=1", "--generator.num_inference_steps=2"]
     search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"]))
     given += [f"--data.proposals={tmp_path / 'proposals'}"]
     make_proposals(load_config(ProposalsConfig, overrides=[*given, "--device=cpu"]))
+    (tmp_path / "features" / FILES["regions"].format("00001")).unlink()
     for alone in (["--loss.beta=0"], ["--loss.region=0"], []):
         config = load_config(type(tiny_train()), overrides=[*given, "--loss.area=0", "--loss.entropy=0", *alone])
         module = RegionTraining(config)
         batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
         loss, terms = module.loss(module.step(batch, 0), config.loss)
         assert ("region" in terms, "clip_direction" in terms) == (config.loss.region == 1, config.loss.beta == 1)
+        if "region" in terms:
+            searched = batch.searched_BKn[..., -1].isfinite().any(1)
+            assert 0 < searched.sum() < len(searched) and torch.equal(terms["region"] != 0, searched)
         loss.backward()
         gradient = module.predictor.mlp[-1].weight.grad
         assert gradient.isfinite().all() and gradient.abs().sum() > 0

@@ -22,7 +22,7 @@ from regionedit.records import StepOutputs
 NO_DIRECTION = 1e-5
 """A difference of two float32 embeddings that is this small relative to them is rounding, not a direction."""
 
-CERTAIN = 4
+CERTAIN = 4.5
 """With coarser products, a difference up to this multiple of `device.rounding` is rounding, too. With emulated TF32
 and bfloat16 on the microworld, every gradient above this limit has a cosine of at least .95 to the float32 one; far
 below it, it is up to a hundred times too short, or float32 has none (tests/test_rounding.py)."""
@@ -115,7 +115,7 @@ def searched_region(
 
     Args:
         regions_BKN: candidates, 0 or 1.
-        log_weights_BK: log w; -inf for padding.
+        log_weights_BK: log w; -inf for padding. A sample whose weights are all 0 has no loss.
     """
     logits_BN = torch.logit(probability_BN.float(), eps=SMALLEST_PROBABILITY)
     # log p of a patch is z m - softplus(z), with the logit z
@@ -124,7 +124,9 @@ def searched_region(
     patches = probability_BN.shape[1]
     if not commitment:
         return -(log_weights_BK.exp() * fits_BK).sum(1) / patches
-    return -torch.logsumexp(log_weights_BK + commitment * fits_BK, 1) / (commitment * patches)
+    some_B = log_weights_BK.isfinite().any(1)
+    log_weights_BK = log_weights_BK.masked_fill(~some_B[:, None], 0)
+    return torch.where(some_B, -torch.logsumexp(log_weights_BK + commitment * fits_BK, 1) / (commitment * patches), 0)
 
 
 TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {

@@ -28,7 +28,8 @@ class TrainBatch:
         proposals_BCHW: stored proposals of the frozen generator, [0, 1], or None: the step makes new ones.
         source_text_BD, target_text_BD: cached CLIP embeddings of the captions, or None: the step computes them.
         latents_BChw: cached latents of the sources in the generator's autoencoder, or None.
-        searched_BKn: searched regions and their costs, n = N + 3 (see `region_search`), padded by NaN costs; or None.
+        searched_BKn: searched regions and their costs, n = N + 3 (see `region_search`), padded by NaN costs; a
+            sample without any is all NaN; or None.
         truth_mask_B1HW: [0, 1] coverage of the true region, or None.
         object_masks: per sample a [K, H, W] bool tensor with the visible silhouette of every object, the one that the
             instruction names first; or None. Only the pointing metric uses it.

@@ -160,11 +160,14 @@ def made_with(path: Path) -> tuple[dict[str, Any], str] | None:
         return None
 
 
-def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Mapping[str, Any]]) -> None:
+def require_features(
+    folder: Path, manifest: Manifest, settings: Mapping[str, Mapping[str, Any]], some: Sequence[str] = ()
+) -> None:
     """Reject features that were made with other settings than this run's, before any model is loaded.
 
     Args:
         settings: the settings of this run, for those kinds of FILES that it uses.
+        some: kinds of which some of the shards are enough.
 
     Raises:
         ValueError: no features, shards without features, or another model, revision, precision or size; names the
@@ -177,7 +180,7 @@ def require_features(folder: Path, manifest: Manifest, settings: Mapping[str, Ma
         programs = " or ".join(sorted({PROGRAMS[kind] for kind in kinds}))
         raise ValueError(f"data.features: {folder} holds no {' or '.join(kinds)} of {manifest.name}; run {programs}")
     for kind, shards in present.items():
-        if shards and len(shards) < len(manifest.shards):
+        if shards and len(shards) < len(manifest.shards) and kind not in some:
             missing = next(shard for shard in manifest.shards if shard not in shards)
             raise ValueError(
                 f"data.features: {folder / FILES[kind].format(missing)} is missing, as are those of "

@@ -253,9 +253,12 @@ def _collate(samples: list[Sample]) -> dict:
     }
     if samples[0].proposal_HWC is not None:
         content["proposals"] = _stack([s.proposal_HWC for s in samples])
-    for name in ("text", "latent", "regions"):
+    for name in ("text", "latent"):
         if getattr(samples[0], name) is not None:
             content[name] = torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
+    if searched := [s.regions for s in samples if s.regions is not None]:  # some shards may have none
+        missing = np.full_like(searched[0], np.nan)
+        content["regions"] = torch.from_numpy(np.stack([missing if s.regions is None else s.regions for s in samples]))
     if samples[0].mask_HW is not None:
         content["mask"] = _stack([s.mask_HW[..., None] for s in samples])
         content["objects"] = [_silhouettes(torch.from_numpy(s.objects_HW.copy())) for s in samples]

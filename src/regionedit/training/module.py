@@ -215,11 +215,18 @@ class RegionTraining(LightningModule):
         return Blend(latents_BCyx, lambda rows_BCyx: self.frozen.clip.stretch(decode(rows_BCyx)))
 
     def _searched(self, batch: TrainBatch) -> dict[str, Any]:
-        """The searched regions and their weights."""
-        search = self.config.search
-        regions_BKN, costs_BK3 = batch.searched_BKn.split([self.frozen.clip.grid**2, len(COSTS)], dim=2)
+        """The searched regions and their weights; where nothing was searched, every weight is 0."""
+        search, patches = self.config.search, self.frozen.clip.grid**2
+        searched_BKn = batch.searched_BKn
+        if searched_BKn is None:
+            searched_BKn = batch.images_BCHW.new_full((len(batch.keys), 1, patches + len(COSTS)), torch.nan)
+        regions_BKN, costs_BK3 = searched_BKn.split([patches, len(COSTS)], dim=2)
         log_weights_BK = F.log_softmax(rewards(costs_BK3, regions_BKN, search) / search.temperature, dim=1)
-        return {"regions_BKN": regions_BKN, "log_weights_BK": log_weights_BK, "commitment": search.commitment}
+        return {
+            "regions_BKN": regions_BKN.nan_to_num(0),
+            "log_weights_BK": log_weights_BK.masked_fill(log_weights_BK.isnan(), -torch.inf),
+            "commitment": search.commitment,
+        }
 
     def _regions_shown(self, image_BCHW: Tensor, outputs: StepOutputs) -> dict[str, Tensor]:
         """Pictures of a step that makes none: the best region in place of the proposal, P in place of the result."""

@@ -171,11 +171,13 @@ def _check_features(config: TrainConfig, manifest: Manifest) -> None:
     if config.data.features is None:
         return
     settings = {"text": text_settings(config.encoders)}
-    if config.loss.region and not __import__("os").environ.get("HACK"):
+    if config.loss.region:
         settings["regions"] = region_settings(config)
-    elif config.data.proposals is None:
+    if config.step.gradient != "search" and config.data.proposals is None:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
-    require_features(Path(config.data.features), manifest, settings)
+    # where no region was searched, the gradient teaches alone
+    some = () if config.step.gradient == "search" else ("regions",)
+    require_features(Path(config.data.features), manifest, settings, some)
 
 
 def _finished(config: TrainConfig, saved: dict[str, Any]) -> bool:
