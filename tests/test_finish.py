@@ -12,7 +12,7 @@ from regionedit.config import RegionConfig
 from regionedit.editor import Editor
 from regionedit.mask_sources import MaskSource
 from regionedit.mask_sources.algebra import parse
-from regionedit.mask_sources.finder import WHOLE_PICTURE_NOTE, Plan, finish
+from regionedit.mask_sources.finder import LARGE_NOTE, WHOLE_PICTURE_NOTE, Plan, finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
 from tests.segmenters import must_not_load
@@ -83,6 +83,16 @@ class Pointed(Blind):
     """The same, as a mask source for regions marked by a person."""
 
     refinable = False
+
+
+@pytest.mark.parametrize(("kind", "share"), [(Blind, 1), (Pointed, 64 / 576)])
+def test_where_most_of_the_picture_is_meant_the_whole_picture_can_be_edited(kind, share):
+    for above, expected in ((64 / 576 - 0.01, share), (64 / 576 + 0.01, 64 / 576)):
+        settings = RegionConfig(whole_above=above)
+        find = Plan(parse("x"), {"x": kind}).load(settings, must_not_load, must_not_load).find
+        region = find(torch.zeros(2, 3, 24, 24), requests() * 2, [None] * 2)
+        assert region.mask_B1HW[0].mean().item() == pytest.approx(expected) and not region.mask_B1HW[1].any()
+        assert (LARGE_NOTE in region.notes[0]) == (expected == 1) and region.notes[0].startswith("a note")
 
 
 @pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])

@@ -59,4 +59,7 @@ def test_the_default_editor_is_the_same_everywhere(name):
     kind = AppConfig if name.startswith("app") else EvaluateConfig
     other = load_config(kind, ROOT / f"configs/{name}.yaml")
     assert other.generator == default.generator and other.mask_source == default.mask_source
-    assert replace(other.region, checkpoint=default.region.checkpoint) == default.region
+    differing = {"checkpoint": default.region.checkpoint}
+    if name == "evaluate_demo":  # its predictor is less decided
+        differing["whole_above"] = default.region.whole_above
+    assert replace(other.region, **differing) == default.region

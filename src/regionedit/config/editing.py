@@ -45,6 +45,8 @@ class RegionConfig:
             returns the picture as it was, `everything` edits the whole picture; the result says so in both cases.
             `everything` is for generators that see the source, such as InstructPix2Pix: an in-painter would invent a
             new picture.
+        whole_above: if the mean of P is above this, most of the picture is meant, and the whole picture is edited; the
+            result says so. Such a P is seldom high everywhere. 1: never.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
         grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
             grows the region by this many pixels of the original picture and paints once more; a note says so. It also
@@ -61,6 +63,7 @@ class RegionConfig:
     sam: str = f"{MICROWORLD}/sam"
     refine: Literal["none", "sam", "auto"] = "none"
     if_empty: Literal["nothing", "everything"] = "nothing"
+    whole_above: float = 1.0
     grow: int = 0
     grow_if_cut: int = 0
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WHOLE_PICTURE_NOTE = "no region was found: the whole picture is edited"
+LARGE_NOTE = "most of the picture is meant: the whole picture is edited"
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class Finder:
             found[name] = part.find(images_BCHW, requests, captions)
             if self.refiner is not None and part.refinable:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
-            if self.config.if_empty == "everything" and part.refinable:
-                found[name] = _edit_everything_if_empty(found[name])
+            if part.refinable:
+                found[name] = _edit_everything(found[name], self.config)
         return finish(_operated(self._joined(found), requests), self.config)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
@@ -122,20 +123,24 @@ class Finder:
         return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)
 
 
-def _edit_everything_if_empty(region: Region) -> Region:
-    empty_B = region.mask_B1HW.flatten(1).amax(1) == 0
-    if not empty_B.any():
+def _edit_everything(region: Region, config: RegionConfig) -> Region:
+    """The region of everything where nothing was found or most of the picture is meant: `if_empty`, `whole_above`."""
+    empty_B = (region.mask_B1HW.flatten(1).amax(1) == 0) & (config.if_empty == "everything")
+    large_B = region.probability_B1HW.flatten(1).mean(1) > config.whole_above
+    whole_B = empty_B | large_B
+    if not whole_B.any():
         return region
     mask_B1HW, parts_BKHW = region.mask_B1HW.clone(), region.per_instruction_BKHW
-    mask_B1HW[empty_B] = 1
+    mask_B1HW[whole_B] = 1
     if parts_BKHW is not None:
         parts_BKHW = parts_BKHW.clone()
-        parts_BKHW[empty_B, :1] = 1
-    before = region.notes or ("",) * len(empty_B)
-    notes = (
-        "; ".join(filter(None, [note, WHOLE_PICTURE_NOTE if empty else ""]))
-        for note, empty in zip(before, empty_B, strict=True)
-    )
+        parts_BKHW[whole_B, :1] = 1
+    before = region.notes or ("",) * len(whole_B)
+    reasons = [
+        LARGE_NOTE if large else WHOLE_PICTURE_NOTE if empty else ""
+        for large, empty in zip(large_B, empty_B, strict=True)
+    ]
+    notes = ("; ".join(filter(None, pair)) for pair in zip(before, reasons, strict=True))
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))
 
 
