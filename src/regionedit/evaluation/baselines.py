@@ -68,7 +68,8 @@ def with_truth(case: EditCase) -> EditRequest:
 def with_click(case: EditCase) -> EditRequest:
     """A click where a person would click: on the true object, as far from its outline as possible.
 
-    If the edit names no object (add, background), the click is in the middle of the true region.
+    If the edit names no object (add, background), the click is in the middle of the true region; if there is nothing to
+    do, in the corner.
     """
     mask = case.object_mask or case.truth_mask
     return replace(case.request, click=(deepest(np.asarray(mask.convert("L")) > 127),))
