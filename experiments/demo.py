@@ -44,7 +44,7 @@ class Size:
 
 
 SIZES = {
-    "whole": Size(samples=3000, steps=1200, cases=160, beside=30),
+    "whole": Size(samples=4000, steps=1500, cases=160, beside=30),
     "half": Size(samples=2000, steps=900, cases=100, beside=20),
     "quarter": Size(samples=1000, steps=600, cases=50, beside=10),
 }
