@@ -284,8 +284,8 @@ def _without_replaced(
 
 def _refuse_unknown_keys(config_class: type, chosen_class: type, given: list[tuple[str, Any, str]]) -> None:
     """Raise for a key that does not exist; the message gives advice."""
-    valid = [*_names(chosen_class)]
-    free = tuple(name for name in valid if name.endswith("."))
+    names = [*_names(chosen_class)]
+    valid, free = [name for name in names if name[-1] != "."], tuple(name for name in names if name[-1] == ".")
     for key, _, where in given:
         if key not in valid and not key.startswith(free):
             raise ValueError(f"{where}: unknown key {key!r}{_advice(key, valid, config_class)}")
