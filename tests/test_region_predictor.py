@@ -52,7 +52,7 @@ def attention_by_hand(weights, name, x, context, heads):
     return np.concatenate(out, -1)
 
 
-def by_hand(predictor, patches, instruction, mask, heads, residual, norm, positions):
+def by_hand(predictor, patches, instruction, mask, heads, residual, norm, positions, blocks=1):
     """Equations 1-3 with numpy, a sample at a time, on the real tokens only."""
     weights = {name: tensor.detach().double().numpy() for name, tensor in predictor.state_dict().items()}
     normalise = layer_norm if norm else lambda x: x
@@ -62,9 +62,14 @@ def by_hand(predictor, patches, instruction, mask, heads, residual, norm, positi
         if positions:
             x = x + weights["position_ND"]
         tokens = normalise(instruction[b][mask[b]].double().numpy())
-        fused = attention_by_hand(weights, "cross_attention", x, tokens, heads) + (x if residual else 0)
-        y = normalise(fused)
-        refined = attention_by_hand(weights, "self_attention", y, y, heads) + (fused if residual else 0)
+        for block in range(blocks):
+            first = normalise(x) if block else x
+            fused = attention_by_hand(weights, f"blocks.{block}.cross_attention", first, tokens, heads)
+            fused = fused + (x if residual else 0)
+            y = normalise(fused)
+            refined = attention_by_hand(weights, f"blocks.{block}.self_attention", y, y, heads)
+            refined = refined + (fused if residual else 0)
+            x = refined
         hidden = gelu(normalise(refined) @ weights["mlp.0.weight"].T + weights["mlp.0.bias"])
         logits = (hidden @ weights["mlp.2.weight"].T + weights["mlp.2.bias"])[:, 0]
         results.append((fused, refined, logits, 1 / (1 + np.exp(-logits))))
@@ -83,19 +88,23 @@ def test_the_paper_variant_is_equations_1_to_3():
     predictor = make(variant="paper")
     check_by_hand(predictor, heads=1, residual=False, norm=False, positions=False)
     assert set(predictor.state_dict()) == {
-        f"{block}_attention.{part}.weight" for block in ("cross", "self") for part in ("query", "key", "value")
+        f"blocks.0.{block}_attention.{part}.weight" for block in ("cross", "self") for part in ("query", "key", "value")
     } | {f"{name}.{part}" for name in ("mlp.0", "mlp.2", "semantic") for part in ("weight", "bias")}
 
 
 def test_the_paper_variant_ignores_what_does_not_apply():
-    plain, decorated = make(variant="paper"), make(variant="paper", heads=5, residual=True, norm=True, positions=True)
+    plain = make(variant="paper")
+    decorated = make(variant="paper", heads=5, residual=True, norm=True, positions=True, blocks=3)
     patches, instruction, mask = features()
     assert torch.equal(plain(patches, instruction, mask).logits_BN, decorated(patches, instruction, mask).logits_BN)
 
 
-@pytest.mark.parametrize("heads, residual, norm, positions", itertools.product([1, 4], *[[False, True]] * 3))
-def test_every_addition_by_hand(heads, residual, norm, positions):
-    settings = dict(heads=heads, residual=residual, norm=norm, positions=positions)
+@pytest.mark.parametrize(
+    "heads, residual, norm, positions, blocks",
+    [*itertools.product([1, 4], *[[False, True]] * 3, [1]), (4, True, True, True, 3)],
+)
+def test_every_addition_by_hand(heads, residual, norm, positions, blocks):
+    settings = dict(heads=heads, residual=residual, norm=norm, positions=positions, blocks=blocks)
     check_by_hand(make(**settings), **settings)
 
 
@@ -125,6 +134,17 @@ def test_padding_and_batch_change_nothing(variant):
     for b in range(B):
         alone = predictor(patches[b : b + 1], instruction[b : b + 1, mask[b]]).fused_BND
         assert torch.allclose(fused[b : b + 1], alone, atol=1e-12)
+
+
+def test_weights_from_before_there_were_blocks_are_read():
+    new, old = make(), make()
+    weights = {name.replace("blocks.0.", ""): tensor for name, tensor in new.state_dict().items()}
+    assert {name.split(".")[0] for name in weights} >= {"cross_attention", "self_attention", "fused_norm"}
+    old.load_state_dict(weights)
+    patches, instruction, mask = features()
+    assert torch.equal(old(patches, instruction, mask).logits_BN, new(patches, instruction, mask).logits_BN)
+    holder = torch.nn.ModuleDict({"predictor": make()})  # as in a training checkpoint
+    holder.load_state_dict({f"predictor.{name}": tensor for name, tensor in weights.items()})
 
 
 def test_f_sem_is_the_mean_patch_mapped():

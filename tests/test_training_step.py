@@ -61,7 +61,7 @@ def test_each_clip_loss_alone_reaches_the_region(make, module_of, gradient, term
     loss, terms = module.loss(module.step(batch_for(config), 0), config.loss)
     loss.backward()
     assert list(terms) == [term]
-    gradient = module.predictor.cross_attention.query.weight.grad
+    gradient = module.predictor.blocks[0].cross_attention.query.weight.grad
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
