@@ -95,6 +95,7 @@ microworld-region: install  ## learn the shipped region from microworld-data: se
 	$(call halves,search_regions.py,configs/train_microworld_search.yaml --data.train 'data/microworld/train/{00000..00008}.tar')
 	$(call halves,make_proposals.py,configs/train_microworld_search.yaml)
 	$(PY) train.py --config configs/train_microworld_search.yaml
+	$(PY) train.py --config configs/train_microworld_settle.yaml
 
 microworld-models: install  ## pre-train the tiny frozen models from scratch: a night of two cores; run again to go on
 	$(MAKE) -j2 inpaint-lane ip2p-lane

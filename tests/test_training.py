@@ -13,12 +13,12 @@ from PIL import Image
 
 from regionedit import losses
 from regionedit.command_line import load_config
-from regionedit.config import LossConfig, TrainConfig
+from regionedit.config import LossConfig, SearchConfig, TrainConfig
 from regionedit.dtypes import resolve_training
 from regionedit.evaluation.charts import draw_curves
 from regionedit.region_predictor import RegionPredictor
 from regionedit.training import NotFinite, RegionTraining, Stopped, train
-from regionedit.training.schedule import learning_rate, loss_weights
+from regionedit.training.schedule import commitment, learning_rate, loss_weights
 from regionedit.training.scores import RegionScores, pointing
 from tests.pairs import write_pairs
 from tests.training_runs import StopAt, batch_for, command, logged
@@ -271,3 +271,9 @@ def test_entropy_weight_falls_to_zero_and_nothing_else_changes():
     assert [loss_weights(settings, share).entropy for share in (0.0, 0.25, 0.5, 0.9)] == [-1.0, -0.5, 0.0, 0.0]
     assert loss_weights(settings, 0.9).area == 0.3
     assert loss_weights(LossConfig(entropy=-1.0), 0.9).entropy == -1.0
+
+
+def test_the_commitment_to_searched_regions_rises():
+    settings = SearchConfig(commitment=0.4, commitment_until=0.5)
+    assert [commitment(settings, share) for share in (0.0, 0.25, 0.5, 0.9)] == [0.0, 0.2, 0.4, 0.4]
+    assert commitment(SearchConfig(commitment=0.4), 0.0) == 0.4

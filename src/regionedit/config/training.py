@@ -50,6 +50,8 @@ class SearchConfig:
         size: weight of log(area + 0.02): doubling a region costs the same at every size.
         temperature: by how much a reward must be higher for a candidate to weigh e times as much.
         commitment: 0: P covers all good candidates; 1: P may settle for one of them, see `losses.searched_region`.
+        commitment_until: share of the run over which the commitment rises linearly from 0, so that P does not settle
+            before it knows what the instruction means. 0 keeps the commitment as it is.
         generator: settings of `generator` that differ while searching, e.g. {num_inference_steps: 2}.
     """
 
@@ -62,6 +64,7 @@ class SearchConfig:
     size: float = 0.05
     temperature: float = 0.05
     commitment: float = 0.0
+    commitment_until: float = 0.0
     generator: dict[str, Any] = field(default_factory=dict)
 
 

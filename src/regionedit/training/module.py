@@ -30,7 +30,7 @@ from regionedit.training.agreement import Agreement
 from regionedit.training.micro_batches import local_gradient
 from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
 from regionedit.training.result import Blend, Source, encode_result
-from regionedit.training.schedule import learning_rate, loss_weights
+from regionedit.training.schedule import commitment, learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
 
 VALIDATION_EPOCH = -1
@@ -225,7 +225,7 @@ class RegionTraining(LightningModule):
         return {
             "regions_BKN": regions_BKN.nan_to_num(0),
             "log_weights_BK": log_weights_BK.masked_fill(log_weights_BK.isnan(), -torch.inf),
-            "commitment": search.commitment,
+            "commitment": commitment(search, self.completed),
         }
 
     def _regions_shown(self, image_BCHW: Tensor, outputs: StepOutputs) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""What changes over a run: the learning rate, and the weight of the entropy loss."""
+"""What changes over a run: the learning rate, the weight of the entropy loss, the commitment to searched regions."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from regionedit.config import LossConfig, OptimizerConfig
+from regionedit.config import LossConfig, OptimizerConfig, SearchConfig
 
 
 def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
@@ -13,6 +13,13 @@ def loss_weights(settings: LossConfig, progress: float) -> LossConfig:
     if not settings.entropy_until:
         return settings
     return replace(settings, entropy=settings.entropy * max(0.0, 1 - progress / settings.entropy_until))
+
+
+def commitment(settings: SearchConfig, progress: float) -> float:
+    """The commitment of `losses.searched_region` at progress 0 to 1 of a run, see `commitment_until`."""
+    if not settings.commitment_until:
+        return settings.commitment
+    return settings.commitment * min(1.0, progress / settings.commitment_until)
 
 
 def learning_rate(settings: OptimizerConfig, step: int, progress: float) -> float:
