@@ -12,7 +12,7 @@ from regionedit.config import RegionConfig
 from regionedit.editor import Editor
 from regionedit.mask_sources import MaskSource
 from regionedit.mask_sources.algebra import parse
-from regionedit.mask_sources.finder import LARGE_NOTE, WHOLE_PICTURE_NOTE, Plan, finish
+from regionedit.mask_sources.finder import LARGE_NOTE, NOTHING_NOTE, WHOLE_PICTURE_NOTE, Plan, finish
 from regionedit.masks import grow
 from regionedit.records import EditRequest, Region
 from tests.segmenters import must_not_load
@@ -93,6 +93,20 @@ def test_where_most_of_the_picture_is_meant_the_whole_picture_can_be_edited(kind
         region = find(torch.zeros(2, 3, 24, 24), requests() * 2, [None] * 2)
         assert region.mask_B1HW[0].mean().item() == pytest.approx(expected) and not region.mask_B1HW[1].any()
         assert (LARGE_NOTE in region.notes[0]) == (expected == 1) and region.notes[0].startswith("a note")
+
+
+@pytest.mark.parametrize(("below", "note"), [(0.05, WHOLE_PICTURE_NOTE), (0.15, NOTHING_NOTE)])
+def test_where_nothing_is_to_be_done_nothing_is_edited(below, note):
+    class Unsure(Blind):
+        def find(self, images_BCHW, requests, captions):
+            region = super().find(images_BCHW, requests, captions)
+            return replace(region, probability_B1HW=torch.full_like(region.mask_B1HW, 0.1))
+
+    settings = RegionConfig(if_empty="everything", nothing_below=below)
+    find = Plan(parse("x"), {"x": Unsure}).load(settings, must_not_load, must_not_load).find
+    region = find(torch.zeros(2, 3, 24, 24), requests() * 2, [None] * 2)
+    assert region.notes == ("a note", note), "a region that was found stays, however low P is"
+    assert region.mask_B1HW[0].any() and bool(region.mask_B1HW[1].all()) == (note == WHOLE_PICTURE_NOTE)
 
 
 @pytest.mark.parametrize(("kind", "shares"), [(Blind, [64 / 576, 1, 1]), (Pointed, [64 / 576, 0, 0])])

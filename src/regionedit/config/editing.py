@@ -47,6 +47,8 @@ class RegionConfig:
             new picture.
         whole_above: if the mean of P is above this, most of the picture is meant, and the whole picture is edited; the
             result says so. Such a P is seldom high everywhere. 1: never.
+        nothing_below: if nothing is found and the mean of P is below this, the picture already is as the instruction
+            asks: nothing is edited whatever `if_empty` says, and the result says so. 0: never.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
         grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
             grows the region by this many pixels of the original picture and paints once more; a note says so. It also
@@ -64,6 +66,7 @@ class RegionConfig:
     refine: Literal["none", "sam", "auto"] = "none"
     if_empty: Literal["nothing", "everything"] = "nothing"
     whole_above: float = 1.0
+    nothing_below: float = 0.0
     grow: int = 0
     grow_if_cut: int = 0
 

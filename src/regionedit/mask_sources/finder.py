@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WHOLE_PICTURE_NOTE = "no region was found: the whole picture is edited"
+NOTHING_NOTE = "the instruction seems to be fulfilled already: nothing is edited"
 LARGE_NOTE = "most of the picture is meant: the whole picture is edited"
 
 
@@ -105,7 +106,7 @@ class Finder:
             if self.refiner is not None and part.refinable:
                 found[name] = self.refiner.refine(images_BCHW, found[name])
             if part.refinable:
-                found[name] = _edit_everything(found[name], self.config)
+                found[name] = _everything_or_nothing(found[name], self.config)
         return finish(_operated(self._joined(found), requests), self.config)
 
     def _joined(self, found: Mapping[str, Region]) -> Region:
@@ -123,12 +124,15 @@ class Finder:
         return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)
 
 
-def _edit_everything(region: Region, config: RegionConfig) -> Region:
-    """The region of everything where nothing was found or most of the picture is meant: `if_empty`, `whole_above`."""
-    empty_B = (region.mask_B1HW.flatten(1).amax(1) == 0) & (config.if_empty == "everything")
-    large_B = region.probability_B1HW.flatten(1).mean(1) > config.whole_above
+def _everything_or_nothing(region: Region, config: RegionConfig) -> Region:
+    """The region of everything where nothing was found or most of the picture is meant: `if_empty`, `whole_above`.
+    Where nothing was found because nothing is to be done, it stays empty: `nothing_below`."""
+    mean_B = region.probability_B1HW.flatten(1).mean(1)
+    empty_B = region.mask_B1HW.flatten(1).amax(1) == 0
+    done_B, large_B = empty_B & (mean_B < config.nothing_below), mean_B > config.whole_above
+    empty_B = empty_B & ~done_B & (config.if_empty == "everything")
     whole_B = empty_B | large_B
-    if not whole_B.any():
+    if not (whole_B | done_B).any():
         return region
     mask_B1HW, parts_BKHW = region.mask_B1HW.clone(), region.per_instruction_BKHW
     mask_B1HW[whole_B] = 1
@@ -137,8 +141,8 @@ def _edit_everything(region: Region, config: RegionConfig) -> Region:
         parts_BKHW[whole_B, :1] = 1
     before = region.notes or ("",) * len(whole_B)
     reasons = [
-        LARGE_NOTE if large else WHOLE_PICTURE_NOTE if empty else ""
-        for large, empty in zip(large_B, empty_B, strict=True)
+        LARGE_NOTE if large else WHOLE_PICTURE_NOTE if empty else NOTHING_NOTE if done else ""
+        for large, empty, done in zip(large_B, empty_B, done_B, strict=True)
     ]
     notes = ("; ".join(filter(None, pair)) for pair in zip(before, reasons, strict=True))
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))
