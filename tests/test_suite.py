@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 import evaluate as command
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig
-from regionedit.evaluation import BENCHMARKS, suite
+from regionedit.evaluation import BENCHMARKS, entries, suite
+from regionedit.records import EditCase, EditRequest
 from tests.evaluation_folders import A, B, cells, evaluation, shown
 
 SUITE = {
@@ -59,7 +61,9 @@ def run(place, monkeypatch):
             raise run.error
         name = "ultraedit" if config.protocol else "none"
         evaluation(Path(config.out), A if system == "ours" else B, name=name, **run.blocks.get(system, {}))
-        return json.loads(Path(config.out, "summary.json").read_text())
+        summary = json.loads(Path(config.out, "summary.json").read_text()) | {"note": run.notes.get(system, "")}
+        Path(config.out, "summary.json").write_text(json.dumps(summary))
+        return summary
 
     def run(*arguments, stage="both", **changes):
         Path("suite.yaml").write_text(yaml.safe_dump(SUITE | changes, sort_keys=False))
@@ -72,7 +76,7 @@ def run(place, monkeypatch):
     monkeypatch.setattr(suite, "evaluate", fake)
     monkeypatch.setattr(suite, "load_config", read)
     monkeypatch.setattr(suite, "gc", SimpleNamespace(collect=lambda: None))  # takes half a second, and frees nothing
-    run.done, run.fails, run.blocks, run.error = {}, None, {}, RuntimeError("broken")
+    run.done, run.fails, run.blocks, run.notes, run.error = {}, None, {}, {}, RuntimeError("broken")
     return run
 
 
@@ -135,9 +139,29 @@ def test_only_editing_writes_no_tables(run):
 
 
 @pytest.mark.parametrize(
+    ("mask_source", "kept"), [("sam", {"click", "box"}), ("everything", set()), ("learned", set())]
+)
+def test_a_mark_of_the_case_goes_only_to_a_system_that_reads_it(tmp_path, monkeypatch, mask_source, kept):
+    given = []
+    monkeypatch.setattr(entries, "edit_cases", lambda _, cases, __, prepare, *_1, **_2: given.append(prepare(cases[0])))
+    request = EditRequest(Image.new("RGB", (8, 8)), "add a hat", click=(1, 2), box=(0, 0, 4, 4))
+    config = EvaluateConfig(mask_source=mask_source, out=str(tmp_path))
+    for all_marks, marks in ((False, kept), (True, {"click", "box"})):
+        entries.own(config, None, [EditCase("a", request, "add")], None, all_marks)
+        assert given.pop().marks == marks
+
+
+def test_a_row_whose_region_comes_from_the_truth_says_so(run):
+    run.notes = {"theirs": "the mask that drawn reads comes from the truth"}
+    run()
+    assert "- theirs: the mask that drawn reads comes from the truth" in Path("out/first/comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
     ("arguments", "changes", "said"),
     [
         (["--generator.size", "64"], {}, "suite: --generator.size belongs to a system"),
+        (["--pictures=folder"], {}, "suite: --pictures belongs to a system"),
         (["--config", "shared.yaml"], {}, "suite: leave --config out"),
         (
             [],

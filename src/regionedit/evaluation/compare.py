@@ -123,6 +123,7 @@ def compare(
     row_names = {e.name: e.name + in_name(e.block) for e in evaluations}
     rows = [replace(row, name=row_names[row.name]) for row in rows]
     rows += _bounds(evaluations, columns)
+    notes += [f"{e.name}: {note}" for e in evaluations if (note := e.summary.get("note"))]
     notes += ignored_differences(evaluations) + _incomplete(evaluations, columns)
     if published:
         quoted, others, remarks = _published(evaluations, protocol, columns)

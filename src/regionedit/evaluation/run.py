@@ -118,6 +118,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
         "benchmark": config.benchmark,
         "protocol": protocol.block(config, cases) | used,
         "name": entries[0].name,
+        "note": entries[0].note,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
         "systems": _systems(entries, systems, cases.headline),

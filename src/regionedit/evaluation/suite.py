@@ -26,7 +26,8 @@ from regionedit.evaluation.tables import print_table, terminal
 
 FOLDER = Path("configs/suites")
 OF_THE_MACHINE = {"device", "batch"}  # settings of the editor that the command line sets for all systems
-OF_ONE_EDITOR = {"systems": {}, "expected": {}, "ceiling": None, "training_log": None, "suite": None}
+# Settings of a benchmark's file that belong to the editor in it, not to the systems of the suite.
+OF_ONE_EDITOR = {"pictures": None, "systems": {}, "expected": {}, "ceiling": None, "training_log": None}
 
 
 def run_suite(config: EvaluateConfig, arguments: Sequence[str], console: Console | None = None) -> int:
@@ -90,8 +91,8 @@ def configurations(
         name = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and name == "config":
             raise ValueError("suite: leave --config out; the suite's file names the configurations")
-        if argument.startswith("--") and name.split(".")[0] in editing:
-            raise ValueError(f"suite: --{name} belongs to a system: write it into the suite's file, after the system's")
+        if argument.startswith("--") and name.split(".")[0] in {*editing, *OF_ONE_EDITOR}:
+            raise ValueError(f"suite: --{name} belongs to a system: write it behind one in the suite's file")
     shared = {
         name: _load(f"benchmarks.{name}", EvaluateConfig, value, arguments) for name, value in suite.benchmarks.items()
     }
@@ -100,7 +101,7 @@ def configurations(
         pictures = Path(value) if Path(value).is_dir() else None
         editor = None if pictures else _load(f"systems.{system}", EditConfig, value)
         for name, config in shared.items():
-            own = OF_ONE_EDITOR | {"out": str(Path(out) / name / system)}
+            own = OF_ONE_EDITOR | {"suite": None, "out": str(Path(out) / name / system)}
             if editor:
                 own |= {key: getattr(editor, key) for key in editing}
             elif not (pictures / name).is_dir():
@@ -114,7 +115,7 @@ def configurations(
 def _load(key: str, config_class: type[Config], value: str, arguments: Sequence[str] = ()) -> Config:
     """The configuration that a line of the suite's file names."""
     try:
-        path, *changes = shlex.split(value)
+        path, *changes = shlex.split(value) or [""]
         return load_config(config_class, path, [*changes, *arguments])
     except ValueError as error:
         raise ValueError(f"suite: {key}: {error}") from None
