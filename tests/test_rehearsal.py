@@ -17,7 +17,11 @@ from tests.rehearsal import PROTOCOLS, SYSTEMS, command
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS = [*SYSTEMS, "blurred"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("ignore:.*test set", "ignore:.*CompBench"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -250,5 +250,5 @@ def test_columns_over_some_operations_say_so_and_count_only_those(place):
         summary["metrics"][name] |= {"n": n}
     (folder / "summary.json").write_text(json.dumps(summary))
     note = shown(folder).tables[0].note
-    assert "IoU, precision: over the cases of add" in note
+    assert "IoU; precision: over the cases of add" in note
     assert "ours, precision: over 1 of 2 scored cases" in note and "ours, IoU" not in note

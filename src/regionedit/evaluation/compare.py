@@ -185,7 +185,7 @@ def _incomplete(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -
     headline = evaluations[0].block.get("headline_operations")
     of_headline = [title for title, metric in columns.items() if METRICS[metric].headline]
     if headline and of_headline:
-        notes.append(f"{', '.join(of_headline)}: over the cases of {', '.join(headline)}")
+        notes.append(f"{'; '.join(of_headline)}: over the cases of {', '.join(headline)}")
     systems: dict[str, list[str]] = {}  # note -> systems
     for e in evaluations:
         for title, metric in columns.items():
