@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: help install demo test test-slow test-browser test-load test-fullsize test-data bench lint \
 	microworld-data microworld-region microworld-models \
 	microworld-qwen microworld-sam microworld-masked-token microworld-next-scale \
-	fetch-models clip-lane autoencoder-lane inpaint-lane ip2p-lane study study-report
+	evaluate-rehearsal fetch-models clip-lane autoencoder-lane inpaint-lane ip2p-lane study study-report
 
 # a command of data_prep/ for a training configuration, half of the shards on each of two cores
 define halves
@@ -61,6 +61,10 @@ test-data: export HF_HUB_OFFLINE := 1
 test-data: install  ## data at scale: kill loops, Ray on this machine (installs the extra `scale`), docs/data.md's rehearsal
 	$(PY) -m uv pip install --python $(PY) --constraint requirements.lock "ray[data]>=2.40"
 	$(PY) -m pytest -m slow tests/test_killed_instructions.py tests/test_whole_way.py
+
+evaluate-rehearsal: export HF_HUB_OFFLINE := 1
+evaluate-rehearsal: install  ## a paper's tables on look-alikes of the benchmarks, minutes: outputs/rehearsal/tables/*/comparison.md
+	$(PY) -m tests.rehearsal
 
 bench: export HF_HUB_OFFLINE := 1
 bench: install microworld-data  ## speed and cost beside named baselines, 50 minutes: benchmarks/results.json, RESULTS.md

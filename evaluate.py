@@ -1,8 +1,9 @@
 """python evaluate.py --config configs/evaluate_microworld.yaml --out outputs/eval: edit a benchmark and score the
-edits."""
+edits. With --suite paper --out outputs/paper: several systems on several benchmarks, a table for each."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 from regionedit.command_line import parse_command, run_command
@@ -19,7 +20,13 @@ def main() -> int:
 
 
 def run(config: EvaluateConfig) -> int:
-    from regionedit.evaluation.run import evaluate  # late: a mistyped option is reported without loading torch
+    # late imports: a mistyped option is reported without loading torch
+    if config.suite is not None:
+        from regionedit.evaluation.suite import run_suite
+
+        log_to(config.out)
+        return run_suite(config, sys.argv[1:])
+    from regionedit.evaluation.run import evaluate
 
     log_to(config.out)
     summary = evaluate(config)

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
+from scipy.stats import binomtest
 
+from regionedit.evaluation.comparison_tables import Difference
 from regionedit.evaluation.scoring import interval
 from tests.evaluation_folders import A, B, cells, evaluation, scores, shown
 
@@ -26,7 +28,14 @@ def test_paired_differences_are_over_the_cases_in_both(place):
         ("ours − theirs", "DINO", "4", "+0.0250"),
     ]
     assert table.rows[1][4] == f"[{expected['low']:+.4f}, {expected['high']:+.4f}]"
-    assert table.best == {(1, 3)}  # the other two intervals hold 0
+    assert expected["low"] > 0 and not table.best  # four cases are too few to be clear
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 40])
+def test_a_difference_is_clear_only_if_a_sign_test_could_be(n):
+    assert Difference("a", "b", "L1", interval(np.full(n, 0.1))).clear == (binomtest(n, n).pvalue < 0.05)
+    around_zero = np.tile([-0.1, 0.1], n)
+    assert not Difference("a", "b", "L1", interval(around_zero)).clear
 
 
 def test_three_systems_make_three_pairs(place, both):

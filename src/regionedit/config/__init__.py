@@ -18,7 +18,7 @@ from regionedit.config.describers import (
     VlmConfig,
 )
 from regionedit.config.editing import CropConfig, EditConfig, RegionConfig
-from regionedit.config.evaluation import EvaluateConfig
+from regionedit.config.evaluation import EvaluateConfig, SuiteConfig
 from regionedit.config.generators import (
     GENERATOR_CONFIGS,
     DiffusersInpaintConfig,

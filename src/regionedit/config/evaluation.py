@@ -15,6 +15,9 @@ class EvaluateConfig(EditConfig):
     """`python evaluate.py --config FILE`: edit the cases of a benchmark and score the edits.
 
     Args:
+        suite: run every system on every benchmark of configs/suites/NAME.yaml (or of another YAML file with the fields
+            of SuiteConfig) and write one table for each: `--suite NAME --out FOLDER`. Other arguments, such as
+            `--limit 20`, then apply to every evaluation. Run again to continue.
         benchmark: key of BENCHMARKS.
         data: the benchmark's folder.
         out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
@@ -55,6 +58,7 @@ class EvaluateConfig(EditConfig):
         vlm_judge: the vision-language model that scores edits by the benchmark's rubric.
     """
 
+    suite: str | None = None
     benchmark: str = "microworld"
     data: str = "data/microworld/test"
     out: str = "outputs/evaluate"
@@ -85,3 +89,32 @@ class EvaluateConfig(EditConfig):
     structure: str | None = None
     lpips: str | None = None
     vlm_judge: VlmJudgeConfig = field(default_factory=VlmJudgeConfig)
+
+
+@dataclass
+class SuiteConfig:
+    """configs/suites/NAME.yaml, for `python evaluate.py --suite NAME`.
+
+    Args:
+        benchmarks: name -> an evaluate.py configuration; arguments may follow the file's name, such as
+            `configs/evaluate_magicbrush.yaml --protocol magicbrush --limit 100`. Its settings of the editor are
+            replaced by those of each system. The name is that of a folder in `out`.
+        systems: name -> an infer.py configuration, again with arguments; or a folder of finished pictures that has a
+            folder for each benchmark, under the benchmark's name here, with pictures named by case id. The system's
+            name is that of a row and of a folder.
+        against: the system from which the others' paired differences are computed.
+    """
+
+    benchmarks: dict[str, str] = field(default_factory=dict)
+    systems: dict[str, str] = field(default_factory=dict)
+    against: str = ""
+
+    def __post_init__(self):
+        for key in ("benchmarks", "systems"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: none; give `name: file` lines")
+            for name in getattr(self, key):
+                if not name.strip() or name.startswith(".") or "/" in name:
+                    raise ValueError(f"{key}: {name!r} cannot name a folder")
+        if self.against not in self.systems:
+            raise ValueError(f"against: {self.against!r} is no system; there are: {', '.join(self.systems)}")

@@ -15,10 +15,13 @@ from pathlib import Path
 
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.comparison_tables import (
+    CLEAR,
+    FEWEST,
     PICK_SCORE,
     Row,
     main_table,
     numbers,
+    paired_differences,
     paired_table,
     pick_scores,
     preference_table,
@@ -52,9 +55,23 @@ class Comparison:
     rows: list[Row]
     columns: dict[str, str]
 
+    def write(self, out: Path) -> list[Path]:
+        """Write comparison.md, comparison.tex and comparison.csv to `out`, all or none; their paths."""
+        files = {
+            "comparison.md": markdown(self.tables),
+            "comparison.tex": latex(self.tables),
+            "comparison.csv": numbers(self.rows, self.columns).to_csv(index=False),
+        }
+        write_together(out, {name: text.encode() for name, text in files.items()})
+        return [out / name for name in files]
+
 
 def compare(
-    evaluations: Sequence[Evaluation], protocol: Protocol | None = None, published: bool = False, paired: bool = False
+    evaluations: Sequence[Evaluation],
+    protocol: Protocol | None = None,
+    published: bool = False,
+    paired: bool = False,
+    against: str | None = None,
 ) -> Comparison:
     """Compare evaluations that were computed in the same way.
 
@@ -63,6 +80,7 @@ def compare(
         protocol: gives the columns, and every evaluation must have followed it; None: the first evaluation's columns.
         published: also quote published rows.
         paired: add the differences between systems on the cases that both have.
+        against: add only the differences from the system of this name, and mark the cells that clearly differ from its.
 
     Raises:
         IncomparableError: two numbers of a column were computed differently, or not with this protocol.
@@ -86,9 +104,17 @@ def compare(
         Row(e.name, "measured", _scores(e.summary, columns), e.summary["n"], e.summary["failed"]) for e in evaluations
     ]
     tables = []
-    if paired:
+    if paired or against is not None:
         raw = {f"{title} (raw)" if metric == PICK_SCORE else title: metric for title, metric in columns.items()}
-        tables.append(paired_table(evaluations, raw))
+        differing = paired_differences(evaluations, raw, against)
+        tables.append(paired_table(differing))
+    if against is not None:
+        clear = {e.name: frozenset(d.title for d in differing if d.clear and d.one == e.name) for e in evaluations}
+        rows = [replace(row, clear=clear[row.name]) for row in rows]
+        notes.append(
+            f"{CLEAR} the 95 % interval of the paired difference from {against}, see below, excludes 0 with at least "
+            f"{FEWEST} cases; not corrected for the number of comparisons"
+        )
     if title := next((t for t, metric in columns.items() if metric == PICK_SCORE), None):
         rows, preferences, note = _with_preferences(rows, evaluations, title)
         tables += preferences
@@ -97,13 +123,15 @@ def compare(
     row_names = {e.name: e.name + in_name(e.block) for e in evaluations}
     rows = [replace(row, name=row_names[row.name]) for row in rows]
     rows += _bounds(evaluations, columns)
-    notes += ignored_differences(evaluations) + _incomplete(rows, columns)
+    notes += [f"{e.name}: {note}" for e in evaluations if (note := e.summary.get("note"))]
+    notes += ignored_differences(evaluations) + _incomplete(evaluations, columns)
     if published:
         quoted, others, remarks = _published(evaluations, protocol, columns)
         rows += quoted
         notes += remarks
         tables += others
-    return Comparison([main_table(rows, columns, notes), *tables], rows, columns)
+    heading = f"Comparison: {first.summary['benchmark']}, protocol {first.block['name']}"
+    return Comparison([main_table(heading, rows, columns, notes), *tables], rows, columns)
 
 
 def _require(protocol: Protocol, evaluations: Sequence[Evaluation]) -> None:
@@ -151,16 +179,21 @@ def _bounds(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> li
     return [row for row in rows if row.scores]
 
 
-def _incomplete(rows: Sequence[Row], columns: Mapping[str, str]) -> list[str]:
-    """Notes on systems whose mean in a column is over fewer cases than were scored."""
+def _incomplete(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> list[str]:
+    """Notes on columns whose mean is over some operations only, and on systems with fewer values than scored cases."""
     notes = []
-    for row in (row for row in rows if row.kind == "measured"):
-        scored = row.n - row.failed
+    headline = evaluations[0].block.get("headline_operations")
+    of_headline = [title for title, metric in columns.items() if METRICS[metric].headline]
+    if headline and of_headline:
+        notes.append(f"{'; '.join(of_headline)}: over the cases of {', '.join(headline)}")
+    systems: dict[str, list[str]] = {}  # note -> systems
+    for e in evaluations:
         for title, metric in columns.items():
-            n = row.scores.get(title, {}).get("n", scored)
-            if n < scored and not METRICS[metric].headline:
-                notes.append(f"{row.name}, {title}: over {n} of {scored} scored cases, the others have no value")
-    return notes
+            scored = e.count_scored(metric)
+            if metric in e.summary["metrics"] and scored and (n := e.summary["metrics"][metric]["n"]) < scored:
+                line = f"{title}: over {n} of {scored} scored cases, the others have no value"
+                systems.setdefault(line, []).append(e.name)
+    return notes + [f"{', '.join(names)}, {line}" for line, names in systems.items()]
 
 
 def _published(
@@ -216,17 +249,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="outputs/comparison", help="receives comparison.md, .tex and .csv")
     parser.add_argument("--published", action="store_true", help="also quote published rows")
     parser.add_argument("--paired", action="store_true", help="add differences between systems on the same cases")
+    parser.add_argument("--against", help="only differences from this system; cells that clearly differ get a mark")
     arguments = parser.parse_args(argv)
     out = Path(arguments.out)
     try:
         protocol = Protocol.read(arguments.protocol) if arguments.protocol else None
-        result = compare(read_evaluations(arguments.evaluations), protocol, arguments.published, arguments.paired)
-        files = {
-            "comparison.md": markdown(result.tables),
-            "comparison.tex": latex(result.tables),
-            "comparison.csv": numbers(result.rows, result.columns).to_csv(index=False),
-        }
-        write_together(out, {name: text.encode() for name, text in files.items()})
+        evaluations = read_evaluations(arguments.evaluations)
+        result = compare(evaluations, protocol, arguments.published, arguments.paired, arguments.against)
+        files = result.write(out)
     except IncomparableError as error:
         for line in error.lines:
             print(f"compare: not comparable: {line}", file=sys.stderr)
@@ -237,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = terminal(WIDTH)
     for table in result.tables:
         print_table(table, console)
-    console.print(f"written: {', '.join(str(out / name) for name in files)}", markup=False)
+    console.print(f"written: {', '.join(map(str, files))}", markup=False)
     return 0
 
 

@@ -18,6 +18,10 @@ from regionedit.evaluation.scoring import interval
 from regionedit.evaluation.tables import TextTable, bracketed, score_cell
 
 PICK_SCORE = "pick_score"
+CLEAR = "†"  # marks cells of the comparison table that clearly differ from the named row's
+# Cases that a clear difference needs: with 5, not even five differences of one sign are significant at 5 % in an exact
+# sign test, but their bootstrap interval always excludes 0.
+FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Row:
         n, failed: numbers of cases, None if unknown.
         source: paper and table of a published row.
         note: a remark for the reader.
+        clear: columns in which it clearly differs from the named row; see `Difference.clear`.
     """
 
     name: str
@@ -40,11 +45,35 @@ class Row:
     failed: int | None = None
     source: str = ""
     note: str = ""
+    clear: frozenset[str] = frozenset()
 
     @property
     def figures(self) -> dict[str, float]:
         """Column -> mean."""
         return {title: score["mean"] for title, score in self.scores.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One column of two systems, on the cases that both have a value for.
+
+    Args:
+        one, other: names of the systems.
+        title: the column.
+        score: mean, low, high and n of `one` minus `other`; None without such a case.
+    """
+
+    one: str
+    other: str
+    title: str
+    score: dict | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes 0, with at least FEWEST cases."""
+        if self.score is None or self.score["n"] < FEWEST:
+            return False
+        return self.score["low"] > 0 or self.score["high"] < 0
 
 
 def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
@@ -61,7 +90,7 @@ def numbers(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(table).astype(dict.fromkeys(counts, "Int64"))
 
 
-def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
+def main_table(title: str, rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[str]) -> TextTable:
     """The comparison table: measured systems, then the unedited source and the oracles, then published rows."""
     decimals = {t: _decimals([row.scores[t]["mean"] for row in rows if t in row.scores]) for t in columns}
     marks = {source: f"[{k}]" for k, source in enumerate(dict.fromkeys(r.source for r in rows if r.source), 1)}
@@ -73,14 +102,18 @@ def main_table(rows: Sequence[Row], columns: Mapping[str, str], notes: Sequence[
         (
             f"{row.name} {marks[row.source]}" if row.source else row.name,
             *("" if count is None else str(count) for count in (row.n, row.failed)),
-            *(score_cell(row.scores.get(t), digits=(places.get(row.source) or decimals).get(t, 0)) for t in columns),
+            *(
+                score_cell(row.scores.get(t), digits=(places.get(row.source) or decimals).get(t, 0))
+                + (f" {CLEAR}" if t in row.clear else "")
+                for t in columns
+            ),
         )
         for row in rows
     )
     sections = ["bound" if row.kind in ("identity", "oracle") else row.kind for row in rows]
     rules = frozenset(k for k in range(1, len(rows)) if sections[k] != sections[k - 1])
-    heads = ("system", "n", "failed", *(f"{title}{_arrow(metric)}" for title, metric in columns.items()))
-    return TextTable("Comparison", "\n".join(notes), heads, cells, _best(rows, columns), rules)
+    heads = ("system", "n", "failed", *(f"{column}{_arrow(metric)}" for column, metric in columns.items()))
+    return TextTable(title, "\n".join(notes), heads, cells, _best(rows, columns), rules)
 
 
 def quoted_tables(rows: Sequence[PublishedRow]) -> list[TextTable]:
@@ -136,34 +169,51 @@ def preference_table(raw: pd.DataFrame) -> TextTable:
     return TextTable("PickScore, pairs", note, ("pair", "n", "wins", "preferred"), tuple(rows))
 
 
-def paired_table(evaluations: Sequence[Evaluation], columns: Mapping[str, str]) -> TextTable:
-    """For each pair of systems: the mean difference, first minus second, on the cases that both have a value for.
+def paired_differences(
+    evaluations: Sequence[Evaluation], columns: Mapping[str, str], against: str | None = None
+) -> list[Difference]:
+    """The differences between every two systems, or between every other system and the one named `against`.
 
-    The interval is over resampled cases, so a case that is hard for both systems does not widen it. Differences whose
-    interval excludes 0 are bold.
+    The interval is over resampled cases, so a case that is hard for both systems does not widen it.
 
     Raises:
-        ValueError: there is only one evaluation, or the rows of one were not kept.
+        ValueError: there is only one evaluation, none is named `against`, or the rows of one were not kept.
     """
     if len(evaluations) < 2:
         raise ValueError("paired: differences need at least two evaluations")
-    rows, clear, rules = [], set(), set()
-    for one, other in combinations(evaluations, 2):
-        rules.add(len(rows))
+    pairs = [*combinations(evaluations, 2)]
+    if against is not None:
+        named = [e for e in evaluations if e.name == against]
+        if not named:
+            raise ValueError(f"against: no {against!r} here; there are: {', '.join(e.name for e in evaluations)}")
+        pairs = [(e, named[0]) for e in evaluations if e.name != against]
+    found = []
+    for one, other in pairs:
         for title, metric in columns.items():
             both = pd.concat([one.values(metric), other.values(metric)], axis=1, join="inner")
-            if both.empty:
-                rows.append((f"{one.name} − {other.name}", title, "0", "", ""))
-                continue
-            score = interval((both.iloc[:, 0] - both.iloc[:, 1]).to_numpy())
-            bounds = score["low"], score["high"]
-            if None not in bounds and (bounds[0] > 0 or bounds[1] < 0):
-                clear.add((len(rows), 3))
-            shown = "" if None in bounds else f"[{bounds[0]:+.4f}, {bounds[1]:+.4f}]"
-            rows.append((f"{one.name} − {other.name}", title, str(len(both)), f"{score['mean']:+.4f}", shown))
-    note = "mean difference on the n cases in both, 95 % bootstrap interval over cases; bold if it excludes 0"
+            score = None if both.empty else interval((both.iloc[:, 0] - both.iloc[:, 1]).to_numpy())
+            found.append(Difference(one.name, other.name, title, score))
+    return found
+
+
+def paired_table(differences: Sequence[Difference]) -> TextTable:
+    """A row for each difference; clear ones are bold."""
+    rows, rules = [], set()
+    for number, d in enumerate(differences):
+        if (d.one, d.other) != (differences[number - 1].one, differences[number - 1].other):
+            rules.add(number)
+        cells = ("0", "", "")
+        if d.score is not None:
+            bounds = "" if d.score["low"] is None else f"[{d.score['low']:+.4f}, {d.score['high']:+.4f}]"
+            cells = (str(d.score["n"]), f"{d.score['mean']:+.4f}", bounds)
+        rows.append((f"{d.one} − {d.other}", d.title, *cells))
+    note = (
+        "mean difference on the n cases in both, 95 % bootstrap interval over cases; bold if it excludes 0 and n is at"
+    )
+    note += f" least {FEWEST}"
     heads = ("pair", "column", "n", "difference", "interval")
-    return TextTable("Paired differences", note, heads, tuple(rows), frozenset(clear), frozenset(rules - {0}))
+    clear = frozenset((number, 3) for number, d in enumerate(differences) if d.clear)
+    return TextTable("Paired differences", note, heads, tuple(rows), clear, frozenset(rules - {0}))
 
 
 def _best(rows: Sequence[Row], columns: Mapping[str, str]) -> frozenset[tuple[int, int]]:

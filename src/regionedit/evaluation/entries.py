@@ -72,13 +72,15 @@ def unedited(config: EvaluateConfig) -> Entry:
     return Entry(IDENTITY, "source, not edited", unchanged, config, edited=True)
 
 
-def own(config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], share: Share) -> Entry:
+def own(
+    config: EvaluateConfig, editor: Editor, cases: Collection[EditCase], share: Share, all_marks: bool = True
+) -> Entry:
     """The row of the configured editor; with `regions_only` it predicts regions and edits nothing."""
-    name = config.mask_source
+    name, prepare = config.mask_source, _requests(config, all_marks)
     if config.regions_only:
-        source, prepare = editor.models.mask_source(name, editor.config), _requests(config)
+        source = editor.models.mask_source(name, editor.config)
         return Entry(name, name, lambda chosen: find_regions(source, chosen, prepare), config, edited=False)
-    return _edited(name, editor, config, CaseFolder(config.out), cases, share, _requests(config))
+    return _edited(name, editor, config, CaseFolder(config.out), cases, share, prepare)
 
 
 def system_editor(name: str, config: EvaluateConfig) -> Editor:

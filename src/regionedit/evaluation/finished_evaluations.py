@@ -73,11 +73,23 @@ class Evaluation:
             raise ValueError(f"{self.name}: {self.folder} has no cases.parquet; run the evaluation again to write it")
         if metric not in self.rows:
             return pd.Series(dtype=float)
-        values = self.rows[metric]
+        return self.rows.loc[self._averaged(metric), metric].dropna()
+
+    def count_scored(self, metric: str) -> int | None:
+        """How many cases did not fail of those that the metric's mean is over; None if it needs rows that were not
+        kept."""
+        if not (METRICS[metric].headline and self.block.get("headline_operations")):
+            return self.summary["n"] - self.summary["failed"]
+        if self.rows is None:
+            return None
+        return int((self._averaged(metric) & self.rows["failed"].isna()).sum())
+
+    def _averaged(self, metric: str) -> pd.Series:
+        """Which rows the metric's mean is over: those of the headline operations, or all."""
         headline = self.block.get("headline_operations")
         if headline and METRICS[metric].headline:
-            values = values[self.rows["operation"].isin(headline)]
-        return values.dropna()
+            return self.rows["operation"].isin(headline)
+        return pd.Series(True, self.rows.index)
 
 
 def read_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:

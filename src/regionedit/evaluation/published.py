@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class PublishedRow:
         return "; ".join(part for part in (self.impossible and f"impossible: {self.impossible}", self.note) if part)
 
 
+@cache
 def read_published(path: str | Path = FILE) -> tuple[PublishedRow, ...]:
     """Read all rows, in the file's order; the tests check the file.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pandas import DataFrame
@@ -37,8 +38,12 @@ COUNTED = ("n_found", "counts")  # keys of a protocol block that count cases and
 WIDTH = 132  # characters in a line of the printed tables when the output is not a terminal
 
 
-def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
+def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Literal["all", "read"] = "all") -> dict:
     """Run a benchmark and write the files that `EvaluateConfig` lists to `out`. Calling it again resumes the run.
+
+    Args:
+        marks: which marks of a case (mask, box, click) the editor gets: `read`, only those that its mask source reads;
+            with `all`, a mark that it does not read replaces its mask source.
 
     Returns:
         The content of summary.json; with `stage` edit only {"n", "failed"} of this process's cases.
@@ -72,7 +77,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
     if config.pictures is not None:
         entries, systems = _finished(config), []
     else:
-        entries, systems = _run(config, cases, system_cases, share, console)
+        entries, systems = _run(config, cases, system_cases, share, console, marks)
     judge = Judge.from_config(config.vlm_judge, cases.rubric)
     if judge and config.vlm_judge.endpoint and config.stage in ("both", "judge"):
         for entry in (*entries, *systems):
@@ -113,6 +118,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict:
         "benchmark": config.benchmark,
         "protocol": protocol.block(config, cases) | used,
         "name": entries[0].name,
+        "note": entries[0].note,
         **entries[0].summary,
         "baselines": {e.name: e.summary | {"title": e.title, "note": e.note} for e in entries[1:]},
         "systems": _systems(entries, systems, cases.headline),
@@ -159,7 +165,7 @@ def _finished(config: EvaluateConfig) -> list[Entry]:
 
 
 def _run(
-    config: EvaluateConfig, cases: Benchmark, system_cases: Benchmark, share: Share, console: Console
+    config: EvaluateConfig, cases: Benchmark, system_cases: Benchmark, share: Share, console: Console, marks: str
 ) -> tuple[list[Entry], list[Entry]]:
     """The rows of the editor and its baselines, and the rows of the other systems.
 
@@ -174,7 +180,7 @@ def _run(
     editor.models.mask_source(config.mask_source, editor.config)
     editors = {} if config.regions_only else {name: system_editor(name, config) for name in config.systems}
     baselines = [baseline_entry(name, config, editor, cases, cases.headline, share) for name in config.baselines]
-    entries = [own(config, editor, cases, share), *baselines]
+    entries = [own(config, editor, cases, share, marks == "all"), *baselines]
     return entries, [system(name, theirs, config, system_cases, share) for name, theirs in editors.items()]
 
 
