@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from regionedit.config.describers import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig
+from regionedit.config.describers import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig, VlmBoxConfig
 from regionedit.config.generators import (
     GENERATOR_CONFIGS,
     GeneratorConfig,
@@ -31,6 +31,7 @@ class RegionConfig:
         untrained: mask source or expression that replaces `learned` while there is no checkpoint; each result says so.
             None: `learned` fails with a message that says what to do.
         attention: the InstructPix2Pix whose attention `ip2p_attention` reads if the generator is another one.
+        vlm_box: the vision-language model of the mask source `vlm_box`.
         threshold: pixels with a probability P above it are edited.
         dilate: grows the mask by this many patches of the predictor's grid, fractions allowed; learned masks tend to
             cover only the core of an object.
@@ -56,6 +57,7 @@ class RegionConfig:
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
     untrained: str | None = None
     attention: InstructPix2PixConfig = field(default_factory=_attention)
+    vlm_box: VlmBoxConfig = field(default_factory=VlmBoxConfig)
     threshold: float = 0.5
     dilate: float = 0.0
     feather: float = 0.0
