@@ -80,6 +80,9 @@ class CropConfig:
             picture, scaled down, unless `margin` is set.
         margin: the window extends beyond the region's box by at least this many pixels of the picture on each side; for
             a fixed amount of surroundings, set `context` to 0.
+        sample_grow: the generator repaints a mask that is wider than the region by this many pixels of the picture on
+            each side, for example so that a small region has room for what it paints; only the region itself is blended
+            in. 0: the same mask for both.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
         register: measures by how much the generator has shifted or zoomed the whole picture, outside the region and
@@ -90,6 +93,7 @@ class CropConfig:
 
     context: float = 0.0
     margin: int = 0
+    sample_grow: int = 0
     match: float = 0.0
     register: bool = False
 
