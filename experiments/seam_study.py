@@ -33,6 +33,8 @@ GROWN = 4  # pixels; the learned region is grown by two
 VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what the in-painter works on, and the feather in pixels
     "the whole picture, made smaller": (CropConfig(), 0),
     "a window": (CropConfig(context=1.5), 0),
+    "a window, tone 16": (CropConfig(context=1.5, tone=16), 0),
+    "a window, tone 16, match 8": (CropConfig(context=1.5, tone=16, match=8), 0),
     "a window, match 8": (CropConfig(context=1.5, match=8), 0),
     "a window, feather 4": (CropConfig(context=1.5), 4),
     "a window, match 4, feather 2": (CropConfig(context=1.5, match=4), 2),

@@ -184,6 +184,7 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_watched_and_cancelled
         ({"margin": -1}, "margin"),
         ({"match": -1.0}, "match"),
         ({"sample_grow": -1}, "sample_grow"),
+        ({"tone": -1}, "tone"),
     ],
 )
 def test_impossible_window_settings_are_refused(editor, crop, field):

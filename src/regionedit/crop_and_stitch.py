@@ -25,6 +25,7 @@ from regionedit.records import Region
 from regionedit.registration import registered
 from regionedit.resampling import Fit, fit, fit_mask, unfit
 from regionedit.results import Patch
+from regionedit.seams import match_tone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +71,8 @@ def require_crop(config: CropConfig) -> None:
         raise ValueError(f"crop.margin: {config.margin}; give a number of pixels, or 0 to switch it off")
     if config.sample_grow < 0:
         raise ValueError(f"crop.sample_grow: {config.sample_grow}; give a number of pixels, or 0 for the region itself")
+    if config.tone < 0:
+        raise ValueError(f"crop.tone: {config.tone}; give the rim's width in pixels, or 0 to switch it off")
     if config.match < 0:
         raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
 
@@ -156,7 +159,14 @@ def paint(
             continue
         done += 1
         for window, patch_1Chw, note in _placed(batch_windows, repainted_PChw, crop.register):
-            patches[window.place].append(Patch(window.box, unfit(patch_1Chw, window.placed)[0], note))
+            picture_CHW = unfit(patch_1Chw, window.placed)[0]
+            if crop.tone:
+                x0, y0, x1, y1 = window.box
+                source_CHW = images_BCHW[window.place, :, y0:y1, x0:x1]
+                picture_CHW = match_tone(
+                    picture_CHW, source_CHW, region.mask_B1HW[window.place, 0, y0:y1, x0:x1], crop.tone
+                )
+            patches[window.place].append(Patch(window.box, picture_CHW, note))
             if watch:
                 _paste(preview_BCHW, window, patch_1Chw)
     return patches

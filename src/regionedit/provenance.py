@@ -25,7 +25,7 @@ PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
 # Settings that earlier versions did not have. A digest leaves them out while they are off, so that old ones stay valid.
-OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut", "sample_grow")
+OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut", "sample_grow", "tone")
 NO_INFLUENCE_OF_ASKING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip

@@ -85,6 +85,9 @@ class CropConfig:
             in. 0: the same mask for both.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
+        tone: undoes a change of brightness, contrast or colour cast that the generator has made to the whole picture:
+            each colour channel of what was painted is scaled and shifted as fits the generator's output to the source
+            in a rim of this many pixels around the repainted part. 0: off.
         register: measures by how much the generator has shifted or zoomed the whole picture, outside the region and
             against the source, and undoes it before the output is blended in, if that brings both pictures nearer to
             each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
@@ -95,6 +98,7 @@ class CropConfig:
     margin: int = 0
     sample_grow: int = 0
     match: float = 0.0
+    tone: int = 0
     register: bool = False
 
 
