@@ -94,7 +94,7 @@ def main() -> None:
     small_B1HW = dilate((known.truth_B1HW > 0).float(), GROWN)
     nothing = torch.zeros_like(small_B1HW)
     source_BCHW, true_BCHW = (together(own, known.source_BCHW) for own in (known.source_BCHW, truth_BCHW))
-    mask_B1HW = together(small_B1HW, nothing)
+    mask_B1HW = together(small_B1HW, nothing)[:, :1]  # `make_grid` repeats the channel
     base = load_config(EditConfig, args.config)
     base = replace(base, mask_source="drawn", batch=BATCH)
     models = Editor(base).models
