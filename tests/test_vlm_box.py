@@ -89,7 +89,13 @@ def test_normalised_coordinates(form):
 
 
 @pytest.mark.parametrize(
-    ("size", "side", "sent"), [((200, 100), 768, (196, 112)), ((1000, 500), 280, (280, 140)), ((9, 60), 768, (56, 56))]
+    ("size", "side", "sent"),
+    [
+        ((200, 100), 768, (196, 112)),
+        ((1000, 500), 280, (280, 140)),
+        ((9, 60), 768, (56, 56)),
+        ((1000, 500), 780, (756, 392)),
+    ],
 )
 def test_pixels_are_those_of_the_picture_that_was_sent(size, side, sent):
     """It has sides that a Qwen2.5-VL does not scale again; half of its width is half of the picture's."""
@@ -228,6 +234,7 @@ def test_a_server_that_recovers_is_waited_for():
     [
         ({"endpoint": ""}, r"^region\.vlm_box\.endpoint: '' is no address"),
         ({"endpoint_model": ""}, r"^region\.vlm_box\.endpoint_model: empty"),
+        ({"picture_size": 55}, r"^region\.vlm_box\.picture_size: 55, at least 56"),
         ({"api_key_variable": "NO_SUCH_KEY"}, r"^region\.vlm_box\.api_key_variable: .*NO_SUCH_KEY"),
     ],
 )

@@ -120,7 +120,7 @@ class VlmBoxConfig(ChatEndpointConfig):
 
     Args:
         coordinates: how this model counts a box's corners: `normalised` from 0 to 1000 over each side of the picture,
-            as Qwen3-VL and Qwen2-VL do; `pixels` of the picture as it is sent, as Qwen2.5-VL and RePlan's planner do.
+            as Qwen3-VL and Qwen2-VL do; `pixels` of the picture as it is sent, as Qwen2.5-VL does.
         max_tokens: maximum length of an answer, in tokens.
         picture_size: longer side, in pixels, of the picture that the model gets. With `coordinates: pixels`, both sides
             are rounded to multiples of 28, so that the server of a Qwen2.5-VL does not scale the picture once more.

@@ -86,6 +86,8 @@ class VlmBox(MaskSource):
     @classmethod
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         require_endpoint(config.vlm_box, FIELD)
+        if config.vlm_box.picture_size < SMALLEST:
+            raise ValueError(f"{FIELD}.picture_size: {config.vlm_box.picture_size}, at least {SMALLEST} are needed")
         return cls(ChatEndpoint(config.vlm_box, FIELD), config)
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
@@ -141,9 +143,9 @@ class VlmBox(MaskSource):
         if self.config.vlm_box.coordinates == "normalised":
             counted = f"from 0 to {FULL} over the picture's width and over its height, whatever its size"
         else:
-            sent = sent.resize(
-                [max(SMALLEST, round(side / CELL) * CELL) for side in sent.size], Image.Resampling.BICUBIC
-            )
+            most = self.config.vlm_box.picture_size // CELL * CELL
+            sides = [max(SMALLEST, min(round(side / CELL) * CELL, most)) for side in sent.size]
+            sent = sent.resize(sides, Image.Resampling.BICUBIC)
             counted = f"in pixels; the picture is {sent.width} pixels wide and {sent.height} pixels high"
         return prompt("boxes").chat(sent, instruction=text, coordinates=counted)
 
