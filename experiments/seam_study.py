@@ -100,7 +100,7 @@ def main() -> None:
     models = Editor(base).models
     scores = {}
     for name, (crop, feather) in VARIANTS.items():
-        region = replace(base.region, feather=feather, dilate=0.0)
+        region = replace(base.region, feather=feather, dilate=0.0, grow=0)
         edited_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
         cut = [edited_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
         scores[name] = {
