@@ -33,6 +33,8 @@ GROWN = 4  # pixels; the learned region is grown by two
 VARIANTS: dict[str, tuple[CropConfig, float]] = {  # what the in-painter works on, and the feather in pixels
     "the whole picture, made smaller": (CropConfig(), 0),
     "a window": (CropConfig(context=1.5), 0),
+    "a window, tone 16": (CropConfig(context=1.5, tone=16), 0),
+    "a window, tone 16, match 8": (CropConfig(context=1.5, tone=16, match=8), 0),
     "a window, match 8": (CropConfig(context=1.5, match=8), 0),
     "a window, feather 4": (CropConfig(context=1.5), 4),
     "a window, match 4, feather 2": (CropConfig(context=1.5, match=4), 2),
@@ -92,13 +94,13 @@ def main() -> None:
     small_B1HW = dilate((known.truth_B1HW > 0).float(), GROWN)
     nothing = torch.zeros_like(small_B1HW)
     source_BCHW, true_BCHW = (together(own, known.source_BCHW) for own in (known.source_BCHW, truth_BCHW))
-    mask_B1HW = together(small_B1HW, nothing)
+    mask_B1HW = together(small_B1HW, nothing)[:, :1]  # `make_grid` repeats the channel
     base = load_config(EditConfig, args.config)
     base = replace(base, mask_source="drawn", batch=BATCH)
     models = Editor(base).models
     scores = {}
     for name, (crop, feather) in VARIANTS.items():
-        region = replace(base.region, feather=feather, dilate=0.0)
+        region = replace(base.region, feather=feather, dilate=0.0, grow=0)
         edited_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
         cut = [edited_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
         scores[name] = {

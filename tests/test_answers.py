@@ -12,6 +12,7 @@ from PIL import Image
 from regionedit.describe.answers import BothCaptions, Keyword, SourceCaption, TargetCaption, ask, read_answer
 from regionedit.describe.chat import Chat, ChatModel, messages
 from regionedit.describe.prompts import FOLDER, prompt
+from regionedit.mask_sources.vlm_box import BoxAnswer
 
 CHAT = Chat("system", "user")
 
@@ -109,6 +110,7 @@ FIELDS = {
     "target_caption": (TargetCaption, {"caption": "a cat", "instruction": "x"}),
     "both_captions": (BothCaptions, {"instruction": "x"}),
     "keyword": (Keyword, {"instruction": "x"}),
+    "boxes": (BoxAnswer, {"instruction": "x", "coordinates": "in pixels"}),
 }
 
 
@@ -116,7 +118,8 @@ FIELDS = {
 def test_every_prompt_requests_the_fields_of_its_schema(name):
     kind, words = FIELDS[name]
     chat = prompt(name).chat(**words)
-    assert all(f'"{field}": "..."' in chat.system for field in kind.model_fields)
+    form = '"bbox_2d": [x0, y0, x1, y1]'
+    assert all(f'"{field}": "..."' in chat.system.replace(form, '"bbox_2d": "..."') for field in kind.model_fields)
     assert all(word in chat.user for word in words.values()) and "$" not in chat.user
 
 

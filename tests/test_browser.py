@@ -205,13 +205,13 @@ def test_sliders_change_the_region_without_a_new_search(page):
 
 def test_a_mask_file_is_understood_changed_and_edited(page, tmp_path):
     prepare(page)
-    set_number(page, "#grow", "0")
     hole = Image.open(EXAMPLES / "circle.png").convert("RGBA")
     hole.paste((0, 0, 0, 0), (10, 12, 30, 40))
     hole.paste((9, 9, 9, 255), (16, 18, 20, 24))
     hole.save(tmp_path / "hole.png")
     open_mask_file(page, tmp_path / "hole.png")
     assert "13.1%" in says(page, "#region-line", "mask: the transparent hole is edited")
+    assert page.input_value("#grow input[type=number]") == "0", "a file is not grown"
     before = region_picture(page)
     page.click("#operation-fill")
     wait_for_another_region(page, before)

@@ -178,7 +178,14 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_watched_and_cancelled
 
 
 @pytest.mark.parametrize(
-    ("crop", "field"), [({"context": 0.5}, "context"), ({"margin": -1}, "margin"), ({"match": -1.0}, "match")]
+    ("crop", "field"),
+    [
+        ({"context": 0.5}, "context"),
+        ({"margin": -1}, "margin"),
+        ({"match": -1.0}, "match"),
+        ({"sample_grow": -1}, "sample_grow"),
+        ({"tone": -1}, "tone"),
+    ],
 )
 def test_impossible_window_settings_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):

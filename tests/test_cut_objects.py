@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from regionedit.config import RegionConfig
-from regionedit.cut_objects import abrupt_share
+from regionedit.cut_objects import Border, border_of
 from regionedit.images import to_tensor
 from regionedit.records import Captions, EditRequest
 from regionedit.results import changed_outside
@@ -49,24 +49,102 @@ PAINTED, PLAIN = to_tensor([with_disc()])[0], to_tensor([SOURCE])[0]
     ],
 )
 def test_what_reaches_the_border_is_noticed(box, cut):
-    assert (abrupt_share(PAINTED, PLAIN, inside(box)) > 0.05) == cut
+    assert border_of(PAINTED, PLAIN, inside(box)).is_cut == cut
 
 
-def test_the_share_by_hand():
+def test_the_border_by_hand():
     source, painted = torch.zeros(3, 4, 6), torch.zeros(3, 4, 6)
     painted[:, 1, 2] = 1  # one of the two pixels of the region; it has three of the six pairs
     region = torch.zeros(4, 6, dtype=torch.bool)
     region[1, 2:4] = True
-    assert abrupt_share(painted, source, region) == pytest.approx(3 / 6)
-    assert abrupt_share(painted, source, torch.zeros_like(region)) == 0
-    assert abrupt_share(painted * 0.1, source, region) == 0, "a generator's small errors are no edge"
+    assert border_of(painted, source, region) == (6, 3, 1)
+    assert border_of(painted, source, torch.zeros_like(region)) == (0, 0, 0)
+    assert border_of(painted * 0.1, source, region) == (6, 0, 0), "a generator's small errors are no edge"
+    painted[:, 1, 3] = 1
+    assert border_of(painted, source, region) == (6, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("border", "cut"),
+    [
+        (Border(100, 5, 2), False), (Border(100, 6, 2), True), (Border(100, 3, 3), True), (Border(0, 0, 0), False),
+        (Border(2000, 19, 19), False), (Border(2000, 20, 20), True),
+    ],
+)  # fmt: skip
+def test_what_counts_as_cut(border, cut):
+    assert border.is_cut == cut
 
 
 def test_an_edge_that_the_source_has_there_is_right():
     """A red disc becomes blue, under a mask that fits it."""
     blue = PAINTED[[2, 1, 0]]
     disc = (PAINTED - PLAIN).abs().amax(0) > 0
-    assert abrupt_share(blue, PAINTED, disc) == 0 < abrupt_share(blue, PLAIN, disc)
+    assert border_of(blue, PAINTED, disc).abrupt == 0 < border_of(blue, PLAIN, disc).abrupt
+
+
+# ---------------------------------------------------------------- other shapes than discs
+
+WHOLE, TIGHT_BOX, NO_RIGHT, NO_TOP = (4, 2, 56, 42), (20, 12, 40, 32), (4, 2, 40, 42), (4, 10, 56, 42)
+
+
+def shape(name: str, width: int) -> Image.Image:
+    picture = SOURCE.copy()
+    draw, red = ImageDraw.Draw(picture), (200, 30, 40)
+    match name:
+        case "bar":
+            draw.rectangle((12, 20, 47, 19 + width), fill=red)
+        case "upright bar":
+            draw.rectangle((30, 5, 29 + width, 38), fill=red)
+        case "tilted bar":
+            draw.line((14, 36, 46, 8), fill=red, width=width)
+        case "ring":
+            draw.ellipse((16, 8, 43, 35), outline=red, width=width)
+        case "triangle":
+            draw.polygon([(30, 6), (14, 36), (46, 36)], fill=red)
+    return picture
+
+
+CUT = {
+    "bar": (TIGHT_BOX, NO_RIGHT),
+    "upright bar": (TIGHT_BOX, NO_TOP),
+    "tilted bar": (TIGHT_BOX, NO_RIGHT, NO_TOP),
+    "ring": (TIGHT_BOX, NO_RIGHT, NO_TOP),
+    "triangle": (TIGHT_BOX, NO_RIGHT, NO_TOP),
+}
+
+
+@pytest.mark.parametrize("width", [3, 6])
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("scale", [1, 5])
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_a_cut_bar_ring_or_triangle_is_noticed_and_a_whole_one_is_not(name, width, scale, noise):
+    """However small the part of the border that it crosses; also in a larger picture, and with a generator's noise."""
+    size = [side * scale for side in SIZE]
+    painted, plain = (to_tensor([one.resize(size, Image.Resampling.BOX)])[0] for one in (shape(name, width), SOURCE))
+    painted = painted + noise * torch.randn(painted.shape, generator=torch.Generator().manual_seed(0))
+    for box in (WHOLE, *CUT[name]):
+        region = inside(box).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+        assert border_of(painted, plain, region).is_cut == (box != WHOLE), box
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_each_shape_is_painted_again_until_it_is_whole(name):
+    wanted = shape(name, 4)
+    painted = to_tensor([wanted])
+    tight = CUT[name][-1]
+    made = stub_editor(lambda images: painted.expand(len(images), -1, -1, -1), region=RegionConfig(grow_if_cut=14))
+    result = made.edit(request(tight))
+    assert result.image.tobytes() == wanted.tobytes() and "painted again, grown by 14 px" in result.note
+    assert "still" not in result.note and changed_outside(SOURCE, result.image, result.mask) == 0
+    roomy = made.edit(request(WHOLE))
+    assert roomy.mask.getbbox() == WHOLE and "again" not in roomy.note
+
+
+def test_a_region_with_a_hole_cuts_what_fills_the_hole():
+    around = inside(ROOMY) & ~inside((28, 20, 32, 24))
+    assert border_of(PAINTED, PLAIN, around).is_cut
+    ring = to_tensor([shape("ring", 3)])[0]
+    assert not border_of(ring, PLAIN, inside(WHOLE) & ~inside((28, 20, 32, 24))).is_cut, "a ring leaves it free"
 
 
 def request(box, **more) -> EditRequest:

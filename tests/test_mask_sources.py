@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regionedit.config import EncodersConfig, RegionConfig
+from regionedit.config import EncodersConfig, RegionConfig, VlmBoxConfig
 from regionedit.encoders import ImageFeatures, load_encoders
 from regionedit.generators import GENERATORS, TextComparer, noise_seed
 from regionedit.mask_sources import MASK_SOURCES, load_mask_source, with_untrained
@@ -17,6 +17,7 @@ from regionedit.mask_sources.finder import finish
 from regionedit.records import Captions, EditRequest
 from regionedit.region_predictor import RegionPredictor
 from tests import tiny_models
+from tests.chat_servers import serving
 from tests.segmenters import must_not_load
 
 COMPARERS = [name for name, kind in GENERATORS.items() if issubclass(kind, TextComparer)]
@@ -37,10 +38,17 @@ def generators(tiny_generator):
     return {"stable_diffusion": tiny_generator("stable_diffusion"), "instruct_pix2pix": follower}
 
 
+@pytest.fixture(scope="module")
+def boxes_endpoint():
+    with serving(lambda body, before: '[{"bbox_2d": [100, 100, 600, 700]}]') as server:
+        yield VlmBoxConfig(endpoint=server.url, endpoint_model="m", cache=None)
+
+
 @pytest.fixture
-def source(encoders, generators, tiny_region_dir, tiny_sam_dir):
+def source(encoders, generators, tiny_region_dir, tiny_sam_dir, boxes_endpoint):
     attention = generators["instruct_pix2pix"].config
     models = {"checkpoint": str(tiny_region_dir), "sam": str(tiny_sam_dir), "attention": attention}
+    models["vlm_box"] = boxes_endpoint
 
     def load(name, generator="stable_diffusion"):
         return load_mask_source(name, RegionConfig(**models), encoders, lambda: generators[generator])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from regionedit.config import RegionConfig, VlmBoxConfig
 from regionedit.evaluation.benchmarks import BENCHMARKS
 from regionedit.web.compare_tab import COLUMNS, MARKED, Comparer, sheet, study_items
 from regionedit.web.settings import Settings
@@ -52,7 +53,9 @@ def test_one_that_fails_does_not_stop_the_others_and_a_failure_of_all_is_an_erro
 
 
 def test_only_what_is_offered_is_compared(comparer, picture):
-    assert "sam" not in comparer.mask_sources()
+    assert not {"sam", "vlm_box"} & {*comparer.mask_sources()}
+    region = RegionConfig(vlm_box=VlmBoxConfig(endpoint="http://127.0.0.1:1/v1", endpoint_model="m"))
+    assert "vlm_box" in Comparer(Studio(replace(comparer.studio.config, region=region))).mask_sources()
     with pytest.raises(ValueError, match="not offered"):
         compared(comparer, picture, "learned + sam")
     with pytest.raises(ValueError, match="at least one"):

@@ -111,6 +111,21 @@ def test_a_mask_file_is_the_region_for_any_instruction_and_its_meaning_is_kept()
     assert "mask: grey values are edited in part" in line and "found by" not in line
 
 
+def test_a_mask_file_is_not_grown_until_the_user_says_so():
+    """The page grows a region that was found by 8 px; a file means what it says."""
+    config, mask = RegionConfig(grow=8, feather=2.0), Image.new("L", (40, 30))
+    mask.paste(255, (12, 10, 20, 18))
+    searched, opened = Sketch(picture(), found()), Sketch.masked(picture(), mask)
+    cut = opened.cut_after(searched, Cut.of(config), config)
+    assert cut == Cut(0.5, 0, 0) and opened.mask(cut, config).tobytes() == mask.tobytes()
+    assert opened.mask(Cut(0.5, 3, 0), config).getbbox() == (9, 7, 23, 21)
+    moved = Cut(0.5, 5, 2.0)
+    assert opened.cut_after(searched, moved, config) == Cut(0.5, 5, 0), "the slider that was moved stays"
+    assert opened.cut_after(opened, moved, config) == moved and opened.cut_after(None, Cut.of(config), config) == cut
+    assert searched.cut_after(opened, cut, config) == Cut.of(config), "a region that is found is grown again"
+    assert searched.cut_after(searched, cut, config) == cut
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_changes_the_region_that_is_seen_and_can_be_undone(operation):
     cut = Cut(0.5, 2, 0)

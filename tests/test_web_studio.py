@@ -22,6 +22,7 @@ from regionedit.web.result_file import read_result_png, restored, result_png
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
 from regionedit.web.studio import Studio
+from tests.endpoints import endpoints
 from tests.test_infer import photo
 
 TEXT = "make the red circle blue"
@@ -78,6 +79,26 @@ def test_an_uploaded_mask_is_read_as_infer_reads_it(studio, picture, cut, tmp_pa
     assert edited.record["mask"]["path"] == "my mask.png"
     (api,) = studio.edit(SETTINGS, Sketch(picture), cut, mask=mask, mask_operations="invert")
     assert api.mask.getbbox() == (10, 0, 60, 44) and api.record["mask_operations"] == ["invert"]
+
+
+def test_a_mask_file_is_edited_as_it_is_on_a_page_that_grows_regions(studio, picture, tmp_path, monkeypatch):
+    """Opened on the page, or sent to the endpoint."""
+    region, models = replace(studio.config.region, grow=8, feather=3.0), studio.editor.models
+    studio, served = endpoints(replace(studio.config, region=region), tmp_path, monkeypatch)
+    studio.editor.models = models  # they are loaded already
+    HOLE.save(tmp_path / "m.png")
+    photo(tmp_path / "p.png")
+    mask = studio.open_mask(tmp_path / "m.png", picture, MaskReading("inverted"))
+    opened = Sketch.masked(picture, mask)
+    cut = opened.cut_after(Sketch(picture), Cut.of(region), region)
+    (edited,) = studio.edit(SETTINGS, opened, cut)
+    assert edited.mask.tobytes() == mask.tobytes()
+    (grown,) = studio.edit(SETTINGS, opened, replace(cut, grow=8))
+    assert grown.mask.getbbox() == (0, 0, 18, 44)
+    files = [{"path": str(tmp_path / name), "orig_name": name} for name in ("p.png", "m.png")]
+    made = served["edit"](files[0], TEXT, 0, 2, 0.0, "a blue circle", files[1], "inverted")
+    assert Image.open(next(made)[1]["path"]).tobytes() == mask.tobytes()
+    made.close()
 
 
 def test_a_bad_mask_is_one_sentence_that_shows_no_folder(studio, picture, tmp_path):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,12 @@ import torch
 from scipy.ndimage import find_objects, label
 
 from regionedit.generators import Generator, Watch, noise_seed
+from regionedit.masks import divide, grow
 from regionedit.records import Region
 from regionedit.registration import registered
 from regionedit.resampling import Fit, fit, fit_mask, unfit
 from regionedit.results import Patch
+from regionedit.seams import match_tone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +69,10 @@ def require_crop(config: CropConfig) -> None:
         )
     if config.margin < 0:
         raise ValueError(f"crop.margin: {config.margin}; give a number of pixels, or 0 to switch it off")
+    if config.sample_grow < 0:
+        raise ValueError(f"crop.sample_grow: {config.sample_grow}; give a number of pixels, or 0 for the region itself")
+    if config.tone < 0:
+        raise ValueError(f"crop.tone: {config.tone}; give the rim's width in pixels, or 0 to switch it off")
     if config.match < 0:
         raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
 
@@ -116,7 +122,8 @@ def paint(
     """Repaint the windows of the selected pictures, at the pictures' own resolution.
 
     The generator gets a hard mask, as in-painters are trained with, and may change every pixel where the mask is above
-    0. The composite later decides how much of each repainted pixel is used.
+    0, and with `crop.sample_grow` pixels around it. The composite later decides how much of each repainted pixel is
+    used.
 
     Args:
         images_BCHW: [0, 1], float32, on the CPU.
@@ -126,6 +133,7 @@ def paint(
         batch: number of windows that are repainted together; where the memory does not suffice, it is halved.
         watch: as for `Editor`; its previews are whole pictures that show the current state of the windows.
     """
+    region = _widened(region, crop.sample_grow)
     windows = [
         _cut(images_BCHW, region, place, number, box, generator)
         for place in places
@@ -151,10 +159,26 @@ def paint(
             continue
         done += 1
         for window, patch_1Chw, note in _placed(batch_windows, repainted_PChw, crop.register):
-            patches[window.place].append(Patch(window.box, unfit(patch_1Chw, window.placed)[0], note))
+            picture_CHW = unfit(patch_1Chw, window.placed)[0]
+            if crop.tone:
+                x0, y0, x1, y1 = window.box
+                source_CHW = images_BCHW[window.place, :, y0:y1, x0:x1]
+                picture_CHW = match_tone(
+                    picture_CHW, source_CHW, region.mask_B1HW[window.place, 0, y0:y1, x0:x1], crop.tone
+                )
+            patches[window.place].append(Patch(window.box, picture_CHW, note))
             if watch:
                 _paste(preview_BCHW, window, patch_1Chw)
     return patches
+
+
+def _widened(region: Region, pixels: int) -> Region:
+    """What the generator repaints: the region grown by this many pixels; a new pixel belongs to the nearest part."""
+    if not pixels:
+        return region
+    mask_B1HW, parts_BKHW = grow((region.mask_B1HW > 0).float(), pixels), region.per_instruction_BKHW
+    parts_BKHW = None if parts_BKHW is None else divide(mask_B1HW, parts_BKHW)
+    return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW)
 
 
 def _halved(batches: list[list[Window]]) -> list[list[Window]]:

@@ -50,7 +50,7 @@ class Models:
     def mask_source(self, name: str, config: EditConfig) -> Finder:
         """The mask source or expression, with the settings of `config.region`."""
         region = config.region
-        weights = region.checkpoint, region.sam, region.refine, astuple(region.attention)
+        weights = region.checkpoint, region.sam, region.refine, astuple(region.attention), astuple(region.vlm_box)
         shared = (astuple(config.encoders),)  # settings of the models that `load` receives
         if require_mask_source(name).uses_generator:
             shared += config.generator.name, astuple(config.generator)

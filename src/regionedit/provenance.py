@@ -25,8 +25,8 @@ PACKAGES = ("regionedit", "torch", "diffusers", "transformers", "open_clip_torch
 _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.json")
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
 # Settings that earlier versions did not have. A digest leaves them out while they are off, so that old ones stay valid.
-OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut")
-NO_INFLUENCE_OF_DESCRIBING = (
+OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut", "sample_grow", "tone")
+NO_INFLUENCE_OF_ASKING = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip
 SCHEMA = 2  # 1: the noise also depended on the id
@@ -75,10 +75,13 @@ def _mask(mask: Image) -> dict[str, Any]:
 def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -> str:
     """SHA-256 of all that decides the result: picture, instructions, seed, captions, region, settings, weights."""
     settings = {name: value for name, value in _settings(config).items() if name not in (*NO_INFLUENCE, "mask_source")}
+    settings["region"] = {k: v for k, v in settings["region"].items() if k != "vlm_box"}
     for section in ("crop", "region"):
         settings[section] = {k: v for k, v in settings[section].items() if v or k not in OFF_AT_FIRST}
     settings = {name: value for name, value in settings.items() if value or name not in OFF_AT_FIRST}
-    settings["describe"] = {k: v for k, v in settings["describe"].items() if k not in NO_INFLUENCE_OF_DESCRIBING}
+    settings["describe"] = _decisive(settings["describe"])
+    if "vlm_box" in _names(mask_source):
+        settings["region"]["vlm_box"] = _decisive(asdict(config.region.vlm_box))
     decides = {
         "picture": source_digest(request.image),
         "metadata": hashlib.sha256(repr(original_of(request.image).metadata).encode()).hexdigest(),
@@ -97,6 +100,16 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
+def _decisive(asking: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model that is asked, without those that change no answer."""
+    return {name: value for name, value in asking.items() if name not in NO_INFLUENCE_OF_ASKING}
+
+
+def _names(mask_source: str) -> set[str]:
+    """All names of an expression."""
+    return set(re.findall(r"\w+", mask_source))
+
+
 def _settings(config: EditConfig) -> dict[str, Any]:
     """The fields of `EditConfig` itself, without the additional arguments of a command."""
     values = asdict(config)
@@ -107,7 +120,7 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     """The weights that the edit uses."""
     encoders = config.encoders
     used = {"generator": identify(config.generator.path, config.generator.revision)}
-    sources = set(re.findall(r"\w+", mask_source))  # all names of an expression
+    sources = _names(mask_source)
     if sources & {"learned", "clip_similarity"}:
         used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
     if "sam" in sources or config.region.refine != "none":

@@ -139,6 +139,8 @@ class Region:
         patches_BN: the probability map on the mask source's own square grid, before upsampling; None without such a
             grid.
         notes: for each picture a message to the user about its region, or empty; () if there are none at all.
+        boxes: for each picture and each of its instructions the boxes (x0, y0, x1, y1) around single objects, in
+            pixels, that the region consists of; () if it was not found as boxes.
     """
 
     mask_B1HW: Tensor
@@ -146,6 +148,7 @@ class Region:
     per_instruction_BKHW: Tensor | None = None
     patches_BN: Tensor | None = None
     notes: tuple[str, ...] = ()
+    boxes: tuple[tuple[tuple[tuple[int, int, int, int], ...], ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

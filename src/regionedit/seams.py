@@ -9,6 +9,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SMOOTH = 5  # side, in pixels, of the squares whose means are compared, so that noise and lost detail do not count
+EVEN = 0.02  # standard deviation of a channel in the rim, below which its contrast cannot be told from its brightness
+SCALES, MOST = (0.8, 1.25), 0.15  # a scale or a mean difference beyond these: something else was painted in the rim
+LEAST = 16  # pixels of the rim that are needed
+ROUNDS = 5  # of fitting and leaving out the pixels that do not fit
+
+
+def match_tone(edited_CHW: Tensor, source_CHW: Tensor, mask_HW: Tensor, pixels: int) -> Tensor:
+    """Undo what a generator has done to the brightness, contrast and colour cast of the whole picture.
+
+    Around the mask, within `pixels` of it, both pictures show the same content. There each channel of the edited
+    picture is fitted to the source by a scale and a shift, without the pixels that do not follow the others, such as
+    those of content that the generator has changed. If this at least halves the difference in the rim, the channel is
+    scaled and shifted everywhere; otherwise it stays as it is.
+
+    Args:
+        edited_CHW, source_CHW: [0, 1]; the edited one is not blended yet.
+        mask_HW: above 0 where the generator has painted.
+        pixels: width of the rim.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    inside_HW = (mask_HW > 0).cpu().numpy()
+    if not inside_HW.any() or inside_HW.all():
+        return edited_CHW
+    rim_HW = ~inside_HW & (distance_transform_edt(~inside_HW) <= pixels)
+    channels = []
+    for edited_HW, source_HW in zip(edited_CHW, source_CHW, strict=True):
+        scale, shift = _tone(*(channel_HW.cpu().double().numpy() for channel_HW in (edited_HW, source_HW)), rim_HW)
+        channels.append(edited_HW if (scale, shift) == (1, 0) else (scale * edited_HW + shift).clamp(0, 1))
+    return torch.stack(channels)
+
+
+def _tone(edited_HW: np.ndarray, source_HW: np.ndarray, rim_HW: np.ndarray) -> tuple[float, float]:
+    """Scale and shift that bring one channel to the source in the rim; (1, 0) if none does."""
+    from scipy.ndimage import uniform_filter
+
+    told_HW = rim_HW & (edited_HW > 0.002) & (edited_HW < 0.998)  # clipped values do not tell what they were
+    count_HW = uniform_filter(told_HW.astype(float), SMOOTH)
+    edited_R, source_R = (
+        uniform_filter(np.where(told_HW, channel_HW, 0), SMOOTH)[told_HW] / count_HW[told_HW]
+        for channel_HW in (edited_HW, source_HW)
+    )
+    if len(edited_R) < LEAST:
+        return 1.0, 0.0
+    scale, shift = 1.0, np.median(source_R - edited_R)
+    for _ in range(ROUNDS):
+        apart_R = np.abs(scale * edited_R + shift - source_R)
+        kept_R = apart_R <= 4 * max(np.median(apart_R), 1 / 255)
+        middle, difference_R = edited_R[kept_R].mean(), (source_R - edited_R)[kept_R]
+        around_R = edited_R[kept_R] - middle
+        scale = 1 + (around_R * difference_R).mean() / (np.square(around_R).mean() + EVEN**2)
+        shift = middle + difference_R.mean() - scale * middle
+    left, before = np.abs(scale * edited_R + shift - source_R)[kept_R].mean(), np.abs(difference_R).mean()
+    is_tone = 2 * left <= before <= MOST and SCALES[0] <= scale <= SCALES[1]
+    return (float(scale), float(shift)) if is_tone else (1.0, 0.0)
+
 
 def match_border(edited_BCHW: Tensor, source_BCHW: Tensor, mask_B1HW: Tensor, pixels: float) -> Tensor:
     """Adjust an edited picture so that it meets the source without a step at the region's border.

@@ -9,12 +9,14 @@ marks settings that the paper does not specify.
 from regionedit.config.app import AppConfig
 from regionedit.config.describers import (
     DESCRIBE_CONFIGS,
+    ChatEndpointConfig,
     DescribeConfig,
     EndpointConfig,
     GivenConfig,
     MicroworldConfig,
     ModelDescriberConfig,
     TwoStageConfig,
+    VlmBoxConfig,
     VlmConfig,
 )
 from regionedit.config.editing import CropConfig, EditConfig, RegionConfig

@@ -87,8 +87,8 @@ class TwoStageConfig(VlmConfig):
 
 
 @dataclass
-class EndpointConfig(ModelDescriberConfig):
-    """A vision-language model behind an OpenAI-compatible server writes both captions.
+class ChatEndpointConfig:
+    """A vision-language model behind an OpenAI-compatible server.
 
     Args:
         endpoint: address of the server up to /v1: vLLM, SGLang, llama.cpp or a hosted service.
@@ -99,13 +99,41 @@ class EndpointConfig(ModelDescriberConfig):
         attempts: how often a question is sent to a server that is busy or does not answer.
     """
 
-    name: Literal["endpoint"] = "endpoint"
     endpoint: str = ""
     endpoint_model: str = ""
     api_key_variable: str | None = None
     concurrency: int = 8
     timeout: float = 60.0
     attempts: int = 5
+
+
+@dataclass
+class EndpointConfig(ChatEndpointConfig, ModelDescriberConfig):
+    """A vision-language model behind an OpenAI-compatible server writes both captions."""
+
+    name: Literal["endpoint"] = "endpoint"
+
+
+@dataclass
+class VlmBoxConfig(ChatEndpointConfig):
+    """A vision-language model behind an OpenAI-compatible server draws the boxes of the mask source `vlm_box`.
+
+    Args:
+        coordinates: how this model counts a box's corners: `normalised` from 0 to 1000 over each side of the picture,
+            as Qwen3-VL and Qwen2-VL do; `pixels` of the picture as it is sent, as Qwen2.5-VL does.
+        max_tokens: maximum length of an answer, in tokens.
+        picture_size: longer side, in pixels, of the picture that the model gets. With `coordinates: pixels`, both sides
+            are rounded to multiples of 28, so that the server of a Qwen2.5-VL does not scale the picture once more.
+        cache: folder that keeps the answers for later runs, by picture, instruction, model and prompt; any number of
+            processes may share it. None: no cache.
+        cache_entries: maximum number of answers in the cache; the oldest are deleted.
+    """
+
+    coordinates: Literal["normalised", "pixels"] = "normalised"
+    max_tokens: int = 512
+    picture_size: int = 768
+    cache: str | None = "outputs/boxes"
+    cache_entries: int = 100_000
 
 
 DESCRIBE_CONFIGS: dict[str, type[DescribeConfig]] = {

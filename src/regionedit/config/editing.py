@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from regionedit.config.describers import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig
+from regionedit.config.describers import DESCRIBE_CONFIGS, DescribeConfig, MicroworldConfig, VlmBoxConfig
 from regionedit.config.generators import (
     GENERATOR_CONFIGS,
     GeneratorConfig,
@@ -31,6 +31,7 @@ class RegionConfig:
         untrained: mask source or expression that replaces `learned` while there is no checkpoint; each result says so.
             None: `learned` fails with a message that says what to do.
         attention: the InstructPix2Pix whose attention `ip2p_attention` reads if the generator is another one.
+        vlm_box: the vision-language model of the mask source `vlm_box`.
         threshold: pixels with a probability P above it are edited.
         dilate: grows the mask by this many patches of the predictor's grid, fractions allowed; learned masks tend to
             cover only the core of an object.
@@ -58,6 +59,7 @@ class RegionConfig:
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"
     untrained: str | None = None
     attention: InstructPix2PixConfig = field(default_factory=_attention)
+    vlm_box: VlmBoxConfig = field(default_factory=VlmBoxConfig)
     threshold: float = 0.5
     dilate: float = 0.0
     feather: float = 0.0
@@ -81,8 +83,14 @@ class CropConfig:
             picture, scaled down, unless `margin` is set.
         margin: the window extends beyond the region's box by at least this many pixels of the picture on each side; for
             a fixed amount of surroundings, set `context` to 0.
+        sample_grow: the generator repaints a mask that is wider than the region by this many pixels of the picture on
+            each side, for example so that a small region has room for what it paints; only the region itself is blended
+            in. 0: the same mask for both.
         match: hides the seam: the difference between edited picture and source just outside the region is removed over
             this many pixels into the region (Poisson image editing, within a band). 0: off.
+        tone: undoes a change of brightness, contrast or colour cast that the generator has made to the whole picture:
+            each colour channel of what was painted is scaled and shifted as fits the generator's output to the source
+            in a rim of this many pixels around the repainted part. 0: off.
         register: measures by how much the generator has shifted or zoomed the whole picture, outside the region and
             against the source, and undoes it before the output is blended in, if that brings both pictures nearer to
             each other there. For generators such as InstructPix2Pix and Qwen-Image-Edit that repaint the
@@ -91,7 +99,9 @@ class CropConfig:
 
     context: float = 0.0
     margin: int = 0
+    sample_grow: int = 0
     match: float = 0.0
+    tone: int = 0
     register: bool = False
 
 

@@ -44,7 +44,7 @@ class Keyword(Answer):
     keyword: Line
 
 
-Kind = TypeVar("Kind", bound=Answer)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_answer(text: str, kind: type[Kind]) -> Kind:
@@ -68,8 +68,14 @@ def read_answer(text: str, kind: type[Kind]) -> Kind:
     raise ValueError(f"{' '.join(reason.split())[:150]}; it answered {' '.join(bare.split())[:80]!r}")
 
 
-def ask(model: ChatModel, chats: Sequence[Chat], kind: type[Kind]) -> list[Kind | ValueError]:
+def ask(
+    model: ChatModel, chats: Sequence[Chat], kind: type[Kind], section: str = "describe", wanted: str = ""
+) -> list[Kind | ValueError]:
     """The answers to chats; a chat whose answer cannot be parsed is sent once more.
+
+    Args:
+        section: section of the configuration that an error begins with.
+        wanted: what an error says is missing; by default the names of the fields.
 
     Returns:
         For each chat its answer, or an error.
@@ -85,8 +91,8 @@ def ask(model: ChatModel, chats: Sequence[Chat], kind: type[Kind]) -> list[Kind 
             try:
                 outcomes[index] = read_answer(text, kind)
             except ValueError as error:
-                fields = ", ".join(kind.model_fields)
-                outcomes[index] = ValueError(f"describe: {model.identity['name']} gave no {fields}: {error}")
+                missing = wanted or ", ".join(kind.model_fields)
+                outcomes[index] = ValueError(f"{section}: {model.identity['name']} gave no {missing}: {error}")
                 unparsed.append(index)
         open_chats = unparsed
         if not open_chats:

@@ -15,17 +15,34 @@ from regionedit.describe.chat import Chat, ChatModel, messages
 from regionedit.images import png, smaller
 
 if TYPE_CHECKING:
-    from regionedit.config import EndpointConfig
+    from regionedit.config import ChatEndpointConfig, EndpointConfig, VlmBoxConfig
 
 BACKOFF, LONGEST_WAIT = 0.75, 30.0  # seconds: upper limit of the first wait, and longest wait between two attempts
 TEMPERATURE, SEED = 0.7, 0  # for the second attempt after an answer that cannot be used
 
 
-class ChatEndpoint(ChatModel):
-    """Sends questions to `POST {describe.endpoint}/chat/completions`, with pictures as PNG data URLs."""
+def require_endpoint(config: ChatEndpointConfig, section: str) -> None:
+    """Check the settings in this section of the configuration; asks no server. Raises ValueError: names the field."""
+    if not config.endpoint.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{section}.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
+        )
+    if not config.endpoint_model:
+        raise ValueError(f"{section}.endpoint_model: empty; name one of the endpoint's models")
+    if config.api_key_variable and not os.environ.get(config.api_key_variable):
+        raise ValueError(f"{section}.api_key_variable: the environment has no {config.api_key_variable}; export it")
 
-    def __init__(self, config: EndpointConfig):
+
+class ChatEndpoint(ChatModel):
+    """Sends questions to `POST {endpoint}/chat/completions`, with pictures as PNG data URLs.
+
+    Args:
+        section: section of the configuration with these settings; errors name its fields.
+    """
+
+    def __init__(self, config: EndpointConfig | VlmBoxConfig, section: str = "describe"):
         self.config = config
+        self.section = section
         self.key = os.environ[config.api_key_variable] if config.api_key_variable else None
         self.identity = {
             "name": config.endpoint_model,
@@ -47,7 +64,7 @@ class ChatEndpoint(ChatModel):
             attempts=self.config.attempts,
             backoff=BACKOFF,
             longest_wait=LONGEST_WAIT,
-            names=SettingNames("describe.api_key_variable", "describe.endpoint", "describe.endpoint_model"),
+            names=SettingNames(*(f"{self.section}.{n}" for n in ("api_key_variable", "endpoint", "endpoint_model"))),
         )
         async with aclosing(client):
             return await asyncio.gather(*(self._answer(client, chat, again) for chat in chats))
@@ -60,11 +77,11 @@ class ChatEndpoint(ChatModel):
             return ""
         except Unavailable as error:
             return ValueError(
-                f"describe.endpoint: {client.url}: given up after {self.config.attempts} attempts: {error}"
+                f"{self.section}.endpoint: {client.url}: given up after {self.config.attempts} attempts: {error}"
             )
         except Refused as error:
             advice = f"; {error.advice}" if error.advice else ""
-            return ValueError(f"describe.endpoint: {client.url}: {error}{advice}")
+            return ValueError(f"{self.section}.endpoint: {client.url}: {error}{advice}")
 
     def _body(self, chat: Chat, again: bool) -> dict[str, Any]:
         image_part = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from regionedit.describe.answers import BothCaptions, ask, source_captions
+from regionedit.describe.endpoint import ChatEndpoint, require_endpoint
 from regionedit.describe.model_describer import ModelDescriber, open_cache
 from regionedit.describe.prompts import JOINED, prompt
 from regionedit.describe.two_stage import PIXELS
@@ -62,18 +62,9 @@ class Endpoint(OneCall):
 
     @classmethod
     def check(cls, config: EndpointConfig) -> None:
-        if not config.endpoint.startswith(("http://", "https://")):
-            raise ValueError(
-                f"describe.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
-            )
-        if not config.endpoint_model:
-            raise ValueError("describe.endpoint_model: empty; name one of the endpoint's models")
-        if config.api_key_variable and not os.environ.get(config.api_key_variable):
-            raise ValueError(f"describe.api_key_variable: the environment has no {config.api_key_variable}; export it")
+        require_endpoint(config, "describe")
 
     @classmethod
     def load(cls, config: EndpointConfig) -> Self:
-        from regionedit.describe.endpoint import ChatEndpoint
-
         cls.check(config)
         return cls(ChatEndpoint(config), open_cache(config))

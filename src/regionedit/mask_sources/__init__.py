@@ -16,6 +16,7 @@ from regionedit.mask_sources.fixed import CentreBox, Everything
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.mask_sources.learned import Learned
 from regionedit.mask_sources.sam import Sam
+from regionedit.mask_sources.vlm_box import VlmBox
 
 if TYPE_CHECKING:
     from regionedit.config import RegionConfig
@@ -26,6 +27,7 @@ MASK_SOURCES: dict[str, type[MaskSource]] = {
     "clip_similarity": ClipSimilarity,
     "difference": Difference,
     "box_search": BoxSearch,
+    "vlm_box": VlmBox,
     "ip2p_attention": Ip2pAttention,
     "drawn": Drawn,
     "sam": Sam,

@@ -74,8 +74,9 @@ class Comparer:
         self._systems: dict[str, Editor] = {}
 
     def mask_sources(self) -> list[str]:
-        """The mask sources that need no mark from the user."""
-        return [name for name, kind in MASK_SOURCES.items() if not kind.marks]
+        """The mask sources that need no mark from the user; `vlm_box` only if its endpoint is configured."""
+        unset = () if self.studio.config.region.vlm_box.endpoint else ("vlm_box",)
+        return [name for name, kind in MASK_SOURCES.items() if not kind.marks and name not in unset]
 
     def compare(
         self, settings: Settings, sketch: Sketch, cut: Cut, sources: Sequence[str], systems: Sequence[str]

@@ -5,6 +5,7 @@
 import base64
 import io
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,9 +56,10 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
         cut, settings, sketch = Cut(*values[:3]), Settings(*values[3:]), present(sketch)
         yield {layout.status: messages.progress(0, int(settings.num_inference_steps))}
         if sketch.is_stale(settings.instruction):  # the user always sees the region that is edited
-            sketch = studio.find(settings, sketch)
-            found = [sketch, *region_values(sketch, cut, studio.config.region), *caption_values(sketch)]
-            yield dict(zip([*region, *captions], found, strict=True))
+            before, sketch = sketch, studio.find(settings, sketch)
+            cut = sketch.cut_after(before, cut, studio.config.region)
+            found = [*region_values(sketch, cut, studio.config.region), *astuple(cut), *caption_values(sketch)]
+            yield dict(zip([*region, *layout.cut, *captions], [sketch, *found], strict=True))
         for update in streamed(lambda report: _edit(studio, settings, sketch, cut, report)):
             if isinstance(update, tuple):
                 step, steps, picture = update
@@ -82,7 +84,7 @@ def connect(layout: EditLayout, studio: Studio) -> EditTab:
     running = clicked.then(
         errors_shown(edited),
         [sketch, *layout.cut, *layout.form.values()],
-        [*shown, *region, *captions, results, layout.gallery],
+        [*shown, *region, *layout.cut, *captions, results, layout.gallery],
         show_progress="minimal",
         show_progress_on=layout.status,
         **MODELS,
@@ -109,17 +111,22 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
     def with_region(sketch: Sketch, *cut: float):
         return sketch, *region_values(sketch, Cut(*cut), config)
 
+    def with_sliders(before: Sketch | None, sketch: Sketch, *cut: float):
+        """As `with_region` for another sketch than before, with values for the sliders."""
+        cut = astuple(sketch.cut_after(before, Cut(*cut), config))
+        return *with_region(sketch, *cut), *cut
+
     def opened(file: dict | None, sketch: Sketch | None, *cut: float):
         if file is None:
-            return None, None, messages.line(""), gr.skip(), gr.skip()
+            return None, None, messages.line(""), *[gr.skip()] * 5
         picture = studio.open(file["path"], file.get("orig_name") or "")
         if sketch is not None and digest(sketch.picture) == digest(picture):
-            return *with_region(sketch, *cut), gr.skip(), gr.skip()
-        return *with_region(Sketch(picture), *cut), "", ""
+            return *with_region(sketch, *cut), *[gr.skip()] * 5
+        return *with_sliders(sketch, Sketch(picture), *cut), "", ""
 
     def found(sketch: Sketch | None, *values):
-        sketch = studio.find(Settings(*values[3:]), present(sketch))
-        return *with_region(sketch, *values[:3]), *caption_values(sketch)
+        new = studio.find(Settings(*values[3:]), present(sketch))
+        return *with_sliders(sketch, new, *values[:3]), *caption_values(new)
 
     def recut(sketch: Sketch | None, *cut: float):
         return (None, messages.line("")) if sketch is None else region_values(sketch, Cut(*cut), config)
@@ -143,9 +150,9 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
     def masked(file: dict | None, meaning: str, sketch: Sketch | None, *cut: float):
         sketch = present(sketch)
         if file is None:
-            return with_region(sketch, *cut)
+            return *with_region(sketch, *cut), *cut
         mask = studio.open_mask(file["path"], sketch.picture, MaskReading(meaning), file.get("orig_name") or "")
-        return with_region(Sketch.masked(sketch.picture, mask), *cut)
+        return with_sliders(sketch, Sketch.masked(sketch.picture, mask), *cut)
 
     def changed(operation: str):
         def change(sketch: Sketch | None, *cut: float):
@@ -155,14 +162,14 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
 
     inputs, instruction = [sketch, *layout.cut], layout.form["instruction"]
     layout.picture.change(
-        errors_shown(opened), [layout.picture, *inputs], [*region, *captions], preprocess=False, **QUICK
+        errors_shown(opened), [layout.picture, *inputs], [*region, *layout.cut, *captions], preprocess=False, **QUICK
     )
     instruction.input(lambda: ("", ""), None, captions, **AT_ONCE)
     for trigger in (layout.find.click, instruction.submit):
         trigger(
             errors_shown(found),
             [*inputs, *layout.form.values()],
-            [*region, *captions],
+            [*region, *layout.cut, *captions],
             show_progress="minimal",
             show_progress_on=layout.region_line,
             **MODELS,
@@ -170,7 +177,11 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
     for slider in layout.cut:
         slider.change(errors_shown(recut), inputs, region[1:], trigger_mode="always_last", **AT_ONCE)
     layout.mask_file.upload(
-        errors_shown(masked), [layout.mask_file, layout.mask_is, *inputs], region, preprocess=False, **QUICK
+        errors_shown(masked),
+        [layout.mask_file, layout.mask_is, *inputs],
+        [*region, *layout.cut],
+        preprocess=False,
+        **QUICK,
     )
     for name, button in layout.operations.items():
         button.click(errors_shown(changed(name)), inputs, region, **QUICK)

@@ -93,4 +93,4 @@ def restored(
         timings={"region": 0.0},
     )
     sketch = Sketch(picture, found, settings.instruction, given=True)
-    return settings, sketch, Cut(config.threshold, 0, 0)
+    return settings, sketch, sketch.first_cut(config)

@@ -6,7 +6,7 @@ Shape letters: H W pixels of the picture.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +74,18 @@ class Sketch:
             timings={"region": 0.0},
         )
         return cls(picture, found, given=True)
+
+    def first_cut(self, config: RegionConfig) -> Cut:
+        """The sliders' values before the user moves them: those of the configuration. A region from a file is neither
+        grown nor softened, because the file means what it says."""
+        return Cut(config.threshold, 0, 0.0) if self.given else Cut.of(config)
+
+    def cut_after(self, before: Sketch | None, cut: Cut, config: RegionConfig) -> Cut:
+        """The sliders' values when this sketch replaces the one before: a slider that the user has moved stays where it
+        is, the others take their first value for this sketch."""
+        untouched = Cut.of(config) if before is None else before.first_cut(config)
+        pairs = zip(astuple(cut), astuple(untouched), astuple(self.first_cut(config)), strict=True)
+        return Cut(*(first if value == old else value for value, old, first in pairs))
 
     def is_stale(self, instruction: str) -> bool:
         """Whether the region must first be found for this instruction; never if it is only painted, or from a file."""
