@@ -67,14 +67,9 @@ def require_crop(config: CropConfig) -> None:
         raise ValueError(
             f"crop.context: {config.context}; give 0 for the whole picture, or at least 1 for a window around a region"
         )
-    if config.margin < 0:
-        raise ValueError(f"crop.margin: {config.margin}; give a number of pixels, or 0 to switch it off")
-    if config.sample_grow < 0:
-        raise ValueError(f"crop.sample_grow: {config.sample_grow}; give a number of pixels, or 0 for the region itself")
-    if config.tone < 0:
-        raise ValueError(f"crop.tone: {config.tone}; give the rim's width in pixels, or 0 to switch it off")
-    if config.match < 0:
-        raise ValueError(f"crop.match: {config.match}; give a depth in pixels, or 0 to switch it off")
+    for name in ("margin", "sample_grow", "tone", "match"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"crop.{name}: {getattr(config, name)}; give a number of pixels, or 0 to switch it off")
 
 
 def boxes_of(mask_HW: Tensor, context: float, size: int, margin: int = 0) -> list[Box]:

@@ -139,8 +139,7 @@ class Region:
         patches_BN: the probability map on the mask source's own square grid, before upsampling; None without such a
             grid.
         notes: for each picture a message to the user about its region, or empty; () if there are none at all.
-        boxes: for each picture and each of its instructions the boxes (x0, y0, x1, y1) around single objects, in
-            pixels, that the region consists of; () if it was not found as boxes.
+        boxes: the boxes (x0, y0, x1, y1) in pixels of each picture's instructions, one per object; () without boxes.
     """
 
     mask_B1HW: Tensor
@@ -247,13 +246,12 @@ class StepOutputs:
         probability_BN: P_region of eq. 3.
         projected_fused_BD: f_sem(F_Edited), eq. 4.
         projected_patches_BD: f_sem(F_img), eq. 5.
-        source_BD, result_BD: CLIP image embeddings I_ori, I_res.
+        source_BD, result_BD: CLIP image embeddings I_ori, I_res (None if no result is made, as F_res).
         source_patches_BND, result_patches_BND: projected CLIP patches F_img, F_res.
         source_text_BD, target_text_BD: CLIP text embeddings T_o, T_e.
         image_rounding, text_rounding: relative rounding of the products that gave the embeddings; see
             `losses.clip_direction`.
-        regions_BKN, log_weights_BK, commitment: searched regions, see `losses.searched_region`. With them there is no
-            result (I_res and F_res are None).
+        regions_BKN, log_weights_BK, commitment: searched regions, see `losses.searched_region`.
     """
 
     probability_BN: Tensor
