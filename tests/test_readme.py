@@ -61,5 +61,5 @@ def test_the_default_editor_is_the_same_everywhere(name):
     assert other.generator == default.generator and other.mask_source == default.mask_source
     differing = {"checkpoint": default.region.checkpoint}
     if name == "evaluate_demo":  # its predictor is less decided
-        differing |= {"whole_above": default.region.whole_above, "threshold": default.region.threshold}
+        differing |= {name: getattr(default.region, name) for name in ("whole_above", "nothing_below", "threshold")}
     assert replace(other.region, **differing) == default.region
