@@ -14,7 +14,7 @@ from regionedit.command_line import one_line
 from regionedit.display import grid
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
-from regionedit.files import write_atomic
+from regionedit.files import remove_leftovers, write_atomic
 from regionedit.images import open_picture, png, smaller
 from regionedit.records import EditFailure, EditRequest
 
@@ -75,6 +75,7 @@ def edit_into(
                 write_traceback(out, outcome.error, outcome.id)
                 yield Item(outcome.id, failure=outcome.reason)
             else:
+                remove_leftovers(out / outcome.id)
                 outcome.save(out / outcome.id)
                 yield Item(outcome.id, outcome.share)
 
