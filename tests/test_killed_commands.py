@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,28 +14,28 @@ import torch
 
 from regionedit.command_line import save_config
 from tests.instruction_fixtures import crawl
-from tests.killed_commands import ROOT, Commands
+from tests.killed_commands import KILLED, Commands
 from tests.pairs import write_pairs
 from tests.test_infer import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-MOMENTS = 10  # kills of a first run; each second one is killed once more when it goes on
+MOMENTS = 10
+"""Runs that are killed; each second one is killed once more when it goes on."""
 
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        places = [str(ROOT), str(ROOT / "src"), str(ROOT / "data_prep"), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(places))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield Commands(tmp_path_factory.mktemp("log") / "printed.txt")
+    with Commands(tmp_path_factory.mktemp("log") / "printed.txt") as started:
+        yield started
 
 
 def test_infer(commands, config_file, tmp_path):
-    lines = [{"id": f"{n}", "image": str(photo(tmp_path / f"{n}.jpg", 60 - 8 * (n > 3), 44, n)), "instruction": "make it red"}
-             for n in range(6)]  # fmt: skip
-    lines.append({"id": "broken", "image": str(tmp_path / "broken.png"), "instruction": "make it red"})
+    lines = []
+    for number in range(6):
+        path = photo(tmp_path / f"{number}.jpg", 60 - 8 * (number > 3), 44, number)
+        lines.append({"image": str(path), "instruction": "red", "target_caption": "a red circle", "id": f"{number}"})
     (tmp_path / "broken.png").write_bytes(b"no picture")
+    lines.append({"image": str(tmp_path / "broken.png"), "instruction": "red", "id": "broken"})
     requests = tmp_path / "requests.jsonl"
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["infer.py", "--config", str(config_file), "--requests", str(requests), "--batch", "2"]
@@ -49,7 +47,7 @@ def test_infer(commands, config_file, tmp_path):
 def test_evaluate(commands, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     pack = ["data_prep/microworld/pack.py", "--split", "test", "--samples", "6", "--workers", "1", "--out", str(data)]
-    assert commands.run(pack, data)[0] == 0
+    assert commands.run(pack, data).code == 0
     words = ["evaluate.py", "--config", "configs/evaluate_microworld.yaml", "--data", str(data)]
     words += ["--generator.num_inference_steps", "1", "--batch", "4", "--systems", "{}", "--device", "cpu",
               "--baselines", "[centre_box, truth]"]  # fmt: skip
@@ -82,7 +80,7 @@ def test_train(commands, tiny_train, tmp_path):
 
 
 def check(commands: Commands, words: list[str], out: Path, code: int = 0, begin_with: Path | None = None) -> None:
-    """Kill the command at MOMENTS moments, each time in a fresh folder, and compare what it leaves when it is run again.
+    """Kill the command MOMENTS times, each time in a fresh folder, and compare what it leaves when it is run again.
 
     Args:
         out: the folder that the command writes.
@@ -95,26 +93,31 @@ def check(commands: Commands, words: list[str], out: Path, code: int = 0, begin_
         if begin_with:
             shutil.copytree(begin_with, out)
 
+    def run(*moment) -> int:
+        nonlocal killed
+        code = commands.run(words, out, *moment).code
+        assert code in (whole.code, KILLED), f"{moments}: {commands.log.read_text()[-2000:]}"
+        killed += code == KILLED
+        return code
+
     fresh()
-    finished, changes, seconds = commands.run(words, out)
-    assert finished == code, commands.log.read_text()[-2000:]
-    expected, dice, killed = contents(out), random.Random(words[0]), 0
+    moments, killed = [], 0
+    whole = commands.run(words, out)
+    assert whole.code == code, commands.log.read_text()[-2000:]
+    expected, dice = contents(out), random.Random(words[0])
+    print(f"{words[0]}: {whole.changes} changes in {whole.seconds:.2f} s")
     for number in range(MOMENTS):
         fresh()
         moments = []
         for kill in range(1 + number % 2):  # the second one hits the run that goes on, which has less left to do
-            delay = dice.choice((0.0, dice.uniform(0, 2 * seconds / changes)))
-            moments.append((dice.randint(1, changes // (1 + kill)), delay))
-            finished = commands.run(words, out, moments[-1])[0]
-            assert finished in (-signal.SIGKILL, code), f"{moments}: {commands.log.read_text()[-2000:]}"
-            killed += finished == -signal.SIGKILL
-        finished = commands.run(words, out)[0]
-        assert finished == code, f"{moments}: {commands.log.read_text()[-2000:]}"
+            delay = dice.choice((0.0, dice.uniform(0, 2 * whole.seconds / whole.changes)))
+            moments.append((dice.randint(1, whole.changes // (1 + kill)), delay))
+            run(moments[-1])
+        assert run() == code
         found = contents(out)
         differing = sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name))
-        if differing: print(f"{words[0]}, killed at {moments}: {differing}"); shutil.copytree(out, f"/tmp/k30/{Path(words[0]).stem}{number}")
-        #assert not differing, f"killed at {moments}: {differing}"
-    print(words[0], changes, seconds, killed)
+        assert not differing, f"killed at {moments}: {differing}"
+    print(f"{words[0]}: {killed} kills")
     assert killed >= MOMENTS, "most kills came too late"
 
 

@@ -1,7 +1,7 @@
 """Writes files and finds out whether they exist.
 
-Writes are atomic: a reader never finds half a file, even after a crash or on a full disk. A process that is killed while
-it writes leaves a temporary file, which the next run of its command deletes (`remove_leftovers`).
+Writes are atomic: a reader never finds half a file, even after a crash or on a full disk. A process that is killed
+while it writes leaves a temporary file, which the next run of its command deletes (`remove_leftovers`).
 """
 
 from __future__ import annotations
