@@ -52,7 +52,7 @@ def edit_into(
     portion: int,
     opened: Callable[[RequestFile], EditRequest] | None = None,
 ) -> Iterator[Item]:
-    """Edit requests and save them into `out`/{id}/ with `EditResult.save`; finished ones are skipped.
+    """Edit requests and save them into `out`/{id}/ with `EditResult.save`; finished ones keep their files.
 
     Args:
         portion: how many requests are opened at a time; pictures of equal size are batched within a portion.
@@ -60,17 +60,20 @@ def edit_into(
     """
     opened = opened or (lambda request: request.open(editor.config.max_pixels))
     for start in range(0, len(requests), portion):
-        todo: list[EditRequest] = []
+        readable: list[EditRequest] = []
+        finished: set[int] = set()
         for request in requests[start : start + portion]:
             try:
                 ready = opened(request)
+                readable.append(ready)
                 if is_finished(out / request.id / "run.json", editor, ready):
+                    finished.add(len(readable) - 1)
                     yield Item(request.id)
-                else:
-                    todo.append(ready)
             except ValueError as error:
                 yield Item(request.id, failure=one_line(error))
-        for outcome in editor.edit_batch(todo):
+        if len(finished) == len(readable):
+            continue
+        for outcome in editor.edit_batch(readable, finished):
             if isinstance(outcome, EditFailure):
                 write_traceback(out, outcome.error, outcome.id)
                 yield Item(outcome.id, failure=outcome.reason)
