@@ -9,6 +9,7 @@ import warnings
 from regionedit.command_line import parse_command, run_command
 from regionedit.config import EvaluateConfig
 from regionedit.error_log import log_to
+from regionedit.files import remove_leftovers
 
 
 def main() -> int:
@@ -29,6 +30,7 @@ def run(config: EvaluateConfig) -> int:
     from regionedit.evaluation.run import evaluate
 
     log_to(config.out)
+    remove_leftovers(config.out, below=True)
     summary = evaluate(config)
     return int(summary["failed"] == summary["n"])
 

@@ -21,7 +21,7 @@ from regionedit.command_line import parse_command, run_command, short_line
 from regionedit.config import InferConfig
 from regionedit.error_log import NAME as LOG
 from regionedit.error_log import kept_traceback, log_to
-from regionedit.files import is_folder, require_writable
+from regionedit.files import is_folder, remove_leftovers, require_writable
 from regionedit.images import box_mask, require_inside
 from regionedit.originals import as_configured
 from regionedit.picture_folders import NAME as SKIPPED
@@ -91,6 +91,7 @@ def run(config: InferConfig) -> int:
         if config.debug:
             raise outcome.error
         return _say(f"the edit failed: {outcome.reason}{kept_traceback(config.out, outcome.error, 'the edit')}", 1)
+    remove_leftovers(config.out)
     outcome.save(config.out)
     print(f"{Path(config.out) / 'result.png'}: {_summary(outcome)}")
     return 0
@@ -144,6 +145,7 @@ def edit_many(editor, requests: list[RequestFile], skipped: list[Skipped], confi
 
     out, portion = Path(config.out), 4 * config.batch
     log_to(out)
+    remove_leftovers(out)
     workers = min(config.workers, len(requests))
     if workers > 1:
         outcomes = edit_in_parallel(editor.config, requests, out, portion, workers)

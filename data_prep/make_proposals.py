@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from regionedit.data.rounds import round_folder
 from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
-from regionedit.files import write_atomic
+from regionedit.files import remove_leftovers, whole_file, write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
 from regionedit.proposal_masks import SETTINGS, proposal_mask
@@ -82,6 +81,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     manifest = Manifest.open(config.data.train, marks=config.data.marks, allow_gaps=config.data.allow_gaps)
     wanted = manifest.samples()[config.part :: config.parts]
     _same_settings(config, out / SETTINGS)
+    remove_leftovers(out, below=True)
     missing = [
         (number, path, samples)
         for number in range(config.data.proposal_rounds)
@@ -173,17 +173,8 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
 @contextmanager
 def _whole_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """A tar that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                yield tar
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
+        yield tar
 
 
 def main() -> None:

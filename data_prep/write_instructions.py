@@ -28,6 +28,7 @@ from write_config import WriteConfig
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.data.shard_names import find_shards
+from regionedit.files import remove_leftovers
 
 _SHOWN = 10  # failed shards that a summary lists with their error
 
@@ -98,6 +99,7 @@ def run(config: WriteConfig) -> Summary:
     data, started, summary = Path(config.data), time.monotonic(), Summary()
     jobs: list[Job] = [(shard, None) for shard in own_first(find_shards(data, allow_gaps=True))]
     claims = Claims(data, config.stale_seconds)
+    remove_leftovers(data)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with engine(config) as work, Progress(*columns) as progress:
         bar = progress.add_task("shards", total=len(jobs))

@@ -47,7 +47,7 @@ def served(*arguments: str, patience: float = 240) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
 
 
 def _ask_once(address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import time
 
 import aiohttp
@@ -18,8 +19,10 @@ from tests.browser import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-CLIENTS, REQUESTS = 50, 20
+CLIENTS, REQUESTS = int(os.environ.get("CLIENTS", 50)), 20
 TEXT = "replace the yellow circle with a green square"
+NO_MASK = (None, "auto", "", "", "")
+"""Of /edit: a mask file, how it is read, and operations on the region."""
 GROWTH = 200 * 2**20
 """Bytes by which the server may grow between an eighth of the requests and the last one."""
 
@@ -54,7 +57,7 @@ async def client(session, address: str, number: int, done: list) -> None:
         file = {"path": path, "orig_name": f"client_{number}.png", "meta": {"_type": "gradio.FileData"}}
         seed = number * 1000 + turn
         caption = "a green square and a green triangle on a checkered white background"
-        result, mask, record = await ask(session, address, "edit", file, TEXT, seed, 2, 3.0, caption, None)
+        result, mask, record = await ask(session, address, "edit", file, TEXT, seed, 2, 3.0, caption, *NO_MASK)
         record = json.loads(record)
         assert (record["seed"], record["id"]) == (seed, f"client_{number}")
         assert record["picture"]["sha256"] == digest(source)

@@ -14,7 +14,7 @@ from regionedit.command_line import one_line
 from regionedit.display import grid
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
-from regionedit.files import write_atomic
+from regionedit.files import remove_leftovers, write_atomic
 from regionedit.images import open_picture, png, smaller
 from regionedit.records import EditFailure, EditRequest
 
@@ -52,7 +52,7 @@ def edit_into(
     portion: int,
     opened: Callable[[RequestFile], EditRequest] | None = None,
 ) -> Iterator[Item]:
-    """Edit requests and save them into `out`/{id}/ with `EditResult.save`; finished ones are skipped.
+    """Edit requests and save them into `out`/{id}/ with `EditResult.save`; finished ones keep their files.
 
     Args:
         portion: how many requests are opened at a time; pictures of equal size are batched within a portion.
@@ -60,21 +60,25 @@ def edit_into(
     """
     opened = opened or (lambda request: request.open(editor.config.max_pixels))
     for start in range(0, len(requests), portion):
-        todo: list[EditRequest] = []
+        readable: list[EditRequest] = []
+        finished: set[int] = set()
         for request in requests[start : start + portion]:
             try:
                 ready = opened(request)
+                readable.append(ready)
                 if is_finished(out / request.id / "run.json", editor, ready):
+                    finished.add(len(readable) - 1)
                     yield Item(request.id)
-                else:
-                    todo.append(ready)
             except ValueError as error:
                 yield Item(request.id, failure=one_line(error))
-        for outcome in editor.edit_batch(todo):
+        if len(finished) == len(readable):
+            continue
+        for outcome in editor.edit_batch(readable, finished):
             if isinstance(outcome, EditFailure):
                 write_traceback(out, outcome.error, outcome.id)
                 yield Item(outcome.id, failure=outcome.reason)
             else:
+                remove_leftovers(out / outcome.id)
                 outcome.save(out / outcome.id)
                 yield Item(outcome.id, outcome.share)
 

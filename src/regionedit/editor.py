@@ -6,7 +6,7 @@ Shape letters: B pictures of one size, C channels, H W their pixels.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -102,14 +102,22 @@ class Editor:
         (found,) = self._found(self._locate([prepared]))
         return replace(found, note=joined(found.note, caption_error))
 
-    def edit_batch(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
+    def edit_batch(
+        self, requests: Sequence[EditRequest], finished: Collection[int] = frozenset()
+    ) -> list[EditResult | EditFailure]:
         """Edit many requests; pictures of one size are batched, and a request that fails does not stop the others.
+
+        Args:
+            finished: places of requests that were edited earlier. They have no outcome and are computed only in a batch
+                with others, because the last bits of a result depend on its batch: so the others become what they would
+                have been if all had been edited at once.
 
         Raises ValueError: something is missing in the configuration that every request needs.
         """
         if self.config.joint:
-            return self._edit_once(requests)
-        return one_after_another(requests, self._edit_once, self._record)
+            return self._edit_once(requests, finished)
+        outcomes = one_after_another(requests, self._edit_once, self._record)
+        return [outcome for index, outcome in enumerate(outcomes) if index not in finished]
 
     def digest(self, request: EditRequest) -> str:
         """SHA-256 of everything that decides the result; run.json stores it, so that finished edits are recognised."""
@@ -120,7 +128,9 @@ class Editor:
         started = self._start(request)
         return run_record(self.config, started.request, started.mask_source)
 
-    def _edit_once(self, requests: Sequence[EditRequest]) -> list[EditResult | EditFailure]:
+    def _edit_once(
+        self, requests: Sequence[EditRequest], finished: Collection[int] = frozenset()
+    ) -> list[EditResult | EditFailure]:
         outcomes: dict[int, EditResult | EditFailure] = {}
         started: dict[int, Prepared] = {}
         for index, request in enumerate(requests):
@@ -128,17 +138,18 @@ class Editor:
                 started[index] = self._start(request)
             except ValueError as error:
                 outcomes[index] = EditFailure(request.id, one_line(error, 500), error)
-        self._load(started.values())
-        for indices in self._groups(started):
+        groups = [indices for indices in self._groups(started) if not set(indices) <= set(finished)]
+        self._load([started[index] for indices in groups for index in indices])
+        for indices in groups:
             outcomes |= zip(indices, self._edit_or_fail([started[index] for index in indices]), strict=True)
-        return [outcomes[index] for index in range(len(requests))]
+        return [outcomes[index] for index in range(len(requests)) if index not in finished]
 
     def _start(self, request: EditRequest) -> Prepared:
         view = as_configured(with_original(request.image), self.config.depth, self.config.strip_metadata)
         upright = replace(request, image=view)
         return Prepared(upright, upright, wanted_mask_source(self.config.mask_source, upright.marks))
 
-    def _load(self, started: Iterable[Prepared]) -> None:
+    def _load(self, started: Sequence[Prepared]) -> None:
         """Load the models that these requests need, the region first, so that configuration errors appear here."""
         for name in sorted({one.mask_source for one in started}):
             self.models.mask_source(name, self.config)

@@ -218,9 +218,7 @@ class EditResult(FoundRegion):
             "overlay.png": png(overlay(self.source, *(self.parts or [self.mask]))),
             "run.json": json.dumps(self.record, indent=2, ensure_ascii=False).encode(errors="backslashreplace"),
         }
-        for name in OPTIONAL:
-            (Path(folder) / name).unlink(missing_ok=True)
-        write_together(folder, files)
+        write_together(folder, files, obsolete=OPTIONAL)
 
 
 @dataclass(frozen=True)

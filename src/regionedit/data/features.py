@@ -26,7 +26,7 @@ from safetensors.numpy import save
 
 from regionedit.command_line import under_present_names
 from regionedit.config import generator_of_search
-from regionedit.files import write_atomic
+from regionedit.files import remove_leftovers, write_atomic
 from regionedit.provenance import identify
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def missing_files(
         settings: kind -> the settings that decide its values.
         stamp_of: a shard's stamp, see `write_features`.
     """
+    remove_leftovers(folder)
     jobs = [
         Job(kind, folder / FILES[kind].format(shard), stamp_of(shard), samples)
         for shard, samples in manifest.samples()[part::parts]

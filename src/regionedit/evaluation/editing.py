@@ -105,7 +105,7 @@ def edit_cases(
         save_regions: also save masks and probabilities.
     """
     for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
-        unfinished = []
+        requests, unfinished = [], set()
         for case in group:
             request = own_noise(prepare(case))
             if case.continues is not None:
@@ -115,8 +115,12 @@ def edit_cases(
                     continue
                 request = replace(request, image=previous)
             if folder.record(case.id).get("digest") != editor.digest(request):
-                unfinished.append(request)
-        for result in editor.edit_batch(unfinished) if unfinished else ():
+                unfinished.add(request.id)
+            requests.append(request)
+        # all of the group, because the last bits of a result depend on what it is batched with
+        for result in editor.edit_batch(requests) if unfinished else ():
+            if result.id not in unfinished:
+                continue
             if isinstance(result, EditFailure):
                 folder.write_failure(result.id, result.reason)
                 write_traceback(folder.folder, result.error, result.id)

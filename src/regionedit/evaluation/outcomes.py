@@ -169,7 +169,7 @@ class CaseFolder:
 
     def record(self, case_id: str) -> dict:
         """How the case was made, empty where it is not finished."""
-        path = self.folder / "records" / f"{case_id}.json"
+        path = self._record(case_id)
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def seconds(self, case_id: str) -> float:
@@ -178,7 +178,8 @@ class CaseFolder:
         return sum(times.values()) if times else float("nan")
 
     def write_region(self, result: EditResult) -> None:
-        """Save the region of a case: mask, probability and grid map."""
+        """Save the region of a case: mask, probability and grid map. The case is unfinished then."""
+        self._record(result.id).unlink(missing_ok=True)
         write_atomic(self._path("masks", result.id), png(result.mask))
         write_atomic(self._path("probability", result.id), png(sixteen_bit(result.probability)))
         if result.patches is not None:
@@ -186,15 +187,19 @@ class CaseFolder:
 
     def write_picture(self, result: EditResult) -> None:
         """Save an edited picture; its record is written last and marks the case as finished."""
+        self._record(result.id).unlink(missing_ok=True)
         write_atomic(self.pictures / f"{result.id}.png", png(result.image))
-        write_atomic(self.folder / "records" / f"{result.id}.json", json.dumps(result.record, indent=1).encode())
+        write_atomic(self._record(result.id), json.dumps(result.record, indent=1).encode())
         self._failure(result.id).unlink(missing_ok=True)
 
     def write_failure(self, case_id: str, reason: str) -> None:
         """Save why a case failed, and delete the picture and record of an earlier run."""
-        (self.folder / "records" / f"{case_id}.json").unlink(missing_ok=True)
+        self._record(case_id).unlink(missing_ok=True)
         (self.pictures / f"{case_id}.png").unlink(missing_ok=True)
         write_atomic(self._failure(case_id), reason.encode())
+
+    def _record(self, case_id: str) -> Path:
+        return self.folder / "records" / f"{case_id}.json"
 
     def _failure(self, case_id: str) -> Path:
         return self.folder / "failures" / f"{case_id}.txt"

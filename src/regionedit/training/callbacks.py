@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -39,8 +43,22 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
-class SaveAndStop(Callback):
-    """Saves a resumable checkpoint, last.ckpt, every few steps, at the end, and when a signal stops the run."""
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint whole or not at all; Lightning's own way copies it there from another file system."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(path, buffer.getvalue())
+
+
+class SaveAndStop(Checkpoint):
+    """Saves a resumable checkpoint, last.ckpt, every few steps, at the end, and when a signal stops the run.
+
+    If a step is followed by validation, the checkpoint is saved after it: else a run that is killed in between would
+    resume without the scores of that step, and would not know its best weights. Lightning calls checkpoint callbacks
+    last, in their order; this one comes after the one that keeps the best weights.
+    """
 
     def __init__(self, folder: Path, every_steps: int):
         self.folder, self.every_steps = folder, every_steps
@@ -54,14 +72,22 @@ class SaveAndStop(Callback):
             self._handlers[number] = signal.signal(number, partial(self._on_signal, module.agreement))
 
     def on_train_batch_end(self, trainer: Trainer, module: RegionTraining, outputs, batch, batch_index: int) -> None:
-        stop = module.agreement.stop  # equal on all ranks, so that all end with the same exit code
         module.completed = module.progress()
+        trainer.should_stop = trainer.should_stop or module.completed >= 1
+        loop = trainer.fit_loop
+        if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            self._end_step(trainer, module)
+
+    def on_validation_end(self, trainer: Trainer, module: RegionTraining) -> None:
+        self._end_step(trainer, module)
+
+    def _end_step(self, trainer: Trainer, module: RegionTraining) -> None:
+        stop = module.agreement.stop  # equal on all ranks, so that all end with the same exit code
         finished = module.completed >= 1
         if stop or finished or trainer.global_step % self.every_steps == 0:
             trainer.save_checkpoint(self.folder / LAST)
         if stop and not finished:
             raise Stopped(stop)
-        trainer.should_stop = trainer.should_stop or finished
 
     def teardown(self, trainer: Trainer, module: RegionTraining, stage: str) -> None:
         while self._handlers:
@@ -230,10 +256,11 @@ class LongCsv(Logger):
             self._file = None
 
     def _open(self) -> None:
-        kept = []
+        kept: list[Sequence[str]] = []
         if self.path.exists() and self.resumed_at:
             with self.path.open(newline="") as file:
                 kept = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= self.resumed_at]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", newline="")
-        csv.writer(self._file).writerows([("step", "name", "value"), *kept])
+        rows = io.StringIO(newline="")
+        csv.writer(rows).writerows([("step", "name", "value"), *kept])
+        write_atomic(self.path, rows.getvalue().encode())  # kept rows are never missing, even if this run is killed
+        self._file = self.path.open("a", newline="")

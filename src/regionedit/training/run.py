@@ -26,7 +26,8 @@ from regionedit.data.features import latent_settings, region_settings, require_f
 from regionedit.data.manifest import Manifest
 from regionedit.device import say_unseen_gpu, unseen_gpu
 from regionedit.dtypes import describe_dtypes, resolve_training
-from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars
+from regionedit.files import remove_leftovers
+from regionedit.training.callbacks import LAST, Bar, LongCsv, Pictures, SaveAndStop, Scalars, WholeCheckpoints
 from regionedit.training.module import RegionTraining, check_step
 from regionedit.training.networks import Frozen, has_validation_loss
 from regionedit.training.tokens import Tokenizers
@@ -77,6 +78,7 @@ def train(config: TrainConfig, watchers: Sequence[Callback] = (), frozen: Frozen
     module = RegionTraining(config, frozen)
     data.tokenize = Tokenizers(module.frozen, captions=config.data.features is None)
     if trainer.is_global_zero:
+        remove_leftovers(out, below=True)
         save_config(config, out / "config.yaml")
         print(f"training {describe_dtypes(config, device)}")
     if saved and _finished(config, saved):
@@ -96,10 +98,10 @@ def _trainer(config: TrainConfig, out: Path, resumed_at: int, watchers: Sequence
         scalars,
         Bar(scalars),
         Pictures(out / "pictures", log.pictures_every_steps),
-        SaveAndStop(out / "checkpoints", log.checkpoint_every_steps),
     ]
     if has_validation_loss(config):
         callbacks.append(ModelCheckpoint(out / "checkpoints", "best", "validation/loss", enable_version_counter=False))
+    callbacks.append(SaveAndStop(out / "checkpoints", log.checkpoint_every_steps))
     loggers = [LongCsv(out / "metrics.csv", resumed_at), TensorBoardLogger(out, name="tensorboard", version="")]
     if log.wandb_project:
         identity = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
@@ -117,6 +119,7 @@ def _trainer(config: TrainConfig, out: Path, resumed_at: int, watchers: Sequence
         "log_every_n_steps": 1,
         "logger": loggers,
         "callbacks": callbacks,
+        "plugins": [WholeCheckpoints()],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
