@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from regionedit.web.uploads import AFTER_USE, MAX_BYTES, UNUSED, Guard, Uploads, names_url
+from regionedit.web.uploads import AFTER_USE, MAX_BYTES, UNUSED, Guard, Paths, Uploads, names_url
 
 
 @pytest.fixture
@@ -39,6 +39,14 @@ def test_a_file_that_is_never_read_does_not_stay_for_ever_and_others_are_not_del
     uploads.read(other)
     uploads.sweep(time.time() + UNUSED + 5)
     assert not file.exists() and other.exists()
+
+
+def test_files_may_come_and_go_while_gradio_goes_over_them(upload):
+    uploads, file = upload
+    for name in uploads.files:
+        uploads.files |= {"new"}
+        uploads.files.discard(name)
+    assert uploads.files == {"new"} and isinstance(uploads.files, Paths)
 
 
 def test_the_same_file_uploaded_again_waits_again(upload):

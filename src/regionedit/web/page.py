@@ -57,7 +57,9 @@ def make_page(config: AppConfig, jobs: Path):
             with gr.Tab("History"):
                 history_tab(studio, layout, edit, tabs)
         api(studio, comparer)
-    studio.uploads.files = page.upload_file_set
+    files = studio.uploads.files
+    page.temp_file_sets = [files if one is page.upload_file_set else one for one in page.temp_file_sets]
+    page.upload_file_set = files
     studio.uploads.examples = {file for block in page.blocks.values() for file in block.keep_in_cache}
     studio.uploads.sweep_for_ever()
     page.queue(max_size=config.queue, default_concurrency_limit=4)

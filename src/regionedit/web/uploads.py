@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 AFTER_USE = 60.0
@@ -27,17 +28,25 @@ MAX_BYTES = 4_000_000
 URL_STARTS = ("http:", "https:", "ftp:", "//")
 
 
+class Paths(set[str]):
+    """Paths of uploads. A loop over them goes over a copy, because requests add to them, and Gradio and we delete from
+    them, each in a thread of its own."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().__iter__()))
+
+
 class Uploads:
     """The uploaded files and when each was last read.
 
     Attributes:
-        files: paths; the server adds each new upload.
+        files: the server adds each new upload.
         examples: paths of the pictures that the page shows as examples. Gradio names a file by its content, so an
             upload can have the path of an example; such a file is never deleted.
     """
 
     def __init__(self):
-        self.files: set[str] = set()
+        self.files = Paths()
         self.examples: set[str] = set()
         self._read: dict[str, float] = {}
 
