@@ -8,49 +8,52 @@ Upper row: the region of the default editor, configs/edit_microworld.yaml; lower
 from __future__ import annotations
 
 import argparse
+import io
+import textwrap
 from pathlib import Path
 
-from regionedit.command_line import load_config
-from regionedit.config import EditConfig
-from regionedit.display import grid, overlay
+from matplotlib.figure import Figure
+
+from regionedit.display import overlay
 from regionedit.editor import Editor
 from regionedit.files import write_atomic
-from regionedit.images import open_picture, png
+from regionedit.images import open_picture
 from regionedit.records import EditRequest
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "docs" / "examples" / "cross.png"
+PICTURE = ROOT / "docs" / "examples" / "circle.png"
 INSTRUCTIONS = (
-    "replace the blue cross with a green square",
-    "make the red triangle cyan",
-    "remove the blue cross",
-    "make the red triangle smaller",
-    "add a yellow circle left of the blue cross",
-    "change the background to plain gray",
-    "make the picture darker",
-    "make the red triangle red",
+    "replace the yellow circle with a green cross",
+    "make the green triangle cyan",
+    "remove the yellow circle",
+    "make the green triangle bigger",
+    "add a pink square above the yellow circle",
+    "change the background to plain black",
+    "make the picture sepia",
+    "make the yellow circle yellow",
 )
-CELL = 176
+TITLE_WIDTH = 18  # characters
+SIDE = 256  # pixels a side of a shown region, so that its outline is thin
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures" / "every_scale.png", help="the figure")
-    parser.add_argument("--checkpoint", help="region predictor: a folder; default: that of the configuration")
-    options = parser.parse_args()
-    config = load_config(EditConfig, ROOT / "configs" / "edit_microworld.yaml")
-    if options.checkpoint:
-        config.region.checkpoint = options.checkpoint
-    editor = Editor.from_config(config)
+    out = parser.parse_args().out
+    editor = Editor.from_config(ROOT / "configs" / "edit_microworld.yaml")
     source = open_picture(PICTURE)
-    edits = [editor.edit(EditRequest(source, instruction)) for instruction in INSTRUCTIONS]
-    regions = [overlay(source.resize((CELL, CELL), 0), edit.mask.resize((CELL, CELL), 0)) for edit in edits]
-    write_atomic(options.out, png(grid([regions, [edit.image for edit in edits]], _titles(), CELL)))
-
-
-def _titles() -> list[str]:
-    """The instructions, in as many characters as fit over a cell."""
-    return [instruction[: CELL // 6] for instruction in INSTRUCTIONS]
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(2, len(INSTRUCTIONS))
+    for column, instruction in enumerate(INSTRUCTIONS):
+        edit = editor.edit(EditRequest(source, instruction))
+        region = overlay(source.resize((SIDE, SIDE), 0), edit.mask.resize((SIDE, SIDE), 0))
+        for row, picture in enumerate((region, edit.image)):
+            axes[row, column].imshow(picture, interpolation="nearest")
+            axes[row, column].axis("off")
+        axes[0, column].set_title(textwrap.fill(instruction, TITLE_WIDTH), fontsize=10)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    write_atomic(out, drawn.getvalue())
 
 
 if __name__ == "__main__":
