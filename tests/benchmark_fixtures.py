@@ -258,6 +258,21 @@ def write_imgedit(folder: Path) -> Path:
     return folder
 
 
+def write_dlebench(folder: Path) -> Path:
+    """The fields that the card names, with invented names for instruction and target caption; two flawed rows."""
+    rows = []
+    for n, kind in enumerate(("Add", "Remove", "Replace", "Add")):
+        name = f"{n:04d}.jpg"
+        texts = {"edit_operation": kind, "prompt_clean": f"a desk {n}", "their_caption": f"a tidy desk {n}"}
+        rows.append({"image": name, "reference_image": name, **texts, "their_request": f"do {n}", "boxes": [[1, 2]]})
+        save(picture(n), folder / "Source_Images" / name, "JPEG")
+        save(picture(n + 50), folder / "Reference_Images" / name, "JPEG")
+    (folder / "Reference_Images/0003.jpg").unlink()
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    (folder / "fields.yaml").write_text("instruction: their_request\ntarget_caption: their_caption\n")
+    return folder
+
+
 EDITING_MASK_LINES = (
     "1 <> A photo of a Persian cat on a beach. <> Persian cat <> a raccoon",
     "10 <> A fuzzy panda riding a bike. <> riding a bike <> skateboarding",
@@ -329,5 +344,6 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "gedit": write_gedit,
     "gedit_chinese": write_gedit,
     "imgedit": write_imgedit,
+    "dlebench": write_dlebench,
     "folder": write_folder,
 }

@@ -33,6 +33,7 @@ FACTS = {  # number of cases, and what the error message for a wrong folder must
     "gedit": (3, "stepfun-ai/GEdit-Bench"),
     "gedit_chinese": (3, "stepfun-ai/GEdit-Bench"),
     "imgedit": (3, "basic_edit.json"),
+    "dlebench": (3, "data.jsonl, Source_Images/, Reference_Images/"),
     "folder": (3, "JSONL"),
 }
 

@@ -11,6 +11,7 @@ from regionedit.evaluation.benchmarks.comp_bench import (
     CompBenchMultiObject,
     CompBenchSecondTurn,
 )
+from regionedit.evaluation.benchmarks.dlebench import DleBench
 from regionedit.evaluation.benchmarks.editing_mask import EditingMask
 from regionedit.evaluation.benchmarks.emu_edit import EmuEdit, EmuEditUnfiltered
 from regionedit.evaluation.benchmarks.folder import Folder
@@ -40,5 +41,6 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
     "gedit": GEdit,
     "gedit_chinese": GEditChinese,
     "imgedit": ImgEditBench,
+    "dlebench": DleBench,
     "folder": Folder,
 }
