@@ -164,10 +164,10 @@ def judge_pairs(config: PairJudgeConfig) -> dict[str, Any]:
     swayed = sum(found.get("swayed", 0) for found in scores.values())
     content = {**compared, "n": len(results), "shares": shares, "swayed": swayed}
     content |= {"answers": counts(judge, folder, scores), "judge": judge.identity(), "cases": results}
-    table = _table(content)
     text = json.dumps(content, indent=1, allow_nan=False)
-    write_together(config.out, {"pair_judge.json": text.encode(), "pair_judge.md": markdown([table]).encode()})
-    print_table(table, terminal(WIDTH))
+    write_together(
+        config.out, {"pair_judge.json": text.encode(), "pair_judge.md": markdown([_table(content)]).encode()}
+    )
     return content
 
 
@@ -201,7 +201,9 @@ def _finished(evaluation: Evaluation) -> tuple[dict[str, Any], CaseFolder]:
 def main(argv: Sequence[str] | None = None) -> int:
     """0: judged. 2: a wrong setting, in one line."""
     config = parse_command(PairJudgeConfig, argv)
-    return run_command("pair_judge", lambda: judge_pairs(config) and None, config.out, debug=False)
+    return run_command(
+        "pair_judge", lambda: print_table(_table(judge_pairs(config)), terminal(WIDTH)), config.out, debug=False
+    )
 
 
 if __name__ == "__main__":
