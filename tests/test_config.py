@@ -18,6 +18,7 @@ from regionedit.config import (
     EvaluateConfig,
     InferConfig,
     MemoryConfig,
+    PairJudgeConfig,
     RegionConfig,
     TrainConfig,
     TwoStageConfig,
@@ -82,7 +83,7 @@ def test_a_wrong_command_line_exits_2_with_one_line(arguments, capsys):
     assert any(word.strip("-") in printed[0] for word in arguments)
 
 
-@pytest.mark.parametrize("config_class", [TrainConfig, InferConfig, EvaluateConfig, AppConfig])
+@pytest.mark.parametrize("config_class", [TrainConfig, InferConfig, EvaluateConfig, AppConfig, PairJudgeConfig])
 def test_help_documents_every_field(config_class, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_command(config_class, ["--help"])

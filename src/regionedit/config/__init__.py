@@ -32,7 +32,7 @@ from regionedit.config.generators import (
     StableDiffusionConfig,
 )
 from regionedit.config.infer import InferConfig
-from regionedit.config.judges import VlmJudgeConfig
+from regionedit.config.judges import PairJudgeConfig, VlmJudgeConfig
 from regionedit.config.models import MICROWORLD, EncodersConfig, PredictorConfig
 from regionedit.config.training import (
     DataConfig,

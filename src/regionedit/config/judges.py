@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -42,3 +42,23 @@ class VlmJudgeConfig:
     concurrency: int = 8
     timeout: float = 120.0
     attempts: int = 5
+
+
+@dataclass
+class PairJudgeConfig:
+    """`python -m regionedit.evaluation.pair_judge`: a model compares the pictures of two finished evaluations.
+
+    Args:
+        system: folder of the evaluation whose wins are counted.
+        against: folder of the evaluation that it is compared with, on the same cases.
+        out: receives pair_judge.json, pair_judge.md and answers/; a folder for each pair. Run again to continue.
+        vlm_judge: the model, by default PVC-Judge of GEdit-Bench v2 with its script's settings. `prompts` names its
+            prompt file, which also orders text and pictures. Without `endpoint`, only stored answers are read.
+    """
+
+    system: str
+    against: str
+    out: str = "outputs/pair_judge"
+    vlm_judge: VlmJudgeConfig = field(
+        default_factory=lambda: VlmJudgeConfig("PVC-Judge", temperature=0.0, max_tokens=512, picture_format="png")
+    )

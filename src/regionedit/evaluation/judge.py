@@ -112,11 +112,16 @@ def require_judge(config: EvaluateConfig, rubric: str | None) -> None:
         raise ValueError(f"vlm_judge.{missing}: needed for --stage judge")
     if judge.endpoint and not judge.model:
         raise ValueError("vlm_judge.model: needed with vlm_judge.endpoint: the server's name for the model")
-    if (name := judge.api_key_variable) and name not in os.environ:
-        raise ValueError(f"vlm_judge.api_key_variable: the environment has no variable {name}")
+    require_key(judge)
     the_judge = Judge.from_config(judge, rubric)
     if the_judge and the_judge.rubric.shipped and judge.prompts is not None:
         raise ValueError(f"vlm_judge.prompts: leave it out, the prompts of {rubric} are shipped")
+
+
+def require_key(config: VlmJudgeConfig) -> None:
+    """Raises ValueError if the environment lacks the variable with the server's key."""
+    if (name := config.api_key_variable) and name not in os.environ:
+        raise ValueError(f"vlm_judge.api_key_variable: the environment has no variable {name}")
 
 
 def ask(judge: Judge, folder: CaseFolder, cases: Collection[EditCase], title: str) -> None:
@@ -205,14 +210,17 @@ async def _ask(judge: Judge, client: ChatClient, question: Question, first: bool
 
 
 def _body(config: VlmJudgeConfig, question: Question) -> dict[str, Any]:
-    pictures = [
-        {"type": "image_url", "image_url": {"url": _data_url(picture, config.picture_format)}}
-        for picture in question.pictures
+    text, pictures = (question.text,), question.pictures
+    parts = question.parts or (pictures + text if config.picture_first else text + pictures)
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _data_url(part, config.picture_format)}}
+        for part in parts
     ]
-    text = [{"type": "text", "text": question.text}]
-    content = pictures + text if config.picture_first else text + pictures
+    system = [{"role": "system", "content": question.system}] if question.system else []
     sampling = {name: value for name in SENT if (value := getattr(config, name)) is not None}
-    return {"model": config.model, "messages": [{"role": "user", "content": content}]} | sampling
+    return {"model": config.model, "messages": [*system, {"role": "user", "content": content}]} | sampling
 
 
 def _data_url(picture: Image.Image, kind: str) -> str:

@@ -45,12 +45,16 @@ class Question:
         text: the prompt with the instruction in it.
         prompt: SHA-256 of the prompt before the instruction is put in.
         pictures: RGB, in the order in which they are sent.
+        parts: texts and pictures in the order of the message, where the rubric fixes it; else `text` and `pictures`.
+        system: the system prompt; empty: none is sent.
     """
 
     name: str
     text: str
     prompt: str
     pictures: tuple[Image.Image, ...]
+    parts: tuple[str | Image.Image, ...] = ()
+    system: str = ""
 
 
 class Rubric(ABC):
