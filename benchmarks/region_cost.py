@@ -10,7 +10,6 @@ guidance: text encoder, two encodings, 100 U-Net evaluations, decoding. Target: 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,11 +46,12 @@ def proposal_operations(config: GeneratorConfig) -> int:
     picture_1CHW = torch.empty(1, 3, config.size, config.size, device="meta")
 
     def counted(steps: int) -> int:
-        generator = inpaint_generator(replace(config, num_inference_steps=steps))
+        generator = inpaint_generator(config)
+        generator.schedule = generator.schedule[-steps:]
         return operations(lambda: generator.propose(picture_1CHW, picture_1CHW[:, :1], ["..."], [0]))
 
     one = counted(1)
-    return one + (config.num_inference_steps - 1) * (counted(2) - one)
+    return one + (len(inpaint_generator(config).schedule) - 1) * (counted(2) - one)
 
 
 def generation_operations(size: int) -> int:

@@ -14,7 +14,8 @@ from tests.pairs import SIZE
 from tests.tiny_presets import PRESETS, tiny_preset
 
 MAY_DIFFER = {
-    "out", "generator.size", "generator.num_inference_steps", "generator.decoder", "generator.decoder_revision",
+    "out", "generator.size", "generator.num_inference_steps", "generator.strength", "generator.decoder",
+    "generator.decoder_revision",
     "generator.masked_image", "step.gradient", "step.proposal_mask", "memory.chunk", "memory.checkpoint",
     "generator.compile", "data.image_size", "data.features", "data.proposals",
 }  # fmt: skip
