@@ -78,6 +78,8 @@ def test_every_cell_can_be_computed_from_the_rows(tables, benchmark):
                 drawn = np.random.default_rng(1).choice(values, (4000, len(values))).mean(1)
                 bounds = frame.loc[number, [f"{title} low", f"{title} high"]].to_numpy(float)
                 width = np.ptp(np.percentile(drawn, [2.5, 97.5]))
-                assert bounds == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.15 * width + 1e-6)
+                levels = np.unique(values)  # of a few levels, a bound may be one step off
+                step = np.ptp(values) / len(values) if len(levels) < 4 else 1e-6
+                assert bounds == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.15 * width + step)
             checked += 1
     assert checked > 2 * len(ROWS)
