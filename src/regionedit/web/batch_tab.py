@@ -40,10 +40,16 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
     """
     import gradio as gr
 
-    # Each session has its own folder: pictures finished there are not edited again. It is deleted with the session.
-    session_folder = gr.State(
-        None, time_to_live=SESSION, delete_callback=lambda folder: folder and shutil.rmtree(folder, True)
-    )
+    # Each session has its own folder: pictures finished there are not edited again. It is deleted with the session, and
+    # once more by an edit that was running then.
+    closed: set[str] = set()
+
+    def close(folder: str | None) -> None:
+        if folder:
+            closed.add(folder)
+            shutil.rmtree(folder, True)
+
+    session_folder = gr.State(None, time_to_live=SESSION, delete_callback=close)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             files = gr.File(
@@ -72,11 +78,18 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
 
     def edited(uploads: list | None, job: str | None, text: str, *values):
         folder = Path(job) if job else jobs / secrets.token_hex(8)
+        yield {session_folder: str(folder)}  # before it exists, so that a session that ends now deletes it
+        try:
+            yield from edited_into(folder, uploads, text, *values)
+        finally:
+            if str(folder) in closed:
+                shutil.rmtree(folder, True)
+
+    def edited_into(folder: Path, uploads: list | None, text: str, *values):
         settings = replace(Settings(*values), instruction=text or "-", source_caption="", target_caption="")
         listed = [(Path(file["path"]), file.get("orig_name") or "") for file in uploads or []]
         requests = gather(studio, listed, settings, folder / "uploads")
         yield {
-            session_folder: str(folder),
             status: messages.line(f"0 of {len(requests)}"),
             gallery: [],
             download: gr.DownloadButton(value=None, interactive=False),
