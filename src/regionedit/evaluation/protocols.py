@@ -42,6 +42,17 @@ def column_heads(metrics: Iterable[str]) -> dict[str, str]:
     return heads
 
 
+def shipped_file(kind: str, name_or_path: str, folder: Path) -> Path:
+    """`folder`/NAME.yaml, or a YAML file elsewhere. ValueError: it does not exist; the message names the choices."""
+    path = Path(name_or_path)
+    if path.suffix != ".yaml":
+        path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise ValueError(f"{kind}: {path} does not exist; there are: {known or f'none in {folder.resolve()}'}")
+    return path
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One protocol.
@@ -82,12 +93,7 @@ class Protocol:
         """
         import yaml
 
-        path = Path(name_or_path)
-        if path.suffix != ".yaml":
-            path = FOLDER / f"{name_or_path}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-            raise ValueError(f"protocol: {path} does not exist; there are: {known or f'none in {FOLDER.resolve()}'}")
+        path = shipped_file("protocol", name_or_path, FOLDER)
         try:
             values = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:

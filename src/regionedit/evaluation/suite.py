@@ -20,7 +20,7 @@ from regionedit.config import EditConfig, EvaluateConfig, SuiteConfig
 from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.compare import WIDTH, compare
 from regionedit.evaluation.finished_evaluations import IncomparableError, read_evaluations
-from regionedit.evaluation.protocols import Protocol
+from regionedit.evaluation.protocols import Protocol, shipped_file
 from regionedit.evaluation.run import evaluate
 from regionedit.evaluation.tables import print_table, terminal
 
@@ -66,12 +66,7 @@ def run_suite(config: EvaluateConfig, arguments: Sequence[str], console: Console
 
 def read_suite(name_or_path: str) -> SuiteConfig:
     """Read `configs/suites/NAME.yaml`, or a YAML file elsewhere. ValueError: it is missing or wrong; one line."""
-    path = Path(name_or_path)
-    if path.suffix != ".yaml":
-        path = FOLDER / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise ValueError(f"suite: {path} does not exist; there are: {known or f'none in {FOLDER.resolve()}'}")
+    path = shipped_file("suite", name_or_path, FOLDER)
     try:
         return load_config(SuiteConfig, path)
     except ValueError as error:
