@@ -5,9 +5,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from data_prep.search_regions import RegionsConfig, search_regions
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
+from regionedit.data.features import region_settings
 from regionedit.training import RegionTraining
 from regionedit.training.run import _flat
 from tests.pairs import SIZE
@@ -20,6 +22,12 @@ MAY_DIFFER = {
     "generator.compile", "data.image_size", "data.features", "data.proposals",
 }  # fmt: skip
 OF_PAPER = {"predictor.variant", "predictor.heads", "loss.area", "loss.entropy"}
+OF_SEARCH = {
+    "max_steps", "initial_region", "data.train", "search.clusters", "search.boxes", "search.structure",
+    "search.temperature", "search.commitment", "search.commitment_until", "search.generator.size",
+    "search.generator.num_inference_steps", "search.generator.strength", "loss.region", "loss.beta", "loss.area", "loss.entropy", "loss.entropy_until", "optimizer.lr",
+}  # fmt: skip
+MORE = {"paper": OF_PAPER, "search": OF_SEARCH, "settle": OF_SEARCH}
 
 
 def flat(name: str) -> dict:
@@ -27,14 +35,20 @@ def flat(name: str) -> dict:
 
 
 def test_presets_differ_in_named_fields_only():
-    assert set(PRESETS) == {"paper", "paper256", "fast512", "max256", "exact512", "stored"}
+    assert set(PRESETS) == {"paper", "paper256", "fast512", "max256", "exact512", "stored", "search", "settle"}
     first = flat("paper256")
     for name in PRESETS:
-        allowed = MAY_DIFFER | OF_PAPER if name == "paper" else MAY_DIFFER
-        assert {field for field, value in flat(name).items() if value != first[field]} <= allowed, name
+        differs = {field for field, value in flat(name).items() if value != first.get(field)}
+        assert differs <= MAY_DIFFER | MORE.get(name, set()), name
         header = PRESETS[name].read_text().split("out:")[0]
         assert ("Beyond the paper: " in header) == (name != "paper"), f"{name} says how it differs from the paper"
-    assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == 6, "each says what it is for"
+    assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == len(PRESETS), "each says what it is for"
+
+
+def test_search_and_settle_read_the_same_regions():
+    search, settle = (load_config(TrainConfig, PRESETS[name]) for name in ("search", "settle"))
+    assert region_settings(search) == region_settings(settle)
+    assert settle.initial_region == f"{search.out}/region_predictor"
 
 
 def test_the_paper_to_the_letter_has_nothing_of_ours():
@@ -48,15 +62,20 @@ def test_the_paper_to_the_letter_has_nothing_of_ours():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir):
+def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir, tmp_path):
     """Everything as shipped but for models, sizes and folders; torch.compile is tested in test_memory.py."""
     preset = load_config(TrainConfig, PRESETS[name])
     proposals = pairs / "proposals" if preset.data.proposals else "null"
-    changes = ("--data.features=null", "--data.global_batch=4", "--data.held_out=0.3")
-    data = (f"--data.train={pairs}", f"--data.proposals={proposals}", *changes)
-    config = tiny_preset(name, tiny_train(), tiny_decoder_dir, *data)
+    features = tmp_path / "features" if preset.loss.region else "null"
+    changes = [f"--data.train={pairs}", f"--data.proposals={proposals}", f"--data.features={features}"]
+    changes += ["--data.global_batch=4", "--data.held_out=0.3", "--initial_region=null"]
+    if preset.loss.region:
+        changes += [f"--search.generator.size={SIZE}", "--search.generator.num_inference_steps=1"]
+    config = tiny_preset(name, tiny_train(), tiny_decoder_dir, *changes)
+    if preset.loss.region:
+        search_regions(RegionsConfig(**vars(config), device="cpu"))
     module = RegionTraining(config)
-    assert (module.frozen.generator is None) == (name == "stored")
+    assert (module.frozen.generator is None) == (name in {"stored", "search", "settle"})
     if module.frozen.generator is not None:
         expected = "AutoencoderTiny" if preset.generator.decoder else "AutoencoderKL"
         assert type(module.frozen.generator.decoder).__name__ == expected
