@@ -40,12 +40,17 @@ DOCS, STUDY = Path("docs"), Path("docs/study")
 HEADINGS = ("IoU", "IoU, best threshold", "pointing", "area", "instruction swap")
 INTRODUCTION = """# Results of the study
 
-Written by `python experiments/study_report.py` from the result files in [study/](study/); for their
-interpretation see [learning.md](learning.md). Trained variants are scored on 1,000 validation samples. IoU and
-pointing are over replace, recolour and remove. `area` is the mean of P. `instruction swap` is the IoU between the
-regions for two different instructions on the same picture (lower is better). Where there are several seeds, scores are
-the mean and half of the 95 % interval (Student's t). Frozen models are identified by the first digits of their SHA-256;
-results with different frozen models cannot be compared.
+Written by `python experiments/study_report.py` from the result files in [study/](study/). [learning.md](learning.md)
+interprets them.
+
+**All results are of earlier models and an earlier predictor** of one block, with proposals from pure noise;
+[measured.md](measured.md) has the shipped ones. The base configurations have changed since, so the commands below, run
+today, give other numbers. Frozen models are identified by the first digits of their SHA-256; results with different
+frozen models cannot be compared.
+
+Trained variants are scored on 1,000 validation samples. IoU and pointing are over replace, recolour and remove. `area`
+is the mean of P. `instruction swap` is the IoU between the regions for two different instructions on the same picture
+(lower is better). Where there are several seeds, scores are the mean and half of the 95 % interval (Student's t).
 """
 
 
@@ -120,7 +125,7 @@ def edits_section(experiment: Experiment, folder: Path) -> str:
 def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str:
     """The direction of each gradient path back to the mask, before any training."""
     return section(
-        "## Where does the gradient point, and how much of it is noise?",
+        "## Where does the gradient point before training?",
         table("path", {name: by_mask(row) for name, row in paths.items()}),
         "-dL/dm of the CLIP losses at a constant mask m. `cosine of seeds`: cosine of the gradients for two noise "
         "seeds of the generator, after subtracting the mean of each. `size`: mean absolute gradient.",
@@ -130,7 +135,7 @@ def gradient_paths_section(paths: dict[str, dict[str, dict[str, float]]]) -> str
 
 def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
     return section(
-        "## What is a better mask worth to an edit?",
+        "## How good must the mask of an edit be?",
         table("mask", rows),
         "![mask quality](figures/mask_quality.svg)",
         "`python experiments/mask_quality.py` (384 validation edits; `configs/evaluate_regions.yaml`)",
@@ -138,7 +143,7 @@ def mask_quality_section(rows: dict[str, dict[str, float]]) -> str:
 
 
 def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
-    """The shipped region by what may make a case hard, compared with the same predictor trained with masks."""
+    """The region by what may make a case hard, compared with the same predictor trained with masks."""
     body, bound = {}, figures.failure_groups(ceiling)
     for name, group in figures.failure_groups(rows).items():
         pointing = [cell(g["pointing"].dropna().tolist()).split(" ")[0] for g in (group, bound[name])]
@@ -152,7 +157,7 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
             "true area": float(group["true_area"].mean()),
         } | {kind: f"{(group['failure'] == kind).mean():.0%}" for kind in KINDS}
     return section(
-        "## Where does the shipped region fail?",
+        "## Where does the region fail?",
         table("cases", body),
         "`with masks`: the same predictor trained with masks. The last four columns are the share of cases with an "
         "IoU below 0.3, by kind of failure. From the row `1 object` on, only replace, recolour and remove count.",
@@ -165,9 +170,9 @@ def failure_section(rows: pd.DataFrame, ceiling: pd.DataFrame) -> str:
 
 
 def cells_section(groups: dict[str, dict[str, float]]) -> str:
-    """Which cells the shipped region contains."""
+    """Which cells the region contains."""
     return section(
-        "## Which cells does the shipped region contain?",
+        "## Which cells does the region contain?",
         table("neighbours", groups),
         "Share of cells inside the region, by the share of a cell that the true region covers; only replace, "
         "recolour and remove. A cell belongs to the true region above 25 %. `ranked`: IoU of the most probable "
