@@ -9,7 +9,6 @@ from data_prep.search_regions import RegionsConfig, search_regions
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 from regionedit.data.datamodule import PairsDataModule
-from regionedit.data.features import region_settings
 from regionedit.training import RegionTraining
 from regionedit.training.run import _flat
 from tests.pairs import SIZE
@@ -24,7 +23,7 @@ MAY_DIFFER = {
 OF_PAPER = {"predictor.variant", "predictor.heads", "loss.area", "loss.entropy"}
 OF_SEARCH = {
     "max_steps", "initial_region", "data.train", "search.clusters", "search.boxes", "search.structure",
-    "search.temperature", "search.commitment", "search.commitment_until", "search.generator.size",
+    "search.predictor", "search.temperature", "search.commitment", "search.commitment_until", "search.generator.size",
     "search.generator.num_inference_steps", "search.generator.strength", "loss.region", "loss.beta", "loss.area", "loss.entropy", "loss.entropy_until", "optimizer.lr",
 }  # fmt: skip
 MORE = {"paper": OF_PAPER, "search": OF_SEARCH, "settle": OF_SEARCH}
@@ -45,10 +44,11 @@ def test_presets_differ_in_named_fields_only():
     assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == len(PRESETS), "each says what it is for"
 
 
-def test_search_and_settle_read_the_same_regions():
-    search, settle = (load_config(TrainConfig, PRESETS[name]) for name in ("search", "settle"))
-    assert region_settings(search) == region_settings(settle)
-    assert settle.initial_region == f"{search.out}/region_predictor"
+@pytest.mark.parametrize("models", ["sd15", "microworld"])
+def test_the_second_search_and_training_start_from_the_first_predictor(models):
+    first, second = (load_config(TrainConfig, f"configs/train_{models}_{name}.yaml") for name in ("search", "settle"))
+    assert second.initial_region == second.search.predictor == f"{first.out}/region_predictor"
+    assert second.data.features != first.data.features and second.generator == first.generator
 
 
 def test_the_paper_to_the_letter_has_nothing_of_ours():
@@ -68,7 +68,7 @@ def test_every_preset_makes_a_step(name, tiny_train, pairs, tiny_decoder_dir, tm
     proposals = pairs / "proposals" if preset.data.proposals else "null"
     features = tmp_path / "features" if preset.loss.region else "null"
     changes = [f"--data.train={pairs}", f"--data.proposals={proposals}", f"--data.features={features}"]
-    changes += ["--data.global_batch=4", "--data.held_out=0.3", "--initial_region=null"]
+    changes += ["--data.global_batch=4", "--data.held_out=0.3", "--initial_region=null", "--search.predictor=null"]
     if preset.loss.region:
         changes += [f"--search.generator.size={SIZE}", "--search.generator.num_inference_steps=1"]
     config = tiny_preset(name, tiny_train(), tiny_decoder_dir, *changes)

@@ -104,21 +104,25 @@ def load_frozen(config: TrainConfig) -> Frozen:
 
 
 def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
-    """A new predictor, or the one at `initial_region`.
-
-    Raises:
-        ValueError: the initial region cannot be loaded or was made for other encoders.
-    """
+    """A new predictor, or the one at `initial_region`, see `trained_predictor`."""
     if config.initial_region is None:
         return RegionPredictor.from_config(config.predictor, dim, grid)
+    return trained_predictor("initial_region", config.initial_region, dim, grid).train()
+
+
+def trained_predictor(field: str, path: str, dim: int, grid: int) -> RegionPredictor:
+    """The predictor at a path, for features of width `dim` on a grid of this side.
+
+    Raises:
+        ValueError: it cannot be loaded or was made for other encoders; names the configuration's field.
+    """
     try:
-        predictor = RegionPredictor.from_pretrained(config.initial_region)
+        predictor = RegionPredictor.from_pretrained(path)
     except Exception as error:  # folder, hub and safetensors raise different errors
-        reason = one_line(error, 200)
-        raise ValueError(f"initial_region: nothing could be loaded from {config.initial_region!r}: {reason}") from error
+        raise ValueError(f"{field}: nothing could be loaded from {path!r}: {one_line(error, 200)}") from error
     if (predictor.dim, predictor.grid) != (dim, grid):
         raise ValueError(
-            f"initial_region: {config.initial_region} is for features {predictor.dim} wide on a grid of "
-            f"{predictor.grid}, but encoders.clip has {dim} and {grid}; use one that fits, or null"
+            f"{field}: {path} is for features {predictor.dim} wide on a grid of {predictor.grid}, but encoders.clip "
+            f"has {dim} and {grid}; use one that fits, or null"
         )
-    return predictor.train()
+    return predictor.eval()
