@@ -96,14 +96,14 @@ def proposals(generator, source_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence
     return torch.cat(parts)
 
 
-def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]:
-    """Success rate of each operation with the true mask, a few pixels wider, by `pixel_check`.
+def presence(generator, count: int) -> dict[str, float]:
+    """Success rate of each operation with the true mask, two pixels wider, by `pixel_check`.
 
     Args:
         generator: generates proposals from captions.
     """
     known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
-    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
+    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), 2)
     proposal_BCHW = proposals(generator, known.source_BCHW, mask_B1HW, known.target_captions)
     edited_BCHW = composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
     return by_operation(successes(edited_BCHW, known), known)

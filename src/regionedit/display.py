@@ -11,6 +11,7 @@ TINT = (255, 0, 128)
 TINTS = (TINT, (0, 160, 255), (255, 170, 0), (0, 190, 90), (140, 80, 255))
 OPACITY = 0.4
 HEAT = 0.7
+GAP = 4  # pixels between the cells of a sheet
 
 
 def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
@@ -60,20 +61,21 @@ def _tint(shown: Image.Image, mask: Image.Image, colour: tuple[int, int, int]) -
     shown.paste(Image.fromarray(tinted.round().astype(np.uint8)), box[:2])
 
 
-def grid(
-    rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128, gap: int = 4
-) -> Image.Image:
-    """Rows of pictures on one white sheet, each scaled into a square cell, with a title over each column."""
+def grid(rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128) -> Image.Image:
+    """Rows of pictures on one white sheet, each scaled into a square of `cell` pixels, with a title over each column.
+
+    With titles, the sheet has 16 more rows of pixels at the top.
+    """
     columns = max(len(row) for row in rows)
     top = 16 if header else 0
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, len(rows) * (cell + gap) + gap + top), "white")
+    sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, len(rows) * (cell + GAP) + GAP + top), "white")
     for column, title in enumerate(header):
-        ImageDraw.Draw(sheet).text((gap + column * (cell + gap), 3), title, fill="black")
+        ImageDraw.Draw(sheet).text((GAP + column * (cell + GAP), 3), title, fill="black")
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             enlarged = max(picture.size) < cell
             shown = ImageOps.contain(
                 picture.convert("RGB"), (cell, cell), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
             )
-            sheet.paste(shown, (gap + c * (cell + gap), top + gap + r * (cell + gap)))
+            sheet.paste(shown, (GAP + c * (cell + GAP), top + GAP + r * (cell + GAP)))
     return sheet
