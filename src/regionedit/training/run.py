@@ -19,8 +19,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from regionedit.command_line import one_line, save_config, under_present_names
+from regionedit.command_line import one_line, save_config
 from regionedit.config import TrainConfig
+from regionedit.config.renamed import under_present_names
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, region_settings, require_features, text_settings
 from regionedit.data.manifest import Manifest
