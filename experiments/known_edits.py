@@ -12,11 +12,11 @@ from torch import Tensor
 from regionedit.images import to_pictures
 from regionedit.masks import composite, dilate
 from regionedit.microworld.edits import Edit
-from regionedit.microworld.grammar import CaptionStyle, caption_in_style
+from regionedit.microworld.grammar import OPERATIONS, CaptionStyle, caption_in_style
 from regionedit.microworld.pixel_check import check, find_things
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE, Scene, sample_scene
-from regionedit.microworld.splits import SAMPLED, sample
+from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
 BATCH = 32  # pictures that a generator gets at a time
@@ -65,7 +65,7 @@ class KnownEdits:
         return KnownEdits([self.edits[i] for i in index], self.source_BCHW[index], self.truth_B1HW[index])
 
 
-def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = SAMPLED) -> KnownEdits:
+def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = OPERATIONS) -> KnownEdits:
     """The samples of a split's stream with these indices."""
     return KnownEdits.of([sample(split, seed, index, operations) for index in indices])
 

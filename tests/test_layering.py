@@ -1,4 +1,4 @@
-"""The house: imports point down, heavy libraries wait until they are used, and a few things are never done.
+"""Rules for the source files: imports point down, slow libraries wait until they are used, some calls are forbidden.
 
 Every rule reads the source (`ast`), so that an import inside a function or under TYPE_CHECKING counts as well.
 """

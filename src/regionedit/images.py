@@ -7,6 +7,7 @@ Only the functions that need torch import it, so that a wrong argument is report
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import io
@@ -173,6 +174,11 @@ def png(picture: Image.Image) -> bytes:
     # Level 4 takes half the time of Pillow's default 6 and a few per cent more bytes.
     picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
     return buffer.getvalue()
+
+
+def data_uri(data: bytes, kind: str = "png") -> str:
+    """A picture file of this kind (png, jpeg) inside a URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def sixteen_bit(values_HW: np.ndarray) -> Image.Image:

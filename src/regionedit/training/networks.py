@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from regionedit.command_line import one_line
 from regionedit.config import TrainConfig
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
@@ -16,6 +15,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
+from regionedit.generators.base import loading
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
 
@@ -111,11 +111,8 @@ def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
     """
     if config.initial_region is None:
         return RegionPredictor.from_config(config.predictor, dim, grid)
-    try:
+    with loading("initial_region", "region predictor", config.initial_region):
         predictor = RegionPredictor.from_pretrained(config.initial_region)
-    except Exception as error:  # folder, hub and safetensors raise different errors
-        reason = one_line(error, 200)
-        raise ValueError(f"initial_region: nothing could be loaded from {config.initial_region!r}: {reason}") from error
     if (predictor.dim, predictor.grid) != (dim, grid):
         raise ValueError(
             f"initial_region: {config.initial_region} is for features {predictor.dim} wide on a grid of "

@@ -179,7 +179,7 @@ def _check_features(config: TrainConfig, manifest: Manifest) -> None:
         settings["regions"] = region_settings(config)
     if config.step.gradient != "search" and config.data.proposals is None:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
-    # where no region was searched, the gradient teaches alone
+    # samples without searched regions learn from the other loss terms alone
     some = () if config.step.gradient == "search" else ("regions",)
     require_features(Path(config.data.features), manifest, settings, some)
 
