@@ -15,7 +15,8 @@ GAP = 4  # pixels between the cells of a sheet
 
 
 def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
-    """The picture with each mask tinted by its values and outlined, in a colour of its own; all have one size."""
+    """The picture, RGB, with each mask of mode "L" tinted by its values and outlined, in a colour of its own; all have
+    one size."""
     shown = picture.convert("RGB").copy()
     for index, mask in enumerate(masks):
         _tint(shown, mask, TINTS[index % len(TINTS)])
@@ -23,7 +24,11 @@ def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
 
 
 def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image) -> Image.Image:
-    """The picture under a colour map, more opaque for higher values in [0, 1], with the outline of the mask."""
+    """The picture under a colour map, more opaque for higher values in [0, 1], with the outline of the mask; RGB.
+
+    Args:
+        probability_HW, mask: of the picture's size; the mask has mode "L", and above 0 is inside.
+    """
     from matplotlib import colormaps
     from scipy.ndimage import binary_erosion
 
@@ -41,7 +46,7 @@ def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image
 
 
 def difference(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Change of each pixel, maximum over channels: black where nothing changed, white for the largest change."""
+    """Change of each pixel, maximum over channels, mode "L": 0 where nothing changed, 255 for the largest change."""
     change = np.abs(np.asarray(after, np.int16) - np.asarray(before, np.int16)).max(-1)
     return Image.fromarray((change * (255 / max(1, change.max()))).round().astype(np.uint8))
 

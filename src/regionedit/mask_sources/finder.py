@@ -178,9 +178,9 @@ def finish(region: Region, config: RegionConfig) -> Region:
     return _with_mask(region, feather(grow(region.mask_B1HW, config.grow), config.feather))
 
 
-def grown(region: Region, places: Sequence[int], pixels: int, soft: float) -> Region:
-    """The region with the masks at `places` grown by `pixels`, and then feathered by `soft`; rounded to 8 bits."""
+def grown(region: Region, places: Sequence[int], pixels: int, feather_pixels: float) -> Region:
+    """The region with the masks at `places` grown by `pixels`, and then feathered; rounded to 8 bits."""
     mask_B1HW = region.mask_B1HW.clone()
     hard_P1HW = (mask_B1HW[list(places)] > 0).float()
-    mask_B1HW[list(places)] = (feather(grow(hard_P1HW, pixels), soft) * 255).round() / 255
+    mask_B1HW[list(places)] = (feather(grow(hard_P1HW, pixels), feather_pixels) * 255).round() / 255
     return _with_mask(region, mask_B1HW)
