@@ -34,19 +34,11 @@ def preset(name: str, compiled: bool = False) -> TrainConfig:
     )
 
 
-def literal(config: TrainConfig, steps: int = 0) -> TrainConfig:
+def literal(config: TrainConfig) -> TrainConfig:
     """The paper taken literally at a preset's size: the soft region conditions every step, the gradient passes through
     all steps and the KL decoder, nothing is cached, and no memory setting is on.
-
-    Args:
-        steps: denoising steps; 0 keeps those of the preset.
     """
-    generator = replace(
-        config.generator,
-        decoder=None,
-        masked_image="latent",
-        num_inference_steps=steps or config.generator.num_inference_steps,
-    )
+    generator = replace(config.generator, decoder=None, masked_image="latent")
     return replace(
         config,
         generator=generator,

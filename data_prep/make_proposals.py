@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regionedit.command_line import errors_in_one_line, parse_command, under_present_names
+from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
+from regionedit.config.renamed import under_present_names
 from regionedit.data.index import check_part
 from regionedit.data.manifest import Manifest
 from regionedit.data.rounds import round_folder

@@ -21,7 +21,7 @@ from sidecars import read_instructions
 from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import PICTURES, index_tar
 from regionedit.files import write_atomic
-from regionedit.images import MAX_PIXELS, upright_rgb
+from regionedit.images import MAX_PIXELS, data_uri, upright_rgb
 
 NAME = "report.html"
 THUMBNAIL = 192  # pixels of the longer side
@@ -68,15 +68,13 @@ def _histograms(index: Mapping[str, Any]) -> str:
         return ""
     from matplotlib.figure import Figure
 
-    from regionedit.evaluation.pages import data_uri
-
     figure = Figure(figsize=(3.6 * len(drawn), 2.6), dpi=110, layout="constrained")
     for axes, (title, counts) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
         axes.bar([int(words) for words in counts], list(counts.values()), width=1.0)
         axes.set(title=title, xlabel="words")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return data_uri(buffer.getvalue(), "png")
+    return data_uri(buffer.getvalue())
 
 
 def _examples(folder: Path, shards: list[str]) -> tuple[list[dict], dict[str, list[dict]]]:
@@ -120,8 +118,6 @@ def _card(file: io.BufferedReader, key: str, parts: Mapping[str, tuple[int, int]
 
 def _thumbnail(data: bytes) -> str:
     """A small JPEG as a data URI; empty if the data is not a picture."""
-    from regionedit.evaluation.pages import data_uri
-
     try:
         picture = Image.open(io.BytesIO(data))
         if picture.width * picture.height > MAX_PIXELS:

@@ -12,11 +12,11 @@ from torch import Tensor
 from regionedit.images import to_pictures
 from regionedit.masks import composite, dilate
 from regionedit.microworld.edits import Edit
-from regionedit.microworld.grammar import CaptionStyle, caption_in_style
+from regionedit.microworld.grammar import OPERATIONS, CaptionStyle, caption_in_style
 from regionedit.microworld.pixel_check import check, find_things
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE, Scene, sample_scene
-from regionedit.microworld.splits import SAMPLED, sample
+from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
 BATCH = 32  # pictures that a generator gets at a time
@@ -65,7 +65,7 @@ class KnownEdits:
         return KnownEdits([self.edits[i] for i in index], self.source_BCHW[index], self.truth_B1HW[index])
 
 
-def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = SAMPLED) -> KnownEdits:
+def known_edits(split: str, seed: int, indices: Sequence[int], operations: tuple[str, ...] = OPERATIONS) -> KnownEdits:
     """The samples of a split's stream with these indices."""
     return KnownEdits.of([sample(split, seed, index, operations) for index in indices])
 
@@ -96,14 +96,14 @@ def proposals(generator, source_BCHW: Tensor, mask_B1HW: Tensor, texts: Sequence
     return torch.cat(parts)
 
 
-def presence(generator, count: int, truth_dilation: int = 2) -> dict[str, float]:
-    """Success rate of each operation with the true mask, a few pixels wider, by `pixel_check`.
+def presence(generator, count: int) -> dict[str, float]:
+    """Success rate of each operation with the true mask, two pixels wider, by `pixel_check`.
 
     Args:
         generator: generates proposals from captions.
     """
     known = known_edits("validation", 5, range(count), ("replace", "recolour", "remove", "add", "background"))
-    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), truth_dilation)
+    mask_B1HW = dilate((known.truth_B1HW > 0.1).float(), 2)
     proposal_BCHW = proposals(generator, known.source_BCHW, mask_B1HW, known.target_captions)
     edited_BCHW = composite(proposal_BCHW, known.source_BCHW, mask_B1HW)
     return by_operation(successes(edited_BCHW, known), known)

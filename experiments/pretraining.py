@@ -270,9 +270,9 @@ def made_once(folder: Path, name: str, of: nn.Module, make: Callable[[], dict[st
     return load_file(path)
 
 
-def arithmetic(precision: str = "auto", device: str = "cpu") -> torch.autocast:
-    """Autocast to this precision; `auto` decides as for frozen networks."""
-    return torch.autocast(device, torch.bfloat16, enabled=pick_dtype(precision, device) == "bfloat16")
+def arithmetic(device: str = "cpu") -> torch.autocast:
+    """Autocast to the precision that `auto` selects for frozen networks on this device."""
+    return torch.autocast(device, torch.bfloat16, enabled=pick_dtype("auto", device) == "bfloat16")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regionedit.command_line import RENAMED, load_config, parse_command, save_config, under_present_names
+from regionedit.command_line import load_config, parse_command, save_config
 from regionedit.config import (
     DESCRIBE_CONFIGS,
     GENERATOR_CONFIGS,
@@ -23,6 +23,7 @@ from regionedit.config import (
     TrainConfig,
     TwoStageConfig,
 )
+from regionedit.config.renamed import RENAMED, under_present_names
 from regionedit.describe import DESCRIBERS
 from regionedit.generators import GENERATORS
 

@@ -118,7 +118,7 @@ def test_finished_pictures_are_not_redone_and_other_settings_redo_them(finished,
     config = replace(finished[0], baselines=[], edited_baselines=[])
     edited = []
     original = Editor.edit_batch
-    monkeypatch.setattr(Editor, "edit_batch", lambda self, r: edited.extend(r) or original(self, r))
+    monkeypatch.setattr(Editor, "edit_batch", lambda self, r, done: edited.extend(r) or original(self, r, done))
     again = evaluate(config, QUIET)
     assert not edited
     assert again["metrics"] == finished[1]["metrics"]

@@ -85,10 +85,11 @@ class Darker:
     def digest(self, request: EditRequest) -> str:
         return f"{request.id} {request.image.getpixel((0, 0))}"
 
-    def edit_batch(self, requests):
-        self.edited += [request.id for request in requests]
-        self.seeds += [request.seed for request in requests]
-        return [EditFailure(r.id, "no luck") if r.id in self.fails else self._edit(r) for r in requests]
+    def edit_batch(self, requests, finished):
+        chosen = [request for place, request in enumerate(requests) if place not in finished]
+        self.edited += [request.id for request in chosen]
+        self.seeds += [request.seed for request in chosen]
+        return [EditFailure(r.id, "no luck") if r.id in self.fails else self._edit(r) for r in chosen]
 
     def _edit(self, request: EditRequest):
         made = request.image.point(lambda value: value - 100)

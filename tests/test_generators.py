@@ -15,8 +15,8 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.generators.base import noised, own_noise, trailing_schedule
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
+from regionedit.generators.noise import clean_and_noise, noised, own_noise, trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
 from tests.edits import decoded
 from tests.edits import edited as edited_by
@@ -180,7 +180,7 @@ def test_equations_20_and_21_equal_the_librarys_scheduler(tmp_path, prediction_t
     for timestep, alpha, next_alpha in generator.schedule:
         assert (alpha == 0) == (zero_snr and timestep == 999)
         expected = scheduler.step(output, timestep, latent).prev_sample
-        found = noised(*generator._clean_and_noise(latent, output, alpha), next_alpha)
+        found = noised(*clean_and_noise(latent, output, alpha, prediction_type), next_alpha)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -174,6 +174,6 @@ def test_overlay_tints_the_region_and_nothing_else():
 
 def test_grid_places_every_picture():
     cell = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue", "black")]
-    sheet = display.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16, gap=2)
-    assert sheet.size == (2 * 18 + 2, 2 * 18 + 2 + 16)
-    assert sheet.getpixel((10, 16 + 10)) == (255, 0, 0) and sheet.getpixel((28, 16 + 28)) == (0, 0, 0)
+    sheet = display.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16)
+    assert sheet.size == (2 * 20 + 4, 2 * 20 + 4 + 16)
+    assert sheet.getpixel((12, 16 + 12)) == (255, 0, 0) and sheet.getpixel((32, 16 + 32)) == (0, 0, 0)

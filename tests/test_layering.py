@@ -1,4 +1,4 @@
-"""The house: imports point down, heavy libraries wait until they are used, and a few things are never done.
+"""Rules for the source files: imports point down, slow libraries wait until they are used, some calls are forbidden.
 
 Every rule reads the source (`ast`), so that an import inside a function or under TYPE_CHECKING counts as well.
 """
@@ -33,6 +33,7 @@ LEVEL = {name: level for level, names in LEVELS.items() for name in names}
 ABOVE_THE_PACKAGE = {"train", "infer", "evaluate", "app", "data_prep", "experiments", "benchmarks", "tests"}
 SLOW_TO_IMPORT = {"aiohttp", "diffusers", "transformers", "open_clip", "gradio", "ray", "lightning"}
 LIGHTNING = {"lightning", "pytorch_lightning"}
+MOST_LINES = 300
 
 
 def python_files(*places: Path) -> list[Path]:
@@ -133,6 +134,11 @@ def test_preparing_data_does_not_wait_for_lightning():
 def test_configuration_and_records_need_no_torch():
     program = "import sys, regionedit.config, regionedit.records; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_every_file_of_the_package_can_be_read_at_once():
+    lengths = {place(file): len(file.read_text().splitlines()) for file in python_files(SOURCE)}
+    assert lengths and not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

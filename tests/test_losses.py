@@ -204,10 +204,9 @@ def test_terms_of_the_result_are_those_that_its_gradient_comes_from(outputs):
     losses.total(StepOutputs(**fields), config)[0].backward()
     whole = fields["result_BD"].grad, fields["result_patches_BND"].grad
     again = {name: value.clone().requires_grad_() for name, value in tensors(outputs).items()}
-    names = [n for n in again if n.startswith(("result", "source", "target"))]
-    losses.of_the_result(**{name: again[name] for name in names}, config=config).mean().backward()
+    losses.of_the_result(StepOutputs(**again), config).mean().backward()
     torch.testing.assert_close((again["result_BD"].grad, again["result_patches_BND"].grad), whole)
-    nothing = losses.of_the_result(**{name: again[name] for name in names}, config=LossConfig(beta=0))
+    nothing = losses.of_the_result(StepOutputs(**again), LossConfig(beta=0))
     assert torch.equal(nothing, torch.zeros(B))
 
 

@@ -9,8 +9,9 @@ from regionedit.config import LossConfig
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.encoders import ImageFeatures
 from regionedit.frozen_conv import FrozenConv2d, freeze_convolutions
+from regionedit.records import StepOutputs
 from regionedit.training import NotFinite, RegionTraining, check_step, train
-from regionedit.training.result import Blend, Source, encode_result
+from regionedit.training.result import Blend, encode_result
 
 PLAIN = ("--memory.frozen_convolutions=false",)
 PATHS = {
@@ -113,7 +114,7 @@ def test_chunks_need_no_gradient_and_see_every_row():
     rows_B, generator = torch.randn(5, 3), torch.Generator().manual_seed(0)
     source = TwoNumbers().encode_image(torch.randn(5, 2, generator=generator))
     texts_BD = torch.randn(2, 5, 2, generator=generator)
-    known = Source(torch.zeros(5, 2), source, *texts_BD)
+    known = StepOutputs(*torch.zeros(3, 5, 2), source.global_BD, source.patches_BND, *texts_BD)
     config = LossConfig(beta=2.0, clip_guidance=0.5, clip_direction=0, clip_structure=0)
     found = encode_result(Blend(rows_B, lambda part: part * 2), TwoNumbers(), known, config, 2)
     assert torch.equal(found.picture_BCHW, rows_B * 2) and torch.equal(found.features.global_BD, 2 * rows_B[:, :2])

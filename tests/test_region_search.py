@@ -164,7 +164,7 @@ def test_a_second_search_also_compares_the_regions_of_the_first_predictor(tmp_pa
     other.save_pretrained(trained)
     with pytest.raises(ValueError, match="search.predictor .*, this run has .*; run search_regions.py"):
         train(load_config(config_class, overrides=[*given, f"--out={tmp_path / 'other'}"]))
-    with pytest.raises(ValueError, match="search.predictor: nothing could be loaded from '/nowhere'"):
+    with pytest.raises(ValueError, match="search.predictor: no region predictor could be loaded from '/nowhere'"):
         missing = [*given, "--search.predictor=/nowhere", "--device=cpu"]
         search_regions(load_config(RegionsConfig, overrides=missing))
 

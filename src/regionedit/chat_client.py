@@ -66,7 +66,7 @@ class SettingNames(NamedTuple):
 @dataclass(frozen=True)
 class Completion:
     """The first choice of a chat completion: its text, if it has one, and whether the maximum number of tokens ended
-    it; and the names of the model and of the server's configuration (`system_fingerprint`), if the server tells them.
+    it; and the names of the model and of the server's configuration (`system_fingerprint`), if the server gives them.
     """
 
     text: str | None
@@ -82,7 +82,7 @@ class ChatClient:
         address: base URL of the server, up to and including the version, such as http://127.0.0.1:8000/v1.
         key: sent as a bearer token; None or empty: none is sent.
         concurrency: maximum number of requests that run or wait for their next attempt at the same time.
-        timeout, longest_wait: seconds for one attempt, and between two, whatever the server asks for.
+        timeout, longest_wait: seconds for one attempt, and between two, even if the server demands longer waits.
         attempts: how often a request is sent before it fails, at least 1.
         backoff: upper limit of the random wait after the first attempt, in seconds; doubled after each further one.
     """

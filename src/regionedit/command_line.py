@@ -13,6 +13,7 @@ from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+from regionedit.config.renamed import RENAMED
 from regionedit.error_log import kept_traceback
 from regionedit.files import is_folder, write_atomic
 
@@ -21,37 +22,6 @@ Config = TypeVar("Config")
 log = logging.getLogger(__name__)
 
 LONGEST = 800  # characters of a printed message; a longer one loses its middle
-
-RENAMED = {
-    "generator.steps": "generator.num_inference_steps",
-    "generator.guidance": "generator.guidance_scale",
-    "generator.image_guidance": "generator.image_guidance_scale",
-    "generator.start": "generator.strength",
-    "generator.blend": "generator.latent_blend",
-    "generator.precision": "generator.dtype",
-    "generator.token_temperature": "generator.temperature",
-    "region.attention.steps": "region.attention.num_inference_steps",
-    "region.attention.guidance": "region.attention.guidance_scale",
-    "region.attention.image_guidance": "region.attention.image_guidance_scale",
-    "region.attention.start": "region.attention.strength",
-    "region.attention.precision": "region.attention.dtype",
-    "region.unfound": "region.if_empty",
-    "encoders.precision": "encoders.dtype",
-    "describe.precision": "describe.dtype",
-    "savers": "memory",
-    "savers.chunk": "memory.chunk",
-    "savers.frozen_convolutions": "memory.frozen_convolutions",
-    "savers.checkpoint": "memory.checkpoint",
-    "savers.compile": "generator.compile",
-}
-"""Key of an earlier version -> its present name."""
-
-ONCE_READ_BY = {
-    "generator.blend": "stable_diffusion",
-    "generator.start": "instruct_pix2pix",
-    "generator.token_temperature": "next_scale",
-}
-"""Renamed keys whose present name was another setting in that version -> the one generator that read the key."""
 
 
 def load_config(config_class: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -163,20 +133,6 @@ def save_config(config: Any, path: str | Path) -> None:
     import yaml
 
     write_atomic(path, yaml.safe_dump(asdict(config), sort_keys=False).encode())
-
-
-def under_present_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings (dotted key -> value) that an earlier version may have stored, under their present names.
-
-    That version stored the settings of all generators for each of them, and some different settings now share a name.
-    Of these, the one that this generator read is kept.
-    """
-    generator = settings.get("generator.name")
-    present = {key: value for key, value in settings.items() if key not in RENAMED}
-    for old, new in RENAMED.items():
-        if old in settings and ONCE_READ_BY.get(old, generator) == generator:
-            present[new] = settings[old]
-    return present
 
 
 def _command() -> str:

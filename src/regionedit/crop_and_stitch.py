@@ -11,7 +11,7 @@ fitted windows, K instructions. Boxes are (x0, y0, x1, y1), x1 and y1 excluded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.ndimage import find_objects, label
 
-from regionedit.generators import Generator, Watch, noise_seed
+from regionedit.generators import Generator, Watch, noise_seed, step_of_all
 from regionedit.masks import divide, grow
 from regionedit.records import Region
 from regionedit.registration import registered
@@ -143,7 +143,7 @@ def paint(
     done = 0
     while done < len(batches):
         batch_windows = batches[done]
-        report = watch and partial(_report_step, watch, preview_BCHW, batch_windows, done, len(batches))
+        report = watch and step_of_all(watch, done, len(batches), partial(_with_windows, preview_BCHW, batch_windows))
         try:
             repainted_PChw = _repaint_windows(generator, batch_windows, requests, captions, report)
         except torch.OutOfMemoryError:
@@ -228,25 +228,12 @@ def _repaint_windows(
     return generator.repaint(fitted_PChw, joined, window_requests, window_captions, seeds, watch).float().cpu()
 
 
-def _report_step(
-    watch: Watch,
-    preview_BCHW: Tensor,
-    windows: list[Window],
-    number: int,
-    calls: int,
-    step: int,
-    steps: int,
-    decode_preview: Callable[[], Tensor],
-) -> None:
-    """Report one step of one call as a step of all calls, with previews of whole pictures."""
-
-    def preview() -> Tensor:
-        current_BCHW = preview_BCHW.clone()
-        for window, repainted_1Chw in zip(windows, decode_preview().float().cpu().split(1), strict=True):
-            _paste(current_BCHW, window, repainted_1Chw)
-        return current_BCHW
-
-    watch(number * steps + step, calls * steps, preview)
+def _with_windows(preview_BCHW: Tensor, windows: list[Window], repainted_PChw: Tensor) -> Tensor:
+    """A copy of the pictures with these repainted windows."""
+    current_BCHW = preview_BCHW.clone()
+    for window, repainted_1Chw in zip(windows, repainted_PChw.float().cpu().split(1), strict=True):
+        _paste(current_BCHW, window, repainted_1Chw)
+    return current_BCHW
 
 
 def _paste(preview_BCHW: Tensor, window: Window, repainted_1Chw: Tensor) -> None:

@@ -11,10 +11,12 @@ TINT = (255, 0, 128)
 TINTS = (TINT, (0, 160, 255), (255, 170, 0), (0, 190, 90), (140, 80, 255))
 OPACITY = 0.4
 HEAT = 0.7
+GAP = 4  # pixels between the cells of a sheet
 
 
 def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
-    """The picture with each mask tinted by its values and outlined, in a colour of its own; all have one size."""
+    """The picture, RGB, with each mask of mode "L" tinted by its values and outlined, in a colour of its own; all have
+    one size."""
     shown = picture.convert("RGB").copy()
     for index, mask in enumerate(masks):
         _tint(shown, mask, TINTS[index % len(TINTS)])
@@ -22,7 +24,11 @@ def overlay(picture: Image.Image, *masks: Image.Image) -> Image.Image:
 
 
 def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image) -> Image.Image:
-    """The picture under a colour map, more opaque for higher values in [0, 1], with the outline of the mask."""
+    """The picture under a colour map, more opaque for higher values in [0, 1], with the outline of the mask; RGB.
+
+    Args:
+        probability_HW, mask: of the picture's size; the mask has mode "L", and above 0 is inside.
+    """
     from matplotlib import colormaps
     from scipy.ndimage import binary_erosion
 
@@ -40,7 +46,7 @@ def heat_map(picture: Image.Image, probability_HW: np.ndarray, mask: Image.Image
 
 
 def difference(before: Image.Image, after: Image.Image) -> Image.Image:
-    """Change of each pixel, maximum over channels: black where nothing changed, white for the largest change."""
+    """Change of each pixel, maximum over channels, mode "L": 0 where nothing changed, 255 for the largest change."""
     change = np.abs(np.asarray(after, np.int16) - np.asarray(before, np.int16)).max(-1)
     return Image.fromarray((change * (255 / max(1, change.max()))).round().astype(np.uint8))
 
@@ -60,20 +66,21 @@ def _tint(shown: Image.Image, mask: Image.Image, colour: tuple[int, int, int]) -
     shown.paste(Image.fromarray(tinted.round().astype(np.uint8)), box[:2])
 
 
-def grid(
-    rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128, gap: int = 4
-) -> Image.Image:
-    """Rows of pictures on one white sheet, each scaled into a square cell, with a title over each column."""
+def grid(rows: Sequence[Sequence[Image.Image]], header: Sequence[str] = (), cell: int = 128) -> Image.Image:
+    """Rows of pictures on one white sheet, each scaled into a square of `cell` pixels, with a title over each column.
+
+    With titles, the sheet has 16 more rows of pixels at the top.
+    """
     columns = max(len(row) for row in rows)
     top = 16 if header else 0
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, len(rows) * (cell + gap) + gap + top), "white")
+    sheet = Image.new("RGB", (columns * (cell + GAP) + GAP, len(rows) * (cell + GAP) + GAP + top), "white")
     for column, title in enumerate(header):
-        ImageDraw.Draw(sheet).text((gap + column * (cell + gap), 3), title, fill="black")
+        ImageDraw.Draw(sheet).text((GAP + column * (cell + GAP), 3), title, fill="black")
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
             enlarged = max(picture.size) < cell
             shown = ImageOps.contain(
                 picture.convert("RGB"), (cell, cell), Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
             )
-            sheet.paste(shown, (gap + c * (cell + gap), top + gap + r * (cell + gap)))
+            sheet.paste(shown, (GAP + c * (cell + GAP), top + GAP + r * (cell + GAP)))
     return sheet

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request with everything that generator and mask source read; `_prepare` fills in captions and keywords.
+    """A request with everything that generator and mask source read; `Editor._prepare` fills in captions and keywords.
 
     Args:
         request: as given, with an upright RGB picture.

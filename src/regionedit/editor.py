@@ -69,7 +69,7 @@ class Editor:
 
     @classmethod
     def from_config(cls, config: EditConfig | str | Path) -> Editor:
-        """An editor from a configuration or a YAML file."""
+        """An editor from a configuration or a YAML file. Raises ValueError: as the class, or the file is wrong."""
         return cls(config if isinstance(config, EditConfig) else load_config(EditConfig, config))
 
     def edit(self, request: EditRequest) -> EditResult:

@@ -7,6 +7,7 @@ Only the functions that need torch import it, so that a wrong argument is report
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import io
@@ -23,7 +24,6 @@ from regionedit.files import is_file, is_folder
 from regionedit.picture_files import stored_bits, white_of
 
 if TYPE_CHECKING:
-    from PIL.PngImagePlugin import PngInfo
     from torch import Tensor
 
 MAX_PIXELS = 50_000_000
@@ -168,12 +168,17 @@ def to_pictures(images_BCHW: Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(a[..., 0] if a.shape[-1] == 1 else a)) for a in arrays]
 
 
-def png(picture: Image.Image, chunks: PngInfo | None = None) -> bytes:
-    """The picture as a PNG file, with its colour profile if it came with one, and further chunks."""
+def png(picture: Image.Image) -> bytes:
+    """The picture as a PNG file, with its colour profile if it came with one."""
     buffer = io.BytesIO()
     # Level 4 takes half the time of Pillow's default 6 and a few per cent more bytes.
-    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4, pnginfo=chunks)
+    picture.save(buffer, "PNG", icc_profile=picture.info.get("icc_profile"), compress_level=4)
     return buffer.getvalue()
+
+
+def data_uri(data: bytes, kind: str = "png") -> str:
+    """A picture file of this kind (png, jpeg) inside a URL."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def sixteen_bit(values_HW: np.ndarray) -> Image.Image:

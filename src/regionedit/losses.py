@@ -142,6 +142,8 @@ TERMS: dict[str, Callable[[StepOutputs], Tensor]] = {
     "entropy": lambda o: entropy(o.probability_BN),
     "total_variation": lambda o: total_variation(o.probability_BN),
 }
+OF_THE_RESULT = ("clip_guidance", "clip_direction", "clip_structure")
+"""The terms that read `result_BD` and `result_patches_BND`."""
 
 
 def weights(config: LossConfig) -> dict[str, float]:
@@ -177,36 +179,14 @@ def total(outputs: StepOutputs, config: LossConfig) -> tuple[Tensor, dict[str, T
     return loss_B.mean(), terms
 
 
-def of_the_result(
-    result_BD: Tensor,
-    result_patches_BND: Tensor,
-    source_BD: Tensor,
-    source_patches_BND: Tensor,
-    source_text_BD: Tensor,
-    target_text_BD: Tensor,
-    config: LossConfig,
-    image_rounding: float = 0.0,
-    text_rounding: float = 0.0,
-) -> Tensor:
+def of_the_result(outputs: StepOutputs, config: LossConfig) -> Tensor:
     """The weighted sum of the terms that depend on the blended picture, [B]: eq. 10, times its weight in eq. 11.
 
     `total` includes these terms too.
-
-    Args:
-        result_BD, source_BD: CLIP image embeddings of the blended and the source pictures.
-        result_patches_BND, source_patches_BND: their projected CLIP patches.
-        source_text_BD, target_text_BD: CLIP embeddings of both captions.
-        image_rounding, text_rounding: see `clip_direction`.
     """
-    weight = weights(config)
-    terms = {
-        "clip_guidance": lambda: clip_guidance(result_BD, target_text_BD),
-        "clip_direction": lambda: clip_direction(
-            result_BD, source_BD, target_text_BD, source_text_BD, image_rounding, text_rounding
-        ),
-        "clip_structure": lambda: clip_structure(source_patches_BND, result_patches_BND),
-    }
-    return sum((weight[name] * term() for name, term in terms.items() if weight[name]), 0.0 * result_BD.sum(1))
+    used = {name: weight for name, weight in weights(config).items() if weight and name in OF_THE_RESULT}
+    nothing_B = 0.0 * outputs.result_BD.sum(1)  # has a gradient even if no term is used
+    return sum((weight * TERMS[name](outputs) for name, weight in used.items()), nothing_B)
 
 
 def _cosine_distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ def open_mask(
         picture: the upright picture that the mask belongs to. None: it is not known, and nothing is compared with it.
 
     Raises:
-        ValueError: as `open_picture`; a mask of another size than the picture; a file that is no mask, or could mean
-            two things. The message is one line that names the file and the setting that helps.
+        ValueError: as `open_picture`; a mask of another size than the picture; a file that is no mask, or can be
+            read in two ways. The message is one line that names the file and the setting that helps.
     """
     stored = decode(Path(path), max_pixels)
     try:

@@ -29,6 +29,7 @@ def operated(mask_HW: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def invert(mask_HW: np.ndarray) -> np.ndarray:
+    """1 minus the mask."""
     return 1 - mask_HW
 
 

@@ -21,7 +21,8 @@ class Models:
     """Frozen models on one device, shared by editors with different settings.
 
     A model is loaded once for each combination of the settings that decide its weights: path, revision, dtype. Other
-    settings, such as steps or a threshold, are applied to the loaded model.
+    settings, such as steps or a threshold, are applied to the loaded model. Each method raises ValueError if a model
+    cannot be loaded; the message names the field.
 
     Args:
         device: where all models but the describer's are.

@@ -26,7 +26,7 @@ _FILES_WITH_A_COMMIT = ("config.json", "model_index.json", "open_clip_config.jso
 NO_INFLUENCE = ("device", "batch", "max_pixels")  # settings that change no pixel of a result
 # Settings that earlier versions did not have. A digest leaves them out while they are off, so that old ones stay valid.
 OFF_AT_FIRST = ("layers", "margin", "register", "grow_if_cut", "sample_grow", "tone")
-NO_INFLUENCE_OF_ASKING = (
+NO_INFLUENCE_ON_ANSWERS = (
     "device", "api_key_variable", "concurrency", "timeout", "attempts", "cache", "cache_entries",
 )  # fmt: skip
 SCHEMA = 2  # 1: the noise also depended on the id
@@ -100,9 +100,9 @@ def request_digest(config: EditConfig, request: EditRequest, mask_source: str) -
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _decisive(asking: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a model that is asked, without those that change no answer."""
-    return {name: value for name, value in asking.items() if name not in NO_INFLUENCE_OF_ASKING}
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model that answers questions, without those that change no answer."""
+    return {name: value for name, value in settings.items() if name not in NO_INFLUENCE_ON_ANSWERS}
 
 
 def _names(mask_source: str) -> set[str]:

@@ -110,7 +110,7 @@ class EditRequest:
 
     @property
     def instruction(self) -> str:
-        """All of them as one sentence."""
+        """All instructions as one sentence."""
         return " and ".join(i.text for i in self.instructions)
 
 

@@ -170,6 +170,20 @@ def rewards(costs_BK3: Tensor, regions_BKN: Tensor, config: SearchConfig) -> Ten
     return rewards_BK.masked_fill(rewards_BK.isnan(), -torch.inf)
 
 
+def weighted(searched_BKn: Tensor, config: SearchConfig) -> tuple[Tensor, Tensor]:
+    """The candidates of stored searches, [B, K, N] of 0 and 1, and the logs of their weights, [B, K].
+
+    The weights are the soft-max of the rewards, with `search.temperature`. Padding has the weight 0; so have all
+    candidates of a sample without a search.
+
+    Args:
+        searched_BKn: regions and their COSTS side by side, n = N + 3; the costs of padding are NaN.
+    """
+    regions_BKN, costs_BK3 = searched_BKn.tensor_split([-len(COSTS)], dim=2)
+    log_weights_BK = F.log_softmax(rewards(costs_BK3, regions_BKN, config) / config.temperature, dim=1)
+    return regions_BKN.nan_to_num(0), log_weights_BK.masked_fill(log_weights_BK.isnan(), -torch.inf)
+
+
 def _with_costs(
     regions_KN: Tensor,
     proposal_of: Tensor,

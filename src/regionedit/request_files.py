@@ -120,9 +120,7 @@ def parse_requests(
 def parse_box(given: str | list) -> tuple[int, int, int, int]:
     """`x0,y0,x1,y1`, or a list of them, as four integers. Raises ValueError for anything else."""
     try:
-        if not isinstance(given, str) and any(
-            type(value) is not int for value in given
-        ):  # `int` would take true and 1.5
+        if not isinstance(given, str) and {*map(type, given)} != {int}:  # `int` would take true and 1.5
             raise ValueError
         x0, y0, x1, y1 = map(int, given.split(",") if isinstance(given, str) else given)
     except ValueError:

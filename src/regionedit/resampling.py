@@ -1,9 +1,7 @@
 """Scale pictures to another size, fit them to a generator's grid and undo that exactly.
 
-The gradient is the same in every run, on a GPU too.
-
-torch's own gradient of this operation adds with atomics on a GPU, in an order that changes from run to run, so that
-`trainer.deterministic` refuses it.
+The gradient of `resample` is the same in every run, also on a GPU. The one of torch's bicubic interpolation adds with
+atomics there, in an order that changes from run to run, so `trainer.deterministic` refuses it.
 
 Shape letters: B batch, C channels, H W pixels, h w pixels of the result.
 """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 SMOOTH = 5  # side, in pixels, of the squares whose means are compared, so that noise and lost detail do not count
-EVEN = 0.02  # standard deviation of a channel in the rim, below which its contrast cannot be told from its brightness
+EVEN = 0.02  # standard deviation of a channel in the rim, below which contrast and brightness cannot be separated
 SCALES, MOST = (0.8, 1.25), 0.15  # a scale or a mean difference beyond these: something else was painted in the rim
 LEAST = 16  # pixels of the rim that are needed
 ROUNDS = 5  # of fitting and leaving out the pixels that do not fit
@@ -46,10 +46,10 @@ def _tone(edited_HW: np.ndarray, source_HW: np.ndarray, rim_HW: np.ndarray) -> t
     """Scale and shift that bring one channel to the source in the rim; (1, 0) if none does."""
     from scipy.ndimage import uniform_filter
 
-    told_HW = rim_HW & (edited_HW > 0.002) & (edited_HW < 0.998)  # clipped values do not tell what they were
-    count_HW = uniform_filter(told_HW.astype(float), SMOOTH)
+    exact_HW = rim_HW & (edited_HW > 0.002) & (edited_HW < 0.998)  # without values that were clipped
+    count_HW = uniform_filter(exact_HW.astype(float), SMOOTH)
     edited_R, source_R = (
-        uniform_filter(np.where(told_HW, channel_HW, 0), SMOOTH)[told_HW] / count_HW[told_HW]
+        uniform_filter(np.where(exact_HW, channel_HW, 0), SMOOTH)[exact_HW] / count_HW[exact_HW]
         for channel_HW in (edited_HW, source_HW)
     )
     if len(edited_R) < LEAST:

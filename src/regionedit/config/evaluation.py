@@ -22,8 +22,8 @@ class EvaluateConfig(EditConfig):
         data: the benchmark's folder.
         out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
             again to continue.
-        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `judge` only asks the
-            model in `vlm_judge` about finished ones, `score` only scores finished ones from their pictures and stored
+        stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `judge` only sends
+            finished ones to the model in `vlm_judge`, `score` only scores finished ones from their pictures and stored
             answers, `both` does one after the other in a single process.
         pictures: score these finished pictures, named by case id, instead of editing; or the `out` of another run.
         limit: evaluate only this many first cases, 0 for all.

@@ -26,9 +26,9 @@ class InferConfig(EditConfig):
         mask: a drawn mask of the picture's size, or with a folder of pictures a folder of masks, which are named like
             their pictures or with `_mask` at the end; it replaces a mask_source that reads no masks. The result's note
             says how the mask was read; docs/pictures.md lists the kinds of files.
-        mask_is: what the mask means. `auto` decides from the file and refuses what could mean two things; `alpha`:
-            what is opaque is edited; `luma`: what is bright and not transparent; `inverted`: what is transparent or, in
-            a file without transparent parts, what is dark.
+        mask_is: what the mask means. `auto` decides from the file and refuses one that can be read in two ways;
+            `alpha`: what is opaque is edited; `luma`: what is bright and not transparent; `inverted`: what is
+            transparent or, in a file without transparent parts, what is dark.
         mask_soft: whether grey values of the mask are edited in part; false: values of 128 and more are edited, the
             others are not. None: true in lossless files, false in JPEG and its like, where black and white are blurred.
         mask_value: edit exactly these values of the mask, which numbers or colours its objects: 3, or "3,7", or

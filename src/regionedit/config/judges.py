@@ -15,14 +15,14 @@ class VlmJudgeConfig:
 
     Args:
         model: the server's name for the model; empty: no judge, and its scores have no value.
-        revision: the weights' commit or date, for the record; a server does not tell it.
+        revision: the weights' commit or date, for the record; servers do not report it.
         temperature: sampling temperature; None: not sent, the server's default holds.
         seed: seed of the sampling; None: not sent.
         max_tokens: maximum length of an answer.
         picture_first: whether pictures precede the text in the message.
         picture_format: how pictures are encoded: `jpeg` (quality 75) or `png`.
         prompts: file with the rubric's prompts, needed for rubrics whose licence does not let us ship them.
-        endpoint: address of the server up to /v1; needed to ask, not to score stored answers.
+        endpoint: address of the server up to /v1; needed to judge, not to score stored answers.
         api_key_variable: environment variable that holds the server's key; None: no key.
         concurrency: maximum number of questions sent to the server at the same time.
         timeout: seconds for one attempt.

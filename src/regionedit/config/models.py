@@ -52,8 +52,8 @@ class PredictorConfig:
         positions: learned position per patch.
         mlp_width: hidden width of the region head; 0 means the embedding width.
         initial_probability: P of an untrained predictor, set by the bias of the region head.
-        blocks: how often eq. 1 and 2 follow each other; the paper has one. A second one tells objects apart that differ
-            in two words, such as colour and shape.
+        blocks: how often eq. 1 and 2 follow each other; the paper has one. A second one distinguishes objects that
+            differ in two words, such as colour and shape.
     """
 
     variant: Literal["default", "paper"] = "default"

@@ -98,7 +98,7 @@ class LossConfig:
         clip_guidance: lambda_g, eq. 7.
         clip_direction: lambda_d, eq. 8.
         clip_structure: lambda_s, eq. 9 in its mean form (squared Frobenius norm / N^2).
-        region: weight of the searched regions, with `step.gradient: search`.
+        region: weight of the searched regions in `data.features`; `step.gradient: search` needs it.
         area: weight of mean(P).
         entropy: weight of mean(P (1 - P)); a negative weight keeps P away from saturation.
         entropy_until: share of the run over which the entropy weight falls linearly to 0, so that P can settle. 0 keeps
@@ -120,7 +120,7 @@ class LossConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam with warm-up and cosine decay. Not given in the paper.
+    """AdamW with warm-up and cosine decay. Not given in the paper.
 
     Args:
         lr: peak learning rate.
@@ -156,7 +156,7 @@ class DataConfig:
         marks: leave out the samples that `{shard}.marks.jsonl` or `{shard}.subset.jsonl` lists, if there are
             such files.
         features: folder of cached features of these shards, `{shard}.text_features.safetensors` and
-            `{shard}.latents.safetensors`, or None: each step computes them. With `step.gradient: search` it holds
+            `{shard}.latents.safetensors`, or None: each step computes them. With `loss.region` it also holds
             `{shard}.regions.safetensors`. Features of other models or settings are refused.
         global_batch: samples of one optimiser step over all ranks. The paper: 256.
         micro_batch: at most so many samples are in a GPU's memory at a time; 0 for its whole share of the global batch.

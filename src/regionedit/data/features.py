@@ -24,8 +24,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from regionedit.command_line import under_present_names
 from regionedit.config import generator_of_search
+from regionedit.config.renamed import under_present_names
 from regionedit.files import remove_leftovers, write_atomic
 from regionedit.provenance import identify
 

@@ -110,12 +110,8 @@ class TrainLoader:
         self.plan = plan(0)
         self.position, self.waited = 0, 0.0
         self.bad = BadSamples(data.max_bad_fraction, len(self.plan) * data.global_batch // ranks)
-        self._identity = {
-            "seed": seed,
-            "global_batch": data.global_batch,
-            "block_shards": data.block_shards,
-            "manifest": manifest.identity,
-        }
+        self._identity = {"seed": seed, "global_batch": data.global_batch, "block_shards": data.block_shards}
+        self._identity["manifest"] = manifest.identity
         self._rank, self._ranks = rank, ranks
         self._manifest, self._data, self._round = manifest, data, 0
         self._pairs = _Pairs(ShardReader(manifest, data.image_size, features=data.features), plan, tokenize)

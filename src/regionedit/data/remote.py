@@ -34,6 +34,7 @@ Stamp = tuple[int | None, str]
 
 
 def is_url(place: str) -> bool:
+    """Whether the place of shards is a URL, not a folder."""
     return "://" in place
 
 

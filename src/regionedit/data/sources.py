@@ -69,7 +69,7 @@ def open_sources(entries: Sequence[str], allow_gaps: bool) -> tuple[Source, ...]
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(
-            f"{twice}: two folders have this name, by which their shards are told apart; link to one under another name"
+            f"{twice}: two folders have this name, with which their shards are named; link to one under another name"
         )
     return sources
 

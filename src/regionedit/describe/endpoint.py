@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 from regionedit.describe.chat import Chat, ChatModel, messages
-from regionedit.images import png, smaller
+from regionedit.images import data_uri, png, smaller
 
 if TYPE_CHECKING:
     from regionedit.config import ChatEndpointConfig, EndpointConfig, VlmBoxConfig
@@ -22,7 +21,7 @@ TEMPERATURE, SEED = 0.7, 0  # for the second attempt after an answer that cannot
 
 
 def require_endpoint(config: ChatEndpointConfig, section: str) -> None:
-    """Check the settings in this section of the configuration; asks no server. Raises ValueError: names the field."""
+    """Check the settings in this section of the configuration; the server is not called. Raises ValueError."""
     if not config.endpoint.startswith(("http://", "https://")):
         raise ValueError(
             f"{section}.endpoint: {config.endpoint!r} is no address; give one such as http://127.0.0.1:8000/v1"
@@ -86,8 +85,8 @@ class ChatEndpoint(ChatModel):
     def _body(self, chat: Chat, again: bool) -> dict[str, Any]:
         image_part = None
         if chat.picture is not None:
-            data = base64.b64encode(png(smaller(chat.picture, self.config.picture_size))).decode()
-            image_part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+            url = data_uri(png(smaller(chat.picture, self.config.picture_size)))
+            image_part = {"type": "image_url", "image_url": {"url": url}}
         sampling = {"temperature": TEMPERATURE, "seed": SEED} if again else {"temperature": 0}
         question = {"model": self.config.endpoint_model, "messages": messages(chat, image_part)}
         return question | {"max_tokens": self.config.max_tokens} | sampling

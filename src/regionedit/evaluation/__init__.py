@@ -210,7 +210,7 @@ METRICS: dict[str, Measure] = {
     "viescore": Judged(title="VIE", rubric="viescore", part="overall"),
     # The same, with 0 where an answer is missing, refused or unreadable.
     "viescore_or_zero": Judged(title="VIE or 0", rubric="viescore", part=OR_ZERO),
-    # Whether an answer is missing, refused or unreadable; its mean is the share of such cases among those asked about.
+    # Whether an answer is missing, refused or unreadable; its mean is the share of such cases among those judged.
     "viescore_unanswered": Judged(title="VIE none", rubric="viescore", part=UNANSWERED, higher_is_better=False),
     # ImgEdit-Bench's score, 1 to 5: the mean of the judge's numbers; NaN without a readable answer.
     "imgedit": Judged(title="ImgEdit", rubric="imgedit", part="overall"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from regionedit.evaluation import METRICS
-from regionedit.evaluation.pages import data_uri
+from regionedit.images import data_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

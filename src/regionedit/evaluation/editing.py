@@ -105,7 +105,7 @@ def edit_cases(
         save_regions: also save masks and probabilities.
     """
     for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
-        requests, unfinished = [], set()
+        requests, finished = [], set()
         for case in group:
             request = own_noise(prepare(case))
             if case.continues is not None:
@@ -114,13 +114,10 @@ def edit_cases(
                     folder.write_failure(case.id, f"the previous turn, {case.continues}, has no picture")
                     continue
                 request = replace(request, image=previous)
-            if folder.record(case.id).get("digest") != editor.digest(request):
-                unfinished.add(request.id)
+            if folder.record(case.id).get("digest") == editor.digest(request):
+                finished.add(len(requests))
             requests.append(request)
-        # all of the group, because the last bits of a result depend on what it is batched with
-        for result in editor.edit_batch(requests) if unfinished else ():
-            if result.id not in unfinished:
-                continue
+        for result in editor.edit_batch(requests, finished) if len(finished) < len(requests) else ():
             if isinstance(result, EditFailure):
                 folder.write_failure(result.id, result.reason)
                 write_traceback(folder.folder, result.error, result.id)

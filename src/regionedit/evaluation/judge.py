@@ -1,21 +1,21 @@
-"""Asks a vision-language model about finished edits and stores its answers word for word.
+"""Sends questions about finished edits to a vision-language model and stores its answers word for word.
 
 `answers/{key}/{case}.json` beside the pictures holds all answers about a case; the key names rubric and judge and ends
 in a hash of everything that the protocol records of them. Scores are computed from these files alone, so `--stage
-score` needs no server. An answer belongs to the pictures that were sent; if one has changed, the next run asks again.
+score` needs no server. An answer belongs to the pictures that were sent; if one has changed, the next run repeats the
+question.
 
 The states of an answer:
 
-- `answered`: the judge said something, readable or not. The question is never repeated, because repeating it until the
+- `answered`: there is a text, readable or not. The question is never repeated, because repeating it until the
   answer suits would bias the score.
 - `refused`: the server declined this question, for example through a content filter. Also final.
-- `failed`: busy, unreachable, or no chat completion. It counts as unanswered and is asked again by the next run.
+- `failed`: busy, unreachable, or no chat completion. It counts as unanswered, and the next run repeats the question.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 import os
@@ -37,7 +37,7 @@ from regionedit.config import EvaluateConfig, VlmJudgeConfig
 from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.rubrics import Question, Rubric, Unreadable, load_rubric
-from regionedit.images import png
+from regionedit.images import data_uri, png
 from regionedit.records import EditCase
 
 BACKOFF, LONGEST_WAIT = 1.0, 60.0  # seconds: upper limit of the first wait, and longest wait between two attempts
@@ -125,7 +125,7 @@ def require_key(config: VlmJudgeConfig) -> None:
 
 
 def ask(judge: Judge, folder: CaseFolder, cases: Collection[EditCase], title: str) -> None:
-    """Ask about every case with an edited picture whose answers are not stored yet.
+    """Store the answers about every case with an edited picture for which there are none yet.
 
     Raises:
         ValueError: the server refuses every request, or does not answer the first one; one line with the setting.
@@ -179,7 +179,7 @@ def _is_open(judge: Judge, outcome: Outcome) -> bool:
 async def _ask_case(
     judge: Judge, client: ChatClient, folder: CaseFolder, outcome: Outcome, first: bool = False
 ) -> None:
-    """Ask the questions of one case that have no final answer, and store the answers of all."""
+    """Send the questions of one case that have no final answer, and store the answers of all."""
     kept = {answer["question"]: answer for answer in judge.stored(outcome) if answer["state"] != FAILED}
     answers = [
         kept.get(question.name) or await _ask(judge, client, question, first)
@@ -215,7 +215,7 @@ def _body(config: VlmJudgeConfig, question: Question) -> dict[str, Any]:
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": _data_url(part, config.picture_format)}}
+        else {"type": "image_url", "image_url": {"url": _sent(part, config.picture_format)}}
         for part in parts
     ]
     system = [{"role": "system", "content": question.system}] if question.system else []
@@ -223,11 +223,10 @@ def _body(config: VlmJudgeConfig, question: Question) -> dict[str, Any]:
     return {"model": config.model, "messages": [*system, {"role": "user", "content": content}]} | sampling
 
 
-def _data_url(picture: Image.Image, kind: str) -> str:
+def _sent(picture: Image.Image, kind: str) -> str:
+    """The picture as a data URI, a PNG or a JPEG."""
     if kind == "png":
-        data = png(picture)
-    else:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=JPEG_QUALITY)
-        data = file.getvalue()
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        return data_uri(png(picture))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    return data_uri(file.getvalue(), kind)

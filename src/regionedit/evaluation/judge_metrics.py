@@ -15,7 +15,7 @@ OR_ZERO = "overall or zero"
 
 @dataclass(frozen=True, kw_only=True)
 class Judged(Measure):
-    """A score that a judge gives; NaN for cases that it was not asked about.
+    """A score that a judge gives; NaN for cases without stored answers.
 
     Args:
         rubric: key of RUBRICS.
@@ -43,12 +43,12 @@ class Judged(Measure):
 
 
 class JudgedCases(CaseMetric):
-    """Collects the scores of the cases about which the judge was asked, and counts the others."""
+    """Collects the scores of the cases with stored answers, and counts the others."""
 
     def is_ready(self, outcome: Outcome) -> bool:
         if not super().is_ready(outcome):
             return False
-        asked = self.settings.judge is not None and self.settings.judge.scores(outcome) is not None
-        if not asked:
+        answered = self.settings.judge is not None and self.settings.judge.scores(outcome) is not None
+        if not answered:
             self.lacking["answers of this judge about this picture"] += 1
-        return asked
+        return answered

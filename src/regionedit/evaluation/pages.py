@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
 from PIL import Image
 
-from regionedit.images import png
+from regionedit.images import data_uri, png
 
 
 def render(template: str, **values: object) -> str:
@@ -17,11 +16,6 @@ def render(template: str, **values: object) -> str:
 
     loader = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(template).render(values)
-
-
-def data_uri(data: bytes, kind: str = "png") -> str:
-    """Bytes of a picture inside a URL."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def picture_uri(picture: Image.Image, lossless: int, **jpeg: int) -> str:

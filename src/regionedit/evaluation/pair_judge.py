@@ -1,9 +1,9 @@
 """python -m regionedit.evaluation.pair_judge: which of two evaluations' pictures a vision-language model prefers.
 
 PVC-Judge of GEdit-Bench v2 (arXiv 2603.28547) sees the source and two edits, and names the one that better keeps what
-the instruction does not ask to change, or a tie. Such judges favour a place, so each case is asked about in both
-orders. A system wins if both answers name it and loses if both name the other; other readable answers make a tie. Cases
-without two readable answers or without both pictures stay in the shares, under names of their own.
+the instruction leaves unchanged, or a tie. Such judges favour a place, so each case is judged in both orders. A system
+wins if both answers name it and loses if both name the other; other readable answers make a tie. Cases without two
+readable answers or without both pictures stay in the shares, under names of their own.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from regionedit.display import grid, overlay
 from regionedit.evaluation.charts import draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.pages import data_uri, render
+from regionedit.evaluation.pages import render
 from regionedit.evaluation.tables import TextTable, share_of_ceiling
 from regionedit.files import write_atomic
-from regionedit.images import png, smaller
+from regionedit.images import data_uri, png, smaller
 from regionedit.records import EditCase
 
 THUMBNAIL = 256  # longer side in pixels

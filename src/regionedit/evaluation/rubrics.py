@@ -1,4 +1,4 @@
-"""How a vision-language model is asked about an edit, and how its answers become scores.
+"""Questions to a vision-language model about an edit, and how its answers become scores.
 
 `viescore`: VIEScore as GEdit-Bench uses it. Two questions, each answered by one or two numbers from 0 to 10: semantics
 (source and edited picture; editing success and no over-editing) and quality (edited picture alone; naturalness and no
@@ -29,16 +29,16 @@ from regionedit.evaluation.metrics import rgb
 from regionedit.evaluation.outcomes import Outcome
 
 PROMPTS = Path(__file__).with_name("rubric_prompts")
-DELIMITER = "||V^=^V||"  # VIEScore's own; models put it around the JSON if they were asked to
+DELIMITER = "||V^=^V||"  # VIEScore's own; models put it around the JSON if their prompt has it
 
 
 class Unreadable(ValueError):
-    """An answer holds no score in the form that the rubric asks for."""
+    """An answer holds no score in the form that the rubric requests."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked about one edit.
+    """One question to a judge about one edit.
 
     Args:
         name: key of the answer.

@@ -108,8 +108,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
             entry.summary["seconds"] = _seconds(entry.rows)
             if judge:
-                asked = entry.rows["id"][entry.rows[f"{judge.name}_unanswered"].notna()]
-                entry.summary["judge"] = counts(judge, entry.folder, asked)
+                judged = entry.rows["id"][entry.rows[f"{judge.name}_unanswered"].notna()]
+                entry.summary["judge"] = counts(judge, entry.folder, judged)
         missing += [f"{name}: {why}" for name, metric in metrics.items() if (why := metric.why_missing())]
         if "region_iou_best" in entry.summary["metrics"]:
             entry.summary["best_threshold"] = metrics["region_iou_best"].best_threshold()

@@ -179,7 +179,7 @@ def summarise(rows: pd.DataFrame, metrics: Mapping[str, Measure], groups: Collec
 
 
 def interval(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean and 95 % bootstrap interval of the values; one value has no interval."""
+    """Mean and 95 % bootstrap interval of at least one value, none NaN; a single value has no interval."""
     score = {"mean": float(values.mean()), "low": None, "high": None, "n": len(values)}
     if len(values) < 2:
         return score

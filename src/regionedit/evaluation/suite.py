@@ -30,7 +30,7 @@ OF_THE_MACHINE = {"device", "batch"}  # settings of the editor that the command 
 OF_ONE_EDITOR = {"pictures": None, "systems": {}, "expected": {}, "ceiling": None, "training_log": None}
 
 
-def run_suite(config: EvaluateConfig, arguments: Sequence[str], console: Console | None = None) -> int:
+def run_suite(config: EvaluateConfig, arguments: Sequence[str]) -> int:
     """Run the suite `config.suite`; an evaluation or a table that fails is reported, and the others go on.
 
     Args:
@@ -47,7 +47,7 @@ def run_suite(config: EvaluateConfig, arguments: Sequence[str], console: Console
     evaluations = configurations(suite, config.out, arguments)
     for name, configs in evaluations.items():
         _check(name, next(iter(configs.values())))
-    console = console or terminal(WIDTH)
+    console = terminal(WIDTH)
     problems = []
     for benchmark, configs in evaluations.items():
         done = []

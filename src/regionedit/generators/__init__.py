@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, noise_seed
+from regionedit.generators.base import DifferentiableGenerator, Generator, Need, TextComparer, Watch, step_of_all
 from regionedit.generators.diffusers_inpaint import DiffusersInpaint
 from regionedit.generators.instruct_pix2pix import InstructPix2Pix
 from regionedit.generators.masked_token import MaskedToken
 from regionedit.generators.next_scale import NextScale
+from regionedit.generators.noise import noise_seed
 from regionedit.generators.stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "noise_seed",
     "require_generator",
     "require_gradient",
+    "step_of_all",
     "with_dtype",
 ]
 

@@ -6,18 +6,17 @@ masks are [0, 1] and 1 means edit.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.nn.functional as F
 
 from regionedit.command_line import one_line
-from regionedit.device import autocast_off, pick_dtype, send
+from regionedit.device import autocast_off, pick_dtype
+from regionedit.generators.noise import noise_seed, own_noise
 from regionedit.resampling import fit, unfit
 
 if TYPE_CHECKING:
@@ -212,39 +211,6 @@ class TextComparer(Generator):
         multiple of B."""
 
 
-def noised(clean_BCyx: Tensor, noise_BCyx: Tensor, alpha: float) -> Tensor:
-    """Latents with noise at the level of a timestep, BCyx; `alpha` is its cumulative product, in [0, 1]."""
-    return alpha**0.5 * clean_BCyx + (1 - alpha) ** 0.5 * noise_BCyx
-
-
-def own_noise(seeds: Sequence[int], like_BCyx: Tensor) -> Tensor:
-    """Normal noise, drawn on the CPU from each sample's own seed, so that neither device nor batch changes it."""
-    drawn = [torch.randn(like_BCyx.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return send(torch.stack(drawn), like_BCyx.device).to(like_BCyx.dtype)
-
-
-def trailing_schedule(alphas_cumprod: Tensor, steps: int, strength: float = 1.0) -> list[tuple[int, float, float]]:
-    """Eq. 12: denoising steps from the last trained timestep to the clean latent, where alpha is 1.
-
-    Args:
-        alphas_cumprod: cumulative products of 1 - beta, [T], as trained.
-        strength: share of the steps that runs, the last ones; at least one step runs.
-
-    Returns:
-        For each step its timestep, the timestep's alpha, and alpha after the step.
-
-    Raises:
-        ValueError: `steps` outside 1 to T.
-    """
-    trained = len(alphas_cumprod)
-    if not 1 <= steps <= trained:
-        raise ValueError(f"generator.num_inference_steps: {steps} is outside 1 to {trained}")
-    timesteps = [round(trained - place * trained / steps) - 1 for place in range(steps)]
-    alphas = [*(float(alphas_cumprod[timestep]) for timestep in timesteps), 1.0]
-    schedule = [(timestep, *pair) for timestep, pair in zip(timesteps, pairwise(alphas), strict=True)]
-    return schedule[-max(1, round(steps * strength)) :]
-
-
 @contextmanager
 def loading(field: str, what: str, path: str) -> Iterator[None]:
     """Inside, a library reads weights; its errors become one line that names the field.
@@ -257,12 +223,6 @@ def loading(field: str, what: str, path: str) -> Iterator[None]:
     except Exception as error:  # libraries fail in many ways: safetensors, sizes that differ, missing files
         reason = one_line(error, 200)
         raise ValueError(f"{field}: no {what} could be loaded from {path!r}: {reason}") from error
-
-
-def noise_seed(seed: int, *identity: str | int) -> int:
-    """A seed made of others, the same on every machine: in training (seed, epoch, key), in evaluation (seed, id)."""
-    digest = hashlib.sha256(repr((seed, *identity)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def fit_soft_mask(mask_B1HW: Tensor, placed: Fit, fitted_BChw: Tensor) -> Tensor:
@@ -278,3 +238,18 @@ def fit_soft_mask(mask_B1HW: Tensor, placed: Fit, fitted_BChw: Tensor) -> Tensor
     inner = mask_B1HW.flatten(2).gather(2, places_B1hw.flatten(2)).unflatten(2, size)
     height, width = fitted_BChw.shape[-2:]
     return F.pad(inner, (0, width - placed.inner_width, 0, height - placed.inner_height))
+
+
+def step_of_all(watch: Watch, number: int, calls: int, whole: Callable[[Tensor], Tensor]) -> Watch:
+    """The `watch` for one of several calls of a generator: it reports each step as a step of all calls.
+
+    Args:
+        number: of the call, from 0.
+        calls: number of calls.
+        whole: from the preview of this call to the preview of all pictures.
+    """
+
+    def report(step: int, steps: int, decode_preview: Callable[[], Tensor]) -> None:
+        watch(number * steps + step, calls * steps, lambda: whole(decode_preview()))
+
+    return report

@@ -6,7 +6,7 @@ Shape letters: B batch, R rows of the batch that one call generates, C channels,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.config.generators import check_strength
-from regionedit.generators.base import Need, Watch
+from regionedit.generators.base import Need, Watch, step_of_all
 from regionedit.generators.device_memory import enough_memory
 from regionedit.generators.inpaint_latents import PredictedLatents, decode, recording_predictions
 from regionedit.generators.inpaint_pipelines import (
@@ -128,7 +128,7 @@ class DiffusersInpaint(PipelineGenerator):
         masked = [row for row, mask_1HW in enumerate(mask_B1HW) if mask_1HW.max() >= 0.5]
         calls = [masked] if self.how.batches and masked else [[row] for row in masked]
         for number, rows in enumerate(calls):
-            on_step = watch and partial(_report_step, watch, made_BCHW, rows, number, len(calls))
+            on_step = watch and step_of_all(watch, number, len(calls), partial(_with_rows, made_BCHW, rows))
             with enough_memory(self.config, modules_of(self.pipeline), self.device):
                 made_BCHW[rows] = self._call_pipeline(
                     images_BCHW[rows], mask_B1HW[rows], [texts[r] for r in rows], [seeds[r] for r in rows], on_step
@@ -141,7 +141,7 @@ class DiffusersInpaint(PipelineGenerator):
         mask_R1HW: Tensor,
         texts: list[str],
         seeds: Sequence[int],
-        on_step: Callable[[int, int, Callable[[], Tensor]], None] | None,
+        on_step: Watch | None,
     ) -> Tensor:
         """One call of the pipeline: [R, C, H, W] in [0, 1]."""
         pipeline, how, config = self.pipeline, self.how, self.config
@@ -212,24 +212,11 @@ class DiffusersInpaint(PipelineGenerator):
         return getattr(diffusers, SCHEDULERS[self.config.scheduler]).from_config(own.config)
 
 
-def _report_step(
-    watch: Watch,
-    made_BCHW: Tensor,
-    rows: list[int],
-    number: int,
-    calls: int,
-    step: int,
-    steps: int,
-    decode_preview: Callable[[], Tensor],
-) -> None:
-    """Report a step of one call as a step of all pictures; the preview shows the other rows as they are now."""
-
-    def preview() -> Tensor:
-        preview_BCHW = made_BCHW.clone()
-        preview_BCHW[rows] = decode_preview().to(preview_BCHW)
-        return preview_BCHW
-
-    watch(number * steps + step, calls * steps, preview)
+def _with_rows(images_BCHW: Tensor, rows: list[int], part_RCHW: Tensor) -> Tensor:
+    """A copy of the pictures with other ones in these rows."""
+    changed_BCHW = images_BCHW.clone()
+    changed_BCHW[rows] = part_RCHW.to(changed_BCHW)
+    return changed_BCHW
 
 
 def require_sampling(kind: type, how: InpaintPipeline, config: DiffusersInpaintConfig) -> None:

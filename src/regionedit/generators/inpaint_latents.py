@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from regionedit.generators.noise import clean_and_noise
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,11 +60,7 @@ def predict_clean(scheduler, output: Tensor, timestep: Tensor, sample: Tensor) -
     else:
         alpha = 1 / (1 + scheduler.sigmas[scheduler.step_index - 1].to(sample) ** 2)
         sample = sample * alpha**0.5
-    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return (sample - noise * output) / signal
-    return signal * sample - noise * output if kind == "v_prediction" else output
+    return clean_and_noise(sample, output, alpha, scheduler.config.prediction_type)[0]
 
 
 def decode(pipeline, layout: str, latents: Tensor, height: int, width: int) -> Tensor:

@@ -20,13 +20,8 @@ import torch.nn.functional as F
 
 from regionedit.attention import NO_SUB_INSTRUCTION, Modulation, Recorder, attached
 from regionedit.device import autocast_off
-from regionedit.generators.base import (
-    TextComparer,
-    Watch,
-    fit_soft_mask,
-    loading,
-    noised,
-)
+from regionedit.generators.base import TextComparer, Watch, fit_soft_mask, loading
+from regionedit.generators.noise import noised
 from regionedit.generators.pipelines import UNCHECKED, PipelineGenerator, read_pipeline
 from regionedit.generators.three_way_sampling import ThreeWaySampling, embed
 from regionedit.records import Instruction

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from regionedit.command_line import one_line
-from regionedit.generators.base import Generator, noise_seed
+from regionedit.generators.base import Generator
 from regionedit.generators.next_scale_tokens import UNKNOWN
+from regionedit.generators.noise import noise_seed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,10 +24,8 @@ from regionedit.generators.base import (
     Watch,
     fit_soft_mask,
     loading,
-    noised,
-    own_noise,
-    trailing_schedule,
 )
+from regionedit.generators.noise import clean_and_noise, noised, own_noise, trailing_schedule
 from regionedit.generators.pipelines import UNCHECKED, compile_modules, load_decoder, read_pipeline, token_ids
 from regionedit.resampling import fit, unfit
 
@@ -207,7 +205,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
         """The denoised latents and the sources', both BChw; the last `gradient_steps` steps are differentiable."""
         everything = _everything(mask_B1HW)
         images_BCHW, mask_B1HW = images_BCHW.to(self.unet.device), mask_B1HW.to(self.unet.device)
-        guided = self.config.guidance_scale != 1
+        guided, kind = self.config.guidance_scale != 1, self.prediction_type
         with torch.no_grad():
             source_BChw = source_latents_BChw
             source_BChw = self._encode(images_BCHW) if source_BChw is None else source_BChw.to(images_BCHW)  # eq. 14
@@ -226,7 +224,7 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
                 if guided:
                     without_text, with_text = predicted.chunk(2)
                     predicted = without_text + self.config.guidance_scale * (with_text - without_text)  # eq. 19
-                clean_BChw, epsilon_BChw = self._clean_and_noise(latent_BChw, predicted, alpha)  # eq. 20
+                clean_BChw, epsilon_BChw = clean_and_noise(latent_BChw, predicted, alpha, kind)  # eq. 20
                 latent_BChw = noised(clean_BChw, epsilon_BChw, next_alpha)  # eq. 21, DDIM with sigma = 0
                 if self.config.latent_blend:
                     noised_source_BChw = noised(source_BChw, noise_BChw, next_alpha)  # eq. 22, with the noise of z_T
@@ -284,16 +282,6 @@ class StableDiffusion(DifferentiableGenerator, TextComparer):
             torch.full((), timestep, device=self.unet.device),
             encoder_hidden_states=context_SLD.to(self.unet.dtype),
         ).sample.float()
-
-    def _clean_and_noise(self, latent_BChw: Tensor, predicted_BChw: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        """The clean latent and the noise that a prediction implies."""
-        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-        if self.prediction_type == "epsilon":
-            return (latent_BChw - noise * predicted_BChw) / signal, predicted_BChw
-        if self.prediction_type == "v_prediction":
-            clean_BChw = signal * latent_BChw - noise * predicted_BChw
-            return clean_BChw, signal * predicted_BChw + noise * latent_BChw
-        return predicted_BChw, (latent_BChw - signal * predicted_BChw) / noise
 
 
 def _everything(mask_B1HW: Tensor) -> bool:

@@ -15,6 +15,7 @@ from regionedit.mask_sources.refine import Refiner
 from regionedit.mask_sources.segmenter import is_here, load_segmenter
 from regionedit.masks import divide, feather, grow
 from regionedit.records import Region
+from regionedit.results import joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +91,7 @@ class Finder:
         return self
 
     def using(self, config: RegionConfig) -> Finder:
-        """A finder with the same models and other settings: threshold, dilate, grow, feather, if_empty, upsample."""
+        """A finder with the same models and other settings of `region`, such as threshold, grow and if_empty."""
         parts = {name: part.using(config) for name, part in self.parts.items()}
         return Finder(self.expression, parts, self.refiner, config)
 
@@ -120,7 +121,7 @@ class Finder:
         separated = [r.per_instruction_BKHW for r in found.values() if r.per_instruction_BKHW is not None]
         parts_BKHW = divide(mask_B1HW, separated[0]) if separated else None
         notes_by_part = [region.notes for region in found.values() if region.notes]
-        notes = tuple("; ".join(filter(None, of_picture)) for of_picture in zip(*notes_by_part, strict=True))
+        notes = tuple(joined(*of_picture) for of_picture in zip(*notes_by_part, strict=True))
         return Region(mask_B1HW, probability_B1HW, parts_BKHW, notes=notes)
 
 
@@ -144,7 +145,7 @@ def _everything_or_nothing(region: Region, config: RegionConfig) -> Region:
         LARGE_NOTE if large else WHOLE_PICTURE_NOTE if empty else NOTHING_NOTE if done else ""
         for large, empty, done in zip(large_B, empty_B, done_B, strict=True)
     ]
-    notes = ("; ".join(filter(None, pair)) for pair in zip(before, reasons, strict=True))
+    notes = map(joined, before, reasons)
     return replace(region, mask_B1HW=mask_B1HW, per_instruction_BKHW=parts_BKHW, notes=tuple(notes))
 
 
@@ -177,9 +178,9 @@ def finish(region: Region, config: RegionConfig) -> Region:
     return _with_mask(region, feather(grow(region.mask_B1HW, config.grow), config.feather))
 
 
-def grown(region: Region, places: Sequence[int], pixels: int, soft: float) -> Region:
-    """The region with the masks at `places` grown by `pixels`, and then feathered by `soft`; rounded to 8 bits."""
+def grown(region: Region, places: Sequence[int], pixels: int, feather_pixels: float) -> Region:
+    """The region with the masks at `places` grown by `pixels`, and then feathered; rounded to 8 bits."""
     mask_B1HW = region.mask_B1HW.clone()
     hard_P1HW = (mask_B1HW[list(places)] > 0).float()
-    mask_B1HW[list(places)] = (feather(grow(hard_P1HW, pixels), soft) * 255).round() / 255
+    mask_B1HW[list(places)] = (feather(grow(hard_P1HW, pixels), feather_pixels) * 255).round() / 255
     return _with_mask(region, mask_B1HW)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from regionedit import masks
-from regionedit.command_line import one_line
+from regionedit.generators.base import loading
 from regionedit.mask_sources.base import MaskSource, region_from_patches
 from regionedit.region_predictor import RegionPredictor
 
@@ -100,9 +100,5 @@ def load_predictor(checkpoint: str) -> RegionPredictor:
     Raises:
         ValueError: nothing loadable there.
     """
-    try:
+    with loading("region.checkpoint", "region predictor", checkpoint):
         return RegionPredictor.from_pretrained(checkpoint).eval().requires_grad_(False)
-    except Exception as error:  # folder, hub and safetensors fail in different ways; the message gives the name
-        raise ValueError(
-            f"region.checkpoint: no region predictor could be loaded from {checkpoint!r}: {one_line(error, 200)}"
-        ) from error

@@ -38,9 +38,9 @@ FIELD = "region.vlm_box"
 FULL = 1000  # a normalised coordinate at the right or lower border
 CELL = 28  # Qwen2.5-VL scales every picture to sides that are multiples of this
 SMALLEST = 56  # and enlarges a picture with fewer pixels than a square of this side
-DRIFT = (
-    0.1  # a box may extend beyond the picture by this share of its side; it is cut. Farther out, the units are wrong
-)
+DRIFT = 0.1
+"""A box may extend beyond the picture by this share of its side, and is cut; farther out, the units are wrong."""
+
 MOST = 50  # boxes in one answer
 ADVICE = f"name the object in the instruction, mark it (--box, --mask), or set another {FIELD}.endpoint_model"
 
@@ -79,8 +79,8 @@ class VlmBox(MaskSource):
     def __init__(self, model: ChatModel, config: RegionConfig):
         self.model = model
         self.config = config
-        asks = config.vlm_box
-        self.cache = AnswerCache(asks.cache, asks.cache_entries) if asks.cache else None
+        settings = config.vlm_box
+        self.cache = AnswerCache(settings.cache, settings.cache_entries) if settings.cache else None
         self._known: dict[tuple[str, str], Boxes] = {}  # shared by the copies that `using` makes
 
     @classmethod
@@ -92,9 +92,9 @@ class VlmBox(MaskSource):
 
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         pictures = to_pictures(images_BCHW)
-        asked = [(picture, i.text) for picture, one in zip(pictures, requests, strict=True) for i in one.instructions]
-        answered = iter(self._boxes(asked))
-        boxes = tuple(tuple(tuple(next(answered)) for _ in request.instructions) for request in requests)
+        pairs = [(picture, i.text) for picture, one in zip(pictures, requests, strict=True) for i in one.instructions]
+        answers = iter(self._boxes(pairs))
+        boxes = tuple(tuple(tuple(next(answers)) for _ in request.instructions) for request in requests)
         count = max(map(len, boxes))
         claims_BKHW = torch.zeros(len(requests), count, *images_BCHW.shape[-2:])
         for b, of_picture in enumerate(boxes):
@@ -105,13 +105,13 @@ class VlmBox(MaskSource):
         parts_BKHW = divide(mask_B1HW, claims_BKHW) if count > 1 else None
         return Region(mask_B1HW, mask_B1HW, parts_BKHW, boxes=boxes)
 
-    def _boxes(self, asked: Sequence[tuple[Image.Image, str]]) -> list[Boxes]:
-        """The boxes for each picture and instruction, in pixels of the picture; each question is asked once.
+    def _boxes(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[Boxes]:
+        """The boxes for each picture and instruction, in pixels of the picture; each question is sent once.
 
-        Raises ValueError: the first failure; the other answers are kept, so that they are not asked for again.
+        Raises ValueError: the first failure; the other answers are kept, so that their questions are not sent again.
         """
-        keys = [(digest(picture), text) for picture, text in asked]
-        missing = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._known}
+        keys = [(digest(picture), text) for picture, text in pairs]
+        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._known}
         for key in list(missing):
             if stored := self.cache and self.cache.get(self._stored_under(key)):
                 self._known[key] = [tuple(box) for box in json.loads(stored["boxes"])]

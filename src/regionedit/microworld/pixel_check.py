@@ -87,12 +87,12 @@ def _texture(picture: np.ndarray, ground: np.ndarray) -> str:
     return TEXTURES[2] if power.max() > 0.4 * total else TEXTURES[1]
 
 
-def shows(picture: np.ndarray, color: str, shape: str, where: np.ndarray, share: float = 0.5) -> Thing | None:
-    """The object of this colour and shape with at least `share` of its pixels in `where`, bool [64, 64], or None."""
+def shows(picture: np.ndarray, color: str, shape: str, where: np.ndarray) -> Thing | None:
+    """The object of this colour and shape with at least half of its pixels in `where`, bool [64, 64], or None."""
     blobs, count = ndimage.label(label(picture) == list(COLORS).index(color), structure=np.ones((3, 3)))
     for number in range(1, count + 1):
         blob = blobs == number
-        if blob.sum() >= SMALLEST and (blob & where).sum() >= share * blob.sum():
+        if blob.sum() >= SMALLEST and (blob & where).sum() >= 0.5 * blob.sum():
             found, iou, thing = best_shape(blob)
             if found == shape and iou > 0.55:
                 return thing

@@ -81,6 +81,7 @@ def all_pairs(allow_unseen: bool) -> list[tuple[str, str]]:
 
 
 def sample_background(rng: np.random.Generator) -> Background:
+    """A random tone and texture, and a random place of the texture."""
     return Background(
         tone=str(rng.choice(list(TONES))),
         texture=str(rng.choice(TEXTURES)),

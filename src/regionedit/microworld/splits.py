@@ -9,7 +9,6 @@ from regionedit.microworld.grammar import OPERATIONS
 from regionedit.microworld.scene import sample_scene
 
 SPLITS = ("pretrain", "train", "validation", "test")
-SAMPLED = OPERATIONS
 
 
 def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
@@ -23,7 +22,7 @@ def scene_rng(split: str, seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng([SPLITS.index(split), seed, index])
 
 
-def sample(split: str, seed: int, index: int, operations: tuple[str, ...] = SAMPLED) -> Edit:
+def sample(split: str, seed: int, index: int, operations: tuple[str, ...] = OPERATIONS) -> Edit:
     """The edit of one sample. Training has only seen pairs and phrasings; validation and test have both.
 
     A quarter of the validation and test samples use a phrasing that training never shows.

@@ -44,7 +44,7 @@ class Stopped(SystemExit):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint whole or not at all; Lightning's own way copies it there from another file system."""
+    """Writes each checkpoint whole or not at all; Lightning's own class copies it from another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         buffer = io.BytesIO()

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -25,11 +24,11 @@ from regionedit.encoders import ImageFeatures
 from regionedit.generators import DifferentiableGenerator, noise_seed
 from regionedit.proposal_masks import proposal_mask
 from regionedit.records import StepOutputs
-from regionedit.region_search import COSTS, rewards
+from regionedit.region_search import COSTS, weighted
 from regionedit.training.agreement import Agreement
 from regionedit.training.micro_batches import local_gradient
 from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
-from regionedit.training.result import Blend, Source, encode_result
+from regionedit.training.result import Blend, encode_result
 from regionedit.training.schedule import commitment, learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
 
@@ -100,36 +99,35 @@ class RegionTraining(LightningModule):
         """From a batch to the inputs of all loss terms, in the paper's order; `encoded` if that is known already."""
         frozen, batch = self.frozen, scaled(batch)
         encoded = encoded or self._encode(batch)
-        instruction_BMD, instruction_mask_BM = encoded.instruction
+        source = encoded.features
         with self.stage("encode"):
-            rounding = frozen.clip.image_rounding, frozen.clip.text_rounding
-            source = Source(encoded.image_BCHW, encoded.features, *self._captions(batch), *rounding)
+            source_text_BD, target_text_BD = self._captions(batch)
         with self.stage("predict"):  # eq. 1-3, and f_sem
-            prediction = self.predictor(source.features.patches_BND, instruction_BMD, instruction_mask_BM)
+            prediction = self.predictor(source.patches_BND, *encoded.instruction)
             projected_fused_BD = self.predictor.project(prediction.fused_BND)
-            projected_patches_BD = self.predictor.project(source.features.patches_BND)
+            projected_patches_BD = self.predictor.project(source.patches_BND)
         outputs = StepOutputs(
             probability_BN=prediction.probability_BN,
             projected_fused_BD=projected_fused_BD,
             projected_patches_BD=projected_patches_BD,
-            source_BD=source.features.global_BD,
-            source_patches_BND=source.features.patches_BND,
-            source_text_BD=source.source_text_BD,
-            target_text_BD=source.target_text_BD,
-            image_rounding=source.image_rounding,
-            text_rounding=source.text_rounding,
+            source_BD=source.global_BD,
+            source_patches_BND=source.patches_BND,
+            source_text_BD=source_text_BD,
+            target_text_BD=target_text_BD,
+            image_rounding=frozen.clip.image_rounding,
+            text_rounding=frozen.clip.text_rounding,
         )
         if self.config.loss.region:
             outputs = replace(outputs, **self._searched(batch))
         if self.config.step.gradient == "search":
-            return Step(outputs, self._regions_shown(source.image_BCHW, outputs), None)
+            return Step(outputs, self._regions_shown(encoded.image_BCHW, outputs), None)
         with self.stage("generate"):  # eq. 14-23
-            blend = self._blend(batch, source.image_BCHW, prediction.probability_BN, epoch)
+            blend = self._blend(batch, encoded.image_BCHW, prediction.probability_BN, epoch)
         with self.stage("result"):  # I_res and F_res
-            result = encode_result(blend, frozen.clip, source, self.config.loss, self.config.memory.chunk)
+            result = encode_result(blend, frozen.clip, outputs, self.config.loss, self.config.memory.chunk)
         outputs = replace(outputs, result_BD=result.features.global_BD, result_patches_BND=result.features.patches_BND)
         proposal_BCHW = result.picture_BCHW if blend.proposal_BCHW is None else blend.proposal_BCHW
-        pictures = {"source": source.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
+        pictures = {"source": encoded.image_BCHW, "proposal": proposal_BCHW, "composed": result.picture_BCHW}
         return Step(outputs, pictures, result.surrogate_loss_B)
 
     def loss(self, step: Step, weights: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -195,13 +193,13 @@ class RegionTraining(LightningModule):
     def _blend(self, batch: TrainBatch, source_BCHW: Tensor, probability_BN: Tensor, epoch: int) -> Blend:
         """Blend the generator's proposal into the source by P, so that the gradient follows `step.gradient`."""
         step, grid = self.config.step, self.frozen.clip.grid
-        mask_BN = probability_BN
-        if step.estimator is not None:
-            mask_BN = masks.binarize(probability_BN, step.threshold, step.estimator)
+        soft = step.estimator is None
+        mask_BN = probability_BN if soft else masks.binarize(probability_BN, step.threshold, step.estimator)
         if step.gradient == "composite":  # eq. 23 in pixels, with the exact source
             proposal_BCHW = self.frozen.clip.stretch(self._propose(batch, probability_BN, epoch))
             mask_B1HW = masks.upsample(mask_BN, grid, source_BCHW.shape[-2:], step.upsample)
-            return Blend(masks.composite(proposal_BCHW, source_BCHW, mask_B1HW), _identity, proposal_BCHW)
+            blend_BCHW = masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
+            return Blend(blend_BCHW, lambda rows_BCHW: rows_BCHW, proposal_BCHW)
         mask_B1HW = masks.upsample(mask_BN, grid, batch.images_BCHW.shape[-2:], step.upsample)
         latents_BCyx, decode = self.frozen.generator.differentiable_latents(
             batch.images_BCHW,
@@ -216,25 +214,20 @@ class RegionTraining(LightningModule):
 
     def _searched(self, batch: TrainBatch) -> dict[str, Any]:
         """The searched regions and their weights; where nothing was searched, every weight is 0."""
-        search, patches = self.config.search, self.frozen.clip.grid**2
-        searched_BKn = batch.searched_BKn
+        search, patches, searched_BKn = self.config.search, self.frozen.clip.grid**2, batch.searched_BKn
         if searched_BKn is None:
             searched_BKn = batch.images_BCHW.new_full((len(batch.keys), 1, patches + len(COSTS)), torch.nan)
-        regions_BKN, costs_BK3 = searched_BKn.split([patches, len(COSTS)], dim=2)
-        log_weights_BK = F.log_softmax(rewards(costs_BK3, regions_BKN, search) / search.temperature, dim=1)
-        return {
-            "regions_BKN": regions_BKN.nan_to_num(0),
-            "log_weights_BK": log_weights_BK.masked_fill(log_weights_BK.isnan(), -torch.inf),
-            "commitment": commitment(search, self.completed),
-        }
+        regions_BKN, log_weights_BK = weighted(searched_BKn, search)
+        chosen = {"regions_BKN": regions_BKN, "log_weights_BK": log_weights_BK}
+        return chosen | {"commitment": commitment(search, self.completed)}
 
     def _regions_shown(self, image_BCHW: Tensor, outputs: StepOutputs) -> dict[str, Tensor]:
         """Pictures of a step that makes none: the best region in place of the proposal, P in place of the result."""
         best_BN = outputs.regions_BKN[torch.arange(len(image_BCHW)), outputs.log_weights_BK.argmax(1)]
-        shown = {"source": image_BCHW}
-        for name, region_BN in (("proposal", best_BN), ("composed", outputs.probability_BN)):
-            shown[name] = image_BCHW * masks.upsample(region_BN, self.frozen.clip.grid, image_BCHW.shape[-2:])
-        return shown
+        size, grid = image_BCHW.shape[-2:], self.frozen.clip.grid
+        regions = {"proposal": best_BN, "composed": outputs.probability_BN}
+        shown = {name: image_BCHW * masks.upsample(region_BN, grid, size) for name, region_BN in regions.items()}
+        return {"source": image_BCHW} | shown
 
     def _propose(self, batch: TrainBatch, probability_BN: Tensor, epoch: int) -> Tensor:
         """Stored or new proposals, without gradient."""
@@ -305,7 +298,3 @@ class RegionTraining(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._seconds_before = checkpoint["seconds"]
-
-
-def _identity(rows_BCHW: Tensor) -> Tensor:
-    return rows_BCHW

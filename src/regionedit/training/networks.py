@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from regionedit.command_line import one_line
 from regionedit.config import TrainConfig
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
@@ -16,6 +15,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
+from regionedit.generators.base import loading
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
 
@@ -116,10 +116,8 @@ def trained_predictor(field: str, path: str, dim: int, grid: int) -> RegionPredi
     Raises:
         ValueError: it cannot be loaded or was made for other encoders; names the configuration's field.
     """
-    try:
+    with loading(field, "region predictor", path):
         predictor = RegionPredictor.from_pretrained(path)
-    except Exception as error:  # folder, hub and safetensors raise different errors
-        raise ValueError(f"{field}: nothing could be loaded from {path!r}: {one_line(error, 200)}") from error
     if (predictor.dim, predictor.grid) != (dim, grid):
         raise ValueError(
             f"{field}: {path} is for features {predictor.dim} wide on a grid of {predictor.grid}, but encoders.clip "

@@ -6,7 +6,7 @@ Shape letters: B batch, b pictures of a chunk, C channels, H W pixels, N patches
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from regionedit import losses
 from regionedit.config import LossConfig
 from regionedit.encoders import FrozenCLIP, ImageFeatures
+from regionedit.records import StepOutputs
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,6 @@ class Blend:
     proposal_BCHW: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Source:
-    """The frozen encoders' features of the source pictures and of the captions.
-
-    Args:
-        image_BCHW: at CLIP's size, [0, 1].
-        features: of `image_BCHW`.
-        source_text_BD, target_text_BD: embeddings of both captions, T_o and T_e.
-        image_rounding, text_rounding: of CLIP's products, see `losses.clip_direction`.
-    """
-
-    image_BCHW: Tensor
-    features: ImageFeatures
-    source_text_BD: Tensor
-    target_text_BD: Tensor
-    image_rounding: float = 0.0
-    text_rounding: float = 0.0
-
-
 class Result(NamedTuple):
     """The blended pictures, [0, 1], at CLIP's size; their features; the surrogate loss of `encode_result`, or None."""
 
@@ -60,14 +42,18 @@ class Result(NamedTuple):
     surrogate_loss_B: Tensor | None
 
 
-def encode_result(blend: Blend, clip: FrozenCLIP, source: Source, config: LossConfig, chunk: int) -> Result:
-    """Decode the blend and encode it with CLIP, `chunk` pictures at a time; 0: all at once.
+def encode_result(blend: Blend, clip: FrozenCLIP, outputs: StepOutputs, config: LossConfig, chunk: int) -> Result:
+    """Decode the blend and encode it with CLIP, all at once or `chunk` pictures at a time.
 
     Each picture's loss depends on that picture alone. So one chunk can be decoded, encoded and differentiated before
     the next one starts: decoder and CLIP keep the activations of a chunk instead of the batch, and nothing is computed
     twice. The features are then detached, and a surrogate loss takes their place in the backward pass: its value is 0,
     and its gradient with respect to `blend.rows_B` is that of equations 7-9. Without chunks there is no surrogate loss,
     because the features themselves are differentiable.
+
+    Args:
+        outputs: of the same pictures, without a result.
+        chunk: pictures at a time; 0: all at once.
 
     Counted by benchmarks/memory.py, 32 pictures of 512 px, KL decoder, one denoising step: chunks of 4 reduce the
     step's peak memory to .42 of its size.
@@ -82,17 +68,9 @@ def encode_result(blend: Blend, clip: FrozenCLIP, source: Source, config: LossCo
         picture_bCHW = blend.decode(part_b)
         encoded = clip.encode_image(picture_bCHW)
         if part_b.requires_grad:
-            loss_b = losses.of_the_result(
-                encoded.global_BD,
-                encoded.patches_BND,
-                source.features.global_BD[rows],
-                source.features.patches_BND[rows],
-                source.source_text_BD[rows],
-                source.target_text_BD[rows],
-                config,
-                source.image_rounding,
-                source.text_rounding,
-            )
+            of_chunk = {name: value[rows] for name, value in vars(outputs).items() if isinstance(value, Tensor)}
+            of_chunk |= {"result_BD": encoded.global_BD, "result_patches_BND": encoded.patches_BND}
+            loss_b = losses.of_the_result(replace(outputs, **of_chunk), config)
             gradients.append(torch.autograd.grad(loss_b.sum(), part_b)[0])
         pictures.append(picture_bCHW.detach())
         features.append((encoded.global_BD.detach(), encoded.patches_BND.detach()))

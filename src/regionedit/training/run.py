@@ -19,8 +19,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from regionedit.command_line import one_line, save_config, under_present_names
+from regionedit.command_line import one_line, save_config
 from regionedit.config import TrainConfig
+from regionedit.config.renamed import under_present_names
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import latent_settings, region_settings, require_features, text_settings
 from regionedit.data.manifest import Manifest
@@ -178,7 +179,7 @@ def _check_features(config: TrainConfig, manifest: Manifest) -> None:
         settings["regions"] = region_settings(config)
     if config.step.gradient != "search" and config.data.proposals is None:
         settings["latents"] = latent_settings(config.generator, config.data.image_size)
-    # where no region was searched, the gradient teaches alone
+    # samples without searched regions learn from the other loss terms alone
     some = () if config.step.gradient == "search" else ("regions",)
     require_features(Path(config.data.features), manifest, settings, some)
 

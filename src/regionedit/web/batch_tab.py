@@ -42,11 +42,11 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
 
     # Each session has its own folder: pictures finished there are not edited again. It is deleted with the session, and
     # once more by an edit that was running then.
-    closed: set[str] = set()
+    open_folders: set[str] = set()
 
     def close(folder: str | None) -> None:
         if folder:
-            closed.add(folder)
+            open_folders.discard(folder)
             shutil.rmtree(folder, True)
 
     session_folder = gr.State(None, time_to_live=SESSION, delete_callback=close)
@@ -78,11 +78,13 @@ def batch_tab(studio: Studio, form: Sequence, jobs: Path) -> None:
 
     def edited(uploads: list | None, job: str | None, text: str, *values):
         folder = Path(job) if job else jobs / secrets.token_hex(8)
+        if not job:
+            open_folders.add(str(folder))
         yield {session_folder: str(folder)}  # before it exists, so that a session that ends now deletes it
         try:
             yield from edited_into(folder, uploads, text, *values)
         finally:
-            if str(folder) in closed:
+            if str(folder) not in open_folders:
                 shutil.rmtree(folder, True)
 
     def edited_into(folder: Path, uploads: list | None, text: str, *values):

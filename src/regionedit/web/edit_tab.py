@@ -2,7 +2,6 @@
 
 # No postponed annotations here: Gradio reads the handlers' annotations to find those that take an event's data, and
 # gradio itself is imported only inside the functions.
-import base64
 import io
 import tempfile
 from dataclasses import astuple
@@ -13,7 +12,7 @@ from PIL import Image
 
 from regionedit.config import RegionConfig
 from regionedit.display import difference
-from regionedit.images import digest, to_tensor
+from regionedit.images import data_uri, digest, to_tensor
 from regionedit.mask_files import MaskReading
 from regionedit.records import EditResult
 from regionedit.result_files import open_raster
@@ -226,8 +225,7 @@ def _canvas_value(shown: Image.Image, size: tuple[int, int]) -> dict[str, Any]:
     buffer = io.BytesIO()
     kind = "png" if shown.width * shown.height <= LOSSLESS else "jpeg"
     shown.save(buffer, kind, quality=88)  # a PNG has no quality
-    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"src": source, "width": size[0], "height": size[1]}
+    return {"src": data_uri(buffer.getvalue(), kind), "width": size[0], "height": size[1]}
 
 
 def caption_values(sketch: Sketch) -> tuple[str, str]:

@@ -77,7 +77,7 @@ class Sketch:
 
     def first_cut(self, config: RegionConfig) -> Cut:
         """The sliders' values before the user moves them: those of the configuration. A region from a file is neither
-        grown nor softened, because the file means what it says."""
+        grown nor softened: it is edited as it was drawn."""
         return Cut(config.threshold, 0, 0.0) if self.given else Cut.of(config)
 
     def cut_after(self, before: Sketch | None, cut: Cut, config: RegionConfig) -> Cut:
@@ -128,8 +128,7 @@ class Sketch:
         """The sketch with `change` added to the region or erased from it: mode "L", every value above 0 counts."""
         touched_HW = _decoded(self.touched[-1]).copy() if self.touched else np.full(change.size[::-1], UNTOUCHED)
         touched_HW[np.asarray(change) > 0] = ADDED if adds else ERASED
-        stroke = png(Image.fromarray(touched_HW.astype(np.uint8)))
-        return replace(self, touched=(*self.touched[-UNDONE_AT_MOST:], stroke))
+        return self._with_touched(touched_HW)
 
     def operated(self, operation: str, cut: Cut, config: RegionConfig) -> Sketch:
         """The sketch with one of the `mask_operations` applied to the region as it is now, as one correction.
@@ -137,7 +136,9 @@ class Sketch:
         Like every correction it overrides the sliders and is taken back by `undone`.
         """
         mask_HW = np.asarray(self.mask(replace(cut, feather=0), config), np.float32) / 255
-        touched_HW = np.where(operated(mask_HW, [operation]) > 0, ADDED, ERASED)
+        return self._with_touched(np.where(operated(mask_HW, [operation]) > 0, ADDED, ERASED))
+
+    def _with_touched(self, touched_HW: np.ndarray) -> Sketch:
         stroke = png(Image.fromarray(touched_HW.astype(np.uint8)))
         return replace(self, touched=(*self.touched[-UNDONE_AT_MOST:], stroke))
 
