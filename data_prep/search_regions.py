@@ -29,8 +29,8 @@ from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import load_generator
+from regionedit.mask_sources.learned import check_fits, load_predictor
 from regionedit.region_search import Candidates, most_candidates, search
-from regionedit.training.networks import trained_predictor
 
 
 @dataclass
@@ -97,7 +97,8 @@ def _predictor(
     """P of projected patches and instructions, by the predictor of `search.predictor`."""
     if config.search.predictor is None:
         return None
-    predictor = trained_predictor("search.predictor", config.search.predictor, clip.dim, clip.grid).to(clip.device)
+    predictor = load_predictor("search.predictor", config.search.predictor).to(clip.device)
+    check_fits("search.predictor", predictor, clip)
 
     def probability(patches_BND: Tensor, instructions: Sequence[str]) -> Tensor:
         return predictor(patches_BND, *instruction_encoder.encode([*instructions])).probability_BN.float()

@@ -34,7 +34,9 @@ def of_another_shape(weights: dict) -> dict:
 
 
 LOADERS = {
-    "region_predictor/model.safetensors": ("region.checkpoint", lambda folder: load_predictor(str(folder))),
+    "region_predictor/model.safetensors": (
+        "region.checkpoint", lambda folder: load_predictor("region.checkpoint", str(folder)),
+    ),
     "inpaint/unet/diffusion_pytorch_model.safetensors": (
         "generator.path", lambda folder: load_generator(StableDiffusionConfig(path=str(folder), dtype="float32")),
     ),

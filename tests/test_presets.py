@@ -22,9 +22,10 @@ MAY_DIFFER = {
 }  # fmt: skip
 OF_PAPER = {"predictor.variant", "predictor.heads", "loss.area", "loss.entropy"}
 OF_SEARCH = {
-    "max_steps", "initial_region", "data.train", "search.clusters", "search.boxes", "search.structure",
-    "search.predictor", "search.temperature", "search.commitment", "search.commitment_until", "search.generator.size",
-    "search.generator.num_inference_steps", "search.generator.strength", "loss.region", "loss.beta", "loss.area", "loss.entropy", "loss.entropy_until", "optimizer.lr",
+    "max_steps", "initial_region", "data.train", "search.clusters", "search.boxes", "search.predictor",
+    "search.structure", "search.temperature", "search.commitment", "search.commitment_until", "search.generator.size",
+    "search.generator.num_inference_steps", "search.generator.strength", "loss.region", "loss.beta", "loss.area",
+    "loss.entropy", "loss.entropy_until", "optimizer.lr",
 }  # fmt: skip
 MORE = {"paper": OF_PAPER, "search": OF_SEARCH, "settle": OF_SEARCH}
 
@@ -41,7 +42,8 @@ def test_presets_differ_in_named_fields_only():
         assert differs <= MAY_DIFFER | MORE.get(name, set()), name
         header = PRESETS[name].read_text().split("out:")[0]
         assert ("Beyond the paper: " in header) == (name != "paper"), f"{name} says how it differs from the paper"
-    assert len({PRESETS[name].read_text().split("out:")[0] for name in PRESETS}) == len(PRESETS), "each says what it is for"
+    headers = {PRESETS[name].read_text().split("out:")[0] for name in PRESETS}
+    assert len(headers) == len(PRESETS), "each says what it is for"
 
 
 @pytest.mark.parametrize("models", ["sd15", "microworld"])

@@ -54,14 +54,9 @@ class Learned(MaskSource):
     def load(cls, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Self:
         if config.checkpoint is None:
             raise ValueError(UNTRAINED)
-        predictor = load_predictor(config.checkpoint)
+        predictor = load_predictor("region.checkpoint", config.checkpoint)
         clip, instruction = encoders()
-        if (predictor.dim, predictor.grid) != (clip.dim, clip.grid):
-            raise ValueError(
-                f"region.checkpoint: {config.checkpoint} was trained for embeddings of width {predictor.dim} on a "
-                f"{predictor.grid}x{predictor.grid} grid, but encoders.clip gives width {clip.dim} on "
-                f"{clip.grid}x{clip.grid}; use the CLIP it was trained with, or train again"
-            )
+        check_fits("region.checkpoint", predictor, clip)
         return cls(predictor.to(clip.device), clip, instruction, config)
 
     @torch.no_grad()
@@ -94,11 +89,21 @@ class Learned(MaskSource):
         return features_TMD[rows], mask_TM[rows]
 
 
-def load_predictor(checkpoint: str) -> RegionPredictor:
+def load_predictor(field: str, path: str) -> RegionPredictor:
     """Load a frozen predictor from a region_predictor/ folder or hub name.
 
     Raises:
-        ValueError: nothing loadable there.
+        ValueError: nothing loadable there; names the configuration's field.
     """
-    with loading("region.checkpoint", "region predictor", checkpoint):
-        return RegionPredictor.from_pretrained(checkpoint).eval().requires_grad_(False)
+    with loading(field, "region predictor", path):
+        return RegionPredictor.from_pretrained(path).eval().requires_grad_(False)
+
+
+def check_fits(field: str, predictor: RegionPredictor, clip: FrozenCLIP) -> None:
+    """Raises ValueError, which names the configuration's field: the predictor was trained with another CLIP."""
+    if (predictor.dim, predictor.grid) != (clip.dim, clip.grid):
+        raise ValueError(
+            f"{field}: this predictor was trained for embeddings of width {predictor.dim} on a "
+            f"{predictor.grid}x{predictor.grid} grid, but encoders.clip gives width {clip.dim} on "
+            f"{clip.grid}x{clip.grid}; use the CLIP it was trained with, or train again"
+        )

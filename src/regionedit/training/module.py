@@ -27,7 +27,7 @@ from regionedit.records import StepOutputs
 from regionedit.region_search import COSTS, weighted
 from regionedit.training.agreement import Agreement
 from regionedit.training.micro_batches import local_gradient
-from regionedit.training.networks import Frozen, check_step, load_frozen, load_predictor
+from regionedit.training.networks import Frozen, check_step, initial_predictor, load_frozen
 from regionedit.training.result import Blend, encode_result
 from regionedit.training.schedule import commitment, learning_rate, loss_weights
 from regionedit.training.scores import RegionScores
@@ -75,7 +75,7 @@ class RegionTraining(LightningModule):
             generator.save_memory(config.memory)
         if "clip" in config.memory.checkpoint:
             clip.checkpoint()
-        self.predictor = load_predictor(config, clip.dim, clip.grid)
+        self.predictor = initial_predictor(config, clip)
         if config.loss.alpha == 0:  # DDP waits for the gradient of every trained weight; f_sem would get none
             self.predictor.semantic.requires_grad_(False)
         self.scores = RegionScores(config.step.threshold)

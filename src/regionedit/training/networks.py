@@ -15,7 +15,7 @@ from regionedit.generators import (
     require_generator,
     require_gradient,
 )
-from regionedit.generators.base import loading
+from regionedit.mask_sources.learned import check_fits, load_predictor
 from regionedit.proposal_masks import check_stored
 from regionedit.region_predictor import RegionPredictor
 
@@ -103,24 +103,14 @@ def load_frozen(config: TrainConfig) -> Frozen:
     return Frozen(*load_encoders(config.encoders), generator)
 
 
-def load_predictor(config: TrainConfig, dim: int, grid: int) -> RegionPredictor:
-    """A new predictor, or the one at `initial_region`, see `trained_predictor`."""
-    if config.initial_region is None:
-        return RegionPredictor.from_config(config.predictor, dim, grid)
-    return trained_predictor("initial_region", config.initial_region, dim, grid).train()
-
-
-def trained_predictor(field: str, path: str, dim: int, grid: int) -> RegionPredictor:
-    """The predictor at a path, for features of width `dim` on a grid of this side.
+def initial_predictor(config: TrainConfig, clip: FrozenCLIP) -> RegionPredictor:
+    """A new predictor, or the one at `initial_region`.
 
     Raises:
-        ValueError: it cannot be loaded or was made for other encoders; names the configuration's field.
+        ValueError: the initial region cannot be loaded or was made for another CLIP.
     """
-    with loading(field, "region predictor", path):
-        predictor = RegionPredictor.from_pretrained(path)
-    if (predictor.dim, predictor.grid) != (dim, grid):
-        raise ValueError(
-            f"{field}: {path} is for features {predictor.dim} wide on a grid of {predictor.grid}, but encoders.clip "
-            f"has {dim} and {grid}; use one that fits, or null"
-        )
-    return predictor.eval()
+    if config.initial_region is None:
+        return RegionPredictor.from_config(config.predictor, clip.dim, clip.grid)
+    predictor = load_predictor("initial_region", config.initial_region)
+    check_fits("initial_region", predictor, clip)
+    return predictor.requires_grad_(True).train()
