@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import stored_bits, white_of
+from regionedit.picture_files import misread, stored_bits, unread, white_of
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -212,12 +212,14 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(
             f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
         )
-    bits = stored_bits(picture, path)
+    if kind := misread(picture):
+        raise ValueError(f"{path}: a TIFF with {kind}, which Pillow reads wrongly; save it as a PNG")
+    corrected = {"path": str(path), "file_bits": stored_bits(picture, path)} | unread(picture, path)
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
-    picture.info |= {"path": str(path), "file_bits": bits}
+    picture.info |= corrected
     return picture
 
 
@@ -256,6 +258,7 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     low, high, white = float(values.min()), float(values.max()), white_of(values)
     if not (low >= 0 and high <= white):
         raise ValueError(
-            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {white:g} can be shown; rescale it"
+            f"{picture.info.get('path') or 'picture'}: values {low:g} to {high:g}, but 0 to {white:g} can be shown; "
+            "rescale them"
         )
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

@@ -31,7 +31,7 @@ class Metadata:
         xmp: a whole XMP packet; empty if there is none.
         dpi: pixels per inch, horizontal and vertical, or None.
         icc_profile: the colour profile of the stored pixels; empty if there is none.
-        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM; (name, content) of each.
+        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM, cICP; (name, content) of each.
     """
 
     exif: bytes = b""
@@ -94,6 +94,8 @@ def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
         chunks.append((b"cHRM", b"".join(round(value * 100_000).to_bytes(4, "big") for value in chromaticity)))
     if isinstance(intent := info.get("srgb"), int):
         chunks.append((b"sRGB", bytes([intent])))
+    if isinstance(code := info.get("cicp"), bytes):
+        chunks.append((b"cICP", code))
     return tuple(chunks)
 
 
