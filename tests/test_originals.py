@@ -147,7 +147,9 @@ def test_a_tiff_is_turned_upright_in_every_mode(tmp_path, mode, orientation):
     path, stored = store(tmp_path, "tif", mode)
     Image.open(path).save(tmp_path / "turned.tif", tiffinfo={274: orientation})
     turned = {1: stored, 2: stored[:, ::-1], 6: np.rot90(stored, -1)}[orientation]
-    assert np.array_equal(pixels_of(open_source(tmp_path / "turned.tif")), turned)
+    view = open_source(tmp_path / "turned.tif")
+    assert np.array_equal(pixels_of(view), turned)
+    assert ("turned upright as its EXIF data says" in view.info["notes"]) == (orientation > 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -95,6 +95,15 @@ def test_the_colours_of_a_png_without_a_profile_are_kept(tmp_path, depth):
     assert b"\0\0\0\4cICP\t\x10\0\1" in data
 
 
+def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels()).save(tmp_path / "p.tif", exif=exif, dpi=(100, 300))
+    assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (300, 100)
+    Image.fromarray(pixels()).save(tmp_path / "p.tif")
+    assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi is None
+
+
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):
     view = as_configured(open_source(photograph(tmp_path, "jpg")), "source", strip_metadata=True)
     written = Image.open(io.BytesIO(encoded(view)))

@@ -12,6 +12,7 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import misread, stored_bits, unread, white_of
+from regionedit.picture_files import ORIENTATION, TURNS, misread, stored_bits, unread, white_of
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -134,15 +135,23 @@ def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = []
     if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
         notes.append("animated: the first frame was taken")
-    turned = picture
+    turned, orientation = picture, stored_orientation(picture)
     try:
         turned = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
         notes.append("EXIF data is damaged: the stored orientation was kept")
-    if turned.size != picture.size or turned.getexif().get(0x0112) != picture.getexif().get(0x0112):
+        orientation = None
+    if orientation in TURNS:
         notes.append("turned upright as its EXIF data says")
-        turned.info["exif_orientation"] = picture.getexif().get(0x0112)
+        turned.info["exif_orientation"] = orientation
     return turned, notes
+
+
+def stored_orientation(picture: Image.Image) -> int | None:
+    """The orientation in a picture's EXIF data, also of a TIFF, which Pillow turns itself; None: there is none."""
+    with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+        return picture.info.get("exif_orientation") or picture.getexif().get(ORIENTATION)
+    return None
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:

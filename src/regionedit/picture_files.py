@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation -> how stored pixels are turned upright."""
 
 HEADER = 65_536  # bytes of a file that contain the headers of AVIF and JPEG 2000
-BITS, PHOTOMETRIC, PLANES, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 284, 322, 338, 339  # tags of a TIFF
+BITS, PHOTOMETRIC, ORIENTATION, PLANES = 258, 262, 274, 284  # tags of a TIFF; orientation is also one of EXIF
+TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 338, 339
 PREMULTIPLIED, SIGNED = 1, 2  # an extra sample, a sample format
 LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP that a JPEG can hold
 
@@ -72,10 +74,13 @@ def misread(picture: Image.Image) -> str:
 
 
 def unread(picture: Image.Image, path: Path) -> dict[str, Any]:
-    """Entries for `info` that Pillow gets wrong or lacks, of a PNG that was opened and not loaded yet."""
-    if picture.format != "PNG":
-        return {}
+    """Entries for `info` that Pillow gets wrong, lacks or drops, of a picture that was opened and not loaded yet."""
     found: dict[str, Any] = {}
+    if picture.format == "TIFF":
+        with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+            found["exif_orientation"] = picture.getexif().get(ORIENTATION)
+    if picture.format != "PNG":
+        return found
     factor = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args)) if picture.tile else None
     transparent = picture.info.get("transparency")
     if factor and isinstance(transparent, int):  # the pixels are scaled to 8 bits, the transparent colour is not
@@ -122,7 +127,7 @@ def deep_pixels(path: Path) -> np.ndarray | None:
     with Image.open(path) as picture:
         pixels_HWC = _deep_png_pixels(path) if picture.format == "PNG" else _deep_tiff_pixels(picture, path)
         try:
-            orientation = picture.getexif().get(0x0112, 1)
+            orientation = picture.getexif().get(ORIENTATION, 1)
         except Exception:  # the parser of a broken EXIF block may raise anything
             orientation = 1
     return None if pixels_HWC is None else np.ascontiguousarray(TURNS.get(orientation, lambda a: a)(pixels_HWC))

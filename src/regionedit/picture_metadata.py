@@ -18,7 +18,7 @@ STRUCTURE = frozenset(
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
-XMP_TAG = 700
+RESOLUTION, XMP_TAG = 282, 700
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
         xmp = b""
         notes.append("XMP data was left out: it holds a small copy of the picture")
     profile = info.get("icc_profile") or b""
-    dpi = _dpi(info.get("dpi"))
-    dpi = dpi[::-1] if dpi and turned.size != picture.size else dpi
+    without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
+    dpi = None if without else _dpi(info.get("dpi"))
+    dpi = dpi[::-1] if dpi and info.get("exif_orientation", 1) >= 5 else dpi
     profile = profile if isinstance(profile, bytes) else b""
     return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
 
