@@ -80,6 +80,8 @@ def _pictures(folder: Path, apart: list[Path], skipped: list[Skipped]) -> Iterat
             skipped.append(Skipped(here, "the result of an earlier edit"))
             folders.clear()
             continue
+        links = [here / f for f in folders if (here / f).is_symlink() and not f.startswith(".")]
+        skipped += [Skipped(link, "a link to a folder is not followed") for link in links]
         folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() not in apart)
         for name in sorted(files):
             path = here / name

@@ -41,6 +41,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 """The fields of a line -> the JSON types that they accept."""
 
+RESERVED = frozenset(("contact_sheet.png", "failures.jsonl", "skipped.jsonl", "log.txt"))
+"""Files that stand beside the folders of the results, so that no folder can have such a name."""
+
 QUOTED = re.compile(r"""(?<!\w)"[^"]*"(?!\w)|“[^”]*”|„[^“”]*[“”]|«[^»]*»|(?<!\w)'(?:[^']|\b'\b)*'(?!\w)""")
 """Text in quotes. An apostrophe, or the sign for inches after a number, opens no quote."""
 
@@ -152,7 +155,7 @@ def split_instructions(text: str) -> list[str]:
 def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path] = existing) -> RequestFile:
     """The request of one line; arguments as for `parse_requests`. Raises ValueError: the message names the field."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -181,6 +184,14 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
         mask_operations=row.get("mask_operations", ()),
         reading=mask_reading(row, "mask" in row),
     )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; `json` alone would keep the last of two values for one name."""
+    names = [name for name, _ in pairs]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{double}: given twice; keep one of them")
+    return dict(pairs)
 
 
 def mask_reading(given: Mapping[str, Any], with_mask: bool) -> MaskReading:
@@ -216,12 +227,14 @@ def _click(value: str | list) -> list | tuple:
 def _file_name(text: str) -> str:
     if not text.isprintable() or text[:1] in ("", ".") or any(c in text for c in "/\\") or len(text.encode()) > 200:
         raise ValueError(f"id: {text[:40]!r} cannot name a folder")
+    if text in RESERVED:
+        raise ValueError(f"id: {text!r} is the name of a file beside the results; choose another")
     return text
 
 
 def named(requests: Sequence[RequestFile], names: Sequence[str] = ()) -> list[RequestFile]:
     """Name requests without an id after their pictures, or by `names`, one for each: cat, cat_2, cat_3..."""
-    taken = {request.id for request in requests}
+    taken = {request.id for request in requests} | RESERVED
     result = []
     for place, request in enumerate(requests):
         own = names[place] if names else request.image.stem
