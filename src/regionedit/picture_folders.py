@@ -87,7 +87,9 @@ def _pictures(folder: Path, apart: list[Path], skipped: list[Skipped]) -> Iterat
             path = here / name
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in SUFFIXES:
+            if name == "contact_sheet.png" and "failures.jsonl" in files:
+                skipped.append(Skipped(path, "the contact sheet of earlier edits"))
+            elif path.suffix.lower() in SUFFIXES:
                 yield path
             else:
                 skipped.append(Skipped(path, f"{path.suffix or 'no ending'}: not the ending of a picture"))

@@ -19,6 +19,7 @@ from regionedit.list_files import list_lines
 from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.originals import open_source
 from regionedit.records import Captions, EditRequest, Instruction
+from regionedit.result_files import OPTIONAL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,6 +45,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
 RESERVED = frozenset(("contact_sheet.png", "failures.jsonl", "skipped.jsonl", "log.txt"))
 """Files that stand beside the folders of the results, so that no folder can have such a name."""
 
+WRITTEN = frozenset(("result.png", "mask.png", "probability.png", "overlay.png", *OPTIONAL))
+"""Pictures of a result; see `EditResult.save`."""
+
 QUOTED = re.compile(r"""(?<!\w)"[^"]*"(?!\w)|“[^”]*”|„[^“”]*[“”]|«[^»]*»|(?<!\w)'(?:[^']|\b'\b)*'(?!\w)""")
 """Text in quotes. An apostrophe, or the sign for inches after a number, opens no quote."""
 
@@ -67,6 +71,18 @@ class RequestFile(EditRequest):
         """The request with its decoded picture and mask."""
         given = {name: value for name, value in vars(self).items() if name != "reading"}
         return EditRequest(**given | {"image": picture, "mask": mask})
+
+
+def require_inputs_kept(request: RequestFile, folder: Path) -> None:
+    """Refuse a picture or a mask that the result of its own request, written to `folder`, would overwrite.
+
+    Raises ValueError.
+    """
+    for name, path in (("image", request.image), ("mask", request.mask)):
+        if path is not None and path.name in WRITTEN and path.parent.resolve() == folder.resolve():
+            raise ValueError(
+                f"out: the result would overwrite the {name} {path}; give another --out, or rename the {name}"
+            )
 
 
 def read_requests(path: str | Path) -> list[RequestFile]:
