@@ -33,6 +33,7 @@ from regionedit.request_files import (
     parse_box,
     parse_click,
     read_requests,
+    require_inputs_kept,
     split_instructions,
 )
 
@@ -74,6 +75,8 @@ def run(config: InferConfig) -> int:
     """Check the arguments before the slow imports, then edit."""
     requests, skipped = read_arguments(config)
     alone = len(requests) == 1 and not config.requests and not is_folder(config.image)
+    for request in requests:
+        require_inputs_kept(request, Path(config.out) if alone else Path(config.out, request.id))
     opened = requests[0].open(config.max_pixels) if alone else None
     if opened is not None:
         as_configured(opened.image, config.depth, config.strip_metadata)

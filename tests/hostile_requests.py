@@ -25,7 +25,7 @@ WRONG = {
             "a,b,c,d", {}, [[1, 2], [3, 4]], "1,2,3,1e9"],
     "click": [None, 3, "", [], [1], [1, 2, 3], ["a", "b"], "1", "1,2;", [True, False], [[1, 2], [3]], {}, [1.5, 2]],
     "id": [None, 3, "", ".", "..", ".x", "../x", "a/b", "a\\b", "nul\0", "x" * 201, "ä" * 150, "a\nb",
-           "\x1b[31m", "\ud800"],
+           "\x1b[31m", "\ud800", "contact_sheet.png", "failures.jsonl", "skipped.jsonl", "log.txt"],
     "evil": [1],
     "__class__": ["x"],
 }  # fmt: skip
@@ -53,6 +53,8 @@ LINES = {
     "Python": "{'image': 'good.png'}",
     "markup": "<script>alert(1)</script>",
     "two objects": json.dumps(ROW) * 2,
+    "two seeds": json.dumps(ROW)[:-1] + ', "seed": 1, "seed": 2}',
+    "two texts in one instruction": '{"image": "good.png", "instructions": [{"text": "x", "text": "y"}]}',
 }  # fmt: skip
 LISTS = {
     "l.jsonl": [b"", b"\n\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xff\xfex", b"\x00" * 50, b"caf\xe9",
@@ -60,7 +62,7 @@ LISTS = {
     "l.csv": [b"", b"image,instruction", b"image;instruction\n\"good.png;x", b"image,instruction\na,b,c,d",
               b"sep=;", b"\xff\xfe,", b"picture,text\ngood.png,x", b"image,instruction\n" + b"y" * 200_000 + b",x",
               b"image,instruction,seed\ngood.png,x,many", b"image,instruction\n../../../../etc/shadow.png,x",
-              b"=cmd|' /C calc'!A0,x\n1,2"],
+              b"=cmd|' /C calc'!A0,x\n1,2", b"image,Image,instruction\ngood.png,other.png,x"],
 }  # fmt: skip
 
 

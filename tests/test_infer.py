@@ -63,6 +63,25 @@ def test_mask_and_box_replace_the_mask_source(call, tmp_path, capsys):
     assert record["captions"] == {"source": "", "target": "a blue circle", "from": "given"}
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "named"),
+    [("result.png", "m.png", "image"), ("p.png", "mask.png", "mask"), ("result.jpg", "m.png", "image")],
+)
+@pytest.mark.parametrize("in_a_list", [False, True])
+def test_a_result_does_not_overwrite_its_own_picture_or_mask(call, image, mask, named, in_a_list, tmp_path, capsys):
+    folder = tmp_path / "out" / "x" if in_a_list else tmp_path / "out"
+    photo(folder / image)
+    Image.new("L", (60, 44), 255).save(folder / mask)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    row = {"image": f"out/x/{image}", "mask": f"out/x/{mask}", "instruction": "x", "id": "x"}
+    (tmp_path / "r.jsonl").write_text(json.dumps(row))
+    alone = ("--image", folder / image, "--mask", folder / mask, "--instruction", "x")
+    words = ("--requests", tmp_path / "r.jsonl") if in_a_list else alone
+    assert call(*words, "--out", tmp_path / "out") == 2
+    assert f"out: the result would overwrite the {named} " in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in before} == before and not (folder / "run.json").exists()
+
+
 def test_a_folder_continues_where_it_stopped(call, tmp_path, capsys):
     for i in range(3):
         photo(tmp_path / "in" / f"p{i}.png", seed=i)

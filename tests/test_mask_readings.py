@@ -143,12 +143,13 @@ def saved(picture: Image.Image, path, orientation: int = 0):
 
 @pytest.mark.parametrize("orientation", TURNED)
 @pytest.mark.parametrize("square", [False, True])
-def test_a_mask_is_turned_like_its_picture_or_a_warning_says_that_it_was_not(orientation, square, tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_is_turned_like_its_picture_or_a_warning_says_that_it_was_not(orientation, square, suffix, tmp_path):
     size = (44, 44) if square else SIZE
-    source = open_picture(saved(photograph().resize(size), tmp_path / "p.png", orientation))
+    source = open_picture(saved(photograph().resize(size), tmp_path / f"p.{suffix}", orientation))
     raw = white().resize(size, Image.Resampling.NEAREST)
     upright = raw.transpose(TURNED[orientation])
-    tagged = open_mask(saved(raw, tmp_path / "tagged.png", orientation), picture=source)
+    tagged = open_mask(saved(raw, tmp_path / f"tagged.{suffix}", orientation), picture=source)
     assert tagged.tobytes() == upright.tobytes() and len(tagged.info["notes"]) == 1
     untagged = saved(raw, tmp_path / "untagged.png")
     if not square and orientation >= 5:

@@ -15,6 +15,7 @@ from PIL import Image, ImageChops
 from stored_pictures import HEIGHT, KINDS, WIDTH, store, values
 
 from regionedit.images import to_pictures
+from regionedit.mask_files import open_mask
 from regionedit.originals import (
     as_configured,
     encoded,
@@ -25,7 +26,7 @@ from regionedit.originals import (
     source_format,
     with_original,
 )
-from regionedit.picture_files import SUFFIX_OF, _header_bits, white_of
+from regionedit.picture_files import SIGNATURE, SUFFIX_OF, _chunk, _header_bits, white_of
 from regionedit.results import Patch, changed_outside, compose
 
 
@@ -87,9 +88,10 @@ def test_what_is_painted_looks_as_the_model_meant_it(tmp_path, mode):
     assert np.array_equal(pixels_of(painted(view, mask))[clear], stored[clear])
 
 
-def deep_tiff(path, values: np.ndarray, orientation: int = 1, compressed: bool = False) -> None:
-    """A little-endian TIFF with 16 bits a channel, which Pillow cannot write; compressed or plain."""
+def deep_tiff(path, values: np.ndarray, orientation: int = 1, compressed: bool = False, tile: int = 0) -> None:
+    """A little-endian TIFF with 16 bits a channel, which Pillow cannot write; compressed or plain, or in one tile."""
     height, width, channels = values.shape
+    values = np.pad(values, ((0, max(tile - height, 0)), (0, max(tile - width, 0)), (0, 0)))
     data = values.astype("<u2").tobytes()
     data = zlib.compress(data) if compressed else data
     tags = [
@@ -97,8 +99,11 @@ def deep_tiff(path, values: np.ndarray, orientation: int = 1, compressed: bool =
         (262, 3, 1, 2), (273, 4, 1, 0), (274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height),
         (279, 4, 1, len(data)), *([(338, 3, 1, 2)] if channels == 4 else []),
     ]  # fmt: skip
+    if tile:
+        kept = [tag for tag in tags if tag[0] not in (273, 278, 279)]
+        tags = sorted([*kept, (322, 3, 1, tile), (323, 3, 1, tile), (324, 4, 1, 0), (325, 4, 1, len(data))])
     start = 8 + 2 + 12 * len(tags) + 4
-    places = {258: start, 273: start + 2 * channels}
+    places = {258: start, 273: start + 2 * channels, 324: start + 2 * channels}
     entries = b"".join(struct.pack("<HHII", tag, kind, count, places.get(tag, v)) for tag, kind, count, v in tags)
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<H", 16) * channels
     path.write_bytes(head + data)
@@ -142,7 +147,9 @@ def test_a_tiff_is_turned_upright_in_every_mode(tmp_path, mode, orientation):
     path, stored = store(tmp_path, "tif", mode)
     Image.open(path).save(tmp_path / "turned.tif", tiffinfo={274: orientation})
     turned = {1: stored, 2: stored[:, ::-1], 6: np.rot90(stored, -1)}[orientation]
-    assert np.array_equal(pixels_of(open_source(tmp_path / "turned.tif")), turned)
+    view = open_source(tmp_path / "turned.tif")
+    assert np.array_equal(pixels_of(view), turned)
+    assert ("turned upright as its EXIF data says" in view.info["notes"]) == (orientation > 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -158,6 +165,51 @@ def test_deep_colour_in_a_plain_tiff_is_kept(tmp_path, channels, orientation):
     if orientation == 1:
         assert np.array_equal(pixels_of(reopened(view, tmp_path)), stored)
         assert source_format(view)[0] == "" and "result.png has it" in source_format(view)[1]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_tile_that_is_larger_than_the_picture_is_cut(tmp_path, channels):
+    stored = values(channels, 65535, 1).astype(np.uint16)
+    deep_tiff(tmp_path / "t.tif", stored, tile=32)
+    assert np.array_equal(pixels_of(open_source(tmp_path / "t.tif")), stored)
+
+
+@pytest.mark.parametrize(
+    ("mode", "tag", "value", "kind"),
+    [
+        ("L16", 262, 0, "16 bits a channel where 0 is white"),
+        ("L", 339, 2, "8 bits with a sign"),
+        ("L16", 284, 2, "channels in separate planes"),
+        ("1", 284, 2, "channels in separate planes"),
+    ],
+)
+def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value, kind):
+    path, _ = store(tmp_path, "tif", mode)
+    data, old = path.read_bytes(), struct.pack("<HHI", tag, 3, 1)
+    if old in data:
+        place = data.index(old) + len(old)
+        path.write_bytes(data[:place] + struct.pack("<I", value) + data[place + 4 :])
+    else:
+        Image.open(path).save(path, tiffinfo={tag: value})
+    for read in (open_source, open_mask):
+        with pytest.raises(ValueError, match=rf"{path.name}: a TIFF with {kind}.*save it as a PNG"):
+            read(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_transparent_grey_of_a_shallow_png_is_kept(tmp_path, bits):
+    top = 2**bits - 1
+    numbers = values(1, top, 0)[..., 0].astype(np.uint8)
+    rows = np.packbits(np.unpackbits(numbers[..., None], axis=2)[..., -bits:].reshape(HEIGHT, -1), axis=1)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", 1)),
+        (b"IDAT", zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())),
+        (b"IEND", b""),
+    ]
+    (tmp_path / "s.png").write_bytes(SIGNATURE + b"".join(_chunk(name, data) for name, data in chunks))
+    expected = np.dstack([numbers * (255 // top), np.where(numbers == 1, 0, 255)])
+    assert np.array_equal(pixels_of(open_source(tmp_path / "s.png")), expected)
 
 
 def test_deep_grey_in_jpeg_2000_is_kept(tmp_path):

@@ -60,18 +60,30 @@ def test_subfolders_are_searched_and_what_is_skipped_has_a_reason(tmp_path):
     (tmp_path / "README").write_text("x")
     pictures(tmp_path, "earlier/result.png", "earlier/mask.png")
     (tmp_path / "earlier" / "run.json").write_text("{}")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    pictures(tmp_path, "sheets/contact_sheet.png")
+    (tmp_path / "sheets" / "failures.jsonl").write_text("")
     requests, skipped = folder_requests(tmp_path, LIKE, out=tmp_path / "out")
     assert [request.id for request in requests] == ["a_b_dog", "a_cat", "cat"]
+    assert [one.path for one in skipped] == sorted(one.path for one in skipped)
     assert reasons(skipped, tmp_path) == {
         "README": "no ending: not the ending of a picture",
         "earlier": "the result of an earlier edit",
+        "linked": "a link to a folder is not followed",
         "notes.txt": ".txt: not the ending of a picture",
+        "sheets/contact_sheet.png": "the contact sheet of earlier edits",
+        "sheets/failures.jsonl": ".jsonl: not the ending of a picture",
     }
     write_skipped(tmp_path / "out", skipped)
     lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
-    assert [Path(json.loads(line)["path"]).name for line in lines] == ["README", "earlier", "notes.txt"]
+    assert [Path(json.loads(line)["path"]).name for line in lines] == [one.path.name for one in skipped]
     write_skipped(tmp_path / "out", [])
     assert not (tmp_path / "out" / "skipped.jsonl").exists()
+
+
+def test_no_folder_of_a_result_is_named_like_a_file_beside_it(tmp_path):
+    pictures(tmp_path, "log.txt.png", "skipped.jsonl.png")
+    assert sorted(r.id for r in folder_requests(tmp_path, LIKE)[0]) == ["log.txt_2", "skipped.jsonl_2"]
 
 
 def test_ids_stay_unique(tmp_path):

@@ -86,10 +86,22 @@ def test_the_colours_of_a_png_without_a_profile_are_kept(tmp_path, depth):
     chunks.add(b"gAMA", (45455).to_bytes(4, "big"))
     chunks.add(b"cHRM", b"".join(value.to_bytes(4, "big") for value in range(30000, 30008)))
     chunks.add(b"sRGB", b"\1")
+    chunks.add(b"cICP", b"\t\x10\0\1")
     (tmp_path / "g.png").write_bytes(encode(pixels().astype(depth), Metadata(), chunks=chunks))
     before = Image.open(tmp_path / "g.png").info
-    after = Image.open(io.BytesIO(encoded(open_source(tmp_path / "g.png")))).info
+    data = encoded(open_source(tmp_path / "g.png"))
+    after = Image.open(io.BytesIO(data)).info
     assert before == after and {"gamma", "chromaticity", "srgb"} <= set(after)
+    assert b"\0\0\0\4cICP\t\x10\0\1" in data
+
+
+def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels()).save(tmp_path / "p.tif", exif=exif, dpi=(100, 300))
+    assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (300, 100)
+    Image.fromarray(pixels()).save(tmp_path / "p.tif")
+    assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi is None
 
 
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):

@@ -161,7 +161,8 @@ def test_a_second_search_also_compares_the_regions_of_the_first_predictor(tmp_pa
     assert (train(load_config(config_class, overrides=given)) / "model.safetensors").is_file()
     other = RegionPredictor.from_pretrained(trained)
     torch.nn.init.normal_(other.mlp[-1].weight)
-    other.save_pretrained(trained)
+    other.save_pretrained(tmp_path / "changed")
+    given += [f"--search.predictor={tmp_path / 'changed'}"]
     with pytest.raises(ValueError, match="search.predictor .*, this run has .*; run search_regions.py"):
         train(load_config(config_class, overrides=[*given, f"--out={tmp_path / 'other'}"]))
     with pytest.raises(ValueError, match="search.predictor: no region predictor could be loaded from '/nowhere'"):

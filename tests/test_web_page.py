@@ -86,6 +86,16 @@ def test_endpoints_have_names_an_uploaded_example_stays_and_another_upload_goes(
     assert kept.read_bytes() == example and not deleted.exists()
 
 
+def test_picture_and_instruction_are_enough_for_a_program(tmp_path, monkeypatch):
+    from gradio_client.utils import construct_args
+
+    monkeypatch.setattr("regionedit.web.studio.Studio.warm_up", lambda studio: None)
+    made = page.make_page(load_config(AppConfig, CONFIG), tmp_path)
+    parameters = made.get_api_info()["named_endpoints"]["/edit"]["parameters"]
+    given = construct_args(parameters, (), {"image": {}, "instruction": "x"})  # the client's and /call/v2's
+    assert given == [{}, "x", 0, 0, 0.0, "", None, "auto", "", "", ""]
+
+
 def test_programs_may_name_uploaded_files_only(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "x.png").write_bytes(b"x")

@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import stored_bits, white_of
+from regionedit.picture_files import ORIENTATION, TURNS, misread, stored_bits, unread, white_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,15 +135,23 @@ def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = []
     if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
         notes.append("animated: the first frame was taken")
-    turned = picture
+    turned, orientation = picture, stored_orientation(picture)
     try:
         turned = ImageOps.exif_transpose(picture)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
         notes.append("EXIF data is damaged: the stored orientation was kept")
-    if turned.size != picture.size or turned.getexif().get(0x0112) != picture.getexif().get(0x0112):
+        orientation = None
+    if orientation in TURNS:
         notes.append("turned upright as its EXIF data says")
-        turned.info["exif_orientation"] = picture.getexif().get(0x0112)
+        turned.info["exif_orientation"] = orientation
     return turned, notes
+
+
+def stored_orientation(picture: Image.Image) -> int | None:
+    """The orientation in a picture's EXIF data, also of a TIFF, which Pillow turns itself; None: there is none."""
+    with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+        return picture.info.get("exif_orientation") or picture.getexif().get(ORIENTATION)
+    return None
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:
@@ -217,12 +226,14 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError(
             f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
         )
-    bits = stored_bits(picture, path)
+    if kind := misread(picture):
+        raise ValueError(f"{path}: a TIFF with {kind}, which Pillow reads wrongly; save it as a PNG")
+    corrected = {"path": str(path), "file_bits": stored_bits(picture, path)} | unread(picture, path)
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
-    picture.info |= {"path": str(path), "file_bits": bits}
+    picture.info |= corrected
     return picture
 
 
@@ -261,6 +272,7 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     low, high, white = float(values.min()), float(values.max()), white_of(values)
     if not (low >= 0 and high <= white):
         raise ValueError(
-            f"picture of mode {picture.mode} with values {low:g} to {high:g}: 0 to {white:g} can be shown; rescale it"
+            f"{picture.info.get('path') or 'picture'}: values {low:g} to {high:g}, but 0 to {white:g} can be shown; "
+            "rescale them"
         )
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

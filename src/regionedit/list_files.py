@@ -43,7 +43,8 @@ def csv_lines(text: str) -> list[str]:
     Names are read without regard to case and spaces; empty cells are left out. A row stands in the line where it ends
     in the file, so that messages have the file's line numbers.
 
-    Raises ValueError: a row with more cells than the header; csv.Error: quotes that do not match.
+    Raises ValueError: two columns of one name, or a row with more cells than the header; csv.Error: quotes that do not
+    match.
     """
     said = re.match(r"sep=(.)(\r\n|\n|\r)", text)
     body = text[said.end() :] if said else text
@@ -58,6 +59,8 @@ def csv_lines(text: str) -> list[str]:
             continue
         if not names:
             names = [cell.strip().lower() for cell in row]
+            if double := next((name for name in names if name and names.count(name) > 1), None):
+                raise ValueError(f"line {number}: {double}: two columns have this name; keep one of them")
             continue
         if any(cell.strip() for cell in row[len(names) :]):
             raise ValueError(f"line {number}: {len(row)} cells, but the header has {len(names)}")

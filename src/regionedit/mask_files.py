@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from regionedit.images import MAX_PIXELS, decode, require_mask_size
+from regionedit.images import MAX_PIXELS, decode, require_mask_size, stored_orientation
 from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
 
 MASK_IS = ("auto", "alpha", "luma", "inverted")
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")
 """Formats that scatter black and white into greys; WebP, AVIF and JPEG 2000 also have lossless forms, which Pillow does
 not tell apart."""
-ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -177,11 +176,11 @@ def _upright(mask: Image.Image, picture: Image.Image | None) -> tuple[Image.Imag
     Raises ValueError: it has the size of the picture as it is stored, which is turned.
     """
     turned = picture.info.get("exif_orientation") if picture is not None else None
+    own = stored_orientation(mask)
     try:
-        own = mask.getexif().get(ORIENTATION)
         upright = ImageOps.exif_transpose(mask)
     except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
-        own, upright = None, mask
+        upright = mask
     if turned is None or own is not None:
         return upright, ""
     if upright.size != picture.size and upright.size == picture.size[::-1]:

@@ -217,7 +217,8 @@ def file_notes(view: Image.Image, drawn: Image.Image | None, mask: Image.Image, 
     mode "L") is wholly transparent, and the result's format (`written`: the setting `format`)."""
     alpha_HW, inside_HW = original_of(view).alpha_HW, np.asarray(mask) > 0
     share = float((alpha_HW[inside_HW] == 0).mean()) if alpha_HW is not None and inside_HW.any() else 0.0
-    unseen = f"{share:.0%} of the region is wholly transparent and stays so" if share else ""
+    percent = f"{share:.0%}" if share >= 0.005 else "less than 1%"
+    unseen = f"{percent} of the region is wholly transparent and stays so" if share else ""
     remark = source_format(view)[1] if written == "source" else ""
     of_mask = [] if drawn is None else drawn.info.get("notes", [])
     return [*of_mask, *(note for note in (unseen, remark) if note), *view.info["notes"]]

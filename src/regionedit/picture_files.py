@@ -6,9 +6,11 @@ Shape letters: H W pixels, C channels: grey, grey and alpha, RGB, RGBA.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,9 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation -> how stored pixels are turned upright."""
 
 HEADER = 65_536  # bytes of a file that contain the headers of AVIF and JPEG 2000
+BITS, PHOTOMETRIC, ORIENTATION, PLANES = 258, 262, 274, 284  # tags of a TIFF; orientation is also one of EXIF
+TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 338, 339
+PREMULTIPLIED, SIGNED = 1, 2  # an extra sample, a sample format
 LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP that a JPEG can hold
 
 
@@ -52,6 +57,42 @@ def stored_bits(picture: Image.Image, path: Path) -> int:
         with path.open("rb") as file:
             return max(8, _header_bits(file.read(HEADER), picture.format))
     return max(8, int(picture.info.get("bit_depth") or 8))  # pillow-heif
+
+
+def misread(picture: Image.Image) -> str:
+    """What a TIFF that was opened and not loaded yet has that Pillow reads wrongly without an error, or empty."""
+    if picture.format != "TIFF":
+        return ""
+    tags = picture.tag_v2
+    bits, white_is_0 = max(tags.get(BITS, (1,))), tags.get(PHOTOMETRIC) == 0
+    raw = any(tile.codec_name == "raw" for tile in picture.tile)
+    if raw and tags.get(PLANES) == 2 and (bits != 8 or white_is_0 or tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,)):
+        return "channels in separate planes"
+    if white_is_0 and bits > 8:
+        return f"{bits} bits a channel where 0 is white"
+    return "8 bits with a sign" if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) else ""
+
+
+def unread(picture: Image.Image, path: Path) -> dict[str, Any]:
+    """Entries for `info` that Pillow gets wrong, lacks or drops, of a picture that was opened and not loaded yet."""
+    found: dict[str, Any] = {}
+    if picture.format == "TIFF":
+        with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+            found["exif_orientation"] = picture.getexif().get(ORIENTATION)
+    if picture.format != "PNG":
+        return found
+    factor = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args)) if picture.tile else None
+    transparent = picture.info.get("transparency")
+    if factor and isinstance(transparent, int):  # the pixels are scaled to 8 bits, the transparent colour is not
+        found["transparency"] = transparent * factor
+    with path.open("rb") as file:
+        file.seek(len(SIGNATURE))
+        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            if head == b"\0\0\0\4cICP":
+                found["cicp"] = file.read(4)
+                break
+            file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+    return found
 
 
 def _header_bits(head: bytes, kind: str) -> int:
@@ -86,7 +127,7 @@ def deep_pixels(path: Path) -> np.ndarray | None:
     with Image.open(path) as picture:
         pixels_HWC = _deep_png_pixels(path) if picture.format == "PNG" else _deep_tiff_pixels(picture, path)
         try:
-            orientation = picture.getexif().get(0x0112, 1)
+            orientation = picture.getexif().get(ORIENTATION, 1)
         except Exception:  # the parser of a broken EXIF block may raise anything
             orientation = 1
     return None if pixels_HWC is None else np.ascontiguousarray(TURNS.get(orientation, lambda a: a)(pixels_HWC))
@@ -101,12 +142,13 @@ def _deep_tiff_pixels(picture: Image.Image, path: Path) -> np.ndarray | None:
     if codec != "raw" or mode not in ("RGB;16L", "RGB;16B", "RGBA;16L", "RGBA;16B"):
         return None
     height, width = picture.tag_v2[257], picture.tag_v2[256]  # `size` is already that of the upright picture
+    stored_width = picture.tag_v2.get(TILE_WIDTH, width)  # tiles at the right border are stored whole
     pixels_HWC = np.zeros((height, width, len(mode) - 4), np.uint16)
     data = path.read_bytes()
     for _, (x0, y0, x1, y1), offset, _ in picture.tile:
-        part_HWC = pixels_HWC[y0:y1, x0:x1]
-        values = np.frombuffer(data, "<u2" if mode.endswith("L") else ">u2", part_HWC.size, offset)
-        part_HWC[:] = values.reshape(part_HWC.shape)
+        shape = (y1 - y0, stored_width, pixels_HWC.shape[2])
+        values = np.frombuffer(data, "<u2" if mode.endswith("L") else ">u2", math.prod(shape), offset)
+        pixels_HWC[y0:y1, x0:x1] = values.reshape(shape)[:, : x1 - x0]
     return pixels_HWC
 
 

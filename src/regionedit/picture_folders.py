@@ -80,12 +80,16 @@ def _pictures(folder: Path, apart: list[Path], skipped: list[Skipped]) -> Iterat
             skipped.append(Skipped(here, "the result of an earlier edit"))
             folders.clear()
             continue
+        links = [here / f for f in folders if (here / f).is_symlink() and not f.startswith(".")]
+        skipped += [Skipped(link, "a link to a folder is not followed") for link in links]
         folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() not in apart)
         for name in sorted(files):
             path = here / name
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in SUFFIXES:
+            if name == "contact_sheet.png" and "failures.jsonl" in files:
+                skipped.append(Skipped(path, "the contact sheet of earlier edits"))
+            elif path.suffix.lower() in SUFFIXES:
                 yield path
             else:
                 skipped.append(Skipped(path, f"{path.suffix or 'no ending'}: not the ending of a picture"))

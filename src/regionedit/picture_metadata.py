@@ -18,7 +18,7 @@ STRUCTURE = frozenset(
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
-XMP_TAG = 700
+RESOLUTION, XMP_TAG = 282, 700
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Metadata:
         xmp: a whole XMP packet; empty if there is none.
         dpi: pixels per inch, horizontal and vertical, or None.
         icc_profile: the colour profile of the stored pixels; empty if there is none.
-        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM; (name, content) of each.
+        png_colour: chunks of a PNG that do for it what a profile does: sRGB, gAMA, cHRM, cICP; (name, content) of each.
     """
 
     exif: bytes = b""
@@ -80,8 +80,9 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
         xmp = b""
         notes.append("XMP data was left out: it holds a small copy of the picture")
     profile = info.get("icc_profile") or b""
-    dpi = _dpi(info.get("dpi"))
-    dpi = dpi[::-1] if dpi and turned.size != picture.size else dpi
+    without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
+    dpi = None if without else _dpi(info.get("dpi"))
+    dpi = dpi[::-1] if dpi and info.get("exif_orientation", 1) >= 5 else dpi
     profile = profile if isinstance(profile, bytes) else b""
     return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
 
@@ -94,6 +95,8 @@ def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
         chunks.append((b"cHRM", b"".join(round(value * 100_000).to_bytes(4, "big") for value in chromaticity)))
     if isinstance(intent := info.get("srgb"), int):
         chunks.append((b"sRGB", bytes([intent])))
+    if isinstance(code := info.get("cicp"), bytes):
+        chunks.append((b"cICP", code))
     return tuple(chunks)
 
 

@@ -19,6 +19,7 @@ from regionedit.list_files import list_lines
 from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.originals import open_source
 from regionedit.records import Captions, EditRequest, Instruction
+from regionedit.result_files import OPTIONAL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +41,12 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "id": (str,),
 }
 """The fields of a line -> the JSON types that they accept."""
+
+RESERVED = frozenset(("contact_sheet.png", "failures.jsonl", "skipped.jsonl", "log.txt"))
+"""Files that stand beside the folders of the results, so that no folder can have such a name."""
+
+WRITTEN = frozenset(("result.png", "mask.png", "probability.png", "overlay.png", *OPTIONAL))
+"""Pictures of a result; see `EditResult.save`."""
 
 QUOTED = re.compile(r"""(?<!\w)"[^"]*"(?!\w)|“[^”]*”|„[^“”]*[“”]|«[^»]*»|(?<!\w)'(?:[^']|\b'\b)*'(?!\w)""")
 """Text in quotes. An apostrophe, or the sign for inches after a number, opens no quote."""
@@ -64,6 +71,18 @@ class RequestFile(EditRequest):
         """The request with its decoded picture and mask."""
         given = {name: value for name, value in vars(self).items() if name != "reading"}
         return EditRequest(**given | {"image": picture, "mask": mask})
+
+
+def require_inputs_kept(request: RequestFile, folder: Path) -> None:
+    """Refuse a picture or a mask that the result of its own request, written to `folder`, would overwrite.
+
+    Raises ValueError.
+    """
+    for name, path in (("image", request.image), ("mask", request.mask)):
+        if path is not None and path.name in WRITTEN and path.parent.resolve() == folder.resolve():
+            raise ValueError(
+                f"out: the result would overwrite the {name} {path}; give another --out, or rename the {name}"
+            )
 
 
 def read_requests(path: str | Path) -> list[RequestFile]:
@@ -150,7 +169,7 @@ def split_instructions(text: str) -> list[str]:
 def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path] = existing) -> RequestFile:
     """The request of one line; arguments as for `parse_requests`. Raises ValueError: the message names the field."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -179,6 +198,14 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
         mask_operations=row.get("mask_operations", ()),
         reading=mask_reading(row, "mask" in row),
     )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; `json` alone would keep the last of two values for one name."""
+    names = [name for name, _ in pairs]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{double}: given twice; keep one of them")
+    return dict(pairs)
 
 
 def mask_reading(given: Mapping[str, Any], with_mask: bool) -> MaskReading:
@@ -214,12 +241,14 @@ def _click(value: str | list) -> list | tuple:
 def _file_name(text: str) -> str:
     if not text.isprintable() or text[:1] in ("", ".") or any(c in text for c in "/\\") or len(text.encode()) > 200:
         raise ValueError(f"id: {text[:40]!r} cannot name a folder")
+    if text in RESERVED:
+        raise ValueError(f"id: {text!r} is the name of a file beside the results; choose another")
     return text
 
 
 def named(requests: Sequence[RequestFile], names: Sequence[str] = ()) -> list[RequestFile]:
     """Name requests without an id after their pictures, or by `names`, one for each: cat, cat_2, cat_3..."""
-    taken = {request.id for request in requests}
+    taken = {request.id for request in requests} | RESERVED
     result = []
     for place, request in enumerate(requests):
         own = names[place] if names else request.image.stem

@@ -57,7 +57,7 @@ class Learned(MaskSource):
         predictor = load_predictor("region.checkpoint", config.checkpoint)
         clip, instruction = encoders()
         check_fits("region.checkpoint", predictor, clip)
-        return cls(predictor.to(clip.device), clip, instruction, config)
+        return cls(predictor.to(clip.device).requires_grad_(False), clip, instruction, config)
 
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
@@ -90,13 +90,13 @@ class Learned(MaskSource):
 
 
 def load_predictor(field: str, path: str) -> RegionPredictor:
-    """Load a frozen predictor from a region_predictor/ folder or hub name.
+    """Load a predictor from a region_predictor/ folder or hub name.
 
     Raises:
         ValueError: nothing loadable there; names the configuration's field.
     """
     with loading(field, "region predictor", path):
-        return RegionPredictor.from_pretrained(path).eval().requires_grad_(False)
+        return RegionPredictor.from_pretrained(path).eval()
 
 
 def check_fits(field: str, predictor: RegionPredictor, clip: FrozenCLIP) -> None:

@@ -113,4 +113,4 @@ def initial_predictor(config: TrainConfig, clip: FrozenCLIP) -> RegionPredictor:
         return RegionPredictor.from_config(config.predictor, clip.dim, clip.grid)
     predictor = load_predictor("initial_region", config.initial_region)
     check_fits("initial_region", predictor, clip)
-    return predictor.requires_grad_(True).train()
+    return predictor.train()
