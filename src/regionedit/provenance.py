@@ -180,7 +180,7 @@ def _folder_sha256(folder: str) -> str:
 
 
 def _cached_commit(name: str, revision: str | None) -> str | None:
-    if name.count("/") != 1:
+    if name.count("/") != 1 or name.startswith(("/", ".")):  # a folder that does not exist
         return None
     from huggingface_hub import try_to_load_from_cache
 
