@@ -3,21 +3,20 @@
     python data_prep/search_regions.py --config CONFIG --data.features data/features
     python train.py --config CONFIG --data.features data/features
 
-CONFIG is the training's own, with `loss.region` above 0. `--part I --parts N` does every N-th shard, so that several
+CONFIG is the training's own, with `step.gradient: search`. `--part I --parts N` does every N-th shard, so that several
 processes share the work. A finished file is kept as long as settings, models and shards are the same. A run that
 was stopped continues when it is repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import SearchConfig, TrainConfig, generator_of_search
@@ -27,9 +26,8 @@ from regionedit.data.manifest import Manifest
 from regionedit.data.shards import BadSample, Sample, ShardReader
 from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
-from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
+from regionedit.encoders import FrozenCLIP
 from regionedit.generators import load_generator
-from regionedit.mask_sources.learned import check_fits, load_predictor
 from regionedit.region_search import Candidates, most_candidates, search
 
 
@@ -67,8 +65,8 @@ def search_regions(config: RegionsConfig) -> int:
     if not jobs:
         return 0
     print(f"searching regions on {named(device)}: generator in {config.generator.dtype}", flush=True)
-    clip, instruction_encoder = load_encoders(replace(config.encoders, compile=False), device)
-    predictor = _predictor(config, clip, instruction_encoder)
+    encoders = config.encoders
+    clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
     generator = load_generator(generator_of_search(config), device)
     settings = region_settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("regions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -80,7 +78,7 @@ def search_regions(config: RegionsConfig) -> int:
                 pair = sample.source_caption, sample.target_caption
                 picture_1CHW = torch.tensor(sample.picture_HWC).permute(2, 0, 1)[None].float() / 255
                 searched = search(
-                    picture_1CHW, [pair], [sample.instruction], [sample.key], clip, generator, config.search, predictor
+                    picture_1CHW, [pair], [sample.instruction], [sample.key], clip, generator, config.search
                 )
                 found.append(_row(next(searched), config.search))
                 keys.append(sample.key)
@@ -89,21 +87,6 @@ def search_regions(config: RegionsConfig) -> int:
             rows = np.stack(found) if found else np.zeros((0, 1), np.float16)
             write_features(path, settings, stamp, keys, marks, rows)
     return len(jobs)
-
-
-def _predictor(
-    config: TrainConfig, clip: FrozenCLIP, instruction_encoder: FrozenInstructionEncoder
-) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
-    """P of projected patches and instructions, by the predictor of `search.predictor`."""
-    if config.search.predictor is None:
-        return None
-    predictor = load_predictor("search.predictor", config.search.predictor).to(clip.device)
-    check_fits("search.predictor", predictor, clip)
-
-    def probability(patches_BND: Tensor, instructions: Sequence[str]) -> Tensor:
-        return predictor(patches_BND, *instruction_encoder.encode([*instructions])).probability_BN.float()
-
-    return probability
 
 
 def _readable(reader: ShardReader, samples: list[int]) -> Iterator[Sample]:

@@ -14,7 +14,6 @@ from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import ImageFeatures
-from regionedit.region_predictor import RegionPredictor
 from regionedit.region_search import candidate_regions, most_candidates, rewards, search
 from regionedit.training import RegionTraining, run, train
 
@@ -50,23 +49,6 @@ def test_small_candidates_are_grown_by_a_patch():
     image_CHW[:, 8:12, 8:12] = 1.0  # one patch
     found = candidate_regions(patches(image_CHW), image_CHW, "a", SearchConfig(clusters=[2], boxes=0))
     assert sorted(found.sum(1).tolist()) == [5, 63, 64], "the patch and its four neighbours, the rest, everything"
-
-
-def test_regions_that_a_predictor_finds_likely_are_candidates():
-    """The patches above each level, connected parts, and the likely ones with their neighbours; no region twice."""
-    image_CHW, config = half_and_half(), SearchConfig(clusters=[2], boxes=0, predictor="trained")
-    probability_HW = torch.full((GRID, GRID), 0.1)
-    probability_HW[1, 1], probability_HW[6, 4:7] = 0.4, 0.8
-    before = candidate_regions(patches(image_CHW), image_CHW, "a", config)
-    found = candidate_regions(patches(image_CHW), image_CHW, "a", config, probability_HW.flatten())
-    assert torch.equal(found[: len(before)], before)
-    both_N, likely_N = (probability_HW > 0.3).flatten(), (probability_HW > 0.5).flatten()
-    expected = [both_N, likely_N, both_N & ~likely_N]
-    assert all(torch.equal(added_N, wanted_N.float()) for added_N, wanted_N in zip(found[3:6], expected, strict=True))
-    assert found[6].sum() == 3 + 8 and (found[6] * likely_N).sum() == 3, "with its neighbours"
-    assert len(found) == 7 and 3 * len(found) + 1 <= most_candidates(config)
-    nothing_N = torch.zeros(GRID**2)
-    assert torch.equal(candidate_regions(patches(image_CHW), image_CHW, "a", config, nothing_N), before)
 
 
 class RedPainter:
@@ -149,25 +131,6 @@ def test_a_region_learns_from_what_the_search_wrote(tmp_path, tiny_train):
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in module.predictor.parameters())
     assert {name: picture.shape for name, picture in step.pictures.items()}.keys() == {"source", "proposal", "composed"}
     assert (train(config) / "model.safetensors").is_file()
-
-
-def test_a_second_search_also_compares_the_regions_of_the_first_predictor(tmp_path, tiny_train):
-    given = arguments(tmp_path, tiny_train)
-    config_class = type(tiny_train())
-    search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"]))
-    trained = train(load_config(config_class, overrides=given))
-    given += [f"--search.predictor={trained}", f"--data.features={tmp_path / 'second'}", f"--out={tmp_path / 'on'}"]
-    assert search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"])) == 2
-    assert (train(load_config(config_class, overrides=given)) / "model.safetensors").is_file()
-    other = RegionPredictor.from_pretrained(trained)
-    torch.nn.init.normal_(other.mlp[-1].weight)
-    other.save_pretrained(tmp_path / "changed")
-    given += [f"--search.predictor={tmp_path / 'changed'}"]
-    with pytest.raises(ValueError, match="search.predictor .*, this run has .*; run search_regions.py"):
-        train(load_config(config_class, overrides=[*given, f"--out={tmp_path / 'other'}"]))
-    with pytest.raises(ValueError, match="search.predictor: no region predictor could be loaded from '/nowhere'"):
-        missing = [*given, "--search.predictor=/nowhere", "--device=cpu"]
-        search_regions(load_config(RegionsConfig, overrides=missing))
 
 
 def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_train):

@@ -3,7 +3,7 @@
 A single proposal for the whole picture changes the layout of everything, but the gradient through it treats each patch
 as if all others stayed as they are. Here each candidate region, from nothing to everything, gets a proposal of its own,
 which repaints just that region; CLIP then sees the whole result. No mask or box of an object is known: candidates are
-clusters of CLIP's patches, boxes, and what a predictor that was trained before finds likely.
+clusters of CLIP's patches, and boxes.
 
 Shape letters: B batch, K candidates, N patches of the grid, D embedding width, C channels, H W pixels.
 """
@@ -11,7 +11,7 @@ Shape letters: B batch, K candidates, N patches of the grid, D embedding width, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,8 +34,7 @@ COSTS = ("preference", "direction", "structure")
 against the source caption, in [0, inf); eq. 8, and 1 where nothing changes or both captions are the same, in [0, 2];
 eq. 9 in its mean form, in [0, 4]."""
 
-LARGEST_PARTS = 2  # connected parts of a cluster or a level set that are candidates beside it
-LEVELS = (0.15, 0.3, 0.5, 0.7)  # of a predictor's P; the patches above each are candidates
+LARGEST_PARTS = 2  # connected parts of a cluster that are candidates beside the cluster
 COLOUR = 3.0  # weight of a patch's mean colour beside its unit CLIP feature, in clustering
 SMALL = 0.3  # candidates of at most this share of the picture are dilated by a patch, so that an object's rim is inside
 SAME = 0.8  # a candidate with at least this IoU with a larger one, except the whole picture, is left out
@@ -58,7 +57,6 @@ def search(
     clip: FrozenCLIP,
     generator: Generator,
     config: SearchConfig,
-    predictor: Callable[[Tensor, Sequence[str]], Tensor] | None = None,
 ) -> Iterator[Candidates]:
     """The candidates of each picture and their costs, on the CPU.
 
@@ -66,17 +64,13 @@ def search(
         images_BCHW: [0, 1].
         captions: source and target caption of each picture.
         keys: of the samples; noise and boxes depend on them and on nothing else.
-        predictor: P, [B, N], of projected patches and instructions: its level sets are candidates too.
     """
     source_BCHW = clip.stretch(images_BCHW).to(clip.device)
     features = clip.encode_image(source_BCHW)
     texts_B2D = clip.encode_text([caption for pair in captions for caption in pair]).unflatten(0, (-1, 2))
     by_instruction = generator.needs == "instruction"
-    predicted_BN = predictor(features.patches_BND, instructions).cpu() if predictor else [None] * len(keys)
     for row, key in enumerate(keys):
-        painted_KN = candidate_regions(
-            features.patches_BND[row].cpu(), source_BCHW[row].cpu(), key, config, predicted_BN[row]
-        )
+        painted_KN = candidate_regions(features.patches_BND[row].cpu(), source_BCHW[row].cpu(), key, config)
         text = instructions[row] if by_instruction else captions[row][1]
         proposals = []
         for part_KN in painted_KN.split(config.batch):
@@ -95,17 +89,13 @@ def search(
         )
 
 
-def candidate_regions(
-    patches_ND: Tensor, image_CHW: Tensor, key: str, config: SearchConfig, probability_N: Tensor | None = None
-) -> Tensor:
-    """The regions that are repainted for one picture: everything, clusters and their parts, boxes, and the level sets
-    of P if it is given; [K, N] of 0 and 1.
+def candidate_regions(patches_ND: Tensor, image_CHW: Tensor, key: str, config: SearchConfig) -> Tensor:
+    """The regions that are repainted for one picture: everything, clusters and their parts, boxes; [K, N] of 0 and 1.
 
     Args:
         patches_ND: projected CLIP patches.
         image_CHW: [0, 1], at CLIP's size.
         key: decides the boxes.
-        probability_N: P.
     """
     side = int(len(patches_ND) ** 0.5)
     colour_N3 = _by_patch(image_CHW[None], side)[0]
@@ -116,7 +106,12 @@ def candidate_regions(
             cluster = kmeans2(points_N, count, iter=12, minit="++", seed=0)[1].reshape(side, side)
         for number in range(count):
             of_cluster = cluster == number
-            found += [of_cluster, *(_largest_parts(of_cluster) if count > 2 else [])]
+            parts, amount = ndimage.label(of_cluster)
+            found.append(of_cluster)
+            if count > 2 and amount > 1:
+                found += sorted((parts == part for part in range(1, amount + 1)), key=lambda part: -part.sum())[
+                    :LARGEST_PARTS
+                ]
     rng = np.random.default_rng(noise_seed(0, key, "boxes"))
     for _ in range(config.boxes):
         height, width = rng.integers(side // 4, side // 2 + 1, 2)
@@ -130,32 +125,13 @@ def candidate_regions(
     for each in others:
         if not each.all() and all((each & kept).sum() < SAME * (each | kept).sum() for kept in different[1:]):
             different.append(each)
-    for each in [] if probability_N is None else _level_sets(probability_N.reshape(side, side).numpy()):
-        if each.any() and not any(np.array_equal(each, kept) for kept in different):
-            different.append(each)
     return torch.from_numpy(np.stack(different).reshape(len(different), -1)).float()
-
-
-def _level_sets(probability_HW: np.ndarray) -> list[np.ndarray]:
-    """The patches above each of LEVELS, their largest parts, and those above 0.5 with their neighbours."""
-    above = [probability_HW > level for level in LEVELS]
-    parts = [part for region in above for part in _largest_parts(region)]
-    return [*above, *parts, ndimage.binary_dilation(probability_HW > 0.5)]
-
-
-def _largest_parts(region_HW: np.ndarray) -> list[np.ndarray]:
-    """The largest connected parts of a region that has several."""
-    parts, amount = ndimage.label(region_HW)
-    if amount < 2:
-        return []
-    return sorted((parts == part for part in range(1, amount + 1)), key=lambda part: -part.sum())[:LARGEST_PARTS]
 
 
 def most_candidates(config: SearchConfig) -> int:
     """The largest number of candidates that `search` gives for a picture."""
     parts = sum(count for count in config.clusters if count > 2) * LARGEST_PARTS
-    of_predictor = len(LEVELS) * (1 + LARGEST_PARTS) + 1 if config.predictor else 0
-    return 1 + (1 + len(CHANGED)) * (1 + sum(config.clusters) + parts + config.boxes + of_predictor)
+    return 1 + (1 + len(CHANGED)) * (1 + sum(config.clusters) + parts + config.boxes)
 
 
 def rewards(costs_BK3: Tensor, regions_BKN: Tensor, config: SearchConfig) -> Tensor:

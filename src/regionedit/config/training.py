@@ -43,8 +43,6 @@ class SearchConfig:
     Args:
         clusters: numbers of clusters into which CLIP's patches are divided; each cluster is a candidate region.
         boxes: number of random boxes that are candidates too, because no cluster shows where a new object could go.
-        predictor: folder of a region predictor whose regions are candidates too, for a second search with the result
-            of the first training.
         batch: pictures that are generated or encoded together.
         preference: weight of -log of the probability that CLIP gives to the target caption against the source caption.
         direction: weight of eq. 8, with 1 for a region in which nothing changes.
@@ -59,7 +57,6 @@ class SearchConfig:
 
     clusters: list[int] = field(default_factory=lambda: [2, 3, 5])
     boxes: int = 4
-    predictor: str | None = None
     batch: int = 64
     preference: float = 0.3
     direction: float = 1.0

@@ -66,10 +66,8 @@ def latent_settings(generator: GeneratorConfig, image_size: int) -> dict[str, An
 def region_settings(config: TrainConfig) -> dict[str, Any]:
     """All settings that affect which regions a search finds and their costs, by field."""
     generator = asdict(generator_of_search(config)) | {"compile": None}
-    predictor = config.search.predictor
     return {
         **{f"generator.{name}": value for name, value in generator.items() if value is not None},
-        **({"search.predictor": identify(predictor)} if predictor else {}),
         "generator.path": identify(config.generator.path, config.generator.revision),
         "encoders.clip": identify(config.encoders.clip, config.encoders.clip_pretrained),
         "search.clusters": config.search.clusters,
