@@ -95,7 +95,7 @@ microworld-data: install  ## shards and benchmark for the full microworld run
 	$(PY) $(WORLD)/pack.py --split validation --samples 1000 --out data/microworld/validation
 	$(PY) $(WORLD)/pack.py --split test --samples 1200 --out data/microworld/test
 
-microworld-region: install  ## learn the shipped region from microworld-data: search, proposals, training: 90 minutes
+microworld-region: install  ## learn the shipped region from microworld-data: search, proposals, training: an hour
 	$(call halves,search_regions.py,configs/train_microworld_search.yaml --data.train 'data/microworld/train/{00000..00008}.tar')
 	$(call halves,make_proposals.py,configs/train_microworld_search.yaml)
 	$(PY) train.py --config configs/train_microworld_search.yaml
