@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 
 import gradio as gr
@@ -67,7 +68,9 @@ def result(record: str, mask: bytes = b"") -> bytes:
     chunks = PngInfo()
     chunks.add_text(RECORD, record)
     chunks.add_text(MASK, base64.b64encode(mask or png_of(Image.new("L", GOOD.size))).decode())
-    return png_of(GOOD, chunks)
+    file = io.BytesIO()
+    GOOD.save(file, "PNG", pnginfo=chunks)
+    return file.getvalue()
 
 
 RESULTS = {
