@@ -20,6 +20,12 @@ OMP_NUM_THREADS=1 $(PY) data_prep/$(1) --config $(2) --parts 2 --part 1 & other=
 OMP_NUM_THREADS=1 $(PY) data_prep/$(1) --config $(2) --parts 2 --part 0 && wait $$other
 endef
 
+# of configs/study/teacher.yaml
+TWO := 'data/microworld/train/{00000..00001}.tar'
+BY_IP2P := --generator.name instruct_pix2pix --generator.path $(MODELS)/ip2p \
+	--search.generator '{num_inference_steps: 4, strength: 1.0, guidance_scale: 1.5}' \
+	--data.features data/study/regions_instruct_pix2pix
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -142,6 +148,8 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 		--data.proposals data/study/proposals_1000 --data.proposal_rounds 8
 	for p in 10 30 50; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --out data/study/mismatched_$$p || exit 1; done
 	for p in 10 30; do $(PY) $(WORLD)/mismatched.py --share 0.$$p --negatives --out data/study/negatives_$$p || exit 1; done
+	$(call halves,search_regions.py,configs/train_microworld_settle.yaml --data.train $(TWO))
+	$(call halves,search_regions.py,configs/train_microworld_settle.yaml --data.train $(TWO) $(BY_IP2P))
 	$(PY) experiments/transfer.py --jobs 2
 	$(PY) experiments/study.py configs/study/*.yaml --jobs 2
 	$(PY) experiments/study_edits.py configs/study/ablation.yaml --jobs 2
