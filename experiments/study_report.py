@@ -43,10 +43,10 @@ INTRODUCTION = """# Results of the study
 Written by `python experiments/study_report.py` from the result files in [study/](study/). [learning.md](learning.md)
 interprets them.
 
-**All results are of earlier models and an earlier predictor** of one block, with proposals from pure noise;
-[measured.md](measured.md) has the shipped ones. The base configurations have changed since, so the commands below, run
-today, give other numbers. Frozen models are identified by the first digits of their SHA-256; results with different
-frozen models cannot be compared.
+**All results but those of `teacher` are of earlier models and an earlier predictor** of one block, with proposals
+from pure noise; [measured.md](measured.md) has the shipped ones. The base configurations have changed since, so the
+commands below, run today, give other numbers. Frozen models are identified by the first digits of their SHA-256;
+results with different frozen models cannot be compared.
 
 Trained variants are scored on 1,000 validation samples. IoU and pointing are over replace, recolour and remove. `area`
 is the mean of P. `instruction swap` is the IoU between the regions for two different instructions on the same picture
