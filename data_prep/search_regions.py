@@ -3,7 +3,7 @@
     python data_prep/search_regions.py --config CONFIG --data.features data/features
     python train.py --config CONFIG --data.features data/features
 
-CONFIG is the training's own, with `step.gradient: search`. `--part I --parts N` does every N-th shard, so that several
+CONFIG is the training's own, with `loss.region` above 0. `--part I --parts N` does every N-th shard, so that several
 processes share the work. A finished file is kept as long as settings, models and shards are the same. A run that
 was stopped continues when it is repeated.
 """

@@ -102,6 +102,8 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (300, 100)
     Image.fromarray(pixels()).save(tmp_path / "p.tif")
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi is None
+    Image.fromarray(pixels()).save(tmp_path / "p.tif", dpi=(100, 300))  # and no orientation
+    assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (100, 300)
 
 
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):

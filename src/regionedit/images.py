@@ -13,7 +13,6 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import ORIENTATION, TURNS, misread, stored_bits, unread, white_of
+from regionedit.picture_files import TURNS, misread, stored_bits, stored_orientation, unread, white_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,13 +144,6 @@ def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
         notes.append("turned upright as its EXIF data says")
         turned.info["exif_orientation"] = orientation
     return turned, notes
-
-
-def stored_orientation(picture: Image.Image) -> int | None:
-    """The orientation in a picture's EXIF data, also of a TIFF, which Pillow turns itself; None: there is none."""
-    with suppress(Exception):  # the parser of a broken EXIF block may raise anything
-        return picture.info.get("exif_orientation") or picture.getexif().get(ORIENTATION)
-    return None
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Tensor:

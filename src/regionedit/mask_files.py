@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from regionedit.images import MAX_PIXELS, decode, require_mask_size, stored_orientation
+from regionedit.images import MAX_PIXELS, decode, require_mask_size
 from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
+from regionedit.picture_files import stored_orientation
 
 MASK_IS = ("auto", "alpha", "luma", "inverted")
 LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF")

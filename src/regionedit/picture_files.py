@@ -73,12 +73,18 @@ def misread(picture: Image.Image) -> str:
     return "8 bits with a sign" if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) else ""
 
 
+def stored_orientation(picture: Image.Image) -> int | None:
+    """The orientation in a picture's EXIF data, also of a TIFF, which Pillow turns itself; None: there is none."""
+    with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+        return picture.info.get("exif_orientation") or picture.getexif().get(ORIENTATION)
+    return None
+
+
 def unread(picture: Image.Image, path: Path) -> dict[str, Any]:
     """Entries for `info` that Pillow gets wrong, lacks or drops, of a picture that was opened and not loaded yet."""
     found: dict[str, Any] = {}
-    if picture.format == "TIFF":
-        with suppress(Exception):  # the parser of a broken EXIF block may raise anything
-            found["exif_orientation"] = picture.getexif().get(ORIENTATION)
+    if picture.format == "TIFF" and (orientation := stored_orientation(picture)):
+        found["exif_orientation"] = orientation
     if picture.format != "PNG":
         return found
     factor = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args)) if picture.tile else None

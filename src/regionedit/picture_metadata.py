@@ -19,6 +19,7 @@ STRUCTURE = frozenset(
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
 RESOLUTION, XMP_TAG = 282, 700
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     profile = info.get("icc_profile") or b""
     without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
     dpi = None if without else _dpi(info.get("dpi"))
-    dpi = dpi[::-1] if dpi and info.get("exif_orientation", 1) >= 5 else dpi
+    dpi = dpi[::-1] if dpi and info.get("exif_orientation") in SIDEWAYS else dpi
     profile = profile if isinstance(profile, bytes) else b""
     return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
 
