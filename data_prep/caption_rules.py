@@ -30,11 +30,6 @@ LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ]")
 LETTER = re.compile(r"[^\W\d_]")
 
 
-def count_words(caption: str) -> int:
-    """Number of words separated by white space; numbers count as words."""
-    return len(caption.split())
-
-
 def latin_share(caption: str) -> float:
     """Share of the letters that are Latin; 1 where there are no letters."""
     letters = LETTER.findall(caption)

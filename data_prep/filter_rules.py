@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from caption_rules import compile_boilerplate, count_words, foreign_share, latin_share
+from caption_rules import compile_boilerplate, foreign_share, latin_share
 from filter_config import FilterConfig
 from measurements import FLAWS, Measurements
 from perceptual_hash import later_copies, near_any
@@ -50,8 +50,8 @@ def _caption_reasons(found: Measurements, config: FilterConfig) -> dict[str, np.
     """Apply the caption rules; samples that are unpaired or lack a usable caption pass, they have a reason already."""
     boilerplate = compile_boilerplate(config.boilerplate)
     tests = {
-        "min_words": lambda caption: count_words(caption) < config.min_words,
-        "max_words": lambda caption: count_words(caption) > config.max_words,
+        "min_words": lambda caption: len(caption.split()) < config.min_words,
+        "max_words": lambda caption: len(caption.split()) > config.max_words,
         "min_latin": lambda caption: latin_share(caption) < config.min_latin,
         "max_foreign": lambda caption: foreign_share(caption) > config.max_foreign,
         "boilerplate": lambda caption: boilerplate.search(caption) is not None,

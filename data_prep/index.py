@@ -1,18 +1,14 @@
-"""Index a folder of shards: counts, sizes, hashes, operations, lengths, which samples are left out and why.
-
-    python data_prep/index.py --data data/crawl        # writes data/crawl/index.json
+"""Index a folder of shards, for report.py: counts, sizes, hashes, operations, lengths, what is left out and why.
 
 The hashes allow you to compare two copies of a data set. A file is hashed again only when it has changed. Broken shards
-are listed with the reason; the command then exits with 1.
+are listed with the reason.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +18,6 @@ from rich.console import Console
 from rich.progress import track
 from sidecars import read_instructions
 
-from regionedit.command_line import errors_in_one_line
 from regionedit.data.index import PICTURES, index_tar
 from regionedit.data.marks import mark_files, read_marks
 from regionedit.data.shard_names import find_shards
@@ -132,25 +127,3 @@ def _known_hashes(path: Path) -> dict[tuple, str]:
         return {(name, file["bytes"], file["modified_ns"]): file["sha256"] for name, file in files}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of shards")
-    parser.add_argument("--workers", type=int, default=4, help="threads")
-    arguments = parser.parse_args(argv)
-    with errors_in_one_line("index.py"):
-        index = build_index(arguments.data, max(1, arguments.workers))
-    totals = index["totals"]
-    print(
-        f"{totals['kept']:,} of {totals['samples']:,} samples stay, in {totals['shards']:,} shards "
-        f"({totals['bytes'] / 1e9:.2f} GB): {arguments.data / NAME}"
-    )
-    if index["broken"]:
-        for reason in index["broken"].values():
-            print(f"index.py: {reason}", file=sys.stderr)
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -24,13 +24,11 @@ class Prompt:
     """One prompt file.
 
     Args:
-        name: file name, without the folder.
         digest: SHA-256 of the file's bytes.
         system, user: the sections; `system` may be empty.
         wordings: hints, at least one; `("",)` if the file gives none.
     """
 
-    name: str
     digest: str
     system: str
     user: str
@@ -67,7 +65,6 @@ def load_prompt(name: str) -> Prompt:
         raise ValueError(f"prompt: {path} needs a [user] section with {{caption}}, and nothing before its sections")
     wordings = tuple(line.strip() for line in sections.get("wordings", "").splitlines() if line.strip())
     return Prompt(
-        name=path.name,
         digest=hashlib.sha256(data).hexdigest(),
         system=sections.get("system", ""),
         user=sections["user"],

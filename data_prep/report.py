@@ -3,13 +3,15 @@
     python data_prep/report.py --data data/crawl       # writes data/crawl/report.html, and index.json on the way
 
 The page shows counts and sizes, the balance of operations, lengths of captions and instructions, pictures with their
-instruction and target caption, and for every reason to leave samples out some examples.
+instruction and target caption, and for every reason to leave samples out some examples. If a shard cannot be read, the
+command ends with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,10 @@ def main(argv: list[str] | None = None) -> None:
     with errors_in_one_line("report.py"):
         index = write_report(arguments.data, max(1, arguments.workers))
     print(f"{index['totals']['samples']:,} samples: {arguments.data / NAME}")
+    for reason in index["broken"].values():
+        print(f"report.py: {reason}", file=sys.stderr)
+    if index["broken"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

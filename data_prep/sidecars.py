@@ -1,4 +1,4 @@
-"""Read an instructions sidecar from disk: its header, its instructions, and the dropped keys with their reasons."""
+"""Read an instructions sidecar from disk: its instructions, and the dropped keys with their reasons."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ class Instructions:
     """The instructions of one shard.
 
     Args:
-        header: writer and settings that they were made with.
         entries: key -> {instruction, target_caption, ...}.
         dropped: key -> reason.
     """
 
-    header: dict[str, Any] = field(default_factory=dict)
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +45,6 @@ def read_instructions(folder: Path, shard: str) -> Instructions:
             if number == 1:
                 if entry["schema"] != SCHEMA:
                     raise ValueError
-                found.header = entry
             elif "dropped" in entry:
                 found.dropped[entry["key"]] = str(entry["dropped"])
             else:
