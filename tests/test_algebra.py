@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regionedit.config import RegionConfig
-from regionedit.mask_sources import load_mask_source, require_mask_source, wanted_mask_source
+from regionedit.mask_sources import require_mask_source, wanted_mask_source
 from regionedit.mask_sources.algebra import Name, Operation, parse
 from regionedit.mask_sources.finder import Finder
 from regionedit.records import EditRequest, Region
@@ -129,15 +129,17 @@ def test_regions_are_joined_as_masks_and_as_probabilities():
     images_BCHW = torch.zeros(1, 3, 12, 16)
 
     def found(text):
-        return load_mask_source(text, RegionConfig(), must_not_load, must_not_load).find(
-            images_BCHW, [request()], [None]
+        return (
+            require_mask_source(text)
+            .load(RegionConfig(), must_not_load, must_not_load)
+            .find(images_BCHW, [request()], [None])
         )
 
     assert found("everything - drawn").mask_B1HW.sum() == 16 * 12 - 8 * 6
     assert found("centre_box & drawn").mask_B1HW.sum() == 6 * 5
     assert found("centre_box + drawn").probability_B1HW.sum() == 8 * 6 + 8 * 6 - 6 * 5
     assert not found("drawn - drawn").mask_B1HW.any()
-    grown = load_mask_source("everything - drawn", RegionConfig(grow=-1), must_not_load, must_not_load)
+    grown = require_mask_source("everything - drawn").load(RegionConfig(grow=-1), must_not_load, must_not_load)
     assert grown.find(images_BCHW, [request()], [None]).mask_B1HW.sum() == 16 * 12 - 10 * 8
 
 

@@ -13,7 +13,7 @@ from regionedit.config import EditConfig, InstructPix2PixConfig, RegionConfig
 from regionedit.describe import DESCRIBERS, Describer
 from regionedit.editor import Editor
 from regionedit.generators import InstructPix2Pix, load_generator
-from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources import require_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
 from regionedit.token_spans import keyword_spans
@@ -120,7 +120,7 @@ def test_auto_refines_if_the_model_is_available_and_warns_if_not(tiny_edit_confi
     def load(sam):
         region = replace(tiny_edit_config.region, refine="auto", sam=sam)
         generator = load_generator(region.attention)
-        return load_mask_source("ip2p_attention", region, lambda: pytest.fail("loaded"), lambda: generator)
+        return require_mask_source("ip2p_attention").load(region, lambda: pytest.fail("loaded"), lambda: generator)
 
     assert load(tiny_edit_config.region.sam).refiner is not None and not caplog.records
     assert load("nobody/sam-that-is-not-here").refiner is None

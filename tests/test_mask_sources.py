@@ -9,7 +9,7 @@ from PIL import Image
 from regionedit.config import EncodersConfig, RegionConfig, VlmBoxConfig
 from regionedit.encoders import ImageFeatures, load_encoders
 from regionedit.generators import GENERATORS, TextComparer, noise_seed
-from regionedit.mask_sources import MASK_SOURCES, load_mask_source, with_untrained
+from regionedit.mask_sources import MASK_SOURCES, require_mask_source, with_untrained
 from regionedit.mask_sources.base import region_from_patches
 from regionedit.mask_sources.box_search import BoxSearch, boxes
 from regionedit.mask_sources.clip_similarity import similarity
@@ -51,7 +51,7 @@ def source(encoders, generators, tiny_region_dir, tiny_sam_dir, boxes_endpoint):
     models["vlm_box"] = boxes_endpoint
 
     def load(name, generator="stable_diffusion"):
-        return load_mask_source(name, RegionConfig(**models), encoders, lambda: generators[generator])
+        return require_mask_source(name).load(RegionConfig(**models), encoders, lambda: generators[generator])
 
     return load
 
@@ -136,7 +136,7 @@ def test_texts_that_say_the_same_differ_nowhere(source):
 
 def test_difference_needs_a_generator_that_compares_texts():
     with pytest.raises(ValueError, match="mask_source: 'difference' .* object cannot.*stable_diffusion"):
-        load_mask_source("difference", RegionConfig(), must_not_load, object)
+        require_mask_source("difference").load(RegionConfig(), must_not_load, object)
 
 
 class RedPainter:
@@ -220,14 +220,14 @@ def test_another_source_stands_in_while_nothing_is_trained():
 
 def test_no_checkpoint_an_empty_folder_and_one_of_another_clip_are_refused(tmp_path, encoders):
     with pytest.raises(ValueError, match="region.checkpoint.*drawn.*clip_similarity.*train.py"):
-        load_mask_source("learned", RegionConfig(checkpoint=None), must_not_load, must_not_load)
+        require_mask_source("learned").load(RegionConfig(checkpoint=None), must_not_load, must_not_load)
     here = RegionConfig(checkpoint=str(tmp_path))
     with pytest.raises(ValueError, match=f"region.checkpoint.*{tmp_path}") as caught:
-        load_mask_source("learned", here, encoders, must_not_load)
+        require_mask_source("learned").load(here, encoders, must_not_load)
     assert "\n" not in str(caught.value)
     RegionPredictor(dim=tiny_models.WIDTH, grid=5).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="region.checkpoint.*5x5.*4x4"):
-        load_mask_source("learned", here, encoders, must_not_load)
+        require_mask_source("learned").load(here, encoders, must_not_load)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from regionedit.config import RegionConfig
 from regionedit.editor import Editor
 from regionedit.images import to_tensor
-from regionedit.mask_sources import load_mask_source, prompts
+from regionedit.mask_sources import prompts, require_mask_source
 from regionedit.mask_sources.prompts import Prompt
 from regionedit.mask_sources.refine import Refiner
 from regionedit.mask_sources.sam import Sam
@@ -238,7 +238,7 @@ def test_a_region_that_sam_does_not_confirm_is_kept_and_says_so():
 
 def test_what_the_user_marked_and_fixed_regions_are_not_made_tight(stand_in):
     for text in ("drawn", "everything", "centre_box", "sam"):
-        assert load_mask_source(text, RegionConfig(refine="sam"), must_not_load, must_not_load).refiner is None
+        assert require_mask_source(text).load(RegionConfig(refine="sam"), must_not_load, must_not_load).refiner is None
 
 
 def test_what_refining_says_reaches_the_result(tiny_edit_config, stand_in):

@@ -19,7 +19,7 @@ from regionedit.config import EditConfig, RegionConfig, VlmBoxConfig
 from regionedit.describe import endpoint
 from regionedit.editor import Editor
 from regionedit.images import to_tensor
-from regionedit.mask_sources import load_mask_source
+from regionedit.mask_sources import require_mask_source
 from regionedit.records import Captions, EditRequest
 from regionedit.results import changed_outside
 from tests.chat_servers import serving
@@ -56,7 +56,7 @@ def region_config(url: str, region: dict | None = None, **changes) -> RegionConf
 
 
 def find(url: str, *requests: EditRequest, source: str = "vlm_box", region: dict | None = None, **changes):
-    finder = load_mask_source(source, region_config(url, region, **changes), must_not_load, must_not_load)
+    finder = require_mask_source(source).load(region_config(url, region, **changes), must_not_load, must_not_load)
     asked = requests or (EditRequest(PICTURE, "make the red box green"),)
     return finder.find(to_tensor([one.image for one in asked]), asked, [None] * len(asked))
 
@@ -240,7 +240,7 @@ def test_a_server_that_recovers_is_waited_for():
 )
 def test_settings_that_lack_something_are_refused_when_it_is_loaded(changes, says):
     with pytest.raises(ValueError, match=says):
-        load_mask_source("vlm_box", region_config("http://x/v1", **changes), must_not_load, must_not_load)
+        require_mask_source("vlm_box").load(region_config("http://x/v1", **changes), must_not_load, must_not_load)
 
 
 def test_settings_on_the_command_line():

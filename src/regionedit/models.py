@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regionedit.describe import Describer, require_describer
 from regionedit.encoders import FrozenCLIP, FrozenInstructionEncoder, load_encoders
 from regionedit.generators import Generator, load_generator
-from regionedit.mask_sources import Finder, load_mask_source, require_mask_source
+from regionedit.mask_sources import Finder, require_mask_source
 
 if TYPE_CHECKING:
     import torch
@@ -53,12 +53,12 @@ class Models:
         region = config.region
         weights = region.checkpoint, region.sam, region.refine, astuple(region.attention), astuple(region.vlm_box)
         shared = (astuple(config.encoders),)  # settings of the models that `load` receives
-        if require_mask_source(name).uses_generator:
+        plan = require_mask_source(name)
+        if plan.uses_generator:
             shared += config.generator.name, astuple(config.generator)
 
         def load() -> Finder:
-            finder = load_mask_source(name, region, lambda: self.encoders(config), lambda: self.generator(config))
-            return finder.to(self.device)
+            return plan.load(region, lambda: self.encoders(config), lambda: self.generator(config)).to(self.device)
 
         return self._once(("mask_source", name, weights, shared), load).using(region)
 

@@ -139,9 +139,14 @@ class Generator(ABC):
         Raises:
             ValueError: the region lacks something that these requests need; the message says what.
         """
-        by_instruction = self.needs == "instruction"
-        texts = [request.instruction for request in requests] if by_instruction else [c.target for c in captions]
+        texts = self.texts_of(requests, captions)
         return self.propose(images_BCHW, (region.mask_B1HW > 0).float(), texts, seeds, watch)
+
+    def texts_of(self, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> list[str]:
+        """The text of each request that this generator follows, see `needs`."""
+        if self.needs == "instruction":
+            return [request.instruction for request in requests]
+        return [caption.target for caption in captions]
 
 
 class DifferentiableGenerator(Generator):

@@ -16,13 +16,8 @@ import torch.nn.functional as F
 from regionedit.config.generators import check_strength
 from regionedit.generators.base import Need, Watch, step_of_all
 from regionedit.generators.device_memory import enough_memory
-from regionedit.generators.inpaint_latents import PredictedLatents, decode, recording_predictions
-from regionedit.generators.inpaint_pipelines import (
-    InpaintPipeline,
-    hub_refusal,
-    require_checkpoint,
-    require_pipeline,
-)
+from regionedit.generators.inpaint_latents import decode, recording_predictions
+from regionedit.generators.inpaint_pipelines import InpaintPipeline, hub_refusal, require_checkpoint, require_pipeline
 from regionedit.generators.low_rank import add_low_rank
 from regionedit.generators.pipelines import UNCHECKED, PipelineGenerator, modules_of, read_pipeline
 from regionedit.images import to_pictures
@@ -32,11 +27,7 @@ if TYPE_CHECKING:
 
     from regionedit.config import DiffusersInpaintConfig
 
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "dpm": "DPMSolverMultistepScheduler",
-    "lcm": "LCMScheduler",
-}
+SCHEDULERS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler", "lcm": "LCMScheduler"}
 """Schedulers that `generator.scheduler` can use instead of a U-Net's own; transformers keep theirs."""
 
 
@@ -166,8 +157,12 @@ class DiffusersInpaint(PipelineGenerator):
             arguments |= {"max_area": height * width, "_auto_resize": False}
 
         def on_step_end(pipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
-            on_step(step + 1, pipeline.num_timesteps, partial(self._preview, predicted, working, (height, width)))
+            on_step(step + 1, pipeline.num_timesteps, preview)
             return {}
+
+        def preview() -> Tensor:
+            """The clean pictures as the last step estimated them."""
+            return _resized(decode(pipeline, how.latents, predicted.latents, *working), (height, width))
 
         try:
             with recording_predictions(pipeline, self.scheduler) as predicted:
@@ -178,10 +173,6 @@ class DiffusersInpaint(PipelineGenerator):
             return _resized(made.images.float(), (height, width))
         finally:
             pipeline.maybe_free_model_hooks()  # offloading leaves parts on the device if a callback ends the edit
-
-    def _preview(self, predicted: PredictedLatents, working: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """The clean pictures as the last step estimated them."""
-        return _resized(decode(self.pipeline, self.how.latents, predicted.latents, *working), size)
 
     def _whole_cells(self, mask_R1HW: Tensor) -> Tensor:
         """The mask with every latent cell that it touches filled.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,20 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PredictedLatents:
-    """The clean latents that the last denoising step predicted, in the pipeline's own layout; None before a step."""
-
-    def __init__(self):
-        self.latents: Tensor | None = None
-
-
 @contextmanager
-def recording_predictions(pipeline, scheduler) -> Iterator[PredictedLatents]:
+def recording_predictions(pipeline, scheduler) -> Iterator[SimpleNamespace]:
     """Inside, the pipeline uses this scheduler, and every step stores the clean latents that it predicts.
 
-    Pipelines do not expose what their network predicted; only the scheduler receives it.
+    The value's `latents` are those of the last step, in the pipeline's own layout; None before the first. Pipelines do
+    not expose what their network predicted; only the scheduler receives it.
     """
-    predicted, step, own = PredictedLatents(), scheduler.step, pipeline.scheduler
+    predicted, step, own = SimpleNamespace(latents=None), scheduler.step, pipeline.scheduler
 
     @functools.wraps(step)  # pipelines inspect its signature to see if it takes a generator
     def recording_step(output: Tensor, timestep: Tensor, sample: Tensor, **settings):

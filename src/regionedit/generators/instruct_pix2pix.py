@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -195,8 +196,8 @@ class InstructPix2Pix(PipelineGenerator, TextComparer):
             if config.latent_blend:
                 sampling.put_source_back(place + 1, mask_B1yx)
             if watch is not None:
-                watch(place + 1, total, sampling.decode_clean)
-        return sampling.decode().to(images_BChw)
+                watch(place + 1, total, partial(sampling.decode, sampling.clean_BCyx))
+        return sampling.decode(sampling.latent_BCyx).to(images_BChw)
 
     def _latent_masks(self, masks_BKhw: Tensor) -> Tensor:
         """Masks at eq. 8's resolution: a latent cell takes the maximum of its pixels, so that thin strokes remain."""

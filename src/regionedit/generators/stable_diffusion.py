@@ -18,13 +18,7 @@ import torch.nn.functional as F
 
 from regionedit.device import autocast_off, send
 from regionedit.frozen_conv import freeze_convolutions
-from regionedit.generators.base import (
-    DifferentiableGenerator,
-    TextComparer,
-    Watch,
-    fit_soft_mask,
-    loading,
-)
+from regionedit.generators.base import DifferentiableGenerator, TextComparer, Watch, fit_soft_mask, loading
 from regionedit.generators.noise import clean_and_noise, noised, own_noise, trailing_schedule
 from regionedit.generators.pipelines import UNCHECKED, compile_modules, load_decoder, read_pipeline, token_ids
 from regionedit.resampling import fit, unfit

@@ -98,15 +98,8 @@ class ThreeWaySampling:
         """
         self.latent_BCyx = torch.where(mask_B1yx > 0, self.latent_BCyx, self.noised_source(place))
 
-    def decode(self) -> Tensor:
-        """The latent as pictures, [B, C, H, W] in [0, 1]."""
-        return self._decoded(self.latent_BCyx)
-
-    def decode_clean(self) -> Tensor:
-        """The clean pictures as the last step estimated them, [B, C, H, W] in [0, 1]."""
-        return self._decoded(self.clean_BCyx)
-
-    def _decoded(self, latent_BCyx: Tensor) -> Tensor:
+    def decode(self, latent_BCyx: Tensor) -> Tensor:
+        """A latent as pictures, [B, C, H, W] in [0, 1]."""
         latent_BCyx = (latent_BCyx / self.vae.config.scaling_factor).to(self.vae.dtype)
         return (self.vae.decode(latent_BCyx).sample / 2 + 0.5).clamp(0, 1)
 

@@ -20,7 +20,6 @@ from regionedit.mask_sources.vlm_box import VlmBox
 
 if TYPE_CHECKING:
     from regionedit.config import RegionConfig
-    from regionedit.mask_sources.base import Encoders, LoadGenerator
 
 MASK_SOURCES: dict[str, type[MaskSource]] = {
     "learned": Learned,
@@ -40,7 +39,6 @@ __all__ = [
     "Finder",
     "MaskSource",
     "grown",
-    "load_mask_source",
     "require_mask_source",
     "wanted_mask_source",
     "with_untrained",
@@ -83,12 +81,3 @@ def wanted_mask_source(configured: str, marks: frozenset[str]) -> str:
     if marks <= require_mask_source(configured).marks:
         return configured
     return "sam" if "click" in marks else "drawn"
-
-
-def load_mask_source(text: str, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
-    """Load a mask source or an expression; `encoders` and `generator` are called only if a source uses them.
-
-    Raises:
-        ValueError: an unknown name, or something missing in the configuration.
-    """
-    return require_mask_source(text).load(config, encoders, generator)

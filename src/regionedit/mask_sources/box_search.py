@@ -48,8 +48,7 @@ class BoxSearch(MaskSource):
     @torch.no_grad()
     def find(self, images_BCHW: Tensor, requests: Sequence[EditRequest], captions: Sequence[Captions | None]) -> Region:
         seeds = [request.noise for request in requests]
-        by_instruction = self.generator.needs == "instruction"
-        texts = [request.instruction for request in requests] if by_instruction else [c.target for c in captions]
+        texts = self.generator.texts_of(requests, captions)
         proposals_BCHW = self.generator.propose(images_BCHW, torch.ones_like(images_BCHW[:, :1]), texts, seeds)
         best_boxes = [
             self._best(image_CHW, proposal_CHW.to(image_CHW), caption)

@@ -56,7 +56,7 @@ class Plan:
         return frozenset().union(*(kind.marks for kind in self.kinds.values()))
 
     def load(self, config: RegionConfig, encoders: Encoders, generator: LoadGenerator) -> Finder:
-        """Load every part.
+        """Load every part; `encoders` and `generator` are called only if a part uses them.
 
         Raises:
             ValueError: something is missing in the configuration.
