@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regionedit.data.marks import marked_keys
+from regionedit.data.marks import mark_files, read_marks
 from regionedit.data.tar_headers import tar_members
 
 SCHEMA = 1  # of the instructions sidecar
@@ -182,7 +182,7 @@ def index_shard(shard: str, files: Mapping[str, Path | str], folder: Path, marks
 
 def _left_out(folder: Path, shard: str, members: dict) -> set[str]:
     """The marked keys; the shard must hold all of them."""
-    marked = marked_keys(folder, shard)
+    marked = {key: path for path in mark_files(folder, shard) for key in read_marks(path)}
     if unknown := sorted(marked.keys() - members.keys()):
         raise ValueError(
             f"{marked[unknown[0]]}: does not match its shard: {len(unknown)} of its keys are not there ({unknown[0]}); "

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 from regionedit.data.index import PARTS, ShardIndex, index_shard
 from regionedit.data.marks import mark_files
-from regionedit.data.sources import Source, open_sources
+from regionedit.data.sources import Source, cache_folder, open_sources
 from regionedit.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -228,8 +228,7 @@ def _places(entries: Sequence[str], sources: Sequence[Source], proposals: Path |
 
 
 def _cache_path(name: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "regionedit" / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.safetensors"
+    return cache_folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.safetensors"
 
 
 def _store(manifest: Manifest, stamps: list, places: Sequence[Path]) -> None:

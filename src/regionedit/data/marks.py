@@ -23,11 +23,6 @@ def mark_files(folder: Path, shard: str) -> list[Path]:
     return [path for name in SIDECARS if (path := folder / name.format(shard)).is_file()]
 
 
-def marked_keys(folder: Path, shard: str) -> dict[str, Path]:
-    """Keys of a shard that are left out, each with a sidecar that lists it. Raises ValueError: as `read_marks`."""
-    return {key: path for path in mark_files(folder, shard) for key in read_marks(path)}
-
-
 def read_header(path: Path) -> dict[str, Any]:
     """The header line of a sidecar with marks, or {} if the file does not exist.
 

@@ -33,11 +33,6 @@ Stamp = tuple[int | None, str]
 """Number of bytes and version of a file, the latter empty where the storage gives none."""
 
 
-def is_url(place: str) -> bool:
-    """Whether the place of shards is a URL, not a folder."""
-    return "://" in place
-
-
 def list_names(url: str) -> set[str]:
     """Names of the files in a folder; empty if the storage cannot list it. Raises ValueError: no such folder."""
     return set(_listing(url))
@@ -50,8 +45,13 @@ def stamps(url: str, names: Collection[str]) -> dict[str, Stamp]:
     ask = [name for name in names if name not in found and (name in listing or not listing)]
 
     def info(name: str) -> dict[str, Any] | None:
-        file = f"{url}/{name}"
-        return _repeat(lambda: _call("info", file), file, missing=None)
+        def facts() -> dict[str, Any] | None:
+            try:
+                return _call("info", f"{url}/{name}")
+            except FileNotFoundError:
+                return None
+
+        return _repeat(facts, f"{url}/{name}")
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found |= {name: facts for name, facts in zip(ask, pool.map(info, ask), strict=True) if facts is not None}
@@ -125,18 +125,13 @@ class _Ranges(io.RawIOBase):
         return length
 
 
-_RAISE: Any = object()
-
-
-def _repeat(work: Callable[[], Result], url: str, missing: Any = _RAISE) -> Result:
+def _repeat(work: Callable[[], Result], url: str) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             return work()
         except ValueError:
             raise
         except FileNotFoundError:
-            if missing is not _RAISE:
-                return missing
             raise ValueError(f"{url}: missing; restore it or correct the address") from None
         except Exception as error:  # every protocol has exceptions of its own
             failure = f"{type(error).__name__}: {one_line(error, 200)}"

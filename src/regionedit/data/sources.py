@@ -75,7 +75,7 @@ def open_sources(entries: Sequence[str], allow_gaps: bool) -> tuple[Source, ...]
 
 
 def _open(place: str, chosen: Sequence[str] | None, allow_gaps: bool) -> Source:
-    if not remote.is_url(place):
+    if "://" not in place:
         names = names_in(Path(place))
         shards = _shards(chosen, names, place, allow_gaps)
         return Source(place, Path(place), shards)
@@ -88,7 +88,7 @@ def _open(place: str, chosen: Sequence[str] | None, allow_gaps: bool) -> Source:
     sidecars = [f"{shard}{suffix}" for shard in wanted for suffix in _COPIED]
     stamps = remote.stamps(place, [f"{shard}.tar" for shard in wanted] + sidecars)
     shards = _shards(wanted, stamps, place, allow_gaps)
-    folder = _copies(place)
+    folder = cache_folder() / "remote" / hashlib.sha256(place.encode()).hexdigest()[:24]
     _copy(place, {name: stamps[name] for name in sidecars if name in stamps}, sidecars, folder)
     return Source(place, folder, shards, {shard: stamps[f"{shard}.tar"] for shard in shards})
 
@@ -103,9 +103,9 @@ def _shards(chosen: Sequence[str] | None, names: Collection[str], place: str, al
     return tuple(shard for shard in chosen if f"{shard}.tar" in names)
 
 
-def _copies(place: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "regionedit" / "remote" / hashlib.sha256(place.encode()).hexdigest()[:24]
+def cache_folder() -> Path:
+    """This user's cache of manifests and of the sidecars of remote shards."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regionedit"
 
 
 def _copy(place: str, stamps: Mapping[str, remote.Stamp], sidecars: Sequence[str], folder: Path) -> None:
