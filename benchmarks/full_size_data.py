@@ -8,7 +8,6 @@ Shape letters: S samples of a shard, D CLIP's width, C h w channels and size of 
 
 from __future__ import annotations
 
-import json
 import math
 import tarfile
 from dataclasses import replace
@@ -17,16 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.loader import add_file, picture
+from benchmarks.loader import add_file, picture, write_shard
 from regionedit.config import DataConfig, TrainConfig
-from regionedit.data.features import (
-    FILES,
-    caption_mark,
-    latent_settings,
-    picture_mark,
-    text_settings,
-    write_features,
-)
+from regionedit.data.features import FILES, caption_mark, latent_settings, picture_mark, text_settings, write_features
 from regionedit.training.networks import Frozen
 
 POOL = 64
@@ -73,7 +65,7 @@ def write(config: TrainConfig, folder: Path, frozen: Frozen) -> None:
         keys = [f"{shard:05d}{number:04d}" for number in range(SHARD)]
         pictures = [pool[number % POOL] for number in range(SHARD)]
         name = f"{first}/{shard:05d}"
-        _write_shard(folder / "pairs", name, keys, pictures)
+        write_shard(folder / "pairs" / name, pictures, "jpg", (SOURCE, INSTRUCTION, TARGET))
         if data.proposals:
             with tarfile.open(Path(data.proposals) / f"{name}.proposals.tar", "w") as tar:
                 for number, key in enumerate(keys):
@@ -86,16 +78,6 @@ def write(config: TrainConfig, folder: Path, frozen: Frozen) -> None:
             one_1Chw = frozen.generator.source_latents(torch.zeros(1, 3, size, size, device=frozen.clip.device))
             latents_SChw = rng.standard_normal((SHARD, *one_1Chw.shape[1:]), np.float32).astype(np.float16)
             _write(config, "latents", name, keys, [*map(picture_mark, pictures)], latents_SChw)
-
-
-def _write_shard(pairs: Path, name: str, keys: list[str], pictures: list[bytes]) -> None:
-    with tarfile.open(pairs / f"{name}.tar", "w") as tar:
-        for key, content in zip(keys, pictures, strict=True):
-            for suffix, part in (("jpg", content), ("txt", SOURCE.encode()), ("json", b"{}")):
-                add_file(tar, f"{key}.{suffix}", part)
-    lines = [{"key": key, "instruction": INSTRUCTION, "target_caption": TARGET} for key in keys]
-    text = "".join(json.dumps(line) + "\n" for line in [{"schema": 1}, *lines])
-    (pairs / f"{name}.instructions.jsonl").write_text(text)
 
 
 def _write(config: TrainConfig, kind: str, name: str, keys: list[str], marks: list[int], features: np.ndarray) -> None:

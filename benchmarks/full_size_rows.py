@@ -74,10 +74,6 @@ class WaitingProfiler(SimpleProfiler):
         wait_for_the_gpu()
         super().stop(action_name)
 
-    def shares(self, whole: float) -> dict[str, float]:
-        """Of every action, the share of so many seconds."""
-        return {name: sum(times) / whole for name, times in self.recorded_durations.items()}
-
 
 def wait_for_the_gpu() -> None:
     if torch.cuda.is_available():
@@ -132,7 +128,8 @@ class Watch(Callback):
         for _ in range(STAGED_STEPS):
             yield
         seconds, loader = clock.read()
-        shares = profiler.shares(seconds) | {"loader": loader / seconds}
+        shares = {name: sum(times) / seconds for name, times in profiler.recorded_durations.items()}
+        shares["loader"] = loader / seconds
         shares["other"] = 1 - sum(shares.values())  # optimiser, exchange between ranks, Lightning
         self.found(found._replace(stages=", ".join(f"{name} {share:.0%}" for name, share in shares.items())))
         raise Finished

@@ -15,7 +15,7 @@ import json
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +47,30 @@ def add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
+def write_shard(path: Path, pictures: Sequence[bytes], suffix: str, texts: tuple[str, str, str]) -> None:
+    """Write a shard and its instructions.
+
+    Args:
+        path: of the shard, without `.tar`.
+        texts: caption, instruction and target caption of every sample.
+    """
+    caption, instruction, target = texts
+    keys = [f"{path.name}{place:04d}" for place in range(len(pictures))]
+    with tarfile.open(f"{path}.tar", "w") as tar:
+        for key, data in zip(keys, pictures, strict=True):
+            for name, part in ((suffix, data), ("txt", caption.encode()), ("json", b"{}")):
+                add_file(tar, f"{key}.{name}", part)
+    lines = [{"key": key, "instruction": instruction, "target_caption": target} for key in keys]
+    content = "".join(json.dumps(line) + "\n" for line in [{"schema": 1}, *lines])
+    Path(f"{path}.instructions.jsonl").write_text(content)
+
+
 def write_shards(folder: Path, samples: int, suffix: str, size: int) -> None:
-    """Write shards of such pictures, with one instruction for all."""
+    """Write shards of random pictures."""
     rng = np.random.default_rng(0)
     for shard in range(samples // SHARD):
-        lines = [{"schema": 1}]
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for place in range(SHARD):
-                key = f"{shard:05d}{place:04d}"
-                for name, data in ((suffix, picture(rng, suffix, size)), ("txt", b"a caption"), ("json", b"{}")):
-                    add_file(tar, f"{key}.{name}", data)
-                lines.append({"key": key, "instruction": "change it", "target_caption": "another caption"})
-        content = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{shard:05d}.instructions.jsonl").write_text(content)
+        pictures = [picture(rng, suffix, size) for _ in range(SHARD)]
+        write_shard(folder / f"{shard:05d}", pictures, suffix, ("a caption", "change it", "another caption"))
 
 
 def plain_webdataset(folder: Path, suffix: str, size: int) -> Iterable:

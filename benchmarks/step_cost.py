@@ -16,15 +16,46 @@ from collections import Counter
 from dataclasses import replace
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.full_size_models import INSTRUCTION_TOKENS
 from benchmarks.full_size_step import batch_for, build, literal, preset
 from benchmarks.harness import COUNTED, PRESETS, options, record
-from benchmarks.operations_by_dtype import OperationsByDtype
 from benchmarks.region_cost import operations, proposal_operations
 from regionedit.config import MemoryConfig, TrainConfig
 
 CAPTIONS = ["a dog on a sofa", "a cat on a sofa"]
+
+
+class OperationsByDtype(FlopCounterMode):
+    """Inside, counts operations by the dtype of the tensors that are multiplied; GPUs multiply each at another rate. A
+    multiplication and an addition count as two.
+
+    On the meta device, torch computes the attention of bfloat16 tensors in float32; inside, in bfloat16 as on a GPU.
+
+    Attributes:
+        by_dtype: dtype -> operations so far.
+    """
+
+    def __init__(self):
+        super().__init__(display=False)
+        self.by_dtype: Counter[torch.dtype] = Counter()
+
+    def __enter__(self):
+        self._upcast = not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+        return super().__enter__()
+
+    def __exit__(self, *raised):
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(not self._upcast)
+        return super().__exit__(*raised)
+
+    def _count_flops(self, func_packet, out, args, kwargs):
+        before = self.get_total_flops()
+        result = super()._count_flops(func_packet, out, args, kwargs)
+        if counted := self.get_total_flops() - before:
+            self.by_dtype[next(value.dtype for value in args if isinstance(value, torch.Tensor))] += counted
+        return result
 
 
 def step_operations(config: TrainConfig) -> Counter[torch.dtype]:

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from benchmarks.operations_by_dtype import OperationsByDtype
+from benchmarks.step_cost import OperationsByDtype
 
 
 def test_each_product_counts_for_its_dtype_forward_and_backward():
