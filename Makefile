@@ -153,10 +153,9 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 	$(PY) experiments/transfer.py --jobs 2
 	$(PY) experiments/study.py configs/study/*.yaml --jobs 2
 	$(PY) experiments/study_edits.py configs/study/ablation.yaml --jobs 2
-	for m in landscape gradient_paths mask_quality patch_probe foi_study change_map_study; do $(PY) experiments/$$m.py || exit 1; done
+	for m in landscape gradient_paths mask_quality patch_probe foi_study change_map_study seam_study; do $(PY) experiments/$$m.py || exit 1; done
 	$(PY) experiments/dissect.py --cells docs/study/cells.json
 	$(PY) experiments/watch_regions.py --config configs/train_microworld.yaml --max_seconds 0 --max_steps 1500 --out outputs/watch_regions
-	$(PY) experiments/seam_study.py --split test --out docs/study/seam.json
 	$(PY) experiments/train_ceiling.py --out outputs/ceiling
 	$(PY) experiments/dissect.py --out docs/study/regions_ceiling.csv --checkpoint outputs/ceiling/region_predictor
 	$(MAKE) study-report

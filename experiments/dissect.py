@@ -35,7 +35,7 @@ from regionedit.files import write_atomic
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.region_predictor import RegionPredictor
-from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE, pointing
+from regionedit.region_scores import LOCAL_OPERATIONS, pointing
 
 CONFIG = ("configs/evaluate_regions.yaml", "evaluation config with models and region")
 BATCH = 64
@@ -57,7 +57,7 @@ def probabilities(predictor: RegionPredictor, clip, instruction_encoder, known: 
 
 def dissect(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float) -> pd.DataFrame:
     """One row per edit; NaN where a column does not apply."""
-    true_BN = (masks.downsample(known.truth_B1HW, grid) > TRUTH_COVERAGE).numpy()
+    true_BN = known.true_cells(grid).numpy()
     maps_BHW = masks.upsample(probability_BN, grid, tuple(known.source_BCHW.shape[-2:]))[:, 0].numpy()
     rows = []
     for edit, true_N, p_N, map_HW in zip(known.edits, true_BN, probability_BN.numpy(), maps_BHW, strict=True):
@@ -112,7 +112,7 @@ def cells(known: KnownEdits, probability_BN: Tensor, grid: int, threshold: float
     """For edits of existing objects, by their neighbours: the share of cells inside the region for each class of
     coverage, and the IoU of the most probable cells, as many as the true region has (`ranked`)."""
     covered_BN = masks.downsample(known.truth_B1HW, grid)
-    true_BN = covered_BN > TRUTH_COVERAGE
+    true_BN = known.true_cells(grid)
     ranked_B = masks.mask_iou(largest(probability_BN, true_BN.sum(1)), true_BN).numpy()
     alike = np.array([_neighbours(edit) for edit in known.edits])
     local = np.array([edit.operation in LOCAL_OPERATIONS for edit in known.edits])

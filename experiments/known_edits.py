@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regionedit.images import to_pictures
-from regionedit.masks import composite, dilate
+from regionedit.masks import composite, dilate, downsample
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.grammar import OPERATIONS, CaptionStyle, caption_in_style
 from regionedit.microworld.pixel_check import check, find_things
@@ -18,6 +18,7 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import SIZE, Scene, sample_scene
 from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
+from regionedit.region_scores import TRUTH_COVERAGE
 
 BATCH = 32  # pictures that a generator gets at a time
 
@@ -58,6 +59,10 @@ class KnownEdits:
         """The same pictures with other instructions; the true regions stay those of the old instructions."""
         edits = [replace(edit, instruction=text) for edit, text in zip(self.edits, instructions, strict=True)]
         return replace(self, edits=edits)
+
+    def true_cells(self, grid: int) -> Tensor:
+        """The cells of the true regions on a grid, bool [B, N]."""
+        return downsample(self.truth_B1HW, grid) > TRUTH_COVERAGE
 
     def rows(self, chosen: Sequence[int]) -> KnownEdits:
         """The edits with these indices."""

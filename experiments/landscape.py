@@ -27,7 +27,7 @@ from regionedit.generators import Generator, load_generator
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.renderer import coverage
 from regionedit.microworld.scene import SIZE
-from regionedit.region_scores import LOCAL_OPERATIONS, TRUTH_COVERAGE
+from regionedit.region_scores import LOCAL_OPERATIONS
 from regionedit.training.scores import pointing
 
 SOFT = (0.5, 0.2)  # constant masks at which the gradient is taken
@@ -68,14 +68,9 @@ def mask_gradient(
     return torch.cat(gradients)
 
 
-def true_cells(known: KnownEdits, grid: int) -> Tensor:
-    """The cells of the true regions, bool [B, N]."""
-    return masks.downsample(known.truth_B1HW, grid) > TRUTH_COVERAGE
-
-
 def directions(known: KnownEdits, gradient_BN: Tensor, grid: int) -> dict[str, Tensor]:
     """Does a gradient point at the named object, and are its largest cells the true ones? Each [B]."""
-    truth_BN = true_cells(known, grid)
+    truth_BN = known.true_cells(grid)
     return {
         "pointing": pointing(gradient_BN, tuple(named_first(edit) for edit in known.edits), grid),
         "iou_of_largest": masks.mask_iou(largest(gradient_BN, truth_BN.sum(1)), truth_BN),
@@ -84,7 +79,7 @@ def directions(known: KnownEdits, gradient_BN: Tensor, grid: int) -> dict[str, T
 
 def measure(clip: FrozenCLIP, generator: Generator, known: KnownEdits, config: LossConfig) -> dict[str, dict]:
     """All measurements, by proposal mask."""
-    truth_BN, size = true_cells(known, clip.grid), (SIZE, SIZE)
+    truth_BN, size = known.true_cells(clip.grid), (SIZE, SIZE)
     batches = chunks(len(known.edits), BATCH)
     conditions = {
         "random_hard": masks.random_hard(range(len(known.edits)), size),

@@ -80,19 +80,11 @@ class ScenePool:
     Args:
         file: uint8 [groups * 4, 64, 64, 3]; rendered on first use, then reused.
         groups: number of groups.
-        seed: of the stream that the scenes come from.
         make: (seed, index) -> a group.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        groups: int,
-        seed: int = POOL_SEED,
-        make: Callable[[int, int], list[Scene]] = scene_group,
-    ):
-        indices = track(range(groups), description="scenes")
-        self.groups = [make(seed, index) for index in indices]
+    def __init__(self, file: Path, groups: int, make: Callable[[int, int], list[Scene]] = scene_group):
+        self.groups = [make(POOL_SEED, index) for index in track(range(groups), description="scenes")]
         if not file.is_file():
             self._render(file)
         self.pictures = np.load(file, mmap_mode="r")

@@ -85,11 +85,8 @@ def edited(editor: Editor, known: KnownEdits, large_BCHW: Tensor, mask_B1HW: Ten
 
 def main() -> None:
     config = ("configs/edit_inpaint_microworld.yaml", "config of infer.py with the generator")
-    parser = options(__doc__, config, "outputs/study/seam.json")
-    parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--count", type=int, default=200, help="number of pictures")
-    args = parser.parse_args()
-    known = known_edits(args.split, 9, range(args.count), OPERATIONS)
+    args = options(__doc__, config, "docs/study/seam.json", (200, "test edits")).parse_args()
+    known = known_edits("test", 9, range(args.samples), OPERATIONS)
     truth_BCHW = pictures([edit.target for edit in known.edits])
     small_B1HW = dilate((known.truth_B1HW > 0).float(), GROWN)
     nothing = torch.zeros_like(small_B1HW)
@@ -102,7 +99,7 @@ def main() -> None:
     for name, (crop, feather) in VARIANTS.items():
         region = replace(base.region, feather=feather, dilate=0.0, grow=0)
         edited_BCHW = edited(Editor(replace(base, crop=crop, region=region), models), known, source_BCHW, mask_B1HW)
-        cut = [edited_BCHW[n, :, y0:y1, x0:x1] for n in range(args.count) for x0, y0, x1, y1 in [quarter(n)]]
+        cut = [edited_BCHW[n, :, y0:y1, x0:x1] for n in range(args.samples) for x0, y0, x1, y1 in [quarter(n)]]
         scores[name] = {
             "success": float(successes(torch.stack(cut), known).mean()),
             "seam": jump(edited_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW),
@@ -110,7 +107,7 @@ def main() -> None:
     seam = jump(source_BCHW, mask_B1HW) / jump(true_BCHW, mask_B1HW)
     scores["the source, nothing edited"] = {"success": 0.0, "seam": seam}
     show("seams", scores)
-    head = {"split": args.split, "count": args.count, "config": args.config, "grown": GROWN}
+    head = {"split": "test", "count": args.samples, "config": args.config, "grown": GROWN}
     write_json(args.out, head | {"variants": scores})
 
 
