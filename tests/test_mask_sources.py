@@ -142,7 +142,8 @@ def test_difference_needs_a_generator_that_compares_texts():
 class RedPainter:
     """Paints everything red, whatever the text says."""
 
-    needs = "target_caption"
+    def texts_of(self, requests, captions):
+        return [caption.target for caption in captions]
 
     def propose(self, images_BCHW, mask_B1HW, texts, seeds):
         return torch.zeros_like(images_BCHW).index_fill(1, torch.tensor(0), 1.0)
