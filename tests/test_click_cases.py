@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from data_prep.microworld import click_cases
 from data_prep.microworld.pack import pack
@@ -15,7 +16,8 @@ from regionedit.microworld.renderer import coverage
 def test_every_click_hits_its_object(tmp_path, capsys):
     pack("test", 40, tmp_path / "test", workers=1, seed=0, shard_size=100)
     arguments = ["--data", str(tmp_path / "test"), "--each", "2", "--out", str(tmp_path / "clicks")]
-    assert click_cases.main(arguments) == 0 and "6 cases" in capsys.readouterr().out
+    click_cases.main(arguments)
+    assert "6 cases" in capsys.readouterr().out
     packed = {case.id: case for case in BENCHMARKS["microworld"](tmp_path / "test")}
     cases = list(BENCHMARKS["folder"](tmp_path / "clicks"))
     assert Counter(case.operation for case in cases) == dict.fromkeys(click_cases.KINDS, 2)
@@ -29,6 +31,8 @@ def test_every_click_hits_its_object(tmp_path, capsys):
 
 
 def test_a_folder_without_the_benchmark_is_named(tmp_path, capsys):
-    assert click_cases.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    with pytest.raises(SystemExit) as stop:
+        click_cases.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "cases.jsonl does not exist" in line and not (tmp_path / "out").exists()

@@ -227,9 +227,10 @@ def test_more_samples_extend_full_shards_and_another_seed_is_another_world(tmp_p
 def test_a_bad_argument_is_one_line_and_exit_code_2(tmp_path, capsys, monkeypatch):
     arguments = ["pack.py", "--split", "train", "--samples", "10", "--out", str(tmp_path), "--shard_size", "20000"]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert main() == 2
-    captured = capsys.readouterr()
-    assert captured.err == "pack.py: --shard_size: 20000 is not in 1..10000\n"
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "pack.py: error: --shard_size: 20000 is not in 1..10000\n"
 
 
 def test_no_room_leaves_nothing_half_written(tmp_path, monkeypatch):

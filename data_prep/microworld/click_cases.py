@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from regionedit.command_line import errors_in_one_line
 from regionedit.evaluation.benchmarks.microworld import Microworld
 from regionedit.files import write_atomic
 from regionedit.images import png
@@ -56,19 +56,15 @@ def write_cases(data: Path, each: int, out: Path) -> int:
     return len(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/microworld/test"), help="the packed test benchmark")
     parser.add_argument("--each", type=int, default=4, help="cases of every operation")
     parser.add_argument("--out", type=Path, default=Path("data/microworld/clicks"), help="folder to write")
     args = parser.parse_args(argv)
-    try:
+    with errors_in_one_line("click_cases.py"):
         print(f"{args.out / 'cases.jsonl'}: {write_cases(args.data, args.each, args.out)} cases")
-    except (ValueError, OSError) as error:
-        print(f"click_cases.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,6 +28,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import regionedit.microworld
+from regionedit.command_line import errors_in_one_line
 from regionedit.files import write_together
 from regionedit.images import png
 from regionedit.microworld.edits import Edit
@@ -248,7 +248,7 @@ def _mask(edit: Edit) -> bytes:
     return png(Image.fromarray((truth_mask(edit) * 255).round().astype(np.uint8)))
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=SPLITS, required=True, help="one of the disjoint streams of samples")
     parser.add_argument("--samples", type=int, required=True)
@@ -259,16 +259,10 @@ def main() -> int:
         "--cases", action="store_true", help="write a benchmark folder, as always for test, instead of shards"
     )
     parser.add_argument("--shard_size", type=int, default=1000, help="samples in a shard")
-    try:
-        pack(**vars(parser.parse_args()))
-    except (ValueError, OSError) as error:
-        print(f"pack.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pack.py: stopped; run the same command to continue", file=sys.stderr)
-        return 130
-    return 0
+    args = parser.parse_args()
+    with errors_in_one_line("pack.py"):
+        pack(**vars(args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
