@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from regionedit.mask_operations import OPERATIONS
 ROOT = Path(__file__).parents[1]
 SIDE = 104
 SQUARE = 13
+RING, WIDTH = (24, 28, 72, 76), 12  # box and stroke of the drawn ring
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def of_mask_files(picture: Image.Image) -> Image.Image:
 def of_operations(picture: Image.Image) -> Image.Image:
     """A drawn mask with a hole and a speck, and after each operation."""
     mask = Image.new("L", picture.size)
-    _stroke(lambda box, width: ImageDraw.Draw(mask).ellipse(box, outline=255, width=width))
+    ImageDraw.Draw(mask).ellipse(RING, outline=255, width=WIDTH)
     ImageDraw.Draw(mask).ellipse((84, 12, 94, 22), fill=255)
     drawn_HW = np.asarray(mask, np.float32) / 255
     results = {"drawn": drawn_HW} | {name: function(drawn_HW) for name, function in OPERATIONS.items()}
@@ -58,8 +58,8 @@ def of_operations(picture: Image.Image) -> Image.Image:
 def mask_files(picture: Image.Image) -> dict[str, Image.Image]:
     """Title -> a mask file as users may have it."""
     white, layer = Image.new("L", picture.size), Image.new("RGBA", picture.size)
-    _stroke(lambda box, width: ImageDraw.Draw(white).ellipse(box, fill=255))
-    _stroke(lambda box, width: ImageDraw.Draw(layer).ellipse(box, outline=(220, 0, 0, 255), width=width))
+    ImageDraw.Draw(white).ellipse(RING, fill=255)
+    ImageDraw.Draw(layer).ellipse(RING, outline=(220, 0, 0, 255), width=WIDTH)
     hole = picture.convert("RGBA")
     hole.putalpha(white.point(lambda value: 255 - value))
     numbers = white.point(lambda value: 3 if value else 0)
@@ -90,10 +90,6 @@ def _understood(mask: Image.Image, picture: Image.Image) -> Image.Image:
         refused = Image.new("RGB", picture.size, "white")
         ImageDraw.Draw(refused).text((SIDE // 2, SIDE // 2), "refused", fill="black", anchor="mm", font_size=16)
         return refused
-
-
-def _stroke(draw: Callable[[tuple[int, int, int, int], int], None]) -> None:
-    draw((24, 28, 72, 76), 12)
 
 
 def _write(path: Path, picture: Image.Image) -> None:

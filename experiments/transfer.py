@@ -22,7 +22,6 @@ EDITORS = {  # name of the variant -> configuration that edits with the same gen
     "masked_token": "configs/edit_masked_token_microworld.yaml",
     "next_scale": "configs/edit_next_scale_microworld.yaml",
 }
-PRESERVED = "outside_truth_change"
 
 
 def learn(experiment: Experiment, variant: str, seed: int, work: Path, results: Path) -> dict:
@@ -54,7 +53,7 @@ def edit(experiment: Experiment, variant: str, seed: int, limit: int, work: Path
             "pointing": round(summary["metrics"]["pointing"]["mean"], 4),
         } | {
             score: {name: round(scores[score]["mean"], 4) for name, scores in metrics.items()}
-            for score in ("edit_success", PRESERVED)
+            for score in ("edit_success", "outside_truth_change")
         }
 
     return made_once(results / "transfer" / f"{variant}-{seed}.json", make)

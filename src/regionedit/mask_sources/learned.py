@@ -38,11 +38,7 @@ class Learned(MaskSource):
     """
 
     def __init__(
-        self,
-        predictor: RegionPredictor,
-        clip: FrozenCLIP,
-        instruction: FrozenInstructionEncoder,
-        config: RegionConfig,
+        self, predictor: RegionPredictor, clip: FrozenCLIP, instruction: FrozenInstructionEncoder, config: RegionConfig
     ):
         self.predictor = predictor
         self.clip = clip
