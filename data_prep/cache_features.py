@@ -17,7 +17,7 @@ Shape letters: B batch, D CLIP's width, C h w of a latent.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -94,7 +94,7 @@ def cache_features(config: FeaturesConfig) -> int:
         "latents": f"generator in {config.generator.dtype}",
     }
     print(f"features on {named(device)}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)
-    encode = _Encoders(config, kinds, device)
+    encoders = _encoders(config, kinds, device)
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -106,7 +106,8 @@ def cache_features(config: FeaturesConfig) -> int:
                 keys += [key for key, _, _ in batch]
                 marks += [mark for _, mark, _ in batch]
                 if batch:
-                    features.append(encode(kind, [content for _, _, content in batch]))
+                    encoded = encoders[kind]([content for _, _, content in batch])
+                    features.append(encoded.cpu().numpy().astype(config.storage))
                 progress.advance(task, min(config.batch, len(samples) - start))
             stored = np.concatenate(features) if features else np.zeros((0, 1), config.storage)
             write_features(path, wanted[kind], stamp, keys, marks, stored)
@@ -150,25 +151,18 @@ def _read(reader: ShardReader, kind: str, samples: Sequence[int]) -> Iterator[tu
             continue
 
 
-class _Encoders:
-    """The frozen networks that the requested kinds of features need."""
-
-    def __init__(self, config: FeaturesConfig, kinds: set[str], device: torch.device):
-        encoders = config.encoders
-        self.storage = config.storage
-        if "text" in kinds:
-            self.clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype_of_texts).to(device)
-        if "latents" in kinds:
-            self.generator = load_generator(config.generator, device)
-
-    def __call__(self, kind: str, contents: list) -> np.ndarray:
-        if kind == "text":
-            texts = [caption for pair in contents for caption in pair]
-            found = self.clip.encode_text(texts).unflatten(0, (-1, 2))
-        else:
-            images_BCHW = torch.from_numpy(np.stack(contents)).permute(0, 3, 1, 2).float() / 255
-            found = self.generator.source_latents(images_BCHW)
-        return found.cpu().numpy().astype(self.storage)
+def _encoders(config: FeaturesConfig, kinds: set[str], device: torch.device) -> dict[str, Callable]:
+    """For each requested kind, a function from pairs of captions or pictures [H, W, C] to their features."""
+    encoders, functions = config.encoders, {}
+    if "text" in kinds:
+        clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype_of_texts).to(device)
+        functions["text"] = lambda pairs: clip.encode_text([c for pair in pairs for c in pair]).unflatten(0, (-1, 2))
+    if "latents" in kinds:
+        generator = load_generator(config.generator, device)
+        functions["latents"] = lambda pictures: generator.source_latents(
+            torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+        )
+    return functions
 
 
 def main() -> None:

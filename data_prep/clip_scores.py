@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,7 +42,6 @@ class ClipScores:
 
     def __init__(self, config: FilterConfig):
         self.config = config
-        self._clip: FrozenCLIP | None = None
         self._device = pick_device(config.device)
         self._precision = pick_dtype(config.encoders.dtype, self._device)
         self._model = identify(config.encoders.clip, config.encoders.clip_pretrained) | {"precision": self._precision}
@@ -86,14 +86,12 @@ class ClipScores:
         write_atomic(path, save(scores, {"stamp": stamp}))
         return scores
 
-    @property
+    @cached_property
     def clip(self) -> FrozenCLIP:
-        if self._clip is None:
-            encoders = self.config.encoders
-            loaded = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, self._precision)
-            print(f"CLIP scores on {named(self._device)} in {self._precision}", flush=True)
-            self._clip = loaded.to(self._device)
-        return self._clip
+        encoders = self.config.encoders
+        loaded = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, self._precision)
+        print(f"CLIP scores on {named(self._device)} in {self._precision}", flush=True)
+        return loaded.to(self._device)
 
     def _texts(self, texts: list[str]) -> torch.Tensor:
         return F.normalize(self.clip.encode_text(texts), dim=1)

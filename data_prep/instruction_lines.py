@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,6 @@ class InstructionLines:
     def __init__(self, config: WriteConfig, prompt: Prompt, mix: dict[str, float]):
         self._config, self._prompt, self._mix = config, prompt, mix
         self._writer: Writer | None = None
-        self._describer: Any = None
 
     def close(self) -> None:
         if self._writer is not None:
@@ -106,7 +106,7 @@ class InstructionLines:
                     batch.append((sample, _picture(tar, sample)))
                 except BadAnswer as error:
                     lines[sample.key] = dropped(sample.key, error.reason)
-            captions = self._describe([picture for _, picture in batch])
+            captions = self._describer.source_captions([picture for _, picture in batch])
             for (sample, _), caption in zip(batch, captions, strict=True):
                 if isinstance(caption, ValueError):
                     lines[sample.key] = dropped(sample.key, "picture: cannot be described")
@@ -114,13 +114,11 @@ class InstructionLines:
                     ready.append(replace(sample, caption=" ".join(caption.split())))
         return ready
 
-    def _describe(self, pictures: Sequence[Image.Image]) -> list[str | ValueError]:
-        """The describer's caption of each picture, or the error why it has none."""
-        if self._describer is None:
-            from regionedit.describe import require_describer
+    @cached_property
+    def _describer(self) -> Any:
+        from regionedit.describe import require_describer
 
-            self._describer = _loaded(require_describer(self._config.describe.name), self._config.describe)
-        return self._describer.source_captions(pictures)
+        return _loaded(require_describer(self._config.describe.name), self._config.describe)
 
 
 def _loaded(kind: Any, config: Any) -> Any:

@@ -19,7 +19,6 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -98,7 +97,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     with Progress(*columns) as progress:
         task = progress.add_task("", total=sum(len(samples) for *_, samples in missing))
         for number, path, samples in missing:
-            with _whole_tar(path) as tar:
+            with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
                 for start in range(0, len(samples), config.batch):
                     chosen = samples[start : start + config.batch]
                     for name, data in _propose(config, generator, reader, chosen, number):
@@ -169,13 +168,6 @@ def _same_settings(config: ProposalsConfig, path: Path) -> None:
                 )
         return
     write_atomic(path, json.dumps(settings, indent=2).encode())
-
-
-@contextmanager
-def _whole_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """A tar that appears under its name only when it is complete."""
-    with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
-        yield tar
 
 
 def main() -> None:

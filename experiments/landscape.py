@@ -50,20 +50,16 @@ def clip_terms(clip: FrozenCLIP, known: KnownEdits, composed_BCHW: Tensor) -> di
     }
 
 
-def weighted(terms: dict[str, Tensor], config: LossConfig) -> Tensor:
-    used = losses.weights(config)
-    return torch.stack([used[name] * value_B for name, value_B in terms.items()]).sum(0)
-
-
 def mask_gradient(
     clip: FrozenCLIP, known: KnownEdits, config: LossConfig, compose: Compose, soft: float, what: str
 ) -> Tensor:
     """-dL/dm at the constant mask m = soft, [B, N]."""
-    gradients = []
+    weights, gradients = losses.weights(config), []
     for b in track(chunks(len(known.edits), BATCH), description=f"{what}, m = {soft}"):
         mask_BN = torch.full((len(b), clip.grid**2), soft, requires_grad=True)
         composed_BCHW = compose(b, masks.upsample(mask_BN, clip.grid, (SIZE, SIZE)))
-        loss = weighted(clip_terms(clip, known.rows(b), composed_BCHW), config).sum()
+        terms = clip_terms(clip, known.rows(b), composed_BCHW)
+        loss = torch.stack([weights[name] * value_B for name, value_B in terms.items()]).sum(0).sum()
         gradients.append(-torch.autograd.grad(loss, mask_BN)[0])
     return torch.cat(gradients)
 
