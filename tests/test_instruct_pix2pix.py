@@ -163,7 +163,7 @@ def test_disentangling_ends_when_it_should(make, monkeypatch):
 def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, monkeypatch, start):
     generator, sampled = make(latent_blend=True, strength=start), []
     decode = ThreeWaySampling.decode
-    monkeypatch.setattr(ThreeWaySampling, "decode", lambda self: sampled.append(self) or decode(self))
+    monkeypatch.setattr(ThreeWaySampling, "decode", lambda *given: sampled.append(given[0]) or decode(*given))
     unet_inputs = unet_inputs_of(generator, half())
     outside = (half(2, 8, 8) == 0).expand(-1, 4, -1, -1)
     source, latent = sampled[0].source_BCyx, sampled[0].latent_BCyx
