@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 import regionedit.microworld
 from regionedit.command_line import errors_in_one_line
@@ -194,19 +194,13 @@ def _pack_benchmark(parts: list[Part], samples: int, workers: int) -> None:
 
 def _write(parts: list[Part], files: tuple[str, str], write: Callable[[Part], None], workers: int) -> None:
     missing = [part for part in parts if not is_there(part, *files)]
-    total = sum(part.samples for part in parts)
     for left in parts[0].out.glob(".*.part"):  # from a killed run
         left.unlink()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     pool = ProcessPoolExecutor(workers)
     try:
-        with Progress(*columns) as progress:
-            bar = progress.add_task(f"{parts[0].split} samples", total=total)
-            progress.advance(bar, total - sum(part.samples for part in missing))
-            running = {pool.submit(write, part): part for part in missing}
-            for finished in as_completed(running):
-                finished.result()
-                progress.advance(bar, running[finished].samples)
+        running = [pool.submit(write, part) for part in missing]
+        for finished in track(as_completed(running), f"packing {parts[0].split}", len(running)):
+            finished.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
