@@ -33,14 +33,14 @@ class Rate:
         value: None if it has to be measured.
         source: where it is from.
         kind: measured, counted, assumed or given.
-        benchmark: (name, field) in results.json that replaces the value, or None.
+        benchmark: name of the result in results.json that replaces the value, or empty.
     """
 
     value: float | None
     unit: str
     source: str
     kind: str = "assumed"
-    benchmark: tuple[str, str] | None = None
+    benchmark: str = ""
 
 
 RATES = {
@@ -59,31 +59,29 @@ RATES = {
         5500, "output tokens/s a GPU", "github.com/NVIDIA/TensorRT-LLM/issues/2648: a user's A100 80 GB, Llama 3 8B"
     ),
     "llm_share": Rate(0.5, "of that rate", f"{OURS}: longer prompts, structured output, another engine"),
-    "filter_rate": Rate(None, "pictures/s on 2 cores", "256 px", benchmark=("filters_256", "ours")),
+    "filter_rate": Rate(None, "pictures/s on 2 cores", "256 px", benchmark="filters_256"),
     "filter_scale": Rate(4, "times the work", f"{OURS}: 512 px have four times the pixels of 256"),
-    "loader_rate": Rate(None, "samples/s a worker", "256 px", benchmark=("loader_jpeg_256", "ours")),
+    "loader_rate": Rate(None, "samples/s a worker", "256 px", benchmark="loader_jpeg_256"),
     "cores": Rate(128, "cores a node", "NVIDIA DGX A100 data sheet"),
     "gpus": Rate(8, "GPUs a node", "NVIDIA DGX A100 data sheet"),
     "nodes": Rate(1, "nodes", OURS),
     "gpu_tflops": Rate(312, "TFLOP/s a GPU", "NVIDIA A100 data sheet, bfloat16, dense"),
     "float32_tflops": Rate(156, "TFLOP/s a GPU", "NVIDIA A100 data sheet, TF32, dense: how training computes float32"),
     "utilisation": Rate(0.4, "of these peaks", OURS),
-    "clip_tflop": Rate(None, "TFLOP a sample", "ViT-L/14", benchmark=("clip_scores", "ours")),
-    "features_tflop": Rate(None, "TFLOP a sample", "captions and latent at 512 px", benchmark=("features", "ours")),
+    "clip_tflop": Rate(None, "TFLOP a sample", "ViT-L/14", benchmark="clip_scores"),
+    "features_tflop": Rate(None, "TFLOP a sample", "captions and latent at 512 px", benchmark="features"),
     "features_float32_tflop": Rate(
-        None, "of them in float32", "captions, as training encodes them", benchmark=("features_float32", "ours")
+        None, "of them in float32", "captions, as training encodes them", benchmark="features_float32"
     ),
-    "proposal_tflop": Rate(None, "TFLOP a proposal", "20 guided steps at 512 px", benchmark=("proposal", "ours")),
+    "proposal_tflop": Rate(None, "TFLOP a proposal", "20 guided steps at 512 px", benchmark="proposal"),
     "proposals": Rate(1, "proposals a sample", OURS),
     **{
-        f"{name}_tflop": Rate(
-            None, "TFLOP a sample", f"configs/train_sd15_{name}.yaml", benchmark=(f"step_{name}", "ours")
-        )
+        f"{name}_tflop": Rate(None, "TFLOP a sample", f"configs/train_sd15_{name}.yaml", benchmark=f"step_{name}")
         for name in PRESETS
     },
     **{
         f"{name}_float32_tflop": Rate(
-            None, "of them in float32", f"configs/train_sd15_{name}.yaml", benchmark=(f"step_{name}_float32", "ours")
+            None, "of them in float32", f"configs/train_sd15_{name}.yaml", benchmark=f"step_{name}_float32"
         )
         for name in PRESETS
     },
@@ -128,13 +126,12 @@ def known_rates(results: Path, given: Mapping[str, float]) -> dict[str, Rate]:
     for name, rate in RATES.items():
         if name in given:
             rate = replace(rate, value=given[name], source="an argument", kind="given")
-        elif rate.benchmark and rate.benchmark[0] in measured:
-            benchmark, field = rate.benchmark
-            found = measured[benchmark]
+        elif rate.benchmark in measured:
+            found = measured[rate.benchmark]
             kind = "counted" if found["machine"].startswith("counted") else "measured"
             machine = "" if kind == "counted" else f", {found['machine']}"
-            source = f"{benchmark} in benchmarks/results.json, {rate.source}{machine}"
-            rate = replace(rate, value=found[field], source=source, kind=kind)
+            source = f"{rate.benchmark} in benchmarks/results.json, {rate.source}{machine}"
+            rate = replace(rate, value=found["ours"], source=source, kind=kind)
         if rate.value is None:
             raise ValueError(f"{name}: not measured yet; run `make bench`, or give --{name}")
         if not (rate.value > 0 and math.isfinite(rate.value)):

@@ -7,11 +7,10 @@ from typing import Any
 
 from regionedit.config import EncodersConfig
 
-CAPTION_RULES = ("min_words", "max_words", "min_latin", "max_foreign", "boilerplate")
 CLIP_RULES = ("min_text_image", "min_text_text", "max_text_text")
 RULES = (
-    "min_side", "max_aspect", *CAPTION_RULES, "max_unsafe", "max_watermark", *CLIP_RULES,
-    "decontaminate", "duplicates", "near_duplicates",
+    "min_side", "max_aspect", "min_words", "max_words", "min_latin", "max_foreign", "boilerplate",
+    "max_unsafe", "max_watermark", *CLIP_RULES, "decontaminate", "duplicates", "near_duplicates",
 )  # fmt: skip
 """In the order of the printed counts; the last two consider only samples that no other rule has marked."""
 

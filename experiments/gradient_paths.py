@@ -39,8 +39,16 @@ GradientPath = Callable[[KnownEdits, Tensor, list[int]], Tensor]
 def paths(generator: DifferentiableGenerator) -> dict[str, GradientPath]:
     """Compositions by name; the first is that of the shipped recipe, the last follows the paper to the letter."""
 
-    def proposal(part: KnownEdits, condition_B1HW: Tensor, seeds: list[int]) -> Tensor:
-        return generator.propose(part.source_BCHW, condition_B1HW.detach(), part.target_captions, seeds)
+    def composite(conditioned: Callable[[Tensor], Tensor], decoded: bool = False) -> GradientPath:
+        def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
+            source_BCHW, condition_B1HW = part.source_BCHW, conditioned(mask_B1HW.detach())
+            proposal_BCHW = generator.propose(source_BCHW, condition_B1HW, part.target_captions, seeds)
+            if decoded:
+                with torch.no_grad():
+                    source_BCHW = generator.decode(generator.source_latents(source_BCHW))
+            return masks.composite(proposal_BCHW, source_BCHW, mask_B1HW)
+
+        return run
 
     def through(gradient: str, conditioned: Callable[[Tensor], Tensor | None]) -> GradientPath:
         def run(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
@@ -52,23 +60,15 @@ def paths(generator: DifferentiableGenerator) -> dict[str, GradientPath]:
 
         return run
 
-    def composite(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
-        return masks.composite(proposal(part, torch.ones_like(mask_B1HW), seeds), part.source_BCHW, mask_B1HW)
-
-    def composite_own(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
-        return masks.composite(proposal(part, mask_B1HW, seeds), part.source_BCHW, mask_B1HW)
-
-    def composite_decoded(part: KnownEdits, mask_B1HW: Tensor, seeds: list[int]) -> Tensor:
-        with torch.no_grad():
-            source_BCHW = generator.decode(generator.source_latents(part.source_BCHW))
-        return masks.composite(proposal(part, torch.ones_like(mask_B1HW), seeds), source_BCHW, mask_B1HW)
+    def same(mask_B1HW: Tensor) -> Tensor:
+        return mask_B1HW
 
     return {
-        "composite, everything": composite,
-        "composite, everything, decoded source": composite_decoded,
-        "composite, the soft mask": composite_own,
+        "composite, everything": composite(torch.ones_like),
+        "composite, everything, decoded source": composite(torch.ones_like, decoded=True),
+        "composite, the soft mask": composite(same),
         "latent blend, everything": through("latent", torch.ones_like),
-        "latent blend, the soft mask": through("latent", lambda mask_B1HW: mask_B1HW),
+        "latent blend, the soft mask": through("latent", same),
         "last step, the soft mask": through("last_step", lambda _: None),
         "full, the soft mask (the paper)": through("full", lambda _: None),
     }

@@ -82,15 +82,12 @@ def learned(config: EvaluateConfig, known: KnownEdits) -> dict[str, Tensor]:
     clip, instruction_encoder = load_encoders(config.encoders)
     predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
     probability_BN = probabilities(predictor, clip, instruction_encoder, known)
-    size = tuple(known.source_BCHW.shape[-2:])
-
-    def mask(patches: float) -> Tensor:
-        return region_from_patches(probability_BN, GRID, size, replace(config.region, dilate=patches)).mask_B1HW
-
-    names = {
-        patches: f"learned, {patches * size[0] / GRID:g} px wider" if patches else "learned" for patches in DILATIONS
-    }
-    return {name: mask(patches) for patches, name in names.items()}
+    size, found = tuple(known.source_BCHW.shape[-2:]), {}
+    for patches in DILATIONS:
+        name = f"learned, {patches * size[0] / GRID:g} px wider" if patches else "learned"
+        region = replace(config.region, dilate=patches)
+        found[name] = region_from_patches(probability_BN, GRID, size, region).mask_B1HW
+    return found
 
 
 def measure(
