@@ -25,22 +25,22 @@ SHARDS, SAMPLES, STEP = 5000, 1000, 1_000_000
 DATA = DataConfig(global_batch=256, image_size=64, workers=0)
 
 
-def made_up_manifest(folder: Path, shards: int = SHARDS, samples: int = SAMPLES) -> Manifest:
-    """A manifest of `shards` shards with `samples` samples each, all of them the first sample of one real shard."""
+def made_up_manifest(folder: Path) -> Manifest:
+    """A manifest of SHARDS shards with SAMPLES samples each, all of them the first sample of one real shard."""
     real = folder / "real"
     real.mkdir()
     write_shards(real, 250, "png", 64)
     first = Manifest.open(real)
-    names = tuple(f"{number:05d}" for number in range(shards))
+    names = tuple(f"{number:05d}" for number in range(SHARDS))
     for name in names:
         for suffix in ("tar", "instructions.jsonl"):
             (folder / f"{name}.{suffix}").symlink_to(real / f"00000.{suffix}")
-    count = shards * samples
+    count = SHARDS * SAMPLES
     return Manifest(
         sources=(Source(str(folder), folder, names),),
         proposals=None,
         shards=names,
-        sizes=np.full(shards, samples),
+        sizes=np.full(SHARDS, SAMPLES),
         keys=np.broadcast_to(first.keys[:1], (count,)),
         columns={part: np.broadcast_to(column[:1], (count, 2)) for part, column in first.columns.items()},
         identity="made up",

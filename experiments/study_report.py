@@ -181,8 +181,8 @@ def cells_section(groups: dict[str, dict[str, float]]) -> str:
     )
 
 
-def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
-    """The shipped region for one instruction on each object of a few test pictures that contain look-alikes."""
+def several_instructions(config: EvaluateConfig) -> Figure:
+    """The shipped region for one instruction on each object of five test pictures that contain look-alikes."""
     clip, instruction_encoder = load_encoders(config.encoders)
     predictor = RegionPredictor.from_pretrained(config.region.checkpoint)
     crowded = known_edits("test", 0, range(200))
@@ -199,7 +199,7 @@ def several_instructions(config: EvaluateConfig, pictures: int = 5) -> Figure:
         maps_BHW = masks.upsample(probability_BN, clip.grid, (64, 64), "bilinear")[:, 0].numpy()
         picture_HWC = (known.source_BCHW[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         rows.append((picture_HWC, "", list(zip(instructions, maps_BHW, strict=True))))
-        if len(rows) == pictures:
+        if len(rows) == 5:
             break
     return figures.of_regions(rows)
 
