@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from itertools import islice
 
@@ -238,26 +239,29 @@ def _same_plan(plan: EvenPlan, epoch: int) -> EvenPlan:
 
 
 def _collate(samples: list[Sample]) -> dict:
-    """Collate to plain tensors and lists: they are small to send between processes, and torch can pin them."""
+    """Fields of a TrainBatch as plain tensors and lists: they are small to send, and torch can pin them."""
     content = {
         "keys": [s.key for s in samples],
         "instructions": [s.instruction for s in samples],
         "source_captions": [s.source_caption for s in samples],
         "target_captions": [s.target_caption for s in samples],
         "operations": [s.operation for s in samples] if all(s.operation for s in samples) else [],
-        "images": _stack([s.picture_HWC for s in samples]),
+        "images_BCHW": _stack([s.picture_HWC for s in samples]),
     }
     if samples[0].proposal_HWC is not None:
-        content["proposals"] = _stack([s.proposal_HWC for s in samples])
-    for name in ("text", "latent"):
-        if getattr(samples[0], name) is not None:
-            content[name] = torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
+        content["proposals_BCHW"] = _stack([s.proposal_HWC for s in samples])
+    if samples[0].text is not None:
+        text_B2D = torch.from_numpy(np.stack([s.text for s in samples]))
+        content["source_text_BD"], content["target_text_BD"] = text_B2D.unbind(1)
+    if samples[0].latent is not None:
+        content["latents_BChw"] = torch.from_numpy(np.stack([s.latent for s in samples]))
     if searched := [s.regions for s in samples if s.regions is not None]:  # some shards may have none
         missing = np.full_like(searched[0], np.nan)
-        content["regions"] = torch.from_numpy(np.stack([missing if s.regions is None else s.regions for s in samples]))
+        regions = [missing if s.regions is None else s.regions for s in samples]
+        content["searched_BKn"] = torch.from_numpy(np.stack(regions))
     if samples[0].mask_HW is not None:
-        content["mask"] = _stack([s.mask_HW[..., None] for s in samples])
-        content["objects"] = [_silhouettes(torch.from_numpy(s.objects_HW.copy())) for s in samples]
+        content["truth_mask_B1HW"] = _stack([s.mask_HW[..., None] for s in samples])
+        content["object_masks"] = [_silhouettes(torch.from_numpy(s.objects_HW.copy())) for s in samples]
     return content
 
 
@@ -274,23 +278,9 @@ def _unpack(content: dict, bad: BadSamples) -> TrainBatch:
     for shard, reason in new:
         log.warning("%s.tar: %s: replaced by the next sample", shard, reason)
     content = unpacked(content)
-    text_B2D = content.get("text")
-    return TrainBatch(
-        keys=tuple(content["keys"]),
-        images_BCHW=content["images"],
-        instructions=tuple(content["instructions"]),
-        source_captions=tuple(content["source_captions"]),
-        target_captions=tuple(content["target_captions"]),
-        proposals_BCHW=content.get("proposals"),
-        source_text_BD=None if text_B2D is None else text_B2D[:, 0],
-        target_text_BD=None if text_B2D is None else text_B2D[:, 1],
-        latents_BChw=content.get("latent"),
-        searched_BKn=content.get("regions"),
-        truth_mask_B1HW=content.get("mask"),
-        object_masks=tuple(content["objects"]) if "objects" in content else None,
-        operations=tuple(content["operations"]),
-        tokens={name: content[name] for name in content["tokens"]} or None,
-    )
+    given = {field.name: content[field.name] for field in fields(TrainBatch) if field.name in content}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return TrainBatch(**given | {"tokens": {name: content[name] for name in content["tokens"]} or None})
 
 
 def _silhouettes(objects_HW: torch.Tensor) -> torch.Tensor:
