@@ -106,6 +106,31 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (100, 300)
 
 
+@pytest.mark.parametrize("dpi", [(70_000, 70_000), (2**32 - 1, 1)])
+def test_a_resolution_that_a_format_cannot_hold_is_left_out(dpi):
+    for kind in ("PNG", "JPEG", "TIFF"):
+        written = Image.open(io.BytesIO(encode(pixels(), Metadata(dpi=dpi), kind)))
+        held = kind == "TIFF" or (kind == "PNG" and dpi[0] == 70_000)
+        assert written.info.get("dpi", (0, 0)) == (pytest.approx(dpi) if held else (0, 0))
+
+
+def test_texts_of_a_png_are_no_settings_whatever_their_names(tmp_path):
+    texts = PngInfo()
+    for name in ("transparency", "exif_orientation", "bit_depth", "icc_profile", "dpi", "gamma", "notes", "xmp"):
+        texts.add_text(name, "6")
+    for picture in (Image.fromarray(pixels()), Image.fromarray(pixels(channels=1))):
+        picture.save(tmp_path / "t.png", pnginfo=texts)
+        view = open_source(tmp_path / "t.png")
+        assert "exif_orientation" not in view.info and original_of(view).metadata == Metadata()
+        assert not [note for note in view.info["notes"] if "grey" not in note] and view.size == (24, 16)
+
+
+def test_xmp_that_is_not_utf_8_is_left_out_and_said(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "x.tif", tiffinfo={700: XMP.decode().encode("utf-16")})
+    view = open_source(tmp_path / "x.tif")
+    assert original_of(view).metadata.xmp == b"" and "XMP data was left out: it is not UTF-8" in view.info["notes"]
+
+
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):
     view = as_configured(open_source(photograph(tmp_path, "jpg")), "source", strip_metadata=True)
     written = Image.open(io.BytesIO(encoded(view)))

@@ -19,6 +19,7 @@ STRUCTURE = frozenset(
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
 RESOLUTION, XMP_TAG = 282, 700
+LARGEST_DPI = {"PNG": 109_000_000, "JPEG": 65_535, "TIFF": 2**32 - 1}  # that a file's numbers can hold
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -47,7 +48,8 @@ class Metadata:
 
     def options(self, kind: str) -> dict[str, Any]:
         """The arguments of Pillow's `save` for a format: PNG, JPEG, WEBP or TIFF."""
-        given = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        dpi = self.dpi if max(self.dpi or (0,)) <= LARGEST_DPI.get(kind, math.inf) else None
+        given = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": dpi}
         if kind == "TIFF":  # its tags are those of EXIF
             given["exif"] = Image.Exif()
             given["exif"].load(self.exif)
@@ -80,6 +82,9 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     if b"xmpGImg:image" in xmp:
         xmp = b""
         notes.append("XMP data was left out: it holds a small copy of the picture")
+    if b"\0" in xmp.rstrip(b"\0"):
+        xmp = b""
+        notes.append("XMP data was left out: it is not UTF-8")
     profile = info.get("icc_profile") or b""
     without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
     dpi = None if without else _dpi(info.get("dpi"))
