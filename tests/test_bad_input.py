@@ -117,6 +117,9 @@ GOOD_ROW = {"image": "good.png", "instruction": TEXT}
         ([GOOD_ROW | {"mask": "none.png"}], "mask: "),
         ([GOOD_ROW | {"id": "../x"}], "id: '../x'"),
         ([GOOD_ROW | {"id": "a"}, GOOD_ROW | {"id": "a"}], "line 2: id: 'a' is already used in line 1"),
+        ([GOOD_ROW | {"id": "É"}, GOOD_ROW | {"id": "e\u0301"}], "line 2: id: 'e\u0301' is already used in line 1"),
+        ([GOOD_ROW | {"id": "Log.txt"}], "line 1: id: 'Log.txt' is the name of a file beside the results"),
+        ([GOOD_ROW | {"id": " "}], "line 1: id: ' ' cannot name a folder"),
     ],
 )
 def test_requests(rows, says, good, tmp_path, refused):

@@ -19,6 +19,7 @@ from regionedit.mask_files import open_mask
 from regionedit.originals import (
     as_configured,
     encoded,
+    file_notes,
     open_source,
     original_of,
     pixels_of,
@@ -313,6 +314,16 @@ def test_a_second_edit_goes_on_from_the_first_at_full_depth(tmp_path):
     only_first = np.asarray(second) == 0
     assert np.array_equal(pixels_of(twice)[only_first], pixels_of(once)[only_first])
     assert changed_outside(open_source(path), twice, ImageChops.lighter(first, second)) == 0
+
+
+def test_a_region_that_is_wider_than_its_mask_is_said(tmp_path):
+    view = open_source(store(tmp_path, "png", "RGB")[0])
+    drawn, wider = Image.new("L", view.size), Image.new("L", view.size)
+    drawn.paste(255, (2, 2, 6, 5))
+    wider.paste(255, (1, 2, 6, 5))
+    assert file_notes(view, drawn, drawn, "png") == [] == file_notes(view, None, wider, "png")
+    (note,) = file_notes(view, drawn, wider, "png")
+    assert "mask: 3 pixels were added to it by region.grow" in note
 
 
 def test_the_same_picture_has_one_digest_and_another_alpha_another(tmp_path):
