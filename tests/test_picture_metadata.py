@@ -105,6 +105,33 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
     Image.fromarray(pixels()).save(tmp_path / "p.tif", dpi=(100, 300))  # and no orientation
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (100, 300)
 
+    exif[282], exif[283] = 100.0, 300.0
+    for suffix in ("jpg", "png", "webp", "tif"):
+        Image.fromarray(pixels()).save(tmp_path / f"r.{suffix}", exif=exif)
+        for kind in ("PNG", FORMATS[suffix]):
+            written = Image.open(io.BytesIO(encoded(open_source(tmp_path / f"r.{suffix}"), kind))).getexif()
+            assert (written[282], written[283]) == (300, 100)
+
+
+@pytest.mark.parametrize("text", ["© Jörg Müller".encode(), "© Jörg".encode("latin-1"), "撮影者".encode()])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_texts_in_exif_keep_their_bytes(tmp_path, text, suffix):
+    """The artist's name in the first directory, the lens in the second; cameras and programs write UTF-8."""
+    text = text.ljust(25, b".") + b"\0"
+    first = struct.pack("<HHHII", 2, 315, 2, len(text), 38) + struct.pack("<HHIII", 34665, 4, 1, 38 + len(text), 0)
+    second = struct.pack("<HHHIII", 1, 42036, 2, len(text), 38 + len(text) + 18, 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + text + second + text
+    Image.fromarray(pixels()).save(tmp_path / f"p.{suffix}", exif=block)
+    for kind in FORMATS.values():
+        assert encoded(open_source(tmp_path / f"p.{suffix}"), kind).count(text) == 2
+
+
+def test_texts_of_a_tiff_keep_their_bytes(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "p.tif", tiffinfo={315: "© Jörg".encode()})
+    for kind in ("PNG", "TIFF"):
+        data = encoded(open_source(tmp_path / "p.tif"), kind)
+        assert "© Jörg".encode() + b"\0" in data and 34853 not in Image.open(io.BytesIO(data)).getexif()
+
 
 @pytest.mark.parametrize("dpi", [(70_000, 70_000), (2**32 - 1, 1)])
 def test_a_resolution_that_a_format_cannot_hold_is_left_out(dpi):

@@ -75,7 +75,7 @@ def misread(picture: Image.Image) -> str:
 def _misread_tiff(picture: Image.Image) -> str:
     tags = picture.tag_v2
     bits, white_is_0 = max(tags.get(BITS, (1,))), tags.get(PHOTOMETRIC) == 0
-    if tags.get(KIND, 0) & PREVIEW:
+    if isinstance(kind := tags.get(KIND), int) and kind & PREVIEW:
         return "a preview before the picture itself, as a camera's raw file"
     raw = any(tile.codec_name == "raw" for tile in picture.tile)
     if raw and tags.get(PLANES) == 2 and (bits != 8 or white_is_0 or tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,)):

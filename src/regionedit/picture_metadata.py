@@ -18,7 +18,7 @@ STRUCTURE = frozenset(
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
-RESOLUTION, XMP_TAG = 282, 700
+RESOLUTION, RESOLUTION_DOWN, XMP_TAG = 282, 283, 700
 LARGEST_DPI = {"PNG": 109_000_000, "JPEG": 65_535, "TIFF": 2**32 - 1}  # that a file's numbers can hold
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
@@ -53,6 +53,7 @@ class Metadata:
         if kind == "TIFF":  # its tags are those of EXIF
             given["exif"] = Image.Exif()
             given["exif"].load(self.exif)
+            _keep_texts(given["exif"])
             if self.xmp:
                 given["exif"][XMP_TAG] = self.xmp
         elif kind in ("JPEG", "WEBP"):
@@ -73,7 +74,7 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     """The metadata of a decoded picture for the same one turned upright; `notes` gets what had to be left out."""
     info = turned.info
     try:
-        exif = _clean_exif(picture.getexif(), turned.size)
+        exif = _clean_exif(picture.getexif(), turned.size, info.get("exif_orientation") in SIDEWAYS)
     except Exception:  # the parser of a broken EXIF block may raise anything
         exif = b""
         notes.append("EXIF data is damaged: it was left out")
@@ -111,11 +112,30 @@ def with_profile(metadata: Metadata, profile: bytes) -> Metadata:
     return replace(metadata, icc_profile=profile)
 
 
-def _clean_exif(exif: Image.Exif, size: tuple[int, int]) -> bytes:
+class _Text(str):
+    """A text of EXIF data with the bytes of its file. Pillow reads them as Latin-1, but writes ? beyond ASCII."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def _keep_texts(exif: Image.Exif) -> None:
+    """Make the texts of an EXIF block such that Pillow writes them as they are, such as names in UTF-8."""
+    for directory in (exif, *map(exif.get_ifd, DIRECTORIES)):
+        for tag, value in [*directory.items()]:
+            if isinstance(value, str):
+                directory[tag] = _Text(value)
+
+
+def _clean_exif(exif: Image.Exif, size: tuple[int, int], sideways: bool) -> bytes:
+    """The block without the tags of the old file; `sideways`: the picture was turned, and width is height now."""
+    _keep_texts(exif)
     clean = Image.Exif()
     for tag, value in exif.items():
         if tag not in STRUCTURE and tag not in DIRECTORIES:
             clean[tag] = value
+    if sideways and RESOLUTION in clean and RESOLUTION_DOWN in clean:
+        clean[RESOLUTION], clean[RESOLUTION_DOWN] = clean[RESOLUTION_DOWN], clean[RESOLUTION]
     for tag in DIRECTORIES:
         if directory := dict(exif.get_ifd(tag)):
             if tag == ExifTags.IFD.Exif:
