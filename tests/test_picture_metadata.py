@@ -116,14 +116,17 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
 @pytest.mark.parametrize("text", ["© Jörg Müller".encode(), "© Jörg".encode("latin-1"), "撮影者".encode()])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_texts_in_exif_keep_their_bytes(tmp_path, text, suffix):
-    """The artist's name in the first directory, the lens in the second; cameras and programs write UTF-8."""
+    """The artist's name in the first directory, the lens in the second; cameras and programs write UTF-8. The comment
+    stays of type 7."""
     text = text.ljust(25, b".") + b"\0"
     first = struct.pack("<HHHII", 2, 315, 2, len(text), 38) + struct.pack("<HHIII", 34665, 4, 1, 38 + len(text), 0)
-    second = struct.pack("<HHHIII", 1, 42036, 2, len(text), 38 + len(text) + 18, 0)
-    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + text + second + text
+    places = 38 + len(text) + 30, 38 + len(text) + 30 + len(text)
+    second = struct.pack("<HHHIIHHIII", 2, 37510, 7, 13, places[1], 42036, 2, len(text), places[0], 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + text + second + text + b"ASCII\0\0\0hello"
     Image.fromarray(pixels()).save(tmp_path / f"p.{suffix}", exif=block)
     for kind in FORMATS.values():
-        assert encoded(open_source(tmp_path / f"p.{suffix}"), kind).count(text) == 2
+        data = encoded(open_source(tmp_path / f"p.{suffix}"), kind)
+        assert data.count(text) == 2 and data.count(struct.pack("<HHI", 37510, 7, 13)) == 1
 
 
 def test_texts_of_a_tiff_keep_their_bytes(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 # Tags of the first directory that describe how the old file stored its pixels, or hold copies of them; the new file has
 # its own. Orientation is among them, because pictures are stored upright.
 STRUCTURE = frozenset(
-    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, *range(317, 326), 330, *range(332, 335),
+    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, 317, *range(320, 326), 330, *range(332, 335),
      *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
@@ -53,7 +53,9 @@ class Metadata:
         if kind == "TIFF":  # its tags are those of EXIF
             given["exif"] = Image.Exif()
             given["exif"].load(self.exif)
-            _keep_texts(given["exif"])
+            for tag in DIRECTORIES:
+                given["exif"].get_ifd(tag).update(_exact(given["exif"].get_ifd(tag), tag))
+            given["exif"].update(_exact(given["exif"]))
             if self.xmp:
                 given["exif"][XMP_TAG] = self.xmp
         elif kind in ("JPEG", "WEBP"):
@@ -119,25 +121,26 @@ class _Text(str):
         return super().encode("latin-1", "replace")
 
 
-def _keep_texts(exif: Image.Exif) -> None:
-    """Make the texts of an EXIF block such that Pillow writes them as they are, such as names in UTF-8."""
-    for directory in (exif, *map(exif.get_ifd, DIRECTORIES)):
-        for tag, value in [*directory.items()]:
-            if isinstance(value, str):
-                directory[tag] = _Text(value)
+def _exact(directory: Mapping[int, Any], name: int = 0) -> dict[int, Any]:
+    """A directory of EXIF data such that Pillow writes its texts as they are, such as names in UTF-8, and bytes in the
+    type UNDEFINED, which comments and makers' notes have. `name`: one of `DIRECTORIES`, or 0 for the first."""
+    exact = {tag: _Text(value) if isinstance(value, str) else value for tag, value in directory.items()}
+    if name == ExifTags.IFD.Exif:  # Pillow would take bytes for numbers, which they are in the others
+        exact = {tag: [bytearray(value)] if isinstance(value, bytes) else value for tag, value in exact.items()}
+    return exact
 
 
 def _clean_exif(exif: Image.Exif, size: tuple[int, int], sideways: bool) -> bytes:
     """The block without the tags of the old file; `sideways`: the picture was turned, and width is height now."""
-    _keep_texts(exif)
     clean = Image.Exif()
-    for tag, value in exif.items():
+    clean.endian = exif.endian  # comments in UTF-16 and makers' notes are in it too
+    for tag, value in _exact(exif).items():
         if tag not in STRUCTURE and tag not in DIRECTORIES:
             clean[tag] = value
     if sideways and RESOLUTION in clean and RESOLUTION_DOWN in clean:
         clean[RESOLUTION], clean[RESOLUTION_DOWN] = clean[RESOLUTION_DOWN], clean[RESOLUTION]
     for tag in DIRECTORIES:
-        if directory := dict(exif.get_ifd(tag)):
+        if directory := _exact(exif.get_ifd(tag), tag):
             if tag == ExifTags.IFD.Exif:
                 sides = zip((WIDTH, HEIGHT), size, strict=True)
                 directory |= {name: value for name, value in sides if name in directory}
