@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 # Tags of the first directory that describe how the old file stored its pixels, or hold copies of them; the new file has
 # its own. Orientation is among them, because pictures are stored upright.
 STRUCTURE = frozenset(
-    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, 317, *range(320, 326), 330, *range(332, 335),
-     *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
+    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, 317, *range(320, 326), 330,
+     *range(332, 335), *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
