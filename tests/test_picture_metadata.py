@@ -62,6 +62,36 @@ def test_metadata_survives_and_the_orientation_is_reset(tmp_path, suffix, kind):
         assert np.array_equal(np.asarray(written), np.asarray(view))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"tiff:Orientation='6'",
+        b'tiff:Orientation = "6"',
+        b't:Orientation="6"',
+        b"/><t:Orientation>6\n</t:Orientation><d ",
+    ],
+)
+def test_the_orientation_is_taken_out_of_xmp_however_it_is_written(tmp_path, written):
+    xmp = XMP.replace(b'tiff:Orientation="6"', written)
+    Image.fromarray(pixels()).save(tmp_path / "x.jpg", exif=camera_exif(3), xmp=xmp)
+    kept = original_of(open_source(tmp_path / "x.jpg")).metadata.xmp
+    assert b"Orientation" not in kept and b"at the lake" in kept
+
+
+def test_a_gain_map_that_is_left_out_is_said(tmp_path):
+    both = [Image.fromarray(pixels()), Image.fromarray(pixels()[:8, :12])]
+    xmp = XMP.replace(b"dc:title", b"hdrgm:Version")
+    both[0].save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=both[1:], xmp=xmp)
+    assert "the gain map for HDR screens was left out" in open_source(tmp_path / "p.jpg").info["notes"]
+
+
+def test_the_largest_exif_block_of_a_jpeg_is_kept():
+    exif = Image.Exif()
+    exif[CAMERA], exif[50341] = "Camera", bytes(65_400)
+    written = Image.open(io.BytesIO(encode(pixels(), Metadata(exif=exif.tobytes()), "JPEG")))
+    assert written.getexif()[CAMERA] == "Camera"
+
+
 def test_a_deep_png_has_them_too(tmp_path):
     Image.fromarray(pixels(channels=1).astype(np.uint16) * 257).save(
         tmp_path / "d.png", exif=camera_exif(), dpi=(300, 300)
@@ -155,8 +185,9 @@ def test_texts_of_a_png_are_no_settings_whatever_their_names(tmp_path):
         assert not [note for note in view.info["notes"] if "grey" not in note] and view.size == (24, 16)
 
 
-def test_xmp_that_is_not_utf_8_is_left_out_and_said(tmp_path):
-    Image.fromarray(pixels()).save(tmp_path / "x.tif", tiffinfo={700: XMP.decode().encode("utf-16")})
+@pytest.mark.parametrize("data", [XMP.decode().encode("utf-16"), XMP.replace(b"lake", b"Seek\xfcste")])
+def test_xmp_that_is_not_utf_8_is_left_out_and_said(tmp_path, data):
+    Image.fromarray(pixels()).save(tmp_path / "x.tif", tiffinfo={700: data})
     view = open_source(tmp_path / "x.tif")
     assert original_of(view).metadata.xmp == b"" and "XMP data was left out: it is not UTF-8" in view.info["notes"]
 

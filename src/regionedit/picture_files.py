@@ -45,7 +45,7 @@ BITS, PHOTOMETRIC, ORIENTATION, PLANES = 258, 262, 274, 284  # tags of a TIFF; o
 CHANNELS, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 322, 338, 339
 KIND, PREVIEW = 254, 1  # a tag of a TIFF and its bit for a small copy of another picture
 PREMULTIPLIED, SIGNED = 1, 2  # an extra sample, a sample format
-LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP that a JPEG can hold
+LONGEST_SEGMENT = 65_504  # bytes of EXIF or XMP that a JPEG can hold
 
 
 def stored_bits(picture: Image.Image, path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
 RESOLUTION, RESOLUTION_DOWN, XMP_TAG = 282, 283, 700
 LARGEST_DPI = {"PNG": 109_000_000, "JPEG": 65_535, "TIFF": 2**32 - 1}  # that a file's numbers can hold
+ORIENTATION_IN_XMP = re.compile(rb"""\s[\w-]+:Orientation\s*=\s*(?:"\d"|'\d')|<([\w-]+:Orientation)>\s*\d\s*</\1>""")
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -85,15 +87,20 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     if b"xmpGImg:image" in xmp:
         xmp = b""
         notes.append("XMP data was left out: it holds a small copy of the picture")
-    if b"\0" in xmp.rstrip(b"\0"):
+    xmp = xmp.rstrip(b"\0")
+    if b"\0" in xmp or "\ufffd" in xmp.decode("utf-8", "replace"):
         xmp = b""
         notes.append("XMP data was left out: it is not UTF-8")
+    if info.get("exif_orientation"):  # Pillow knows only the usual way of writing it
+        xmp = ORIENTATION_IN_XMP.sub(b"", xmp)
+    if b"hdrgm:" in xmp:
+        notes.append("the gain map for HDR screens was left out")
     profile = info.get("icc_profile") or b""
     without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
     dpi = None if without else _dpi(info.get("dpi"))
     dpi = dpi[::-1] if dpi and info.get("exif_orientation") in SIDEWAYS else dpi
     profile = profile if isinstance(profile, bytes) else b""
-    return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
+    return Metadata(exif, xmp, dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
 
 
 def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
