@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import infer
-from regionedit.command_line import load_config
+from regionedit.command_line import load_config, run_command
 from regionedit.config import EditConfig
 from regionedit.mask_sources import with_untrained
 from regionedit.region_predictor import RegionPredictor
@@ -117,6 +117,9 @@ GOOD_ROW = {"image": "good.png", "instruction": TEXT}
         ([GOOD_ROW | {"mask": "none.png"}], "mask: "),
         ([GOOD_ROW | {"id": "../x"}], "id: '../x'"),
         ([GOOD_ROW | {"id": "a"}, GOOD_ROW | {"id": "a"}], "line 2: id: 'a' is already used in line 1"),
+        ([GOOD_ROW | {"id": "É"}, GOOD_ROW | {"id": "e\u0301"}], "line 2: id: 'e\u0301' is already used in line 1"),
+        ([GOOD_ROW | {"id": "Log.txt"}], "line 1: id: 'Log.txt' is the name of a file beside the results"),
+        ([GOOD_ROW | {"id": " "}], "line 1: id: ' ' cannot name a folder"),
     ],
 )
 def test_requests(rows, says, good, tmp_path, refused):
@@ -141,3 +144,8 @@ def test_a_full_disk(good, refused, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     line = refused("--image", good, "--instruction", TEXT, code=1)
     assert "No space left on device" in line and "out" in line
+
+
+def test_the_name_of_a_file_that_is_no_text_can_be_printed(capsys):
+    assert run_command("infer.py", lambda: print(os.fsdecode(b"gr\xfcn.png")), None, debug=False) == 0
+    assert capsys.readouterr().out == "gr\\udcfcn.png\n"

@@ -44,7 +44,7 @@ def test_a_jsonl_as_other_programs_write_it(read, encoding, end):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("first", ["", "sep={}\n"])
+@pytest.mark.parametrize("first", ["", "sep={}\n", '"SEP={}"\r\n'])
 def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
     text = io.StringIO()
     rows = csv.writer(text, delimiter=separator)
@@ -66,7 +66,9 @@ def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
         ("sep=;\nimage;instruction\nnone.png;x\n", "line 3: image: "),
         ("image,instruction\na.png,x,y\n", "line 2: 3 cells, but the header has 2"),
         ("image;instruction;seed\na.png;x;many\n", "line 2: seed: 'many'"),
-        ('image,instruction\na.png,"x\n', "r.csv: "),
+        ('image,instruction\na.png,"x\n', "r.csv: line 2: "),
+        ('sep=,\nimage,instruction\na.png,"say "hi" to it"\n', "r.csv: line 3: "),
+        (f"image,instruction\na.png,{'x' * 200_000}\n", "r.csv: line 2: field larger than"),
         ("image,instruction,mask_soft\na.png,x,perhaps\n", "mask_soft: 'perhaps'"),
         ("image,picture\na.png,x\n", "unknown field 'picture'"),
         ("image,instruction\n", "holds no request"),

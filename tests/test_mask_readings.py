@@ -164,6 +164,14 @@ def test_a_mask_is_turned_like_its_picture_or_a_warning_says_that_it_was_not(ori
         )
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_a_picture_that_its_file_calls_upright_needs_no_warning(suffix, tmp_path):
+    source = open_picture(saved(photograph(), tmp_path / f"p.{suffix}", 1))
+    assert open_mask(saved(white(), tmp_path / "m.png"), picture=source).info["notes"] == ["mask: white is edited"]
+    with pytest.raises(ValueError, match="mask: 44x60, but the upright picture is 60x44"):
+        open_mask(saved(white().transpose(TURNED[6]), tmp_path / "m.png"), picture=source)
+
+
 def test_a_mask_of_another_size_names_both_sizes():
     with pytest.raises(ValueError, match="mask: 30x22, but the upright picture is 60x44"):
         understand(white().resize((30, 22)), picture=PICTURE)

@@ -19,6 +19,7 @@ from regionedit.mask_files import open_mask
 from regionedit.originals import (
     as_configured,
     encoded,
+    file_notes,
     open_source,
     original_of,
     pixels_of,
@@ -119,6 +120,13 @@ def deep_file(folder, name: str):
     elif name == "grey.jp2":
         Image.fromarray(rgb[..., 0]).save(path)
         return path
+    elif name == "rgb.sgi":
+        head = struct.pack(">HBBHHHHII", 474, 0, 2, 3, WIDTH, HEIGHT, 3, 0, 65535)
+        path.write_bytes(head.ljust(512, b"\0") + rgb[::-1].transpose(2, 0, 1).astype(">u2").tobytes())
+    elif name == "floats.dds":
+        head = struct.pack("<4s7I", b"DDS ", 124, 0x1007, 4, 4, 16, 0, 0).ljust(76, b"\0")
+        form = struct.pack("<2I4s5II16x", 32, 4, b"DX10", 0, 0, 0, 0, 0, 0x1000)
+        path.write_bytes(head + form + struct.pack("<5I", 95, 3, 0, 1, 0) + bytes([3] + [7] * 15))
     elif name == "float.tif":
         Image.fromarray(rgb[..., 0] / np.float32(65535)).save(path)
     else:
@@ -126,7 +134,7 @@ def deep_file(folder, name: str):
     return path
 
 
-@pytest.mark.parametrize("name", ["compressed.tif", "rgb.ppm", "float.tif", "large.tif"])
+@pytest.mark.parametrize("name", ["compressed.tif", "rgb.ppm", "float.tif", "large.tif", "rgb.sgi", "floats.dds"])
 def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name):
     view = open_source(deep_file(tmp_path, name))
     with pytest.raises(ValueError, match=f"{name}: it has .*--depth 8") as refused:
@@ -136,8 +144,9 @@ def test_a_depth_that_cannot_be_kept_is_refused_with_the_way_out(tmp_path, name)
     assert "reduced to 8 bits a channel" in reduced.info["notes"] and np.array_equal(
         np.asarray(view), np.asarray(reduced)
     )
-    result = painted(reduced, random_mask(0))
-    assert pixels_of(result).dtype == np.uint8 and changed_outside(reduced, result, random_mask(0)) == 0
+    if reduced.size == (WIDTH, HEIGHT):
+        result = painted(reduced, random_mask(0))
+        assert pixels_of(result).dtype == np.uint8 and changed_outside(reduced, result, random_mask(0)) == 0
     assert as_configured(reduced, "source", strip_metadata=False) is reduced
 
 
@@ -181,6 +190,7 @@ def test_a_tile_that_is_larger_than_the_picture_is_cut(tmp_path, channels):
         ("L", 339, 2, "8 bits with a sign"),
         ("L16", 284, 2, "channels in separate planes"),
         ("1", 284, 2, "channels in separate planes"),
+        ("RGB", 254, 1, "a preview before the picture itself"),
     ],
 )
 def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value, kind):
@@ -194,6 +204,46 @@ def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value,
     for read in (open_source, open_mask):
         with pytest.raises(ValueError, match=rf"{path.name}: a TIFF with {kind}.*save it as a PNG"):
             read(path)
+
+
+def test_fits_files_that_pillow_reads_wrongly_are_refused(tmp_path):
+    cards = ("SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", f"NAXIS1  = {WIDTH}", f"NAXIS2  = {HEIGHT}", "END")
+    head = b"".join(card.encode().ljust(80) for card in cards).ljust(2880)
+    (tmp_path / "a.fits").write_bytes(head + values(1, 32767, 0).astype(">i2").tobytes())
+    with pytest.raises(ValueError, match=r"a\.fits: FITS values of more than 8 bits, .*save it as a PNG"):
+        open_source(tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize(
+    ("meaning", "channels", "note"),
+    [
+        (0, 3, "1 of the file's 4 channels hold neither colour nor transparency: left out"),
+        (1, 4, "colours premultiplied with alpha were divided by it"),
+    ],
+)
+def test_a_tiff_s_fourth_channel_that_is_no_alpha_of_a_png_is_said(tmp_path, meaning, channels, note):
+    path, stored = store(tmp_path, "tif", "RGBA")
+    if meaning == 1:
+        stored[..., :3] = np.minimum(stored[..., :3], stored[..., 3:])
+    Image.fromarray(stored).save(path)
+    data, tag = path.read_bytes(), struct.pack("<HHI", 338, 3, 1)
+    path.write_bytes(data.replace(tag + struct.pack("<I", 2), tag + struct.pack("<I", meaning)))
+    view = open_source(path)
+    kept = pixels_of(view)
+    assert note in "; ".join(view.info["notes"]) and kept.shape[2] == channels
+    if meaning == 1:
+        back = kept[..., :3] * (kept[..., 3:] / 255)
+        assert np.array_equal(kept[..., 3], stored[..., 3]) and np.abs(back - stored[..., :3]).max() <= 1
+    else:
+        assert np.array_equal(kept, stored[..., :3])
+
+
+def test_a_bmp_of_16_bits_a_pixel_has_at_most_8_a_channel(tmp_path):
+    head = b"BM" + struct.pack("<IHHI", 66 + 12, 0, 0, 66)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
+    (tmp_path / "a.bmp").write_bytes(head + info + struct.pack("<4H", 0xF800, 0x7E0, 0x1F, 0xFFFF))
+    view = as_configured(open_source(tmp_path / "a.bmp"), "source", strip_metadata=False)
+    assert pixels_of(view).tolist() == [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -266,6 +316,16 @@ def test_a_second_edit_goes_on_from_the_first_at_full_depth(tmp_path):
     assert changed_outside(open_source(path), twice, ImageChops.lighter(first, second)) == 0
 
 
+def test_a_region_that_is_wider_than_its_mask_is_said(tmp_path):
+    view = open_source(store(tmp_path, "png", "RGB")[0])
+    drawn, wider = Image.new("L", view.size), Image.new("L", view.size)
+    drawn.paste(255, (2, 2, 6, 5))
+    wider.paste(255, (1, 2, 6, 5))
+    assert file_notes(view, drawn, drawn, "png") == [] == file_notes(view, None, wider, "png")
+    (note,) = file_notes(view, drawn, wider, "png")
+    assert "mask: 3 pixels were added to it by region.grow" in note
+
+
 def test_the_same_picture_has_one_digest_and_another_alpha_another(tmp_path):
     path, stored = store(tmp_path, "png", "RGBA")
     other = stored.copy()
@@ -295,6 +355,17 @@ def test_a_jpeg_is_written_like_its_source_and_admits_its_loss(tmp_path):
     written = Image.open(io.BytesIO(data))
     assert written.quantization == Image.open(tmp_path / "s.jpg").quantization
     assert np.abs(np.asarray(written).astype(int) - np.asarray(view)).max() <= 3
+
+
+def test_a_jpeg_whose_tables_are_not_numbered_from_0_is_written_all_the_same(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(values(1, 255, 0).astype(np.uint8)[..., 0]).save(buffer, "JPEG")
+    data = bytearray(buffer.getvalue())
+    data[data.index(b"\xff\xdb") + 4] = data[data.index(b"\xff\xc0") + 12] = 1
+    (tmp_path / "1.jpg").write_bytes(data)
+    view = open_source(tmp_path / "1.jpg")
+    assert list(Image.open(tmp_path / "1.jpg").quantization) == [1]
+    assert np.abs(np.asarray(reopened(view, tmp_path, "JPEG")).astype(int) - np.asarray(view)).max() <= 16
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("gif", "P"), ("png", "RGB")])

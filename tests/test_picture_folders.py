@@ -91,6 +91,24 @@ def test_ids_stay_unique(tmp_path):
     assert sorted(r.id for r in folder_requests(tmp_path, LIKE)[0]) == ["a_cat", "a_cat_2", "a_cat_3"]
 
 
+def test_ids_stay_unique_on_a_disk_that_ignores_case_and_can_name_folders(tmp_path):
+    pictures(tmp_path, "Cat.png", "cat.jpg", "\u00e9.png", "e\u0301.png", f"{'d' * 200}/{'x' * 200}.png")
+    ids = [request.id for request in folder_requests(tmp_path, LIKE)[0]]
+    assert ids == ["Cat", "cat_2", f"{'d' * 200}_{'x' * 54}", "e\u0301", "\u00e9_2"]
+
+
+@pytest.mark.parametrize(("place", "composed"), [("", True), ("", False), ("caf\u00e9/", True)])
+def test_a_mask_whose_accents_are_written_in_another_way_is_found(place, composed, tmp_path):
+    names = ("\u00e9", "e\u0301") if composed else ("e\u0301", "\u00e9")
+    folder = pictures(tmp_path / "in", f"{place}{names[0]}.jpg")
+    apart = place.replace("\u00e9", "e\u0301")
+    masks = pictures(tmp_path / "m", f"{apart}{names[1]}_mask.png")
+    ((request,), skipped) = folder_requests(folder, LIKE, masks)
+    assert request.mask.name == f"{names[1]}_mask.png" and not skipped
+    pictures(folder, f"{place}{names[1]}_mask.png")
+    assert [one.path.name for one in folder_requests(folder, LIKE)[1]] == [f"{names[1]}_mask.png"]
+
+
 def test_masks_are_found_by_name_and_by_suffix(tmp_path):
     folder = pictures(tmp_path / "in", "cat.jpg", "dog.PNG", "bird.png", "a/cat.png", "Fox.png", "lonely.png")
     masks = pictures(

@@ -62,6 +62,36 @@ def test_metadata_survives_and_the_orientation_is_reset(tmp_path, suffix, kind):
         assert np.array_equal(np.asarray(written), np.asarray(view))
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"tiff:Orientation='6'",
+        b'tiff:Orientation = "6"',
+        b't:Orientation="6"',
+        b"/><t:Orientation>6\n</t:Orientation><d ",
+    ],
+)
+def test_the_orientation_is_taken_out_of_xmp_however_it_is_written(tmp_path, written):
+    xmp = XMP.replace(b'tiff:Orientation="6"', written)
+    Image.fromarray(pixels()).save(tmp_path / "x.jpg", exif=camera_exif(3), xmp=xmp)
+    kept = original_of(open_source(tmp_path / "x.jpg")).metadata.xmp
+    assert b"Orientation" not in kept and b"at the lake" in kept
+
+
+def test_a_gain_map_that_is_left_out_is_said(tmp_path):
+    both = [Image.fromarray(pixels()), Image.fromarray(pixels()[:8, :12])]
+    xmp = XMP.replace(b"dc:title", b"hdrgm:Version")
+    both[0].save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=both[1:], xmp=xmp)
+    assert "the gain map for HDR screens was left out" in open_source(tmp_path / "p.jpg").info["notes"]
+
+
+def test_the_largest_exif_block_of_a_jpeg_is_kept():
+    exif = Image.Exif()
+    exif[CAMERA], exif[50341] = "Camera", bytes(65_400)
+    written = Image.open(io.BytesIO(encode(pixels(), Metadata(exif=exif.tobytes()), "JPEG")))
+    assert written.getexif()[CAMERA] == "Camera"
+
+
 def test_a_deep_png_has_them_too(tmp_path):
     Image.fromarray(pixels(channels=1).astype(np.uint16) * 257).save(
         tmp_path / "d.png", exif=camera_exif(), dpi=(300, 300)
@@ -104,6 +134,62 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi is None
     Image.fromarray(pixels()).save(tmp_path / "p.tif", dpi=(100, 300))  # and no orientation
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (100, 300)
+
+    exif[282], exif[283] = 100.0, 300.0
+    for suffix in ("jpg", "png", "webp", "tif"):
+        Image.fromarray(pixels()).save(tmp_path / f"r.{suffix}", exif=exif)
+        for kind in ("PNG", FORMATS[suffix]):
+            written = Image.open(io.BytesIO(encoded(open_source(tmp_path / f"r.{suffix}"), kind))).getexif()
+            assert (written[282], written[283]) == (300, 100)
+
+
+@pytest.mark.parametrize("text", ["© Jörg Müller".encode(), "© Jörg".encode("latin-1"), "撮影者".encode()])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_texts_in_exif_keep_their_bytes(tmp_path, text, suffix):
+    """The artist's name in the first directory, the lens in the second; cameras and programs write UTF-8. The comment
+    stays of type 7."""
+    text = text.ljust(25, b".") + b"\0"
+    first = struct.pack("<HHHII", 2, 315, 2, len(text), 38) + struct.pack("<HHIII", 34665, 4, 1, 38 + len(text), 0)
+    places = 38 + len(text) + 30, 38 + len(text) + 30 + len(text)
+    second = struct.pack("<HHHIIHHIII", 2, 37510, 7, 13, places[1], 42036, 2, len(text), places[0], 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + text + second + text + b"ASCII\0\0\0hello"
+    Image.fromarray(pixels()).save(tmp_path / f"p.{suffix}", exif=block)
+    for kind in FORMATS.values():
+        data = encoded(open_source(tmp_path / f"p.{suffix}"), kind)
+        assert data.count(text) == 2 and data.count(struct.pack("<HHI", 37510, 7, 13)) == 1
+
+
+def test_texts_of_a_tiff_keep_their_bytes(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "p.tif", tiffinfo={315: "© Jörg".encode()})
+    for kind in ("PNG", "TIFF"):
+        data = encoded(open_source(tmp_path / "p.tif"), kind)
+        assert "© Jörg".encode() + b"\0" in data and 34853 not in Image.open(io.BytesIO(data)).getexif()
+
+
+@pytest.mark.parametrize("dpi", [(70_000, 70_000), (2**32 - 1, 1)])
+def test_a_resolution_that_a_format_cannot_hold_is_left_out(dpi):
+    for kind in ("PNG", "JPEG", "TIFF"):
+        written = Image.open(io.BytesIO(encode(pixels(), Metadata(dpi=dpi), kind)))
+        held = kind == "TIFF" or (kind == "PNG" and dpi[0] == 70_000)
+        assert written.info.get("dpi", (0, 0)) == (pytest.approx(dpi) if held else (0, 0))
+
+
+def test_texts_of_a_png_are_no_settings_whatever_their_names(tmp_path):
+    texts = PngInfo()
+    for name in ("transparency", "exif_orientation", "bit_depth", "icc_profile", "dpi", "gamma", "notes", "xmp"):
+        texts.add_text(name, "6")
+    for picture in (Image.fromarray(pixels()), Image.fromarray(pixels(channels=1))):
+        picture.save(tmp_path / "t.png", pnginfo=texts)
+        view = open_source(tmp_path / "t.png")
+        assert "exif_orientation" not in view.info and original_of(view).metadata == Metadata()
+        assert not [note for note in view.info["notes"] if "grey" not in note] and view.size == (24, 16)
+
+
+@pytest.mark.parametrize("data", [XMP.decode().encode("utf-16"), XMP.replace(b"lake", b"Seek\xfcste")])
+def test_xmp_that_is_not_utf_8_is_left_out_and_said(tmp_path, data):
+    Image.fromarray(pixels()).save(tmp_path / "x.tif", tiffinfo={700: data})
+    view = open_source(tmp_path / "x.tif")
+    assert original_of(view).metadata.xmp == b"" and "XMP data was left out: it is not UTF-8" in view.info["notes"]
 
 
 def test_nothing_personal_is_left_with_strip_metadata(tmp_path):

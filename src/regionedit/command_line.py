@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import gc
+import io
 import logging
 import re
 import sys
@@ -121,6 +122,8 @@ def errors_in_one_line(command: str, out: str | Path | None = None, debug: bool 
 
 def run_command(command: str, work: Callable[[], int | None], out: str | Path | None, debug: bool) -> int:
     """The exit code of `work` (None counts as 0), called inside `errors_in_one_line` with the other arguments."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with errors_in_one_line(command, out, debug):
             return work() or 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -131,6 +132,11 @@ def require_writable(folder: str | Path) -> None:
 def is_file(path: str | Path) -> bool:
     """Whether this is a file; False also for a name that no file can have, such as one that is too long."""
     return os.path.isfile(path)  # `Path.is_file` raises OSError there
+
+
+def folder_key(name: str) -> str:
+    """The name as disks see it that ignore case and the two ways of writing an accent, as those of macOS do."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_folder(path: str | Path) -> bool:

@@ -32,6 +32,8 @@ SUFFIXES = (
     ".heif", ".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".dib", ".apng", ".pcx", ".qoi", ".psd",
 )  # fmt: skip
 """Endings of picture files, in lower case; HEIC needs the package pillow-heif."""
+EXIF_AS_TEXT = ("XML:com.adobe.xmp", "Raw profile type exif")
+"""Names of a PNG's texts in which Pillow finds the orientation."""
 
 
 def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -131,7 +133,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 
 def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     """The first frame of a picture, turned as its EXIF data says (`info["exif_orientation"]`), and notes about both."""
-    notes = []
+    notes = [*picture.info.get("file_notes", ())]
     if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
         notes.append("animated: the first frame was taken")
     turned, orientation = picture, stored_orientation(picture)
@@ -143,6 +145,8 @@ def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     if orientation in TURNS:
         notes.append("turned upright as its EXIF data says")
         turned.info["exif_orientation"] = orientation
+    else:  # such as the 1 of most TIFFs
+        turned.info.pop("exif_orientation", None)
     return turned, notes
 
 
@@ -219,12 +223,15 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
             f"{path}: {picture.width}x{picture.height} = {pixels} pixels, more than max_pixels={max_pixels}"
         )
     if kind := misread(picture):
-        raise ValueError(f"{path}: a TIFF with {kind}, which Pillow reads wrongly; save it as a PNG")
+        raise ValueError(f"{path}: {kind}, which Pillow reads wrongly; save it as a PNG")
     corrected = {"path": str(path), "file_bits": stored_bits(picture, path)} | unread(picture, path)
     try:
         picture.load()
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
+    if picture.format == "PNG":  # its texts stand in `info` under any names, such as "transparency"
+        kept = {name: v for name, v in picture.info.items() if not isinstance(v, str) or name in EXIF_AS_TEXT}
+        picture.info = kept
     picture.info |= corrected
     return picture
 

@@ -30,7 +30,7 @@ def list_lines(path: Path, shown: str) -> list[str]:
         raise ValueError(f"{shown} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown} is not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
-    except (csv.Error, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
     # Not `splitlines`: U+2028 and its like may stand inside a JSON string and end no line.
     return re.split(r"\r\n|\n|\r", text)
@@ -43,17 +43,22 @@ def csv_lines(text: str) -> list[str]:
     Names are read without regard to case and spaces; empty cells are left out. A row stands in the line where it ends
     in the file, so that messages have the file's line numbers.
 
-    Raises ValueError: two columns of one name, or a row with more cells than the header; csv.Error: quotes that do not
-    match.
+    Raises ValueError: two columns of one name, a row with more cells than the header, or quotes that do not match.
     """
-    said = re.match(r"sep=(.)(\r\n|\n|\r)", text)
+    said = re.match(r'"?sep=(.)"?(\r\n|\n|\r)', text, re.IGNORECASE)
     body = text[said.end() :] if said else text
     header = body.lstrip().splitlines()[:1] or [""]
     separator = said[1] if said else max(",;\t", key=header[0].count)
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
     names: list[str] = []
     lines: list[str] = []
-    for row in reader:
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num + bool(said)}: {error}") from None
+        if row is None:
+            return lines
         number = reader.line_num + bool(said)
         if not any(cell.strip() for cell in row):
             continue
@@ -67,7 +72,6 @@ def csv_lines(text: str) -> list[str]:
         cells = {name: _value(name, cell) for name, cell in zip(names, row, strict=False) if cell.strip()}
         lines += [""] * (number - 1 - len(lines))
         lines.append(json.dumps(cells))
-    return lines
 
 
 def _value(name: str, cell: str) -> str | int | bool:

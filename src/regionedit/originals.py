@@ -214,14 +214,16 @@ def source_digest(view: Image.Image) -> str:
 
 def file_notes(view: Image.Image, drawn: Image.Image | None, mask: Image.Image, written: str) -> list[str]:
     """Notes about a request's files: how its mask (`drawn`) and its picture were read, how much of the region (`mask`,
-    mode "L") is wholly transparent, and the result's format (`written`: the setting `format`)."""
+    mode "L") is not in `drawn` or wholly transparent, and the result's format (`written`: the setting `format`)."""
     alpha_HW, inside_HW = original_of(view).alpha_HW, np.asarray(mask) > 0
     share = float((alpha_HW[inside_HW] == 0).mean()) if alpha_HW is not None and inside_HW.any() else 0.0
     percent = f"{share:.0%}" if share >= 0.005 else "less than 1%"
     unseen = f"{percent} of the region is wholly transparent and stays so" if share else ""
     remark = source_format(view)[1] if written == "source" else ""
     of_mask = [] if drawn is None else drawn.info.get("notes", [])
-    return [*of_mask, *(note for note in (unseen, remark) if note), *view.info["notes"]]
+    more = 0 if drawn is None else int((inside_HW & (np.asarray(drawn) == 0)).sum())
+    wider = f"mask: {more} pixels were added to it by region.grow, region.feather or another setting" if more else ""
+    return [*of_mask, *(note for note in (wider, unseen, remark) if note), *view.info["notes"]]
 
 
 KEPT = "16 bits a channel are kept; the models see 8"

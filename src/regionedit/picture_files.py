@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -41,30 +42,41 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 HEADER = 65_536  # bytes of a file that contain the headers of AVIF and JPEG 2000
 BITS, PHOTOMETRIC, ORIENTATION, PLANES = 258, 262, 274, 284  # tags of a TIFF; orientation is also one of EXIF
-TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 338, 339
+CHANNELS, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 322, 338, 339
+KIND, PREVIEW = 254, 1  # a tag of a TIFF and its bit for a small copy of another picture
 PREMULTIPLIED, SIGNED = 1, 2  # an extra sample, a sample format
-LONGEST_SEGMENT = 65_000  # bytes of EXIF or XMP that a JPEG can hold
+LONGEST_SEGMENT = 65_504  # bytes of EXIF or XMP that a JPEG can hold
 
 
 def stored_bits(picture: Image.Image, path: Path) -> int:
     """Bits a channel of a picture that was opened and not loaded yet; Pillow reduces deeper colour to 8."""
-    arguments = str([tile.args for tile in getattr(picture, "tile", ())])
-    if ";16" in arguments:
+    codecs = str([(tile.codec_name, tile.args) for tile in getattr(picture, "tile", ())])
+    if re.search("(?<!BGR);16|SGI16|BC6H", codecs):  # BGR;16 has 5, 6 and 5 bits
         return 16
     if picture.format == "PPM" and picture.tile and isinstance(picture.tile[0].args, tuple):
         return int(picture.tile[0].args[-1]).bit_length()
     if picture.format in ("AVIF", "JPEG2000"):
         with path.open("rb") as file:
             return max(8, _header_bits(file.read(HEADER), picture.format))
-    return max(8, int(picture.info.get("bit_depth") or 8))  # pillow-heif
+    given = picture.info.get("bit_depth")  # by pillow-heif, or a PNG's text of this name
+    return max(8, given) if isinstance(given, int) else 8
 
 
 def misread(picture: Image.Image) -> str:
-    """What a TIFF that was opened and not loaded yet has that Pillow reads wrongly without an error, or empty."""
+    """What a picture that was opened and not loaded yet has that Pillow reads wrongly without an error, or empty."""
+    if picture.format == "FITS" and picture.mode != "L":
+        return "FITS values of more than 8 bits"
     if picture.format != "TIFF":
         return ""
+    kind = _misread_tiff(picture)
+    return f"a TIFF with {kind}" if kind else ""
+
+
+def _misread_tiff(picture: Image.Image) -> str:
     tags = picture.tag_v2
     bits, white_is_0 = max(tags.get(BITS, (1,))), tags.get(PHOTOMETRIC) == 0
+    if isinstance(kind := tags.get(KIND), int) and kind & PREVIEW:
+        return "a preview before the picture itself, as a camera's raw file"
     raw = any(tile.codec_name == "raw" for tile in picture.tile)
     if raw and tags.get(PLANES) == 2 and (bits != 8 or white_is_0 or tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,)):
         return "channels in separate planes"
@@ -83,8 +95,10 @@ def stored_orientation(picture: Image.Image) -> int | None:
 def unread(picture: Image.Image, path: Path) -> dict[str, Any]:
     """Entries for `info` that Pillow gets wrong, lacks or drops, of a picture that was opened and not loaded yet."""
     found: dict[str, Any] = {}
-    if picture.format == "TIFF" and (orientation := stored_orientation(picture)):
-        found["exif_orientation"] = orientation
+    if picture.format == "TIFF":
+        found["file_notes"] = _left_out(picture)
+        if orientation := stored_orientation(picture):
+            found["exif_orientation"] = orientation
     if picture.format != "PNG":
         return found
     factor = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0].args)) if picture.tile else None
@@ -99,6 +113,16 @@ def unread(picture: Image.Image, path: Path) -> dict[str, Any]:
                 break
             file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
     return found
+
+
+def _left_out(picture: Image.Image) -> list[str]:
+    """Notes about channels of a TIFF that Pillow drops or changes."""
+    notes, stored = [], picture.tag_v2.get(CHANNELS, 1)
+    if (more := stored - len(picture.getbands())) > 0:
+        notes.append(f"{more} of the file's {stored} channels hold neither colour nor transparency: left out")
+    if picture.tag_v2.get(EXTRA_SAMPLES, ())[:1] == (PREMULTIPLIED,):
+        notes.append("colours premultiplied with alpha were divided by it; translucent ones may differ by rounding")
+    return notes
 
 
 def _header_bits(head: bytes, kind: str) -> int:
@@ -214,7 +238,7 @@ def jpeg_options(picture: Image.Image) -> dict[str, Any] | None:
     from PIL import JpegImagePlugin
 
     tables = getattr(picture, "quantization", None)
-    if not tables:
+    if not tables or sorted(tables) != list(range(len(tables))):  # Pillow writes only tables numbered from 0
         return None
     sampling = JpegImagePlugin.get_sampling(picture)
     return {"qtables": dict(tables), "subsampling": sampling if sampling >= 0 else 0}

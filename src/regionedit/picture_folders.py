@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regionedit.files import write_atomic
+from regionedit.files import folder_key, write_atomic
 from regionedit.images import SUFFIXES
 from regionedit.request_files import RequestFile, named
 
@@ -59,8 +60,8 @@ def folder_requests(
 
 def masks_beside(pictures: Sequence[Path]) -> dict[Path, Path]:
     """The files that are named like another one with `_mask` at the end, each with the picture that it belongs to."""
-    by_name = {(path.parent, path.stem.casefold()): path for path in pictures}
-    owners = {path: by_name.get((path.parent, _without_ending(path.stem.casefold()))) for path in pictures}
+    by_name = {(path.parent, folder_key(path.stem)): path for path in pictures}
+    owners = {path: by_name.get((path.parent, _without_ending(folder_key(path.stem)))) for path in pictures}
     return {path: owner for path, owner in owners.items() if owner is not None}
 
 
@@ -103,12 +104,12 @@ def _with_masks(requests: list[RequestFile], folder: Path, masks: Path, skipped:
     same = masks.resolve() == folder.resolve()
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(_pictures(masks, [], [] if same else skipped)):
-        stem = _without_ending(path.stem.casefold()) or ("" if same else path.stem.casefold())
-        by_name[str(path.parent.relative_to(masks)), stem].append(path)
+        stem = _without_ending(folder_key(path.stem)) or ("" if same else folder_key(path.stem))
+        by_name[_place(path, masks), stem].append(path)
     with_mask, used = [], {request.image for request in requests}
     for request in requests:
         stem = request.image.stem
-        candidates = by_name.get((str(request.image.parent.relative_to(folder)), stem.casefold()), [])
+        candidates = by_name.get((_place(request.image, folder), folder_key(stem)), [])
         candidates = [p for p in candidates if stem in (p.stem, _without_ending(p.stem))] or candidates
         if len(candidates) > 1:
             both = " and ".join(str(path) for path in candidates[:2])
@@ -123,6 +124,11 @@ def _with_masks(requests: list[RequestFile], folder: Path, masks: Path, skipped:
     unused = {path for (_, stem), paths in by_name.items() if stem for path in paths} - used
     skipped += [Skipped(path, f"a mask without a picture in {folder}") for path in unused]
     return with_mask
+
+
+def _place(path: Path, folder: Path) -> str:
+    """The subfolder that a file lies in; accents may be written in two ways."""
+    return unicodedata.normalize("NFC", str(path.parent.relative_to(folder)))
 
 
 def _without_ending(stem: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +14,14 @@ from PIL.PngImagePlugin import PngInfo
 # Tags of the first directory that describe how the old file stored its pixels, or hold copies of them; the new file has
 # its own. Orientation is among them, because pictures are stored upright.
 STRUCTURE = frozenset(
-    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, *range(317, 326), 330, *range(332, 335),
-     *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
+    (*range(254, 269), 273, 274, *range(277, 282), 284, *range(288, 294), 301, 317, *range(320, 326), 330,
+     *range(332, 335), *range(336, 343), 347, *range(512, 522), *range(529, 533), 700, 34377, 34675, 37724)
 )  # fmt: skip
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 WIDTH, HEIGHT = 40962, 40963
-RESOLUTION, XMP_TAG = 282, 700
+RESOLUTION, RESOLUTION_DOWN, XMP_TAG = 282, 283, 700
+LARGEST_DPI = {"PNG": 109_000_000, "JPEG": 65_535, "TIFF": 2**32 - 1}  # that a file's numbers can hold
+ORIENTATION_IN_XMP = re.compile(rb"""\s[\w-]+:Orientation\s*=\s*(?:"\d"|'\d')|<([\w-]+:Orientation)>\s*\d\s*</\1>""")
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -47,10 +50,14 @@ class Metadata:
 
     def options(self, kind: str) -> dict[str, Any]:
         """The arguments of Pillow's `save` for a format: PNG, JPEG, WEBP or TIFF."""
-        given = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        dpi = self.dpi if max(self.dpi or (0,)) <= LARGEST_DPI.get(kind, math.inf) else None
+        given = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": dpi}
         if kind == "TIFF":  # its tags are those of EXIF
             given["exif"] = Image.Exif()
             given["exif"].load(self.exif)
+            for tag in DIRECTORIES:
+                given["exif"].get_ifd(tag).update(_exact(given["exif"].get_ifd(tag), tag))
+            given["exif"].update(_exact(given["exif"]))
             if self.xmp:
                 given["exif"][XMP_TAG] = self.xmp
         elif kind in ("JPEG", "WEBP"):
@@ -71,7 +78,7 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     """The metadata of a decoded picture for the same one turned upright; `notes` gets what had to be left out."""
     info = turned.info
     try:
-        exif = _clean_exif(picture.getexif(), turned.size)
+        exif = _clean_exif(picture.getexif(), turned.size, info.get("exif_orientation") in SIDEWAYS)
     except Exception:  # the parser of a broken EXIF block may raise anything
         exif = b""
         notes.append("EXIF data is damaged: it was left out")
@@ -80,12 +87,20 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
     if b"xmpGImg:image" in xmp:
         xmp = b""
         notes.append("XMP data was left out: it holds a small copy of the picture")
+    xmp = xmp.rstrip(b"\0")
+    if b"\0" in xmp or "\ufffd" in xmp.decode("utf-8", "replace"):
+        xmp = b""
+        notes.append("XMP data was left out: it is not UTF-8")
+    if info.get("exif_orientation"):  # Pillow knows only the usual way of writing it
+        xmp = ORIENTATION_IN_XMP.sub(b"", xmp)
+    if b"hdrgm:" in xmp:
+        notes.append("the gain map for HDR screens was left out")
     profile = info.get("icc_profile") or b""
     without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
     dpi = None if without else _dpi(info.get("dpi"))
     dpi = dpi[::-1] if dpi and info.get("exif_orientation") in SIDEWAYS else dpi
     profile = profile if isinstance(profile, bytes) else b""
-    return Metadata(exif, xmp.rstrip(b"\0"), dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
+    return Metadata(exif, xmp, dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
 
 
 def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
@@ -106,13 +121,33 @@ def with_profile(metadata: Metadata, profile: bytes) -> Metadata:
     return replace(metadata, icc_profile=profile)
 
 
-def _clean_exif(exif: Image.Exif, size: tuple[int, int]) -> bytes:
+class _Text(str):
+    """A text of EXIF data with the bytes of its file. Pillow reads them as Latin-1, but writes ? beyond ASCII."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def _exact(directory: Mapping[int, Any], name: int = 0) -> dict[int, Any]:
+    """A directory of EXIF data such that Pillow writes its texts as they are, such as names in UTF-8, and bytes in the
+    type UNDEFINED, which comments and makers' notes have. `name`: one of `DIRECTORIES`, or 0 for the first."""
+    exact = {tag: _Text(value) if isinstance(value, str) else value for tag, value in directory.items()}
+    if name == ExifTags.IFD.Exif:  # Pillow would take bytes for numbers, which they are in the others
+        exact = {tag: [bytearray(value)] if isinstance(value, bytes) else value for tag, value in exact.items()}
+    return exact
+
+
+def _clean_exif(exif: Image.Exif, size: tuple[int, int], sideways: bool) -> bytes:
+    """The block without the tags of the old file; `sideways`: the picture was turned, and width is height now."""
     clean = Image.Exif()
-    for tag, value in exif.items():
+    clean.endian = exif.endian  # comments in UTF-16 and makers' notes are in it too
+    for tag, value in _exact(exif).items():
         if tag not in STRUCTURE and tag not in DIRECTORIES:
             clean[tag] = value
+    if sideways and RESOLUTION in clean and RESOLUTION_DOWN in clean:
+        clean[RESOLUTION], clean[RESOLUTION_DOWN] = clean[RESOLUTION_DOWN], clean[RESOLUTION]
     for tag in DIRECTORIES:
-        if directory := dict(exif.get_ifd(tag)):
+        if directory := _exact(exif.get_ifd(tag), tag):
             if tag == ExifTags.IFD.Exif:
                 sides = zip((WIDTH, HEIGHT), size, strict=True)
                 directory |= {name: value for name, value in sides if name in directory}

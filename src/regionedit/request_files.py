@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regionedit.files import is_file
+from regionedit.files import LONGEST_NAME, folder_key, is_file
 from regionedit.list_files import list_lines
 from regionedit.mask_files import AUTO, MaskReading, open_mask
 from regionedit.originals import open_source
@@ -125,11 +126,12 @@ def parse_requests(
             continue
         try:
             request = parse_request(line, folder, find)
-            if request.id and request.id in first_seen:
-                raise ValueError(f"id: {request.id!r} is already used in line {first_seen[request.id]}")
+            key = folder_key(request.id)
+            if request.id and key in first_seen:
+                raise ValueError(f"id: {request.id!r} is already used in line {first_seen[key]}")
         except ValueError as error:
             raise ValueError(f"{source}, line {number}: {error}") from None
-        first_seen[request.id] = number
+        first_seen[key] = number
         requests.append(request)
     if not requests:
         raise ValueError(f"requests: {source} holds no request")
@@ -171,11 +173,11 @@ def parse_request(line: str, folder: Path, find: Callable[[str, str, Path], Path
     try:
         row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos}") from None
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos}; a line is one whole object") from None
     except RecursionError:
         raise ValueError("not JSON that can be read: its brackets are nested too deeply") from None
     if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("not a JSON object; write each request as an object in a line of its own, without a list")
     for name, value in row.items():
         if name not in FIELDS:
             raise ValueError(f"unknown field {name!r}; there are: {', '.join(FIELDS)}")
@@ -239,23 +241,38 @@ def _click(value: str | list) -> list | tuple:
 
 
 def _file_name(text: str) -> str:
-    if not text.isprintable() or text[:1] in ("", ".") or any(c in text for c in "/\\") or len(text.encode()) > 200:
+    if (
+        not text.isprintable()
+        or text.strip()[:1] in ("", ".")
+        or any(c in text for c in "/\\")
+        or len(text.encode()) > 200
+    ):
         raise ValueError(f"id: {text[:40]!r} cannot name a folder")
-    if text in RESERVED:
+    if folder_key(text) in RESERVED:
         raise ValueError(f"id: {text!r} is the name of a file beside the results; choose another")
     return text
 
 
 def named(requests: Sequence[RequestFile], names: Sequence[str] = ()) -> list[RequestFile]:
-    """Name requests without an id after their pictures, or by `names`, one for each: cat, cat_2, cat_3..."""
-    taken = {request.id for request in requests} | RESERVED
+    """Name requests without an id after their pictures, or by `names`, one for each: cat, cat_2, cat_3...
+
+    The names differ also on a disk that ignores case, and are short enough for a folder.
+    """
+    taken = {folder_key(request.id) for request in requests} | RESERVED
     result = []
     for place, request in enumerate(requests):
         own = names[place] if names else request.image.stem
-        name, count = request.id or own, 1
-        while not request.id and name in taken:
+        name, count = request.id or _shortened(own, ""), 1
+        while not request.id and folder_key(name) in taken:
             count += 1
-            name = f"{own}_{count}"
-        taken.add(name)
+            name = _shortened(own, f"_{count}")
+        taken.add(folder_key(name))
         result.append(replace(request, id=name))
     return result
+
+
+def _shortened(name: str, ending: str) -> str:
+    """The name with this ending, cut so that a folder can have it."""
+    while len(os.fsencode(name + ending)) > LONGEST_NAME:
+        name = name[:-1]
+    return name + ending
