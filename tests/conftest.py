@@ -1,7 +1,5 @@
 """Fixtures: folders with tiny random models of the real classes (tests/tiny_models.py), and infer.py with them."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A web server on this machine for a folder of files, with ranges of bytes, that fails as a test tells it."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Small pictures and regions for generators, and what next-scale models accumulate."""
 
-from __future__ import annotations
-
 import torch
 
 

@@ -1,7 +1,5 @@
 """Picture files of every mode, depth and format that can be stored, with random pixels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Models' answers: strict parsing, one retry, failure in one line; and the prompts with their versions."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

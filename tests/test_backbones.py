@@ -1,7 +1,5 @@
 """The metrics' frozen networks: preprocessing, the cache of embeddings, and errors for wrong names."""
 
-from __future__ import annotations
-
 from urllib.error import URLError
 
 import numpy as np
@@ -59,9 +57,6 @@ def lpips(monkeypatch):
     load_backbone.cache_clear()
 
 
-# ---------------------------------------------------------------------------------------------- preprocessing
-
-
 def features(backbone, pixels: torch.Tensor) -> torch.Tensor:
     """What the network itself makes of its normalised input."""
     with torch.no_grad():
@@ -116,9 +111,6 @@ def test_the_shipped_clip_and_dino_do_not_resize_microworld_pictures():
     assert dino.pictures([picture]) == pytest.approx(token, abs=1e-5)
 
 
-# ---------------------------------------------------------------------------------------------- cached embeddings
-
-
 def test_a_batch_of_one_equals_a_batch_of_many_and_equal_pictures_are_bit_equal(judge):
     many = [noise(40 + i, 40, i) for i in range(40)]
     judge.pictures.known.clear()
@@ -155,9 +147,6 @@ def test_the_cache_keeps_embeddings_and_no_pictures(judge):
     assert judge.pictures.table.shape == (KEPT, 32)
 
 
-# ---------------------------------------------------------------------------------------------- texts
-
-
 def test_a_caption_over_the_context_is_cut_counted_and_warned_of_once(judge):
     judge.texts.known.clear()
     judge.cut.clear()
@@ -188,9 +177,6 @@ def test_pick_score_cuts_long_prompts(pick_score):
     with pytest.warns(UserWarning, match="more than 32 tokens"):
         assert pick_score.scores([noise(32, 32)], ["red " * 50]).isfinite().all()
     assert len(pick_score.cut) == 1
-
-
-# ---------------------------------------------------------------------------------------------- pairs
 
 
 def test_structure_is_the_difference_of_key_similarities(dino_224, tmp_path):
@@ -226,9 +212,6 @@ def test_lpips_takes_pictures_in_0_1_as_torchmetrics_does_in_minus_1_1(lpips):
     assert lpips.distance(a[0], a[0]) == 0
     assert lpips.map(a[0], b[0]).shape == (64, 64)
     assert float(lpips.map(a[0], b[0]).mean()) == pytest.approx(found, rel=0.1)
-
-
-# ---------------------------------------------------------------------------------------------- bad names
 
 
 def test_lpips_without_its_weights_says_which_file_goes_where(monkeypatch):

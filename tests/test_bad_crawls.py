@@ -1,7 +1,5 @@
 """Flawed crawls: unreadable samples are dropped, unreadable shards fail, both are counted, and the rest is written."""
 
-from __future__ import annotations
-
 import errno
 import tarfile
 

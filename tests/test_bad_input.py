@@ -1,7 +1,5 @@
 """Bad input to an edit: one clear line, exit code 2 (1 for a failed edit), no incomplete file, no stack trace."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CompBench: cases of every task, and its metrics against numbers worked out apart from them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """DLEBench: its layout, the fields that the user names, and the rows that are left out."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Emu Edit: the split is chosen by its number of rows, captions are filtered by rules or by a list of ids."""
 
-from __future__ import annotations
-
 import json
 import warnings
 

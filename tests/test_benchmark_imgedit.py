@@ -1,7 +1,5 @@
 """ImgEdit-Bench's basic suite: one JSON file and pictures in folders by subject."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

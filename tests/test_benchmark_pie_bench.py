@@ -1,7 +1,5 @@
 """PIE-Bench: run-length masks against their definition, the optional frame, and results by type of edit."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """HumanEdit and GEdit-Bench: the rows of the hub's tables, with their masks, languages and captions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Cached features: they give the same losses as computing them in training; outdated or foreign ones are refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Calibration of the evaluation: known numbers are reproduced, MagicBrush's checksum, the published row."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """The filter's rules on captions, each on texts whose correct answer is obvious to a person."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import caption_rules as rules

@@ -1,7 +1,5 @@
 """Cases by the share of the picture that the true mask covers."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 

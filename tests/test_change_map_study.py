@@ -1,7 +1,5 @@
 """The validation of the change map: known places, disturbances, and the table in the documentation."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cases with clicks, made from the packed benchmark: the benchmark `folder` reads them, and clicks hit the object."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

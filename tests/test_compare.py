@@ -1,7 +1,5 @@
 """Comparing evaluations: numbers computed differently never share a column, and every cell can be recomputed."""
 
-from __future__ import annotations
-
 import io
 import re
 
@@ -73,9 +71,6 @@ def test_systems_are_named_by_folder_and_by_path_where_two_share_a_name(place):
     assert [e.name for e in read_evaluations(folders)] == [str(f) for f in folders]
     (one,) = read_evaluations([folders[0] / "summary.json"])
     assert one.name == "run" and len(one.rows) == 4
-
-
-# ------------------------------------------------------------------------------------------------ published rows
 
 
 def test_published_rows_of_the_protocol_are_listed_below_and_marked_as_quoted(both):

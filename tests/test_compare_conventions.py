@@ -1,7 +1,5 @@
 """Facts of a protocol block that matter for some metrics only: older results without them stay comparable."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

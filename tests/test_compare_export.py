@@ -1,7 +1,5 @@
 """The files and the console table of a comparison: no text is lost or interpreted as markup."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Evaluations that are not comparable are refused, and the message names every difference."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.evaluation.compare import compare, main

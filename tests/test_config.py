@@ -105,9 +105,6 @@ def test_printed_and_saved_configurations_read_back_equal(tmp_path, capsys):
     assert load_config(TrainConfig, tmp_path / "printed.yaml") == config
 
 
-# ---------------------------------------------------------------- a generator's own settings
-
-
 def test_every_generator_and_describer_has_its_settings():
     assert GENERATORS.keys() == GENERATOR_CONFIGS.keys()
     assert DESCRIBERS.keys() == DESCRIBE_CONFIGS.keys()

@@ -86,9 +86,6 @@ def test_every_edited_pixel_lies_in_exactly_one_window(data):
     assert covered.max() == 1 and (covered[mask > 0] == 1).all()
 
 
-# ---------------------------------------------------------------- in the Editor
-
-
 @pytest.fixture(scope="module")
 def editor(tiny_edit_config):
     generator = replace(tiny_edit_config.generator, size=32, num_inference_steps=2)
@@ -190,9 +187,6 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_watched_and_cancelled
 def test_impossible_window_settings_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):
         Editor(replace(editor.config, crop=CropConfig(**crop)))
-
-
-# ---------------------------------------------------------------- the seam
 
 
 def test_a_colour_cast_of_the_generator_disappears_at_the_border_and_stays_inside():

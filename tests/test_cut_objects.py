@@ -1,7 +1,5 @@
 """A new object that the mask cuts off is noticed, and painted once more in a larger region."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -81,8 +79,6 @@ def test_an_edge_that_the_source_has_there_is_right():
     disc = (PAINTED - PLAIN).abs().amax(0) > 0
     assert border_of(blue, PAINTED, disc).abrupt == 0 < border_of(blue, PLAIN, disc).abrupt
 
-
-# ---------------------------------------------------------------- other shapes than discs
 
 WHOLE, TIGHT_BOX, NO_RIGHT, NO_TOP = (4, 2, 56, 42), (20, 12, 40, 32), (4, 2, 40, 42), (4, 10, 56, 42)
 

@@ -1,7 +1,5 @@
 """Index and report of a folder of shards: counts and hashes are recomputed here; the page is self-contained."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

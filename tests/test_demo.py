@@ -1,7 +1,5 @@
 """The demo chooses its size from the time that one proposal takes; no time limit stops its training."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The microworld's describer: captions from pixels and instructions, their cache; and the registry of describers."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import fields, replace
 
@@ -84,9 +82,6 @@ def test_a_failure_does_not_lose_the_other_descriptions(picture, monkeypatch):
         describer.describe([picture, picture], instructions)
     monkeypatch.setattr(describer, "_write", lambda *_: pytest.fail("asked again"))
     assert "red" not in describer.describe([picture], instructions[:1])[0].target
-
-
-# ---------------------------------------------------------------- the registry
 
 
 def test_given_fails_and_says_what_to_do(picture):

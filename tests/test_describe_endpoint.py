@@ -1,7 +1,5 @@
 """The endpoint describer: what it asks, and what it makes of completions and errors."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

@@ -1,7 +1,5 @@
 """The failure map: kinds of failure, the facts of an edit, and the rows for a perfect and an empty region."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

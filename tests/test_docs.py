@@ -1,7 +1,5 @@
 """The documentation's links and the tests that it names exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every command on a page of the documentation exists, and its `--help` knows the options that the page gives it."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import sys

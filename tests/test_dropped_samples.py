@@ -1,7 +1,5 @@
 """Training skips the samples that a sidecar drops, whatever the tar holds, and prefers the sidecar's captions."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.data.manifest import Manifest

@@ -1,7 +1,5 @@
 """A complete edit: pixels outside the mask and sizes are kept; batches and failed edits do not affect other edits."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The endpoint writer: what it asks, and what it makes of completions and errors."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections import Counter

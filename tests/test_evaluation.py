@@ -1,7 +1,5 @@
 """Evaluation from end to end: every case is scored or listed as failed; wrong configurations are refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -60,9 +58,6 @@ def finished(config):
     return config, evaluate(config, console), console.export_text()
 
 
-# ---------------------------------------------------------------------------------------------------- benchmarks
-
-
 def test_the_microworld_yields_every_case_once_and_can_be_read_again(config):
     cases = BENCHMARKS["microworld"](config.data)
     ids = [case.id for case in cases]
@@ -82,9 +77,6 @@ def test_a_damaged_benchmark_is_named(spoil, tmp_path):
         (folder / "cases.jsonl").write_text('{"id": "x"}\n')
     with pytest.raises(ValueError, match="^data: .*cases.jsonl"):
         list(BENCHMARKS["microworld"](folder))
-
-
-# ---------------------------------------------------------------------------------------------------- the whole run
 
 
 def test_every_case_has_a_row_and_the_summary_its_shape(finished):

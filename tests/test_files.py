@@ -1,7 +1,5 @@
 """Writing: whole files, files that belong together, and what killed writers leave."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Filtering a folder of shards: each rule finds its samples, nothing else is touched, and runs resume."""
 
-from __future__ import annotations
-
 import json
 
 from regionedit.data.manifest import Manifest

@@ -1,7 +1,5 @@
 """The filter on damaged data, changing files, a full disk and wrong arguments."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Post-processing of masks from every source: grow, shrink, feather, and the fallback for an empty region."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The study of Focus on Your Instruction (FoI): its scores checked by hand, and one small run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """A disk that fills or must not be written: one clear line, and every result is there as a whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """The gallery shows pictures and scores of every case, escapes all texts, and stays small."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -36,9 +36,6 @@ def make(tiny_inpaint_dir):
     )
 
 
-# ---------------------------------------------------------------- the contract, for every generator and pipeline class
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_size_is_kept_and_outside_the_mask_nothing_changes(tiny_generator, name):
     images, mask = pictures(2, 37, 51), box(2, 37, 51)
@@ -130,9 +127,6 @@ def test_an_impossible_gradient_names_the_generators_that_support_it(monkeypatch
 def test_noise_seeds_are_stable_and_differ():
     assert noise_seed(0, "case") == noise_seed(0, "case") == 1684653530530236621
     assert len({noise_seed(s, e, k) for s in range(3) for e in range(3) for k in ("a", "b")}) == 18
-
-
-# ---------------------------------------------------------------- Stable Diffusion, appendix A
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

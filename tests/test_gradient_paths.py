@@ -1,7 +1,5 @@
 """The study of gradient paths to the mask: one small run, and each path computes what its name says."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

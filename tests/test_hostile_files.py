@@ -1,7 +1,5 @@
 """Hostile files: a reader refuses them in one clear line, quickly, or reads a picture of an accepted size."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Programs that send the page's API what it must not trust: one sentence, without markup or a folder of the server."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

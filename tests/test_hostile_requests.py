@@ -1,7 +1,5 @@
 """Hostile requests, lists, arguments, and configurations: one clear line, exit code 2, nothing written."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

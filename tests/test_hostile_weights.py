@@ -1,7 +1,5 @@
 """Checkpoints with missing, surplus, misshapen or unreadable weights: one clear line that names the setting."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

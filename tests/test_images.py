@@ -1,7 +1,5 @@
 """Pictures: opening any format, exact round trips, fitting and back, drawing on them."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

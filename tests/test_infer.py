@@ -1,7 +1,5 @@
 """infer.py: one picture, a folder or a JSONL of requests; the output files; continuing after an interruption."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """infer.py with masks as people have them: what is edited, what the result says, folders of masks, mask operations."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pictures as people have them, through infer.py: what their files hold outside the region is in result.png."""
 
-from __future__ import annotations
-
 import io
 import json
 

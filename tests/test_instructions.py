@@ -1,7 +1,5 @@
 """Several instructions in one request: as one edit or one after another, each with its part of the region."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -104,9 +102,6 @@ def test_regions_are_shown_in_colours_of_their_own():
     shown = display.overlay(picture, *masks)
     assert shown.getpixel((4, 10)) == display.TINTS[0] and shown.getpixel((24, 10)) == display.TINTS[1]
     assert shown.getpixel((20, 10)) == (255, 255, 255)
-
-
-# ---------------------------------------------------------------- files and command lines
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The mask source that reads InstructPix2Pix's attention: tested with prepared attention maps and complete edits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An evaluation that is killed, in the editing and in the scoring, ends as one that was not."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Workers that are killed, that share a folder, or that Ray carries: each shard once, the bytes as if undisturbed."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -1,7 +1,5 @@
 """The measurement of where the loss pulls: an independent check of its parts, and one small run."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.config import EncodersConfig, LossConfig, StableDiffusionConfig

@@ -1,7 +1,5 @@
 """A result as layers: laid over each other, they show the result bit for bit, in every mode and depth."""
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

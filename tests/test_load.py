@@ -1,7 +1,5 @@
 """Many clients at once: nobody gets another's result, memory stays flat, waiting clients learn their place."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

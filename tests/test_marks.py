@@ -1,7 +1,5 @@
 """Marks: what they leave out, what changes with them, and which files with marks are refused."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Mask operations, each against a computation by hand or another library, and in a request."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

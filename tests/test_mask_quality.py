@@ -1,7 +1,5 @@
 """Masks that are worse in known ways: each alteration against a hand-made case, and one small run."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

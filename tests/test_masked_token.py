@@ -1,7 +1,5 @@
 """The masked-token generator: the library's picture for one sample, and tokens that stay where nothing is asked."""
 
-from __future__ import annotations
-
 import math
 import sys
 from dataclasses import replace
@@ -48,9 +46,6 @@ def token_maps(generator, images, mask, texts=TEXTS, seeds=SEEDS):
     return generator._encode(images), [*shown, last]
 
 
-# ---------------------------------------------------------------- the library's own loop
-
-
 @pytest.mark.parametrize("downsample", [False, True])
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 def test_one_picture_is_the_librarys_pipelines(tmp_path, guidance, downsample):
@@ -70,9 +65,6 @@ def test_one_picture_is_the_librarys_pipelines(tmp_path, guidance, downsample):
         found = generator.propose(images, mask, ["a red circle"], [seed])
         assert (found - expected).abs().max() <= 1e-6
     assert generator.multiple == (8 if downsample else 4)
-
-
-# ---------------------------------------------------------------- which tokens
 
 
 @pytest.mark.parametrize("temperature", [0.0, 2.0, 50.0])
@@ -111,9 +103,6 @@ def test_a_token_is_edited_when_any_of_its_pixels_is(make):
     assert not generator._edited_tokens(0.4 * one_pixel).any()
 
 
-# ---------------------------------------------------------------- what decides
-
-
 def test_steps_temperature_and_guidance_matter(make):
     def painted(**changes):
         return make(**changes).propose(pictures(1), part(4, 28, 4, 28), ["a red circle"], [3])
@@ -137,9 +126,6 @@ def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):
     assert texts == [3, 2] and tokens == [6, 6, 2, 2]
 
 
-# ---------------------------------------------------------------- bad input
-
-
 def test_settings_that_mean_nothing_are_refused(make):
     for changes, field in (
         ({"num_inference_steps": 0}, "generator.num_inference_steps"),
@@ -155,9 +141,6 @@ def test_a_library_without_the_deprecated_pipeline_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ValueError, match=r"^generator.name: masked_token needs diffusers' AmusedInpaintPipeline"):
         pipeline_class()
-
-
-# ---------------------------------------------------------------- the one that ships
 
 
 @pytest.mark.microworld

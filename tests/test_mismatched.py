@@ -1,7 +1,5 @@
 """Shards with wrong words: how many pictures move, and that words stay together."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

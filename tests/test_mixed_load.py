@@ -1,8 +1,6 @@
 """Many clients that find, edit, compare and send batches at once, while others cancel or vanish: every client gets the
 answers of a serial run, memory stays flat, and no file of a session outlives it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """Next-scale prediction: what stays the source's, against loops and numbers by hand."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 
@@ -23,9 +21,6 @@ SIDE = 32
 @pytest.fixture
 def generator(tiny_generator):
     return tiny_generator("next_scale")
-
-
-# ---------------------------------------------------------------- the loop
 
 
 class Toy:
@@ -143,9 +138,6 @@ def test_sampling_follows_temperature_and_top_k():
     assert draw(logits, [3], 0.0, 0).sum() == 0
 
 
-# ---------------------------------------------------------------- the generator
-
-
 def test_the_text_matters_inside_the_region_alone(generator):
     images, mask = pictures(1), box(1, rows=(0, 24), columns=(0, 24))
     red, blue = (tokens_of(generator, images, mask, [text], [1]) for text in ("a red circle", "a blue square"))
@@ -185,9 +177,6 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
     with pytest.raises(ValueError, match="generator.path: ") as error:
         load_generator(NextScaleConfig(path=str(tmp_path), size=SIDE))
     assert "\n" not in str(error.value)
-
-
-# ---------------------------------------------------------------- the shipped model
 
 
 @pytest.mark.microworld

@@ -1,7 +1,5 @@
 """Proposals of a faultless generator: the right pictures under the right keys, readable by the learner."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 

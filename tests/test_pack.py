@@ -1,7 +1,5 @@
 """Packing the microworld: identical bytes, resumable, disjoint splits, and no truth where a learner reads."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -43,10 +41,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def splits(tmp_path_factory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("packed")
     return {split: packed(out / split, split) for split in ("train", "validation", "test")}
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# What a packing holds
 
 
 def test_training_shards_hold_no_truth(splits):
@@ -148,10 +142,6 @@ def test_training_shows_no_unseen_pair_or_phrasing(splits):
     assert not [pair for pair in UNSEEN_PAIRS if " ".join(pair) in text]
     groups = [json.loads(line)["groups"] for line in (splits["test"] / "cases.jsonl").read_text().splitlines()]
     assert {group["phrasing"] for group in groups} == {"seen", "unseen"}
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# How it is made
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -1,7 +1,5 @@
 """The linear probe: what it finds in features and in noise, and one row for each layer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

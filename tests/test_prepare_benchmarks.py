@@ -1,7 +1,5 @@
 """Preparing benchmarks from downloads in their authors' forms: the same cases, printed counts, nothing unsafe."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 

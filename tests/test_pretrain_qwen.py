@@ -1,7 +1,5 @@
 """The language model's lessons: right answers, disjoint from those that score it, in tokens that lose nothing."""
 
-from __future__ import annotations
-
 import importlib
 import json
 

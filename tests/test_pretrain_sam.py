@@ -1,7 +1,5 @@
 """The tiny Segment Anything: its prompts, what it learns from them, and the folder that the mask source loads."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

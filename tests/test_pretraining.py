@@ -1,7 +1,5 @@
 """The pre-training of the tiny frozen models: resuming, tokens, folders that their libraries load, honest scores."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

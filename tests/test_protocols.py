@@ -1,7 +1,5 @@
 """Protocols: every shipped file is sound, a wrong one is named in one line, and a result's block says what was done."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

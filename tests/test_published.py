@@ -1,7 +1,5 @@
 """Published figures: each has a source and a protocol, none is corrected, and what cannot be true is flagged."""
 
-from __future__ import annotations
-
 import pytest
 import yaml
 

@@ -1,7 +1,5 @@
 """The shipped language model of the microworld, really generating: through the describer, and behind its server."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

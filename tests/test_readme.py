@@ -1,7 +1,5 @@
 """README and docs/architecture.md say what is there: files, targets, configurations."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

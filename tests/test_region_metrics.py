@@ -1,7 +1,5 @@
 """A region against masks and against the pixels that changed, counted by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

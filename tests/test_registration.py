@@ -1,7 +1,5 @@
 """A generator that shifts or zooms the picture: its output is moved back onto the source, if that helps."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -112,9 +110,6 @@ def test_each_picture_of_a_batch_has_its_own_motion():
     alone = [registered(*row) for row in rows]
     assert torch.equal(together, torch.cat([back for back, _ in alone]))
     assert motions == [motion for _, (motion,) in alone] and [bool(one) for one in motions] == [True, False, True]
-
-
-# ---------------------------------------------------------------- in the Editor
 
 
 def editor(motion: Motion, **crop):

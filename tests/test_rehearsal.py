@@ -1,7 +1,5 @@
 """The rehearsal of a paper's tables: killed, run again, and each cell computed from its rows with pandas and numpy."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Shards behind a URL: the same samples in the same order as from a folder; broken connections; what cannot work."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.data import remote

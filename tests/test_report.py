@@ -1,7 +1,5 @@
 """The report: one file with everything in it, and tables that say what the summary says."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

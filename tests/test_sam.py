@@ -1,7 +1,5 @@
 """Clicks, boxes and scribbles through Segment Anything; regions made tight by it; what every mask gets at the end."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -55,9 +53,6 @@ def stand_in(monkeypatch) -> ColourSegmenter:
     return made
 
 
-# ---------------------------------------------------------------- the real classes
-
-
 @pytest.mark.parametrize(
     "prompt", [Prompt(((30, 20), (5, 5))), Prompt((), (3, 4, 20, 30)), Prompt(((9, 9),), (3, 4, 20, 30))]
 )
@@ -101,9 +96,6 @@ def test_weights_that_cannot_be_used(path, says, tmp_path, tiny_dino_dir):
     with pytest.raises(ValueError, match=says.format(**places)) as caught:
         load_segmenter(path.format(**places))
     assert "\n" not in str(caught.value)
-
-
-# ---------------------------------------------------------------- prompts from marks
 
 
 def test_one_click_and_several_are_kept_as_points():
@@ -162,9 +154,6 @@ def test_the_peak_of_a_plateau_is_its_middle():
     assert not prompts.of_region(np.zeros((3, 3), bool), np.ones((3, 3)))
 
 
-# ---------------------------------------------------------------- a click, from the request to the picture
-
-
 @pytest.mark.parametrize("marks", [{"click": (18, 20)}, {"box": (8, 10, 29, 31)}, {"click": ((18, 20), (20, 22))}])
 def test_a_click_takes_the_whole_thing(marks):
     region = Sam(ColourSegmenter()).find(IMAGE_BCHW, [EditRequest(PICTURE, "x", **marks)], [None])
@@ -197,9 +186,6 @@ def test_an_expression_goes_through_the_editor(tiny_edit_config, stand_in):
     found = np.asarray(result.mask) > 0
     assert (found & wanted).sum() / (found | wanted).sum() > 0.97 and not found[:32].any()
     assert result.record["mask_source"] == "centre_box + sam - drawn" and "sam" in result.record["models"]
-
-
-# ---------------------------------------------------------------- regions made tight
 
 
 def coarse(things: tuple[int, ...]) -> Region:

@@ -1,7 +1,5 @@
 """`crop.sample_grow`: the generator repaints a wider mask than the region that is blended in."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

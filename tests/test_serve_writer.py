@@ -1,7 +1,5 @@
 """A writer behind an address answers as it does without one."""
 
-from __future__ import annotations
-
 import sys
 import urllib.error
 import urllib.request

@@ -1,7 +1,5 @@
 """Two instructions on one picture: which edits are chosen, and when both succeed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Several folders, patterns, gaps and other names: which shards `data.train` names, and in which order."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

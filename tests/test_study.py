@@ -1,7 +1,5 @@
 """The experiments' runner: what it reads, what it skips, and that every committed experiment can be parsed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

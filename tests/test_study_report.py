@@ -1,7 +1,5 @@
 """The study's tables and figures from small results of every kind."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

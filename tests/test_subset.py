@@ -1,7 +1,5 @@
 """The random part by key hash: exactly so many, the same everywhere, nested; nobody is asked about the others."""
 
-from __future__ import annotations
-
 import json
 import sys
 

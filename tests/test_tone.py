@@ -1,7 +1,5 @@
 """`crop.tone`: a generator's change of brightness, contrast or colour cast is undone, and nothing else is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

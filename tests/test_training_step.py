@@ -114,9 +114,6 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make, module_of):
     assert (later["proposal"] - pictures["proposal"]).abs().max() > 1 / 255
 
 
-# ---------------------------------------------------------------- what is refused before anything is loaded
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

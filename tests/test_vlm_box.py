@@ -1,7 +1,5 @@
 """The mask source `vlm_box`: what it asks an endpoint, how it reads boxes, and what it makes of anything else."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
@@ -72,9 +70,6 @@ def inside(*corners, size=PICTURE.size) -> torch.Tensor:
 def impatient(monkeypatch):
     monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
     monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.05)
-
-
-# ---------------------------------------------------------------- what is asked, and the boxes that come back
 
 
 @pytest.mark.parametrize("form", ["{}", "```json\n{}\n```", "\n {} \n"])
@@ -162,8 +157,6 @@ def test_it_goes_through_the_editor_and_its_settings_decide_the_digest_only_wher
     assert digests[0] == digests[1] != digests[2] and len(unused) == 1
 
 
-# ---------------------------------------------------------------- answers that are none, and servers that fail
-
 PROSE = "Sure! The red box is on the left of the picture."
 FIX = "name the object in the instruction, mark it (--box, --mask), or set another region.vlm_box.endpoint_model"
 
@@ -248,9 +241,6 @@ def test_settings_on_the_command_line():
     assert load_config(EditConfig, overrides=given).region.vlm_box == VlmBoxConfig("http://x/v1", coordinates="pixels")
     with pytest.raises(ValueError, match="region.vlm_box.coordinates"):
         load_config(EditConfig, overrides=["--region.vlm_box.coordinates=inches"])
-
-
-# ---------------------------------------------------------------- one failure stops no other; answers are kept
 
 
 def test_one_picture_that_fails_stops_no_other_and_no_answered_question_is_asked_again():

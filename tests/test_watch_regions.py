@@ -1,7 +1,5 @@
 """The figure of regions while they are learned."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """The page as a whole, without a browser: it can be built, its endpoints have names, a Space finds what it needs."""
 
-from __future__ import annotations
-
 import time
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The region on the page: sliders and corrections make a mask without a model."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,7 +1,5 @@
 """What the page does, without the page: uploads, regions, edits, previews, results that carry their record."""
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import replace

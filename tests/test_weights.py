@@ -1,7 +1,5 @@
 """The shipped weights are few and small, and nothing in them can run code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

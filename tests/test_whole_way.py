@@ -1,7 +1,5 @@
 """The page about data, typed as it stands: pictures, instructions by a small real language model, training."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """The microworld agrees with itself: captions, instructions, truth and the check of pixels, for every operation."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

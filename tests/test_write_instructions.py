@@ -1,7 +1,5 @@
 """A folder of shards gets its sidecars: what is in them, when they are redone, what bad input and failures leave."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -106,10 +104,6 @@ def test_workers_give_the_same_bytes(tmp_path):
     assert run(config(two)).shards == {"complete": 5}
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# What a writer answers
-
-
 def test_a_second_attempt_is_made_with_another_seed_and_then_the_reason_is_kept(tmp_path, monkeypatch):
     asked = []
 
@@ -155,10 +149,6 @@ def test_captions_are_data(tmp_path):
     assert len(lines) == 5 and {line.get("operation", "add") for line in lines.values()} == {"add"}
     assert summary.written + sum(summary.dropped.values()) == 5
     assert len(Manifest.open(folder)) == summary.written >= 4
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Command
 
 
 def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

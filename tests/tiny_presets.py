@@ -1,7 +1,5 @@
 """The presets with tiny models in place of the public ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from regionedit.command_line import load_config
