@@ -1,7 +1,6 @@
 """Bad input to an edit: one clear line, exit code 2 (1 for a failed edit), no incomplete file, no stack trace."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -101,25 +100,15 @@ GOOD_ROW = {"image": "good.png", "instruction": TEXT}
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (["{"], "line 1: not JSON"),
-        (["[]"], "line 1: not a JSON object"),
-        ([""], "holds no request"),
         ([GOOD_ROW, {"image": "none.png", "instruction": TEXT}], "line 2: image: "),
-        ([GOOD_ROW | {"instruction": ""}], "line 1: instruction: empty"),
-        ([GOOD_ROW | {"instruction": "x" * 10_000}], "line 1: instruction: 10000"),
         ([GOOD_ROW | {"instructions": ["x"]}], "one of `instruction` and `instructions`"),
-        ([{"image": "good.png", "instructions": [3]}], "instructions: 3"),
         ([GOOD_ROW | {"sede": 3}], "unknown field 'sede'"),
-        ([GOOD_ROW | {"seed": "3"}], "seed: '3'"),
-        ([GOOD_ROW | {"box": [1, 2, 3]}], "box: "),
-        ([GOOD_ROW | {"mask": "none.png"}], "mask: "),
-        ([GOOD_ROW | {"id": "../x"}], "id: '../x'"),
         ([GOOD_ROW | {"id": "a"}, GOOD_ROW | {"id": "a"}], "line 2: id: 'a' is already used in line 1"),
     ],
 )
 def test_requests(rows, says, good, tmp_path, refused):
     path = tmp_path / "r.jsonl"
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    path.write_text("\n".join(map(json.dumps, rows)))
     assert says in refused("--requests", path)
 
 
@@ -130,12 +119,3 @@ def test_a_failed_edit_keeps_its_traceback_and_debug_shows_it(good, refused, tmp
     assert "Traceback (most recent call last)" in log and "grammar" in log and "describe" in log
     with pytest.raises(ValueError, match="grammar"):
         refused(*arguments, "--debug", "true")
-
-
-def test_a_full_disk(good, refused, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    line = refused("--image", good, "--instruction", TEXT, code=1)
-    assert "No space left on device" in line and "out" in line

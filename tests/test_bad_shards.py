@@ -92,13 +92,6 @@ def test_an_epoch_of_only_bad_samples_ends(tmp_path):
         list(loader(folder, max_bad_fraction=1.0))
 
 
-def test_no_folder_no_shards(tmp_path):
-    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no shards")):
-        with pytest.raises(ValueError, match=message) as error:
-            Manifest.open(folder)
-        assert str(folder) in one_line(error)
-
-
 @pytest.mark.parametrize(
     ("gone", "indexed", "message"),
     [

@@ -17,11 +17,6 @@ def folder(tmp_path):
     return write_pie_bench(tmp_path / "pie")
 
 
-def test_runs_are_row_by_row_and_start_and_length_alternate():
-    """4x3 pixels: a run of two from the third pixel (row 0), and of three from the seventh (rows 1 and 2)."""
-    assert decode_mask([2, 2, 6, 3], size=(4, 3)).astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
-
-
 @pytest.mark.parametrize("runs", [[1], [1, 2, 3], [-1, 2], [1, -2], [12, 1]])
 def test_invalid_runs_are_refused(runs):
     with pytest.raises(ValueError, match="the mask has"):

@@ -71,7 +71,3 @@ def test_alternatives_in_one_pattern_do_not_reach_into_another():
     found = rules.compile_boilerplate(["^a|b$", "^c$"])
     assert [bool(found.search(text)) for text in ("ax", "xb", "c", "xc", "xax")] == [True, True, True, False, False]
     assert rules.compile_boilerplate([]) is None
-
-
-def test_words_are_counted_by_white_space():
-    assert [rules.count_words(text) for text in ("", " a ", "a  b\nc", "3 x-rays")] == [0, 1, 3, 2]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from regionedit.evaluation.compare import main
-from regionedit.evaluation.export import latex, markdown, to_csv, to_latex, to_markdown, write_tables
+from regionedit.evaluation.export import to_csv, to_latex, to_markdown
 from regionedit.evaluation.tables import TextTable, by_group, comparison, evaluation_tables, print_table
 from tests.evaluation_folders import B, scores
 
@@ -63,16 +63,6 @@ def test_the_console_shows_brackets_as_they_are(capsys):
     print_table(TextTable("t [bold]", "[1] note", ("a", "b"), (("x [1]", "[0.1, 0.2]"),)), Console(width=80))
     printed = capsys.readouterr().out
     assert "x [1]" in printed and "[0.1, 0.2]" in printed and "[1] note" in printed and "t [bold]" in printed
-
-
-def test_an_evaluations_tables_are_written_beside_its_summary(place):
-    tables = [TABLE, TextTable("Second", "", ("a", "b"), (("c", "d"),))]
-    write_tables(place / "new", tables)
-    assert {file.name for file in (place / "new").iterdir()} == {"tables.md", "tables.tex", "tables.csv"}
-    assert (place / "new/tables.md").read_text() == markdown(tables)
-    assert (place / "new/tables.tex").read_text() == latex(tables)
-    found = list(csv.reader((place / "new/tables.csv").open(newline="")))
-    assert found[:2] == [["By_hand"], list(TABLE.heads)] and found[-3:] == [["Second"], ["a", "b"], ["c", "d"]]
 
 
 def test_an_evaluations_own_tables_show_its_protocols_columns(both):

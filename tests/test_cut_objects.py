@@ -16,7 +16,8 @@ from tests.stub_generators import stub_editor
 
 SIZE = (60, 44)
 SOURCE = Image.new("RGB", SIZE, (90, 140, 90))
-DISC = (20, 12, 40, 32)
+
+
 ROOMY, TIGHT, LEFT_HALF = (14, 8, 46, 38), (24, 16, 36, 28), (0, 0, 30, 44)
 
 

@@ -58,21 +58,6 @@ def test_prose_is_retried_with_sampling():
     assert [body["temperature"] > 0 for body in server.bodies] == [False, True] and "seed" in server.bodies[1]
 
 
-def test_a_server_that_stays_busy_hangs_or_is_not_there_is_given_up():
-    reply = {"data": {"error": "over\nloaded"}, "status": 503, "headers": {"Retry-After": "1000"}}
-    with serving(lambda body, before: web.json_response(**reply)) as server:
-        (busy,) = answers(server.url, attempts=3)
-    assert isinstance(busy, ValueError) and len(server.bodies) == 3
-    assert "given up after 3 attempts: status 503" in str(busy) and "\n" not in str(busy)
-
-    async def hang(body, before):
-        await asyncio.sleep(30)
-
-    with serving(hang) as server:
-        assert "no answer within 0.2 s" in str(answers(server.url, timeout=0.2, attempts=2)[0])
-    assert "given up after 2 attempts: Client" in str(answers(server.url, attempts=2)[0])
-
-
 @pytest.mark.parametrize(
     ("status", "advice"),
     [(400, '"}}'), (401, "set describe.api_key_variable"), (404, "describe.endpoint or describe.endpoint_model")],

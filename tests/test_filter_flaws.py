@@ -1,6 +1,5 @@
 """The filter on damaged data, changing files, a full disk and wrong arguments."""
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -59,18 +58,6 @@ def test_a_shard_that_changes_while_it_is_read_is_read_again_or_reported(tmp_pat
     os.utime(folder / "00000.tar", ns=(0, 77))
     with pytest.raises(ValueError, match="00000.tar: changed while it was read"):
         measurements.measure(folder, "00000", ())
-
-
-def test_a_full_disk_ends_with_one_line_and_no_incomplete_file(tmp_path, run_filter, monkeypatch, script):
-    folder = write_crawl(tmp_path, [{"a": sample(1)}])
-
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "cannot write: No space left on device")
-
-    monkeypatch.setattr(script("filter"), "write_marks", full)
-    with pytest.raises(OSError, match="No space left"):
-        run_filter(folder)
-    assert not list(folder.glob("*.marks.jsonl")) and not list(folder.glob(".*"))
 
 
 WRONG = {

@@ -37,14 +37,6 @@ def test_true_cells_are_those_that_are_covered_by_more_than_a_quarter(mask_quali
     assert torch.equal(mask_quality.cells(square(8, 8, 13)), square(8, 8, 16))
 
 
-def test_known_edits_are_their_parts(known):
-    some = known.rows([2, 0])
-    assert some.edits == [known.edits[2], known.edits[0]]
-    assert torch.equal(some.source_BCHW, known.source_BCHW[[2, 0]])
-    assert torch.equal(some.truth_B1HW, known.truth_B1HW[[2, 0]])
-    assert some.target_captions == [known.edits[2].target_caption, known.edits[0].target_caption]
-
-
 def test_one_small_run(mask_quality, known, tiny_inpaint_dir):
     generator = load_generator(StableDiffusionConfig(path=str(tiny_inpaint_dir), size=32, num_inference_steps=1))
     names = ("truth", "everything", "eroded 2 px", "eroded 4 px")

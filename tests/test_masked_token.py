@@ -103,14 +103,6 @@ def test_a_token_is_edited_when_any_of_its_pixels_is(make):
     assert not generator._edited_tokens(0.4 * one_pixel).any()
 
 
-def test_steps_temperature_and_guidance_matter(make):
-    def painted(**changes):
-        return make(**changes).propose(pictures(1), part(4, 28, 4, 28), ["a red circle"], [3])
-
-    for change in ({"num_inference_steps": 2}, {"temperature": 0.0}, {"guidance_scale": 1.0}):
-        assert (painted() - painted(**change)).abs().max() > 1 / 255
-
-
 def test_each_distinct_text_is_encoded_once_and_both_branches_go_together(make):
     generator, texts, tokens = make(num_inference_steps=2, guidance_scale=3.0), [], []
     hooks = [

@@ -138,14 +138,6 @@ def test_sampling_follows_temperature_and_top_k():
     assert draw(logits, [3], 0.0, 0).sum() == 0
 
 
-def test_the_text_matters_inside_the_region_alone(generator):
-    images, mask = pictures(1), box(1, rows=(0, 24), columns=(0, 24))
-    red, blue = (tokens_of(generator, images, mask, [text], [1]) for text in ("a red circle", "a blue square"))
-    assert any(not torch.equal(one, other) for one, other in zip(red, blue, strict=True))
-    outside = F.max_pool2d(mask, 4)[:, 0] == 0
-    assert torch.equal(red[-1][outside], blue[-1][outside])
-
-
 def test_without_guidance_there_is_one_branch(tiny_generator, generator):
     sizes = []
     hook = generator.model.transformer.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[2][0])))

@@ -220,23 +220,3 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(tmp_path, capsys, monkeypatc
     assert main() == 2
     captured = capsys.readouterr()
     assert captured.err == "pack.py: --shard_size: 20000 is not in 1..10000\n"
-
-
-def test_no_room_leaves_nothing_half_written(tmp_path, monkeypatch):
-    real, calls = os.fsync, []
-
-    def full(handle):
-        calls.append(handle)
-        if len(calls) > 4:
-            raise OSError(28, "No space left on device")
-        real(handle)
-
-    from data_prep.microworld import pack as packing
-
-    monkeypatch.setattr(os, "fsync", full)
-    parts = [packing.Part(tmp_path, "validation", 0, number, number * 10, 10) for number in range(2)]
-    packing.write_shard(parts[0])
-    whole = contents(tmp_path)
-    with pytest.raises(OSError, match="No space left on device"):
-        packing.write_shard(parts[1])
-    assert contents(tmp_path) == whole

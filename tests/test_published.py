@@ -57,17 +57,6 @@ def test_exactly_the_rows_whose_mean_square_exceeds_their_mean_difference_are_fl
     assert [r.method for r in violating] == ["RF-Solver"]
 
 
-def test_the_main_papers_tables_are_whole():
-    paper = "Multi-Scale Learnable Regions"
-    assert len(by_source(f"{paper}, Table 2")) == 11
-    assert len(by_source(f"{paper}, Table 3", "magicbrush")) == 5
-    assert len(by_source(f"{paper}, Table 3", "magicbrush_multi_turn")) == 5
-    assert len(by_source(f"{paper}, Table 4")) == 5
-    ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
-    assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
-    assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours
-
-
 def test_the_overall_scores_of_gedit_are_means_of_the_printed_tasks():
     """The authors print 6.97 for the mean of the eleven figures of Step1X-Edit v1.1 (7.449, 7.382, ..., 6.852)."""
     by_task, printed = by_source("step1x-edit.github.io (2025-07-31), GPT"), by_source("EVAL.md of GEdit-Bench")
@@ -81,12 +70,6 @@ def test_a_soft_max_over_the_printed_systems_adds_up_to_one():
     for setting in ("single instruction", "several instructions"):
         scores = [figures["PickScore"] for figures in by_source(f"Table 1 ({setting})").values()]
         assert len(scores) == 6 and sum(scores) == pytest.approx(1, abs=2e-4)
-
-
-def test_scaled_figures_are_in_the_metrics_unit():
-    assert by_source("TurboEdit")["TurboEdit"]["MSE"] == pytest.approx(26.08e-4)
-    assert by_source("BrushEdit")["BrushEdit"]["SSIM"] == pytest.approx(0.9708)
-    assert by_source("SuperEdit")["SuperEdit"]["L1"] == 0.106
 
 
 def test_rows_of_a_benchmark_are_parted_by_protocol():

@@ -104,14 +104,6 @@ def test_a_run_without_validation_is_refused(study, tmp_path):
         study.last_validation(tmp_path / "metrics.csv")
 
 
-def test_results_are_rounded_and_shown_with_gaps(script):
-    harness = script("harness")
-    row = {"x": 0.123456, "n": 3, "kind": "elsewhere", "none": None}
-    assert harness.rounded({"a": [row]}) == {"a": [row | {"x": 0.1235}]}
-    assert harness.cells(row) == ["0.123", "3", "elsewhere", "-"]
-    assert harness.markdown(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-
-
 def test_edits_of_a_run_are_scored_once(study, script, tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
     study_edits, calls = script("study_edits"), []

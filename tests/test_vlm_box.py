@@ -12,8 +12,7 @@ import torch
 from aiohttp import web
 from PIL import Image
 
-from regionedit.command_line import load_config
-from regionedit.config import EditConfig, RegionConfig, VlmBoxConfig
+from regionedit.config import RegionConfig, VlmBoxConfig
 from regionedit.describe import endpoint
 from regionedit.editor import Editor
 from regionedit.images import to_tensor
@@ -180,11 +179,6 @@ def test_an_answer_that_is_no_box_is_one_line_after_a_second_attempt(answer):
     assert [body["temperature"] > 0 for body in server.bodies] == [False, True]
 
 
-def test_the_second_attempt_may_succeed():
-    with serving(lambda body, before: normalised(LOOSE_RED) if before else PROSE) as server:
-        assert torch.equal(find(server.url).mask_B1HW[0, 0], inside(LOOSE_RED))
-
-
 @pytest.mark.parametrize(("coordinates", "other"), [("normalised", "pixels"), ("pixels", "normalised")])
 def test_a_box_far_outside_shows_that_the_units_are_wrong(coordinates, other):
     far = boxes((100, 100, 1500, 700))
@@ -214,14 +208,6 @@ def test_a_server_that_fails_or_delays_is_one_line_that_names_the_field():
     assert "no answer within 0.2 s" in said[2] and "given up after 2 attempts" in said[3]
 
 
-def test_a_server_that_recovers_is_waited_for():
-    def respond(body, before):
-        return normalised(LOOSE_RED) if before else web.Response(status=503)
-
-    with serving(respond) as server:
-        assert torch.equal(find(server.url).mask_B1HW[0, 0], inside(LOOSE_RED))
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -234,13 +220,6 @@ def test_a_server_that_recovers_is_waited_for():
 def test_settings_that_lack_something_are_refused_when_it_is_loaded(changes, says):
     with pytest.raises(ValueError, match=says):
         load_mask_source("vlm_box", region_config("http://x/v1", **changes), must_not_load, must_not_load)
-
-
-def test_settings_on_the_command_line():
-    given = ["--region.vlm_box.endpoint=http://x/v1", "--region.vlm_box.coordinates=pixels"]
-    assert load_config(EditConfig, overrides=given).region.vlm_box == VlmBoxConfig("http://x/v1", coordinates="pixels")
-    with pytest.raises(ValueError, match="region.vlm_box.coordinates"):
-        load_config(EditConfig, overrides=["--region.vlm_box.coordinates=inches"])
 
 
 def test_one_picture_that_fails_stops_no_other_and_no_answered_question_is_asked_again():
