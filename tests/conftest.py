@@ -1,6 +1,5 @@
 """Fixtures: folders with tiny random models of the real classes (tests/tiny_models.py), and infer.py with them."""
 
-import importlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -10,9 +9,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")  # tests read what commands print
 
+import filter as filtering
 import pytest
 import torch
 import yaml
+from filter_config import FilterConfig
 
 import infer
 from regionedit.command_line import load_config
@@ -35,7 +36,6 @@ from tests.pairs import SIZE, write_pairs
 from tests.tiny_sams import write_sam
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ROOT / "data_prep"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,21 +51,12 @@ def single_precision(monkeypatch):
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Imports a module of data_prep, data_prep/microworld or experiments as the scripts there see each other."""
-    for folder in (SCRIPTS, SCRIPTS / "microworld", ROOT / "experiments"):
-        monkeypatch.syspath_prepend(str(folder))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run_filter(script):
+def run_filter():
     """Marks a folder of shards by the shipped rules and changes to them."""
-    config_class, module = script("filter_config").FilterConfig, script("filter")
 
     def run(folder: Path, *changes: str):
         overrides = [f"--data={folder}", "--workers=1", *changes]
-        return module.filter_shards(load_config(config_class, ROOT / "configs/filter.yaml", overrides))
+        return filtering.filter_shards(load_config(FilterConfig, ROOT / "configs/filter.yaml", overrides))
 
     return run
 

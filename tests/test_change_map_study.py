@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import change_map_study
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,13 +12,8 @@ from scipy.ndimage import binary_dilation
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-@pytest.fixture
-def study(script):
-    return script("change_map_study")
-
-
-def test_places_are_where_the_pictures_differ(study):
-    known = study.known_places(6)
+def test_places_are_where_the_pictures_differ():
+    known = change_map_study.known_places(6)
     assert {case.placement for case in known} == {"requested", "elsewhere", "both"}
     for case in known:
         changed_HW = np.abs(np.asarray(case.source, int) - np.asarray(case.result)).max(-1) > 60
@@ -28,23 +24,24 @@ def test_places_are_where_the_pictures_differ(study):
             assert case.landed_HW.sum() > case.truth_HW.sum() and case.landed_HW[case.truth_HW].all()
 
 
-def test_disturbances_do_what_they_say(study):
+def test_disturbances_do_what_they_say():
     picture = Image.fromarray(np.random.default_rng(0).integers(60, 200, (64, 64, 3), np.uint8))
-    moved = {name: np.asarray(disturb(picture), int) for name, disturb in study.DISTURBANCES.items()}
+    moved = {name: np.asarray(disturb(picture), int) for name, disturb in change_map_study.DISTURBANCES.items()}
     assert np.array_equal(moved["shift 3 px"][3:, 3:], np.asarray(picture)[:-3, :-3])
     assert 10 < np.abs(moved["drift"] - np.asarray(picture)).max() < 0.17 * 255
     noise = [np.abs(moved[f"JPEG {quality}"] - np.asarray(picture)).mean() for quality in (95, 85, 75)]
     assert 0 < noise[0] < noise[1] < noise[2]
 
 
-def test_agreement_counts_what_is_missed_and_what_is_not_there(study):
-    known = [case for case in study.known_places(4) if case.operation != "background"]
-    blind = study.agreement(known, lambda p: p, lambda source, result: np.zeros((64, 64), bool))
+def test_agreement_counts_what_is_missed_and_what_is_not_there():
+    known = [case for case in change_map_study.known_places(4) if case.operation != "background"]
+    blind = change_map_study.agreement(known, lambda p: p, lambda source, result: np.zeros((64, 64), bool))
     assert (
         blind["nothing_found"] == 1 and blind["outside"] is None and blind["false_alarm"] == 0 and blind["map_iou"] == 0
     )
-    found = study.agreement(known, study.DISTURBANCES["shift 3 px"], study.change_map)
-    plain = study.agreement(known, study.DISTURBANCES["shift 3 px"], study.pixel_difference)
+    shift = change_map_study.DISTURBANCES["shift 3 px"]
+    found = change_map_study.agreement(known, shift, change_map_study.change_map)
+    plain = change_map_study.agreement(known, shift, change_map_study.pixel_difference)
     assert found["map_iou"] > plain["map_iou"] + 0.2 and (found["false_alarm"], plain["false_alarm"]) == (0, 1)
 
 

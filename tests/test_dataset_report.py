@@ -6,7 +6,9 @@ import re
 from html import unescape
 from pathlib import Path
 
+import index as indexing
 import pytest
+import report
 
 from regionedit.data.marks import write_marks
 from tests.crawls import sample, write_crawl
@@ -33,8 +35,8 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_index_counts_what_is_there(folder, script):
-    index = script("index").build_index(folder, workers=1)
+def test_the_index_counts_what_is_there(folder):
+    index = indexing.build_index(folder, workers=1)
     files = {name: file for entry in index["shards"] for name, file in entry["files"].items()}
     assert index["totals"]["samples"] == 6 and index["totals"]["kept"] == 4
     assert index["operations"] == {"recolour": 1, "remove": 1}
@@ -51,9 +53,8 @@ def test_the_index_counts_what_is_there(folder, script):
     assert written["totals"] == index["totals"] and written["caption_words"] == {"2": 1, "4": 1, "7": 2}
 
 
-def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch):
-    index = script("index")
-    index.build_index(folder, 1)
+def test_a_file_is_hashed_again_only_when_it_changed(folder, monkeypatch):
+    indexing.build_index(folder, 1)
     hashed, digest = [], hashlib.file_digest
 
     def watched(file, name):
@@ -61,25 +62,25 @@ def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch
         return digest(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", watched)
-    index.build_index(folder, 1)
+    indexing.build_index(folder, 1)
     assert hashed == []
     write_marks(folder / "00001.subset.jsonl", {}, "h", {"d": ["not chosen"]})
-    assert index.build_index(folder, 1)["totals"]["kept"] == 3
+    assert indexing.build_index(folder, 1)["totals"]["kept"] == 3
     assert hashed == ["00001.subset.jsonl"]
 
 
-def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, script):
+def test_a_broken_shard_is_listed_and_the_others_are_counted(folder):
     tar = folder / "00001.tar"
     tar.write_bytes(tar.read_bytes()[:3000])
-    index = script("index").build_index(folder, 1)
+    index = indexing.build_index(folder, 1)
     assert list(index["broken"]) == ["00001"] and "truncated" in index["broken"]["00001"]
     assert index["totals"]["samples"] == 3
-    script("report").write_report(folder, 1)
+    report.write_report(folder, 1)
     assert "truncated" in (folder / "report.html").read_text()
 
 
-def test_the_report_is_a_self_contained_page(folder, script, capsys):
-    script("report").main(["--data", str(folder)])
+def test_the_report_is_a_self_contained_page(folder, capsys):
+    report.main(["--data", str(folder)])
     assert str(folder / "report.html") in capsys.readouterr().out
     page = (folder / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/)', page) == [] and "<script" not in page and "url(" not in page
@@ -91,11 +92,11 @@ def test_the_report_is_a_self_contained_page(folder, script, capsys):
     assert page.count("no picture") == 3 and "data:image/png;base64," in page
 
 
-def test_the_commands_print_what_is_wrong(folder, script, capsys):
-    script("index").main(["--data", str(folder)])
+def test_the_commands_print_what_is_wrong(folder, capsys):
+    indexing.main(["--data", str(folder)])
     assert str(folder / "index.json") in capsys.readouterr().out
-    for name in ("index", "report"):
+    for name, command in (("index", indexing), ("report", report)):
         with pytest.raises(SystemExit) as stop:
-            script(name).main(["--data", str(folder / "none")])
+            command.main(["--data", str(folder / "none")])
         message = f"{name}.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"
         assert stop.value.code == 2 and capsys.readouterr().err == message

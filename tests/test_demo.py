@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 
+import demo as experiment
 import pytest
 
 from regionedit.command_line import load_config
@@ -11,10 +12,9 @@ from regionedit.config import EvaluateConfig, TrainConfig
 
 
 @pytest.fixture
-def demo(script, tmp_path, monkeypatch):
-    module = script("demo")
-    monkeypatch.setattr(module, "OUT", tmp_path)
-    return module
+def demo(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "OUT", tmp_path)
+    return experiment
 
 
 def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):

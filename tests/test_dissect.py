@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import dissect
+import known_edits
 import numpy as np
 import pytest
 import torch
@@ -10,21 +12,16 @@ from regionedit import masks
 from regionedit.microworld.splits import sample
 
 
-@pytest.fixture
-def dissect(script):
-    return script("dissect")
-
-
 @pytest.mark.parametrize(
     ("region", "kind"), [([], "empty"), ([3], "elsewhere"), ([0, 1, 2, 3], "too large"), ([0], "too small")]
 )
-def test_kinds_of_failure(dissect, region, kind):
+def test_kinds_of_failure(region, kind):
     region_N, true_N = np.zeros(4, bool), np.array([True, True, False, False])
     region_N[region] = True
     assert dissect.kind_of_failure(region_N, true_N) == kind
 
 
-def test_objects_that_share_a_colour_or_shape_are_reported(dissect):
+def test_objects_that_share_a_colour_or_shape_are_reported():
     edit = next(e for e in (sample("test", 0, i, ("remove",)) for i in range(50)) if len(e.source.things) == 3)
     named = edit.source.things[edit.named]
     things = [replace(t, color="blue", shape="cross") for t in edit.source.things]
@@ -35,8 +32,8 @@ def test_objects_that_share_a_colour_or_shape_are_reported(dissect):
     assert dissect.facts(replace(edit, source=replace(edit.source, things=tuple(things))))["alike"] == "color"
 
 
-def test_a_perfect_region_and_an_empty_one(dissect, script):
-    known = script("known_edits").known_edits("test", 0, range(6), ("remove", "add"))
+def test_a_perfect_region_and_an_empty_one():
+    known = known_edits.known_edits("test", 0, range(6), ("remove", "add"))
     perfect_BN = (masks.downsample(known.truth_B1HW, 8) > 0.25).float()
     rows = dissect.dissect(known, perfect_BN, 8, 0.5)
     assert (rows["iou"] == 1).all() and (rows["failure"] == "").all()
@@ -46,8 +43,8 @@ def test_a_perfect_region_and_an_empty_one(dissect, script):
     assert (nothing["failure"] == "empty").all()
 
 
-def test_cells_are_grouped_by_true_coverage(dissect, script):
-    known = script("known_edits").known_edits("test", 5, range(150), ("remove", "recolour"))
+def test_cells_are_grouped_by_true_coverage():
+    known = known_edits.known_edits("test", 5, range(150), ("remove", "recolour"))
     covered_BN = masks.downsample(known.truth_B1HW, 8)
     found = dissect.cells(known, covered_BN, 8, 0.5)
     assert set(found) == {"alone", "no look-alike", "same shape", "same colour", "both"}

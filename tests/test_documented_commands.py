@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documented_commands import PAGES, ROOT, bash, commands, lines
+from tests.documented_commands import PAGES, bash, commands, lines
 
 INSTALLED = {"hf", "torchrun", "uvx"}  # console commands of the locked environment
 ELSEWHERE = {
@@ -56,8 +56,6 @@ def test_console_commands_exist():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runpy, on a module that is imported already
 @pytest.mark.parametrize("call", sorted(CALLS), ids=" ".join)
 def test_help_knows_the_options(call, monkeypatch, capsys):
-    for folder in ("data_prep", "data_prep/microworld", "experiments"):
-        monkeypatch.syspath_prepend(str(ROOT / folder))
     module = call[0] == "-m"
     name, arguments = (call[1], call[2:]) if module else (call[0], call[1:])
     monkeypatch.setattr(sys, "argv", [name, *arguments, "--help"])

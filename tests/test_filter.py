@@ -2,6 +2,8 @@
 
 import json
 
+import measurements
+
 from regionedit.data.manifest import Manifest
 from regionedit.data.marks import write_marks
 from tests.benchmark_fixtures import emu_row, write_emu_edit
@@ -144,13 +146,13 @@ def test_clip_rules(tmp_path, run_filter, tiny_clip_dir):
     assert read_reasons(folder) == {key: reasons for key, reasons in expected.items() if reasons}
 
 
-def test_running_again_skips_and_another_rule_reads_no_picture(tmp_path, run_filter, monkeypatch, script):
+def test_running_again_skips_and_another_rule_reads_no_picture(tmp_path, run_filter, monkeypatch):
     folder = write_crawl(tmp_path, [{"a": sample(1, "old brown dog")}, {"b": sample(2)}])
     assert run_filter(folder).written == 2
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")}
     assert run_filter(folder).written == 0
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.marks.jsonl")} == before
-    monkeypatch.setattr(script("measurements"), "_read", None)
+    monkeypatch.setattr(measurements, "_read", None)
     assert run_filter(folder, "--min_words=4").marked == 1
     assert run_filter(folder).marked == 0
 

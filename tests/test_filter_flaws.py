@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import filter as filtering
+import measurements
 import pytest
 
 from tests.crawls import read_reasons, sample, write_crawl
@@ -42,9 +44,8 @@ def test_too_many_useless_samples_are_a_failure(tmp_path, run_filter):
     assert outcome.too_bad(0.01).startswith("1 of 3 samples cannot be used") and outcome.too_bad(0.34) is None
 
 
-def test_a_shard_that_changes_while_it_is_read_is_read_again_or_reported(tmp_path, run_filter, monkeypatch, script):
+def test_a_shard_that_changes_while_it_is_read_is_read_again_or_reported(tmp_path, run_filter, monkeypatch):
     folder = write_crawl(tmp_path, [{"a": sample(1)}])
-    measurements = script("measurements")
     read, changes = measurements._read, iter([True, False, True, True])
 
     def changing(tar, columns):
@@ -78,15 +79,15 @@ def test_a_wrong_argument_is_reported_in_one_line(tmp_path, run_filter):
         assert "\n" not in str(error.value)
 
 
-def test_the_command(tmp_path, script, monkeypatch, capsys):
+def test_the_command(tmp_path, monkeypatch, capsys):
     folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "dog"), "c": sample(3) | {"jpg": b"no"}}])
     arguments = ["filter.py", "--config", str(ROOT / "configs/filter.yaml"), "--data", str(folder)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--max_bad_fraction", "0.5"])
-    script("filter").main()
+    filtering.main()
     printed = capsys.readouterr().out
     assert "2 of 3 samples are marked" in printed
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("min_words")] == ["1"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stop:
-        script("filter").main()
+        filtering.main()
     assert stop.value.code == 1 and "1 of 3 samples cannot be used" in capsys.readouterr().err

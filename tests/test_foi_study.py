@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import foi_study
+import known_edits
 import pytest
 import torch
 
@@ -9,17 +11,12 @@ from regionedit.config import InstructPix2PixConfig
 
 
 @pytest.fixture
-def foi_study(script):
-    return script("foi_study")
+def known():
+    return known_edits.known_edits("validation", 0, range(2), ("remove", "recolour"))
 
 
-@pytest.fixture
-def known(script):
-    return script("known_edits").known_edits("validation", 0, range(2), ("remove", "recolour"))
-
-
-def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, known, script):
-    target_BCHW = script("known_edits").pictures([edit.target for edit in known.edits])
+def test_the_true_edit_succeeds_and_changes_nothing_outside(known):
+    target_BCHW = known_edits.pictures([edit.target for edit in known.edits])
     found = foi_study.scores(target_BCHW, known, known.source_BCHW)
     assert found["success"] == 1 and found["change_outside_truth"] < 1e-3
     decoded_BCHW = (known.source_BCHW + 0.1).clamp(0, 1)
@@ -29,7 +26,7 @@ def test_the_true_edit_succeeds_and_changes_nothing_outside(foi_study, known, sc
     assert foi_study.scores(decoded_BCHW, known, decoded_BCHW)["own_change_outside_truth"] == 0
 
 
-def test_attention_is_scored_by_threshold(foi_study):
+def test_attention_is_scored_by_threshold():
     truth_B1HW = torch.zeros(1, 1, 4, 4)
     truth_B1HW[..., :2, :2] = 1
     map_B1HW = torch.zeros(1, 1, 4, 4)
@@ -40,7 +37,7 @@ def test_attention_is_scored_by_threshold(foi_study):
     assert found["iou at 0.7"] == 0 and found["highest place inside"] == 1
 
 
-def test_one_small_run(foi_study, known, tiny_edit_config, tiny_ip2p_dir, monkeypatch):
+def test_one_small_run(known, tiny_edit_config, tiny_ip2p_dir, monkeypatch):
     monkeypatch.setattr(foi_study, "VARIANTS", {name: foi_study.VARIANTS[name] for name in ("plain", "FoI")})
     settings = {"size": 64, "num_inference_steps": 4, "guidance_scale": 2.0, "attention_resolution": 8}
     generator = InstructPix2PixConfig(path=str(tiny_ip2p_dir), **settings)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import known_edits
 import numpy as np
 import pytest
 import torch
@@ -136,9 +137,9 @@ def test_a_library_without_the_deprecated_pipeline_is_refused(monkeypatch):
 
 
 @pytest.mark.microworld
-def test_the_shipped_model_paints_the_colour_that_the_caption_names(script):
+def test_the_shipped_model_paints_the_colour_that_the_caption_names():
     """Behind the true mask of recolourings, share of the thing in the colour asked for: of a shape it paints little."""
-    known = script("known_edits").known_edits("validation", 5, range(16), ("recolour",))
+    known = known_edits.known_edits("validation", 5, range(16), ("recolour",))
     mask = dilate((known.truth_B1HW > 0.1).float(), 2)
     settings = load_config(EditConfig, CONFIGS / "edit_masked_token_microworld.yaml", []).generator
     generator = load_generator(replace(settings, num_inference_steps=4))

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import known_edits
 import pytest
 import torch
 import torch.nn.functional as F
@@ -172,9 +173,8 @@ def test_saving_and_loading_keep_the_model(generator, tmp_path):
 
 
 @pytest.mark.microworld
-def test_the_shipped_model_removes_things_that_the_caption_leaves_out(script):
+def test_the_shipped_model_removes_things_that_the_caption_leaves_out():
     """With the true region, a few pixels wider; from the source's caption it paints something there instead."""
-    known_edits = script("known_edits")
     generator = load_generator(NextScaleConfig(path="checkpoints/microworld/next_scale", temperature=0.2))
     known = known_edits.known_edits("validation", 5, range(24), ("remove",))
     mask = dilate((known.truth_B1HW > 0.1).float(), 2)

@@ -1,6 +1,6 @@
 """The linear probe: what it finds in features and in noise, and one row for each layer."""
 
-import pytest
+import patch_probe
 import torch
 
 from regionedit.config import EncodersConfig
@@ -8,12 +8,7 @@ from regionedit.encoders import load_encoders
 from regionedit.microworld.splits import sample
 
 
-@pytest.fixture
-def patch_probe(script):
-    return script("patch_probe")
-
-
-def test_a_linear_class_is_found_in_features_and_not_in_noise(patch_probe):
+def test_a_linear_class_is_found_in_features_and_not_in_noise():
     torch.manual_seed(0)
     features_KD = torch.randn(600, 6)
     class_K = features_KD[:, :3].argmax(1)
@@ -23,7 +18,7 @@ def test_a_linear_class_is_found_in_features_and_not_in_noise(patch_probe):
     assert (from_noise_K == class_K[400:]).float().mean() < 0.5
 
 
-def test_one_row_for_each_layer(patch_probe, tiny_clip_dir, tiny_t5_dir):
+def test_one_row_for_each_layer(tiny_clip_dir, tiny_t5_dir):
     clip, _ = load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(tiny_t5_dir)))
     scenes = [sample("train", 0, i).source for i in range(24)]
     objects = patch_probe.objects_in(scenes, clip)

@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import study
+import study_edits
 
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
@@ -14,13 +16,8 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 
 
-@pytest.fixture
-def study(script):
-    return script("study")
-
-
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_variant_is_a_configuration(study, path):
+def test_every_variant_is_a_configuration(path):
     experiment = study.Experiment.read(path)
     assert experiment.question.endswith("?") and experiment.variants and experiment.seeds
     several = any("--generator.name" in overrides for overrides in experiment.variants.values())
@@ -29,7 +26,7 @@ def test_every_variant_is_a_configuration(study, path):
         load_config(TrainConfig, ROOT / experiment.base, [*experiment.overrides, *overrides])
 
 
-def test_null_and_false_reach_the_command_line_as_they_are_spelt_and_a_missing_key_is_named(study, tmp_path):
+def test_null_and_false_reach_the_command_line_as_they_are_spelt_and_a_missing_key_is_named(tmp_path):
     text = "{question: Why, base: b, seeds: [0], overrides: [--data.proposals, null], variants: {a: [--x, false, 1]}"
     (tmp_path / "e.yaml").write_text(text + ", beside: []}")
     experiment = study.Experiment.read(tmp_path / "e.yaml")
@@ -39,7 +36,7 @@ def test_null_and_false_reach_the_command_line_as_they_are_spelt_and_a_missing_k
         study.Experiment.read(tmp_path / "e.yaml")
 
 
-def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(study, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(tmp_path, monkeypatch):
     experiment = study.Experiment(
         "name", "Why?", "base.yaml", ["--max_steps", "1"], {"a": ["--initial_region", "first-{seed}"]}, [3], []
     )
@@ -64,7 +61,7 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
     assert json.loads((tmp_path / "results" / "name" / "a-3.json").read_text()) == first
 
 
-def test_the_frozen_models_are_known_by_their_bytes(study, tmp_path):
+def test_the_frozen_models_are_known_by_their_bytes(tmp_path):
     copy = tmp_path / "t5"
     shutil.copytree(ROOT / "checkpoints" / "microworld" / "t5", copy)
     base = str(ROOT / "configs" / "train_microworld.yaml")
@@ -76,7 +73,7 @@ def test_the_frozen_models_are_known_by_their_bytes(study, tmp_path):
     assert changed["instruction"] != shipped["instruction"] and changed["clip"] == shipped["clip"]
 
 
-def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, monkeypatch):
+def test_a_run_that_fails_names_its_log_and_leaves_no_result(tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
     monkeypatch.setattr(study.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 2))
     with pytest.raises(RuntimeError, match="train.py stopped with exit code 2; see .*train.log"):
@@ -84,7 +81,7 @@ def test_a_run_that_fails_names_its_log_and_leaves_no_result(study, tmp_path, mo
     assert not (tmp_path / "results").exists()
 
 
-def test_every_variant_runs_with_every_seed_and_an_error_is_passed_on(study, tmp_path):
+def test_every_variant_runs_with_every_seed_and_an_error_is_passed_on(tmp_path):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": [], "b": []}, [0, 1], [])
     args = study.options("d").parse_args(["--jobs", "2", "--work", str(tmp_path), "--results", "r"])
 
@@ -98,15 +95,15 @@ def test_every_variant_runs_with_every_seed_and_an_error_is_passed_on(study, tmp
         study.run_all(work, experiment, args, 8)
 
 
-def test_a_run_without_validation_is_refused(study, tmp_path):
+def test_a_run_without_validation_is_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,name,value\n1,train/loss,2\n")
     with pytest.raises(ValueError, match="never validated"):
         study.last_validation(tmp_path / "metrics.csv")
 
 
-def test_edits_of_a_run_are_scored_once(study, script, tmp_path, monkeypatch):
+def test_edits_of_a_run_are_scored_once(tmp_path, monkeypatch):
     experiment = study.Experiment("name", "Why?", "base.yaml", [], {"a": []}, [0], [])
-    study_edits, calls = script("study_edits"), []
+    calls = []
 
     def fake(command, log):
         calls.append(command)

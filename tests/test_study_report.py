@@ -2,19 +2,13 @@
 
 import json
 
+import figures
 import numpy as np
 import pandas as pd
 import pytest
-
-
-@pytest.fixture
-def study_report(script):
-    return script("study_report")
-
-
-@pytest.fixture
-def figures(script):
-    return script("figures")
+import study
+import study_report
+import watch_regions
 
 
 def result(iou: float) -> dict:
@@ -22,19 +16,17 @@ def result(iou: float) -> dict:
     return {"steps": 7, "validation": scores, "models": {"clip": "0123abcd"}}
 
 
-def test_an_interval_is_students(figures):
+def test_an_interval_is_students():
     mean, half = figures.interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.3027 / np.sqrt(3), abs=1e-3)
     assert np.isnan(figures.interval([4.0])[1])
 
 
-def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(study_report, script, tmp_path):
+def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(tmp_path):
     for name, iou in (("old/all-0", 0.5), ("new/a-0", 0.25), ("new/a-1", 0.35)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.json").write_text(json.dumps(result(iou)))
-    experiment = script("study").Experiment(
-        "new", "Is it?", "base.yaml", [], {"a": [], "not_yet": []}, [0, 1], ["old/all"]
-    )
+    experiment = study.Experiment("new", "Is it?", "base.yaml", [], {"a": [], "not_yet": []}, [0, 1], ["old/all"])
     runs = study_report.runs_of(experiment, tmp_path)
     assert list(runs) == ["old: all", "a"]
     section = study_report.experiment_section(experiment, runs)
@@ -43,20 +35,20 @@ def test_a_section_shows_what_was_run_beside_what_it_is_compared_with(study_repo
     assert section.endswith("frozen models: clip 0123abcd")
 
 
-def test_results_of_different_frozen_models_are_kept_apart(study_report, script):
-    experiment = script("study").Experiment("new", "Is it?", "base.yaml", [], {"a": []}, [0], [])
+def test_results_of_different_frozen_models_are_kept_apart():
+    experiment = study.Experiment("new", "Is it?", "base.yaml", [], {"a": []}, [0], [])
     runs = {"a": [result(0.5), result(0.5) | {"models": {"clip": "ffffffff"}}]}
     assert study_report.experiment_section(experiment, runs).endswith("clip 0123abcd; and: clip ffffffff")
 
 
-def test_a_variant_is_not_mistaken_for_one_whose_name_begins_alike(study_report, tmp_path):
+def test_a_variant_is_not_mistaken_for_one_whose_name_begins_alike(tmp_path):
     (tmp_path / "e").mkdir()
     for name in ("full-0", "full-1", "full_other-0", "full-wide-0"):
         (tmp_path / "e" / f"{name}.json").write_text(json.dumps({"seed": name}))
     assert [found["seed"] for found in study_report.results_of(tmp_path, "e/full")] == ["full-0", "full-1"]
 
 
-def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, tmp_path):
+def test_every_figure_can_be_drawn_and_is_the_same_twice(tmp_path):
     results = [result(0.4), result(0.5)]
     quality = {
         name: {"mask_iou": 1.0, "success/remove": 0.5, "l1_to_target": 0.1, "change_outside_truth": 0.0}
@@ -94,8 +86,8 @@ def test_every_figure_can_be_drawn_and_is_the_same_twice(study_report, figures, 
     assert "| remove | 1 | 0.200 | 0.500 | 0.000 | 0.000 | 0.100 | 0.200 | 0% | 0% | 100% | 0% |" in section
 
 
-def test_regions_over_time_stand_beside_their_own_pictures(study_report, figures, script, monkeypatch):
-    known = script("watch_regions").look_alikes()
+def test_regions_over_time_stand_beside_their_own_pictures(monkeypatch):
+    known = watch_regions.look_alikes()
     p_BN = np.zeros((len(known.edits), 64))
     p_BN[2, 0] = 1  # the upper left patch of the third picture
     monkeypatch.setattr(figures, "of_regions", lambda rows: rows)

@@ -2,28 +2,25 @@
 
 from types import SimpleNamespace
 
+import dissect
 import pytest
 import torch
+import watch_regions
 
 
 @pytest.fixture
-def watch_regions(script):
-    return script("watch_regions")
-
-
-@pytest.fixture
-def known(watch_regions):
+def known():
     return watch_regions.look_alikes()
 
 
-def test_every_kind_of_neighbour_is_there_and_no_picture_twice(watch_regions, known, script):
-    found = [script("dissect").facts(edit) for edit in known.edits]
+def test_every_kind_of_neighbour_is_there_and_no_picture_twice(known):
+    found = [dissect.facts(edit) for edit in known.edits]
     assert [f["alike"] for f in found] == list(watch_regions.ALIKE)
     assert all(f["things"] > 2 for f in found)
     assert len({edit.instruction for edit in known.edits}) == len(known.edits)
 
 
-def test_snapshots_hold_every_picture_at_the_requested_steps(watch_regions, known):
+def test_snapshots_hold_every_picture_at_the_requested_steps(known):
     snapshots = watch_regions.Snapshots(known, [1, 3])
     p_BN = torch.rand(len(known.edits), 64)
     clip = SimpleNamespace(encode_image=lambda images_BCHW: SimpleNamespace(patches_BND=images_BCHW))
