@@ -205,21 +205,43 @@ def pairs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tiny_train(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
-    """A small training configuration; changes are given as on the command line."""
+def tiny_arguments(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir) -> list[str]:
+    """A small training configuration as on the command line."""
+    return [
+        f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
+        f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
+        f"--generator.size={SIZE}", "--generator.num_inference_steps=2",
+        f"--data.train={pairs}", "--data.validation=null",
+        "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
+        "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
+    ]  # fmt: skip
 
-    def make(*changes: str) -> TrainConfig:
-        base = [
-            f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
-            f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
-            f"--generator.size={SIZE}", "--generator.num_inference_steps=2",
-            f"--data.train={pairs}", "--data.validation=null",
-            "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
-            "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
-        ]  # fmt: skip
-        return load_config(TrainConfig, overrides=[*base, *changes])
 
-    return make
+@pytest.fixture
+def tiny_train(tiny_arguments):
+    """The configuration with changes, given as on the command line."""
+    return lambda *changes: load_config(TrainConfig, overrides=[*tiny_arguments, *changes])
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The frozen networks, loaded once for all steps of a file."""
+    return []
+
+
+@pytest.fixture
+def module_of(loaded):
+    """The training of a configuration, whose predictor starts with the same weights each time."""
+
+    def build(config: TrainConfig):
+        from regionedit.training import RegionTraining
+        from regionedit.training.networks import load_frozen
+
+        loaded[:] = loaded or [load_frozen(config)]
+        torch.manual_seed(0)
+        return RegionTraining(config, loaded[0])
+
+    return build
 
 
 @pytest.fixture

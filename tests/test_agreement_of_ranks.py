@@ -4,16 +4,18 @@ import signal
 
 import pytest
 
-from tests.conftest import tiny_train
+from regionedit.command_line import load_config
+from regionedit.config import TrainConfig
+from tests.conftest import tiny_arguments
 from tests.two_ranks import every_mishap
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
     folder = tmp_path_factory.mktemp("two")
-    make = tiny_train.__wrapped__(folder, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir)
-    config = make("--max_steps=100000", "--trainer.devices=2", "--trainer.strategy=ddp", "--log.every_steps=1000")
-    return every_mishap(config), folder
+    given = tiny_arguments.__wrapped__(folder, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir)
+    given += ["--max_steps=100000", "--trainer.devices=2", "--trainer.strategy=ddp", "--log.every_steps=1000"]
+    return every_mishap(load_config(TrainConfig, overrides=given)), folder
 
 
 def test_a_signal_to_one_rank_stops_all_with_its_exit_code(ended):

@@ -81,14 +81,14 @@ def test_training_follows_data_marks(tmp_path):
         assert (len(module.train), len(module.validation)) == (samples, samples)
 
 
-def test_proposals_made_before_the_marks_still_serve(tmp_path, tiny_inpaint_dir):
+def test_proposals_made_before_the_marks_still_serve(tmp_path, tiny_arguments):
     folder = write_shards(tmp_path / "train", sizes=(4,))
-    base = [
-        f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
-        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=1",
+    changes = [
+        f"--data.train={folder}",
+        f"--data.proposals={tmp_path / 'proposals'}",
         "--step.proposal_mask=everything",
-    ]  # fmt: skip
-    make_proposals(load_config(ProposalsConfig, overrides=base))
+    ]
+    make_proposals(load_config(ProposalsConfig, overrides=[*tiny_arguments, *changes, "--device=cpu"]))
     write_marks(folder / "00000.marks.jsonl", {}, "h", {"k000001": ["a"]})
     assert len(Manifest.open(folder, proposals=tmp_path / "proposals")) == 3
 

@@ -5,29 +5,11 @@ import torch
 
 from regionedit.data.loader import ValidationLoader
 from regionedit.data.manifest import Manifest
-from regionedit.training import RegionTraining, check_step
+from regionedit.training import check_step
 from regionedit.training.micro_batches import SHOWN, local_gradient
-from regionedit.training.networks import load_frozen
 from tests.training_runs import batch_for
 
 CLOSE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    """The frozen networks, loaded once for all steps."""
-    return []
-
-
-@pytest.fixture
-def module_of(tiny_train, loaded):
-    def build(*changes: str) -> RegionTraining:
-        config = tiny_train(*changes)
-        loaded[:] = loaded or [load_frozen(config)]
-        torch.manual_seed(0)
-        return RegionTraining(config, loaded[0])
-
-    return build
 
 
 PATHS = [
@@ -39,8 +21,8 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path[0] + path[1])
-def test_micro_batches_give_the_losses_and_the_gradient_of_the_whole_batch(module_of, path):
-    module = module_of(*path)
+def test_micro_batches_give_the_losses_and_the_gradient_of_the_whole_batch(tiny_train, module_of, path):
+    module = module_of(tiny_train(*path))
     batch, weights = batch_for(module.config), module.config.loss
     loss, terms = module.loss(module.step(batch, 0), weights)
     loss.backward()
@@ -55,8 +37,8 @@ def test_micro_batches_give_the_losses_and_the_gradient_of_the_whole_batch(modul
             assert (gradient - parameter.grad).abs().max() < min(CLOSE, 1e-4 * largest)
 
 
-def test_a_step_keeps_all_probabilities_and_the_first_pictures(module_of):
-    module = module_of("--data.global_batch=12")
+def test_a_step_keeps_all_probabilities_and_the_first_pictures(tiny_train, module_of):
+    module = module_of(tiny_train("--data.global_batch=12"))
     batch = batch_for(module.config)
     with torch.no_grad():
         step = module.step(batch, 0)
@@ -67,8 +49,8 @@ def test_a_step_keeps_all_probabilities_and_the_first_pictures(module_of):
         assert (found.pictures[name] - picture_BCHW[:SHOWN]).abs().max() <= 1 / 255, name
 
 
-def test_the_attached_loss_gives_each_parameter_its_gradient(module_of):
-    module = module_of()
+def test_the_attached_loss_gives_each_parameter_its_gradient(tiny_train, module_of):
+    module = module_of(tiny_train())
     found = local_gradient(module, batch_for(module.config), module.config.loss, 0)
     loss = found.attached(module.trained)
     assert loss == found.loss
@@ -76,8 +58,8 @@ def test_the_attached_loss_gives_each_parameter_its_gradient(module_of):
     assert all(torch.equal(p.grad, 2 * g) for p, g in zip(module.trained, found.gradients, strict=True))
 
 
-def test_a_network_sees_no_more_samples_at_a_time_than_a_micro_batch(module_of, monkeypatch):
-    module = module_of("--data.micro_batch=2")
+def test_a_network_sees_no_more_samples_at_a_time_than_a_micro_batch(tiny_train, module_of, monkeypatch):
+    module = module_of(tiny_train("--data.micro_batch=2"))
     seen, encode = [], module.frozen.clip.encode_image
     monkeypatch.setattr(module.frozen.clip, "encode_image", lambda images: seen.append(len(images)) or encode(images))
     local_gradient(module, batch_for(module.config), module.config.loss, module.config.data.micro_batch)

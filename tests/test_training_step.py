@@ -6,31 +6,14 @@ import pytest
 import torch
 
 from regionedit import losses
-from regionedit.config import TrainConfig
 from regionedit.training import RegionTraining, check_step, train
-from regionedit.training.networks import load_frozen
 from tests.pairs import SIZE
 from tests.training_runs import batch_for, logged
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    """The frozen networks, loaded once for all steps."""
-    return []
 
 
 @pytest.fixture
 def make(tiny_train):
     return tiny_train
-
-
-@pytest.fixture
-def module_of(loaded):
-    def build(config: TrainConfig) -> RegionTraining:
-        loaded[:] = loaded or [load_frozen(config)]
-        return RegionTraining(config, loaded[0])
-
-    return build
 
 
 @pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
