@@ -83,12 +83,9 @@ def test_training_follows_data_marks(tmp_path):
 
 def test_proposals_made_before_the_marks_still_serve(tmp_path, tiny_arguments):
     folder = write_shards(tmp_path / "train", sizes=(4,))
-    changes = [
-        f"--data.train={folder}",
-        f"--data.proposals={tmp_path / 'proposals'}",
-        "--step.proposal_mask=everything",
-    ]
-    make_proposals(load_config(ProposalsConfig, overrides=[*tiny_arguments, *changes, "--device=cpu"]))
+    changes = [f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--device=cpu"]
+    changes += ["--step.proposal_mask=everything"]
+    make_proposals(load_config(ProposalsConfig, overrides=[*tiny_arguments, *changes]))
     write_marks(folder / "00000.marks.jsonl", {}, "h", {"k000001": ["a"]})
     assert len(Manifest.open(folder, proposals=tmp_path / "proposals")) == 3
 
