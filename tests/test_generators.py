@@ -18,9 +18,8 @@ from regionedit.generators import (
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 from regionedit.generators.noise import clean_and_noise, noised, own_noise, trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
-from tests.edits import decoded
-from tests.edits import edited as edited_by
-from tests.generator_inputs import box, pictures
+from tests.generator_inputs import box, decoded, pictures
+from tests.generator_inputs import edited as edited_by
 from tests.tiny_models import write_inpaint
 
 NAMES = sorted(set(GENERATORS) - {"diffusers_inpaint"} | set(INPAINT_PIPELINES))

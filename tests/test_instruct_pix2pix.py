@@ -7,8 +7,8 @@ from regionedit.attention import Recorder, attached
 from regionedit.config import InstructPix2PixConfig
 from regionedit.generators.three_way_sampling import ThreeWaySampling
 from regionedit.records import EditRequest, Instruction, Region
-from tests.edits import edited as edited_by
 from tests.generator_inputs import box, pictures
+from tests.generator_inputs import edited as edited_by
 
 LOUD = 20.0  # a strength at which the random weights' attention moves a picture visibly
 
