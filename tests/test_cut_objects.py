@@ -124,19 +124,6 @@ def test_a_cut_bar_ring_or_triangle_is_noticed_and_a_whole_one_is_not(name, widt
         assert border_of(painted, plain, region).is_cut == (box != WHOLE), box
 
 
-@pytest.mark.parametrize("name", CUT)
-def test_each_shape_is_painted_again_until_it_is_whole(name):
-    wanted = shape(name, 4)
-    painted = to_tensor([wanted])
-    tight = CUT[name][-1]
-    made = stub_editor(lambda images: painted.expand(len(images), -1, -1, -1), region=RegionConfig(grow_if_cut=14))
-    result = made.edit(request(tight))
-    assert result.image.tobytes() == wanted.tobytes() and "painted again, grown by 14 px" in result.note
-    assert "still" not in result.note and changed_outside(SOURCE, result.image, result.mask) == 0
-    roomy = made.edit(request(WHOLE))
-    assert roomy.mask.getbbox() == WHOLE and "again" not in roomy.note
-
-
 def test_a_region_with_a_hole_cuts_what_fills_the_hole():
     around = inside(ROOMY) & ~inside((28, 20, 32, 24))
     assert border_of(PAINTED, PLAIN, around).is_cut

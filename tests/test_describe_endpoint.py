@@ -51,13 +51,6 @@ def answers(address: str, count: int = 1, **changes) -> list[str | ValueError]:
     return ChatEndpoint(config).answer([Chat("s", str(number)) for number in range(count)])
 
 
-def test_prose_is_retried_with_sampling():
-    with serving(lambda body, before: CAPTIONS if before else "Here you are!") as server:
-        config = EndpointConfig(endpoint=server.url, endpoint_model="m", cache=None)
-        require_describer("endpoint").load(config).describe([Image.new("RGB", (8, 8))], [("x",)])
-    assert [body["temperature"] > 0 for body in server.bodies] == [False, True] and "seed" in server.bodies[1]
-
-
 @pytest.mark.parametrize(
     ("status", "advice"),
     [(400, '"}}'), (401, "set describe.api_key_variable"), (404, "describe.endpoint or describe.endpoint_model")],

@@ -50,12 +50,6 @@ def test_what_a_generator_needs_is_known_before_it_is_loaded(name, tiny_generato
     assert needs == [INPAINT_PIPELINES[name].needs] * 3
 
 
-def test_without_a_region_no_pipeline_is_called(tiny_generator):
-    generator, images = tiny_generator("FluxFillPipeline"), pictures()
-    generator.pipeline = None
-    assert torch.equal(generator.propose(images, torch.zeros(2, 1, 32, 32), TEXTS[:2], [1, 2]), images)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_frozen_close_in_half_precision_and_its_memory_is_released(tiny_generator_dir, tiny_generator, name):
     exact = tiny_generator(name, num_inference_steps=2)

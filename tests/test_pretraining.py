@@ -100,12 +100,6 @@ def test_training_stops_after_its_steps_and_resumes(tmp_path):
     assert run(8)["steps"] == 8 and seen[4] == (4, 0.5)
 
 
-def test_the_learning_rate_rises_then_falls():
-    schedule = pretraining.Schedule(steps=1000, learning_rate=1.0, warmup=0.1)
-    rates = [schedule.rate(share) for share in (0.0, 0.1, 0.5, 1.0)]
-    assert rates[0] < 0.05 < rates[2] < rates[1] <= 1.0 and rates[3] == pytest.approx(0.01)
-
-
 def test_plain_attention_is_attention():
     query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
     mask = torch.full((5, 5), float("-inf")).triu(1)
