@@ -24,6 +24,10 @@ MODES_OF = {
 KINDS = [(suffix, mode) for suffix, modes in MODES_OF.items() for mode in modes]
 
 
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
 def values(channels: int, top: int, seed: int) -> np.ndarray:
     """Random values up to and including `top`, [H, W, C], with alpha of every strength, 0 among them."""
     rng = np.random.default_rng(seed)

@@ -13,13 +13,10 @@ from regionedit.evaluation.backbones import load_backbone
 from regionedit.evaluation.embedders import Remembered
 from regionedit.images import to_tensor
 from tests import metric_models
+from tests.stored_pictures import noise
 
 IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 OPENAI = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def to_input(picture: Image.Image, mean, std) -> torch.Tensor:

@@ -17,12 +17,9 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditFailure, EditRequest
 from regionedit.request_files import split_instructions
+from tests.stored_pictures import noise
 
 FIRST, SECOND = "make the red circle blue", "remove the green square"
-
-
-def photo(width: int = 40, height: int = 32, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def same(first: Image.Image, second: Image.Image) -> bool:
@@ -49,18 +46,18 @@ def test_each_pixel_belongs_to_the_highest_claim():
 
 
 def test_the_parts_of_one_edit(editor):
-    result = editor.edit(EditRequest(photo(), (FIRST, SECOND), captions=Captions("", "a blue circle")))
+    result = editor.edit(EditRequest(noise(40, 32), (FIRST, SECOND), captions=Captions("", "a blue circle")))
     assert len(result.parts) == 2 and result.share > 0
     first, second = (np.asarray(part) for part in result.parts)
     assert np.array_equal(np.maximum(first, second), np.asarray(result.mask)) and not ((first > 0) & (second > 0)).any()
-    alone = editor.edit(EditRequest(photo(), FIRST, captions=Captions("", "a blue circle")))
+    alone = editor.edit(EditRequest(noise(40, 32), FIRST, captions=Captions("", "a blue circle")))
     assert alone.parts == () and same(
-        editor.edit(EditRequest(photo(), (FIRST,), captions=alone.captions)).image, alone.image
+        editor.edit(EditRequest(noise(40, 32), (FIRST,), captions=alone.captions)).image, alone.image
     )
 
 
 def test_sequential_instructions_equal_two_single_edits(editor, in_turn):
-    picture = photo()
+    picture = noise(40, 32)
     whole = in_turn.edit(EditRequest(picture, (FIRST, SECOND), seed=3, id="a", captions=Captions("x", "y")))
     first = editor.edit(EditRequest(picture, FIRST, seed=3, id="a"))
     second = editor.edit(EditRequest(first.image, SECOND, seed=3, id="a"))
@@ -81,10 +78,10 @@ def test_sequential_instructions_equal_two_single_edits(editor, in_turn):
 
 def test_sequential_instructions_in_a_batch(editor, in_turn):
     requests = [
-        EditRequest(photo(seed=1), (FIRST, SECOND), id="two"),
-        EditRequest(photo(seed=2), SECOND, id="one"),
-        EditRequest(photo(seed=3), (FIRST, "make it pretty"), id="half"),
-        EditRequest(photo(seed=4), ("make it pretty", FIRST), id="none"),
+        EditRequest(noise(40, 32, 1), (FIRST, SECOND), id="two"),
+        EditRequest(noise(40, 32, 2), SECOND, id="one"),
+        EditRequest(noise(40, 32, 3), (FIRST, "make it pretty"), id="half"),
+        EditRequest(noise(40, 32, 4), ("make it pretty", FIRST), id="none"),
     ]
     two, one, half, none = in_turn.edit_batch(requests)
     alone = in_turn.edit(requests[0])
@@ -106,7 +103,7 @@ def test_regions_are_shown_in_colours_of_their_own():
 
 @pytest.fixture
 def call(config_file, tmp_path):
-    photo().save(tmp_path / "in.png")
+    noise(40, 32).save(tmp_path / "in.png")
     begin = ["--config", config_file, "--image", tmp_path / "in.png", "--out", tmp_path / "out"]
     return lambda *arguments: infer.main([str(word) for word in [*begin, *arguments]])
 
@@ -156,7 +153,7 @@ def test_an_expression_on_a_command_line(call, tmp_path):
 @pytest.fixture
 def call_with_requests(config_file, tmp_path):
     """Runs infer.py on rows of requests for the picture in.png."""
-    photo().save(tmp_path / "in.png")
+    noise(40, 32).save(tmp_path / "in.png")
 
     def call(*rows: dict) -> int:
         (tmp_path / "r.jsonl").write_text("\n".join(json.dumps({"image": "in.png"} | row) for row in rows))

@@ -21,6 +21,7 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditRequest, Region
 from tests.segmenters import ColourSegmenter, must_not_load
+from tests.stored_pictures import noise
 from tests.tiny_sams import write_sam2
 
 SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 18, 20, 9), Thing("square", "blue", 46, 44, 10)))
@@ -28,10 +29,6 @@ CAPTIONS = Captions("a red circle", "a blue circle")
 PICTURE = Image.fromarray(render([SCENE])[0])
 SILHOUETTES = torch.from_numpy(coverage(SCENE) > 0.5).float()[:, None]  # [things, 1, H, W]
 IMAGE_BCHW = to_tensor([PICTURE])
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
