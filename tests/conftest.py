@@ -35,8 +35,6 @@ from tests import tiny_models
 from tests.pairs import SIZE, write_pairs
 from tests.tiny_sams import write_sam
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -56,7 +54,7 @@ def run_filter():
 
     def run(folder: Path, *changes: str):
         overrides = [f"--data={folder}", "--workers=1", *changes]
-        return filtering.filter_shards(load_config(FilterConfig, ROOT / "configs/filter.yaml", overrides))
+        return filtering.filter_shards(load_config(FilterConfig, "configs/filter.yaml", overrides))
 
     return run
 

@@ -9,8 +9,6 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-
 
 def test_places_are_where_the_pictures_differ():
     known = change_map_study.known_places(6)
@@ -46,8 +44,8 @@ def test_agreement_counts_what_is_missed_and_what_is_not_there():
 
 
 def test_the_documented_table_is_the_stored_result():
-    stored = json.loads((DOCS / "study/change_map.json").read_text())["objects"]
-    text = (DOCS / "evaluation.md").read_text()
+    stored = json.loads(Path("docs/study/change_map.json").read_text())["objects"]
+    text = Path("docs/evaluation.md").read_text()
     for name, ours in stored["change map"].items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} | ") and "/" in line]
         cells = [[float(value) for value in cell.split("/")] for cell in line.strip("| ").split(" | ")[1:]]

@@ -2,15 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
 import filter as filtering
 import measurements
 import pytest
 
 from tests.crawls import read_reasons, sample, write_crawl
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_a_truncated_shard_is_reported_and_the_others_are_marked(tmp_path, run_filter):
@@ -81,7 +78,7 @@ def test_a_wrong_argument_is_reported_in_one_line(tmp_path, run_filter):
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     folder = write_crawl(tmp_path, [{"a": sample(1), "b": sample(2, "dog"), "c": sample(3) | {"jpg": b"no"}}])
-    arguments = ["filter.py", "--config", str(ROOT / "configs/filter.yaml"), "--data", str(folder)]
+    arguments = ["filter.py", "--config", "configs/filter.yaml", "--data", str(folder)]
     monkeypatch.setattr(sys, "argv", [*arguments, "--max_bad_fraction", "0.5"])
     filtering.main()
     printed = capsys.readouterr().out

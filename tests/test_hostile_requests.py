@@ -10,8 +10,6 @@ import infer
 from regionedit.request_files import read_requests
 from tests.hostile_requests import ARGUMENTS, CONFIGURATIONS, IMAGE, LINES, LISTS, ROW, one_clear_line
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -37,7 +35,7 @@ def test_a_list_is_refused(name, data, folder):
 
 def refused_by_infer(arguments, folder: Path, capsys) -> str:
     before = sorted(folder.rglob("*"))
-    words = ["--config", str(ROOT / "configs/edit_microworld.yaml"), "--out", str(folder / "out"), *arguments]
+    words = ["--config", "configs/edit_microworld.yaml", "--out", str(folder / "out"), *arguments]
     try:
         code = infer.main([word.replace("{folder}", str(folder)) for word in words])
     except SystemExit as stop:

@@ -3,7 +3,6 @@
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import known_edits
 import numpy as np
@@ -21,7 +20,6 @@ from regionedit.microworld.scene import COLORS
 from tests.generator_inputs import box, pictures
 from tests.tiny_models import write_masked_token
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 TEXTS, SEEDS = ["a red circle", "a blue square"], [3, 4]
 
 
@@ -141,7 +139,7 @@ def test_the_shipped_model_paints_the_colour_that_the_caption_names():
     """Behind the true mask of recolourings, share of the thing in the colour asked for: of a shape it paints little."""
     known = known_edits.known_edits("validation", 5, range(16), ("recolour",))
     mask = dilate((known.truth_B1HW > 0.1).float(), 2)
-    settings = load_config(EditConfig, CONFIGS / "edit_masked_token_microworld.yaml", []).generator
+    settings = load_config(EditConfig, "configs/edit_masked_token_microworld.yaml", []).generator
     generator = load_generator(replace(settings, num_inference_steps=4))
     asked = [list(COLORS).index(edit.changed.color) for edit in known.edits]
 

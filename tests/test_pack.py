@@ -25,8 +25,6 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 def packed(out: Path, split: str = "train", samples: int = 25, workers: int = 1, seed: int = 0) -> Path:
     pack(split, samples, out, workers, seed, shard_size=10)
@@ -172,7 +170,7 @@ def test_a_second_run_completes_what_is_lacking_and_touches_nothing_else(tmp_pat
 def test_a_killed_run_is_continued_to_the_same_bytes(tmp_path, split):
     out = tmp_path / "killed"
     arguments = ["--split", split, "--samples", "2000", "--out", str(out), "--shard_size", "50", "--workers", "1"]
-    command = [sys.executable, str(REPOSITORY / "data_prep/microworld/pack.py"), *arguments]
+    command = [sys.executable, "data_prep/microworld/pack.py", *arguments]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     progress = "*.jsonl"
     deadline = time.monotonic() + 60

@@ -13,7 +13,6 @@ import yaml
 
 from tests.rehearsal import PROTOCOLS, SYSTEMS, command
 
-REPOSITORY = Path(__file__).parent.parent
 ROWS = [*SYSTEMS, "blurred"]
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +26,7 @@ def tables(tmp_path_factory) -> Path:
     """The tables of a rehearsal that was killed while its second benchmark was edited."""
     folder = tmp_path_factory.mktemp("rehearsal")
     typed, out = command(folder), folder / "tables"
-    running = subprocess.Popen(typed, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True)
+    running = subprocess.Popen(typed, stdout=subprocess.DEVNULL, start_new_session=True)
     while not list((out / "emu_edit").glob("learned/records/*.json")):
         assert running.poll() is None
         time.sleep(0.05)
@@ -35,7 +34,7 @@ def tables(tmp_path_factory) -> Path:
     running.wait()
     assert (out / "microworld/comparison.md").is_file() and not (out / "emu_edit/comparison.md").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*/records/*.json")}
-    assert subprocess.run(typed, cwd=REPOSITORY, stdout=subprocess.DEVNULL).returncode == 0
+    assert subprocess.run(typed, stdout=subprocess.DEVNULL).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished cases were edited again"
     return out
 

@@ -12,8 +12,7 @@ import study_edits
 from regionedit.command_line import load_config
 from regionedit.config import TrainConfig
 
-ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted((ROOT / "configs" / "study").glob("*.yaml"))
+EXPERIMENTS = sorted(Path("configs/study").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -23,7 +22,7 @@ def test_every_variant_is_a_configuration(path):
     several = any("--generator.name" in overrides for overrides in experiment.variants.values())
     variants = experiment.variants.values() if several else [sum(experiment.variants.values(), [])]  # each is checked
     for overrides in variants:
-        load_config(TrainConfig, ROOT / experiment.base, [*experiment.overrides, *overrides])
+        load_config(TrainConfig, experiment.base, [*experiment.overrides, *overrides])
 
 
 def test_null_and_false_reach_the_command_line_as_they_are_spelt_and_a_missing_key_is_named(tmp_path):
@@ -63,8 +62,8 @@ def test_a_finished_run_is_not_repeated_and_an_unfinished_one_leaves_its_result(
 
 def test_the_frozen_models_are_known_by_their_bytes(tmp_path):
     copy = tmp_path / "t5"
-    shutil.copytree(ROOT / "checkpoints" / "microworld" / "t5", copy)
-    base = str(ROOT / "configs" / "train_microworld.yaml")
+    shutil.copytree("checkpoints/microworld/t5", copy)
+    base = "configs/train_microworld.yaml"
     shipped = study.frozen_models(base, ["--encoders.instruction", str(copy)])
     (copy / "config.json").write_text("{}")
     study.identify.__globals__["_folder_sha256"].cache_clear()

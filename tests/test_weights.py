@@ -14,8 +14,7 @@ from regionedit.mask_sources.learned import load_predictor
 from regionedit.mask_sources.segmenter import load_segmenter
 from tests.hostile_requests import one_clear_line
 
-ROOT = Path(__file__).parents[1]
-CHECKPOINTS = ROOT / "checkpoints"
+CHECKPOINTS = Path("checkpoints")
 MIB = 1 << 20
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".msgpack", ".h5")
 
@@ -74,7 +73,7 @@ def test_broken_weights_are_refused(file, change, tmp_path):
     """A surplus weight must be refused as well, or change nothing: a random one never takes a missing one's place."""
     field, load = LOADERS[file]
     model = Path(file).parts[0]
-    shutil.copytree(ROOT / "checkpoints/microworld" / model, tmp_path / model)
+    shutil.copytree(CHECKPOINTS / "microworld" / model, tmp_path / model)
     path = tmp_path / file
     if isinstance(change, bytes):
         path.write_bytes(change)
