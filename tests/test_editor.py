@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regionedit.config import RegionConfig
+from regionedit.config import CropConfig, RegionConfig
 from regionedit.device import pick_device
 from regionedit.editor import Editor
 from regionedit.images import open_picture, upright_rgb
@@ -176,8 +176,15 @@ def test_the_digest_depends_on_what_changes_the_result(editor, tiny_edit_config)
     assert digest == editor.edit(base).record["digest"] == editor.digest(replace(base))
     changed = [replace(base, seed=1), replace(base, mask=corner(20, 20, 200)), replace(base, instructions="y")]
     assert digest not in [editor.digest(request) for request in changed]
-    other = replace(tiny_edit_config, generator=replace(tiny_edit_config.generator, num_inference_steps=3))
-    assert Editor(other).digest(base) != digest
+    for change in (
+        {"generator": replace(tiny_edit_config.generator, num_inference_steps=3)},
+        {"region": replace(tiny_edit_config.region, grow_if_cut=6)},
+        {"crop": CropConfig(register=True)},
+        {"crop": CropConfig(sample_grow=3)},
+        {"crop": CropConfig(tone=16)},
+        {"layers": True},
+    ):
+        assert Editor(replace(tiny_edit_config, **change)).digest(base) != digest, change
     assert Editor(replace(tiny_edit_config, batch=2)).digest(base) == digest
 
 
