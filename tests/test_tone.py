@@ -124,11 +124,6 @@ def test_without_a_rim_nothing_is_changed():
     assert torch.equal(match_tone(brighter, scene(0), one_left, RIM), brighter)
 
 
-def test_off_by_default():
-    painted_CHW = cast(truth(0), 1.04, 0.0)
-    assert torch.equal(edited(painted_CHW), edited(painted_CHW, tone=0)) and CropConfig().tone == 0
-
-
 def test_undefined_values_spoil_nothing_else():
     brighter = cast(truth(0), 1.04, 0.0)
     brighter[:, :10] = float("nan")
