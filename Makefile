@@ -56,8 +56,8 @@ test-browser: install  ## the page in a real browser: Debian's Chromium, or one 
 	$(PY) -m pytest -m slow tests/test_browser.py
 
 test-load: export HF_HUB_OFFLINE := 1
-test-load: install  ## the page under fifty clients, with edits and with mixed requests: minutes; CLIENTS=12 for fewer
-	$(PY) -m pytest -m slow -s tests/test_load.py tests/test_mixed_load.py
+test-load: install  ## the page under fifty clients with mixed requests: minutes; CLIENTS=12 for fewer
+	$(PY) -m pytest -m slow -s tests/test_load.py
 
 test-fullsize: export HF_HUB_OFFLINE := 1
 test-fullsize: install  ## the public models' sizes, random weights: one training step, one edit, time and memory

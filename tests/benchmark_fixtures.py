@@ -1,7 +1,5 @@
 """Every benchmark in its exact form on disk, a few cases each, with the flaws that are known to be in the wild."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -53,8 +51,6 @@ def table(rows: Sequence[dict], pictures: Sequence[str]) -> pa.Table:
     return pa.table(columns)
 
 
-# ------------------------------------------------------------------------------------------------------- Emu Edit
-
 TASKS = ("background", "global", "style", "remove", "add", "local", "texture")
 
 
@@ -92,9 +88,6 @@ def flawed_emu_rows() -> list[dict]:
     return [emu_row(idx, *flawed.get(idx, ("a dog", "a cat"))) for idx in (5, 2, 9, 0, 1, 4, 3, 8, 6, 7)]
 
 
-# ----------------------------------------------------------------------------------------------------- MagicBrush
-
-
 def hole(size: tuple[int, int], box: tuple[int, int, int, int], seed: int = 9) -> Image.Image:
     """A mask as MagicBrush has it: the picture, RGBA, with a transparent hole over what is still there."""
     mask = picture(seed, size, "RGBA")
@@ -127,9 +120,6 @@ def write_magicbrush(folder: Path, sessions: dict[str, int] | None = None) -> Pa
     return folder
 
 
-# ------------------------------------------------------------------------------------------------------ PIE-Bench
-
-
 def write_pie_bench(folder: Path, kinds: Sequence[str] = ("1", "8", "9", "6")) -> Path:
     rows = {}
     for number, kind in enumerate(kinds):
@@ -146,9 +136,6 @@ def write_pie_bench(folder: Path, kinds: Sequence[str] = ("1", "8", "9", "6")) -
         save(picture(number, (512, 512)), folder / "annotation_images" / path, "JPEG")
     (folder / "mapping_file.json").write_text(json.dumps(rows))
     return folder
-
-
-# ------------------------------------------------------------------------------- HumanEdit, GEdit, Editing-Mask, own
 
 
 def write_human_edit(folder: Path, count: int = 4) -> Path:

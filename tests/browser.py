@@ -1,7 +1,5 @@
 """A server with the microworld's page and a browser to open it, for the tests that need both."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A chat endpoint on this machine that answers as a test tells it."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterator

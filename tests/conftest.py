@@ -1,8 +1,5 @@
 """Fixtures: folders with tiny random models of the real classes (tests/tiny_models.py), and infer.py with them."""
 
-from __future__ import annotations
-
-import importlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -12,9 +9,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")  # tests read what commands print
 
+import filter as filtering
 import pytest
 import torch
 import yaml
+from filter_config import FilterConfig
 
 import infer
 from regionedit.command_line import load_config
@@ -36,9 +35,6 @@ from tests import tiny_models
 from tests.pairs import SIZE, write_pairs
 from tests.tiny_sams import write_sam
 
-ROOT = Path(__file__).parents[1]
-SCRIPTS = ROOT / "data_prep"
-
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -53,21 +49,12 @@ def single_precision(monkeypatch):
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """Imports a module of data_prep, data_prep/microworld or experiments as the scripts there see each other."""
-    for folder in (SCRIPTS, SCRIPTS / "microworld", ROOT / "experiments"):
-        monkeypatch.syspath_prepend(str(folder))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run_filter(script):
+def run_filter():
     """Marks a folder of shards by the shipped rules and changes to them."""
-    config_class, module = script("filter_config").FilterConfig, script("filter")
 
     def run(folder: Path, *changes: str):
         overrides = [f"--data={folder}", "--workers=1", *changes]
-        return module.filter_shards(load_config(config_class, ROOT / "configs/filter.yaml", overrides))
+        return filtering.filter_shards(load_config(FilterConfig, "configs/filter.yaml", overrides))
 
     return run
 
@@ -216,21 +203,43 @@ def pairs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tiny_train(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
-    """A small training configuration; changes are given as on the command line."""
+def tiny_arguments(tmp_path, pairs, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir) -> list[str]:
+    """A small training configuration as on the command line."""
+    return [
+        f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
+        f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
+        f"--generator.size={SIZE}", "--generator.num_inference_steps=2",
+        f"--data.train={pairs}", "--data.validation=null",
+        "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
+        "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
+    ]  # fmt: skip
 
-    def make(*changes: str) -> TrainConfig:
-        base = [
-            f"--out={tmp_path / 'run'}", f"--encoders.clip=local-dir:{tiny_clip_dir}",
-            f"--encoders.instruction={tiny_t5_dir}", f"--generator.path={tiny_inpaint_dir}",
-            f"--generator.size={SIZE}", "--generator.num_inference_steps=2",
-            f"--data.train={pairs}", "--data.validation=null",
-            "--data.global_batch=4", f"--data.image_size={SIZE}", "--data.workers=0", "--max_steps=2",
-            "--log.every_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1",
-        ]  # fmt: skip
-        return load_config(TrainConfig, overrides=[*base, *changes])
 
-    return make
+@pytest.fixture
+def tiny_train(tiny_arguments):
+    """The configuration with changes, given as on the command line."""
+    return lambda *changes: load_config(TrainConfig, overrides=[*tiny_arguments, *changes])
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The frozen networks, loaded once for all steps of a file."""
+    return []
+
+
+@pytest.fixture
+def module_of(loaded):
+    """The training of a configuration, whose predictor starts with the same weights each time."""
+
+    def build(config: TrainConfig):
+        from regionedit.training import RegionTraining
+        from regionedit.training.networks import load_frozen
+
+        loaded[:] = loaded or [load_frozen(config)]
+        torch.manual_seed(0)
+        return RegionTraining(config, loaded[0])
+
+    return build
 
 
 @pytest.fixture

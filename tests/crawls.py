@@ -1,7 +1,5 @@
 """Small folders of shards as a crawl leaves them, with every flaw that the rules of data_prep/filter.py know."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence

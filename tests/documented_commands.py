@@ -1,7 +1,5 @@
 """The commands on README and on the pages of docs/, as they are printed there."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

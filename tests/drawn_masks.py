@@ -1,7 +1,5 @@
 """Masks as people draw and save them, and the pictures that they belong to."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The functions behind the page's endpoints, without a server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

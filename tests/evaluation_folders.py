@@ -1,7 +1,5 @@
 """Folders as evaluate.py leaves them, small ones, and what a comparison shows of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

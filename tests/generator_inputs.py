@@ -1,8 +1,8 @@
-"""Small pictures and regions for generators, and what next-scale models accumulate."""
-
-from __future__ import annotations
+"""Small pictures and regions for generators, and what tests do with the raw output."""
 
 import torch
+
+from regionedit.masks import composite
 
 
 def pictures(count=2, height=32, width=32):
@@ -31,3 +31,14 @@ def tokens_of(generator, images, mask, texts=("a red circle", "a blue square"), 
     generator.propose(images, mask, list(texts), list(seeds))
     generator.model.accumulate = accumulate
     return token_maps
+
+
+def edited(generator, images_BCHW, region, requests, captions, seeds):
+    """Pictures that were repainted inside the region and composited with their sources."""
+    return composite(generator.repaint(images_BCHW, region, requests, captions, seeds), images_BCHW, region.mask_B1HW)
+
+
+def decoded(generator, *arguments):
+    """The pictures of `differentiable_latents`."""
+    latents_BCyx, decode = generator.differentiable_latents(*arguments)
+    return decode(latents_BCyx)

@@ -1,7 +1,5 @@
 """Files that no picture or mask reader should trust: broken, truncated, disguised, enormous."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Requests, lists, arguments and configurations that must be refused."""
 
-from __future__ import annotations
-
 import json
 
 from regionedit.command_line import short_line

@@ -1,7 +1,5 @@
 """Models in the layout of the Hugging Face cache, where programs find them by their public names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

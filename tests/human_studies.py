@@ -1,7 +1,5 @@
 """What the tests of the human study share: a drawn benchmark, systems' pictures, simulated raters."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from itertools import combinations, groupby

@@ -1,7 +1,5 @@
 """Crawls for tests of what writes instructions: shards without sidecars, and what a run left in them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

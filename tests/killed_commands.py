@@ -8,8 +8,6 @@ seconds they come in the same order on every machine.
 one. After each run it imports what that run imported, so that only the first one takes long.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -43,7 +41,7 @@ class Commands:
     def __init__(self, log: Path):
         self.log = log
 
-    def __enter__(self) -> Commands:
+    def __enter__(self) -> "Commands":
         places = [str(ROOT), str(ROOT / "src"), str(ROOT / "data_prep"), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
         self._server = subprocess.Popen(

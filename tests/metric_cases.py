@@ -1,7 +1,5 @@
 """Pictures, masks and cases small enough to work a metric out by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

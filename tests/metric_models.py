@@ -1,7 +1,5 @@
 """Tiny random backbones of the metrics, of the real classes, beside those of tests/tiny_models.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

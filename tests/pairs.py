@@ -1,7 +1,5 @@
 """Small folders of captioned pictures to train on: noise, with words of the tiny vocabulary."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

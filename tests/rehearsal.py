@@ -5,8 +5,6 @@ numbers mean nothing; each table says so. Only the microworld's own table has re
 everything; run it again to continue.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

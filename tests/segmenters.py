@@ -1,8 +1,6 @@
 """Stand-ins for models: a loader that must not be called, and a SAM that segments the microworld, where every thing is
 a connected patch of colour on a calm ground."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

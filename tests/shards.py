@@ -1,7 +1,5 @@
 """Writes small folders of standard shards for tests: plain colours whose value is the sample's number."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Picture files of every mode, depth and format that can be stored, with random pixels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,10 @@ MODES_OF = {
 """Suffix -> modes of lossless files."""
 
 KINDS = [(suffix, mode) for suffix, modes in MODES_OF.items() for mode in modes]
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def values(channels: int, top: int, seed: int) -> np.ndarray:

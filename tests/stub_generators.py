@@ -1,7 +1,5 @@
 """A generator without weights, for tests of what an edit does with a generator's output."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Agreement between raters, against textbook values, values computed by hand and nltk; bootstrap intervals."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Expressions over mask sources: parsing, printing, evaluation, refusals, and the resulting regions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,16 +1,13 @@
 """Models' answers: strict parsing, one retry, failure in one line; and the prompts with their versions."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from regionedit.describe.answers import BothCaptions, Keyword, SourceCaption, TargetCaption, ask, read_answer
-from regionedit.describe.chat import Chat, ChatModel, messages
+from regionedit.describe.chat import Chat, ChatModel
 from regionedit.describe.prompts import FOLDER, prompt
 from regionedit.mask_sources.vlm_box import BoxAnswer
 
@@ -126,10 +123,3 @@ def test_every_prompt_requests_the_fields_of_its_schema(name):
 def test_placeholders_in_values_are_not_substituted():
     chat = prompt("target_caption").chat(caption="$instruction {x} $$", instruction="say $caption")
     assert chat.user == "Caption: $instruction {x} $$\nInstruction: say $caption"
-
-
-def test_messages():
-    assert messages(CHAT)[1] == {"role": "user", "content": "user"}
-    part = {"type": "image"}
-    system, user = messages(Chat("s", "u", Image.new("RGB", (1, 1))), part)
-    assert user["content"] == [part, {"type": "text", "text": "u"}] and system["content"] == "s"

@@ -1,7 +1,5 @@
 """Equations 2-7 of Focus on Your Instruction (FoI) against plain loops, and the U-Net's attention processors."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -82,9 +80,6 @@ def by_hand_attention(x, y, mask, alpha, xi):
     return result
 
 
-# ---------------------------------------------------------------- eq. 2
-
-
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5), (2, 7)])
 def test_equation_2_equals_a_computation_by_hand(grid):
     maps = draw(2, 3, *grid).softmax(-1)
@@ -101,9 +96,6 @@ def test_a_flat_map_is_empty_one_row_has_a_peak_and_scale_does_not_matter():
     assert keyword_map(torch.tensor([[[[0.1, 0.1, 0.9, 0.1, 0.1]]]])).argmax() == 2
     maps = draw(1, 1, 4, 4).abs()
     torch.testing.assert_close(keyword_map(maps), keyword_map(maps * 1e-3), atol=1e-5, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- eq. 3-7
 
 
 def test_equation_7():
@@ -166,9 +158,6 @@ def test_in_a_unet_only_the_branch_with_text_is_modulated(unet, latent):
     assert (bent[0] - plain[0]).abs().max() > 1e-4
     with attached(unet, Modulation(torch.ones(1, 1, *latent), [[-1, 0, 0, -1, -1]], [[0.0]]).at(1.0)):
         torch.testing.assert_close(run(unet, context, latent), plain, atol=1e-5, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- reading attention
 
 
 @pytest.mark.parametrize(("latent", "grid"), [((8, 8), (2, 2)), ((8, 12), (4, 6))])

@@ -1,7 +1,5 @@
 """The metrics' frozen networks: preprocessing, the cache of embeddings, and errors for wrong names."""
 
-from __future__ import annotations
-
 from urllib.error import URLError
 
 import numpy as np
@@ -12,16 +10,13 @@ from PIL import Image
 from torchvision.models import SqueezeNet1_1_Weights
 
 from regionedit.evaluation.backbones import load_backbone
-from regionedit.evaluation.embedders import KEPT, Remembered
+from regionedit.evaluation.embedders import Remembered
 from regionedit.images import to_tensor
 from tests import metric_models
+from tests.stored_pictures import noise
 
 IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 OPENAI = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def to_input(picture: Image.Image, mean, std) -> torch.Tensor:
@@ -59,9 +54,6 @@ def lpips(monkeypatch):
     load_backbone.cache_clear()
 
 
-# ---------------------------------------------------------------------------------------------- preprocessing
-
-
 def features(backbone, pixels: torch.Tensor) -> torch.Tensor:
     """What the network itself makes of its normalised input."""
     with torch.no_grad():
@@ -86,17 +78,6 @@ def test_pictures_are_scaled_by_pils_bicubic_filter_cropped_and_normalised(
     assert backbone.pictures([picture]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_common_shortcuts_in_preprocessing_change_dinos_features(dino_224):
-    """Two common shortcuts in preprocessing give other features; the test above fails if either is used."""
-    picture = noise(300, 200)
-    ours = dino_224.pictures([picture])
-    tensor = to_input(picture, *IMAGENET)
-    resized = F.interpolate(tensor, (256, 384), mode="bicubic")[..., 16:240, 80:304]
-    at_once = to_input(picture.resize((224, 224), Image.Resampling.BICUBIC), *IMAGENET)
-    for other in (resized, at_once):
-        assert (features(dino_224, other) - ours).abs().max() > 0.01
-
-
 def test_a_vit_of_another_size_keeps_its_own_processor(tiny_dino_dir):
     """Its preprocessor_config.json resizes directly to the square (PIL, bilinear), with mean and std 0.5."""
     dino, picture = load_backbone("dino", str(tiny_dino_dir)), noise(90, 60)
@@ -114,9 +95,6 @@ def test_the_shipped_clip_and_dino_do_not_resize_microworld_pictures():
     assert judge.pictures([picture]) == pytest.approx(embedding, abs=1e-5)
     token = features(dino, to_input(picture, [0.5] * 3, [0.25] * 3))
     assert dino.pictures([picture]) == pytest.approx(token, abs=1e-5)
-
-
-# ---------------------------------------------------------------------------------------------- cached embeddings
 
 
 def test_a_batch_of_one_equals_a_batch_of_many_and_equal_pictures_are_bit_equal(judge):
@@ -149,15 +127,6 @@ def test_only_the_latest_embeddings_are_kept():
     assert len(remembered.known) == len(remembered.table) == 4
 
 
-def test_the_cache_keeps_embeddings_and_no_pictures(judge):
-    judge.pictures([noise(64, 64)])
-    assert all(isinstance(key, str) and len(key) == 64 for key in judge.pictures.known)
-    assert judge.pictures.table.shape == (KEPT, 32)
-
-
-# ---------------------------------------------------------------------------------------------- texts
-
-
 def test_a_caption_over_the_context_is_cut_counted_and_warned_of_once(judge):
     judge.texts.known.clear()
     judge.cut.clear()
@@ -188,9 +157,6 @@ def test_pick_score_cuts_long_prompts(pick_score):
     with pytest.warns(UserWarning, match="more than 32 tokens"):
         assert pick_score.scores([noise(32, 32)], ["red " * 50]).isfinite().all()
     assert len(pick_score.cut) == 1
-
-
-# ---------------------------------------------------------------------------------------------- pairs
 
 
 def test_structure_is_the_difference_of_key_similarities(dino_224, tmp_path):
@@ -228,9 +194,6 @@ def test_lpips_takes_pictures_in_0_1_as_torchmetrics_does_in_minus_1_1(lpips):
     assert float(lpips.map(a[0], b[0]).mean()) == pytest.approx(found, rel=0.1)
 
 
-# ---------------------------------------------------------------------------------------------- bad names
-
-
 def test_lpips_without_its_weights_says_which_file_goes_where(monkeypatch):
     def no_network(net, pretrained=False):
         raise URLError("no network")
@@ -265,8 +228,3 @@ def test_a_vit_as_pick_score_and_incomplete_weights_are_refused(tiny_dino_dir, t
         load_backbone("pick_score", str(tiny_dino_dir))
     with pytest.raises(ValueError, match="^dinov2: .* its weights lack pooler"):
         load_backbone("dinov2", str(metric_models.write_dino_224(tmp_path)))
-
-
-def test_a_missing_device_is_named(tiny_dino_dir):
-    with pytest.raises(ValueError, match="^device: 'cuda:99'"):
-        load_backbone("dino", str(tiny_dino_dir), "cuda:99")

@@ -1,7 +1,5 @@
 """Damaged data: a bad sample is replaced and counted, a bad shard stops the run with one line."""
 
-from __future__ import annotations
-
 import io
 import json
 
@@ -23,10 +21,6 @@ def one_line(error) -> str:
     message = str(error.value)
     assert "\n" not in message and len(message) < 400
     return message
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Samples
 
 
 def noise_jpeg() -> bytes:
@@ -96,17 +90,6 @@ def test_an_epoch_of_only_bad_samples_ends(tmp_path):
     folder = write_shards(tmp_path, change=lambda key, parts: parts | {"png": b"x"})
     with pytest.raises(ValueError, match=r"16 samples in a row cannot be read \(not a picture\)"):
         list(loader(folder, max_bad_fraction=1.0))
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Shards
-
-
-def test_no_folder_no_shards(tmp_path):
-    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no shards")):
-        with pytest.raises(ValueError, match=message) as error:
-            Manifest.open(folder)
-        assert str(folder) in one_line(error)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +167,6 @@ def test_unpaired_keys_fail(tmp_path):
         write_tar(folder / "00000.tar", [("k000000", parts)])
         with pytest.raises(ValueError, match=message):
             Manifest.open(folder)
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Sidecars
 
 
 HEADER = {"schema": 1}

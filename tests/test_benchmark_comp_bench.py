@@ -1,7 +1,5 @@
 """CompBench: cases of every task, and its metrics against numbers worked out apart from them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from regionedit.evaluation import METRICS
 from regionedit.evaluation.benchmarks.comp_bench import CompBench, CompBenchLocal, CompBenchSecondTurn
 from regionedit.evaluation.metrics import Settings
 from regionedit.evaluation.outcomes import Outcome
-from regionedit.evaluation.protocols import Protocol
 from regionedit.records import Captions, EditCase, EditRequest
 from tests.benchmark_fixtures import SIZE, picture, write_comp_bench
 
@@ -43,13 +40,6 @@ def test_a_suite_counts_what_belongs_to_others(tmp_path):
     (tmp_path / "data" / "train-00000-of-00001.parquet").unlink()
     with pytest.raises(ValueError, match="has no row of add, remove, replace; its tasks: multi_turn_add"):
         CompBenchLocal(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["local", "multi_object", "implicit", "turn_1", "turn_2"])
-def test_every_protocol_names_its_benchmark(name):
-    protocol = Protocol.read(f"comp_bench_{name}")
-    assert protocol.benchmark == f"comp_bench_{name}"
-    assert [*protocol.columns] == ["LC-T", "LC-I", "PSNR", "SSIM", "LPIPS"]
 
 
 class Brightness:

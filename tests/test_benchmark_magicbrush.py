@@ -1,7 +1,5 @@
 """MagicBrush: the order of turns and chains, local captions, and masks given as erased regions."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -85,9 +83,6 @@ def test_the_released_numbers_of_sessions_and_turns_bring_no_warning_and_others_
         MagicBrush(folder)
 
 
-# --------------------------------------------------------------------------------------------------------- captions
-
-
 def test_captions_are_local_except_for_the_source_of_a_first_turn(folder):
     cases = MagicBrush(folder)
     captions = {case.id: case.request.captions for case in cases}
@@ -112,9 +107,6 @@ def test_without_local_descriptions_there_are_no_captions_and_global_ones_are_no
         cases = MagicBrush(folder)
     assert all(case.request.captions is None for case in cases)
     assert cases.counts["without target caption"] == 6
-
-
-# ------------------------------------------------------------------------------------------------- files and masks
 
 
 def test_masks_are_decoded_by_alpha_at_the_pictures_size(folder):

@@ -1,7 +1,5 @@
 """The benchmark Editing-Mask with its two kinds of lines, and a user's own folder of pictures."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -15,8 +13,6 @@ from tests.benchmark_fixtures import EDITING_MASK_LINES, SIZE, picture, save, wr
 
 LEFT = np.zeros(SIZE[::-1], np.uint8)
 LEFT[:, :16] = 255
-
-# ----------------------------------------------------------------------------------------------------- Editing-Mask
 
 
 def test_lines_of_both_kinds_become_cases_with_bright_masks_and_a_missing_one_is_counted(tmp_path):
@@ -95,9 +91,6 @@ def test_errors_in_the_editing_mask_data_are_named(what, message, tmp_path):
     spoil(folder, what)
     with pytest.raises(ValueError, match=f"^data: .*{message}"):
         EditingMask(folder)
-
-
-# ------------------------------------------------------------------------------------------------------- own folder
 
 
 def test_a_line_can_have_all_there_can_be_or_picture_and_instruction_alone(tmp_path):

@@ -1,7 +1,5 @@
 """PIE-Bench: run-length masks against their definition, the optional frame, and results by type of edit."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -17,11 +15,6 @@ from tests.benchmark_fixtures import write_pie_bench
 @pytest.fixture
 def folder(tmp_path):
     return write_pie_bench(tmp_path / "pie")
-
-
-def test_runs_are_row_by_row_and_start_and_length_alternate():
-    """4x3 pixels: a run of two from the third pixel (row 0), and of three from the seventh (rows 1 and 2)."""
-    assert decode_mask([2, 2, 6, 3], size=(4, 3)).astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("runs", [[1], [1, 2, 3], [-1, 2], [1, -2], [12, 1]])

@@ -1,7 +1,5 @@
 """Benchmark shards on disk and hub names: all layouts are found, incomplete ones refused, row groups read singly."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -109,9 +107,6 @@ def test_pictures_are_bytes_structs_or_files(tmp_path):
             split.stored(nothing, "row 3")
 
 
-# --------------------------------------------------------------------------------------------------------- the hub
-
-
 def test_a_hub_name_is_read_at_its_revision(tmp_path, monkeypatch):
     import datasets
 
@@ -146,9 +141,6 @@ def test_what_is_neither_a_folder_nor_a_hub_name_is_refused(tmp_path):
     for data in ("no_such_folder", "/no/such/folder", str(tmp_path / "file.parquet")):
         with pytest.raises(ValueError, match="is neither a folder of parquet files nor a hub name such as facebook"):
             read_splits(data, HUB_NAME)
-
-
-# ----------------------------------------------------------------------------------------------------------- memory
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])

@@ -1,7 +1,5 @@
 """True masks drawn by people: erased regions are decoded before any conversion, bright regions from grey masks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

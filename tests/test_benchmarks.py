@@ -1,7 +1,5 @@
 """Every benchmark as it is on disk: each case once, read lazily, in a fixed order; errors name wrong folders."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

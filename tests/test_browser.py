@@ -1,7 +1,5 @@
 """The page in a real browser, used as a person would. Run with `make test-browser`."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 

@@ -1,7 +1,5 @@
 """Cached features: they give the same losses as computing them in training; outdated or foreign ones are refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -21,14 +19,9 @@ from tests.shards import picture, write_shards
 
 
 @pytest.fixture
-def settings(tmp_path, tiny_clip_dir, tiny_t5_dir, tiny_inpaint_dir):
+def settings(tmp_path, tiny_arguments):
     write_shards(tmp_path / "train", sizes=(5, 3))
-    return [
-        f"--data.train={tmp_path / 'train'}", "--data.validation=null", "--data.image_size=32",
-        "--data.global_batch=4", "--data.workers=0", f"--data.features={tmp_path / 'features'}",
-        f"--encoders.clip=local-dir:{tiny_clip_dir}", f"--encoders.instruction={tiny_t5_dir}",
-        f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=2",
-    ]  # fmt: skip
+    return [*tiny_arguments, f"--data.train={tmp_path / 'train'}", f"--data.features={tmp_path / 'features'}"]
 
 
 def cached(settings, *changes: str) -> FeaturesConfig:

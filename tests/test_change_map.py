@@ -1,7 +1,5 @@
 """The change map finds what was edited, and nothing of what only disturbs the whole picture."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The HTTP client against a server on this machine that hangs, refuses, fails, sends nonsense or answers."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

@@ -1,7 +1,5 @@
 """Claims: each shard has one holder at a time, even if workers die or clocks are wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

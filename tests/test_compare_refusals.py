@@ -1,11 +1,11 @@
 """Evaluations that are not comparable are refused, and the message names every difference."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import pytest
 
 from regionedit.evaluation.compare import compare, main
-from regionedit.evaluation.finished_evaluations import NOT_COMPARED, differences, read_evaluations
+from regionedit.evaluation.finished_evaluations import NOT_COMPARED, Evaluation, differences, read_evaluations
 from regionedit.evaluation.protocols import Protocol
 from tests.evaluation_folders import PROTOCOL, A, B, evaluation, shown
 
@@ -113,3 +113,31 @@ def test_an_unknown_protocol_and_columns_without_numbers_are_named(both, capsys)
     assert "there are: ultraedit" in capsys.readouterr().err
     with pytest.raises(ValueError, match="none of the columns was measured: X"):
         compare(read_evaluations(both), Protocol(**PROTOCOL | {"name": "ultraedit", "columns": {"X": "clip_text"}}))
+
+
+JUDGE = {"model": "a", "revision": "2026-01-01", "prompt quality": "24"}
+COLUMNS = {"L1": "l1", "landed IoU": "landed_iou", "VIE": "viescore"}
+
+
+def with_facts(name: str, **facts) -> Evaluation:
+    score = {"mean": 0.5, "low": None, "high": None, "n": 1}
+    metrics = dict.fromkeys(COLUMNS.values(), score)
+    summary = {"benchmark": "gedit", "protocol": {"name": "none"} | facts, "metrics": metrics}
+    return Evaluation(name, Path("nowhere"), summary)
+
+
+@pytest.mark.parametrize(
+    ("facts", "columns"),
+    [
+        ({"vlm_judge": JUDGE, "conventions": {"landed": "x"}}, None),
+        ({"vlm_judge": JUDGE, "conventions": {"landed": "y"}}, "landed IoU"),
+        ({"vlm_judge": JUDGE}, "landed IoU"),
+        ({"vlm_judge": JUDGE | {"model": "b"}, "conventions": {"landed": "x"}}, "VIE"),
+        ({"vlm_judge": JUDGE | {"revision": "unstated"}, "conventions": {"landed": "x"}}, "VIE"),
+        ({"vlm_judge": JUDGE | {"prompt quality": "25"}, "conventions": {"landed": "x"}}, "VIE"),
+    ],
+)
+def test_only_the_columns_that_a_fact_changes_are_refused(facts, columns):
+    one = with_facts("one", vlm_judge=JUDGE, conventions={"landed": "x"})
+    lines = differences([one, with_facts("other", **facts)], COLUMNS)
+    assert [line.rpartition("(columns: ")[2] for line in lines] == ([] if columns is None else [f"{columns})"])

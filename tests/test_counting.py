@@ -1,15 +1,15 @@
-"""What the benchmarks count and read: peak memory, medians, the scores of a race, and the page of results."""
+"""What the benchmarks count and read: peak memory, operations, medians, the scores of a race, the page of results."""
 
 import json
 
-import pytest
 import torch
 import torch.nn.functional as F
 
 from benchmarks import harness
-from benchmarks.harness import medians, options
+from benchmarks.harness import medians
 from benchmarks.peak_memory import PeakMemory, flash_attention
 from benchmarks.race import scores
+from benchmarks.step_cost import OperationsByDtype
 
 
 def test_peak_memory_counts_each_storage_while_it_is_referenced():
@@ -50,14 +50,6 @@ def test_measurements_take_turns_and_each_has_its_own_median():
     assert order == ["a", "b"] * 3
 
 
-def test_a_number_that_is_too_small_is_refused_by_name(capsys):
-    parser = options("what it measures", rounds=(3, 2, "rounds of it"))
-    assert parser.parse_args(["--rounds", "2"]).rounds == 2
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--rounds", "1"])
-    assert "--rounds: 1, but must be at least 2" in capsys.readouterr().err
-
-
 def test_a_race_is_won_when_one_validation_reaches_both_scores(tmp_path):
     path = tmp_path / "metrics.csv"
     assert scores(path) == (0.0, 0.0, False)
@@ -76,3 +68,23 @@ def test_a_result_is_recorded_in_numbers_and_on_a_page(tmp_path, monkeypatch):
     assert kept["one"] == {"ratio": 0.25, "ours": 1.0, "baseline": 4.0, "unit": "s", "machine": "a machine"}
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| one | 1 | 4 | s | 0.25 | a machine |" in page and "| two | 3 | 1 | s | 3 |" in page
+
+
+def test_each_product_counts_for_its_dtype_forward_and_backward():
+    wide, narrow = torch.randn(3, 5, requires_grad=True), torch.randn(5, 7).bfloat16().requires_grad_()
+    with OperationsByDtype() as counter:
+        product = wide @ wide.T
+        (product.bfloat16() @ product.bfloat16()[:, :3] @ torch.ones(3, 5).bfloat16() @ narrow).sum().backward()
+    both = {torch.float32: 3 * 2 * 3 * 5 * 3}
+    assert counter.by_dtype[torch.float32] == both[torch.float32]
+    assert counter.by_dtype.total() == counter.get_total_flops()
+    assert set(counter.by_dtype) == {torch.float32, torch.bfloat16}
+
+
+def test_attention_in_bfloat16_is_not_counted_as_float32():
+    q, k, v = (torch.empty(1, 2, 16, 8, device="meta", dtype=torch.bfloat16) for _ in range(3))
+    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    with OperationsByDtype() as counter:
+        F.scaled_dot_product_attention(q, k, v)
+    assert dict(counter.by_dtype) == {torch.bfloat16: 2 * 2 * 2 * 16 * 16 * 8}
+    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == allowed

@@ -31,34 +31,25 @@ SMALL = (200, 100, 300, 160)
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "parts", "context", "size", "windows"),
+    ("height", "width", "parts", "context", "size", "windows", "margin"),
     [
-        (400, 600, [SMALL], 1.5, 64, [(175, 55, 325, 205)]),
-        (400, 600, [SMALL], 1.5, 256, [(122, 2, 378, 258)]),  # at least `size`
-        (400, 600, [SMALL], 0, 64, [(0, 0, 600, 400)]),  # no context: the whole picture
-        (400, 600, [SMALL], 1.5, 600, [(0, 0, 600, 400)]),  # a picture of that size as well
-        (400, 600, [(590, 0, 600, 10)], 2, 100, [(500, 0, 600, 100)]),  # moved into the picture
-        (50, 600, [(0, 0, 10, 50)], 2, 100, [(0, 0, 100, 50)]),  # cut to the picture's height
-        (400, 600, [(10, 10, 20, 20), (500, 300, 501, 301)], 1.5, 100, [(0, 0, 100, 100), (450, 250, 550, 350)]),
-        (400, 600, [(100, 100, 110, 110), (150, 100, 160, 110)], 1.5, 100, [(80, 55, 180, 155)]),  # near ones share one
+        (400, 600, [SMALL], 1.5, 64, [(175, 55, 325, 205)], 0),
+        (400, 600, [SMALL], 1.5, 256, [(122, 2, 378, 258)], 0),  # at least `size`
+        (400, 600, [SMALL], 0, 64, [(0, 0, 600, 400)], 0),  # no context: the whole picture
+        (400, 600, [SMALL], 1.5, 600, [(0, 0, 600, 400)], 0),  # a picture of that size as well
+        (400, 600, [(590, 0, 600, 10)], 2, 100, [(500, 0, 600, 100)], 0),  # moved into the picture
+        (50, 600, [(0, 0, 10, 50)], 2, 100, [(0, 0, 100, 50)], 0),  # cut to the picture's height
+        (400, 600, [(10, 10, 20, 20), (500, 300, 501, 301)], 1.5, 100, [(0, 0, 100, 100), (450, 250, 550, 350)], 0),
+        (400, 600, [(100, 100, 110, 110), (150, 100, 160, 110)], 1.5, 100, [(80, 55, 180, 155)], 0),  # one for both
+        (400, 600, [SMALL], 0, 64, [(180, 60, 320, 200)], 20),  # 100 px and 20 on each side
+        (400, 600, [SMALL], 1.5, 64, [(175, 55, 325, 205)], 20),  # the larger of both
+        (400, 600, [SMALL], 1.5, 64, [(140, 20, 360, 240)], 60),
+        (400, 600, [SMALL], 0, 256, [(122, 2, 378, 258)], 1),  # at least `size`
+        (400, 600, [SMALL], 0, 64, [(0, 0, 600, 400)], 500),  # at most the picture
     ],
 )
-def test_windows_by_hand(height, width, parts, context, size, windows):
-    assert boxes_of(region(height, width, *parts), context, size) == windows
-
-
-@pytest.mark.parametrize(
-    ("context", "margin", "size", "window"),
-    [
-        (0, 20, 64, (180, 60, 320, 200)),  # 100 px and 20 on each side
-        (1.5, 20, 64, (175, 55, 325, 205)),  # the larger of both
-        (1.5, 60, 64, (140, 20, 360, 240)),
-        (0, 1, 256, (122, 2, 378, 258)),  # at least `size`
-        (0, 500, 64, (0, 0, 600, 400)),  # at most the picture
-    ],
-)
-def test_surroundings_in_pixels(context, margin, size, window):
-    assert boxes_of(region(400, 600, SMALL), context, size, margin) == [window]
+def test_windows_by_hand(height, width, parts, context, size, windows, margin):
+    assert boxes_of(region(height, width, *parts), context, size, margin) == windows
 
 
 def test_a_cloud_of_specks_is_one_region():
@@ -84,9 +75,6 @@ def test_every_edited_pixel_lies_in_exactly_one_window(data):
         assert x1 - x0 >= min(size, width) and y1 - y0 >= min(size, height)
         covered[y0:y1, x0:x1] += 1
     assert covered.max() == 1 and (covered[mask > 0] == 1).all()
-
-
-# ---------------------------------------------------------------- in the Editor
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +178,6 @@ def test_windows_of_several_calls_are_one_edit_that_can_be_watched_and_cancelled
 def test_impossible_window_settings_are_refused(editor, crop, field):
     with pytest.raises(ValueError, match=rf"^crop\.{field}"):
         Editor(replace(editor.config, crop=CropConfig(**crop)))
-
-
-# ---------------------------------------------------------------- the seam
 
 
 def test_a_colour_cast_of_the_generator_disappears_at_the_border_and_stays_inside():

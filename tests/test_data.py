@@ -1,7 +1,5 @@
 """The data loaders, alone and in Lightning: exact epochs, disjoint shares for ranks, exact resume."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os
@@ -35,10 +33,6 @@ def loader(folder, rank=0, ranks=1, seed=3, **changes) -> TrainLoader:
 
 def keys(batches) -> list[tuple[str, ...]]:
     return [batch.keys for batch in batches]
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Loaders
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -218,10 +212,6 @@ def test_a_large_jpeg_is_decoded_at_reduced_scale_and_looks_the_same(side, decod
     found = reading._picture(buffer.getvalue(), 32)
     assert found.shape == (32, 32, 3) and seen == [decoded]
     assert np.abs(found - np.asarray(expected, np.float32)).mean() < 3
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Lightning
 
 
 class Recorder(lightning.LightningModule):

@@ -1,7 +1,5 @@
 """The plan gives every sample once, in an order that any process can compute; the manifest indexes shards once."""
 
-from __future__ import annotations
-
 import os
 import shutil
 
@@ -21,10 +19,6 @@ plans = st.fixed_dictionaries(
         "block_shards": st.integers(1, 5),
     }
 )
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Plan
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,10 +79,6 @@ def test_the_order_of_a_plan_never_changes():
     """Checkpoints depend on the order, so that this test must notice any change of the plan."""
     plan = EpochPlan([4, 4, 4], seed=1, global_batch=2, block_shards=2, epoch=2)
     assert [plan.sample(place) for place in range(12)] == [1, 0, 2, 7, 3, 6, 5, 4, 11, 10, 8, 9]
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Manifest
 
 
 def test_manifest_points_at_every_part(tmp_path):

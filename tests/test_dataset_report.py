@@ -1,14 +1,14 @@
 """Index and report of a folder of shards: counts and hashes are recomputed here; the page is self-contained."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from html import unescape
 from pathlib import Path
 
+import index as indexing
 import pytest
+import report
 
 from regionedit.data.marks import write_marks
 from tests.crawls import sample, write_crawl
@@ -35,8 +35,8 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_index_counts_what_is_there(folder, script):
-    index = script("index").build_index(folder, workers=1)
+def test_the_index_counts_what_is_there(folder):
+    index = indexing.build_index(folder, workers=1)
     files = {name: file for entry in index["shards"] for name, file in entry["files"].items()}
     assert index["totals"]["samples"] == 6 and index["totals"]["kept"] == 4
     assert index["operations"] == {"recolour": 1, "remove": 1}
@@ -53,9 +53,8 @@ def test_the_index_counts_what_is_there(folder, script):
     assert written["totals"] == index["totals"] and written["caption_words"] == {"2": 1, "4": 1, "7": 2}
 
 
-def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch):
-    index = script("index")
-    index.build_index(folder, 1)
+def test_a_file_is_hashed_again_only_when_it_changed(folder, monkeypatch):
+    indexing.build_index(folder, 1)
     hashed, digest = [], hashlib.file_digest
 
     def watched(file, name):
@@ -63,27 +62,27 @@ def test_a_file_is_hashed_again_only_when_it_changed(folder, script, monkeypatch
         return digest(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", watched)
-    index.build_index(folder, 1)
+    indexing.build_index(folder, 1)
     assert hashed == []
     write_marks(folder / "00001.subset.jsonl", {}, "h", {"d": ["not chosen"]})
-    assert index.build_index(folder, 1)["totals"]["kept"] == 3
+    assert indexing.build_index(folder, 1)["totals"]["kept"] == 3
     assert hashed == ["00001.subset.jsonl"]
 
 
-def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, script, capsys):
+def test_a_broken_shard_is_listed_and_the_others_are_counted(folder, capsys):
     tar = folder / "00001.tar"
     tar.write_bytes(tar.read_bytes()[:3000])
-    index = script("index").build_index(folder, 1)
+    index = indexing.build_index(folder, 1)
     assert list(index["broken"]) == ["00001"] and "truncated" in index["broken"]["00001"]
     assert index["totals"]["samples"] == 3
     with pytest.raises(SystemExit) as stop:
-        script("report").main(["--data", str(folder)])
+        report.main(["--data", str(folder)])
     assert stop.value.code == 1 and "truncated" in capsys.readouterr().err
     assert "truncated" in (folder / "report.html").read_text()
 
 
-def test_the_report_is_a_self_contained_page(folder, script, capsys):
-    script("report").main(["--data", str(folder)])
+def test_the_report_is_a_self_contained_page(folder, capsys):
+    report.main(["--data", str(folder)])
     assert str(folder / "report.html") in capsys.readouterr().out
     page = (folder / "report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/)', page) == [] and "<script" not in page and "url(" not in page
@@ -95,8 +94,8 @@ def test_the_report_is_a_self_contained_page(folder, script, capsys):
     assert page.count("no picture") == 3 and "data:image/png;base64," in page
 
 
-def test_the_command_prints_what_is_wrong(folder, script, capsys):
+def test_the_command_prints_what_is_wrong(folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        script("report").main(["--data", str(folder / "none")])
+        report.main(["--data", str(folder / "none")])
     message = f"report.py: error: {folder}/none: no such folder; pack shards into it or correct the path\n"
     assert stop.value.code == 2 and capsys.readouterr().err == message

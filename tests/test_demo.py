@@ -1,25 +1,20 @@
 """The demo chooses its size from the time that one proposal takes; no time limit stops its training."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
+import demo as experiment
 import pytest
 
 from regionedit.command_line import load_config
 from regionedit.config import EvaluateConfig, TrainConfig
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
-def demo(script, tmp_path, monkeypatch):
-    module = script("demo")
-    monkeypatch.setattr(module, "OUT", tmp_path)
-    return module
+def demo(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "OUT", tmp_path)
+    return experiment
 
 
 def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):
@@ -69,7 +64,3 @@ def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
     assert demo.main() == 4
     said = capsys.readouterr()
     assert "[1/4]" in said.out and "[3/4] training" in said.out and "training failed" in said.err
-
-
-def test_times_in_words(demo):
-    assert [demo.duration(seconds) for seconds in (4, 55, 200)] == ["10 s", "1 min 0 s", "3 min 20 s"]

@@ -1,7 +1,5 @@
 """The cache of answers on disk: keyed by request and model, bounded, safe with damaged files and several processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The endpoint describer: what it asks, and what it makes of completions and errors."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
@@ -51,28 +49,6 @@ def answers(address: str, count: int = 1, **changes) -> list[str | ValueError]:
     """What the endpoint answers to questions that are their own numbers."""
     config = EndpointConfig(endpoint=address, endpoint_model="m", **changes)
     return ChatEndpoint(config).answer([Chat("s", str(number)) for number in range(count)])
-
-
-def test_prose_is_retried_with_sampling():
-    with serving(lambda body, before: CAPTIONS if before else "Here you are!") as server:
-        config = EndpointConfig(endpoint=server.url, endpoint_model="m", cache=None)
-        require_describer("endpoint").load(config).describe([Image.new("RGB", (8, 8))], [("x",)])
-    assert [body["temperature"] > 0 for body in server.bodies] == [False, True] and "seed" in server.bodies[1]
-
-
-def test_a_server_that_stays_busy_hangs_or_is_not_there_is_given_up():
-    reply = {"data": {"error": "over\nloaded"}, "status": 503, "headers": {"Retry-After": "1000"}}
-    with serving(lambda body, before: web.json_response(**reply)) as server:
-        (busy,) = answers(server.url, attempts=3)
-    assert isinstance(busy, ValueError) and len(server.bodies) == 3
-    assert "given up after 3 attempts: status 503" in str(busy) and "\n" not in str(busy)
-
-    async def hang(body, before):
-        await asyncio.sleep(30)
-
-    with serving(hang) as server:
-        assert "no answer within 0.2 s" in str(answers(server.url, timeout=0.2, attempts=2)[0])
-    assert "given up after 2 attempts: Client" in str(answers(server.url, attempts=2)[0])
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,8 @@
 import pytest
 import torch
 
-from data_prep.cache_features import FeaturesConfig
-from data_prep.make_proposals import ProposalsConfig
 from regionedit import device
-from regionedit.config import AppConfig, EvaluateConfig, InferConfig
-from regionedit.device import named, pick_device, say_unseen_gpu, unseen_gpu
+from regionedit.device import pick_device, say_unseen_gpu, unseen_gpu
 from regionedit.training import train
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.14  Release Build"
@@ -81,11 +78,6 @@ def test_training_stops_before_data_and_models_are_read(gpu, tiny_train, capsys)
     assert capsys.readouterr().err == "", "the CPU was asked for"
 
 
-def test_a_device_has_its_model_beside_it(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
-    assert named("cuda:1") == "cuda:1 (NVIDIA A100-SXM4-80GB)" and named("cpu") == "cpu"
-
-
 @pytest.fixture
 def machine(monkeypatch):
     """Puts a number of GPUs, none by default, and environment variables in place."""
@@ -136,8 +128,3 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(machine, monkeypatch)
     assert pick_device("auto", 5) == torch.device("cpu")
     with pytest.raises(ValueError, match="device: 'cuda' cannot be used here"):
         pick_device("cuda")
-
-
-@pytest.mark.parametrize("config", [ProposalsConfig, FeaturesConfig, InferConfig, EvaluateConfig, AppConfig])
-def test_every_command_takes_auto_by_default(config):
-    assert config().device == "auto"

@@ -45,9 +45,6 @@ def propose(generator, seed=1, text="a ring", watch=None):
     return generator.propose(pictures(1), torch.ones(1, 1, 32, 32), [text], [seed], watch)
 
 
-# ---------------------------------------------------------------- through the editor
-
-
 def test_an_editor_needs_only_the_text_that_the_checkpoint_follows(tiny_edit_config, kontext, tiny_inpaint_dir):
     """No caption describes this noise. Kontext does not need one; Stable Diffusion does."""
     request = EditRequest(PICTURE, instructions="make the ring blue", id="a")
@@ -105,9 +102,6 @@ def test_a_blacked_out_picture_is_named_and_the_safety_checker_can_be_off(tiny_e
     assert propose(load_generator(settings(strict, safety_checker="off"))).isfinite().all()
 
 
-# ---------------------------------------------------------------- what cannot be loaded
-
-
 def test_a_damaged_folder_is_refused_with_what_it_lacks(broken):
     """Truncated weights, then missing folders, a component that the index does not name, and a broken index."""
     weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
@@ -161,9 +155,6 @@ def test_a_gated_model_says_what_to_accept_and_how_to_log_in(monkeypatch, status
         load_generator(settings("owner/gated", pipeline=pipeline))
     assert said in str(error.value) and "\n" not in str(error.value)
     inpaint_pipelines._from_hub.cache_clear()
-
-
-# ---------------------------------------------------------------- settings
 
 
 def test_settings_that_cannot_run_are_refused(kontext, tiny_generator):
@@ -237,9 +228,6 @@ def test_a_cancelled_edit_leaves_no_part_on_the_device(tiny_generator, monkeypat
     assert freed == [True]
 
 
-# ---------------------------------------------------------------- low-rank updates
-
-
 def low_rank(folder, updates):
     folder.mkdir(exist_ok=True)
     save_file(updates, folder / FILE)
@@ -286,9 +274,6 @@ def test_a_low_rank_update_of_another_model_is_refused(tiny_inpaint_dir, tmp_pat
         load("weights", {".a": torch.zeros(1)})
     with pytest.raises(ValueError, match="^generator.lora: no pytorch_lora_weights.safetensors could be loaded from"):
         load_generator(settings(tiny_inpaint_dir, lora=str(tmp_path)))
-
-
-# ---------------------------------------------------------------- the shipped configurations
 
 
 def test_every_in_painting_configuration_is_valid_and_its_memory_is_documented():

@@ -1,8 +1,6 @@
 """The way from captioned pictures to a table, as README and docs/ print its commands: proposals, training on two
 processes, editing, evaluation. Tiny models stand in the Hugging Face cache under the public names."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which captions an editor was given: recorded, shown in the row's name, never mixed in one column."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from types import SimpleNamespace

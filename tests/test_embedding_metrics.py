@@ -1,7 +1,5 @@
 """Metrics on embeddings of pictures and texts, with fake networks whose embeddings are known."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -42,25 +42,14 @@ def test_image_features_by_hand(clip, pictures):
     assert tokens.shape[-1] == 2 * clip.dim and seen.patches_BND.shape == (3, clip.grid**2, clip.dim)
 
 
-def test_global_features_and_texts_are_open_clips_own(clip, tiny_clip_dir, pictures):
+def test_features_of_texts_are_open_clips_own(clip, tiny_clip_dir):
     name = f"local-dir:{tiny_clip_dir}"
-    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    model = open_clip.create_model(name)
     model.eval()
     texts = ["a red circle", "a blue square on a plain gray background"]
     with torch.no_grad():
         expected = model.encode_text(open_clip.get_tokenizer(name)(texts))
         assert torch.allclose(clip.encode_text(texts), expected, atol=1e-6)
-        normalised = preprocess.transforms[-1](pictures)
-        assert torch.allclose(clip.encode_image(pictures).global_BD, model.encode_image(normalised), atol=1e-5)
-
-
-def test_patches_are_row_by_row(clip, pictures):
-    """A change of the patch at row 1, column 2 changes feature 1 * grid + 2 the most."""
-    patch = tiny_models.PATCH
-    changed = pictures.clone()
-    changed[:, :, patch : 2 * patch, 2 * patch : 3 * patch] = 0
-    moved = (clip.encode_image(changed).patches_BND - clip.encode_image(pictures).patches_BND).norm(dim=-1)
-    assert (moved.argmax(1) == clip.grid + 2).all()
 
 
 def test_a_gradient_reaches_the_pictures_but_no_weight(clip, pictures):

@@ -1,21 +1,25 @@
-"""The endpoint writer: what it asks, and what it makes of completions and errors."""
-
-from __future__ import annotations
+"""The endpoint writer: what it asks, and what it makes of completions and errors; a writer behind an address."""
 
 import json
-import socket
+import sys
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+import serve_writer
 from aiohttp import web
 from endpoint_writer import EndpointWriter
 from prompt_file import load_prompt
+from write_instructions import run
 from writers import CUT_OFF, Ask, WriterError
 
+from benchmarks.instructions import served
+from regionedit.microworld.splits import sample
 from tests.chat_servers import serving
-from tests.instruction_fixtures import config
+from tests.instruction_fixtures import config, sidecar, write_crawl
 
 
 @pytest.fixture
@@ -94,21 +98,12 @@ def test_a_permanent_endpoint_error_stops_the_run(serve):
             serve(lambda body, before, status=status: web.Response(status=status), asks=5)
 
 
-def test_an_endpoint_that_answers_no_request_stops_the_run(serve, tmp_path):
+def test_an_endpoint_that_answers_no_request_stops_the_run(serve):
     with pytest.raises(WriterError, match=r"none of 8 requests succeeded \(endpoint: status 503\)"):
         serve(lambda body, before: web.Response(status=503), asks=8)
     # An empty answer does not count as a failed request.
     answers, _ = serve(lambda body, before: {"choices": [{"message": {"content": None}}]}, asks=8)
     assert {answer.failure for answer in answers} == {"answer: none"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = config(tmp_path, writer="openai")
-    endpoint = replace(made.endpoint, url=f"http://127.0.0.1:{port}/v1", retries=1)
-    writer = EndpointWriter.load(replace(made, endpoint=endpoint))
-    with pytest.raises(WriterError, match="no connection"):
-        writer.write([an_ask(number) for number in range(8)])
-    writer.close()
 
 
 def test_bad_settings_name_their_field(tmp_path):
@@ -116,3 +111,40 @@ def test_bad_settings_name_their_field(tmp_path):
     for changes in ({"url": "localhost:8000"}, {"concurrency": 0}, {"timeout": 0}, {"retries": -1}):
         with pytest.raises(ValueError, match="endpoint"):
             EndpointWriter.load(replace(made, endpoint=replace(made.endpoint, **changes)))
+
+
+@pytest.fixture(scope="module")
+def address():
+    server, url = served("microworld")
+    yield url
+    server.terminate()
+    server.wait()
+
+
+def test_the_same_lines_over_http(tmp_path, address):
+    captions = [[sample("train", 0, index).source_caption for index in range(30)], ["a dog on a sofa"]]
+    here, there = write_crawl(tmp_path / "here", captions), write_crawl(tmp_path / "there", captions)
+    mix = {"replace": 1.0, "add": 1.0, "background": 1.0}
+    direct = run(config(here, writer="microworld", mix=mix))
+    made = config(there, writer="openai", mix=mix)
+    served = run(replace(made, endpoint=replace(made.endpoint, url=address)))
+    assert direct.written == served.written == 30
+    assert sidecar(here)[1] == sidecar(there)[1]
+    assert sidecar(there)[0]["writer"] == "openai"
+    assert served.dropped == {"answer: prose without JSON": 1}
+
+
+def test_what_is_no_prompt_of_ours_is_refused(address):
+    for body in (b"", b"[]", b'{"messages": []}', b'{"messages": [{"content": "hello"}]}'):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"{address}/chat/completions", data=body)
+        assert error.value.code == 400
+
+
+def test_a_port_in_use_is_one_line(address, monkeypatch, capsys):
+    port = address.split(":")[2].split("/")[0]
+    monkeypatch.setattr(sys, "argv", ["serve_writer.py", "--port", port])
+    with pytest.raises(SystemExit) as stop:
+        serve_writer.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and f"--port: {port} cannot be used" in line

@@ -1,7 +1,5 @@
 """The cost plan: every amount recomputed by hand from round rates, and the stated source of each rate."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Evaluation from end to end: every case is scored or listed as failed; wrong configurations are refused."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -60,17 +58,6 @@ def finished(config):
     return config, evaluate(config, console), console.export_text()
 
 
-# ---------------------------------------------------------------------------------------------------- benchmarks
-
-
-def test_the_microworld_yields_every_case_once_and_can_be_read_again(config):
-    cases = BENCHMARKS["microworld"](config.data)
-    ids = [case.id for case in cases]
-    assert len(ids) == len(set(ids)) == len(cases) == COUNT
-    assert [case.id for case in cases] == ids
-    assert len(BENCHMARKS["microworld"](config.data, limit=3)) == 3
-
-
 @pytest.mark.parametrize("spoil", ["no folder", "no picture", "not json", "no field"])
 def test_a_damaged_benchmark_is_named(spoil, tmp_path):
     folder = tmp_path / "b" if spoil == "no folder" else pack_cases(tmp_path / "b", 2)
@@ -82,9 +69,6 @@ def test_a_damaged_benchmark_is_named(spoil, tmp_path):
         (folder / "cases.jsonl").write_text('{"id": "x"}\n')
     with pytest.raises(ValueError, match="^data: .*cases.jsonl"):
         list(BENCHMARKS["microworld"](folder))
-
-
-# ---------------------------------------------------------------------------------------------------- the whole run
 
 
 def test_every_case_has_a_row_and_the_summary_its_shape(finished):

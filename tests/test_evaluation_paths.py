@@ -1,7 +1,5 @@
 """Evaluations from end to end with tiny models: Emu Edit and MagicBrush in their exact format, up to a comparison."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 
 import numpy as np

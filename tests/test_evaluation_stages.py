@@ -1,7 +1,5 @@
 """Editing and scoring as separate stages: chains of turns, shares of several processes, and resuming."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from typing import ClassVar

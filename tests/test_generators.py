@@ -18,9 +18,8 @@ from regionedit.generators import (
 from regionedit.generators.inpaint_pipelines import INPAINT_PIPELINES
 from regionedit.generators.noise import clean_and_noise, noised, own_noise, trailing_schedule
 from regionedit.records import Captions, EditRequest, Region
-from tests.edits import decoded
-from tests.edits import edited as edited_by
-from tests.generator_inputs import box, pictures
+from tests.generator_inputs import box, decoded, pictures
+from tests.generator_inputs import edited as edited_by
 from tests.tiny_models import write_inpaint
 
 NAMES = sorted(set(GENERATORS) - {"diffusers_inpaint"} | set(INPAINT_PIPELINES))
@@ -34,9 +33,6 @@ def make(tiny_inpaint_dir):
     return lambda **changes: load_generator(
         StableDiffusionConfig(path=str(tiny_inpaint_dir), **{"size": 32, "num_inference_steps": 2} | changes)
     )
-
-
-# ---------------------------------------------------------------- the contract, for every generator and pipeline class
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,9 +126,6 @@ def test_an_impossible_gradient_names_the_generators_that_support_it(monkeypatch
 def test_noise_seeds_are_stable_and_differ():
     assert noise_seed(0, "case") == noise_seed(0, "case") == 1684653530530236621
     assert len({noise_seed(s, e, k) for s in range(3) for e in range(3) for k in ("a", "b")}) == 18
-
-
-# ---------------------------------------------------------------- Stable Diffusion, appendix A
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -1,7 +1,5 @@
 """Given instructions: captions come from a column or from the describer, target captions from the writer."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Validation held out of the training shards: chosen by the key alone, never trained on, with losses."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.data.datamodule import PairsDataModule

@@ -1,7 +1,5 @@
 """Programs that send the page's API what it must not trust: one sentence, without markup or a folder of the server."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -134,12 +132,3 @@ def test_a_call_is_refused_in_one_sentence(call, server):
 def test_a_forged_result_is_refused(name, endpoint, server):
     (server[1] / "result.png").write_bytes(RESULTS[name])
     refusal(server, endpoint, GOOD_FILE, {"path": "{folder}/result.png"})
-
-
-def test_the_tables_have_as_many_inputs_as_the_docs_say():
-    from tests import hostile_requests as requests
-
-    lists = sum(len(given) for given in requests.LISTS.values())
-    files = 2 * len(unreadable()) + 2 * len(enormous())
-    tables = (requests.LINES, requests.ARGUMENTS, requests.CONFIGURATIONS, CALLS)
-    assert files + lists + sum(map(len, tables)) > 600

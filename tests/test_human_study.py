@@ -1,7 +1,5 @@
 """Making a human study: balanced, blind, reproducible by its seed, and every omitted case is listed."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

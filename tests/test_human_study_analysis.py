@@ -1,7 +1,5 @@
 """Analysing a human study: simulated preferences and biases are recovered, bad answers refused with their line."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """infer.py: one picture, a folder or a JSONL of requests; the output files; continuing after an interruption."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -11,10 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import infer
 from regionedit.images import open_picture
 
-ROOT = Path(infer.__file__).parent
 TEXT = "make the red circle blue"
 
 
@@ -142,6 +138,6 @@ def test_several_processes_edit_what_one_would_and_a_failure_stops_neither(call,
 def test_a_bad_argument_answers_before_torch_is_imported(tmp_path):
     code = f"import sys, infer; c = infer.main(['--image', {str(tmp_path / 'no.png')!r}, '--instruction', 'x']); "
     code += "print(c, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["2", "False"]
     assert len(done.stderr.strip().splitlines()) == 1 and "no.png" in done.stderr

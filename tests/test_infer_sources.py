@@ -1,16 +1,12 @@
 """Pictures as people have them, through infer.py: what their files hold outside the region is in result.png."""
 
-from __future__ import annotations
-
 import io
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 from stored_pictures import HEIGHT, WIDTH, store, values
 
-import infer
 from regionedit.originals import open_source, pixels_of
 
 TEXT = "make the red circle blue"
@@ -18,11 +14,6 @@ FILES = [
     ("png", "RGBA"), ("png", "LA"), ("png", "P tRNS"), ("png", "RGB tRNS"), ("png", "RGB16"), ("png", "RGBA16"),
     ("tif", "L12"), ("tif", "I"), ("webp", "RGBA"), ("png", "1"),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def call(config_file):
-    return lambda *arguments: infer.main(["--config", str(config_file), *map(str, arguments)])
 
 
 def photograph(path, **options):
@@ -82,20 +73,3 @@ def test_one_file_with_what_the_options_ask_for(call, tmp_path, capsys):
     assert call("--image", photo, *words, "--out", out, "--strip_metadata", "true") == 0
     written = Image.open(io.BytesIO((out / "result.png").read_bytes()))
     assert not written.getexif() and "dpi" not in written.info and not (out / "result.jpg").exists()
-
-
-def test_the_seed_in_a_batchs_record_repeats_its_item_alone(call, tmp_path):
-    rows = []
-    for number in range(3):
-        Image.fromarray(values(3, 255, number).astype(np.uint8)).save(tmp_path / f"p{number}.png")
-        rows.append({"image": f"p{number}.png", "instruction": TEXT, "seed": 40 + number, "box": [3, 2, 12, 11]})
-    captions = {"source_caption": "s", "target_caption": "t"}
-    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(row | captions) for row in rows))
-    assert call("--requests", tmp_path / "r.jsonl", "--out", tmp_path / "many") == 0
-    record = json.loads((tmp_path / "many" / "p1" / "run.json").read_text())
-    (tmp_path / "p1.png").rename(tmp_path / "renamed.png")
-    words = ("--image", tmp_path / "renamed.png", "--instruction", TEXT, "--seed", record["seed"], "--box", "3,2,12,11")
-    assert call(*words, "--source_caption", "s", "--target_caption", "t", "--out", tmp_path / "one") == 0
-    one, many = (np.asarray(Image.open(tmp_path / f / "result.png")).astype(int) for f in ("one", "many/p1"))
-    assert np.abs(one - many).max() <= 1  # products in a batch may be rounded differently
-    assert record["digest"] == json.loads((tmp_path / "one" / "run.json").read_text())["digest"]

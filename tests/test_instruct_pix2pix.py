@@ -1,7 +1,5 @@
 """Our sampling loop for InstructPix2Pix: equal to the library's with all options off, and each option of FoI."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -9,8 +7,8 @@ from regionedit.attention import Recorder, attached
 from regionedit.config import InstructPix2PixConfig
 from regionedit.generators.three_way_sampling import ThreeWaySampling
 from regionedit.records import EditRequest, Instruction, Region
-from tests.edits import edited as edited_by
 from tests.generator_inputs import box, pictures
+from tests.generator_inputs import edited as edited_by
 
 LOUD = 20.0  # a strength at which the random weights' attention moves a picture visibly
 
@@ -70,9 +68,6 @@ def own_noise():
 TEXTS, SEEDS = ["make the circle blue", "remove the square"], [3, 4]
 
 
-# ---------------------------------------------------------------- plain
-
-
 @pytest.mark.parametrize(
     ("text", "picture", "size"), [(7.5, 1.5, (32, 32)), (7.5, 1.0, (32, 48)), (1.0, 1.5, (32, 32))]
 )
@@ -97,9 +92,6 @@ def test_modulation_that_no_step_reaches_changes_no_bit(make):
     assert not torch.equal(make(modulation=True).propose(pictures(), half(), TEXTS, SEEDS), plain)
 
 
-# ---------------------------------------------------------------- where sampling starts
-
-
 def test_start_skips_steps_and_noises_the_source(make):
     generator = make(num_inference_steps=10, strength=0.8)
     unet_inputs = unet_inputs_of(generator, ones())
@@ -109,9 +101,6 @@ def test_start_skips_steps_and_noises_the_source(make):
     sigma = scheduler.sigmas[2]
     noised = encoded * generator.pipeline.vae.config.scaling_factor + sigma * own_noise()
     torch.testing.assert_close(unet_inputs[0][0][:2, :4] * (sigma**2 + 1) ** 0.5, noised, atol=1e-4, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- eq. 8, 9
 
 
 def test_equation_8_by_hand(make):
@@ -156,9 +145,6 @@ def test_disentangling_ends_when_it_should(make, monkeypatch):
     assert given == [True] * 6 + [False] * 2
 
 
-# ---------------------------------------------------------------- the source's latent outside
-
-
 @pytest.mark.parametrize("start", [1.0, 0.5])
 def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, monkeypatch, start):
     generator, sampled = make(latent_blend=True, strength=start), []
@@ -172,9 +158,6 @@ def test_latent_blending_keeps_the_sources_latent_outside_at_every_step(make, mo
     for (given, _), sigma in zip(unet_inputs, sigmas, strict=True):
         expected = (source + sigma * own_noise()) / (sigma**2 + 1) ** 0.5
         torch.testing.assert_close(given[:2, :4][outside], expected[outside], atol=1e-4, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- several instructions, one pass
 
 
 def two(strength=1.0):
@@ -228,9 +211,6 @@ def test_every_part_changes_the_picture(make):
     made = [make(**part).propose(pictures(1), half(1), TEXTS[:1], [3]) for part in parts]
     for a in range(len(made)):
         assert all((made[a] - made[b]).abs().max() > 1e-3 for b in range(a))
-
-
-# ---------------------------------------------------------------- reading attention
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -1,7 +1,5 @@
 """Parsing a model's answer: every answer becomes a valid edit, or is refused with one of a few reasons."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

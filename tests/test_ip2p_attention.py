@@ -1,7 +1,5 @@
 """The mask source that reads InstructPix2Pix's attention: tested with prepared attention maps and complete edits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +15,7 @@ from regionedit.mask_sources import require_mask_source
 from regionedit.mask_sources.ip2p_attention import Ip2pAttention
 from regionedit.records import Captions, EditFailure, EditRequest, Instruction
 from regionedit.token_spans import keyword_spans
+from tests.stored_pictures import noise
 
 
 class Looking(InstructPix2Pix):
@@ -42,10 +41,6 @@ def planted(batch, count, rows, columns, *places):
 
 def requests(width, height, *instructions):
     return [EditRequest(Image.new("RGB", (width, height)), i, seed=7, id=str(n)) for n, i in enumerate(instructions)]
-
-
-def noise(width, height):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 NEAREST = RegionConfig(upsample="nearest")

@@ -1,7 +1,5 @@
 """A judge behind a server that also fails, delays, refuses and rambles: every answer is stored and counted."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The word that names the object, and the tokens that it and its instruction have in the joint sentence."""
 
-from __future__ import annotations
-
 import pytest
 
 from regionedit.keywords import find_keyword, keyword_span

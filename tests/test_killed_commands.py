@@ -1,7 +1,5 @@
 """A command that is killed at any moment and run again leaves the files of a run that was never killed, bit for bit."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

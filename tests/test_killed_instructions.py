@@ -1,7 +1,5 @@
 """Workers that are killed, that share a folder, or that Ray carries: each shard once, the bytes as if undisturbed."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random
@@ -20,7 +18,8 @@ from write_instructions import run
 from tests.instruction_fixtures import config, crawl, sidecars
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-REPOSITORY = Path(__file__).parent.parent
+
+
 KILLS = 50
 
 
@@ -79,12 +78,12 @@ def test_the_command_with_two_processes_goes_on_after_a_kill(tmp_path):
     quiet = subprocess.DEVNULL
     for _ in range(3):
         before = len(sidecars(folder))
-        victim = subprocess.Popen([*command, str(folder)], cwd=REPOSITORY, stdout=quiet)
+        victim = subprocess.Popen([*command, str(folder)], stdout=quiet)
         while len(sidecars(folder)) < before + 5 and victim.poll() is None:
             time.sleep(0.002)
         victim.kill()  # its processes are left alone in the world, and end by themselves
         victim.wait()
-    assert subprocess.run([*command, str(folder)], cwd=REPOSITORY, stdout=quiet).returncode == 0
+    assert subprocess.run([*command, str(folder)], stdout=quiet).returncode == 0
     run(config(other))
     assert sidecars(folder) == sidecars(other)
 
@@ -109,7 +108,7 @@ def test_workers_never_write_a_shard_twice(tmp_path, monkeypatch):
 
 def test_ray_gives_the_same_bytes(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason='ray is not installed: pip install "regionedit[scale]"')
-    places = [str(REPOSITORY / "src"), str(REPOSITORY / "data_prep"), os.environ.get("PYTHONPATH", "")]
+    places = [str(Path("src").resolve()), str(Path("data_prep").resolve()), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     one, two = crawl(tmp_path / "one", shards=6), crawl(tmp_path / "two", shards=6)
     (two / "00002.tar").write_bytes((two / "00002.tar").read_bytes()[:3000])

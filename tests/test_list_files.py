@@ -1,7 +1,5 @@
 """Lists as programs and spreadsheets save them: byte-order marks, UTF-16, line separators, CSV; and quotes in texts."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,12 +1,15 @@
-"""Many clients at once: nobody gets another's result, memory stays flat, waiting clients learn their place."""
-
-from __future__ import annotations
+"""Many clients that find, edit, compare and send batches at once, while others cancel or vanish: every client gets the
+answers of a serial run, memory stays flat, no file of a session outlives it, and who waits is told."""
 
 import asyncio
+import contextlib
+import hashlib
 import io
 import json
 import os
+import random
 import time
+import zipfile
 
 import aiohttp
 import numpy as np
@@ -14,17 +17,22 @@ import psutil
 import pytest
 from PIL import Image
 
-from regionedit.images import digest
 from tests.browser import served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-CLIENTS, REQUESTS = int(os.environ.get("CLIENTS", 50)), 20
+CLIENTS = int(os.environ.get("CLIENTS", 50))
+ROUNDS = 2
+"""How often each client sends each kind of request."""
+
 TEXT = "replace the yellow circle with a green square"
-NO_MASK = (None, "auto", "", "", "")
-"""Of /edit: a mask file, how it is read, and operations on the region."""
 GROWTH = 200 * 2**20
-"""Bytes by which the server may grow between an eighth of the requests and the last one."""
+"""Bytes by which the server may grow between an eighth of the turns and the last one."""
+
+QUICK = (0, 2, 3.0, "a green square on a white background", None, "auto", "", "", "")
+"""Of an edit: seed, steps, guidance, target caption; no mask file, how one is read, and operations on the region."""
+
+SYSTEMS = (["everything"], ["no region"])
 
 
 def picture(seed: int) -> Image.Image:
@@ -34,85 +42,165 @@ def picture(seed: int) -> Image.Image:
     return Image.fromarray((example + noise).clip(0, 255).astype(np.uint8))
 
 
-async def ask(session, address: str, name: str, *data) -> list:
-    """Call an endpoint as curl would: post, then listen until it is complete."""
-    async with session.post(f"{address}/gradio_api/call/{name}", json={"data": list(data)}) as posted:
-        event = (await posted.json())["event_id"]
-    async with session.get(f"{address}/gradio_api/call/{name}/{event}") as stream:
-        text = await stream.text()
-    last = text.strip().rsplit("event: ", 1)[1]
-    assert last.startswith("complete"), last
-    return json.loads(last.partition("data: ")[2])
+class Client:
+    """One user of the page, with a picture of its own."""
 
+    def __init__(self, session: aiohttp.ClientSession, address: str, number: int):
+        self.session, self.address, self.number = session, f"{address}/gradio_api", number
 
-async def client(session, address: str, number: int, done: list) -> None:
-    source = picture(number)
-    buffer = io.BytesIO()
-    source.save(buffer, "PNG")
-    for turn in range(REQUESTS):
+    async def upload(self, number: int) -> dict:
+        buffer = io.BytesIO()
+        picture(number).save(buffer, "PNG")
         form = aiohttp.FormData()
         form.add_field("files", buffer.getvalue(), filename=f"client_{number}.png", content_type="image/png")
-        async with session.post(f"{address}/gradio_api/upload", data=form) as uploaded:
+        async with self.session.post(f"{self.address}/upload", data=form) as uploaded:
             (path,) = await uploaded.json()
-        file = {"path": path, "orig_name": f"client_{number}.png", "meta": {"_type": "gradio.FileData"}}
-        seed = number * 1000 + turn
-        caption = "a green square and a green triangle on a checkered white background"
-        result, mask, record = await ask(session, address, "edit", file, TEXT, seed, 2, 3.0, caption, *NO_MASK)
-        record = json.loads(record)
-        assert (record["seed"], record["id"]) == (seed, f"client_{number}")
-        assert record["picture"]["sha256"] == digest(source)
-        async with session.get(result["url"]) as answered:
-            edited = np.asarray(Image.open(io.BytesIO(await answered.read())))
-        async with session.get(mask["url"]) as answered:
-            region = np.asarray(Image.open(io.BytesIO(await answered.read())))
-        assert np.array_equal(edited[region == 0], np.asarray(source)[region == 0])
-        done.append(time.monotonic())
+        return {"path": path, "orig_name": f"client_{number}.png", "meta": {"_type": "gradio.FileData"}}
+
+    async def post(self, name: str, *data) -> str:
+        async with self.session.post(f"{self.address}/call/{name}", json={"data": list(data)}) as posted:
+            return f"{self.address}/call/{name}/{(await posted.json())['event_id']}"
+
+    async def ask(self, name: str, *data) -> list:
+        async with self.session.get(await self.post(name, *data)) as stream:
+            last = (await stream.text()).strip().rsplit("event: ", 1)[1]
+        assert last.startswith("complete"), last
+        return json.loads(last.partition("data: ")[2])
+
+    async def fetch(self, file: dict) -> bytes:
+        async with self.session.get(file["url"]) as answered:
+            return await answered.read()
+
+    async def answer(self, kind: str) -> list[str]:
+        """The hashes of the pictures that the page answers with; they hold no time."""
+        file = await self.upload(self.number)
+        if kind == "find":
+            mask, heat_map, _ = await self.ask("find_region", file, TEXT)
+            return [pixels(await self.fetch(mask)), pixels(await self.fetch(heat_map))]
+        if kind == "edit":
+            result, mask, record = await self.ask("edit", file, TEXT, *QUICK)
+            assert json.loads(record)["id"] == f"client_{self.number}"
+            return [pixels(await self.fetch(result)), pixels(await self.fetch(mask))]
+        if kind == "compare":
+            sheet, _ = await self.ask("compare", file, TEXT, *SYSTEMS)
+            return [pixels(await self.fetch(sheet))]
+        other = await self.upload(self.number + 10_000)
+        archive, failures = await self.ask("batch", [file, other], TEXT, 0)
+        assert not failures
+        with zipfile.ZipFile(io.BytesIO(await self.fetch(archive))) as files:
+            names = sorted(name for name in files.namelist() if name.endswith(("result.png", "mask.png")))
+            assert len(names) == 4
+            return [name + pixels(files.read(name)) for name in names]
 
 
-async def rush(address: str, memory) -> tuple[list[float], list[tuple[int, int]]]:
-    done: list[float] = []
-    sizes: list[tuple[int, int]] = []
+class Tab(Client):
+    """A browser's tab with a session, which presses *Edit all* on the tab Batch and may cancel or vanish."""
 
-    async def watch():
-        while len(done) < CLIENTS * REQUESTS:
-            sizes.append((len(done), memory()))
-            await asyncio.sleep(1)
+    async def press(self, page: dict, then: str, dice: random.Random) -> None:
+        by_id = {component["id"]: component["props"] for component in page["components"]}
+        (run,) = (found for found, props in by_id.items() if props.get("elem_id") == "batch-run")
+        (event,) = (one for one in page["dependencies"] if [run, "click"] in [list(t) for t in one["targets"]])
+        values = [by_id[found].get("value") for found in event["inputs"]]
+        values[0] = [await self.upload(self.number), await self.upload(self.number + 10_000)]
+        values[2] = TEXT
+        name = f"tab{dice.getrandbits(64):x}"
+        joined = {"data": values, "fn_index": event["id"], "session_hash": name}
+        async with self.session.get(f"{self.address}/heartbeat/{name}"):
+            async with self.session.post(f"{self.address}/queue/join", json=joined) as posted:
+                number = (await posted.json())["event_id"]
+            async with self.session.get(f"{self.address}/queue/data", params={"session_hash": name}) as stream:
+                with contextlib.suppress(TimeoutError):
+                    patience = None if then == "wait" else dice.uniform(0, 4)
+                    async with asyncio.timeout(patience):
+                        async for line in stream.content:
+                            if b"process_completed" in line:
+                                assert b'"success":true' in line, line
+                                break
+                if then == "cancel":
+                    cancel = {"session_hash": name, "fn_index": event["id"], "event_id": number}
+                    async with self.session.post(f"{self.address}/cancel", json=cancel) as cancelled:
+                        assert cancelled.status == 200
 
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        watching = asyncio.create_task(watch())
-        await asyncio.gather(*(client(session, address, number, done) for number in range(CLIENTS)))
-        watching.cancel()
-    return done, sizes
+
+KINDS = ("find", "edit", "compare", "batch")
+TURNS = (*KINDS, "vanish", "wait", "cancel", "leave")
+"""The four that are answered; a program that asks and listens to nothing; tabs that wait, cancel, or are closed."""
 
 
-def test_fifty_clients_with_twenty_requests_each():
-    with served() as address:
+def pixels(data: bytes) -> str:
+    return hashlib.sha256(np.asarray(Image.open(io.BytesIO(data))).tobytes()).hexdigest()
+
+
+async def serial(address: str) -> dict[tuple[int, str], list[str]]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+        clients = [Client(session, address, number) for number in range(CLIENTS)]
+        return {(one.number, kind): await one.answer(kind) for one in clients for kind in KINDS}
+
+
+async def rush(address: str, expected: dict, memory) -> list[int]:
+    """Everybody at once, each in an order of its own; returns the server's memory after each turn."""
+    sizes: list[int] = []
+
+    async def turns(session, page, number: int) -> None:
+        dice = random.Random(number)
+        order = [*TURNS] * ROUNDS
+        dice.shuffle(order)
+        for turn in order:
+            if turn in KINDS:
+                assert await Client(session, address, number).answer(turn) == expected[number, turn]
+            elif turn == "vanish":
+                client = Client(session, address, number)
+                await client.post("edit", await client.upload(number), TEXT, *QUICK)
+            else:
+                await Tab(session, address, number).press(page, turn, dice)
+            sizes.append(memory())
+
+    limits = {"timeout": aiohttp.ClientTimeout(total=None), "connector": aiohttp.TCPConnector(limit=0)}
+    async with aiohttp.ClientSession(**limits) as session:
+        async with session.get(f"{address}/config") as answered:
+            page = await answered.json()
+        await asyncio.gather(*(turns(session, page, number) for number in range(CLIENTS)))
+    return sizes
+
+
+def test_mixed_clients_get_the_answers_of_a_serial_run_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path.parent / "torch"))  # not a session's
+    monkeypatch.setenv("GRADIO_IS_E2E_TEST", "1")  # a closed tab's session ends after a second, else after an hour
+    with served("--queue", str(4 * CLIENTS)) as address:
         port = int(address.rsplit(":", 1)[1])
         (server,) = [
             process
             for process in psutil.Process().children(recursive=True)
             if any(c.laddr.port == port for c in process.net_connections("inet") if c.status == "LISTEN")
         ]
+        expected = asyncio.run(serial(address))
+        assert len({tuple(answer) for answer in expected.values()}) == len(expected)  # everybody's differ
         began = time.monotonic()
-        done, sizes = asyncio.run(rush(address, lambda: server.memory_info().rss))
+        sizes = asyncio.run(rush(address, expected, lambda: server.memory_info().rss))
         seconds = time.monotonic() - began
-        assert len(done) == CLIENTS * REQUESTS and server.is_running()
-        early = next(size for count, size in sizes if count >= CLIENTS * REQUESTS // 8)
-        late = server.memory_info().rss
-        print(
-            f"{len(done)} edits in {seconds:.0f} s; memory {early / 2**20:.0f} MiB, at the end {late / 2**20:.0f} MiB"
-        )
+        early, late = sizes[len(sizes) // 8], server.memory_info().rss
+        print(f"{len(sizes)} turns of {CLIENTS} clients in {seconds:.0f} s; ", end="")
+        print(f"memory {early / 2**20:.0f} MiB after an eighth, {late / 2**20:.0f} MiB at the end")
         assert late - early < GROWTH
+        (folder,) = tmp_path.glob("regionedit-*")
+        until = time.monotonic() + 120
+        while left := [*(folder / "jobs").glob("*"), *set(tmp_path.iterdir()) - {folder}]:
+            assert time.monotonic() < until, left
+            time.sleep(1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_waits_is_told_the_place_and_a_full_queue_says_so():
     from gradio_client import Client, handle_file
 
-    buffer = "docs/examples/square.png"
     with served("--queue", "3") as address:
         waiting = Client(address, verbose=False)
-        call = {"image": handle_file(buffer), "instruction": "make the blue square red", "num_inference_steps": 20}
+        call = {
+            "image": handle_file("docs/examples/square.png"),
+            "instruction": "make the blue square red",
+            "num_inference_steps": 20,
+        }
         jobs = [waiting.submit(**call, seed=seed, api_name="/edit") for seed in range(8)]
         places = set()
         while not all(job.done() for job in jobs):

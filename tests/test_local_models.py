@@ -1,7 +1,5 @@
 """Chat models by transformers: random tiny ones of the real classes, so that loading, templates and generation run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

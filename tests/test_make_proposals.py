@@ -20,21 +20,11 @@ from tests.shards import write_shards
 
 
 @pytest.fixture
-def make(tmp_path, tiny_inpaint_dir):
-    def make(*changes: str) -> ProposalsConfig:
-        folder = tmp_path / "train"
-        if not folder.exists():
-            write_shards(folder, sizes=(5, 3))
-        base = [
-            f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}", "--data.image_size=32",
-            "--data.validation=null",
-            f"--generator.path={tiny_inpaint_dir}", "--generator.size=32", "--generator.num_inference_steps=1",
-            "--data.workers=0", "--device=cpu",
-            "--step.proposal_mask=random_hard",
-        ]  # fmt: skip
-        return load_config(ProposalsConfig, overrides=[*base, *changes])
-
-    return make
+def make(tmp_path, tiny_arguments):
+    folder = write_shards(tmp_path / "train", sizes=(5, 3))
+    places = [f"--data.train={folder}", f"--data.proposals={tmp_path / 'proposals'}"]
+    base = [*tiny_arguments, *places, "--generator.num_inference_steps=1", "--step.proposal_mask=random_hard"]
+    return lambda *changes: load_config(ProposalsConfig, overrides=[*base, "--device=cpu", *changes])
 
 
 def members(path) -> dict[str, bytes]:
@@ -126,7 +116,7 @@ def test_an_unreadable_picture_gets_an_empty_proposal(make, tmp_path):
     make_proposals(config)
     stored = members(tmp_path / "proposals" / "00000.proposals.tar")
     assert stored["k000002.png"] == b"" and stored["k000001.png"]
-    data = dataclasses.replace(config.data, global_batch=5, max_bad_fraction=0.5)
+    data = dataclasses.replace(config.data, global_batch=8, max_bad_fraction=0.5)
     batch = next(iter(PairsDataModule(data, 0, 1).train_dataloader()))
     assert "k000002" not in batch.keys
 

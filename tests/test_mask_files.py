@@ -1,7 +1,5 @@
 """A mask file means what its maker meant: kinds of files, their modes and formats, and what is refused."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """How a mask file is read: what its maker says it means, soft edges, orientation and size."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter

@@ -1,7 +1,5 @@
 """One contract over MASK_SOURCES: B1HW in [0, 1], 1 = edit, at the picture's own size."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from PIL import Image

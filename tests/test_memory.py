@@ -10,7 +10,7 @@ from regionedit.data.datamodule import PairsDataModule
 from regionedit.encoders import ImageFeatures
 from regionedit.frozen_conv import FrozenConv2d, freeze_convolutions
 from regionedit.records import StepOutputs
-from regionedit.training import NotFinite, RegionTraining, check_step, train
+from regionedit.training import NotFinite, RegionTraining, train
 from regionedit.training.result import Blend, encode_result
 
 PLAIN = ("--memory.frozen_convolutions=false",)
@@ -132,18 +132,6 @@ def test_a_broken_gradient_inside_a_chunk_stops_the_run(tiny_train, monkeypatch)
     monkeypatch.setitem(losses.TERMS, "clip_guidance", lambda outputs: original(outputs) * float("nan"))
     with pytest.raises(NotFinite, match="clip_guidance"):
         train(tiny_train("--memory.chunk=2"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (("--memory.chunk=-1",), "memory.chunk"),
-        (("--generator.name=instruct_pix2pix", "--memory.checkpoint=[unet]"), "memory.checkpoint"),
-    ],
-)
-def test_what_cannot_be_saved_is_refused(tiny_train, changes, message):
-    with pytest.raises(ValueError, match=message):
-        check_step(tiny_train(*changes))
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 Metrics by embeddings and of regions have files of their own, the microworld's are in test_microworld_metrics.py.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -14,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -96,9 +92,6 @@ def cases(config) -> list[Outcome]:
     return [answered(outcome, config, number) for number, outcome in enumerate(outcomes)]
 
 
-# ------------------------------------------------------------------------------------------------ all of them
-
-
 @pytest.mark.parametrize("name", METRICS)
 def test_a_batch_of_one_equals_a_batch_of_all_and_a_failed_case_is_nan(name, config, cases):
     together, alone = METRICS[name].from_config(config), METRICS[name].from_config(config)
@@ -166,9 +159,6 @@ def test_the_target_itself_is_perfect_and_the_source_is_not(name, config, cases)
     assert abs(other - best) > 1e-3
 
 
-# ------------------------------------------------------------------------------------------------ pixels
-
-
 def test_l1_and_l2_are_means_over_one_picture_in_0_1():
     """51 levels are 0.2: one of four pixels differs by 0.2 in all channels, one by 0.6 in one of them."""
     reference = flat(0, 2)
@@ -205,16 +195,6 @@ def test_a_picture_with_alpha_or_of_grey_is_compared_as_rgb():
     grey, with_alpha = flat(51, 2).convert("L"), flat(102, 2).convert("RGBA")
     assert value(plain("l1"), Outcome(case(flat(0, 2), with_alpha), grey)) == pytest.approx(0.2, abs=1e-6)
 
-
-@settings(max_examples=50, deadline=None)
-@given(st.binary(min_size=24, max_size=24))
-def test_the_squared_error_never_exceeds_the_absolute_one(levels):
-    both = np.frombuffer(levels, np.uint8).reshape(2, 2, 2, 3)
-    outcome = Outcome(case(flat(0, 2), Image.fromarray(both[0])), Image.fromarray(both[1]))
-    assert 0 <= value(plain("l2"), outcome) <= value(plain("l1"), outcome) <= 1
-
-
-# ------------------------------------------------------------------------------------------------ background
 
 # The upper half is masked. Edited: white inside, 0.2 (51 levels) outside; source black. With the frame, 3 x 6 of 8 x 8
 # pixels are left.

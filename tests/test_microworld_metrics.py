@@ -1,7 +1,5 @@
 """The microworld's metrics on two hand-made cases, each against a value by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

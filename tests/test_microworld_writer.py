@@ -1,7 +1,5 @@
 """The microworld's grammar as a writer, against the scenes and edits that the microworld itself makes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

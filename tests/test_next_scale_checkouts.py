@@ -1,7 +1,5 @@
 """Public next-scale models from a checkout of their own code, on stand-ins with its classes: Switti and VAR."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 

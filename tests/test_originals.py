@@ -1,7 +1,5 @@
 """The source survives an edit: every mode, format and depth, bit for bit outside the region."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

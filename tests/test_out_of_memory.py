@@ -1,7 +1,5 @@
 """A device without memory for a batch: the batch is halved until it fits, and no picture changes by it."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Packing the microworld: identical bytes, resumable, disjoint splits, and no truth where a learner reads."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -27,8 +25,6 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.splits import sample
 from regionedit.microworld.truth import truth_mask
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 def packed(out: Path, split: str = "train", samples: int = 25, workers: int = 1, seed: int = 0) -> Path:
     pack(split, samples, out, workers, seed, shard_size=10)
@@ -43,10 +39,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def splits(tmp_path_factory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("packed")
     return {split: packed(out / split, split) for split in ("train", "validation", "test")}
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# What a packing holds
 
 
 def test_training_shards_hold_no_truth(splits):
@@ -150,10 +142,6 @@ def test_training_shows_no_unseen_pair_or_phrasing(splits):
     assert {group["phrasing"] for group in groups} == {"seen", "unseen"}
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# How it is made
-
-
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_workers_do_not_change_a_byte(tmp_path, splits, split):
     def bytes_of(folder):
@@ -182,7 +170,7 @@ def test_a_second_run_completes_what_is_lacking_and_touches_nothing_else(tmp_pat
 def test_a_killed_run_is_continued_to_the_same_bytes(tmp_path, split):
     out = tmp_path / "killed"
     arguments = ["--split", split, "--samples", "2000", "--out", str(out), "--shard_size", "50", "--workers", "1"]
-    command = [sys.executable, str(REPOSITORY / "data_prep/microworld/pack.py"), *arguments]
+    command = [sys.executable, "data_prep/microworld/pack.py", *arguments]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     progress = "*.jsonl"
     deadline = time.monotonic() + 60
@@ -231,23 +219,3 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(tmp_path, capsys, monkeypatc
         main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == "pack.py: error: --shard_size: 20000 is not in 1..10000\n"
-
-
-def test_no_room_leaves_nothing_half_written(tmp_path, monkeypatch):
-    real, calls = os.fsync, []
-
-    def full(handle):
-        calls.append(handle)
-        if len(calls) > 4:
-            raise OSError(28, "No space left on device")
-        real(handle)
-
-    from data_prep.microworld import pack as packing
-
-    monkeypatch.setattr(os, "fsync", full)
-    parts = [packing.Part(tmp_path, "validation", 0, number, number * 10, 10) for number in range(2)]
-    packing.write_shard(parts[0])
-    whole = contents(tmp_path)
-    with pytest.raises(OSError, match="No space left on device"):
-        packing.write_shard(parts[1])
-    assert contents(tmp_path) == whole

@@ -1,7 +1,5 @@
 """Pairs of pictures judged in both orders by a server that also fails, rambles and favours a place."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

@@ -1,7 +1,5 @@
 """Perceptual hashes: what they survive, what they tell apart, and that nothing near is overlooked among many."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

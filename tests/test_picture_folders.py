@@ -1,7 +1,5 @@
 """Folders of pictures and masks as they lie on disk: endings, subfolders, names, and what was skipped."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

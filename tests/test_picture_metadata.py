@@ -1,7 +1,5 @@
 """What a file says beside its pixels reaches the result's file, upright and without the old thumbnail."""
 
-from __future__ import annotations
-
 import io
 import struct
 

@@ -13,7 +13,7 @@ from regionedit.data.features import region_settings
 from regionedit.training import RegionTraining
 from regionedit.training.run import _flat
 from tests.pairs import SIZE
-from tests.tiny_presets import PRESETS, tiny_preset
+from tests.training_runs import PRESETS, tiny_preset
 
 MAY_DIFFER = {
     "out", "generator.size", "generator.num_inference_steps", "generator.strength", "generator.decoder",

@@ -1,8 +1,7 @@
 """The tiny Segment Anything: its prompts, what it learns from them, and the folder that the mask source loads."""
 
-from __future__ import annotations
-
 import numpy as np
+import pretrain_sam as sam
 import pytest
 import torch
 from PIL import Image
@@ -21,8 +20,7 @@ def scenes():
     return [sample_scene(scene_rng("pretrain", 9, index), allow_unseen=True, things=3) for index in range(12)]
 
 
-def test_prompts_point_at_objects_and_clicks_on_nothing_have_no_answer(script, scenes):
-    sam = script("pretrain_sam")
+def test_prompts_point_at_objects_and_clicks_on_nothing_have_no_answer(scenes):
     clicks = sam.draw_prompts(scenes, np.random.default_rng(0), boxed=False)
     nothing = 0
     for scene, points_QP2, masks_QHW in zip(scenes, clicks.points, clicks.masks, strict=True):
@@ -40,8 +38,7 @@ def test_prompts_point_at_objects_and_clicks_on_nothing_have_no_answer(script, s
     assert ((boxes.boxes[..., :2] - first.permute(1, 2, 0)).abs() <= sam.LOOSE).all()
 
 
-def test_the_answers_quality_is_its_iou(script):
-    sam = script("pretrain_sam")
+def test_the_answers_quality_is_its_iou():
     logits = torch.full((1, 2, 1, 4, 4), -1.0)
     logits[0, 0, 0, :2] = 1  # 8 pixels
     masks = torch.zeros(1, 2, 4, 4)
@@ -49,8 +46,7 @@ def test_the_answers_quality_is_its_iou(script):
     assert sam.iou(logits, masks).tolist() == [[[pytest.approx(4 / 12)], [1.0]]]  # the second: rightly nothing
 
 
-def test_every_part_that_is_used_learns(script, scenes):
-    sam = script("pretrain_sam")
+def test_every_part_that_is_used_learns(scenes):
     torch.manual_seed(0)
     model = sam.build()
     prompts = sam.draw_prompts(scenes[:2], np.random.default_rng(0), boxed=True)
@@ -62,8 +58,7 @@ def test_every_part_that_is_used_learns(script, scenes):
     assert not frequencies.requires_grad and 0.7 < frequencies.std() < 1.3
 
 
-def test_the_folder_is_what_the_mask_source_loads(script, tmp_path):
-    sam = script("pretrain_sam")
+def test_the_folder_is_what_the_mask_source_loads(tmp_path):
     torch.manual_seed(0)
     sam.save(sam.build(), {"click_iou": 0.5}, tmp_path / "sam")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 90, 3), dtype=np.uint8))

@@ -1,16 +1,23 @@
 """The pre-training of the tiny frozen models: resuming, tokens, folders that their libraries load, honest scores."""
 
-from __future__ import annotations
-
 import re
 
+import diffusion
+import measure
+import pretrain_autoencoder
+import pretrain_clip
+import pretrain_dino
+import pretrain_ip2p as ip2p
+import pretrain_t5
+import pretraining
 import pytest
 import torch
+import word_tokenizer as tokens
 from torch import nn
 from torch.nn import functional as F
 
 
-def small_clip(pretrain_clip, tokenizer):
+def small_clip(tokenizer):
     config = pretrain_clip.configuration(8, len(tokenizer))["model_cfg"]
     text = {k: v for k, v in config["text_cfg"].items() if not k.startswith(("hf_", "tokenizer"))}
     torch.manual_seed(0)
@@ -18,8 +25,7 @@ def small_clip(pretrain_clip, tokenizer):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_resumed_optimizer_makes_the_same_step(script, tmp_path, layout):
-    pretraining = script("pretraining")
+def test_a_resumed_optimizer_makes_the_same_step(tmp_path, layout):
     schedule = pretraining.Schedule(steps=100, learning_rate=0.01, average=0.9)
 
     def fresh():
@@ -52,8 +58,8 @@ def test_a_resumed_optimizer_makes_the_same_step(script, tmp_path, layout):
         pretraining.load_state(state, *begun(nn.Conv2d(5, 3, 3)))
 
 
-def test_a_running_average_by_hand(script):
-    averaged_of = script("pretraining").Averaged
+def test_a_running_average_by_hand():
+    averaged_of = pretraining.Averaged
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     averaged = averaged_of(model, 0.75)
@@ -65,10 +71,9 @@ def test_a_running_average_by_hand(script):
     assert model.weight.item() == 1
 
 
-def test_half_precision_weights_alone_are_a_start(script, tmp_path):
+def test_half_precision_weights_alone_are_a_start(tmp_path):
     from safetensors.torch import save_file
 
-    pretraining = script("pretraining")
     schedule, model = pretraining.Schedule(10, 0.01), nn.Linear(2, 1)
     weights = {f"model/{name}": weight.detach().half() for name, weight in nn.Linear(2, 1).state_dict().items()}
     save_file(weights, tmp_path / "state.safetensors", metadata={"position": '{"step": 3, "seconds": 60.0}'})
@@ -78,8 +83,7 @@ def test_half_precision_weights_alone_are_a_start(script, tmp_path):
     assert torch.equal(training[2].averages[0], model.weight)
 
 
-def test_training_stops_after_its_steps_and_resumes(script, tmp_path):
-    pretraining = script("pretraining")
+def test_training_stops_after_its_steps_and_resumes(tmp_path):
     model, seen = nn.Linear(2, 1), []
 
     def loss_of(step, share):
@@ -96,14 +100,7 @@ def test_training_stops_after_its_steps_and_resumes(script, tmp_path):
     assert run(8)["steps"] == 8 and seen[4] == (4, 0.5)
 
 
-def test_the_learning_rate_rises_then_falls(script):
-    schedule = script("pretraining").Schedule(steps=1000, learning_rate=1.0, warmup=0.1)
-    rates = [schedule.rate(share) for share in (0.0, 0.1, 0.5, 1.0)]
-    assert rates[0] < 0.05 < rates[2] < rates[1] <= 1.0 and rates[3] == pytest.approx(0.01)
-
-
-def test_plain_attention_is_attention(script):
-    pretraining = script("pretraining")
+def test_plain_attention_is_attention():
     query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
     mask = torch.full((5, 5), float("-inf")).triu(1)
     fused = F.scaled_dot_product_attention
@@ -115,8 +112,7 @@ def test_plain_attention_is_attention(script):
     assert F.scaled_dot_product_attention is fused
 
 
-def test_a_folder_is_written_whole_or_not_at_all(script, tmp_path):
-    pretraining = script("pretraining")
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     with pretraining.finished_folder(tmp_path / "model", {}) as folder:
         (folder / "a.txt").write_text("old")
     with pytest.raises(RuntimeError), pretraining.finished_folder(tmp_path / "model", {}) as folder:
@@ -126,28 +122,25 @@ def test_a_folder_is_written_whole_or_not_at_all(script, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_every_word_of_the_grammar_is_one_token(script):
-    tokens = script("word_tokenizer")
+def test_every_word_of_the_grammar_is_one_token():
     tokenizer = tokens.build(tokens.words(), start=True, max_length=40)
     ids = tokenizer("Replace the RED circle, please").input_ids
     assert tokenizer.convert_ids_to_tokens(ids) == "<start> replace the red circle , <unk> </s>".split()
     assert max(ids) == ids[-1] == len(tokenizer) - 1 and tokenizer.pad_token_id == 0
-    instructions = script("pretrain_t5").instructions
+    instructions = pretrain_t5.instructions
     texts = instructions(9, 0, 40) + instructions(9, 40, 40, unseen_phrasing=True)
     assert not any(tokenizer.unk_token_id in tokenizer(text).input_ids for text in texts)
 
 
-def test_t5_is_never_shown_a_held_out_phrasing(script):
+def test_t5_is_never_shown_a_held_out_phrasing():
     from regionedit.microworld.grammar import PHRASINGS
 
-    pretrain_t5 = script("pretrain_t5")
     held_out = [re.sub(r"\{\w\}", ".+", p) for groups in PHRASINGS.values() for p in groups[1]]
     texts = pretrain_t5.instructions(pretrain_t5.TRAIN_SEED, 0, 300)
     assert not [t for t in texts for p in held_out if re.fullmatch(p, t)]
 
 
-def test_word_order_reaches_the_t5_encoder_from_the_start(script):
-    pretrain_t5, tokens = script("pretrain_t5"), script("word_tokenizer")
+def test_word_order_reaches_the_t5_encoder_from_the_start():
     tokenizer = tokens.build(tokens.words(), start=False, max_length=77)
     torch.manual_seed(0)
     model = pretrain_t5.T5ForConditionalGeneration(pretrain_t5.configuration(tokenizer)).eval()
@@ -159,8 +152,7 @@ def test_word_order_reaches_the_t5_encoder_from_the_start(script):
     assert (named - new).norm() / named.norm() > 0.5
 
 
-def test_scores_by_hand(script):
-    measure = script("measure")
+def test_scores_by_hand():
     images = torch.eye(4)
     texts = torch.eye(4)[[0, 2, 1, 3]]
     captions = ["a", "b", "c", "d"]
@@ -168,10 +160,9 @@ def test_scores_by_hand(script):
     assert measure.retrieval(images, texts, ["a", "b", "b", "d"]) == 1.0  # a caption that reads the same is right
 
 
-def test_localisation_of_patches_that_know_and_that_do_not(script):
+def test_localisation_of_patches_that_know_and_that_do_not():
     import numpy as np
 
-    measure = script("measure")
     scenes = [s for s in (g[0] for g in measure.HeldOut(12).groups) if len(s.things) > 1]
     names = sorted({f"a {t.color} {t.shape}" for s in scenes for t in s.things})
     words = torch.eye(len(names) + 1)  # the last one is for the background
@@ -190,19 +181,18 @@ def test_localisation_of_patches_that_know_and_that_do_not(script):
     assert measure.localisation(scenes, ignorant, encode)["patch_hit"] < 0.5
 
 
-def test_an_equal_caption_is_no_negative(script):
-    pretrain_clip = script("pretrain_clip")
+def test_an_equal_caption_is_no_negative():
     similarity, scale = torch.ones(2, 2), torch.tensor(1.0)
     assert pretrain_clip.contrastive_loss(similarity, scale, ["same", "same"]).item() == 0
     assert pretrain_clip.contrastive_loss(similarity, scale, ["one", "two"]).item() == pytest.approx(0.6931, abs=1e-3)
 
 
-def test_late_interaction_is_the_mean_over_words_of_the_best_patch(script):
+def test_late_interaction_is_the_mean_over_words_of_the_best_patch():
     torch.manual_seed(0)
     patches = torch.randn(3, 5, 4)
     words = F.normalize(torch.randn(2, 6, 4), dim=-1)
     end = torch.tensor([3, 5])
-    found = script("pretrain_clip").late_interaction(patches, words, end)
+    found = pretrain_clip.late_interaction(patches, words, end)
     for picture in range(3):
         for text in range(2):
             counted = words[text, 1 : end[text] + 1]  # neither the start token nor the padding
@@ -210,12 +200,11 @@ def test_late_interaction_is_the_mean_over_words_of_the_best_patch(script):
             assert found[picture, text].item() == pytest.approx(sum(best) / len(best), abs=1e-5)
 
 
-def test_open_clip_loads_the_folder_from_anywhere(script, tmp_path, monkeypatch):
+def test_open_clip_loads_the_folder_from_anywhere(tmp_path, monkeypatch):
     import open_clip
 
-    pretrain_clip, tokens, measure = script("pretrain_clip"), script("word_tokenizer"), script("measure")
     tokenizer = tokens.build(tokens.words(), start=True, max_length=pretrain_clip.CONTEXT)
-    model = small_clip(pretrain_clip, tokenizer)
+    model = small_clip(tokenizer)
     pretrain_clip.save(model, tokenizer, 8, {"retrieval": 0.0}, tmp_path / "clip")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
@@ -233,10 +222,9 @@ def test_open_clip_loads_the_folder_from_anywhere(script, tmp_path, monkeypatch)
         torch.testing.assert_close(seen, whole, atol=5e-3, rtol=0)
 
 
-def test_transformers_loads_the_t5_and_the_vit(script, tmp_path):
+def test_transformers_loads_the_t5_and_the_vit(tmp_path):
     from transformers import AutoTokenizer, T5EncoderModel, T5ForConditionalGeneration, ViTImageProcessor, ViTModel
 
-    pretrain_t5, pretrain_dino, tokens = script("pretrain_t5"), script("pretrain_dino"), script("word_tokenizer")
     tokenizer = tokens.build(tokens.words(), start=False, max_length=77)
     torch.manual_seed(0)
     model = T5ForConditionalGeneration(pretrain_t5.configuration(tokenizer)).eval()
@@ -256,10 +244,10 @@ def test_transformers_loads_the_t5_and_the_vit(script, tmp_path):
     assert ViTImageProcessor.from_pretrained(tmp_path / "dino").size == {"height": 64, "width": 64}
 
 
-def test_whitening_an_autoencoder_changes_its_latents_and_no_round_trip(script):
+def test_whitening_an_autoencoder_changes_its_latents_and_no_round_trip():
     from diffusers import AutoencoderKL
 
-    whiten = script("pretrain_autoencoder").whiten
+    whiten = pretrain_autoencoder.whiten
     torch.manual_seed(0)
     autoencoder = AutoencoderKL(block_out_channels=(8,), norm_num_groups=8, latent_channels=4)
     pictures_BCHW = torch.rand(4, 3, 16, 16) * 2 - 1
@@ -273,14 +261,13 @@ def test_whitening_an_autoencoder_changes_its_latents_and_no_round_trip(script):
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
 
 
-def test_pairs_of_pictures_are_edits_of_the_whole_world(script):
+def test_pairs_of_pictures_are_edits_of_the_whole_world():
     from diffusers import AutoencoderKL
 
-    ip2p, autoencoders = script("pretrain_ip2p"), script("pretrain_autoencoder")
     edits = [ip2p.pair(ip2p.PAIR_SEED, index) for index in range(200)]
     assert edits[7] == ip2p.pair(ip2p.PAIR_SEED, 7) and len({edit.operation for edit in edits}) == 8
     assert any(edit.unseen_pair for edit in edits) and any(edit.unseen_phrasing for edit in edits)
-    autoencoder: AutoencoderKL = autoencoders.build_autoencoder().eval()
+    autoencoder: AutoencoderKL = pretrain_autoencoder.build_autoencoder().eval()
     latents = ip2p.pair_latents(autoencoder, [edit for edit in edits if edit.operation == "replace"][:3])
     before_BChw, after_BChw, changed_B1hw = (latents[name] for name in ("before_BChw", "after_BChw", "changed_B1hw"))
     assert before_BChw.shape == after_BChw.shape == (3, 4, 16, 16)
@@ -289,17 +276,15 @@ def test_pairs_of_pictures_are_edits_of_the_whole_world(script):
     assert not same_B1hw[changed_B1hw].all()
 
 
-def test_what_an_instruct_pix2pix_is_not_given(script):
+def test_what_an_instruct_pix2pix_is_not_given():
     """Nothing, no picture, all, nothing to do; where there is no text but a picture, that one stays."""
-    ip2p = script("pretrain_ip2p")
     no_text, no_picture, stays = ip2p.left_out(torch.tensor([0.0, 0.049, 0.05, 0.099, 0.1, 0.849, 0.851, 0.999]))
     assert no_text.tolist() == [True, True, False, False, False, False, True, True]
     assert no_picture.tolist() == [True, True, True, True, False, False, False, False]
     assert stays.tolist() == [False] * 6 + [True] * 2
 
 
-def test_the_denoising_loss_by_hand(script):
-    diffusion = script("diffusion")
+def test_the_denoising_loss_by_hand():
     scheduler = diffusion.build_scheduler()
     denoising = diffusion.Denoising(scheduler, "cpu")
     clean, noise, time = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 0.5), torch.tensor([100, 999])
@@ -315,8 +300,8 @@ def test_the_denoising_loss_by_hand(script):
     assert ((drawn >= 200) & (drawn <= 850)).float().mean() > 0.7 and drawn.min() < 50 and drawn.max() > 950
 
 
-def test_what_stands_behind_the_last_word_is_compared_with_the_empty_text(script):
-    silence = script("pretrain_ip2p").silence
+def test_what_stands_behind_the_last_word_is_compared_with_the_empty_text():
+    silence = ip2p.silence
     ids, empty = torch.tensor([[0, 5, 9, 9]]), torch.zeros(1, 4, 2)
     states = torch.tensor([[[7.0, 7.0], [8.0, 8.0], [1.0, 3.0], [2.0, 0.0]]])  # the end token is 9
     assert silence(states, empty, ids, 9).item() == pytest.approx((1 + 9 + 4 + 0) / 4)

@@ -1,7 +1,5 @@
 """Protocols: every shipped file is sound, a wrong one is named in one line, and a result's block says what was done."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import yaml
 
 from regionedit.config import EvaluateConfig, RegionConfig, VlmJudgeConfig
 from regionedit.evaluation import BENCHMARKS, METRICS
-from regionedit.evaluation.benchmarks import Microworld
 from regionedit.evaluation.protocols import CONVENTIONS, FOLDER, Protocol, column_heads
 from tests.evaluation_folders import PROTOCOL
 
@@ -168,9 +165,3 @@ def test_a_protocol_sets_its_judge_and_leaves_the_users_server():
     lines = protocol.deviations(protocol.block(replace(config, vlm_judge=replace(judge, max_tokens=9)), Judged()))
     assert not [line for line in protocol.deviations(block) if "vlm_judge" in line]
     assert [line for line in lines if "vlm_judge" in line] == ["vlm_judge.max_tokens: 9, not 512"]
-
-
-def test_the_microworlds_benchmark_and_protocol_belong_together():
-    protocol = Protocol.read("microworld")
-    assert BENCHMARKS[protocol.benchmark] is Microworld
-    assert protocol.apply(EvaluateConfig()) == EvaluateConfig()

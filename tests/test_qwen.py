@@ -1,12 +1,9 @@
 """The shipped language model of the microworld, really generating: through the describer, and behind its server."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -21,7 +18,6 @@ from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.splits import sample
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.microworld
 SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 20, 20, 10), Thing("square", "blue", 44, 44, 9)))
 
@@ -67,7 +63,7 @@ def test_keywords(describer):
 def test_an_edit_with_captions_of_the_language_model(tmp_path):
     Image.fromarray(render([SCENE])[0]).save(tmp_path / "in.png")
     words = [
-        "--config", ROOT / "configs/edit_inpaint_microworld.yaml", "--describe.name", "two_stage",
+        "--config", "configs/edit_inpaint_microworld.yaml", "--describe.name", "two_stage",
         "--describe.cache", tmp_path,
         "--image", tmp_path / "in.png", "--instruction", "make the red circle green; remove the blue square",
         "--out", tmp_path / "out", "--device", "cpu", "--generator.num_inference_steps", "2",
@@ -82,7 +78,7 @@ def test_an_edit_with_captions_of_the_language_model(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     server = subprocess.Popen(
-        [sys.executable, ROOT / "experiments/serve_qwen.py", "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "experiments/serve_qwen.py", "--port", "0"], stdout=subprocess.PIPE, text=True
     )
     try:
         yield re.search(r"http://127\.0\.0\.1:\d+/v1", server.stdout.readline())[0]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from data_prep.make_proposals import ProposalsConfig, make_proposals
 from data_prep.search_regions import RegionsConfig, search_regions
 from regionedit.command_line import load_config
-from regionedit.config import SearchConfig, generator_of_search
+from regionedit.config import SearchConfig, TrainConfig, generator_of_search
 from regionedit.data.datamodule import PairsDataModule
 from regionedit.data.features import FILES
 from regionedit.dtypes import resolve_training
@@ -100,26 +100,21 @@ def test_rewards_weigh_costs_and_the_logarithm_of_the_area():
     assert found_1K[0].tolist() == pytest.approx([-(0.1 + 0.8 + 0.3) - 0.1 * math.log(0.52), -math.inf])
 
 
-def arguments(folder, tiny_train) -> list[str]:
-    config = tiny_train()
+@pytest.fixture
+def given(tmp_path, tiny_arguments) -> list[str]:
     return [
-        f"--out={folder / 'run'}", f"--data.features={folder / 'features'}", f"--data.train={config.data.train}",
-        f"--encoders.clip={config.encoders.clip}", f"--encoders.instruction={config.encoders.instruction}",
-        f"--generator.path={config.generator.path}", f"--generator.size={config.generator.size}",
-        "--generator.num_inference_steps=1", f"--data.image_size={config.data.image_size}", "--data.validation=null",
-        "--data.global_batch=4", "--data.workers=0", "--search.clusters=[2]", "--search.boxes=1",
-        "--step.gradient=search", "--loss.beta=0", "--loss.region=1", "--max_steps=2", "--log.every_steps=1",
-        "--trainer.accelerator=cpu", "--trainer.devices=1", "--data.micro_batch=2",
+        *tiny_arguments, f"--data.features={tmp_path / 'features'}", "--generator.num_inference_steps=1",
+        "--search.clusters=[2]", "--search.boxes=1", "--step.gradient=search", "--loss.beta=0", "--loss.region=1",
+        "--data.micro_batch=2",
     ]  # fmt: skip
 
 
-def test_a_region_learns_from_what_the_search_wrote(tmp_path, tiny_train):
-    given = arguments(tmp_path, tiny_train)
+def test_a_region_learns_from_what_the_search_wrote(tmp_path, given):
     searched = load_config(RegionsConfig, overrides=[*given, "--device=cpu"])
     assert search_regions(searched) == 2 and search_regions(searched) == 0
     (tmp_path / "features" / FILES["regions"].format("00001")).unlink()
     assert search_regions(searched) == 1, "only what is missing"
-    config = load_config(type(tiny_train()), overrides=given)
+    config = load_config(TrainConfig, overrides=given)
     module = RegionTraining(config)
     assert module.frozen.generator is None
     batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
@@ -133,9 +128,8 @@ def test_a_region_learns_from_what_the_search_wrote(tmp_path, tiny_train):
     assert (train(config) / "model.safetensors").is_file()
 
 
-def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_train):
+def test_searched_regions_and_stored_proposals_teach_together(tmp_path, given):
     """Each with its own settings of the generator; both losses reach the predictor. Not every shard was searched."""
-    given = arguments(tmp_path, tiny_train)
     given += ["--step.gradient=composite", "--step.proposal_mask=everything", "--loss.beta=1", "--loss.alpha=0"]
     given += ["--search.generator.num_inference_steps=1", "--generator.num_inference_steps=2"]
     search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"]))
@@ -143,7 +137,7 @@ def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_tra
     make_proposals(load_config(ProposalsConfig, overrides=[*given, "--device=cpu"]))
     (tmp_path / "features" / FILES["regions"].format("00001")).unlink()
     for alone in (["--loss.beta=0"], ["--loss.region=0"], []):
-        config = load_config(type(tiny_train()), overrides=[*given, "--loss.area=0", "--loss.entropy=0", *alone])
+        config = load_config(TrainConfig, overrides=[*given, "--loss.area=0", "--loss.entropy=0", *alone])
         module = RegionTraining(config)
         batch = next(iter(PairsDataModule(config.data, 0, 1).train_dataloader()))
         loss, terms = module.loss(module.step(batch, 0), config.loss)
@@ -156,7 +150,7 @@ def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_tra
         assert gradient.isfinite().all() and gradient.abs().sum() > 0
     assert (train(config) / "model.safetensors").is_file()
     with pytest.raises(ValueError, match="search.generator.*unexpected keyword argument 'steps'"):
-        generator_of_search(load_config(type(tiny_train()), overrides=[*given, "--search.generator.steps=1"]))
+        generator_of_search(load_config(TrainConfig, overrides=[*given, "--search.generator.steps=1"]))
 
 
 @pytest.mark.parametrize(
@@ -168,20 +162,19 @@ def test_searched_regions_and_stored_proposals_teach_together(tmp_path, tiny_tra
         (["--log.export=best"], "log.export"),
     ],
 )
-def test_a_search_that_cannot_be_learned_from_is_refused_before_models_are_loaded(tmp_path, tiny_train, changes, said):
+def test_a_search_that_cannot_be_learned_from_is_refused_before_models_are_loaded(given, changes, said):
     with pytest.raises(ValueError, match=said):
-        train(load_config(type(tiny_train()), overrides=[*arguments(tmp_path, tiny_train), *changes]))
+        train(load_config(TrainConfig, overrides=[*given, *changes]))
 
 
-def test_regions_of_another_search_are_refused(tmp_path, tiny_train):
-    given = arguments(tmp_path, tiny_train)
+def test_regions_of_another_search_are_refused(tmp_path, given):
     search_regions(load_config(RegionsConfig, overrides=[*given, "--device=cpu"]))
     for changes, said in (
         (["--search.boxes=2"], "search.boxes 1, this run has 2; run search_regions.py"),
         (["--generator.num_inference_steps=3"], "generator.num_inference_steps 1, this run has 3"),
         ([f"--data.features={tmp_path}"], "holds no regions .* run search_regions.py"),
     ):
-        config = resolve_training(load_config(type(tiny_train()), overrides=[*given, *changes]), "cpu")
+        config = resolve_training(load_config(TrainConfig, overrides=[*given, *changes]), "cpu")
         with pytest.raises(ValueError, match=said):
             data = PairsDataModule(config.data, 0, 1)
             data.setup()

@@ -1,7 +1,5 @@
 """Equation 8 under coarse matrix products: TF32 and bfloat16 are emulated by rounding what enters each product."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

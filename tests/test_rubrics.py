@@ -1,7 +1,5 @@
 """What a judge is asked, word for word, and how its answers are read, including the odd ones that models give."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Clicks, boxes and scribbles through Segment Anything; regions made tight by it; what every mask gets at the end."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -23,6 +21,7 @@ from regionedit.microworld.renderer import coverage, render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.records import Captions, EditRequest, Region
 from tests.segmenters import ColourSegmenter, must_not_load
+from tests.stored_pictures import noise
 from tests.tiny_sams import write_sam2
 
 SCENE = Scene(Background("gray", "plain"), (Thing("circle", "red", 18, 20, 9), Thing("square", "blue", 46, 44, 10)))
@@ -30,10 +29,6 @@ CAPTIONS = Captions("a red circle", "a blue circle")
 PICTURE = Image.fromarray(render([SCENE])[0])
 SILHOUETTES = torch.from_numpy(coverage(SCENE) > 0.5).float()[:, None]  # [things, 1, H, W]
 IMAGE_BCHW = to_tensor([PICTURE])
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +48,6 @@ def stand_in(monkeypatch) -> ColourSegmenter:
     for user in ("sam", "finder"):
         monkeypatch.setattr(f"regionedit.mask_sources.{user}.load_segmenter", lambda path: made)
     return made
-
-
-# ---------------------------------------------------------------- the real classes
 
 
 @pytest.mark.parametrize(
@@ -101,9 +93,6 @@ def test_weights_that_cannot_be_used(path, says, tmp_path, tiny_dino_dir):
     with pytest.raises(ValueError, match=says.format(**places)) as caught:
         load_segmenter(path.format(**places))
     assert "\n" not in str(caught.value)
-
-
-# ---------------------------------------------------------------- prompts from marks
 
 
 def test_one_click_and_several_are_kept_as_points():
@@ -162,9 +151,6 @@ def test_the_peak_of_a_plateau_is_its_middle():
     assert not prompts.of_region(np.zeros((3, 3), bool), np.ones((3, 3)))
 
 
-# ---------------------------------------------------------------- a click, from the request to the picture
-
-
 @pytest.mark.parametrize("marks", [{"click": (18, 20)}, {"box": (8, 10, 29, 31)}, {"click": ((18, 20), (20, 22))}])
 def test_a_click_takes_the_whole_thing(marks):
     region = Sam(ColourSegmenter()).find(IMAGE_BCHW, [EditRequest(PICTURE, "x", **marks)], [None])
@@ -197,9 +183,6 @@ def test_an_expression_goes_through_the_editor(tiny_edit_config, stand_in):
     found = np.asarray(result.mask) > 0
     assert (found & wanted).sum() / (found | wanted).sum() > 0.97 and not found[:32].any()
     assert result.record["mask_source"] == "centre_box + sam - drawn" and "sam" in result.record["models"]
-
-
-# ---------------------------------------------------------------- regions made tight
 
 
 def coarse(things: tuple[int, ...]) -> Region:

@@ -1,7 +1,5 @@
 """`crop.sample_grow`: the generator repaints a wider mask than the region that is blended in."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -104,8 +102,3 @@ def test_the_parts_of_several_instructions_are_widened_with_it():
     assert wide.mask_B1HW.sum() == 11 * 16
     assert [part.sum() for part in wide.per_instruction_BKHW[0]] == [11 * 8, 11 * 8]
     assert torch.equal(wide.probability_B1HW, mask)
-
-
-def test_it_decides_the_digest():
-    digests = {editor(CropConfig(sample_grow=wider))[0].digest(request()) for wider in (0, 3)}
-    assert len(digests) == 2

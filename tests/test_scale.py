@@ -41,17 +41,6 @@ def test_every_sample_is_read_once_on_64_nodes(shards):
     assert read.all() and place == plan.samples and plan.dropped < 8 * RANKS
 
 
-def test_workers_share_the_steps_of_a_rank_in_turn():
-    """torch hands whole batches to its workers, one after another; the plan knows nothing of them."""
-    plan = EpochPlan([1000] * 100, seed=0, global_batch=2 * RANKS, block_shards=8, epoch=0)
-    by_worker = [
-        [plan.sample(p) for position in range(worker, len(plan), WORKERS) for p in plan.places(position, 5, RANKS)]
-        for worker in range(WORKERS)
-    ]
-    read = [sample for samples in by_worker for sample in samples]
-    assert len(read) == len(set(read)) == 2 * len(plan)
-
-
 def test_the_millionth_step_of_five_million_samples_is_found_at_once(tmp_path):
     """benchmarks/resume.py measures it; here, that the position is the right one and nothing before it is read."""
     manifest = made_up_manifest(tmp_path)

@@ -1,7 +1,5 @@
 """Several folders, patterns, gaps and other names: which shards `data.train` names, and in which order."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest
@@ -126,7 +124,7 @@ def test_lists_and_patterns_on_the_command_line(tmp_path):
     assert load_config(TrainConfig, tmp_path / "x.yaml").data.train == ["data/a", "s3://b/{0..9}.tar"]
 
 
-def test_a_run_on_two_folders_with_stored_proposals_and_features(tiny_train, tmp_path):
+def test_a_run_on_two_folders_with_stored_proposals_and_features(tiny_train, tiny_arguments, tmp_path):
     """Files of shards with the same name lie in folders of their own; the run resumes after the folders have moved."""
     a, b = write_pairs(tmp_path / "a", shards=1), write_pairs(tmp_path / "b", shards=2)
     stored, features = tmp_path / "proposals", tmp_path / "features"
@@ -134,9 +132,9 @@ def test_a_run_on_two_folders_with_stored_proposals_and_features(tiny_train, tmp
         f"--data.train=[{a}, {b}]", "--step.proposal_mask=random_hard", f"--data.proposals={stored}",
         f"--data.features={features}", "--generator.num_inference_steps=1",
     )  # fmt: skip
-    base = [f"--{name}" for name in flat(tiny_train(*settings))]
-    assert make_proposals(load_config(ProposalsConfig, overrides=[*base, "--device=cpu"])) == 3
-    assert cache_features(load_config(FeaturesConfig, overrides=[*base, "--device=cpu", "--latents=false"])) == 3
+    base = [*tiny_arguments, *settings, "--device=cpu"]
+    assert make_proposals(load_config(ProposalsConfig, overrides=base)) == 3
+    assert cache_features(load_config(FeaturesConfig, overrides=[*base, "--latents=false"])) == 3
     assert {str(path.relative_to(stored)) for path in stored.rglob("*.tar")} == {
         f"{folder}/{shard}.proposals.tar" for folder, shard in (("a", "00000"), ("b", "00000"), ("b", "00001"))
     }
@@ -148,12 +146,3 @@ def test_a_run_on_two_folders_with_stored_proposals_and_features(tiny_train, tmp
     resumed = tiny_train(*settings, f"--data.train=[{moved / 'a'}, {moved / 'b'}]")
     train(resumed)
     assert set(logged(resumed)) == {1, 2} and torch.tensor([*logged(resumed).values()]).isfinite().all()
-
-
-def flat(settings: TrainConfig) -> list[str]:
-    from dataclasses import asdict
-
-    from regionedit.training.run import _flat
-
-    values = _flat(asdict(settings))
-    return [f"{name}={'null' if value is None else value}" for name, value in values.items() if "trainer" not in name]

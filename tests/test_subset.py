@@ -1,15 +1,12 @@
 """The random part by key hash: exactly so many, the same everywhere, nested; nobody is asked about the others."""
 
-from __future__ import annotations
-
 import json
 import sys
 
-import numpy as np
 import pytest
 import subset
 import writers
-from subset import choose, key_hashes
+from subset import choose
 from write_instructions import run
 from writers import Answer
 
@@ -35,11 +32,6 @@ def test_exactly_n_are_kept_the_same_everywhere_and_nested(tmp_path):
     header = json.loads((folder / "00000.subset.jsonl").read_text().splitlines()[0])
     assert header["schema"] == 1 and header["rules"]["subset"]["n"] == 30 and len(header["hash"]) == 64
     assert choose(folder, 100, seed=0) == (100, 100) and not left_out(folder)
-
-
-def test_hashes_are_even():
-    hashes = key_hashes([f"{n:09d}" for n in range(4000)], 0)
-    assert np.histogram(hashes / 2.0**64, bins=8, range=(0, 1))[0] == pytest.approx([500] * 8, abs=80)
 
 
 def test_nobody_is_asked_about_the_others_and_a_later_subset_costs_only_what_is_new(tmp_path, monkeypatch):

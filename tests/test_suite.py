@@ -1,7 +1,5 @@
 """A suite: each system meets each benchmark, what fails is reported, and every cell can be computed from the rows."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re
@@ -195,9 +193,6 @@ def test_the_shipped_suite_is_sound():
     for name, configs in suite.configurations(found, "out").items():
         assert {config.benchmark for config in configs.values()} == {name}
         assert all(config.protocol and not config.given_captions for config in configs.values())
-
-
-# ------------------------------------------------------------------------------------------------ cells by hand
 
 
 def test_cells_and_marks_can_be_computed_from_the_rows(place):

@@ -1,7 +1,5 @@
 """Differences between compared systems, case by case, and PickScore as a soft max over them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

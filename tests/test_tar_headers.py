@@ -1,7 +1,5 @@
 """Members of a tar are found as tarfile finds them, whatever wrote the tar."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 

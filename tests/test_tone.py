@@ -1,7 +1,5 @@
 """`crop.tone`: a generator's change of brightness, contrast or colour cast is undone, and nothing else is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -131,11 +129,3 @@ def test_undefined_values_spoil_nothing_else():
     brighter[:, :10] = float("nan")
     after = match_tone(brighter, scene(0), INSIDE, 30)
     assert wrong_inside(after, truth(0)) < 0.6
-
-
-def test_off_by_default_and_part_of_the_digest():
-    request = EditRequest(to_pictures(scene(0)[None])[0], "x", captions=Captions("a", "b"), box=BOX)
-    painted_CHW = cast(truth(0), 1.04, 0.0)
-    assert torch.equal(edited(painted_CHW), edited(painted_CHW, tone=0)) and CropConfig().tone == 0
-    editors = [stub_editor(None, crop=CropConfig(tone=tone)) for tone in (0, 16)]
-    assert len({editor.digest(request) for editor in editors}) == 2

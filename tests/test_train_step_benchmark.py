@@ -20,8 +20,7 @@ from benchmarks.harness import PRESETS
 from benchmarks.microworld_step import Timed
 from regionedit.training import RegionTraining
 from regionedit.training.networks import load_frozen
-from tests.tiny_presets import tiny_preset
-from tests.training_runs import batch_for
+from tests.training_runs import batch_for, tiny_preset
 
 FORK = multiprocessing.get_context("fork")
 ROWS = [*PRESETS, "literal"]

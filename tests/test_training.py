@@ -34,9 +34,6 @@ def make(tiny_train):
     return tiny_train
 
 
-# ---------------------------------------------------------------- a run
-
-
 class Watch(Callback):
     """Records, step by step, what the assertions need."""
 
@@ -199,9 +196,6 @@ def test_learning_rate_warms_up_and_decays():
     assert rates == sorted(rates, reverse=True)
 
 
-# ---------------------------------------------------------------- the command, and more than one process
-
-
 def test_two_processes_see_the_same_losses_as_one(make, validation, tmp_path):
     changes = ["--max_steps=3", f"--data.validation={validation}"]
     one = make(*changes)
@@ -232,9 +226,6 @@ def test_the_command_saves_on_sigterm(make, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "run the same command to continue" in errors and "Traceback" not in errors
     assert (Path(config.out) / "checkpoints" / "last.ckpt").exists()
-
-
-# ---------------------------------------------------------------- scores
 
 
 def test_pointing_by_hand():

@@ -1,4 +1,4 @@
-"""One training step: every path carries gradient, what conditions the proposal, what is refused before a run."""
+"""One training step, whole and in micro-batches: every path carries gradient; what is refused before a run."""
 
 import dataclasses
 
@@ -6,31 +6,17 @@ import pytest
 import torch
 
 from regionedit import losses
-from regionedit.config import TrainConfig
+from regionedit.data.loader import ValidationLoader
+from regionedit.data.manifest import Manifest
 from regionedit.training import RegionTraining, check_step, train
-from regionedit.training.networks import load_frozen
+from regionedit.training.micro_batches import SHOWN, local_gradient
 from tests.pairs import SIZE
 from tests.training_runs import batch_for, logged
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    """The frozen networks, loaded once for all steps."""
-    return []
 
 
 @pytest.fixture
 def make(tiny_train):
     return tiny_train
-
-
-@pytest.fixture
-def module_of(loaded):
-    def build(config: TrainConfig) -> RegionTraining:
-        loaded[:] = loaded or [load_frozen(config)]
-        return RegionTraining(config, loaded[0])
-
-    return build
 
 
 @pytest.mark.parametrize("gradient", ["composite", "latent", "last_step", "full"])
@@ -114,9 +100,6 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make, module_of):
     assert (later["proposal"] - pictures["proposal"]).abs().max() > 1 / 255
 
 
-# ---------------------------------------------------------------- what is refused before anything is loaded
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -134,6 +117,9 @@ def test_noise_belongs_to_the_sample_not_to_its_place(make, module_of):
         (["--trainer.accumulate_grad_batches=2"], "trainer.accumulate_grad_batches: .* data.micro_batch"),
         (["--trainer.precision=16-mixed"], "trainer.precision: '16-mixed'"),
         (["--log.wandb_project=x"], "log.wandb_project"),
+        (["--data.micro_batch=-1"], "data.micro_batch: -1"),
+        (["--memory.chunk=-1"], "memory.chunk"),
+        (["--generator.name=instruct_pix2pix", "--memory.checkpoint=[unet]"], "memory.checkpoint"),
     ],
 )
 def test_a_configuration_that_cannot_work_names_the_field(make, changes, message):
@@ -168,3 +154,63 @@ def test_progress_is_asked_once_a_step(make, monkeypatch):
     monkeypatch.setattr(RegionTraining, "progress", lambda self: asked.append(self.global_step) or progress(self))
     train(make("--max_steps=3", "--max_seconds=1000"))
     assert asked == [0, 1, 2, 3]
+
+
+CLOSE = 1e-6
+
+
+PATHS = [
+    ["--step.gradient=composite", "--step.proposal_mask=predicted_hard"],
+    ["--step.gradient=composite", "--step.proposal_mask=random_hard", "--loss.alpha=0"],
+    ["--step.gradient=latent", "--step.proposal_mask=predicted_hard", "--memory.chunk=1"],
+    ["--step.gradient=full", "--step.proposal_mask=predicted"],
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path[0] + path[1])
+def test_micro_batches_give_the_losses_and_the_gradient_of_the_whole_batch(tiny_train, module_of, path):
+    module = module_of(tiny_train(*path))
+    batch, weights = batch_for(module.config), module.config.loss
+    loss, terms = module.loss(module.step(batch, 0), weights)
+    loss.backward()
+    for size in (0, 1, 3):
+        found = local_gradient(module, batch, weights, size)
+        assert len(found.parts) == {0: 1, 1: 4, 3: 2}[size]
+        assert abs(found.loss - loss) < CLOSE and not found.loss.requires_grad
+        for name, value in found.terms.items():
+            assert abs(value - terms[name].mean()) < CLOSE, name
+        for parameter, gradient in zip(module.trained, found.gradients, strict=True):
+            largest = parameter.grad.abs().max()
+            assert (gradient - parameter.grad).abs().max() < min(CLOSE, 1e-4 * largest)
+
+
+def test_a_step_keeps_all_probabilities_and_the_first_pictures(tiny_train, module_of):
+    module = module_of(tiny_train("--data.global_batch=12"))
+    batch = batch_for(module.config)
+    with torch.no_grad():
+        step = module.step(batch, 0)
+    found = local_gradient(module, batch, module.config.loss, 5)
+    torch.testing.assert_close(found.probability_BN, step.outputs.probability_BN)
+    for name, picture_BCHW in step.pictures.items():
+        assert len(found.pictures[name]) == SHOWN
+        assert (found.pictures[name] - picture_BCHW[:SHOWN]).abs().max() <= 1 / 255, name
+
+
+def test_the_attached_loss_gives_each_parameter_its_gradient(tiny_train, module_of):
+    module = module_of(tiny_train())
+    found = local_gradient(module, batch_for(module.config), module.config.loss, 0)
+    loss = found.attached(module.trained)
+    assert loss == found.loss
+    (2 * loss).backward()
+    assert all(torch.equal(p.grad, 2 * g) for p, g in zip(module.trained, found.gradients, strict=True))
+
+
+def test_a_network_sees_no_more_samples_at_a_time_than_a_micro_batch(tiny_train, module_of, monkeypatch):
+    module = module_of(tiny_train("--data.micro_batch=2"))
+    seen, encode = [], module.frozen.clip.encode_image
+    monkeypatch.setattr(module.frozen.clip, "encode_image", lambda images: seen.append(len(images)) or encode(images))
+    local_gradient(module, batch_for(module.config), module.config.loss, module.config.data.micro_batch)
+    assert set(seen) == {2}
+    manifest = Manifest.open(module.config.data.train)
+    loader = ValidationLoader(manifest, module.config.data)
+    assert [len(batch.keys) for batch in loader] == [2] * 6

@@ -1,7 +1,5 @@
 """Sessions of several turns: change since the first picture, and change of scores from turn to turn."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

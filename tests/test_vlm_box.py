@@ -1,7 +1,5 @@
 """The mask source `vlm_box`: what it asks an endpoint, how it reads boxes, and what it makes of anything else."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
@@ -14,8 +12,7 @@ import torch
 from aiohttp import web
 from PIL import Image
 
-from regionedit.command_line import load_config
-from regionedit.config import EditConfig, RegionConfig, VlmBoxConfig
+from regionedit.config import RegionConfig, VlmBoxConfig
 from regionedit.describe import endpoint
 from regionedit.editor import Editor
 from regionedit.images import to_tensor
@@ -72,9 +69,6 @@ def inside(*corners, size=PICTURE.size) -> torch.Tensor:
 def impatient(monkeypatch):
     monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
     monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.05)
-
-
-# ---------------------------------------------------------------- what is asked, and the boxes that come back
 
 
 @pytest.mark.parametrize("form", ["{}", "```json\n{}\n```", "\n {} \n"])
@@ -162,8 +156,6 @@ def test_it_goes_through_the_editor_and_its_settings_decide_the_digest_only_wher
     assert digests[0] == digests[1] != digests[2] and len(unused) == 1
 
 
-# ---------------------------------------------------------------- answers that are none, and servers that fail
-
 PROSE = "Sure! The red box is on the left of the picture."
 FIX = "name the object in the instruction, mark it (--box, --mask), or set another region.vlm_box.endpoint_model"
 
@@ -185,11 +177,6 @@ def test_an_answer_that_is_no_box_is_one_line_after_a_second_attempt(answer):
     assert said.startswith("region.vlm_box: some-vlm gave no box: ") and said.endswith(FIX)
     assert "\n" not in said and len(said) < 500
     assert [body["temperature"] > 0 for body in server.bodies] == [False, True]
-
-
-def test_the_second_attempt_may_succeed():
-    with serving(lambda body, before: normalised(LOOSE_RED) if before else PROSE) as server:
-        assert torch.equal(find(server.url).mask_B1HW[0, 0], inside(LOOSE_RED))
 
 
 @pytest.mark.parametrize(("coordinates", "other"), [("normalised", "pixels"), ("pixels", "normalised")])
@@ -221,14 +208,6 @@ def test_a_server_that_fails_or_delays_is_one_line_that_names_the_field():
     assert "no answer within 0.2 s" in said[2] and "given up after 2 attempts" in said[3]
 
 
-def test_a_server_that_recovers_is_waited_for():
-    def respond(body, before):
-        return normalised(LOOSE_RED) if before else web.Response(status=503)
-
-    with serving(respond) as server:
-        assert torch.equal(find(server.url).mask_B1HW[0, 0], inside(LOOSE_RED))
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -241,16 +220,6 @@ def test_a_server_that_recovers_is_waited_for():
 def test_settings_that_lack_something_are_refused_when_it_is_loaded(changes, says):
     with pytest.raises(ValueError, match=says):
         require_mask_source("vlm_box").load(region_config("http://x/v1", **changes), must_not_load, must_not_load)
-
-
-def test_settings_on_the_command_line():
-    given = ["--region.vlm_box.endpoint=http://x/v1", "--region.vlm_box.coordinates=pixels"]
-    assert load_config(EditConfig, overrides=given).region.vlm_box == VlmBoxConfig("http://x/v1", coordinates="pixels")
-    with pytest.raises(ValueError, match="region.vlm_box.coordinates"):
-        load_config(EditConfig, overrides=["--region.vlm_box.coordinates=inches"])
-
-
-# ---------------------------------------------------------------- one failure stops no other; answers are kept
 
 
 def test_one_picture_that_fails_stops_no_other_and_no_answered_question_is_asked_again():

@@ -1,7 +1,5 @@
 """Uploads become the requests of a batch; a list names uploaded files and nothing else; what is finished stays."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from dataclasses import replace

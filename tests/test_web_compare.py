@@ -1,7 +1,5 @@
 """One request under several mask sources; what was compared becomes the items of a human study."""
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a person sets becomes a request, within the page's limits; a record gives the settings back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The region on the page: sliders and corrections make a mask without a model."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,12 +12,9 @@ from regionedit.records import FoundRegion
 from regionedit.results import changed_outside
 from regionedit.web import messages
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
+from tests.stored_pictures import noise
 
 CONFIG = RegionConfig()
-
-
-def picture(width=40, height=30) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
 
 
 def found(patches=None) -> FoundRegion:
@@ -36,7 +31,7 @@ def columns(mask: Image.Image) -> int:
 
 
 def test_the_sliders_cut_grow_and_soften():
-    sketch = Sketch(picture(), found())
+    sketch = Sketch(noise(40, 30), found())
     assert columns(sketch.mask(Cut(0.5, 0, 0), CONFIG)) == 20
     assert columns(sketch.mask(Cut(0.8, 0, 0), CONFIG)) == 8
     assert columns(sketch.mask(Cut(0.5, 3, 0), CONFIG)) == 23
@@ -46,12 +41,12 @@ def test_the_sliders_cut_grow_and_soften():
 
 
 def test_another_threshold_keeps_what_the_configuration_dilates():
-    sketch = Sketch(picture(), found(np.zeros((8, 8), np.float32)))
+    sketch = Sketch(noise(40, 30), found(np.zeros((8, 8), np.float32)))
     assert columns(sketch.mask(Cut(0.8, 0, 0), RegionConfig(dilate=1.0))) == 8 + 5  # a patch is five pixels wide
 
 
 def test_corrections_win_over_the_sliders_and_can_be_undone():
-    sketch = Sketch(picture(), found())
+    sketch = Sketch(noise(40, 30), found())
     left = stroke_mask((40, 30), [(3, 15)], 2)
     added = sketch.corrected(left, adds=True)
     mask = np.asarray(added.mask(Cut(0.9, 0, 0), CONFIG))
@@ -65,13 +60,13 @@ def test_corrections_win_over_the_sliders_and_can_be_undone():
 
 
 def test_a_region_of_another_instruction_is_stale_and_a_painted_one_never():
-    assert Sketch(picture()).is_stale("a") and Sketch(picture(), found(), "b").is_stale("a")
-    assert not Sketch(picture(), found(), "a").is_stale("a")
-    assert not Sketch(picture()).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True).is_stale("a")
+    assert Sketch(noise(40, 30)).is_stale("a") and Sketch(noise(40, 30), found(), "b").is_stale("a")
+    assert not Sketch(noise(40, 30), found(), "a").is_stale("a")
+    assert not Sketch(noise(40, 30)).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True).is_stale("a")
 
 
 def test_a_region_can_be_painted_where_nothing_was_found():
-    sketch = Sketch(picture()).corrected(stroke_mask((40, 30), [(10, 10)], 4), adds=True)
+    sketch = Sketch(noise(40, 30)).corrected(stroke_mask((40, 30), [(10, 10)], 4), adds=True)
     assert sketch.mask(Cut.of(CONFIG), CONFIG).getbbox() == (6, 6, 15, 15)
     assert sketch.shown(Cut.of(CONFIG), CONFIG).size == (40 * 12, 30 * 12)
 
@@ -85,13 +80,13 @@ def test_impossible_strokes_are_refused_and_strokes_outside_change_nothing():
 
 
 def test_the_heat_map_leaves_alone_what_is_improbable():
-    source, region = picture(), found()
+    source, region = noise(40, 30), found()
     shown = np.asarray(heat_map(source, region.probability, region.mask))
     assert np.array_equal(shown[:, 0], np.asarray(source)[:, 0]) and (shown != np.asarray(source)).any()
 
 
 def test_pixels_outside_are_counted():
-    source = picture()
+    source = noise(40, 30)
     mask = Image.new("L", source.size)
     mask.paste(255, (0, 0, 10, 10))
     result = source.copy()
@@ -103,7 +98,7 @@ def test_pixels_outside_are_counted():
 def test_a_mask_file_is_the_region_for_any_instruction_and_its_meaning_is_kept():
     soft = Image.fromarray(np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1)))
     mask = understand(soft, MaskReading(mask_soft=True))
-    sketch, cut = Sketch.masked(picture(), mask), Cut.of(CONFIG)
+    sketch, cut = Sketch.masked(noise(40, 30), mask), Cut.of(CONFIG)
     assert not sketch.is_stale("anything") and not sketch.is_own(cut, CONFIG)
     assert sketch.mask(cut, CONFIG).tobytes() == soft.tobytes()
     assert sketch.mask(cut, CONFIG).info["notes"] == ["mask: grey values are edited in part"]
@@ -115,7 +110,7 @@ def test_a_mask_file_is_not_grown_until_the_user_says_so():
     """The page grows a region that was found by 8 px; a file means what it says."""
     config, mask = RegionConfig(grow=8, feather=2.0), Image.new("L", (40, 30))
     mask.paste(255, (12, 10, 20, 18))
-    searched, opened = Sketch(picture(), found()), Sketch.masked(picture(), mask)
+    searched, opened = Sketch(noise(40, 30), found()), Sketch.masked(noise(40, 30), mask)
     cut = opened.cut_after(searched, Cut.of(config), config)
     assert cut == Cut(0.5, 0, 0) and opened.mask(cut, config).tobytes() == mask.tobytes()
     assert opened.mask(Cut(0.5, 3, 0), config).getbbox() == (9, 7, 23, 21)
@@ -129,7 +124,7 @@ def test_a_mask_file_is_not_grown_until_the_user_says_so():
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_changes_the_region_that_is_seen_and_can_be_undone(operation):
     cut = Cut(0.5, 2, 0)
-    sketch = Sketch(picture(), found()).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True)
+    sketch = Sketch(noise(40, 30), found()).corrected(stroke_mask((40, 30), [(3, 15)], 2), adds=True)
     before = np.asarray(sketch.mask(cut, CONFIG), np.float32) / 255
     changed = sketch.operated(operation, cut, CONFIG)
     assert np.array_equal(np.asarray(changed.mask(cut, CONFIG)) > 0, operated(before, [operation]) > 0)

@@ -1,7 +1,5 @@
 """Uploads leave the disk after use; what Gradio must not read never reaches it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """The page about data, typed as it stands: pictures, instructions by a small real language model, training."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -12,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.microworld]
 
 
 def rehearsal() -> list[str]:
     """Its commands, each on one line."""
-    page = (ROOT / "docs/data.md").read_text()
+    page = Path("docs/data.md").read_text()
     block = re.search(r"## Rehearse it here.*?```bash\n(.*?)```", page, re.S)[1]
     return block.replace("\\\n", " ").splitlines()
 
@@ -31,9 +28,7 @@ def test_the_rehearsal_runs_as_it_is_written(tmp_path):
     folder = tmp_path / "rehearsal"
     script = "\n".join(commands).replace("data/rehearsal", str(folder)).replace("--max_seconds 60", "--max_seconds 10")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-euc", script], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True
-    )
+    done = subprocess.run(["bash", "-euc", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     for sidecar in sorted((folder / "crawl").glob("*.instructions.jsonl")):
         header, *lines = map(json.loads, sidecar.read_text().splitlines())

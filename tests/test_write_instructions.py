@@ -1,21 +1,21 @@
-"""A folder of shards gets its sidecars: what is in them, when they are redone, what bad input and failures leave."""
+"""A folder of shards gets its sidecars: what is in them, when they are redone, what bad crawls and failures leave."""
 
-from __future__ import annotations
-
-import json
 import os
 import sys
+import tarfile
 from collections import Counter
 
 import pytest
 import write_instructions
 import writers
-from write_config import MIX, WriteConfig, operation_mix
+from instruction_shard import ShardWriter
+from write_config import MIX
 from write_instructions import own_first, run
-from writers import WRITERS, Answer, WriterError, require_writer
+from writers import Answer, WriterError
 
 from regionedit.data.manifest import Manifest
 from tests.instruction_fixtures import CAPTIONS, config, crawl, sidecar, sidecars, write_crawl
+from tests.shards import picture, write_tar
 
 
 def answers(monkeypatch, answer):
@@ -106,10 +106,6 @@ def test_workers_give_the_same_bytes(tmp_path):
     assert run(config(two)).shards == {"complete": 5}
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# What a writer answers
-
-
 def test_a_second_attempt_is_made_with_another_seed_and_then_the_reason_is_kept(tmp_path, monkeypatch):
     asked = []
 
@@ -155,10 +151,6 @@ def test_captions_are_data(tmp_path):
     assert len(lines) == 5 and {line.get("operation", "add") for line in lines.values()} == {"add"}
     assert summary.written + sum(summary.dropped.values()) == 5
     assert len(Manifest.open(folder)) == summary.written >= 4
-
-
-# ----------------------------------------------------------------------------------------------------------------
-# Command
 
 
 def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -215,13 +207,6 @@ def test_the_command_fails_above_the_limit_only(tmp_path, monkeypatch, capsys):
     assert code == 1 and "max_bad_fraction: 10.0% are bad" in err
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_writer_says_what_it_writes_and_what_decides_its_answers(name):
-    made = WriteConfig(writer=name, model="Qwen/none")
-    assert sum(operation_mix(made).values()) == pytest.approx(1)
-    json.dumps(require_writer(name).identity(made))
-
-
 def test_shares_of_a_slurm_array(monkeypatch):
     shards = tuple("abcdefg")
     assert own_first(shards) == [*shards]
@@ -233,3 +218,70 @@ def test_shares_of_a_slurm_array(monkeypatch):
         assert sorted(order) == [*shards]
         firsts.append(order[0])
     assert firsts == ["a", "c", "e"]
+
+
+def test_bad_captions_are_dropped_and_counted(tmp_path):
+    bad = [b"caf\xe9", b"", b" \n\t", b"a" * 1001, b"x" * 2_000_000, "\u200b\u202e".encode(), CAPTIONS[0]]
+    summary = run(config(write_crawl(tmp_path, [bad])))
+    reasons = {"caption: not UTF-8": 1, "caption: empty": 3, "caption: too long": 2}
+    assert summary.dropped == reasons and summary.written == 1 and summary.bad_fraction == pytest.approx(6 / 7)
+    assert len(Manifest.open(tmp_path)) == 1
+
+
+def test_unpaired_samples_are_dropped_and_training_accepts_the_rest(tmp_path):
+    parts = {"png": picture(0), "txt": b"a brown dog"}
+    members = [("a", parts), ("b", {"txt": b"x"}), ("c", {"png": picture(0)}), ("d", parts | {"jpg": picture(0)})]
+    write_tar(tmp_path / "00000.tar", members)
+    summary = run(config(tmp_path))
+    assert summary.dropped == {"unpaired: no picture": 1, "unpaired: two pictures": 1, "unpaired: no caption (.txt)": 1}
+    manifest = Manifest.open(tmp_path)
+    assert [manifest.key(sample) for sample in range(len(manifest))] == ["a"]
+
+
+def test_a_name_that_is_not_utf8_fails_its_shard(tmp_path):
+    with tarfile.open(tmp_path / "00000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("caf\udce9.txt"))
+    assert "00000.tar: the name of 'caf\\udce9' is not UTF-8" in run(config(tmp_path)).failed["00000"]
+
+
+def test_a_truncated_shard_fails_alone(tmp_path):
+    folder = crawl(tmp_path)
+    tar = folder / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:5000])
+    summary = run(config(folder))
+    assert summary.shards == {"written": 2, "failed": 1} and summary.bad_fraction == pytest.approx(1 / 3)
+    assert "00001.tar: truncated shard" in summary.failed["00001"] and "truncated" in str(summary)
+    assert sorted(sidecars(folder)) == ["00000.instructions.jsonl", "00002.instructions.jsonl"]
+
+
+def test_a_shard_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    folder, times = crawl(tmp_path, shards=1), []
+
+    def meddle(writer, ask):
+        if ask.key.endswith("4") and len(times) < changes:
+            times.append(1)
+            write_crawl(folder, [[f"a new caption {len(times)}"] * 5])
+        return Answer(writer.answer(ask))
+
+    monkeypatch.setattr(writers.StandInWriter, "write", lambda self, asks: [meddle(self, ask) for ask in asks])
+    changes = 1
+    assert run(config(folder, mix={"style": 1.0})).shards == {"written": 1}
+    assert "a new caption 1" in sidecar(folder)[1]["000000000"]["target_caption"]
+    times, changes = [], 9
+    write_crawl(folder, [["a caption"] * 5])
+    summary = run(config(folder))
+    assert summary.shards == {"failed": 1} and "changed while it was read" in summary.failed["00000"]
+    assert "a new caption 1" in sidecar(folder)[1]["000000000"]["target_caption"]  # the old sidecar is kept
+
+
+def test_a_worker_that_lost_its_claim_writes_nothing(tmp_path):
+    folder = crawl(tmp_path, shards=1)
+    worker = ShardWriter(config(folder))
+    write = worker._lines.write
+
+    def sleep_and_be_replaced(tar, samples):
+        (folder / ".claims" / "00000.1").write_text("{}\n")
+        return write(tar, samples)
+
+    worker._lines.write = sleep_and_be_replaced
+    assert worker("00000").state == "held" and not sidecars(folder)

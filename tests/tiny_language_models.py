@@ -1,7 +1,5 @@
 """Tiny random language models of the real classes, with chat templates: Qwen2 and Qwen2.5-VL."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.tiny_models import seeded

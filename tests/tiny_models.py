@@ -5,8 +5,6 @@ the instruction encoder, patch tokens are wider before projection than after, te
 in-painter has nine input channels. 32 px, patch 8 (a 4x4 grid), width 32, latents 8x8.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

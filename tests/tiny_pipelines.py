@@ -3,8 +3,6 @@
 Autoencoders shrink a side by four, so that 32 pixels are 8 x 8 cells and 4 x 4 packed tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

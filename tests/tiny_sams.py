@@ -1,7 +1,5 @@
 """Tiny random Segment Anything models of the real classes, with their processors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.tiny_models import IMAGE_SIZE, PATCH, WIDTH, seeded, stir

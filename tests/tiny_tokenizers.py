@@ -1,7 +1,5 @@
 """Tiny tokenizers of the real classes, made from a handful of words: without training, and so always the same."""
 
-from __future__ import annotations
-
 import string
 
 CONTEXT = 32

@@ -1,8 +1,6 @@
 """Commands as a user types them, in processes of their own that need not import torch and the other libraries again:
 one fresh Python imports them, and forks for every command."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import runpy
