@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regionedit.describe.answers import BothCaptions, Keyword, SourceCaption, TargetCaption, ask, read_answer
-from regionedit.describe.chat import Chat, ChatModel, messages
-from regionedit.describe.prompts import FOLDER, prompt
+from regionedit.describe.chat import FOLDER, Chat, ChatModel, messages, prompt
 from regionedit.mask_sources.vlm_box import BoxAnswer
 
 CHAT = Chat("system", "user")
