@@ -35,7 +35,6 @@ from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
 COUNTED = ("n_found", "counts")  # keys of a protocol block that count cases and change no case's score
-WIDTH = 132  # characters in a line of the printed tables when the output is not a terminal
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Literal["all", "read"] = "all") -> dict:
@@ -70,7 +69,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # fails now if a network is missing
-    console = console or terminal(WIDTH)
+    console = console or terminal()
     for line in check_data(config, cases) if config.stage != "edit" else ():
         console.print(line, markup=False)
     system_cases = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
