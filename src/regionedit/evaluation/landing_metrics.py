@@ -17,8 +17,6 @@ from regionedit.evaluation.region_metrics import iou
 
 POSITION = 0.08  # BPM: 40 of 500 pixels, sum of the horizontal and the vertical distance of the boxes' centres
 SIZE = (0.8, 1.2)  # BPM: ratio of the boxes' areas
-
-
 LANDING = ("iou", "outside", "position", "size")
 
 

@@ -19,7 +19,7 @@ OPTIONS = {  # of `make`, with the defaults of StudySettings
     "cases": "number of cases; 0: all that every system has a picture for",
     "raters": "number of forms",
     "trials": "trials of each rater; 0: every case with every pair",
-    "repeats": "trials of each rater to show twice, the second time in reverse order",
+    "repeats": "trials of each rater to show twice, the second time with the pictures in reverse order",
     "seed": "decides cases, assignment, order and sides",
 }
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="make|analyse")
 
     new = commands.add_parser("make", help="write forms, key and answer sheet")
-    folders = "the out of an evaluation, or pictures named by case id"
+    folders = "the `out` folder of an evaluation, or a folder of pictures named by case id"
     new.add_argument("--systems", nargs="+", required=True, metavar="NAME=DIR", help=folders)
     for name, text in OPTIONS.items():
         default = getattr(StudySettings, name)

@@ -22,7 +22,10 @@ from regionedit.files import write_together
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Everything a study depends on, as `make --help` explains it; `systems` maps names to folders."""
+    """Everything a study depends on: the options of `python -m regionedit.evaluation.human_study make`, see its --help.
+
+    `systems` maps each system's name to its folder.
+    """
 
     systems: dict[str, str]
     out: str
