@@ -41,8 +41,11 @@ def test_a_resumed_run_keeps_its_size(demo, monkeypatch):
 
 @pytest.mark.parametrize("size", ["whole", "half", "quarter"])
 def test_every_command_can_be_parsed_and_no_clock_stops_training(demo, size):
-    (_, packs, _), (_, proposals, _), (_, [train], _), (_, [evaluate], _) = demo.stages(demo.Plan(size, 3, 1.0))
-    assert len(packs) == len(proposals) == 3
+    stages = demo.stages(demo.Plan(size, 3, 1.0))
+    (_, packs, _), (_, searches, _), (_, proposals, _), (_, [train], _), (_, [evaluate], _) = stages
+    assert len(packs) == len(searches) == len(proposals) == 3
+    shards = load_config(TrainConfig, overrides=searches[0][1:-4]).data.train
+    assert shards.endswith(f"{{00000..{demo.SIZES[size].searched // demo.SHARD - 1:05d}}}.tar")
     config = load_config(TrainConfig, overrides=train[1:])
     assert (config.max_seconds, config.max_steps) == (0, demo.SIZES[size].steps)
     config = load_config(EvaluateConfig, overrides=evaluate[1:])
@@ -57,10 +60,10 @@ def test_commands_run_in_parallel_and_a_failure_stops_the_rest(demo, tmp_path):
 
 
 def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
-    codes = iter([0, 0, 4])
+    codes = iter([0, 0, 0, 4])
     monkeypatch.setattr(demo, "run", lambda commands, variables: next(codes))
     monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.USUAL)
     monkeypatch.setattr(sys, "argv", ["demo.py"])
     assert demo.main() == 4
     said = capsys.readouterr()
-    assert "[1/4]" in said.out and "[3/4] training" in said.out and "training failed" in said.err
+    assert "[1/5]" in said.out and "[4/5] training" in said.out and "training failed" in said.err
