@@ -22,7 +22,6 @@ from pathlib import Path
 from regionedit.files import write_atomic
 
 OUT = Path("outputs/demo")
-SHARD = 50  # samples in a shard; the processes that search regions or generate proposals share the shards
 MOST_PARTS = 8
 
 
@@ -44,18 +43,24 @@ class Size:
     cases: int
     beside: int
 
+    @property
+    def shard(self) -> int:
+        """Samples in a shard: two shards are searched, by two processes; all processes share the proposals."""
+        return self.searched // 2
+
 
 SIZES = {
-    "whole": Size(samples=2500, searched=400, steps=1500, cases=160, beside=30),
-    "half": Size(samples=1250, searched=200, steps=900, cases=100, beside=20),
-    "quarter": Size(samples=700, searched=100, steps=600, cases=50, beside=10),
+    "whole": Size(samples=2500, searched=500, steps=1500, cases=160, beside=30),
+    "most": Size(samples=2025, searched=450, steps=1300, cases=140, beside=20),
+    "half": Size(samples=1000, searched=200, steps=900, cases=100, beside=20),
+    "quarter": Size(samples=600, searched=80, steps=600, cases=50, beside=10),
 }
 
 # Seconds on two cores of a Xeon at 2.3 GHz, in float32, where one proposal takes USUAL on one core. On a slower
 # machine, proposals take as much longer as one measured proposal; the rest, which depends less on the vector unit,
 # slows down half as much.
 USUAL = 0.06
-SEARCH = 12.0  # proposals that take as long as the search of one picture
+SEARCH = 15.0  # proposals that take as long as the search of one picture
 START, PER_STEP, PER_EDIT = 12.0, 0.072, 0.28
 SYSTEMS = 4  # other editors in configs/evaluate_demo.yaml
 
@@ -82,7 +87,7 @@ class Plan:
         edits = size.cases + SYSTEMS * size.beside
         return [
             START / 2 * slower,
-            START * slower + SEARCH * self.one_proposal * size.searched / min(self.parts, size.searched // SHARD),
+            START * slower + SEARCH * self.one_proposal * size.searched / min(self.parts, 2),
             START * slower + self.one_proposal * size.samples / self.parts,
             (START + PER_STEP * size.steps / pairs) * slower,
             (1.5 * START + PER_EDIT * edits / pairs) * slower,
@@ -146,7 +151,7 @@ def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
     size, data = SIZES[plan.size], Path("data/demo") / plan.size
     stored = ["--data.proposals", f"{data}/proposals", "--data.features", f"{data}/features"]
     config = ["--config", "configs/train_demo.yaml", "--data.train", f"{data}/train", *stored]
-    first = f"{data}/train/{{00000..{size.searched // SHARD - 1:05d}}}.tar"
+    first = f"{data}/train/{{00000..00001}}.tar"
 
     def pack(split: str, samples: int) -> list[str]:
         return ["data_prep/microworld/pack.py", "--split", split, "--samples", str(samples), "--out", f"{data}/{split}"]
@@ -156,7 +161,7 @@ def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
     train = ["train.py", *config, "--data.validation", f"{data}/validation", "--max_steps", str(size.steps)]
     evaluate = ["evaluate.py", "--config", "configs/evaluate_demo.yaml", "--data", f"{data}/test", "--note", plan.note]
     evaluate += ["--validation", f"{data}/validation", "--systems_limit", str(size.beside)]
-    packs = [[*pack("train", size.samples), "--shard_size", str(SHARD)], pack("validation", 600)]
+    packs = [[*pack("train", size.samples), "--shard_size", str(size.shard)], pack("validation", 600)]
     return [
         ("pictures and captions", [*packs, pack("test", size.cases)], {}),
         ("search of regions", shares(search, plan.parts), {"OMP_NUM_THREADS": "1"}),
