@@ -24,7 +24,14 @@ from benchmarks.harness import finish, options, pack_train, record, script
 
 IOU, POINTING = 0.50, 0.80
 SAMPLES, SHARD = 3000, 250  # shards that two processes share equally
-OURS = ("--config=configs/train_demo.yaml", "--max_steps=700", "--optimizer.lr=1e-3")
+OURS = (
+    "--config=configs/train_demo.yaml",
+    "--max_steps=700",
+    "--loss.region=0",
+    "--data.features=null",
+    "--loss.area=0.6",
+    "--loss.entropy=-1.6",
+)
 LITERAL = (
     "--config=configs/train_microworld.yaml",
     "--data.proposals=null",

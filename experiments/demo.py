@@ -22,7 +22,6 @@ from pathlib import Path
 from regionedit.files import write_atomic
 
 OUT = Path("outputs/demo")
-SHARD = 250  # samples in a shard; the processes that generate proposals share the shards
 MOST_PARTS = 8
 
 
@@ -32,27 +31,36 @@ class Size:
 
     Args:
         samples: training pictures, each with captions and one proposal.
+        searched: how many of them, the first ones, get a search of their regions.
         steps: training steps, 8 samples each.
         cases: held-out cases that are edited and scored.
         beside: how many of these cases, the first ones, the other editors edit as well.
     """
 
     samples: int
+    searched: int
     steps: int
     cases: int
     beside: int
 
+    @property
+    def shard(self) -> int:
+        """Samples in a shard: two shards are searched, by two processes; all processes share the proposals."""
+        return self.searched // 2
+
 
 SIZES = {
-    "whole": Size(samples=4000, steps=1500, cases=160, beside=30),
-    "half": Size(samples=2000, steps=900, cases=100, beside=20),
-    "quarter": Size(samples=1000, steps=600, cases=50, beside=10),
+    "whole": Size(samples=2500, searched=500, steps=1500, cases=160, beside=30),
+    "most": Size(samples=2025, searched=450, steps=1300, cases=140, beside=20),
+    "half": Size(samples=1000, searched=200, steps=900, cases=100, beside=20),
+    "quarter": Size(samples=600, searched=80, steps=600, cases=50, beside=10),
 }
 
 # Seconds on two cores of a Xeon at 2.3 GHz, in float32, where one proposal takes USUAL on one core. On a slower
 # machine, proposals take as much longer as one measured proposal; the rest, which depends less on the vector unit,
 # slows down half as much.
 USUAL = 0.06
+SEARCH = 15.0  # proposals that take as long as the search of one picture
 START, PER_STEP, PER_EDIT = 12.0, 0.072, 0.28
 SYSTEMS = 4  # other editors in configs/evaluate_demo.yaml
 
@@ -79,6 +87,7 @@ class Plan:
         edits = size.cases + SYSTEMS * size.beside
         return [
             START / 2 * slower,
+            START * slower + SEARCH * self.one_proposal * size.searched / min(self.parts, 2),
             START * slower + self.one_proposal * size.samples / self.parts,
             (START + PER_STEP * size.steps / pairs) * slower,
             (1.5 * START + PER_EDIT * edits / pairs) * slower,
@@ -88,7 +97,8 @@ class Plan:
     def note(self) -> str:
         """A sentence for the report."""
         size = SIZES[self.size]
-        made = f"Learned from {size.samples:,} captioned pictures in {size.steps:,} steps"
+        learned = f"{size.samples:,} captioned pictures, {size.searched} of them searched"
+        made = f"Learned from {learned}, in {size.steps:,} steps"
         if self.size == "whole":
             return f"{made}."
         whole = SIZES["whole"]
@@ -139,23 +149,31 @@ def read_plan(minutes: float) -> Plan:
 def stages(plan: Plan) -> list[tuple[str, list[list[str]], dict[str, str]]]:
     """Title, commands to run in parallel, and environment variables of each stage."""
     size, data = SIZES[plan.size], Path("data/demo") / plan.size
-    shards = ["--data.train", f"{data}/train", "--data.proposals", f"{data}/proposals"]
-    config = ["--config", "configs/train_demo.yaml", *shards]
+    stored = ["--data.proposals", f"{data}/proposals", "--data.features", f"{data}/features"]
+    config = ["--config", "configs/train_demo.yaml", "--data.train", f"{data}/train", *stored]
+    first = f"{data}/train/{{00000..00001}}.tar"
 
     def pack(split: str, samples: int) -> list[str]:
         return ["data_prep/microworld/pack.py", "--split", split, "--samples", str(samples), "--out", f"{data}/{split}"]
 
-    proposals = ["data_prep/make_proposals.py", *config, "--parts", str(plan.parts), "--part"]
+    search = ["data_prep/search_regions.py", *config, "--data.train", first]
+    proposals = ["data_prep/make_proposals.py", *config]
     train = ["train.py", *config, "--data.validation", f"{data}/validation", "--max_steps", str(size.steps)]
     evaluate = ["evaluate.py", "--config", "configs/evaluate_demo.yaml", "--data", f"{data}/test", "--note", plan.note]
     evaluate += ["--validation", f"{data}/validation", "--systems_limit", str(size.beside)]
-    packs = [[*pack("train", size.samples), "--shard_size", str(SHARD)], pack("validation", 600)]
+    packs = [[*pack("train", size.samples), "--shard_size", str(size.shard)], pack("validation", 600)]
     return [
         ("pictures and captions", [*packs, pack("test", size.cases)], {}),
-        ("proposals", [[*proposals, str(part)] for part in range(plan.parts)], {"OMP_NUM_THREADS": "1"}),
+        ("search of regions", shares(search, plan.parts), {"OMP_NUM_THREADS": "1"}),
+        ("proposals", shares(proposals, plan.parts), {"OMP_NUM_THREADS": "1"}),
         ("training", [train], {}),
         ("evaluation", [evaluate], {}),
     ]
+
+
+def shares(command: list[str], parts: int) -> list[list[str]]:
+    """The command once for each part of the shards."""
+    return [[*command, "--parts", str(parts), "--part", str(part)] for part in range(parts)]
 
 
 def run(commands: list[list[str]], variables: dict[str, str]) -> int:

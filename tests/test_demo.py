@@ -18,7 +18,7 @@ def demo(tmp_path, monkeypatch):
 
 
 def test_a_slower_machine_gets_a_smaller_demo_and_the_report_says_so(demo):
-    plans = [demo.plan_for(seconds, 2, 8) for seconds in (0.001, demo.USUAL, 0.15, 0.2, 5)]
+    plans = [demo.plan_for(seconds, 2, 8) for seconds in (0.001, demo.USUAL, 0.1, 0.2, 5)]
     sizes = list(demo.SIZES)
     places = [sizes.index(plan.size) for plan in plans]
     assert places == sorted(places) and (places[0], places[-1]) == (0, len(sizes) - 1)
@@ -39,10 +39,14 @@ def test_a_resumed_run_keeps_its_size(demo, monkeypatch):
     assert json.loads((demo.OUT / "plan.json").read_text()) == asdict(first)
 
 
-@pytest.mark.parametrize("size", ["whole", "half", "quarter"])
+@pytest.mark.parametrize("size", ["whole", "most", "half", "quarter"])
 def test_every_command_can_be_parsed_and_no_clock_stops_training(demo, size):
-    (_, packs, _), (_, proposals, _), (_, [train], _), (_, [evaluate], _) = demo.stages(demo.Plan(size, 3, 1.0))
-    assert len(packs) == len(proposals) == 3
+    stages = demo.stages(demo.Plan(size, 3, 1.0))
+    (_, packs, _), (_, searches, _), (_, proposals, _), (_, [train], _), (_, [evaluate], _) = stages
+    assert len(packs) == len(searches) == len(proposals) == 3
+    shards = load_config(TrainConfig, overrides=searches[0][1:-4]).data.train
+    assert shards.endswith("{00000..00001}.tar")
+    assert packs[0][-2:] == ["--shard_size", str(demo.SIZES[size].searched // 2)]
     config = load_config(TrainConfig, overrides=train[1:])
     assert (config.max_seconds, config.max_steps) == (0, demo.SIZES[size].steps)
     config = load_config(EvaluateConfig, overrides=evaluate[1:])
@@ -57,10 +61,10 @@ def test_commands_run_in_parallel_and_a_failure_stops_the_rest(demo, tmp_path):
 
 
 def test_all_stages_run_and_a_failure_is_passed_on(demo, monkeypatch, capsys):
-    codes = iter([0, 0, 4])
+    codes = iter([0, 0, 0, 4])
     monkeypatch.setattr(demo, "run", lambda commands, variables: next(codes))
     monkeypatch.setattr(demo, "proposal_seconds", lambda: demo.USUAL)
     monkeypatch.setattr(sys, "argv", ["demo.py"])
     assert demo.main() == 4
     said = capsys.readouterr()
-    assert "[1/4]" in said.out and "[3/4] training" in said.out and "training failed" in said.err
+    assert "[1/5]" in said.out and "[4/5] training" in said.out and "training failed" in said.err
