@@ -45,7 +45,7 @@ from regionedit.microworld.scene import SIZE
 CODES = 64
 CODE_WIDTH = 8
 CELL = 4  # side of a token in pixels
-STEPS = {"tokenizer": 3300, "transformer": 20000}
+STEPS = {"tokenizer": 3300, "transformer": 10000}
 CODEBOOK_WEIGHT = 0.25
 REVIVE_EVERY = 100  # steps; an entry that was not used in them is moved
 REVIVE_UNTIL = 0.7  # share of the steps in which entries are moved
