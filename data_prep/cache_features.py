@@ -24,8 +24,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
@@ -45,6 +43,7 @@ from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import StableDiffusion, load_generator, require_generator
+from regionedit.progress import progress
 
 
 @dataclass
@@ -96,9 +95,7 @@ def cache_features(config: FeaturesConfig) -> int:
     print(f"features on {named(device)}: {', '.join(precisions[kind] for kind in sorted(kinds))}", flush=True)
     encoders = _encoders(config, kinds, device)
     wanted = _settings(config)  # again: a model that was only now downloaded has a known commit from here on
-    columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=sum(len(job.samples) for job in jobs))
+    with progress("features", sum(len(job.samples) for job in jobs)) as advance:
         for kind, path, stamp, samples in jobs:
             keys, marks, features = [], [], []
             for start in range(0, len(samples), config.batch):
@@ -108,7 +105,7 @@ def cache_features(config: FeaturesConfig) -> int:
                 if batch:
                     encoded = encoders[kind]([content for _, _, content in batch])
                     features.append(encoded.cpu().numpy().astype(config.storage))
-                progress.advance(task, min(config.batch, len(samples) - start))
+                advance(min(config.batch, len(samples) - start))
             stored = np.concatenate(features) if features else np.zeros((0, 1), config.storage)
             write_features(path, wanted[kind], stamp, keys, marks, stored)
     return len(jobs)

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import TrainConfig
@@ -38,6 +37,7 @@ from regionedit.dtypes import resolve_training
 from regionedit.files import remove_leftovers, whole_file, write_atomic
 from regionedit.generators import Generator, load_generator, noise_seed
 from regionedit.images import png, to_pictures
+from regionedit.progress import progress
 from regionedit.proposal_masks import SETTINGS, proposal_mask
 
 STORABLE = ("everything", "random_hard")
@@ -93,9 +93,7 @@ def make_proposals(config: ProposalsConfig) -> int:
     print(f"proposals on {named(device)} in {config.generator.dtype}", flush=True)
     generator = load_generator(config.generator, device)
     reader = ShardReader(manifest, max(config.data.image_size, config.generator.size))
-    columns = (TextColumn("proposals"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=sum(len(samples) for *_, samples in missing))
+    with progress("proposals", sum(len(samples) for *_, samples in missing)) as advance:
         for number, path, samples in missing:
             with whole_file(path) as file, tarfile.open(fileobj=file, mode="w") as tar:
                 for start in range(0, len(samples), config.batch):
@@ -104,7 +102,7 @@ def make_proposals(config: ProposalsConfig) -> int:
                         member = tarfile.TarInfo(name)
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
-                    progress.advance(task, len(chosen))
+                    advance(len(chosen))
     return len(missing)
 
 

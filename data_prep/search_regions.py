@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regionedit.command_line import errors_in_one_line, parse_command
 from regionedit.config import SearchConfig, TrainConfig, generator_of_search
@@ -28,6 +26,7 @@ from regionedit.device import named, pick_device
 from regionedit.dtypes import resolve_training
 from regionedit.encoders import FrozenCLIP
 from regionedit.generators import load_generator
+from regionedit.progress import progress
 from regionedit.region_search import Candidates, most_candidates, search
 
 
@@ -69,9 +68,7 @@ def search_regions(config: RegionsConfig) -> int:
     clip = FrozenCLIP.load(encoders.clip, encoders.clip_pretrained, encoders.dtype).to(device)
     generator = load_generator(generator_of_search(config), device)
     settings = region_settings(config)  # again: a model that was only now downloaded has a known commit from here on
-    columns = (TextColumn("regions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=sum(len(job.samples) for job in jobs))
+    with progress("regions", sum(len(job.samples) for job in jobs)) as advance:
         for _, path, stamp, samples in jobs:
             found, keys, marks = [], [], []
             for sample in _readable(reader, samples):
@@ -83,7 +80,7 @@ def search_regions(config: RegionsConfig) -> int:
                 found.append(_row(next(searched), config.search))
                 keys.append(sample.key)
                 marks.append(caption_mark(*pair))
-                progress.advance(task)
+                advance(1)
             rows = np.stack(found) if found else np.zeros((0, 1), np.float16)
             write_features(path, settings, stamp, keys, marks, rows)
     return len(jobs)

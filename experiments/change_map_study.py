@@ -22,7 +22,7 @@ from PIL import Image
 from rich.progress import track
 
 from regionedit.evaluation.change_map import TAU, change_map
-from regionedit.evaluation.landing_metrics import LANDING, Landing
+from regionedit.evaluation.landing_metrics import LANDING, landing
 from regionedit.evaluation.region_metrics import iou
 from regionedit.microworld.edits import Edit, sample_edit
 from regionedit.microworld.renderer import render
@@ -147,9 +147,9 @@ def agreement(known: list[Known], disturb: Callable, find: Callable) -> dict[str
         found_HW = find(case.source, disturb(case.result))
         ious.append(iou(found_HW, case.landed_HW))
         empty.append(not found_HW.any())
-        found, true = (Landing.of(place_HW, case.truth_HW) for place_HW in (found_HW, case.landed_HW))
+        found, true = (landing(place_HW, case.truth_HW) for place_HW in (found_HW, case.landed_HW))
         for name in LANDING:
-            apart[name].append(abs(getattr(found, name) - getattr(true, name)))
+            apart[name].append(abs(found[name] - true[name]))
     defined = {name: [value for value in values if value == value] for name, values in apart.items()}
     differences = {name: float(np.mean(values)) if values else None for name, values in defined.items()}
     shares = {"nothing_found": float(np.mean(empty)), "false_alarm": float(np.mean(alarms))}

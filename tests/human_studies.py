@@ -12,8 +12,7 @@ from PIL import Image
 from regionedit.evaluation.benchmarks import BENCHMARKS, Benchmark
 from regionedit.evaluation.human_study.assignment import assign
 from regionedit.evaluation.human_study.make import StudySettings
-from regionedit.evaluation.human_study.questions import NAMES, answer_columns
-from regionedit.evaluation.human_study.sheets import sheets
+from regionedit.evaluation.human_study.sheets import NAMES, answer_columns, sheets
 from regionedit.records import EditCase, EditRequest
 
 SCORED = (0, 2, 3, 4, 5, 6, 7, 8)  # numbers of the drawn benchmark's cases, of nine

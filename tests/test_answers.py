@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regionedit.describe.answers import BothCaptions, Keyword, SourceCaption, TargetCaption, ask, read_answer
-from regionedit.describe.chat import Chat, ChatModel
-from regionedit.describe.prompts import FOLDER, prompt
+from regionedit.describe.chat import FOLDER, Chat, ChatModel, prompt
 from regionedit.mask_sources.vlm_box import BoxAnswer
 
 CHAT = Chat("system", "user")

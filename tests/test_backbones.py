@@ -228,3 +228,8 @@ def test_a_vit_as_pick_score_and_incomplete_weights_are_refused(tiny_dino_dir, t
         load_backbone("pick_score", str(tiny_dino_dir))
     with pytest.raises(ValueError, match="^dinov2: .* its weights lack pooler"):
         load_backbone("dinov2", str(metric_models.write_dino_224(tmp_path)))
+
+
+def test_a_missing_device_is_named(tiny_dino_dir):
+    with pytest.raises(ValueError, match="^device: 'cuda:99'"):
+        load_backbone("dino", str(tiny_dino_dir), "cuda:99")

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import METRICS
 from regionedit.evaluation.change_map import change_map, global_shift, without_drift
-from regionedit.evaluation.landing_metrics import Landing
+from regionedit.evaluation.landing_metrics import landing
 from regionedit.evaluation.outcomes import Outcome
 from regionedit.evaluation.region_metrics import iou
 from tests.metric_cases import NAN, case, flat, mask, paint, plain, value
@@ -139,8 +139,8 @@ def place(box: tuple[int, int, int, int] | None) -> np.ndarray:
     ],
 )
 def test_landing_by_hand(box, scores):
-    found = Landing.of(place(box), place((10, 10, 30, 30)))
-    assert [found.iou, found.outside, found.position, found.size] == pytest.approx(list(scores), nan_ok=True)
+    found = landing(place(box), place((10, 10, 30, 30)))
+    assert list(found.values()) == pytest.approx(list(scores), nan_ok=True)
 
 
 def test_the_metrics_compare_the_change_map_with_the_human_mask():

@@ -147,6 +147,12 @@ def test_half_given_captions_are_completed(editor):
     assert result.captions.target == "my own words" and "red circle" in result.captions.source
 
 
+@pytest.mark.parametrize("source", ["clip_similarity", "box_search"])
+def test_the_record_names_the_clip_that_found_the_region(editor, source):
+    request = EditRequest(photo(64, 64), "make the red circle blue")
+    assert with_source(editor, source).edit(request).record["models"]["clip"]["sha256"]
+
+
 def test_the_record_repeats_the_edit(editor, tmp_path):
     request = EditRequest(photo(50, 40), "make the red circle blue", seed=5, id="case")
     result = with_source(editor, "everything").edit(request)

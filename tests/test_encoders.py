@@ -183,3 +183,12 @@ def test_widths_must_agree(tmp_path, tiny_clip_dir):
     wide = tiny_models.write_t5(tmp_path / "wide", width=48)
     with pytest.raises(ValueError, match="48 wide.*32 wide after projection"):
         load_encoders(EncodersConfig(clip=f"local-dir:{tiny_clip_dir}", instruction=str(wide)))
+
+
+def test_patches_are_row_by_row(clip, pictures):
+    """A change of the patch at row 1, column 2 changes feature 1 * grid + 2 the most."""
+    patch = tiny_models.PATCH
+    changed = pictures.clone()
+    changed[:, :, patch : 2 * patch, 2 * patch : 3 * patch] = 0
+    moved = (clip.encode_image(changed).patches_BND - clip.encode_image(pictures).patches_BND).norm(dim=-1)
+    assert (moved.argmax(1) == clip.grid + 2).all()

@@ -106,3 +106,10 @@ def test_a_csv_of_requests_with_masks(call, picture, hole, tmp_path, capsys):
         assert np.array_equal(read(out / name)[0]["mask.png"], STRIP * 255), name
     (failure,) = (out / "failures.jsonl").read_text().splitlines()
     assert json.loads(failure)["id"] == "refused" and "mask_value" in json.loads(failure)["reason"]
+
+
+def test_one_value_of_a_map_is_edited(call, picture, tmp_path):
+    Image.fromarray((STRIP * 3 + np.roll(STRIP, 20, 1) * 7).astype(np.uint8)).save(tmp_path / "m.png")
+    words = ("--image", picture, "--instruction", TEXT, "--mask", tmp_path / "m.png", "--out", tmp_path / "a")
+    assert call(*words, "--mask_value", 3) == 0
+    assert np.array_equal(read(tmp_path / "a")[0]["mask.png"], STRIP * 255)

@@ -1,5 +1,5 @@
 """Many clients that find, edit, compare and send batches at once, while others cancel or vanish: every client gets the
-answers of a serial run, memory stays flat, no file of a session outlives it, and who waits is told."""
+answers of a serial run, memory stays flat, and no file of a session outlives it. Waiting clients learn their place."""
 
 import asyncio
 import contextlib

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regionedit.describe.prompts import prompt
+from regionedit.describe.chat import prompt
 from regionedit.keywords import keyword_span
 from regionedit.microworld import commands
 

@@ -156,3 +156,14 @@ def test_the_checksum_is_printed_only_for_a_benchmark_and_clip_with_a_known_valu
 )
 def test_the_verdict_knows_all_turns_and_final_turns(found, n, said):
     assert said in checksum_verdict(found, n) and "\n" not in checksum_verdict(found, n)
+
+
+def test_the_main_papers_tables_are_whole():
+    paper = "Multi-Scale Learnable Regions"
+    assert len(by_source(f"{paper}, Table 2")) == 11
+    assert len(by_source(f"{paper}, Table 3", "magicbrush")) == 5
+    assert len(by_source(f"{paper}, Table 3", "magicbrush_multi_turn")) == 5
+    assert len(by_source(f"{paper}, Table 4")) == 5
+    ours = {"CLIPdir": 0.1088, "CLIPout": 0.2842, "L1": 0.0723, "CLIPimg": 0.8913, "DINO": 0.8337}
+    assert by_source(f"{paper}, Table 2")["Learnable Regions (5M)"] == ours
+    assert by_source(f"{paper}, Table 4")["Learnable Regions"] == ours

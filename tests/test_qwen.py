@@ -12,8 +12,8 @@ import infer
 from regionedit.config import EndpointConfig, TwoStageConfig
 from regionedit.describe import require_describer
 from regionedit.describe.answers import TargetCaption, ask
+from regionedit.describe.chat import prompt
 from regionedit.describe.endpoint import ChatEndpoint
-from regionedit.describe.prompts import prompt
 from regionedit.microworld.renderer import render
 from regionedit.microworld.scene import Background, Scene, Thing
 from regionedit.microworld.splits import sample

@@ -11,7 +11,7 @@ import app
 from regionedit.command_line import load_config
 from regionedit.config import AppConfig
 from regionedit.web import page
-from regionedit.web.uploads import UNUSED, Uploads
+from regionedit.web.uploads import UNUSED, Uploads, uploaded
 
 ROOT = Path(app.__file__).parent
 CONFIG = ROOT / app.DEFAULT
@@ -92,3 +92,17 @@ def test_picture_and_instruction_are_enough_for_a_program(tmp_path, monkeypatch)
     parameters = made.get_api_info()["named_endpoints"]["/edit"]["parameters"]
     given = construct_args(parameters, (), {"image": {}, "instruction": "x"})  # the client's and /call/v2's
     assert given == [{}, "x", 0, 0, 0.0, "", None, "auto", "", "", ""]
+
+
+def test_programs_may_name_uploaded_files_only(tmp_path, monkeypatch):
+    served, elsewhere = tmp_path / "served", tmp_path / "elsewhere.png"
+    served.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(served))
+    for path in (elsewhere, served / "x.png"):
+        path.write_bytes(b"x")
+    assert uploaded({"path": str(served / "x.png"), "orig_name": "mine.png"}) == (served / "x.png", "mine.png")
+    (served / "link.png").symlink_to(elsewhere)
+    paths = (elsewhere, "x.png", "../x", served / ".." / "elsewhere.png", served / "link.png")
+    for file in (None, {}, str(elsewhere), *({"path": str(path)} for path in paths)):
+        with pytest.raises(ValueError, match="not an uploaded file"):
+            uploaded(file)

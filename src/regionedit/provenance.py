@@ -121,7 +121,7 @@ def _models(config: EditConfig, mask_source: str) -> dict[str, dict]:
     encoders = config.encoders
     used = {"generator": identify(config.generator.path, config.generator.revision)}
     sources = _names(mask_source)
-    if sources & {"learned", "clip_similarity"}:
+    if sources & {"learned", "clip_similarity", "box_search"}:
         used["clip"] = identify(encoders.clip, encoders.clip_pretrained)
     if "sam" in sources or config.region.refine != "none":
         used["sam"] = identify(config.region.sam)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from regionedit.describe.base import Describer
-from regionedit.describe.given import Given
+from regionedit.describe.base import Describer, Given
 from regionedit.describe.microworld import Microworld
 from regionedit.describe.needs import Needs
 from regionedit.describe.one_call import Endpoint, Vlm

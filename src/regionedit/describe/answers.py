@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from regionedit.describe.chat import Chat, ChatModel
-from regionedit.describe.prompts import prompt
+from regionedit.describe.chat import Chat, ChatModel, prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image

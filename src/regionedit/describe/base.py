@@ -82,3 +82,24 @@ class Describer(ABC):
     @abstractmethod
     def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
         """Captions, or an error, for each of these pictures and their instructions; none of them is cached."""
+
+
+class Given(Describer):
+    """Describes nothing: every request has to bring its captions."""
+
+    def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
+        return self._lacking(len(pictures))
+
+    def _write(self, keys: Sequence[CaptionKey], pictures: Sequence[Image]) -> list[Captions | ValueError]:
+        return self._lacking(len(keys))
+
+    @staticmethod
+    def _lacking(count: int) -> list[ValueError]:
+        from regionedit.describe import DESCRIBERS
+
+        others = ", ".join(name for name in DESCRIBERS if name != "given")
+        lacking = ValueError(
+            "captions: the request has none and describe.name is `given`; pass --target_caption (and "
+            f"--source_caption for clip_similarity), or --describe.name {others}"
+        )
+        return [lacking] * count

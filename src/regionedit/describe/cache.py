@@ -18,16 +18,18 @@ class AnswerCache:
     make room for new ones. Files are spread evenly over 256 folders, each with an equal share of the limit.
 
     Args:
-        folder: created by the first write.
+        folder: created by the first write; None or empty: nothing is stored.
         entries: maximum number of answers, rounded up to a multiple of 256.
     """
 
-    def __init__(self, folder: str | Path, entries: int):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path | None = None, entries: int = FOLDERS):
+        self.folder = Path(folder) if folder else None
         self.each = -(-entries // FOLDERS)
 
     def get(self, question: object) -> dict[str, str] | None:
         """The answer to a question (plain values), or None."""
+        if self.folder is None:
+            return None
         try:
             stored = json.loads(self._path(question).read_bytes())
             cached = stored["asked"] == json.loads(json.dumps(question)) and stored["answer"]
@@ -37,6 +39,8 @@ class AnswerCache:
 
     def put(self, question: object, answer: dict[str, str]) -> None:
         """Store an answer. Raises OSError: no room, no permission; the message names the folder."""
+        if self.folder is None:
+            return
         path = self._path(question)
         write_atomic(path, json.dumps({"asked": question, "answer": answer}, ensure_ascii=False, indent=1).encode())
         files = []

@@ -1,14 +1,22 @@
-"""A question to a chat model, and the interface of every chat model."""
+"""Questions to chat models, from the text files of prompts/, and the interface of every chat model."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+FOLDER = Path(__file__).with_name("prompts")
+BETWEEN = "\n---\n"
+JOINED = "; "  # between several instructions
 
 
 @dataclass(frozen=True)
@@ -42,3 +50,24 @@ def messages(chat: Chat, picture: dict[str, Any] | None = None) -> list[dict[str
     """A chat in the message format of chat templates and endpoints; `picture` is the content part with its picture."""
     question = chat.user if picture is None else [picture, {"type": "text", "text": chat.user}]
     return [{"role": "system", "content": chat.system}, {"role": "user", "content": question}]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The model's task, the question with placeholders such as `$caption`, and the hash of their file: its version."""
+
+    system: str
+    user: str
+    sha256: str
+
+    def chat(self, picture: Image | None = None, **words: str) -> Chat:
+        """The question with `words` filled in; placeholders inside the words themselves are not expanded."""
+        return Chat(self.system, Template(self.user).substitute(words), picture)
+
+
+@functools.cache
+def prompt(name: str) -> Prompt:
+    """The prompt `name`.txt: the system text above a line `---`, the question below it."""
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    system, user = text.rstrip("\n").split(BETWEEN)
+    return Prompt(system, user, hashlib.sha256(text.encode()).hexdigest())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regionedit.describe.answers import Keyword, ask
 from regionedit.describe.base import Describer
 from regionedit.describe.cache import AnswerCache
-from regionedit.describe.prompts import prompt
+from regionedit.describe.chat import prompt
 from regionedit.images import digest
 from regionedit.keywords import keyword_span
 from regionedit.records import Captions
@@ -19,7 +19,6 @@ from regionedit.records import Captions
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from regionedit.config import ModelDescriberConfig
     from regionedit.describe.base import CaptionKey
     from regionedit.describe.chat import ChatModel
 
@@ -34,7 +33,7 @@ class ModelDescriber(Describer):
         super().__init__()
         self.language = language
         self.identity = identity
-        self.cache = cache
+        self.cache = cache or AnswerCache()
         self._keywords: dict[str, str | None] = {}
 
     @abstractmethod
@@ -47,12 +46,11 @@ class ModelDescriber(Describer):
 
     def source_captions(self, pictures: Sequence[Image]) -> list[str | ValueError]:
         keys = [["source", digest(picture), self.identity] for picture in pictures]
-        cached = [self.cache.get(key) if self.cache else None for key in keys]
-        captions: list[str | ValueError | None] = [caption and caption.get("source") for caption in cached]
+        captions: list[str | ValueError | None] = [(self.cache.get(key) or {}).get("source") for key in keys]
         missing = [index for index, caption in enumerate(captions) if caption is None]
         for index, caption in zip(missing, self._sources([pictures[index] for index in missing]), strict=True):
             captions[index] = caption
-            if self.cache and isinstance(caption, str):
+            if isinstance(caption, str):
                 self.cache.put(keys[index], {"source": caption})
         return captions
 
@@ -64,24 +62,24 @@ class ModelDescriber(Describer):
             answers = self._ask([pictures[index] for index in missing], [keys[index][1] for index in missing])
             for index, captions in zip(missing, answers, strict=True):
                 written[index] = captions
-                if self.cache and isinstance(captions, Captions):
+                if isinstance(captions, Captions):
                     self.cache.put(stored_keys[index], asdict(captions))
         return written
 
     def _cached(self, key: list) -> Captions | None:
-        stored = self.cache.get(key) if self.cache else None
+        stored = self.cache.get(key)
         return Captions(**stored) if stored and set(stored) == {"source", "target"} else None
 
     def keyword(self, instruction: str) -> str | None:
         if instruction not in self._keywords:
             key = ["keyword", instruction, self.language.identity, prompt("keyword").sha256]
-            known = self.cache.get(key) if self.cache else None
+            known = self.cache.get(key)
             if known is None:
                 (answer,) = ask(self.language, [prompt("keyword").chat(instruction=instruction)], Keyword)
                 known = answer.model_dump() if isinstance(answer, Keyword) else {}
                 if isinstance(answer, ValueError):
                     warnings.warn(f"keyword: the rule has to find it; {answer}", stacklevel=2)
-                if self.cache and known:
+                if known:
                     self.cache.put(key, known)
             self._keywords[instruction] = _word_of(instruction, known.get("keyword", ""))
         return self._keywords[instruction]
@@ -93,8 +91,3 @@ def _word_of(instruction: str, keyword: str) -> str | None:
     except ValueError:
         return None
     return instruction[start:end]
-
-
-def open_cache(config: ModelDescriberConfig) -> AnswerCache | None:
-    """The cache that a configuration names."""
-    return AnswerCache(config.cache, config.cache_entries) if config.cache else None

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from regionedit.describe.answers import BothCaptions, ask, source_captions
+from regionedit.describe.cache import AnswerCache
+from regionedit.describe.chat import JOINED, prompt
 from regionedit.describe.endpoint import ChatEndpoint, require_endpoint
-from regionedit.describe.model_describer import ModelDescriber, open_cache
-from regionedit.describe.prompts import JOINED, prompt
+from regionedit.describe.model_describer import ModelDescriber
 from regionedit.describe.two_stage import PIXELS
 from regionedit.records import Captions
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from regionedit.config import EndpointConfig, VlmConfig
-    from regionedit.describe.cache import AnswerCache
     from regionedit.describe.chat import ChatModel
 
 
@@ -54,7 +54,7 @@ class Vlm(OneCall):
         from regionedit.describe.local_models import VisionLanguageModel
 
         cls.check(config)
-        return cls(VisionLanguageModel(config), open_cache(config))
+        return cls(VisionLanguageModel(config), AnswerCache(config.cache, config.cache_entries))
 
 
 class Endpoint(OneCall):
@@ -67,4 +67,4 @@ class Endpoint(OneCall):
     @classmethod
     def load(cls, config: EndpointConfig) -> Self:
         cls.check(config)
-        return cls(ChatEndpoint(config), open_cache(config))
+        return cls(ChatEndpoint(config), AnswerCache(config.cache, config.cache_entries))

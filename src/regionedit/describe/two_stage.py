@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from regionedit.describe import microworld
 from regionedit.describe.answers import TargetCaption, ask, source_captions
-from regionedit.describe.model_describer import ModelDescriber, open_cache
-from regionedit.describe.prompts import JOINED, prompt
+from regionedit.describe.cache import AnswerCache
+from regionedit.describe.chat import JOINED, prompt
+from regionedit.describe.model_describer import ModelDescriber
 from regionedit.records import Captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from regionedit.config import TwoStageConfig
-    from regionedit.describe.cache import AnswerCache
     from regionedit.describe.chat import ChatModel
 
 PIXELS = "microworld"  # value of describe.vision without a model: captions are read from a microworld picture's pixels
@@ -37,7 +37,7 @@ class TwoStage(ModelDescriber):
 
         cls.check(config)
         vision = None if config.vision == PIXELS else VisionLanguageModel(config)
-        return cls(vision, LanguageModel(config), open_cache(config))
+        return cls(vision, LanguageModel(config), AnswerCache(config.cache, config.cache_entries))
 
     def _ask(self, pictures: Sequence[Image], instructions: Sequence[tuple[str, ...]]) -> list[Captions | ValueError]:
         outcomes: list[Captions | ValueError | str] = self._sources(pictures)

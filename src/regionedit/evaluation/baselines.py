@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -35,20 +36,15 @@ class Baseline:
 
     Args:
         mask_source: key of MASK_SOURCES.
-        request: case -> the request that the mask source gets.
         title: name in tables.
+        request: case -> the request that the mask source gets.
         tuned: use the threshold that is best on validation shards, so that a poor choice of ours does not hurt it.
     """
 
     mask_source: str
-    request: Callable[[EditCase], EditRequest]
     title: str
+    request: Callable[[EditCase], EditRequest] = attrgetter("request")
     tuned: bool = False
-
-
-def as_it_is(case: EditCase) -> EditRequest:
-    """The request of the case, unchanged."""
-    return case.request
 
 
 def with_chance_box(case: EditCase) -> EditRequest:
@@ -87,14 +83,14 @@ def marked_by_truth(mask_source: str, case: EditCase, request: EditRequest) -> E
 IDENTITY = "identity"  # the unedited source: the scores of perfect preservation
 
 BASELINES: dict[str, Baseline] = {
-    "chance": Baseline("drawn", with_chance_box, "random box"),
-    "everything": Baseline("everything", as_it_is, "everything"),
-    "centre_box": Baseline("centre_box", as_it_is, "centre box"),
-    "clip_similarity": Baseline("clip_similarity", as_it_is, "CLIP similarity", tuned=True),
-    "difference": Baseline("difference", as_it_is, "difference (DiffEdit)", tuned=True),
-    "box_search": Baseline("box_search", as_it_is, "best box by CLIP"),
-    "click": Baseline("sam", with_click, "SAM, a click on the true object"),
-    "truth": Baseline("drawn", with_truth, "true region (oracle)"),
+    "chance": Baseline("drawn", "random box", with_chance_box),
+    "everything": Baseline("everything", "everything"),
+    "centre_box": Baseline("centre_box", "centre box"),
+    "clip_similarity": Baseline("clip_similarity", "CLIP similarity", tuned=True),
+    "difference": Baseline("difference", "difference (DiffEdit)", tuned=True),
+    "box_search": Baseline("box_search", "best box by CLIP"),
+    "click": Baseline("sam", "SAM, a click on the true object", with_click),
+    "truth": Baseline("drawn", "true region (oracle)", with_truth),
 }
 
 

@@ -19,6 +19,7 @@ from regionedit.evaluation.tables import TextTable, bracketed, score_cell
 
 PICK_SCORE = "pick_score"
 CLEAR = "†"  # marks cells of the comparison table that clearly differ from the named row's
+ARROWS = {True: " ↑", False: " ↓", None: ""}  # by whether a higher value is better
 # Cases that a clear difference needs: with 5, not even five differences of one sign are significant at 5 % in an exact
 # sign test, but their bootstrap interval always excludes 0.
 FEWEST = 6
@@ -112,7 +113,8 @@ def main_table(title: str, rows: Sequence[Row], columns: Mapping[str, str], note
     )
     sections = ["bound" if row.kind in ("identity", "oracle") else row.kind for row in rows]
     rules = frozenset(k for k in range(1, len(rows)) if sections[k] != sections[k - 1])
-    heads = ("system", "n", "failed", *(f"{column}{_arrow(metric)}" for column, metric in columns.items()))
+    titles = (f"{column}{ARROWS[METRICS[metric].higher_is_better]}" for column, metric in columns.items())
+    heads = ("system", "n", "failed", *titles)
     return TextTable(title, "\n".join(notes), heads, cells, _best(rows, columns), rules)
 
 
@@ -226,10 +228,6 @@ def _best(rows: Sequence[Row], columns: Mapping[str, str]) -> frozenset[tuple[in
             top = max(values.values()) if higher else min(values.values())
             best |= {(k, place) for k, value in values.items() if value == top}
     return frozenset(best)
-
-
-def _arrow(metric: str) -> str:
-    return {True: " ↑", False: " ↓", None: ""}[METRICS[metric].higher_is_better]
 
 
 def _decimals(values: Sequence[float]) -> int:

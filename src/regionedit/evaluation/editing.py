@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
-from rich.progress import track
-
 from regionedit.editor import Editor
 from regionedit.error_log import write_traceback
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.generators import noise_seed
 from regionedit.images import to_tensor
 from regionedit.mask_sources import MaskSource
+from regionedit.progress import track
 from regionedit.records import EditCase, EditFailure, EditRequest
 
 Item = TypeVar("Item")
@@ -104,7 +103,7 @@ def edit_cases(
         title: of the progress bar.
         save_regions: also save masks and probabilities.
     """
-    for group in turns(share.pick(track(cases, title, total=len(cases))), editor.config.batch):
+    for group in turns(share.pick(track(cases, title, len(cases))), editor.config.batch):
         requests, finished = [], set()
         for case in group:
             request = own_noise(prepare(case))

@@ -30,7 +30,6 @@ from hashlib import sha256
 from typing import Any
 
 from PIL import Image
-from rich.progress import track
 
 from regionedit.chat_client import ChatClient, NoCompletion, Refused, SettingNames, TooLong, Unavailable
 from regionedit.config import EvaluateConfig, VlmJudgeConfig
@@ -38,6 +37,7 @@ from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.outcomes import CaseFolder, Outcome
 from regionedit.evaluation.rubrics import Question, Rubric, Unreadable, load_rubric
 from regionedit.images import data_uri, png
+from regionedit.progress import track
 from regionedit.records import EditCase
 
 BACKOFF, LONGEST_WAIT = 1.0, 60.0  # seconds: upper limit of the first wait, and longest wait between two attempts
@@ -161,7 +161,7 @@ async def _ask_all(judge: Judge, folder: CaseFolder, cases: Collection[EditCase]
     )
     first = True
     async with aclosing(client):
-        for together in chunks(track(cases, title, total=len(cases)), TOGETHER):
+        for together in chunks(track(cases, title, len(cases)), TOGETHER):
             waiting = [outcome for outcome in folder.outcomes(together) if _is_open(judge, outcome)]
             if first and waiting:
                 await _ask_case(judge, client, folder, waiting.pop(0), first=True)

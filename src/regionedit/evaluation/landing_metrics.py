@@ -7,7 +7,7 @@ on the other systems in the run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,54 +17,36 @@ from regionedit.evaluation.region_metrics import iou
 
 POSITION = 0.08  # BPM: 40 of 500 pixels, sum of the horizontal and the vertical distance of the boxes' centres
 SIZE = (0.8, 1.2)  # BPM: ratio of the boxes' areas
+LANDING = ("iou", "outside", "position", "size")
 
 
-@dataclass(frozen=True)
-class Landing:
-    """How a place matches the true one.
+def landing(place_HW: np.ndarray, truth_HW: np.ndarray) -> dict[str, float]:
+    """How a place matches the true one, both bool; the scores of LANDING.
 
-    Args:
-        iou: intersection over union; 1 if both are empty.
-        outside: share of the place that is not true; NaN if the place is empty.
-        position: 1 if the boxes' centres are near each other, else 0; NaN if either place is empty.
-        size: 1 if the boxes' areas are similar, else 0; NaN if either place is empty.
+    `iou`: intersection over union; 1 if both are empty. `outside`: share of the place that is not true; NaN if the
+    place is empty. `position`: 1 if the boxes' centres are near each other, else 0; `size`: 1 if the boxes' areas are
+    similar, else 0; both NaN if either place is empty.
     """
-
-    iou: float
-    outside: float
-    position: float
-    size: float
-
-    @classmethod
-    def of(cls, place_HW: np.ndarray, truth_HW: np.ndarray) -> Landing:
-        """Of two bool arrays."""
-        outside = float((~truth_HW)[place_HW].mean()) if place_HW.any() else NAN
-        position = size = NAN
-        if place_HW.any() and truth_HW.any():
-            found, true = _box(place_HW), _box(truth_HW)
-            position = float(np.abs(found[0] - true[0]).sum() <= POSITION)
-            ratio = found[1].prod() / true[1].prod()
-            size = float(SIZE[0] <= ratio <= SIZE[1])
-        return cls(iou(place_HW, truth_HW), outside, position, size)
-
-
-LANDING = tuple(each.name for each in fields(Landing))
+    outside = float((~truth_HW)[place_HW].mean()) if place_HW.any() else NAN
+    position = size = NAN
+    if place_HW.any() and truth_HW.any():
+        found, true = _box(place_HW), _box(truth_HW)
+        position = float(np.abs(found[0] - true[0]).sum() <= POSITION)
+        ratio = found[1].prod() / true[1].prod()
+        size = float(SIZE[0] <= ratio <= SIZE[1])
+    return dict(zip(LANDING, (iou(place_HW, truth_HW), outside, position, size), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Landed(Measure):
-    """A score of `Landing`: the change map against the true mask.
-
-    Args:
-        what: a field of `Landing`.
-    """
+    """A score of `landing`, named by `what`: the change map against the true mask."""
 
     what: str
     needs: tuple[str, ...] = ("masks",)
     headline: bool = True
 
     def score(self, outcome: Outcome, settings: Settings) -> float:
-        return getattr(Landing.of(outcome.changed, edited_pixels(outcome)), self.what)
+        return landing(outcome.changed, edited_pixels(outcome))[self.what]
 
 
 def _box(place_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -115,13 +115,9 @@ class CaseMetric(Metric):
     def __init__(self, measure: Measure, settings: Settings):
         super().__init__()
         self.measure, self.settings = measure, settings
+        self.lacks_network = measure.backbone is not None and settings.network is None
         self.add_state("cases", default=[], dist_reduce_fx="cat")
         self.lacking: Counter[str] = Counter()
-
-    @property
-    def has_network(self) -> bool:
-        """Whether the network is there, or none is needed."""
-        return self.measure.backbone is None or self.settings.network is not None
 
     def score_all(self, outcomes: Sequence[Outcome]) -> Sequence[float] | Tensor:
         """The values of one or more cases that are ready; they are not collected."""
@@ -138,7 +134,7 @@ class CaseMetric(Metric):
 
     def is_ready(self, outcome: Outcome) -> bool:
         """Whether the case can be scored; counts what it lacks (failed cases are counted elsewhere)."""
-        if not self.has_network or outcome.failed is not None:
+        if self.lacks_network or outcome.failed is not None:
             return False
         if outcome.picture is None and not self.measure.of_region:
             return False
@@ -149,7 +145,7 @@ class CaseMetric(Metric):
 
     def why_missing(self) -> str:
         """What cases without a value lacked, such as "needs target pictures (7 cases have none)"; empty if nothing."""
-        if not self.has_network:
+        if self.lacks_network:
             return f"needs the backbone {self.measure.backbone}"
         return "; ".join(
             f"needs {what} ({count} case{'s have' if count > 1 else ' has'} none)"

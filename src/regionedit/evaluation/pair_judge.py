@@ -35,7 +35,6 @@ from regionedit.images import digest as picture_digest
 from regionedit.records import EditCase
 
 WHERE = "src/prompts/assets/vlm/assessment/visual_consistency/pairwise/v1.yaml of ZhangqiJiang07/GEditBench_v2"
-WIDTH = 132  # characters in a line of the printed table when the output is not a terminal
 RESULTS = ("win", "tie", "loss", "unanswered", "no picture")
 OF_SCORE = {1: "win", 0: "tie", -1: "loss"}
 ORDERS = {"system first": 1, "against first": -1}  # question -> the score of an answer that names image A
@@ -202,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0: judged. 2: a wrong setting, in one line."""
     config = parse_command(PairJudgeConfig, argv)
     return run_command(
-        "pair_judge", lambda: print_table(_table(judge_pairs(config)), terminal(WIDTH)), config.out, debug=False
+        "pair_judge", lambda: print_table(_table(judge_pairs(config)), terminal()), config.out, debug=False
     )
 
 

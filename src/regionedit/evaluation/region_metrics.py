@@ -100,16 +100,15 @@ class IouCurves(CaseMetric):
             return torch.full((len(THRESHOLDS),), NAN, dtype=torch.float64)
         return iou_curve(probability, true_cells(outcome, grid))
 
-    def best(self) -> int:
-        """Index of the threshold with the highest mean."""
-        return int(dim_zero_cat(self.cases).nanmean(0).nan_to_num(-1).argmax())
-
     def best_threshold(self) -> float:
         """The threshold with the highest mean IoU over all cases so far."""
-        return float(THRESHOLDS[self.best()])
+        return float(THRESHOLDS[self._best()])
 
     def values(self) -> Tensor:
-        return dim_zero_cat(self.cases)[:, self.best()]
+        return dim_zero_cat(self.cases)[:, self._best()]
+
+    def _best(self) -> int:
+        return int(dim_zero_cat(self.cases).nanmean(0).nan_to_num(-1).argmax())
 
 
 @dataclass(frozen=True, kw_only=True)

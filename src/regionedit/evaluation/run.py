@@ -35,7 +35,6 @@ from regionedit.files import write_atomic
 from regionedit.provenance import packages
 
 COUNTED = ("n_found", "counts")  # keys of a protocol block that count cases and change no case's score
-WIDTH = 132  # characters in a line of the printed tables when the output is not a terminal
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Literal["all", "read"] = "all") -> dict:
@@ -70,12 +69,13 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
     cases = BENCHMARKS[config.benchmark](config.data, config.limit, config.ids)
     protocol = protocol or Protocol.own(config.benchmark, cases)
     make_metrics(cases.metrics, config, not config.regions_only)  # fails now if a network is missing
-    console = console or terminal(WIDTH)
+    console = console or terminal()
     for line in check_data(config, cases) if config.stage != "edit" else ():
         console.print(line, markup=False)
     system_cases = BENCHMARKS[config.benchmark](config.data, config.systems_limit or config.limit, config.ids)
     if config.pictures is not None:
-        entries, systems = _finished(config), []
+        given, systems = finished_pictures(config), []
+        entries = [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
     else:
         entries, systems = _run(config, cases, system_cases, share, console, marks)
     judge = Judge.from_config(config.vlm_judge, cases.rubric)
@@ -101,8 +101,9 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
         )
         entry.rows = score_cases(entry.outcomes, edited, metrics, f"scoring: {entry.title}", len(edited), log)
         shown = groups_of(entry.rows, groups)
-        entry.summary = summarise(entry.rows, {name: METRICS[name] for name in metrics}, shown, cases.headline)
-        if changes := change_by_turn(entry.rows, {name: METRICS[name] for name in metrics}):
+        measures = {name: METRICS[name] for name in metrics}
+        entry.summary = summarise(entry.rows, measures, shown, cases.headline)
+        if changes := change_by_turn(entry.rows, measures):
             entry.summary["change_by_turn"] = changes
         if entry.folder:
             entry.rows["seconds"] = entry.rows["id"].map(entry.folder.seconds)
@@ -156,12 +157,6 @@ def make_metrics(names: Collection[str], config: EvaluateConfig, edited: bool) -
     """New instances of the named metrics; with `edited` false, only those that need no edited picture."""
     computed = [name for name in names if edited or METRICS[name].of_region]
     return {name: METRICS[name].from_config(config) for name in computed}
-
-
-def _finished(config: EvaluateConfig) -> list[Entry]:
-    """The row of the pictures in `config.pictures`, and the unedited source if it is among the baselines."""
-    given = finished_pictures(config)
-    return [given, *(unedited(given.config) for name in config.baselines if name == IDENTITY)]
 
 
 def _run(

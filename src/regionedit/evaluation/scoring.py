@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 from scipy.stats import bootstrap
 from torch import Tensor
 
 from regionedit.evaluation.editing import TOGETHER, chunks
 from regionedit.evaluation.metrics import CaseMetric, Measure
 from regionedit.evaluation.outcomes import Outcome
+from regionedit.progress import track
 from regionedit.records import EditCase
 
 RESAMPLES = 1000
@@ -80,7 +80,7 @@ def score_cases(
     """
     rows = []
     first: dict[str, str] = {}  # of every turn, scored or not
-    scored = (case for case in _noting_first(track(cases, title, total=total), first) if case.scored)
+    scored = (case for case in _noting_first(track(cases, title, total), first) if case.scored)
     for together in chunks(scored, TOGETHER):
         lines = {case.id: line for case in together if log and (line := log.known(case.id))}
         fresh = list(outcomes([case for case in together if case.id not in lines]))

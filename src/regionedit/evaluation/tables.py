@@ -268,8 +268,8 @@ def bracketed(mean: float | None, low: float | None, high: float | None, digits:
     return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
-def terminal(width: int) -> Console:
-    """A console as wide as the terminal, or as `width` characters where the output is no terminal."""
+def terminal(width: int = 132) -> Console:
+    """A console as wide as the terminal, or of `width` characters where the output is no terminal."""
     return Console(width=None if sys.stdout.isatty() else width)
 
 

@@ -15,8 +15,8 @@ from pydantic import AfterValidator, ConfigDict, Field, RootModel
 
 from regionedit.describe.answers import Answer, Line, ask
 from regionedit.describe.cache import AnswerCache
+from regionedit.describe.chat import prompt
 from regionedit.describe.endpoint import ChatEndpoint, require_endpoint
-from regionedit.describe.prompts import prompt
 from regionedit.images import digest, smaller, to_pictures
 from regionedit.mask_sources.base import MaskSource
 from regionedit.masks import divide
@@ -80,7 +80,7 @@ class VlmBox(MaskSource):
         self.model = model
         self.config = config
         settings = config.vlm_box
-        self.cache = AnswerCache(settings.cache, settings.cache_entries) if settings.cache else None
+        self.cache = AnswerCache(settings.cache, settings.cache_entries)
         self._known: dict[tuple[str, str], Boxes] = {}  # shared by the copies that `using` makes
 
     @classmethod
@@ -113,7 +113,7 @@ class VlmBox(MaskSource):
         keys = [(digest(picture), text) for picture, text in pairs]
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._known}
         for key in list(missing):
-            if stored := self.cache and self.cache.get(self._stored_under(key)):
+            if stored := self.cache.get(self._stored_under(key)):
                 self._known[key] = [tuple(box) for box in json.loads(stored["boxes"])]
                 del missing[key]
         chats = [self._chat(picture, text) for picture, text in missing.values()]
@@ -129,8 +129,7 @@ class VlmBox(MaskSource):
             except ValueError as error:
                 failures.append(error)
                 continue
-            if self.cache:
-                self.cache.put(self._stored_under(key), {"boxes": json.dumps(self._known[key])})
+            self.cache.put(self._stored_under(key), {"boxes": json.dumps(self._known[key])})
         if failures:
             raise failures[0]
         return [self._known[key] for key in keys]

@@ -4,6 +4,7 @@
 # gradio itself is imported only inside the functions.
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,12 +141,6 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
             raise ValueError("No object was found there; click the middle of an object, or paint it.")
         return with_region(sketch.corrected(selected, adds=event.tool == "take"), threshold, grow, feather)
 
-    def undone(sketch: Sketch | None, *cut: float):
-        return with_region(present(sketch).undone(), *cut)
-
-    def cleared(sketch: Sketch | None, *cut: float):
-        return with_region(present(sketch).cleared(), *cut)
-
     def masked(file: dict | None, meaning: str, sketch: Sketch | None, *cut: float):
         sketch = present(sketch)
         if file is None:
@@ -153,11 +148,14 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         mask = studio.open_mask(file["path"], sketch.picture, MaskReading(meaning), file.get("orig_name") or "")
         return with_sliders(sketch, Sketch.masked(sketch.picture, mask), *cut)
 
-    def changed(operation: str):
-        def change(sketch: Sketch | None, *cut: float):
-            return with_region(present(sketch).operated(operation, Cut(*cut), config), *cut)
+    def changed(change: Callable[[Sketch, Cut], Sketch]):
+        def handler(sketch: Sketch | None, *cut: float):
+            return with_region(change(present(sketch), Cut(*cut)), *cut)
 
-        return change
+        return errors_shown(handler)
+
+    def operated(operation: str):
+        return changed(lambda sketch, cut: sketch.operated(operation, cut, config))
 
     inputs, instruction = [sketch, *layout.cut], layout.form["instruction"]
     layout.picture.change(
@@ -183,11 +181,11 @@ def _connect_region(layout: EditLayout, studio: Studio, sketch: Any, region: lis
         **QUICK,
     )
     for name, button in layout.operations.items():
-        button.click(errors_shown(changed(name)), inputs, region, **QUICK)
+        button.click(operated(name), inputs, region, **QUICK)
     layout.view.stroke(errors_shown(painted), inputs, region, **QUICK)
     layout.view.pick(errors_shown(picked), inputs, region, show_progress="hidden", **MODELS)
-    layout.view.undo(errors_shown(undone), inputs, region, **QUICK)
-    layout.view.clear(errors_shown(cleared), inputs, region, **QUICK)
+    layout.view.undo(changed(lambda sketch, _: sketch.undone()), inputs, region, **QUICK)
+    layout.view.clear(changed(lambda sketch, _: sketch.cleared()), inputs, region, **QUICK)
 
 
 def _edit(studio: Studio, settings: Settings, sketch: Sketch, cut: Cut, report) -> list[EditResult]:

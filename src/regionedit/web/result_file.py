@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from regionedit.images import open_picture, png
 from regionedit.originals import encoded, source_digest
-from regionedit.records import Captions, FoundRegion
+from regionedit.records import Captions
 from regionedit.web.settings import Settings
 from regionedit.web.sketch import Cut, Sketch
 
@@ -83,14 +82,6 @@ def restored(
     picture.info["path"] = str(record["id"])  # names the files
     note = RESTORED if record.get("schema", 1) > 1 else f"{RESTORED} of an earlier version with other noise"
     captions = Captions(settings.source_caption, settings.target_caption)
-    found = FoundRegion(
-        mask=mask,
-        probability=np.asarray(mask, np.float32) / 255,
-        patches=None,
-        captions=captions,
-        mask_source=str(record.get("mask_source", "")),
-        note=note,
-        timings={"region": 0.0},
-    )
-    sketch = Sketch(picture, found, settings.instruction, given=True)
+    source = str(record.get("mask_source", ""))
+    sketch = Sketch.masked(picture, mask, settings.instruction, captions=captions, mask_source=source, note=note)
     return settings, sketch, sketch.first_cut(config)

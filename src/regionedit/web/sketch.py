@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -64,16 +64,11 @@ class Sketch:
     given: bool = False
 
     @classmethod
-    def masked(cls, picture: Image.Image, mask: Image.Image) -> Sketch:
-        """A sketch whose region is a mask file as `open_mask` reads it; it holds for any instruction."""
-        found = FoundRegion(
-            mask=mask,
-            probability=np.asarray(mask, np.float32) / 255,
-            mask_source="drawn",
-            note="; ".join(mask.info.get("notes", ())),
-            timings={"region": 0.0},
-        )
-        return cls(picture, found, given=True)
+    def masked(cls, picture: Image.Image, mask: Image.Image, instruction: str = "", **found: Any) -> Sketch:
+        """A sketch whose region is a mask as `open_mask` reads it; other fields of its `FoundRegion` may be given."""
+        drawn = {"mask_source": "drawn", "note": "; ".join(mask.info.get("notes", ())), "timings": {"region": 0.0}}
+        probability = np.asarray(mask, np.float32) / 255
+        return cls(picture, FoundRegion(mask=mask, probability=probability, **drawn | found), instruction, given=True)
 
     def first_cut(self, config: RegionConfig) -> Cut:
         """The sliders' values before the user moves them: those of the configuration. A region from a file is neither

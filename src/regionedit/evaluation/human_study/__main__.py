@@ -9,20 +9,18 @@ from pathlib import Path
 from regionedit.command_line import run_command
 from regionedit.evaluation.human_study.analyse import analyse
 from regionedit.evaluation.human_study.make import StudySettings, make
-from regionedit.evaluation.human_study.questions import DESIGNS
+from regionedit.evaluation.human_study.sheets import DESIGNS
 from regionedit.evaluation.human_study.tables import print_analysis, print_study
 
-TEXTS = {
+OPTIONS = {  # of `make`, with the defaults of StudySettings
     "benchmark": "source of pictures and instructions",
     "data": "the benchmark's folder",
     "ids": "file with the case ids to choose from, a JSON list or one id a line",
-}
-NUMBERS = {
-    "cases": "number of cases; 0: all eligible ones",
+    "cases": "number of cases; 0: all that every system has a picture for",
     "raters": "number of forms",
-    "trials": "trials of each rater; 0: all",
-    "repeats": "trials of each rater to show twice",
-    "seed": "decides cases, order and sides",
+    "trials": "trials of each rater; 0: every case with every pair",
+    "repeats": "trials of each rater to show twice, the second time with the pictures in reverse order",
+    "seed": "decides cases, assignment, order and sides",
 }
 
 
@@ -37,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     An error is printed in one line.
     """
     arguments = vars(_parser().parse_args(argv))
-    command = arguments.pop("command")
-    work = {"make": _make, "analyse": _analyse}[command]
+    command, work = arguments.pop("command"), arguments.pop("work")
     return run_command(f"human_study {command}", lambda: work(**arguments), None, debug=False)
 
 
@@ -62,24 +59,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="human_study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="make|analyse")
 
-    # What is not given has the default of StudySettings.
-    new = commands.add_parser("make", help="write forms, key and answer sheet", argument_default=argparse.SUPPRESS)
-    folders = "out of evaluate.py, or pictures named by case id"
+    new = commands.add_parser("make", help="write forms, key and answer sheet")
+    folders = "the `out` folder of an evaluation, or a folder of pictures named by case id"
     new.add_argument("--systems", nargs="+", required=True, metavar="NAME=DIR", help=folders)
-    for name, text in TEXTS.items():
-        new.add_argument(f"--{name}", help=text)
-    for name, text in NUMBERS.items():
-        new.add_argument(f"--{name}", type=int, help=text)
-    new.add_argument("--design", choices=DESIGNS)
+    for name, text in OPTIONS.items():
+        default = getattr(StudySettings, name)
+        new.add_argument(f"--{name}", type=int if isinstance(default, int) else str, default=default, help=text)
+    designs = "both questions on a scale for every picture, or the better picture for each question"
+    new.add_argument("--design", choices=DESIGNS, default=StudySettings.design, help=designs)
     shown = new.add_mutually_exclusive_group()
     for name, text in {"pairs": "two systems at a time (default)", "all": "all systems at a time"}.items():
-        shown.add_argument(f"--{name}", dest="shown", action="store_const", const=name, help=text)
-    new.add_argument("--out", required=True, help="folder for the forms and the key")
+        shown.add_argument(f"--{name}", dest="shown", action="store_const", const=name, default="pairs", help=text)
+    new.add_argument("--out", required=True, help="receives the forms, template.csv, study.json and key.csv")
+    new.set_defaults(work=_make)
 
     read = commands.add_parser("analyse", help="compute scores, agreement and biases")
     read.add_argument("--key", type=Path, required=True, help="key.csv of the study")
     read.add_argument("--answers", type=Path, nargs="+", required=True, help="the CSV files of the raters")
     read.add_argument("--out", type=Path, required=True, help="receives analysis.json and analysis.md")
+    read.set_defaults(work=_analyse)
     return parser
 
 

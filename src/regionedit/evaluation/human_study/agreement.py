@@ -1,7 +1,7 @@
 """Agreement between raters: Krippendorff's alpha, Fleiss' kappa, and 95 % intervals.
 
 Ratings are stored as counts [U, C]: how many raters gave unit u the category c. Both coefficients need only these;
-missing ratings are not counted.
+missing ratings are not counted. Undefined values are None.
 """
 
 from __future__ import annotations
@@ -12,25 +12,34 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from regionedit.evaluation.scoring import RESAMPLES
+
 Level = Literal["nominal", "ordinal"]
 Interval = tuple[float, float] | tuple[None, None]
-RESAMPLES = 1000
 
 
-def coincidences(counts_UC: np.ndarray) -> np.ndarray:
-    """Each unit's coincidence matrix [U, C, C]: its ordered pairs of ratings, divided by its number of ratings - 1."""
+def alpha(counts_UC: np.ndarray, items: Sequence[Hashable], level: Level, rng: np.random.Generator) -> dict:
+    """Krippendorff's alpha, `{level, value, low, high}`; units of the same item are drawn together for the interval.
+
+    nltk computes the same alpha, too slowly for thousands of resamples; statsmodels and scipy have none.
+    """
+    # Each unit's coincidence matrix: its ordered pairs of ratings, divided by its number of ratings - 1.
     n_UC = counts_UC.astype(float)
-    pairs_UCC = n_UC[:, :, None] * n_UC[:, None, :] - n_UC[:, :, None] * np.eye(n_UC.shape[1])
-    return pairs_UCC / np.maximum(n_UC.sum(1) - 1, 1)[:, None, None]
+    pairs_UCC = n_UC[:, :, None] * (n_UC[:, None, :] - np.eye(n_UC.shape[1]))
+    pairs_UCC /= np.maximum(n_UC.sum(1) - 1, 1)[:, None, None]
+    places, names = pd.factorize(np.asarray(items))
+    sums_ICC = np.zeros((len(names), *pairs_UCC.shape[1:]))
+    np.add.at(sums_ICC, places, pairs_UCC)
+    value = float(_alpha(pairs_UCC.sum(0), level))
+    low, high = resampled_interval(sums_ICC[sums_ICC.any((1, 2))], lambda sums: _alpha(sums, level), rng)
+    return {"level": level, "value": None if np.isnan(value) else value, "low": low, "high": high}
 
 
-def krippendorff_alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray:
-    """Krippendorff's alpha [...] of coincidence matrices [..., C, C] that are summed over units.
+def _alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray:
+    """Alpha [...] of coincidence matrices [..., C, C]; NaN if no unit has two ratings, or all ratings are equal.
 
     The ordinal distance of categories c < k is the square of n_c / 2 + n_(c+1) + ... + n_(k-1) + n_k / 2, where n_c is
-    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability). Alpha
-    is NaN where it is undefined: no unit has two ratings, or all ratings are equal.
-    nltk computes the same alpha, too slowly for thousands of resamples; statsmodels and scipy have none.
+    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
     """
     n_RC = coincidences_RCC.sum(-1)
     distances = 1 - np.eye(n_RC.shape[-1])
@@ -43,21 +52,12 @@ def krippendorff_alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray
         return np.where(expected_R > 1e-9, 1 - (n_RC.sum(-1) - 1) * observed_R / expected_R, np.nan)
 
 
-def alpha_interval(
-    counts_UC: np.ndarray, items: Sequence[Hashable], level: Level, rng: np.random.Generator
-) -> Interval:
-    """The interval of alpha over resampled items that have two ratings; units of the same item are drawn together."""
-    each_UCC = coincidences(counts_UC)
-    places, names = pd.factorize(np.asarray(items))
-    sums_ICC = np.zeros((len(names), *each_UCC.shape[1:]))
-    np.add.at(sums_ICC, places, each_UCC)
-    return resampled_interval(sums_ICC[sums_ICC.any((1, 2))], lambda sums: krippendorff_alpha(sums, level), rng)
-
-
 def resampled_interval(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
 ) -> Interval:
-    """95 % percentile interval over resampled items; (None, None) with fewer than two, or if always undefined.
+    """The percentile interval over resampled items; undefined with fewer than two.
+
+    scipy's bootstrap is undefined as soon as one resample is.
 
     Args:
         sums: [I, ...], what each item contributes.
@@ -74,8 +74,7 @@ def resampled_interval(
 def fleiss_kappa(counts_UC: np.ndarray) -> dict:
     """Fleiss' kappa, `{value, units, ratings}`, of the units with the most common number of ratings, two or more.
 
-    It needs equal numbers of ratings; of equally common numbers it takes the largest. `value` is None if it is
-    undefined: all ratings are equal, or no unit has two.
+    It needs equal numbers of ratings; of equally common numbers it takes the largest.
     """
     from statsmodels.stats.inter_rater import fleiss_kappa as kappa
 
@@ -87,7 +86,7 @@ def fleiss_kappa(counts_UC: np.ndarray) -> dict:
 
 
 def share(hits: Sequence[bool]) -> dict:
-    """A share with Wilson's 95 % interval: `{share, low, high, count, n}`; the first three are None if n is 0."""
+    """A share with Wilson's interval: `{share, low, high, count, n}`."""
     from statsmodels.stats.proportion import proportion_confint
 
     count, n = int(np.sum(hits)), len(hits)

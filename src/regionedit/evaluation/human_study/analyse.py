@@ -10,19 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from regionedit.evaluation.human_study.agreement import (
-    RESAMPLES,
-    Level,
-    alpha_interval,
-    coincidences,
-    fleiss_kappa,
-    krippendorff_alpha,
-    resampled_interval,
-    share,
-)
-from regionedit.evaluation.human_study.questions import NAMES, POSITIONS, SCALE
-from regionedit.evaluation.human_study.sheets import read_answers, read_key
+from regionedit.evaluation.human_study.agreement import Level, alpha, fleiss_kappa, resampled_interval, share
+from regionedit.evaluation.human_study.sheets import NAMES, POSITIONS, SCALE, read_answers, read_key
 from regionedit.evaluation.human_study.tables import markdown
+from regionedit.evaluation.scoring import RESAMPLES
 from regionedit.files import write_together
 
 
@@ -30,11 +21,7 @@ def analyse(key_path: str | Path, answer_paths: Sequence[str | Path], out: str |
     """Analyse a study and write analysis.json and analysis.md.
 
     Returns:
-        The content of analysis.json. `scores` (likert): `{system: {question: ...}}`; `scores_together`: over all
-        systems. `preferences` (forced choice): shares and agreement for each set of systems shown together and each
-        question; `preferences_overall`: each system's share of the trials it appeared in, if there are several sets.
-        `sides`: left-right bias. `repeats`: how far raters agree with themselves, None without repeats. Intervals are
-        95 %; undefined values are None.
+        The content of analysis.json; the functions below describe its parts. Undefined values are None.
 
     Raises:
         ValueError: see `read_key` and `read_answers`.
@@ -93,7 +80,7 @@ def _by_question(rows: pd.DataFrame, measure: Callable[[pd.DataFrame], dict]) ->
 
 
 def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
-    """Likert: the scores of each system, and how far raters agree on them."""
+    """Likert: the scores of each system and of all together, by question, and how far raters agree on them."""
 
     def score(rows: pd.DataFrame) -> dict:
         given = rows.dropna(subset="answer")
@@ -116,7 +103,11 @@ def scores(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
 
 
 def preferences(questions: pd.DataFrame, rng: np.random.Generator) -> dict:
-    """Forced choice: how often each system was preferred, and how far raters agree on it."""
+    """Forced choice: how often each system was preferred, and how far raters agree on it.
+
+    For each set of systems shown together and each question; with several sets, also each system's share of the trials
+    it appeared in.
+    """
     system_sets = sorted(questions["system_set"].unique())
     blocks = []
     for system_set, name in product(system_sets, NAMES):
@@ -142,16 +133,11 @@ def _extent(rows: pd.DataFrame, given: pd.DataFrame) -> dict:
 def _agreement(
     given: pd.DataFrame, unit: list[str], value: str, categories: Sequence, level: Level, rng: np.random.Generator
 ) -> dict:
-    """Alpha with its interval, and kappa, of a column of ratings; units of the same case are one item."""
+    """Alpha and kappa of a column of ratings; units of the same case are one item."""
     counts = pd.get_dummies(pd.Categorical(given[value], categories), dtype=int)
     counts = counts.groupby([given[column].to_numpy() for column in unit], sort=False).sum()
-    counts_UC = counts.to_numpy()
-    alpha = _defined(krippendorff_alpha(coincidences(counts_UC).sum(0), level))
-    low, high = alpha_interval(counts_UC, counts.index.get_level_values(0), level, rng)
-    return {
-        "alpha": {"level": level, "value": alpha, "low": low, "high": high},
-        "fleiss_kappa": fleiss_kappa(counts_UC),
-    }
+    cases, counts_UC = counts.index.get_level_values(0), counts.to_numpy()
+    return {"alpha": alpha(counts_UC, cases, level, rng), "fleiss_kappa": fleiss_kappa(counts_UC)}
 
 
 def _defined(value: float) -> float | None:

@@ -18,15 +18,10 @@ SWEEPS, MOST_SWEEPS = 8, 64
 
 @dataclass(frozen=True)
 class Trial:
-    """One page of one rater's form.
+    """One page of one rater's form; forms and pages are numbered from 1, the systems stand from left to right.
 
-    Args:
-        name: unique among all studies; does not reveal the systems.
-        rater: number of the rater's form, from 1.
-        number: number of the page in that form, from 1.
-        case: the case's id.
-        systems: from left to right.
-        repeat_of: name of the earlier trial whose pictures are shown again in reverse order, or empty.
+    The name is unique among all studies and does not reveal the systems. `repeat_of` is empty, or names the earlier
+    trial whose pictures are shown again in reverse order.
     """
 
     name: str
@@ -46,19 +41,13 @@ def assign(
     repeats: int,
     rng: np.random.Generator,
 ) -> list[Trial]:
-    """All trials, form by form.
+    """All trials, form by form; their names begin with `study`.
 
-    Args:
-        study: the beginning of every trial's name.
-        cases: ids of the cases.
-        system_sets: the sets of systems that are shown together on a page. A case and a set make one trial.
-        raters: number of forms.
-        trials: number for each rater, without repeats; at most one for each pair of case and set.
-        repeats: number for each rater, at most a third of the trials; they are chosen from the first third of the form
-            and shown again in the last.
+    Each rater gets `trials` different units. `repeats` of them, from the first third of the form, are shown again in
+    the last third.
 
     Raises:
-        ValueError: there are more trials than pairs of case and set, or too many repeats.
+        ValueError: there are more trials than units, or more repeats than a third of the trials.
     """
     if not 1 <= trials <= len(cases) * len(system_sets):
         raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(system_sets)} are possible")
@@ -131,19 +120,14 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -
 
 def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.random.Generator) -> list[Trial]:
     """One rater's trials in random order, repeats in the last third."""
-    order = rng.permutation(len(shown)).tolist()
+
+    def name(number: int) -> str:
+        return f"{study}-{rater:02d}-{number:03d}"
+
+    order = [(*shown[i], "") for i in rng.permutation(len(shown))]
     third = len(order) // 3
-    again = rng.choice(third, repeats, replace=False).tolist() if repeats else []
-    start, end = order[: len(order) - third], order[len(order) - third :]
-    # A page is a place in `shown` and, if it repeats a page, that page's place in the form.
-    late = [(i, None) for i in end] + [(order[first], first) for first in again]
-    pages = [(i, None) for i in start] + [late[i] for i in rng.permutation(len(late))]
-    trials = []
-    for number, (i, first) in enumerate(pages, 1):
-        case, systems = shown[i]
-        name = f"{study}-{rater:02d}-{number:03d}"
-        if first is None:
-            trials.append(Trial(name, rater, number, case, systems))
-        else:
-            trials.append(Trial(name, rater, number, case, systems[::-1], repeat_of=trials[first].name))
-    return trials
+    again = rng.choice(third, repeats, replace=False) if repeats else []
+    pages, late = order[: len(order) - third], order[len(order) - third :]
+    late += [(case, systems[::-1], name(place + 1)) for place in again for case, systems, _ in [order[place]]]
+    pages += [late[i] for i in rng.permutation(len(late))]
+    return [Trial(name(number), rater, number, *page) for number, page in enumerate(pages, 1)]

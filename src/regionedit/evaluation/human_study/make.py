@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations, groupby
 from pathlib import Path
@@ -13,29 +14,17 @@ import numpy as np
 from regionedit.config import EvaluateConfig
 from regionedit.evaluation import BENCHMARKS
 from regionedit.evaluation.human_study.assignment import assign
-from regionedit.evaluation.human_study.form import LONGER_SIDE, LOSSLESS, QUALITY, choose_cases, form_html, load_cases
-from regionedit.evaluation.human_study.questions import POSITIONS, QUESTIONS
-from regionedit.evaluation.human_study.sheets import sheets
+from regionedit.evaluation.human_study.form import LONGER_SIDE, LOSSLESS, QUALITY, form_html, load_cases
+from regionedit.evaluation.human_study.sheets import POSITIONS, QUESTIONS, sheets
 from regionedit.evaluation.outcomes import CaseFolder
 from regionedit.files import write_together
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Everything a study depends on.
+    """Everything a study depends on: the options of `python -m regionedit.evaluation.human_study make`, see its --help.
 
-    Args:
-        systems: name -> folder of each system: the `out` of an evaluation, or pictures named by case id.
-        out: receives form_rater_01.html ..., template.csv, study.json, key.csv.
-        benchmark, data, ids: as for evaluate.py; the source of pictures and instructions.
-        cases: number of cases, 0 for all that every system has a picture for.
-        raters: number of forms.
-        design: likert (both questions on a scale for every picture) or forced_choice (the better picture for each
-            question).
-        shown: `pairs` shows two systems at a time, `all` shows all of them.
-        trials: number for each rater, 0 for every case with every pair.
-        repeats: trials of each rater that are shown again, with the pictures in reverse order.
-        seed: decides cases, assignment, order and sides.
+    `systems` maps each system's name to its folder.
     """
 
     systems: dict[str, str]
@@ -104,7 +93,7 @@ def make(settings: StudySettings) -> dict:
         "cases": chosen,
         "trials": each,
         "raters_per_trial": settings.raters * each / units,
-        "questions": {question.name: question.text for question in QUESTIONS},
+        "questions": {question["name"]: question["text"] for question in QUESTIONS},
         "pictures": f"at most {LONGER_SIDE} px, PNG up to {LOSSLESS} px, above JPEG of quality {QUALITY}",
         "left_out": left_out,
         "resized": {n: ids for n in systems if (ids := [i for i, case in cases.items() if n in case.resized])},
@@ -112,3 +101,49 @@ def make(settings: StudySettings) -> dict:
     text = json.dumps(record, indent=1, ensure_ascii=False)
     write_together(out, {**forms, "template.csv": template, "study.json": text.encode(), "key.csv": key})
     return record
+
+
+def choose_cases(
+    ids: Iterable[str], systems: Mapping[str, CaseFolder], count: int, rng: np.random.Generator
+) -> tuple[list[str], dict[str, str]]:
+    """Draw `count` cases (0: all) at random from those that every system has a readable picture for.
+
+    With the same random generator, a smaller count gives the first of a larger count's cases.
+
+    Returns:
+        The chosen ids, and `{id: reason}` of those found ineligible; only pictures of drawn cases are opened.
+
+    Raises:
+        ValueError: too few cases are eligible.
+    """
+    ids = list(ids)
+    left_out: dict[str, str] = {}
+    for case_id in ids:
+        lacking = [(name, folder) for name, folder in systems.items() if not folder.picture_path(case_id)]
+        if lacking:
+            reasons = (f"{name}: {(folder.failure(case_id) or 'no picture').strip()}" for name, folder in lacking)
+            left_out[case_id] = "; ".join(reasons)
+    eligible = [case_id for case_id in ids if case_id not in left_out]
+    chosen: list[str] = []
+    for case_id in (eligible[place] for place in rng.permutation(len(eligible))):
+        if count and len(chosen) == count:
+            break
+        if faults := [fault for name, folder in systems.items() if (fault := _unreadable(name, folder, case_id))]:
+            left_out[case_id] = "; ".join(faults)
+        else:
+            chosen.append(case_id)
+    if not chosen or len(chosen) < count:
+        reasons = "; ".join(f"{i} ({reason})" for i, reason in [*left_out.items()][:3])
+        raise ValueError(
+            f"cases: {count or 'all'} requested, but of the benchmark's {len(ids)} only {len(chosen)} have a readable "
+            f"picture of every system; left out: {reasons or 'none'}{', ...' if len(left_out) > 3 else ''}"
+        )
+    return chosen, left_out
+
+
+def _unreadable(name: str, folder: CaseFolder, case_id: str) -> str:
+    try:
+        folder.picture(case_id)
+    except ValueError as error:
+        return f"{name}: {error}"
+    return ""

@@ -14,9 +14,39 @@ from pathlib import Path
 import pandas as pd
 
 from regionedit.evaluation.human_study.assignment import Trial
-from regionedit.evaluation.human_study.questions import DESIGNS, NAMES, POSITIONS, SCALE, answer_columns
 
+DESIGNS = ("likert", "forced_choice")
+POSITIONS = "ABCDEF"  # from left to right; more pictures do not fit on a page
+SCALE = (1, 2, 3, 4, 5)
+# Each with its column in the answer sheets, its explanation, and the labels of 1, 3 and 5 on the scale.
+QUESTIONS = (
+    {
+        "name": "inside",
+        "text": "Did the edit stay inside the region the instruction is about?",
+        "meaning": "The region is the object or place that the instruction names; for something new, the place where "
+        "it appears. Compare everything else with the original: it should look the same. Do not judge here whether the "
+        "instruction was followed: a picture in which nothing changed stayed inside.",
+        "low": "no, much else changed",
+        "middle": "partly",
+        "high": "yes, nothing else changed",
+    },
+    {
+        "name": "followed",
+        "text": "Did the edit follow the instruction?",
+        "meaning": "Does the picture now show what was asked for? Do not judge here whether other parts changed as "
+        "well.",
+        "low": "not at all",
+        "middle": "partly",
+        "high": "completely",
+    },
+)
+NAMES = tuple(question["name"] for question in QUESTIONS)
 KEY_COLUMNS = ("trial", "rater", "number", "case", "position", "system", "repeat_of", "design", "seed")
+
+
+def answer_columns(design: str) -> tuple[str, ...]:
+    """The columns of an answer sheet."""
+    return ("rater", "trial", *(("position",) if design == "likert" else ()), *NAMES)
 
 
 def sheets(trials: Iterable[Trial], design: str, seed: int) -> tuple[bytes, bytes]:
@@ -57,10 +87,10 @@ def read_answers(paths: Sequence[str | Path], key: pd.DataFrame) -> pd.DataFrame
     """
     design = key["design"][0]
     pages = key.groupby("trial").agg(form=("rater", "first"), positions=("position", sorted)).to_dict("index")
-    answered: dict[tuple, str] = {}
-    form_of: dict[str, tuple[str, str]] = {}
+    answered: dict[tuple, str] = {}  # file and line
+    form_of: dict[str, tuple[str, str]] = {}  # rater -> form, and its first file and line
     answers = []
-    for where, row in (place_and_row for path in paths for place_and_row in _rows(Path(path), answer_columns(design))):
+    for where, row in (line for path in paths for line in _rows(Path(path), answer_columns(design))):
         rater, trial, position = row["rater"], row["trial"], row.get("position", "").upper()
         if trial not in pages:
             raise ValueError(f"{where}: unknown trial {trial!r}; the key belongs to another study")

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from regionedit.evaluation import export
-from regionedit.evaluation.human_study.questions import QUESTIONS
+from regionedit.evaluation.human_study.sheets import QUESTIONS
 from regionedit.evaluation.tables import TextTable, bracketed, print_table
 
 LISTED = 10  # excluded cases that the terminal lists
@@ -19,7 +19,7 @@ AGREEMENT = (
 
 def markdown(analysis: dict) -> str:
     """The text of analysis.md."""
-    questions = "\n".join(f"- {question.name}: {question.text}" for question in QUESTIONS)
+    questions = "\n".join(f"- {question['name']}: {question['text']}" for question in QUESTIONS)
     head = f"# Human study {analysis['study']}\n\n{_summary(analysis)}\n\n{questions}\n\n"
     return head + export.markdown(_tables(analysis))
 
