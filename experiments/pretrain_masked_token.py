@@ -42,10 +42,10 @@ from regionedit.generators.masked_token import AESTHETIC_SCORE, MaskedToken, pip
 from regionedit.masks import random_hard
 from regionedit.microworld.scene import SIZE
 
-CODES = 512
+CODES = 64
 CODE_WIDTH = 8
 CELL = 4  # side of a token in pixels
-STEPS = {"tokenizer": 3300, "transformer": 10800}
+STEPS = {"tokenizer": 3300, "transformer": 10000}
 CODEBOOK_WEIGHT = 0.25
 REVIVE_EVERY = 100  # steps; an entry that was not used in them is moved
 REVIVE_UNTIL = 0.7  # share of the steps in which entries are moved
@@ -71,7 +71,7 @@ def build_vqvae() -> VQModel:
 
 def build_transformer() -> UVit2DModel:
     return UVit2DModel(
-        hidden_size=112,
+        hidden_size=128,
         cond_embed_dim=TEXT_WIDTH,
         micro_cond_encode_dim=8,
         micro_cond_embed_dim=5 * 8,
@@ -79,14 +79,14 @@ def build_transformer() -> UVit2DModel:
         vocab_size=CODES + 1,
         codebook_size=CODES,
         in_channels=64,
-        block_out_channels=64,
-        num_res_blocks=1,
+        block_out_channels=96,
+        num_res_blocks=2,
         downsample=True,
         upsample=True,
         block_num_heads=4,
         num_hidden_layers=2,
         num_attention_heads=4,
-        intermediate_size=224,
+        intermediate_size=256,
         sample_size=SIZE // CELL,
     )
 
@@ -214,8 +214,8 @@ def train_transformer(args: argparse.Namespace) -> None:
         config = MaskedTokenConfig(num_inference_steps=steps, guidance_scale=args.guidance)
         return presence(MaskedToken(pipeline(), config), count)
 
-    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 1.5e-3
-    schedule = Schedule(steps, rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=300)
+    steps, rate = args.steps or STEPS[args.part], args.learning_rate or 3e-3
+    schedule = Schedule(steps, rate, weight_decay=0.01, betas=(0.9, 0.99), evaluate_every=600, average=0.999, muon=True)
     state = args.work / f"masked_token_{args.seed}.safetensors"
     train(transformer, loss_of, schedule, state, args.seed, lambda: scores(96, 8))
     final = {f"present_{steps}_steps": scores(400, steps) for steps in (4, 8, 12)}
@@ -227,7 +227,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args, _ = begin(two_part_arguments(__doc__, batch=16, groups=8000))
+    args, _ = begin(two_part_arguments(__doc__, batch=32, groups=8000))
     (train_tokenizer if args.part == "tokenizer" else train_transformer)(args)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from muon import Muon
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
@@ -31,7 +32,7 @@ from regionedit.files import write_atomic
 
 SAVE_EVERY = 120.0  # seconds between states on disk
 LOOK_EVERY = 5  # steps between checks of the loss and the clock: on a GPU each check waits
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")
 
 
 def arguments(description: str, learning_rate: float, steps: int) -> argparse.ArgumentParser:
@@ -84,6 +85,7 @@ class Schedule:
         clip: largest gradient norm.
         evaluate_every: seconds between held-out scores.
         average: decay of the running average of the weights, which is scored and kept; 0: the last weights.
+        muon: linear layers and ordinary convolutions follow Muon, the other weights AdamW.
     """
 
     steps: int
@@ -94,6 +96,7 @@ class Schedule:
     clip: float = 1.0
     evaluate_every: float = 180.0
     average: float = 0.0
+    muon: bool = False
 
     def rate(self, share: float) -> float:
         """Learning rate when `share` (0-1) of the steps are done."""
@@ -103,11 +106,18 @@ class Schedule:
 
 
 def optimizer_of(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
+    """AdamW with weight decay on matrices only; with `muon`, Muon beside it."""
+    settings = {"lr": schedule.learning_rate, "betas": schedule.betas, "fused": True}
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=schedule.betas, fused=True)
+    if not schedule.muon:
+        return torch.optim.AdamW(groups, **settings)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1)]
+    by_muon = {id(layer.weight) for layer in layers if layer.weight.requires_grad}
+    groups.append(groups[0] | {"params": [p for p in matrices if id(p) in by_muon], "orthogonal": True})
+    groups[0]["params"] = [p for p in matrices if id(p) not in by_muon]
+    return Muon(groups, **settings)
 
 
 class Averaged:
@@ -153,7 +163,7 @@ def save_state(
         if id(p) in places:
             tensors[f"average/{name}"] = averaged.averages[places[id(p)]]
         for moment in MOMENTS:
-            if p in optimizer.state:
+            if moment in optimizer.state.get(p, {}):
                 tensors[f"{moment}/{name}"] = optimizer.state[p][moment]
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}  # they may be channels-last
     write_atomic(path, save(tensors, metadata={"position": json.dumps(position)}))
@@ -182,8 +192,9 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, a
             if id(p) in places:
                 kept = file.get_tensor(f"average/{name}") if f"average/{name}" in names else p.detach()
                 averaged.averages[places[id(p)]].copy_(kept)
-            if f"exp_avg/{name}" in names:
-                moments = {m: torch.empty_like(p).copy_(file.get_tensor(f"{m}/{name}")) for m in MOMENTS}
+            moments = {m: file.get_tensor(f"{m}/{name}") for m in MOMENTS if f"{m}/{name}" in names}
+            if moments:
+                moments = {m: torch.empty_like(p).copy_(moment) for m, moment in moments.items()}
                 optimizer.state[p] = {"step": torch.tensor(float(position["step"])), **moments}
     return position
 

@@ -24,9 +24,10 @@ def small_clip(tokenizer):
     return pretrain_clip.CLIP(pretrain_clip.EMBED, config["vision_cfg"], text).eval()
 
 
+@pytest.mark.parametrize("muon", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_resumed_optimizer_makes_the_same_step(tmp_path, layout):
-    schedule = pretraining.Schedule(steps=100, learning_rate=0.01, average=0.9)
+def test_a_resumed_optimizer_makes_the_same_step(tmp_path, layout, muon):
+    schedule = pretraining.Schedule(steps=100, learning_rate=0.01, average=0.9, muon=muon)
 
     def fresh():
         return nn.Conv2d(4, 3, 3).to(memory_format=layout)
@@ -56,6 +57,22 @@ def test_a_resumed_optimizer_makes_the_same_step(tmp_path, layout):
         assert torch.equal(again[0].weight, first[0].weight)
     with pytest.raises(ValueError, match="holds another model"):
         pretraining.load_state(state, *begun(nn.Conv2d(5, 3, 3)))
+
+
+def test_the_first_step_of_muon_is_orthogonal():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 9, bias=False))
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = pretraining.optimizer_of(model, pretraining.Schedule(10, 0.1, weight_decay=0.0, muon=True))
+    model(torch.randn(50, 6)).square().sum().backward()
+    optimizer.step()
+    weight, bias, other = ((old - new.detach()) / 0.1 for old, new in zip(before, model.parameters(), strict=True))
+    for step, layer in ((weight, model[0]), (other, model[1])):
+        left, _, right = torch.linalg.svd(layer.weight.grad, full_matrices=False)
+        within = (left.mT @ step @ right.mT) / (0.2 * max(step.shape) ** 0.5)
+        assert 0.6 < within.diagonal().min() and within.diagonal().max() < 1.3
+        torch.testing.assert_close(within, within.diagonal().diag(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(bias.abs(), torch.ones(4))  # Adam's first step
 
 
 def test_a_running_average_by_hand():
