@@ -131,7 +131,7 @@ microworld-qwen: install  ## pre-train the tiny language model: 80 minutes of on
 microworld-sam: install  ## pre-train the tiny Segment Anything: 15 minutes of one core
 	$(PY) experiments/pretrain_sam.py --out $(MODELS)/sam --threads 1
 
-microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: an hour of one core
+microworld-masked-token: install  ## pre-train the tiny masked-token generator, after microworld-models: 70 minutes of one core
 	$(PY) experiments/pretrain_masked_token.py --out $(MODELS)/masked_token --part tokenizer --threads 1 --batch 8
 	$(PY) experiments/pretrain_masked_token.py --out $(MODELS)/masked_token --part transformer --threads 1
 
