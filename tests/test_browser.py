@@ -111,8 +111,15 @@ def unfold(page, title: str) -> None:
 
 
 def set_number(page, place: str, value: str) -> None:
-    page.fill(f"{place} input[type=number]", value)
-    page.press(f"{place} input[type=number]", "Enter")
+    """Enter a number. Gradio resets a field that is filled within milliseconds after its accordion was opened."""
+    field = page.locator(f"{place} input[type=number]")
+    for _ in range(20):
+        field.fill(value)
+        field.press("Enter")
+        page.wait_for_timeout(500)
+        if field.input_value() == value:
+            return
+    raise AssertionError(f"{place} does not keep {value}")
 
 
 def edit(page) -> str:
