@@ -18,7 +18,7 @@ from regionedit.microworld.splits import scene_rng
 
 TRAIN_SEED, HELD_OUT_SEED = 6, 7  # disjoint streams of the split "pretrain"
 # the operations that the instruction writer has in the microworld
-WRITER_OPERATIONS = ("replace", "recolour", "add", "remove", "background", "noop")
+WRITER_OPERATIONS = ("replace", "recolour", "add", "remove", "background", "style", "noop")
 WORDINGS = (  # the instruction writer's style hints, which the grammar ignores
     "plain", "short", "polite", "as a question", "as a wish", "detailed", "casual", "describe the result",
 )  # fmt: skip
@@ -65,13 +65,13 @@ def target_lesson(seed: int, index: int) -> Lesson:
 def written_edit(seed: int, index: int, operation: str | None = None) -> tuple[Edit, dict[str, str], str]:
     """An edit in the form of the instruction writer, with an operation of `WRITER_OPERATIONS`, and a style hint.
 
-    The writer counts a change of size as `recolour`, like any change of an attribute. `noop` requests the colour that
-    an object already has.
+    The writer counts a change of size as `recolour`, like any change of an attribute, and calls a change of the whole
+    picture `style`. `noop` requests the colour that an object already has.
     """
     if operation is None:
         operation = WRITER_OPERATIONS[int(scene_rng("pretrain", seed, index).integers(len(WRITER_OPERATIONS)))]
-    own = {"recolour": "resize" if index % 4 == 0 else "recolour", "noop": "recolour"}.get(operation, operation)
-    edit, rng = edit_of(seed, index, own)
+    own = {"recolour": "resize" if index % 4 == 0 else "recolour", "noop": "recolour", "style": "global"}
+    edit, rng = edit_of(seed, index, own.get(operation, operation))
     instruction, target = edit.instruction, edit.target_caption
     if operation == "noop":
         thing = edit.source.things[edit.named]
@@ -104,9 +104,10 @@ def keyword_lesson(seed: int, index: int) -> Lesson:
 
 
 def keyword_of(instruction: str) -> str:
-    """The named object, the new object for add, or the background."""
+    """The named object, the new object for add, the background, or the whole picture."""
     command = commands.parse(instruction)
-    return " ".join(word for word in command.named or command.new or ("background",) if word)
+    place = "picture" if command.look else "background"
+    return " ".join(word for word in command.named or command.new or (place,) if word)
 
 
 def lessons(seed: int, start: int, count: int) -> list[Lesson]:

@@ -1,6 +1,6 @@
 """Pre-trains the microworld's language model: a Qwen2 that writes the microworld's captions and instructions.
 
-    python experiments/pretrain_qwen.py --out checkpoints/microworld/qwen --steps 12000 --threads 1
+    python experiments/pretrain_qwen.py --out checkpoints/microworld/qwen --threads 1
 
 It learns, from text alone, to answer the prompts of the describers and of the instruction writer, in JSON:
 
@@ -194,10 +194,11 @@ def agrees(row: dict[str, str], edit: Edit) -> bool:
         before, after = commands.captions_of(edit.source, command)
     except ValueError:
         return False
-    kind = {"enlarge": "recolour", "shrink": "recolour"}.get(command.kind, command.kind)
+    kind = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}.get(command.kind, command.kind)
     kind = "noop" if before == after else kind
-    ground = command.ground is None or " ".join(command.ground) in row["target_caption"]
-    return kind == row["operation"] and ground and objects(after) == objects(row["target_caption"])
+    words = [*(command.ground or ()), command.look or ""]
+    whole = all(word in row["target_caption"] for word in words)
+    return kind == row["operation"] and whole and objects(after) == objects(row["target_caption"])
 
 
 def objects(caption: str) -> list[str]:
@@ -214,7 +215,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, scores: di
 
 
 def main() -> None:
-    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=12000))
+    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=8000))
     tokenizer = build_tokenizer()
     model = Qwen2ForCausalLM(configuration(tokenizer))
 
@@ -222,7 +223,7 @@ def main() -> None:
         ids_BT, labels_BT = batch(tokenizer, lessons(TRAIN_SEED + 2 * args.seed, step * BATCH, BATCH))
         return model(input_ids=ids_BT, labels=labels_BT).loss
 
-    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=900)
+    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=600, muon=True)
     final = train(model, loss_of, schedule, state, args.seed, lambda: scores(model, tokenizer, 60))
     final |= scores(model, tokenizer, 500)
     print(final)
