@@ -20,7 +20,7 @@ class StepConfig:
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
             dilated), `random_hard` (boxes and blobs), `everything`.
         explore: share of samples whose proposal repaints the whole picture instead of `predicted_hard`: the requested
-            change then appears everywhere, so that a region can move to where it fits.
+            change then appears everywhere, so that the gradient can move a misplaced region to the object.
         dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
         estimator: how P becomes the blending mask in training; None leaves it soft. Not given in the paper.
         threshold: threshold of the hard mask, in training and at inference. Not given in the paper.
