@@ -163,5 +163,5 @@ study: microworld-data  ## the experiments of configs/study/ (hours; run again t
 study-report: install  ## docs/results.md and docs/figures/ from the result files in docs/study/
 	$(PY) experiments/study_report.py
 
-fetch-models: install  ## download the public models of configs/*_sd15.yaml for machines without a network
+fetch-models: install  ## download the public models of edit_sd15, edit_foi and train_sd15_* for machines without a network
 	$(PY) data_prep/fetch_models.py

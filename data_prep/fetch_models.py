@@ -1,4 +1,4 @@
-"""Download the public models of configs/*_sd15.yaml and edit_foi.yaml at pinned revisions, for offline machines.
+"""Download the public models of edit_sd15, edit_foi and train_sd15_* at pinned revisions, for offline machines.
 
     make fetch-models            or   python data_prep/fetch_models.py --cache /shared/hub
 

@@ -46,14 +46,14 @@ class RegionConfig:
             returns the picture as it was, `everything` edits the whole picture; the result says so in both cases.
             `everything` is for generators that see the source, such as InstructPix2Pix: an in-painter would invent a
             new picture.
-        whole_above: if the mean of P is above this, most of the picture is meant, and the whole picture is edited; the
-            result says so. Such a P is seldom high everywhere. 1: never.
-        nothing_below: if nothing is found and the mean of P is below this, the picture already is as the instruction
-            asks: nothing is edited whatever `if_empty` says, and the result says so. 0: never.
+        whole_above: if the mean of P is above this, the editor edits the whole picture, and the result says so; for
+            an instruction about most of the picture, P is seldom above the threshold everywhere. 1: never.
+        nothing_below: if nothing is found and the mean of P is below this, the editor takes the picture to be as
+            requested and edits nothing, whatever `if_empty` is; the result says so. 0: never.
         grow: grows the mask, in pixels of the original picture; a negative value shrinks it. For any mask source.
-        grow_if_cut: if what was painted ends abruptly at the region's border, as a new object does that has no room:
-            grows the region by this many pixels of the original picture and paints once more; a note says so. It also
-            applies to regions that the user drew. 0: off.
+        grow_if_cut: if the region's border cuts off a new object, the editor grows the region by this many pixels of
+            the original picture and repaints it once; a note says so. It also applies to regions that the user drew.
+            0: off.
     """
 
     checkpoint: str | None = f"{MICROWORLD}/region_predictor"

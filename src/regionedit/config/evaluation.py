@@ -31,7 +31,7 @@ class EvaluateConfig(EditConfig):
         protocol: a published protocol of configs/protocols/, or a file of the same form: it sets the metrics' networks
             and the columns. None: the benchmark's own metrics with the networks below.
         expected: metric -> published mean that this run should reproduce; the comparison is printed at the end.
-        tolerance: largest difference from it that counts as reproduced.
+        tolerance: largest difference from `expected` that counts as reproduced.
         regions_only: find regions and score them; no generator is loaded and nothing is edited.
         given_captions: the editor gets the benchmark's captions, against which its edits may be scored; false lets the
             describer write them. The protocol block records which, and the two never share a column.

@@ -47,8 +47,7 @@ class PipelineConfig(GeneratorConfig):
     Args:
         revision: pinned revision of a hub name.
         variant: variant of the weight files, such as fp16 if only those are safetensors; None for the plain ones.
-        num_inference_steps: denoising steps; for `masked_token` steps in which the masked tokens are predicted. Not
-            given in the paper.
+        num_inference_steps: denoising steps; for `masked_token` rounds of prediction. Not given in the paper.
     """
 
     weights: ClassVar[tuple[str, ...]] = (*GeneratorConfig.weights, "revision", "variant")

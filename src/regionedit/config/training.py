@@ -20,7 +20,7 @@ class StepConfig:
         proposal_mask: what conditions the proposal: `predicted` (soft, the paper's), `predicted_hard` (thresholded and
             dilated), `random_hard` (boxes and blobs), `everything`.
         explore: share of samples whose proposal repaints the whole picture instead of `predicted_hard`: the requested
-            change then appears everywhere, so that a region can move to where it fits.
+            change then appears everywhere, so that the gradient can move a misplaced region to the object.
         dilate: patches by which a hard predicted mask is dilated before it conditions the proposal.
         estimator: how P becomes the blending mask in training; None leaves it soft. Not given in the paper.
         threshold: threshold of the hard mask, in training and at inference. Not given in the paper.
@@ -49,9 +49,10 @@ class SearchConfig:
         structure: weight of eq. 9 in its mean form.
         size: weight of log(area + 0.02): doubling a region costs the same at every size.
         temperature: by how much a reward must be higher for a candidate to weigh e times as much.
-        commitment: 0: P covers all good candidates; 1: P may settle for one of them, see `losses.searched_region`.
-        commitment_until: share of the run over which the commitment rises linearly from 0, so that P does not settle
-            before it knows what the instruction means. 0 keeps the commitment as it is.
+        commitment: 0: the loss is lowest if P covers all good candidates; 1: covering one of them is enough, see
+            `losses.searched_region`.
+        commitment_until: share of the run over which the commitment rises linearly from 0, so that P does not choose a
+            candidate before the predictor has learned the instructions. 0 keeps the commitment as it is.
         generator: settings of `generator` that differ while searching, e.g. {num_inference_steps: 2}.
     """
 
@@ -98,8 +99,8 @@ class LossConfig:
         region: weight of the searched regions in `data.features`; `step.gradient: search` needs it.
         area: weight of mean(P).
         entropy: weight of mean(P (1 - P)); a negative weight keeps P away from saturation.
-        entropy_until: share of the run over which the entropy weight falls linearly to 0, so that P can settle. 0 keeps
-            the weight as it is.
+        entropy_until: share of the run over which the entropy weight falls linearly to 0, so that P can reach 0 or 1.
+            0 keeps the weight as it is.
         total_variation: weight of the mean absolute difference between neighbouring patches of P.
     """
 
