@@ -205,6 +205,12 @@ def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value,
             read(path)
 
 
+def psd_with_four_channels(layers: int) -> bytes:
+    """One pixel; a negative number of layers says that the fourth channel is transparency."""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, 1, 1, 8, 3) + bytes(8)
+    return head + struct.pack(">IIhH", 8, 2, layers, 0) + bytes([0, 0, 1, 2, 3, 4])
+
+
 def misread_file(name: str) -> bytes:
     """A file that Pillow reads wrongly without an error."""
     if name.endswith("fits"):
@@ -216,8 +222,10 @@ def misread_file(name: str) -> bytes:
         return head + bytes(range(64)) + bytes([0, 3, 0x12, 0x30, 1, 0x40, 0, 0, 0, 1])
     if name.endswith("tga"):  # Pillow inverts the transparency
         return struct.pack("<3B5x2H2H2B2H", 0, 0, 2, 0, 0, 2, 1, 16, 1, 0x7FFF, 0xFFFF) + bytes(26)
-    if name.endswith("psd"):  # Pillow takes 1 as white
+    if name == "a.psd":  # Pillow takes 1 as white
         return b"8BPS" + struct.pack(">H6xHIIHH", 1, 1, 1, 8, 1, 0) + bytes(14) + b"\x0f"
+    if name.endswith("psd"):  # Pillow takes the selection as transparency
+        return psd_with_four_channels(layers=1)
     buffer = io.BytesIO()  # Pillow fills the rest with the first colour
     Image.new("L", (2, 1), 255).save(buffer, "GIF")
     return buffer.getvalue()[:6] + struct.pack("<HH", 4, 3) + buffer.getvalue()[10:]
@@ -230,6 +238,7 @@ def misread_file(name: str) -> bytes:
         ("a.bmp", "a BMP with compressed pixels of 4 bits"),
         ("a.tga", "a TGA of 16 bits a pixel"),
         ("a.psd", "a PSD in black and white"),
+        ("b.psd", "a PSD with a saved selection"),
         ("a.gif", "a GIF whose first frame does not cover it"),
     ],
 )
@@ -239,6 +248,11 @@ def test_a_file_that_pillow_reads_wrongly_is_refused(tmp_path, name, kind):
     for read in (open_source, open_mask):
         with pytest.raises(ValueError, match=rf"{name}: {kind}, .*save it as a PNG"):
             read(tmp_path / name)
+
+
+def test_the_transparency_of_a_psd_is_kept(tmp_path):
+    (tmp_path / "a.psd").write_bytes(psd_with_four_channels(layers=-1))
+    assert pixels_of(open_source(tmp_path / "a.psd")).tolist() == [[[1, 2, 3, 4]]]
 
 
 @pytest.mark.parametrize(

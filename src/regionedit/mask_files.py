@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from regionedit.images import MAX_PIXELS, decode, has_alpha, require_mask_size
+from regionedit.images import MAX_PIXELS, decode, has_alpha, is_animated, require_mask_size
 from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
 from regionedit.picture_files import stored_orientation
 
@@ -79,7 +79,7 @@ def open_mask(
 
 def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Image | None = None) -> Image.Image:
     """Any PIL picture as a mask; arguments, result and errors as for `open_mask`."""
-    notes = ["animated: the mask's first frame was taken"] if getattr(mask, "is_animated", False) else []
+    notes = ["animated: the mask's first frame was taken"] if is_animated(mask) else []
     lossy = getattr(mask, "format", None) in LOSSY
     path = mask.info.get("path", "")
     upright, orientation_note = _upright(mask, picture)

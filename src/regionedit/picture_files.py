@@ -68,6 +68,8 @@ def misread(picture: Image.Image) -> str:
         return "FITS values of more than 8 bits"
     if picture.format == "PSD" and picture.mode == "1":
         return "a PSD in black and white"
+    if picture.format == "PSD" and picture.mode == "RGBA" and not _has_transparent_layers(picture):
+        return "a PSD with a saved selection"
     if picture.format in ("BMP", "GIF", "TGA") and picture.tile:
         codec, extents, _, args = picture.tile[0]
         if codec == "bmp_rle" and args[1]:
@@ -80,6 +82,14 @@ def misread(picture: Image.Image) -> str:
         return ""
     kind = _misread_tiff(picture)
     return f"a TIFF with {kind}" if kind else ""
+
+
+def _has_transparent_layers(psd: Image.Image) -> bool:
+    """Whether the fourth channel of a PSD is transparency and no saved selection: the number of layers is negative."""
+    if psd._layers_position is None:
+        return False
+    psd.fp.seek(psd._layers_position)
+    return psd.fp.read(1) >= b"\x80"
 
 
 def _misread_tiff(picture: Image.Image) -> str:
