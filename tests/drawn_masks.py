@@ -59,6 +59,13 @@ def palette_layer() -> Image.Image:
     return made
 
 
+def grey_palette() -> Image.Image:
+    """Number 7 of a palette, where it is grey, as in the masks of Pascal VOC."""
+    made = Image.frombytes("P", SIZE, (EDIT * 7).astype(np.uint8).tobytes())
+    made.putpalette([0] * 21 + [128] * 3)
+    return made
+
+
 def stored(picture: Image.Image, kind: str = "PNG", **options) -> Image.Image:
     """What a file of this format holds, with the attributes that Pillow gives an opened file."""
     buffer = io.BytesIO()

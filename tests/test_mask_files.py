@@ -49,6 +49,9 @@ UNDERSTOOD = {
     "a red layer": (layer((255, 0, 0)), "strokes"),
     "a black layer": (layer((0, 0, 0)), "strokes"),
     "a white layer": (layer((255, 255, 255)), "strokes"),
+    "a black layer of 16 bits": (
+        stored(Image.fromarray(np.where(EDIT, 0, 65535).astype(np.uint16)), transparency=65535), "strokes",
+    ),
     "a translucent brush": (layer((255, 0, 0), 102), "strokes"),
     "a grey layer": (layer((90, 90, 90)).convert("LA"), "strokes"),
     "a palette layer": (palette_layer(), "strokes"),

@@ -7,6 +7,8 @@ from PIL import Image, ImageFilter
 from regionedit.images import open_picture
 from regionedit.mask_files import MaskReading, open_mask, understand
 from regionedit.mask_sources.drawn import drawn_mask
+from regionedit.picture_files import encode
+from regionedit.picture_metadata import Metadata
 from regionedit.records import EditRequest
 from tests.drawn_masks import (
     EDIT,
@@ -14,6 +16,7 @@ from tests.drawn_masks import (
     SIZE,
     cut_out,
     gradient,
+    grey_palette,
     hole,
     layer,
     map_of_colours,
@@ -41,6 +44,11 @@ from tests.drawn_masks import (
         (numbers((300, 700), np.uint16), {"mask_value": "700"}, np.asarray(numbers((300, 700), np.uint16)) == 700),
         (map_of_colours(), {"mask_value": "#10e020"}, (np.asarray(map_of_colours()) == (16, 224, 32)).all(-1)),
         (palette_layer(), {"mask_value": "1"}, EDIT),
+        (grey_palette(), {"mask_value": "7"}, EDIT),
+        (grey_palette(), {"mask_value": "128"}, EDIT),
+        (layer((0, 0, 0)), {"mask_value": "#000000"}, EDIT),
+        (layer((0, 0, 0)), {"mask_value": "0"}, EDIT),
+        (Image.fromarray(np.where(EDIT, 1, 1.6).astype(np.float32)), {"mask_value": "1"}, EDIT),
     ],
 )
 def test_its_maker_can_say_what_it_means(mask, reading, expected):
@@ -168,6 +176,12 @@ def test_a_picture_that_its_file_calls_upright_needs_no_warning(suffix, tmp_path
     assert open_mask(saved(white(), tmp_path / "m.png"), picture=source).info["notes"] == ["mask: white is edited"]
     with pytest.raises(ValueError, match="mask: 44x60, but the upright picture is 60x44"):
         open_mask(saved(white().transpose(TURNED[6]), tmp_path / "m.png"), picture=source)
+
+
+def test_numbers_are_not_read_from_the_upper_half_of_deep_colours(tmp_path):
+    (tmp_path / "m.png").write_bytes(encode(np.dstack([EDIT * np.uint16(800)] * 3), Metadata()))
+    with pytest.raises(ValueError, match="mask_value: .* more than 8 bits; save it as grey"):
+        open_mask(tmp_path / "m.png", MaskReading(mask_value="3"))
 
 
 def test_a_mask_of_another_size_names_both_sizes():

@@ -25,7 +25,8 @@ from regionedit.originals import (
     source_format,
     with_original,
 )
-from regionedit.picture_files import SIGNATURE, SUFFIX_OF, _chunk, _header_bits, white_of
+from regionedit.picture_files import SIGNATURE, SUFFIX_OF, _chunk, _header_bits, encode, white_of
+from regionedit.picture_metadata import Metadata
 from regionedit.results import Patch, changed_outside, compose
 
 
@@ -204,12 +205,54 @@ def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value,
             read(path)
 
 
-def test_fits_files_that_pillow_reads_wrongly_are_refused(tmp_path):
-    cards = ("SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", f"NAXIS1  = {WIDTH}", f"NAXIS2  = {HEIGHT}", "END")
-    head = b"".join(card.encode().ljust(80) for card in cards).ljust(2880)
-    (tmp_path / "a.fits").write_bytes(head + values(1, 32767, 0).astype(">i2").tobytes())
-    with pytest.raises(ValueError, match=r"a\.fits: FITS values of more than 8 bits, .*save it as a PNG"):
-        open_source(tmp_path / "a.fits")
+def psd_with_four_channels(layers: int) -> bytes:
+    """One pixel; a negative number of layers says that the fourth channel is transparency."""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, 1, 1, 8, 3) + bytes(8)
+    return head + struct.pack(">IIhH", 8, 2, layers, 0) + bytes([0, 0, 1, 2, 3, 4])
+
+
+def misread_file(name: str) -> bytes:
+    """A file that Pillow reads wrongly without an error."""
+    if name.endswith("fits"):
+        cards = ("SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", f"NAXIS1  = {WIDTH}", f"NAXIS2  = {HEIGHT}", "END")
+        head = b"".join(card.encode().ljust(80) for card in cards).ljust(2880)
+        return head + values(1, 32767, 0).astype(">i2").tobytes()
+    if name.endswith("bmp"):  # of three pixels that are stored one by one, Pillow reads two
+        head = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 126, 0, 0, 118, 40, 4, 1, 1, 4, 2, 8, 0, 0, 16, 0)
+        return head + bytes(range(64)) + bytes([0, 3, 0x12, 0x30, 1, 0x40, 0, 0, 0, 1])
+    if name.endswith("tga"):  # Pillow inverts the transparency
+        return struct.pack("<3B5x2H2H2B2H", 0, 0, 2, 0, 0, 2, 1, 16, 1, 0x7FFF, 0xFFFF) + bytes(26)
+    if name == "a.psd":  # Pillow takes 1 as white
+        return b"8BPS" + struct.pack(">H6xHIIHH", 1, 1, 1, 8, 1, 0) + bytes(14) + b"\x0f"
+    if name.endswith("psd"):  # Pillow takes the selection as transparency
+        return psd_with_four_channels(layers=1)
+    buffer = io.BytesIO()  # Pillow fills the rest with the first colour
+    Image.new("L", (2, 1), 255).save(buffer, "GIF")
+    return buffer.getvalue()[:6] + struct.pack("<HH", 4, 3) + buffer.getvalue()[10:]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.fits", "FITS values of more than 8 bits"),
+        ("a.bmp", "a BMP with compressed pixels of 4 bits"),
+        ("a.tga", "a TGA of 16 bits a pixel"),
+        ("a.psd", "a PSD in black and white"),
+        ("b.psd", "a PSD with a saved selection"),
+        ("a.gif", "a GIF whose first frame does not cover it"),
+    ],
+)
+def test_a_file_that_pillow_reads_wrongly_is_refused(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(misread_file(name))
+    Image.open(tmp_path / name).load()
+    for read in (open_source, open_mask):
+        with pytest.raises(ValueError, match=rf"{name}: {kind}, .*save it as a PNG"):
+            read(tmp_path / name)
+
+
+def test_the_transparency_of_a_psd_is_kept(tmp_path):
+    (tmp_path / "a.psd").write_bytes(psd_with_four_channels(layers=-1))
+    assert pixels_of(open_source(tmp_path / "a.psd")).tolist() == [[[1, 2, 3, 4]]]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +285,15 @@ def test_a_bmp_of_16_bits_a_pixel_has_at_most_8_a_channel(tmp_path):
     (tmp_path / "a.bmp").write_bytes(head + info + struct.pack("<4H", 0xF800, 0x7E0, 0x1F, 0xFFFF))
     view = as_configured(open_source(tmp_path / "a.bmp"), "source", strip_metadata=False)
     assert pixels_of(view).tolist() == [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]]
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_deep_png_with_a_wrong_checksum_is_read_as_a_shallow_one(tmp_path, channels):
+    stored = values(channels, 65535, 0).astype(np.uint16)
+    data = bytearray(encode(stored, Metadata()))
+    data[-13] ^= 1  # of the pixels; IEND follows
+    (tmp_path / "c.png").write_bytes(data)
+    assert np.array_equal(pixels_of(open_source(tmp_path / "c.png")), stored)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

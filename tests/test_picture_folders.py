@@ -1,6 +1,8 @@
 """Folders of pictures and masks as they lie on disk: endings, subfolders, names, and what was skipped."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,21 @@ def test_subfolders_are_searched_and_what_is_skipped_has_a_reason(tmp_path):
     assert [Path(json.loads(line)["path"]).name for line in lines] == [one.path.name for one in skipped]
     write_skipped(tmp_path / "out", [])
     assert not (tmp_path / "out" / "skipped.jsonl").exists()
+
+
+def test_a_folder_that_may_not_be_read_is_listed(tmp_path, monkeypatch):
+    pictures(tmp_path, "a.png", "locked/b.png")
+    scan = os.scandir
+
+    def refuse(place):
+        if Path(place).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    requests, skipped = folder_requests(tmp_path, LIKE)
+    assert [request.id for request in requests] == ["a"]
+    assert reasons(skipped, tmp_path) == {"locked": "the folder cannot be read: Permission denied"}
 
 
 def test_no_folder_of_a_result_is_named_like_a_file_beside_it(tmp_path):

@@ -83,6 +83,24 @@ def test_a_gain_map_that_is_left_out_is_said(tmp_path):
     assert "the gain map for HDR screens was left out" in open_source(tmp_path / "p.jpg").info["notes"]
 
 
+def test_a_colour_profile_with_a_missing_part_is_left_out_and_said(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "p.jpg", icc_profile=bytes(100_000))
+    data = (tmp_path / "p.jpg").read_bytes()
+    (tmp_path / "p.jpg").write_bytes(data.replace(b"ICC_PROFILE\0\2", b"IC?_PROFILE\0\2"))
+    view = open_source(tmp_path / "p.jpg")
+    assert original_of(view).metadata.icc_profile == b""
+    assert "the colour profile is damaged: it was left out" in view.info["notes"]
+
+
+def test_xmp_that_goes_on_in_another_segment_is_said(tmp_path):
+    Image.fromarray(pixels()).save(
+        tmp_path / "p.jpg", xmp=XMP.replace(b"dc:title", b'xmpNote:HasExtendedXMP="0" dc:title')
+    )
+    view = open_source(tmp_path / "p.jpg")
+    assert b"at the lake" in original_of(view).metadata.xmp
+    assert "XMP data beyond the first 64 KB was left out" in view.info["notes"]
+
+
 def test_the_largest_exif_block_of_a_jpeg_is_kept():
     exif = Image.Exif()
     exif[CAMERA], exif[50341] = "Camera", bytes(65_400)
@@ -123,7 +141,7 @@ def test_the_colours_of_a_png_without_a_profile_are_kept(tmp_path, depth):
     assert b"\0\0\0\4cICP\t\x10\0\1" in data
 
 
-def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
+def test_the_resolution_is_turned_and_never_invented(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(pixels()).save(tmp_path / "p.tif", exif=exif, dpi=(100, 300))
@@ -132,6 +150,9 @@ def test_the_resolution_of_a_tiff_is_turned_and_never_invented(tmp_path):
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi is None
     Image.fromarray(pixels()).save(tmp_path / "p.tif", dpi=(100, 300))  # and no orientation
     assert original_of(open_source(tmp_path / "p.tif")).metadata.dpi == (100, 300)
+
+    Image.fromarray(pixels()).save(tmp_path / "p.jpg", exif=exif)  # with EXIF data, but no resolution
+    assert original_of(open_source(tmp_path / "p.jpg")).metadata.dpi is None
 
     exif[282], exif[283] = 100.0, 300.0
     for suffix in ("jpg", "png", "webp", "tif"):

@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 def upright(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     """The first frame of a picture, turned as its EXIF data says (`info["exif_orientation"]`), and notes about both."""
     notes = [*picture.info.get("file_notes", ())]
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a phone's MPO is one photograph
+    if is_animated(picture):
         notes.append("animated: the first frame was taken")
     turned, orientation = picture, stored_orientation(picture)
     try:
@@ -245,6 +246,14 @@ def _register_heif() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
+
+
+def is_animated(picture: Image.Image) -> bool:
+    """Whether a file has several pictures. A phone's MPO is one photograph, and a PSD one picture with layers."""
+    if getattr(picture, "format", None) not in ("MPO", "PSD"):
+        with suppress(Exception):  # the parser of a damaged second picture may raise anything
+            return getattr(picture, "is_animated", False)
+    return False
 
 
 def is_numeric(picture: Image.Image) -> bool:

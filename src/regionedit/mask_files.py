@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from regionedit.images import MAX_PIXELS, decode, require_mask_size
+from regionedit.images import MAX_PIXELS, decode, has_alpha, is_animated, require_mask_size
 from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
 from regionedit.picture_files import stored_orientation
 
@@ -79,7 +79,7 @@ def open_mask(
 
 def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Image | None = None) -> Image.Image:
     """Any PIL picture as a mask; arguments, result and errors as for `open_mask`."""
-    notes = ["animated: the mask's first frame was taken"] if getattr(mask, "is_animated", False) else []
+    notes = ["animated: the mask's first frame was taken"] if is_animated(mask) else []
     lossy = getattr(mask, "format", None) in LOSSY
     path = mask.info.get("path", "")
     upright, orientation_note = _upright(mask, picture)
@@ -136,23 +136,32 @@ def _of_value(mask: Image.Image, wanted: str) -> Meaning:
     """The pixels of one colour, or of numbers: the numbers of a palette, or grey values as they are stored."""
     if wanted.startswith("#"):
         colour = tuple(bytes.fromhex(wanted[1:]))
-        edit_HW = (np.asarray(mask.convert("RGB")) == colour).all(-1)
+        edit_HW = (np.asarray(mask.convert("RGB")) == colour).all(-1) & _visible(mask)
         if not edit_HW.any():
             raise ValueError(f"mask_value: {wanted} does not occur in the mask")
         return Meaning(edit_HW.astype(np.uint8) * 255, f"the colour {wanted} is edited")
     numbers = tuple(int(part) for part in wanted.split(","))
     if mask.mode in ("I", "F", "1") or mask.mode.startswith("I;"):
-        return by_numbers(np.asarray(mask).astype(np.int64), numbers)
+        return by_numbers(np.asarray(mask).astype(np.float64), numbers)
+    if mask.info.get("file_bits", 8) > 8:
+        raise ValueError("mask_value: the mask has colours or alpha of more than 8 bits; save it as grey")
     rgb_HW3 = np.asarray(mask.convert("RGB"))
-    if (rgb_HW3 == rgb_HW3[..., :1]).all():
-        return by_numbers(rgb_HW3[..., 0], numbers)
-    if mask.mode == "P":
+    grey = (rgb_HW3 == rgb_HW3[..., :1]).all()
+    if mask.mode == "P" and (not grey or np.isin(numbers, np.asarray(mask)).all()):
         return by_numbers(np.asarray(mask), numbers)
+    if grey:
+        return by_numbers(rgb_HW3[..., 0], numbers, _visible(mask))
     raise ValueError("mask_value: the mask has colours and no numbers; give a colour such as #ff0000")
 
 
+def _visible(mask: Image.Image) -> np.ndarray:
+    """Where the mask is not wholly transparent."""
+    return np.asarray(mask.convert("RGBA").getchannel("A")) > 0 if has_alpha(mask) else np.ones(mask.size[::-1], bool)
+
+
 def _eight_bit(mask: Image.Image) -> Image.Image:
-    """Integers and floats as mode "L", scaled by the depth that the values have; others as they are.
+    """Integers and floats as mode "L", or "LA" with a transparent value, scaled by the depth that the values have;
+    others as they are.
 
     Raises ValueError: negative or undefined values.
     """
@@ -168,7 +177,10 @@ def _eight_bit(mask: Image.Image) -> Image.Image:
         full = next((top for top in (1023.0, 4095.0, 16383.0) if highest == top), 255.0 if highest <= 255 else 65535.0)
     if highest > full or 255 < highest < full / 2:
         raise ValueError(f"values up to {highest:g} of {full:g}; save the mask with 255 = edit, or give mask_value")
-    return Image.fromarray((values_HW * (255 / full)).round().astype(np.uint8))
+    shown = Image.fromarray((values_HW * (255 / full)).round().astype(np.uint8))
+    if isinstance(clear := mask.info.get("transparency"), int):
+        shown.putalpha(Image.fromarray(np.where(values_HW == clear, 0, 255).astype(np.uint8)))
+    return shown
 
 
 def _upright(mask: Image.Image, picture: Image.Image | None) -> tuple[Image.Image, str]:

@@ -109,13 +109,14 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
     return Meaning(grey_HW, "white is edited")
 
 
-def by_numbers(values_HW: np.ndarray, wanted: tuple[int, ...]) -> Meaning:
-    """The pixels with one of these numbers. Raises ValueError: a number that the file does not have."""
-    there = np.unique(values_HW)
+def by_numbers(values_HW: np.ndarray, wanted: tuple[int, ...], visible_HW: np.ndarray | None = None) -> Meaning:
+    """The visible pixels with one of these numbers. Raises ValueError: a number that the file does not have."""
+    visible_HW = np.ones_like(values_HW, bool) if visible_HW is None else visible_HW
+    there = np.unique(values_HW[visible_HW])
     for number in wanted:
         if number not in there:
             raise ValueError(f"mask_value: {number} does not occur in the mask; it has {_listed(there)}")
-    return Meaning(_hard(np.isin(values_HW, wanted)), f"the value {', '.join(map(str, wanted))} is edited")
+    return Meaning(_hard(np.isin(values_HW, wanted) & visible_HW), f"the value {', '.join(map(str, wanted))} is edited")
 
 
 def sampled(like_HW: np.ndarray) -> tuple[slice, slice]:
@@ -201,7 +202,7 @@ def _or_a_value(distinct: np.ndarray, lossy: bool) -> str:
 
 
 def _listed(numbers: np.ndarray) -> str:
-    return ", ".join(str(int(number)) for number in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
+    return ", ".join(f"{number:.9g}" for number in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
 
 
 def _hard(edit_HW: np.ndarray) -> np.ndarray:

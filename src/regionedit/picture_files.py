@@ -66,10 +66,30 @@ def misread(picture: Image.Image) -> str:
     """What a picture that was opened and not loaded yet has that Pillow reads wrongly without an error, or empty."""
     if picture.format == "FITS" and picture.mode != "L":
         return "FITS values of more than 8 bits"
+    if picture.format == "PSD" and picture.mode == "1":
+        return "a PSD in black and white"
+    if picture.format == "PSD" and picture.mode == "RGBA" and not _has_transparent_layers(picture):
+        return "a PSD with a saved selection"
+    if picture.format in ("BMP", "GIF", "TGA") and picture.tile:
+        codec, extents, _, args = picture.tile[0]
+        if codec == "bmp_rle" and args[1]:
+            return "a BMP with compressed pixels of 4 bits"
+        if "BGRA;15Z" in args:
+            return "a TGA of 16 bits a pixel"
+        if codec == "gif" and extents != (0, 0, *picture.size) and "transparency" not in picture.info:
+            return "a GIF whose first frame does not cover it"
     if picture.format != "TIFF":
         return ""
     kind = _misread_tiff(picture)
     return f"a TIFF with {kind}" if kind else ""
+
+
+def _has_transparent_layers(psd: Image.Image) -> bool:
+    """Whether the fourth channel of a PSD is transparency and no saved selection: the number of layers is negative."""
+    if psd._layers_position is None:
+        return False
+    psd.fp.seek(psd._layers_position)
+    return psd.fp.read(1) >= b"\x80"
 
 
 def _misread_tiff(picture: Image.Image) -> str:
@@ -183,15 +203,20 @@ def _deep_tiff_pixels(picture: Image.Image, path: Path) -> np.ndarray | None:
 
 
 def _deep_png_pixels(path: Path) -> np.ndarray:
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
+    """The 16 bits of each channel, which Pillow gives as high and as low bytes; those of grey with alpha at once."""
+    layers: list[np.ndarray] = []
     try:
-        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        pixels_CHW = decode_png(data, ImageReadMode.UNCHANGED)
-    except (RuntimeError, OSError) as error:
+        for half in (";16B", ";16L"):
+            with Image.open(path) as picture:
+                grey = picture.tile[0].args == "LA;16B"
+                kind = "RGBA" if grey else picture.mode + half
+                picture.tile = [tile._replace(args=kind) for tile in picture.tile]
+                layers.append(np.asarray(picture))
+            if grey:
+                return layers[0].view(">u2").astype(np.uint16)
+    except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({' '.join(str(error).split())[:200]})") from None
-    return np.ascontiguousarray(pixels_CHW.permute(1, 2, 0).numpy())
+    return layers[0].astype(np.uint16) << 8 | layers[1]
 
 
 def encode(

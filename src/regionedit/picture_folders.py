@@ -75,7 +75,11 @@ def write_skipped(out: Path, skipped: list[Skipped]) -> None:
 
 
 def _pictures(folder: Path, apart: list[Path], skipped: list[Skipped]) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(Skipped(Path(error.filename), f"the folder cannot be read: {error.strerror}"))
+
+    for place, folders, files in os.walk(folder, onerror=unreadable):
         here = Path(place)
         if here != folder and {"run.json", "result.png"} <= set(files):
             skipped.append(Skipped(here, "the result of an earlier edit"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,12 +96,24 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
         xmp = ORIENTATION_IN_XMP.sub(b"", xmp)
     if b"hdrgm:" in xmp:
         notes.append("the gain map for HDR screens was left out")
+    if b":HasExtendedXMP" in xmp:
+        notes.append("XMP data beyond the first 64 KB was left out")
+    if info.get("icc_profile", b"") is None:
+        notes.append("the colour profile is damaged: it was left out")
     profile = info.get("icc_profile") or b""
-    without = RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))  # of a TIFF; Pillow then says 1
-    dpi = None if without else _dpi(info.get("dpi"))
+    dpi = None if _is_invented(picture) else _dpi(info.get("dpi"))
     dpi = dpi[::-1] if dpi and info.get("exif_orientation") in SIDEWAYS else dpi
     profile = profile if isinstance(profile, bytes) else b""
     return Metadata(exif, xmp, dpi, profile, _png_colour(info) if picture.format == "PNG" else ())
+
+
+def _is_invented(picture: Image.Image) -> bool:
+    """Whether the resolution is Pillow's own: 1 for a TIFF without one, 72 for a JPEG that has only other EXIF data."""
+    if picture.format in ("JPEG", "MPO") and picture.info.get("jfif_unit") not in (1, 2):
+        with suppress(Exception):  # the parser of a broken EXIF block may raise anything
+            return RESOLUTION not in picture.getexif()
+        return True
+    return RESOLUTION not in getattr(picture, "tag_v2", (RESOLUTION,))
 
 
 def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
