@@ -30,7 +30,7 @@ from regionedit.models import Models
 from regionedit.originals import as_configured, file_notes, with_original
 from regionedit.provenance import request_digest, run_record
 from regionedit.records import EditFailure, EditRequest, EditResult, FoundRegion
-from regionedit.results import compose, joined, maps, measured, one_after_another, with_notes
+from regionedit.results import compose, joined, maps, measured, one_after_another
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -250,7 +250,8 @@ class Editor:
         with self._stage("composite", [located.requests[place] for place in patches]):
             for place, own_patches in patches.items():
                 pictures[place] = compose(pictures[place], own_patches, found[place].mask, self.config.crop.match)
-                found[place] = with_notes(found[place], own_patches)
+                notes = dict.fromkeys(patch.note for patch in own_patches)  # each note once
+                found[place] = replace(found[place], note=joined(found[place].note, *notes))
         return [self._result(*row) for row in zip(located.requests, found, pictures, strict=True)]
 
     def _result(self, prepared: Prepared, found: FoundRegion, picture: Image) -> EditResult:

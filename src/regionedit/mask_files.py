@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from regionedit.images import MAX_PIXELS, decode, has_alpha, is_animated, require_mask_size
+from regionedit.images import MAX_PIXELS, decode, has_alpha, is_animated, require_mask_size, upright
 from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
 from regionedit.picture_files import stored_orientation
 
@@ -82,10 +82,10 @@ def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Im
     notes = ["animated: the mask's first frame was taken"] if is_animated(mask) else []
     lossy = getattr(mask, "format", None) in LOSSY
     path = mask.info.get("path", "")
-    upright, orientation_note = _upright(mask, picture)
+    turned, orientation_note = _turned(mask, picture)
     if picture is not None:
-        require_mask_size(upright, picture)
-    meaning = _meaning(upright, reading, picture, lossy)
+        require_mask_size(turned, picture)
+    meaning = _meaning(turned, reading, picture, lossy)
     edit_HW, words = meaning.edit_HW, meaning.words
     soft = not lossy if reading.mask_soft is None else reading.mask_soft
     if not soft and ((edit_HW > 0) & (edit_HW < 255)).any():
@@ -183,24 +183,21 @@ def _eight_bit(mask: Image.Image) -> Image.Image:
     return shown
 
 
-def _upright(mask: Image.Image, picture: Image.Image | None) -> tuple[Image.Image, str]:
+def _turned(mask: Image.Image, picture: Image.Image | None) -> tuple[Image.Image, str]:
     """The mask, turned as its EXIF data says, and a warning if its orientation is not certain.
 
     Raises ValueError: it has the size of the picture as it is stored, which is turned.
     """
     turned = picture.info.get("exif_orientation") if picture is not None else None
     own = stored_orientation(mask)
-    try:
-        upright = ImageOps.exif_transpose(mask)
-    except Exception:  # the parser of a broken EXIF block may raise anything; the pixels are still good
-        upright = mask
+    mask, _ = upright(mask)
     if turned is None or own is not None:
-        return upright, ""
-    if upright.size != picture.size and upright.size == picture.size[::-1]:
+        return mask, ""
+    if mask.size != picture.size and mask.size == picture.size[::-1]:
         raise ValueError(
-            f"mask: {upright.width}x{upright.height} is the picture's size before its EXIF data turns it to "
+            f"mask: {mask.width}x{mask.height} is the picture's size before its EXIF data turns it to "
             f"{picture.width}x{picture.height}; draw the mask on the upright picture, or keep the EXIF data in the mask"
         )
     if picture.width != picture.height and turned >= 5:
-        return upright, ""  # only an upright mask has the upright picture's size
-    return upright, "mask: EXIF data turned the picture, but the mask has none and was not turned; see overlay.png"
+        return mask, ""  # only an upright mask has the upright picture's size
+    return mask, "mask: EXIF data turned the picture, but the mask has none and was not turned; see overlay.png"

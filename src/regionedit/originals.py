@@ -30,7 +30,7 @@ from regionedit.images import (
     upright,
 )
 from regionedit.picture_files import MODES, SUFFIX_OF, deep_pixels, encode, jpeg_options, white_of
-from regionedit.picture_metadata import Metadata, read_metadata, with_profile
+from regionedit.picture_metadata import Metadata, read_metadata
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -114,7 +114,7 @@ def with_original(picture: Image.Image, deep_HWC: np.ndarray | None = None) -> I
         bits = picture.info.get("file_bits", 8)
         refusal = f"it has {bits} bits a channel, and 8 of them can be read" if bits > 8 else ""
         turned, profile = _in_rgb(turned, notes)
-        original = replace(original, metadata=with_profile(metadata, profile), refusal=refusal)
+        original = replace(original, metadata=replace(metadata, icc_profile=profile), refusal=refusal)
         if turned.mode != "RGB":
             pixels = np.asarray(turned)
             original = replace(original, pixels_HWC=pixels[..., None] if pixels.ndim == 2 else pixels)

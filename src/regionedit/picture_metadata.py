@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import ExifTags, Image
@@ -127,11 +127,6 @@ def _png_colour(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
     if isinstance(code := info.get("cicp"), bytes):
         chunks.append((b"cICP", code))
     return tuple(chunks)
-
-
-def with_profile(metadata: Metadata, profile: bytes) -> Metadata:
-    """The same metadata for pixels that were converted to another colour space; an empty profile stands for none."""
-    return replace(metadata, icc_profile=profile)
 
 
 class _Text(str):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from regionedit.records import EditRequest, EditResult, FoundRegion, Region
+    from regionedit.records import EditRequest, EditResult, Region
 
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, as in Pillow's mode "L"
@@ -126,11 +126,6 @@ def maps(region: Region, requests: Sequence[EditRequest]) -> list[dict[str, Any]
             row["parts"] = tuple(to_pictures(region.per_instruction_BKHW[b, :count, None]))
         rows.append(row)
     return rows
-
-
-def with_notes(found: FoundRegion, patches: Sequence[Patch]) -> FoundRegion:
-    """The region with the notes of its patches; each note once."""
-    return replace(found, note=joined(found.note, *dict.fromkeys(patch.note for patch in patches)))
 
 
 def joined(*notes: str) -> str:

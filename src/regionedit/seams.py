@@ -105,26 +105,22 @@ def _solve_laplace(values_HWC: np.ndarray, unknown_HW: np.ndarray) -> np.ndarray
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 
-    count = int(unknown_HW.sum())
+    y, x = np.nonzero(np.pad(unknown_HW, 1))
+    own = np.arange(len(y))
     number_HW = np.full(unknown_HW.shape, -1)
-    number_HW[unknown_HW] = np.arange(count)
-    degree, given = np.zeros(count), np.zeros((count, values_HWC.shape[2]))
+    number_HW[unknown_HW] = own
+    numbers = np.pad(number_HW, 1, constant_values=-2)  # -1: its value is given, -2: outside the picture
+    values = np.pad(values_HWC, ((1, 1), (1, 1), (0, 0)))
+    degree, given = np.zeros(len(own)), np.zeros((len(own), values_HWC.shape[2]))
     rows, columns = [], []
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        here = [slice(None), slice(None)]
-        there = [slice(None), slice(None)]
-        here[axis] = slice(None, -1) if step > 0 else slice(1, None)
-        there[axis] = slice(1, None) if step > 0 else slice(None, -1)
-        number, beside, values = number_HW[*here], number_HW[*there], values_HWC[*there]
-        unknown = number >= 0
-        np.add.at(degree, number[unknown], 1)
-        known = unknown & (beside < 0)
-        np.add.at(given, number[known], values[known])
-        rows.append(number[unknown & (beside >= 0)])
-        columns.append(beside[unknown & (beside >= 0)])
-    row = np.concatenate([*rows, np.arange(count)])
-    column = np.concatenate([*columns, np.arange(count)])
-    entries = np.concatenate([np.full(len(row) - count, -1.0), degree])
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        beside = numbers[y + down, x + right]
+        degree += beside > -2
+        given += np.where((beside == -1)[:, None], values[y + down, x + right], 0)
+        rows.append(own[beside >= 0])
+        columns.append(beside[beside >= 0])
+    place = np.concatenate([*rows, own]), np.concatenate([*columns, own])
+    entries = np.concatenate([np.full(len(place[0]) - len(own), -1.0), degree])
     solution_HWC = np.zeros_like(values_HWC)
-    solution_HWC[unknown_HW] = splu(coo_array((entries, (row, column)), (count, count)).tocsc()).solve(given)
+    solution_HWC[unknown_HW] = splu(coo_array((entries, place), (len(own), len(own))).tocsc()).solve(given)
     return solution_HWC

@@ -73,7 +73,7 @@ class SquareBackground(Measure):
     needs: tuple[str, ...] = ("masks",)
 
     def score(self, outcome: Outcome, settings: Settings) -> float:
-        keep_HW = torch.from_numpy(1 - _square_mask(outcome))
+        keep_HW = torch.from_numpy(1 - np.asarray(_square_mask(outcome), np.float32) / 255)
         if not keep_HW.any():
             return NAN
         pictures = (outcome.picture, outcome.case.request.image)
@@ -81,16 +81,12 @@ class SquareBackground(Measure):
         return self.compare(edited, source, None, settings.network)
 
 
-def _square_mask(outcome: Outcome) -> np.ndarray:
-    """[512, 512] in [0, 1]."""
-    mask = outcome.case.truth_mask.convert("L").resize(SIDE, Image.Resampling.NEAREST)
-    return np.asarray(mask, np.float32) / 255
+def _square_mask(outcome: Outcome) -> Image.Image:
+    return outcome.case.truth_mask.convert("L").resize(SIDE, Image.Resampling.NEAREST)
 
 
 def _box(outcome: Outcome) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom) of the mask, as PIL's `crop` takes them; None if nothing is left inside."""
-    rows, columns = np.nonzero(_square_mask(outcome))
-    if not len(rows):
-        return None
-    box = int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+    left, top, right, bottom = _square_mask(outcome).getbbox() or (0, 0, 0, 0)
+    box = left, top, right - 1, bottom - 1  # as the script, without the last row and column
     return box if box[0] < box[2] and box[1] < box[3] else None

@@ -30,8 +30,9 @@ class Judged(Measure):
     def from_config(self, config: EvaluateConfig) -> CaseMetric:
         return self.metric(Settings(judge=Judge.from_config(config.vlm_judge, self.rubric)))
 
-    def metric(self, settings: Settings) -> JudgedCases:
-        return JudgedCases(self, settings)
+    def lacks(self, outcome: Outcome, settings: Settings) -> str | None:
+        answered = settings.judge is not None and settings.judge.scores(outcome) is not None
+        return super().lacks(outcome, settings) or (None if answered else "answers of this judge about this picture")
 
     def score(self, outcome: Outcome, settings: Settings) -> float:
         scores = settings.judge.scores(outcome)
@@ -40,15 +41,3 @@ class Judged(Measure):
         if self.part == OR_ZERO:
             return scores.get("overall", 0.0)
         return scores.get(self.part, NAN)
-
-
-class JudgedCases(CaseMetric):
-    """Collects the scores of the cases with stored answers, and counts the others."""
-
-    def is_ready(self, outcome: Outcome) -> bool:
-        if not super().is_ready(outcome):
-            return False
-        answered = self.settings.judge is not None and self.settings.judge.scores(outcome) is not None
-        if not answered:
-            self.lacking["answers of this judge about this picture"] += 1
-        return answered

@@ -81,12 +81,16 @@ class Measure:
     of_region: bool = False
     headline: bool = False
 
+    def lacks(self, outcome: Outcome, settings: Settings) -> str | None:
+        """What the case needs and does not have, or None."""
+        return next((need for need in self.needs if not NEEDS[need](outcome)), None)
+
     def score(self, outcome: Outcome, settings: Settings) -> float:
-        """The value of one case, which has everything in `needs`."""
+        """The value of one case that lacks nothing."""
         raise NotImplementedError
 
     def score_all(self, outcomes: Sequence[Outcome], settings: Settings) -> Sequence[float] | Tensor:
-        """The values of one or more cases, which all have everything in `needs`."""
+        """The values of one or more cases that lack nothing."""
         return [self.score(outcome, settings) for outcome in outcomes]
 
     def metric(self, settings: Settings) -> CaseMetric:
@@ -138,7 +142,7 @@ class CaseMetric(Metric):
             return False
         if outcome.picture is None and not self.measure.of_region:
             return False
-        lacks = next((need for need in self.measure.needs if not NEEDS[need](outcome)), None)
+        lacks = self.measure.lacks(outcome, self.settings)
         if lacks:
             self.lacking[lacks] += 1
         return lacks is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from regionedit.evaluation.benchmarks.base import Benchmark, kept_ids, resized_to, warn_of_size
@@ -55,8 +54,7 @@ class ImgEditBench(Benchmark):
         if len(usable) != CASES:
             warn_of_size(folder, f"{len(usable)} requests", f"ImgEdit-Bench {CASES}")
 
-    def __iter__(self) -> Iterator[EditCase]:
-        for key in self.kept:
-            row = self.texts[key]
-            image = open_rgb(self.folder / row["id"], row["id"])
-            yield EditCase(key, EditRequest(image, row["prompt"].strip(), id=key), row["edit_type"])
+    def _case(self, key: str) -> EditCase:
+        row = self.texts[key]
+        image = open_rgb(self.folder / row["id"], row["id"])
+        return EditCase(key, EditRequest(image, row["prompt"].strip(), id=key), row["edit_type"])
