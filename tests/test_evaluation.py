@@ -86,6 +86,7 @@ def test_every_case_has_a_row_and_the_summary_its_shape(finished):
     assert saved["metrics"]["outside_change"]["mean"] == 0
     assert saved["protocol"]["grid"] == 4
     assert "true region" in printed and "random" in printed
+    assert Image.open(f"{config.out}/examples.png").width > 5 * 128
 
 
 def test_the_true_region_scores_perfectly_and_only_requested_baselines_have_pictures(finished):

@@ -20,7 +20,7 @@ class EvaluateConfig(EditConfig):
             `--limit 20`, then apply to every evaluation. Run again to continue.
         benchmark: key of BENCHMARKS.
         data: the benchmark's folder.
-        out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, gallery.html. Run
+        out: folder for pictures/, masks/, probability/, cases.parquet, summary.json, report.html, examples.png. Run
             again to continue.
         stage: `edit` only makes pictures (several processes share the cases: torchrun or srun), `judge` only sends
             finished ones to the model in `vlm_judge`, `score` only scores finished ones from their pictures and stored

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from regionedit.config import EvaluateConfig
-from regionedit.display import overlay
+from regionedit.display import grid, overlay
 from regionedit.evaluation.charts import draw_curves, draw_trade_off
 from regionedit.evaluation.entries import Entry
 from regionedit.evaluation.outcomes import Outcome
@@ -23,6 +24,7 @@ from regionedit.records import EditCase
 THUMBNAIL = 256  # longer side in pixels
 PER_OPERATION = 6
 WORST = 8
+CELL = 128  # side in pixels of a cell of examples.png
 EXAMPLES = "Examples"
 
 
@@ -145,5 +147,22 @@ def card(outcome: Outcome, row: pd.Series) -> dict:
     }
 
 
+def write_examples(path: Path, cases: Iterable[EditCase], own: Entry) -> None:
+    """Write a sheet with one case of each operation, chosen by its place in the benchmark and not by hand."""
+    wanted = _one_of_each(choose_cases(own.rows))
+    outcomes = _outcomes(own, cases, wanted)
+    rows = [[_text_cell(outcomes[i].case.request.instruction), *pictures_of(outcomes[i]).values()] for i in wanted]
+    if rows:
+        names = pictures_of(outcomes[wanted[0]])
+        write_atomic(path, png(grid(rows, header=("instruction", *names), cell=CELL)))
+
+
 def _grey(values: np.ndarray) -> Image.Image:
     return Image.fromarray((values * 255).round().astype("uint8"))
+
+
+def _text_cell(text: str) -> Image.Image:
+    """A white cell with wrapped text."""
+    cell = Image.new("RGB", (CELL, CELL), "white")
+    ImageDraw.Draw(cell).multiline_text((4, CELL // 3), textwrap.fill(text, 19), fill="black")
+    return cell

@@ -27,7 +27,7 @@ from regionedit.evaluation.gallery import write_gallery
 from regionedit.evaluation.judge import Judge, ask, counts, require_judge
 from regionedit.evaluation.metrics import CaseMetric
 from regionedit.evaluation.protocols import Protocol
-from regionedit.evaluation.report import write_report
+from regionedit.evaluation.report import write_examples, write_report
 from regionedit.evaluation.scoring import ScoreLog, groups_of, score_cases, summarise
 from regionedit.evaluation.tables import evaluation_tables, few_cases, print_table, print_tables, terminal
 from regionedit.evaluation.turn_metrics import change_by_turn
@@ -135,6 +135,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
     write_tables(out, tables)
     write_report(out / "report.html", config, cases, entries, systems, summary, [*tables, *of_cases])
     write_gallery(out / "gallery.html", cases, entries[0], systems)
+    write_examples(out / "examples.png", cases, entries[0])
     print_tables(summary, console)
     for table in of_cases:
         print_table(table, console)
