@@ -152,6 +152,7 @@ def test_regions_only_loads_no_generator(config, tmp_path, monkeypatch):
         ({"edited_baselines": ["truth"]}, "edited_baselines"),
         ({"pictures": "/nowhere"}, "pictures"),
         ({"ceiling": "/nowhere.json"}, "ceiling"),
+        ({"expected": {"clip": 1.0}}, r"expected\.clip"),
         ({"data": "/nowhere"}, "data"),
         ({"judge": "local-dir:/nowhere"}, "judge"),
         ({"dino": "/nowhere"}, "dino"),

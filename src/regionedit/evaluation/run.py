@@ -57,6 +57,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None, marks: Lite
         raise ValueError(f"systems.{min(taken)}: mask_source or a baseline has this name already; choose another")
     if extra := set(config.edited_baselines) - set(config.baselines):
         raise ValueError(f"edited_baselines: {', '.join(sorted(extra))} must be listed in baselines too")
+    if unknown := set(config.expected) - set(METRICS):
+        raise ValueError(f"expected.{min(unknown)}: no metric {min(unknown)!r}; there are: {', '.join(METRICS)}")
     share = Share.of_this_process()
     if share.of > 1 and config.stage != "edit":
         raise ValueError(

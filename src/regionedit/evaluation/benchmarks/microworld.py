@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regionedit.evaluation.benchmarks.base import LANDED, Benchmark, read_ids
+from regionedit.evaluation.benchmarks.base import LANDED, Benchmark, kept_ids
 from regionedit.microworld.edits import Edit
 from regionedit.microworld.truth import object_map
 from regionedit.records import Captions, EditCase, EditRequest
@@ -60,21 +60,24 @@ class Microworld(Benchmark):
         index = self.folder / "cases.jsonl"
         if not index.is_file():
             raise ValueError(f"data: {index} does not exist; make it with data_prep/microworld/pack.py --split test")
-        lines = index.read_text().splitlines()
-        if ids is not None:
-            kept = set(read_ids(ids))
-            lines = [line for line in lines if json.loads(line)["id"] in kept]
-        self.kept = lines[: limit or None]
+        self.kept = []
+        for number, line in enumerate(index.read_text().splitlines(), 1):
+            try:
+                self.kept.append(json.loads(line) | {"line": number})
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"data: {index} line {number}: {error!r}") from None
+        listed = kept_ids([row.get("id") for row in self.kept], ids)
+        self.kept = [row for row in self.kept if row.get("id") in listed][: limit or None]
         if not self.kept:
             raise ValueError(f"data: {index} holds no case")
         self.counts = {"cases": len(self.kept)}
 
     def __iter__(self) -> Iterator[EditCase]:
-        for number, line in enumerate(self.kept, 1):
+        for row in self.kept:
             try:
-                yield self._case(json.loads(line))
-            except (KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-                raise ValueError(f"data: {self.folder / 'cases.jsonl'} line {number}: {error!r}") from None
+                yield self._case(row)
+            except (KeyError, TypeError, OSError) as error:
+                raise ValueError(f"data: {self.folder / 'cases.jsonl'} line {row['line']}: {error!r}") from None
 
     def _case(self, row: dict) -> EditCase:
         name = f"{row['id']}.png"
