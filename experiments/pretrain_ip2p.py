@@ -119,7 +119,7 @@ def silence(states_BLD: Tensor, empty_1LD: Tensor, ids_BL: Tensor, end_token: in
 
 
 def main() -> None:
-    parser = arguments(__doc__, steps=40000, learning_rate=1.5e-3)
+    parser = arguments(__doc__, steps=40000, learning_rate=1e-3)
     parser.add_argument("--autoencoder", type=Path, default=Path("outputs/microworld_models/autoencoder"))
     parser.add_argument("--pairs", type=int, default=64000, help="edits in memory")
     parser.add_argument("--batch", type=int, default=32)
@@ -181,9 +181,8 @@ def main() -> None:
             count,
         )
 
-    schedule = Schedule(
-        args.steps, args.learning_rate, weight_decay=0.01, betas=(0.9, 0.99), average=0.9995, evaluate_every=600
-    )
+    weights = {"weight_decay": 0.01, "average": 0.999, "muon": True}
+    schedule = Schedule(args.steps, args.learning_rate, betas=(0.9, 0.99), evaluate_every=600, **weights)
     train(learned, loss_of, schedule, state, args.seed, lambda: scores(128, 10))
     final = scores(400, 10)
     print(json.dumps(final, indent=2))

@@ -215,7 +215,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, scores: di
 
 
 def main() -> None:
-    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=8000))
+    args, state = begin(arguments(__doc__, learning_rate=2e-3, steps=12000))
     tokenizer = build_tokenizer()
     model = Qwen2ForCausalLM(configuration(tokenizer))
 
@@ -223,7 +223,7 @@ def main() -> None:
         ids_BT, labels_BT = batch(tokenizer, lessons(TRAIN_SEED + 2 * args.seed, step * BATCH, BATCH))
         return model(input_ids=ids_BT, labels=labels_BT).loss
 
-    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=600, muon=True)
+    schedule = Schedule(args.steps, args.learning_rate, weight_decay=0.01, evaluate_every=900)
     final = train(model, loss_of, schedule, state, args.seed, lambda: scores(model, tokenizer, 60))
     final |= scores(model, tokenizer, 500)
     print(final)
