@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regionedit.mask_sources.segmenter import Segmenter
     from regionedit.records import Region
 
-AGREEMENT = 0.1
+AGREEMENT = 0.25
 """SAM's mask replaces a region if their IoU is at least this; below it, SAM segmented another object."""
 
 
