@@ -107,6 +107,13 @@ def test_white_and_black_on_a_transparent_layer_is_white_on_black():
     assert np.array_equal(np.asarray(understand(Image.fromarray(rgba), picture=PICTURE)), EDIT * 255)
 
 
+def eighty_numbers() -> Image.Image:
+    """Small objects, most of the picture free, as cells are numbered."""
+    cells = np.zeros((14, 20), np.uint8)
+    cells.flat[: 3 * 80 : 3] = 3 * np.arange(1, 81)
+    return Image.fromarray(np.pad(np.kron(cells, np.ones((3, 3), np.uint8)), ((0, 2), (0, 0))))
+
+
 REFUSED = {
     "a photograph": (photograph(), "a picture, not a mask"),
     "a photograph as JPEG": (stored(photograph(), "JPEG"), "a picture, not a mask"),
@@ -123,6 +130,10 @@ REFUSED = {
     "zeros and ones": (numbers((1,)), "255 = edit.*mask_value .it has 0, 1"),
     "large numbers": (numbers((50, 100, 150, 200)), "a map of numbers, .*mask_value .it has 0, 50, 100, 150, 200"),
     "numbers of 16 bits": (numbers((300, 700), np.uint16), "255 = edit, or give mask_value"),
+    "numbers below 255": (numbers((1, 255)), "map of numbers.* 0, 1, 255"),
+    "numbers that 8 bits make equal": (numbers((33001, 33002), np.uint16), "map of numbers.* 0, 33001, 33002"),
+    "numbers that 8 bits make others": (numbers((26001, 33001), np.uint16), "map of numbers.* 0, 26001, 33001"),
+    "eighty numbers": (eighty_numbers(), "map of numbers.* 0, 3, 6"),
     "numbers as JPEG": (stored(numbers((3, 7)), "JPEG"), "255 = edit"),
     "a map of colours": (map_of_colours(), "a map of 4 colours.*mask_value one of .*#e01020"),
     "a palette of colours": (map_of_colours().quantize(4), "a map of 4 colours"),

@@ -76,11 +76,25 @@ def test_the_orientation_is_taken_out_of_xmp_however_it_is_written(tmp_path, wri
     assert b"Orientation" not in kept and b"at the lake" in kept
 
 
-def test_a_gain_map_that_is_left_out_is_said(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "segment", "note"),
+    [
+        (b"hdrgm:Version", b"", "the gain map for HDR screens was left out"),
+        (
+            b"dc:title",
+            b"\xff\xe2\0\x22urn:iso:std:iso:ts:21496:-1\0\0\0\0\0",
+            "the gain map for HDR screens was left out",
+        ),
+        (b"GCamera:MotionPhoto", b"", "the video of the moving photograph was left out"),
+    ],
+)
+def test_what_else_a_phone_s_photograph_has_is_said(tmp_path, name, segment, note):
     both = [Image.fromarray(pixels()), Image.fromarray(pixels()[:8, :12])]
-    xmp = XMP.replace(b"dc:title", b"hdrgm:Version")
+    xmp = XMP.replace(b"dc:title", name)
     both[0].save(tmp_path / "p.jpg", "MPO", save_all=True, append_images=both[1:], xmp=xmp)
-    assert "the gain map for HDR screens was left out" in open_source(tmp_path / "p.jpg").info["notes"]
+    data = (tmp_path / "p.jpg").read_bytes()
+    (tmp_path / "p.jpg").write_bytes(data[:2] + segment + data[2:])
+    assert open_source(tmp_path / "p.jpg").info["notes"][1:] == [note]
 
 
 def test_a_colour_profile_with_a_missing_part_is_left_out_and_said(tmp_path):

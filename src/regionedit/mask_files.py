@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from regionedit.images import MAX_PIXELS, decode, has_alpha, is_animated, require_mask_size, upright
-from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency
+from regionedit.mask_meaning import Meaning, by_brightness, by_numbers, by_transparency, refuse_numbers
 from regionedit.picture_files import stored_orientation
 
 MASK_IS = ("auto", "alpha", "luma", "inverted")
@@ -103,6 +103,10 @@ def _meaning(mask: Image.Image, reading: MaskReading, picture: Image.Image | Non
     if reading.mask_value:
         return _of_value(mask, reading.mask_value.strip())
     shown = _eight_bit(mask)
+    if reading.mask_is == "auto" and not reading.mask_soft and mask.mode.startswith("I"):
+        distinct = np.unique(np.asarray(mask))
+        if len(distinct) > 2 and distinct[-1] > 255:
+            refuse_numbers(np.asarray(mask), distinct, len(distinct) > len(np.unique(np.asarray(shown.getchannel(0)))))
     rgba = shown.convert("RGBA") if shown.has_transparency_data else None
     if rgba is not None and rgba.getchannel("A").getextrema()[0] == 255:
         shown, rgba = rgba.convert("RGB"), None  # opaque after all

@@ -95,11 +95,8 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
     if len(distinct) <= 2:
         return Meaning(_hard(grey_HW >= 128), "white is edited" if brightest == 255 else "the brighter value is edited")
     middle_HW = (grey_HW >= 32) & (grey_HW <= 223)
-    if not lossy and len(distinct) <= MOST_IDS and _is_flat(grey_HW, (grey_HW > 8) & (grey_HW < 247)):
-        raise ValueError(
-            f"a map of numbers, not a mask; name the one to edit with mask_value (it has {_listed(distinct)}), or, if "
-            "these are greys that edit in part, give mask_soft true"
-        )
+    if not lossy:
+        refuse_numbers(grey_HW, distinct)
     if middle_HW.mean() > 0.2:
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
@@ -107,6 +104,28 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
     if soft is None and not lossy and _rings(grey_HW):
         return Meaning(_hard(grey_HW >= 128), "white is edited, its greys cut at one half")
     return Meaning(grey_HW, "white is edited")
+
+
+def refuse_numbers(values_HW: np.ndarray, distinct: np.ndarray, merged: bool = False) -> None:
+    """Raise ValueError if the values, as stored, number objects: areas of one value between black and white.
+
+    Args:
+        distinct: the values that occur, sorted.
+        merged: whether some of them are equal with 8 bits; areas of values near black or white then count too.
+    """
+    top, few = max(255, int(distinct[-1])), len(distinct) <= MOST_IDS
+    between_HW = (values_HW * (255 / top) > 8) & (values_HW * (255 / top) < 247)
+    dark_HW = (values_HW > 0) & (values_HW * (255 / top) < 128)
+    jumps = _jumps(values_HW, between_HW, 8 * top / 255)
+    if (
+        (_is_flat(values_HW, between_HW) and (jumps or (few and top == 255)))
+        or (len(distinct) <= MOST_IDS // 2 and _is_flat(values_HW, dark_HW, 0.8))
+        or (few and merged and _is_flat(values_HW, (values_HW > 0) & (values_HW < top)))
+    ):
+        raise ValueError(
+            f"a map of numbers, not a mask; name the one to edit with mask_value (it has {_listed(distinct)}), or, if "
+            "these are greys that edit in part, give mask_soft true"
+        )
 
 
 def by_numbers(values_HW: np.ndarray, wanted: tuple[int, ...], visible_HW: np.ndarray | None = None) -> Meaning:
@@ -174,12 +193,19 @@ def _is_copy(first_HW3: np.ndarray, second_HW3: np.ndarray, where_HW: np.ndarray
     return bool((differs_N <= 32).mean() > 0.9)
 
 
-def _is_flat(grey_HW: np.ndarray, where_HW: np.ndarray) -> bool:
-    """Whether the selected pixels form areas of one value, as numbered objects do and edges do not."""
+def _is_flat(grey_HW: np.ndarray, where_HW: np.ndarray, share: float = 0.3) -> bool:
+    """Whether this share of the selected pixels lies in areas of one value, as numbered objects do and edges do not."""
     same_HW = np.zeros_like(where_HW)
     same_HW[:-1, :-1] = (grey_HW[:-1, :-1] == grey_HW[1:, :-1]) & (grey_HW[:-1, :-1] == grey_HW[:-1, 1:])
     selected = int(where_HW.sum())
-    return selected > 0.1 * max(1, int((grey_HW > 0).sum())) and (same_HW & where_HW).sum() > 0.3 * selected
+    return selected > 0.1 * max(1, int((grey_HW > 0).sum())) and (same_HW & where_HW).sum() > share * selected
+
+
+def _jumps(grey_HW: np.ndarray, where_HW: np.ndarray, least: float) -> bool:
+    """Whether the selected pixels differ by more than `least` on average from those right neighbours that differ at
+    all, as the borders of objects do and a wide soft edge does not."""
+    steps_N = np.abs(np.diff(grey_HW.astype(int), axis=1))[where_HW[:, :-1]]
+    return bool(steps_N.any() and steps_N[steps_N > 0].mean() > least)
 
 
 def _rings(grey_HW: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ WIDTH, HEIGHT = 40962, 40963
 RESOLUTION, RESOLUTION_DOWN, XMP_TAG = 282, 283, 700
 LARGEST_DPI = {"PNG": 109_000_000, "JPEG": 65_535, "TIFF": 2**32 - 1}  # that a file's numbers can hold
 ORIENTATION_IN_XMP = re.compile(rb"""\s[\w-]+:Orientation\s*=\s*(?:"\d"|'\d')|<([\w-]+:Orientation)>\s*\d\s*</\1>""")
+ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"  # begins a segment of a JPEG that has one
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -94,8 +95,10 @@ def read_metadata(picture: Image.Image, turned: Image.Image, notes: list[str]) -
         notes.append("XMP data was left out: it is not UTF-8")
     if info.get("exif_orientation"):  # Pillow knows only the usual way of writing it
         xmp = ORIENTATION_IN_XMP.sub(b"", xmp)
-    if b"hdrgm:" in xmp:
+    if b"hdrgm:" in xmp or any(data.startswith(ISO_GAIN_MAP) for _, data in getattr(picture, "applist", ())):
         notes.append("the gain map for HDR screens was left out")
+    if b":MotionPhoto" in xmp or b":MicroVideo" in xmp:
+        notes.append("the video of the moving photograph was left out")
     if b":HasExtendedXMP" in xmp:
         notes.append("XMP data beyond the first 64 KB was left out")
     if info.get("icc_profile", b"") is None:
