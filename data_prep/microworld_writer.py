@@ -178,14 +178,12 @@ class MicroworldWriter(Writer):
                 instruction, command = invent(parts, ask.operation, random.Random(ask.seed))
             else:
                 instruction, command = ask.instruction, parse(ask.instruction)
-            edited = command.new if command.kind == "add" else command.named
             target = str(parts.after(command))
-            whole = "picture" if command.look else "background"
             edit = {
                 "operation": "noop" if target == ask.caption else _OPERATIONS.get(command.kind, command.kind),
                 "instruction": instruction,
                 "target_caption": target,
-                "object": " ".join(word for word in edited if word) if edited else whole,
+                "object": command.keyword,
             }
         except ValueError as error:
             reason = "not its grammar" if "grammar" in str(error) else str(error)

@@ -80,7 +80,7 @@ def written_edit(seed: int, index: int, operation: str | None = None) -> tuple[E
         instruction = phrasings[int(rng.integers(len(phrasings)))].format(**words)
         target = edit.source_caption
     answer = {"operation": operation, "instruction": instruction, "target_caption": target}
-    return edit, answer | {"object": keyword_of(instruction)}, str(rng.choice(WORDINGS))
+    return edit, answer | {"object": commands.parse(instruction).keyword}, str(rng.choice(WORDINGS))
 
 
 def instruction_lesson(seed: int, index: int, operation: str | None = None) -> Lesson:
@@ -100,14 +100,7 @@ def given_lesson(seed: int, index: int) -> Lesson:
 def keyword_lesson(seed: int, index: int) -> Lesson:
     """Task 4: the keyword."""
     edit, _ = edit_of(seed, index)
-    return Lesson(f"Instruction: {edit.instruction}", json.dumps({"keyword": keyword_of(edit.instruction)}))
-
-
-def keyword_of(instruction: str) -> str:
-    """The named object, the new object for add, the background, or the whole picture."""
-    command = commands.parse(instruction)
-    place = "picture" if command.look else "background"
-    return " ".join(word for word in command.named or command.new or (place,) if word)
+    return Lesson(f"Instruction: {edit.instruction}", json.dumps({"keyword": commands.parse(edit.instruction).keyword}))
 
 
 def lessons(seed: int, start: int, count: int) -> list[Lesson]:

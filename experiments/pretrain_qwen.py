@@ -196,8 +196,7 @@ def agrees(row: dict[str, str], edit: Edit) -> bool:
         return False
     kind = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}.get(command.kind, command.kind)
     kind = "noop" if before == after else kind
-    words = [*(command.ground or ()), command.look or ""]
-    whole = all(word in row["target_caption"] for word in words)
+    whole = all(words in row["target_caption"] for words in (" ".join(command.ground or ()), command.look or ""))
     return kind == row["operation"] and whole and objects(after) == objects(row["target_caption"])
 
 

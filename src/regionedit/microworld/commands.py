@@ -43,6 +43,12 @@ class Command:
     look: str | None = None
 
     @property
+    def keyword(self) -> str:
+        """The named object, the new object for add, the background, or the whole picture."""
+        place = "picture" if self.look else "background"
+        return " ".join(word for word in self.named or self.new or (place,) if word)
+
+    @property
     def canonical(self) -> str:
         """One fixed wording for each meaning, for example `replace red circle -> green square`."""
 
