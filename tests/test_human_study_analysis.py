@@ -2,15 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from regionedit.evaluation.human_study.__main__ import main
-from regionedit.evaluation.human_study.analyse import analyse
+from regionedit.evaluation.human_study.analyse import AnalysisSettings, analyse, markdown
 from regionedit.evaluation.human_study.make import make
-from regionedit.evaluation.human_study.tables import markdown
-from tests.human_studies import SCORED, answer, drawn, read_rows, settings, write_key, write_systems  # noqa: F401
+from tests.human_studies import SCORED, answer, drawn, read_sheet, settings, write_key, write_systems  # noqa: F401
+
+
+def analysed(key, answers, out) -> dict:
+    return analyse(AnalysisSettings(str(key), [*map(str, answers)], str(out)))
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def study(tmp_path):
 
     def run(rate, names=("one", "two"), **changes) -> dict:
         key = write_key(tmp_path / "key.csv", names, **changes)
-        return analyse(key, answer(key, tmp_path / "answers", rate), tmp_path / "analysis")
+        return analysed(key, answer(key, tmp_path / "answers", rate), tmp_path / "analysis")
 
     return run
 
@@ -166,7 +170,7 @@ def sheet(tmp_path):
     key = write_key(tmp_path / "key.csv")
     rated = {("one", "inside"): 3, ("one", "followed"): 4, ("two", "inside"): 4, ("two", "followed"): 3}
     first, *_ = answer(key, tmp_path / "answers", lambda rater, row, question: rated[row["system"], question])
-    return key, first.read_text().splitlines()
+    return key, Path(first).read_text().splitlines()
 
 
 def test_a_template_filled_in_by_hand_in_a_spreadsheet_is_read(tmp_path):
@@ -176,7 +180,7 @@ def test_a_template_filled_in_by_hand_in_a_spreadsheet_is_read(tmp_path):
     lines = [line[:-1] + "3,4" if line.startswith("01,") else line for line in lines]
     path = tmp_path / "by_hand.csv"
     path.write_text("\ufeff" + "\r\n".join(line.replace(",", ";") + ";note" for line in lines), encoding="utf-8")
-    found = analyse(tmp_path / "study" / "key.csv", [path], tmp_path / "analysis")
+    found = analysed(tmp_path / "study" / "key.csv", [path], tmp_path / "analysis")
     assert found["answers"] == 32 and found["raters"] == ["01"] and found["missing"] == 0
     assert found["scores"]["one"]["inside"]["mean"] == 3 and found["scores"]["two"]["followed"]["mean"] == 4
 
@@ -191,8 +195,8 @@ def replaced(line: int, old: str, new: str):
     [
         (replaced(1, "trial", "page"), "x.csv line 1: no column 'trial'; expected rater,"),
         (replaced(3, "-01-", "-77-"), "x.csv line 3: unknown trial '.*-77-"),
-        (replaced(4, ",A,", ",C,"), "x.csv line 4: position 'C' is none of A, B"),
-        (replaced(5, r"\d$", "6"), "x.csv line 5: followed: '6' is none of 1, 2, 3, 4, 5"),
+        (replaced(4, ",A,", ",C,"), "x.csv line 4: inside: position 'C' is none of A, B"),
+        (replaced(5, r"\d$", "6"), r"x.csv line 5: followed: '6' is none of \(1, 2, 3, 4, 5\)"),
         (replaced(5, r"\d,\d$", "2.5,4"), "x.csv line 5: inside: '2.5' is none of"),
         (replaced(3, "^01", ""), "x.csv line 3: the rater has no id"),
         (lambda lines: [*lines, lines[1]], "x.csv line 18: rater '01' has answered this in .*x.csv line 2"),
@@ -216,12 +220,12 @@ def test_a_bad_answer_is_refused_with_file_and_line(sheet, change, message, tmp_
 
 def test_a_forced_choice_names_a_position_of_its_trial(tmp_path):
     key, path = write_key(tmp_path / "key.csv", design="forced_choice"), tmp_path / "x.csv"
-    trial = read_rows(key)[0]["trial"]
+    trial = read_sheet(key)["trial"][0]
     path.write_text(f"rater,trial,inside,followed\n01,{trial},b,C\n")
-    with pytest.raises(ValueError, match="x.csv line 2: followed: 'C' is none of A, B"):
-        analyse(key, [path], tmp_path / "analysis")
+    with pytest.raises(ValueError, match="x.csv line 2: followed: position 'C' is none of A, B"):
+        analysed(key, [path], tmp_path / "analysis")
     path.write_text(f"rater,trial,inside,followed\n01,{trial},b,\n")
-    assert analyse(key, [path], tmp_path / "analysis")["sides"]["inside"]["A"]["count"] == 0
+    assert analysed(key, [path], tmp_path / "analysis")["sides"]["inside"]["A"]["count"] == 0
 
 
 @pytest.mark.parametrize("content", [None, "", "trial,rater\nx,1\n"])
@@ -229,7 +233,7 @@ def test_a_file_that_is_no_key_is_refused(content, tmp_path):
     if content is not None:
         (tmp_path / "key.csv").write_text(content)
     with pytest.raises(ValueError, match="^key: .*key.csv "):
-        analyse(tmp_path / "key.csv", [tmp_path / "x.csv"], tmp_path / "analysis")
+        analysed(tmp_path / "key.csv", [tmp_path / "x.csv"], tmp_path / "analysis")
 
 
 def test_the_tables_show_the_numbers_of_the_analysis(study, tmp_path, capsys, monkeypatch):
@@ -241,11 +245,12 @@ def test_the_tables_show_the_numbers_of_the_analysis(study, tmp_path, capsys, mo
     assert text == markdown(found)
     one = found["scores"]["one"]["inside"]
     mean = f"{one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
-    assert f"| one | inside | 4 | 8 | 32 of 32 | {mean} | {one['sd']:.2f} |" in text
+    assert f"| one | inside | 4 | 8 | 32 | 0 | {mean} | {one['sd']:.2f} |" in text
     assert f"{one['alpha']['value']:.2f} [{one['alpha']['low']:.2f}, {one['alpha']['high']:.2f}]" in text
     assert "| [b]\\|two | followed |" in text and "## Sides" in text and "## Repeated trials" in text
     answers = map(str, sorted((tmp_path / "answers").iterdir()))
     arguments = ["--key", str(tmp_path / "key.csv"), "--out", str(tmp_path / "again"), "--answers", *answers]
+    capsys.readouterr()
     assert main(["analyse", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "[b]|two" in printed and mean in printed
