@@ -44,11 +44,11 @@ def drawn(monkeypatch):
 
 def write_systems(root: Path, data: str, names: tuple[str, ...]) -> dict[str, str]:
     """Folders of edited pictures by system name; every system has its own pictures of every case."""
-    for number, name in enumerate(names):
+    for place, name in enumerate(names):
         (root / name / "pictures").mkdir(parents=True)
         for case in Drawn(data):
             edited = case.request.image.copy()
-            edited.paste((40 * number, 255, 0), (2, 2, 8, 8))
+            edited.paste((40 * place, 255, 0), (2, 2, 8, 8))
             edited.save(root / name / "pictures" / f"{case.id}.png")
     return {name: str(root / name) for name in names}
 
@@ -72,21 +72,23 @@ def read_sheet(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def answer(key: Path, out: Path, rate: Callable[[str, dict, str], object]) -> list[str]:
+def number(row: dict) -> int:
+    return int(row["case"].split("-")[1])
+
+
+def answer(key: Path, out: Path, rate: Callable[[str, dict, str], object]) -> list[Path]:
     """Answer sheets of all raters, a file each.
 
-    Args:
-        rate: (rater, row of the key, question) -> score of a picture; the likert answer itself, and under forced choice
-            what the largest of a trial is chosen by. None: not answered.
+    `rate` maps (rater, row of the key, question) to the likert answer or, under forced choice, to what the largest of
+    a trial is chosen by. None: not answered.
     """
     rows = read_sheet(key)
-    design = rows["design"][0]
     given = [[rate(row["rater"], row, name) for name in NAMES] for row in rows.to_dict("records")]
     rows[[*NAMES]] = pd.DataFrame(given, dtype=object)
-    if design == "forced_choice":
-        best = {name: rows.loc[rows[name].astype(float).groupby(rows["trial"], sort=False).idxmax()] for name in NAMES}
-        rows = best[NAMES[0]].assign(**{name: rows["position"].tolist() for name, rows in best.items()})
+    if (design := rows["design"][0]) == "forced_choice":
+        best = rows[[*NAMES]].astype(float).groupby(rows["trial"], sort=False).idxmax()
+        rows = rows.drop_duplicates("trial").assign(**{name: [*rows["position"][best[name]]] for name in NAMES})
     out.mkdir(exist_ok=True)
     for rater, own in rows.groupby("rater"):
         own.to_csv(out / f"answers_rater_{rater}.csv", index=False, columns=answer_columns(design))
-    return sorted(map(str, out.iterdir()))
+    return sorted(out.iterdir())
