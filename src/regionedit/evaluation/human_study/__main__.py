@@ -1,4 +1,4 @@
-"""python -m regionedit.evaluation.human_study make|analyse."""
+"""python -m regionedit.evaluation.human_study make|analyse; `make --help` and `analyse --help` list the options."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ COMMANDS = {"make": (StudySettings, make), "analyse": (AnalysisSettings, analyse
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 2 a wrong argument or input in one line, 1 any other error."""
     command, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return 0
 
     def work() -> None:
         if command not in COMMANDS:
@@ -28,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
     """The arguments with one value for each option, as the parser expects: `--systems` and `--answers` as JSON."""
-    values: dict[str, list[str]] = {}
-    option = ""
+    values, option = {}, ""
     for argument in arguments:
         option, *value = argument.split("=", 1) if argument.startswith("--") else (option, argument)
         values.setdefault({"--pairs": "--shown=pairs", "--all": "--shown=all"}.get(option, option), []).extend(value)

@@ -36,6 +36,7 @@ class StudySettings:
         systems: NAME=DIR ...: an evaluation's `out`, or a folder of pictures named by case id.
         ids: file with the case ids to choose from, a JSON list or one id a line.
         cases: how many; 0: all that every system has a picture for.
+        shown: two systems at a time (also `--pairs`) or all of them (also `--all`).
         trials: of each rater; 0: every case with every pair.
     """
 
