@@ -24,8 +24,7 @@ _GROUND = rf"a (?:(?P<texture>{'|'.join(TEXTURES)}) (?P<tone>{'|'.join(TONES)}) 
 _TEMPLATES = [re.compile(template.format(things="(?P<things>.+)", ground=_GROUND)) for template in CAPTIONS]
 _EMPTY = re.compile(_GROUND.replace("a ", "an empty ", 1))
 _LOOK = re.compile(rf"a ({'|'.join(LOOKS)}) picture of (.+)")
-# grammar's kind -> writer's operation, where the names differ, and the reverse
-_OPERATIONS = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}
+# writer's operation -> grammar's kind, where the names differ
 _KINDS = {"style": "global", "noop": "recolour"}
 
 
@@ -180,7 +179,7 @@ class MicroworldWriter(Writer):
                 instruction, command = ask.instruction, parse(ask.instruction)
             target = str(parts.after(command))
             edit = {
-                "operation": "noop" if target == ask.caption else _OPERATIONS.get(command.kind, command.kind),
+                "operation": "noop" if target == ask.caption else command.operation,
                 "instruction": instruction,
                 "target_caption": target,
                 "object": command.keyword,

@@ -181,8 +181,15 @@ def main() -> None:
             count,
         )
 
-    weights = {"weight_decay": 0.01, "average": 0.999, "muon": True}
-    schedule = Schedule(args.steps, args.learning_rate, betas=(0.9, 0.99), evaluate_every=600, **weights)
+    schedule = Schedule(
+        args.steps,
+        args.learning_rate,
+        weight_decay=0.01,
+        betas=(0.9, 0.99),
+        evaluate_every=600,
+        average=0.999,
+        muon=True,
+    )
     train(learned, loss_of, schedule, state, args.seed, lambda: scores(128, 10))
     final = scores(400, 10)
     print(json.dumps(final, indent=2))

@@ -194,8 +194,7 @@ def agrees(row: dict[str, str], edit: Edit) -> bool:
         before, after = commands.captions_of(edit.source, command)
     except ValueError:
         return False
-    kind = {"enlarge": "recolour", "shrink": "recolour", "global": "style"}.get(command.kind, command.kind)
-    kind = "noop" if before == after else kind
+    kind = "noop" if before == after else command.operation
     whole = all(words in row["target_caption"] for words in (" ".join(command.ground or ()), command.look or ""))
     return kind == row["operation"] and whole and objects(after) == objects(row["target_caption"])
 

@@ -43,6 +43,11 @@ class Command:
     look: str | None = None
 
     @property
+    def operation(self) -> str:
+        """The instruction writers' name of the kind: they know no resize, and call a global edit a style."""
+        return {"enlarge": "recolour", "shrink": "recolour", "global": "style"}.get(self.kind, self.kind)
+
+    @property
     def keyword(self) -> str:
         """The named object, the new object for add, the background, or the whole picture."""
         place = "picture" if self.look else "background"
