@@ -178,6 +178,7 @@ def markdown(analysis: dict) -> str:
     ]
     head = {name: value for name, value in analysis.items() if name != "preferences" and not isinstance(value, dict)}
     head |= {question["name"]: question["text"] for question in QUESTIONS}
+    head |= {"brackets": "95 % intervals", "alpha": "Krippendorff's; from .80 on reliable, from .667 on tentative"}
     lines = "".join(f"- {name}: {value}\n" for name, value in head.items())
     return f"# Human study\n\n{lines}\n{export.markdown([table for table in tables if table.rows])}"
 
