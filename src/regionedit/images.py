@@ -22,7 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import TURNS, misread, stored_bits, stored_orientation, unread, white_of
+from regionedit.misread_files import misread, require_whole
+from regionedit.picture_files import TURNS, stored_bits, stored_orientation, unread, white_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,6 +229,7 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     corrected = {"path": str(path), "file_bits": stored_bits(picture, path)} | unread(picture, path)
     try:
         picture.load()
+        require_whole(picture, path)
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
     if picture.format == "PNG":  # its texts stand in `info` under any names, such as "transparency"
