@@ -69,6 +69,7 @@ def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
         (f"image,instruction\na.png,{'x' * 200_000}\n", "r.csv: line 2: field larger than"),
         ("image,instruction,mask_soft\na.png,x,perhaps\n", "mask_soft: 'perhaps'"),
         ("image,picture\na.png,x\n", "unknown field 'picture'"),
+        (",image,instruction\n7,a.png,x\n", "line 2: the cell '7' is in a column without a name; .*index=False"),
         ("image,instruction\n", "holds no request"),
         ("", "holds no request"),
     ],
