@@ -15,6 +15,8 @@ SAME = 4
 """The same for lossless files, in which a stroke has one colour, up to rounding, and a picture many shades."""
 MOST_IDS = 64
 """A map of numbers has at most this many different ones."""
+SPOT = 16
+"""Pixels of one colour that are an object of its own; edges of a stroke have fewer of each colour between."""
 BUSY = 4.0
 """Mean difference of a grey pixel from its four neighbours above which the greys are a picture and no soft edge."""
 GREY_OUT = "a mask has black and white areas; if these greys are meant, give mask_soft true"
@@ -170,21 +172,32 @@ def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
     few = sampled(bright_HW)
     # Lossy files store colours at half the size, so that a stroke's edge is a ring of darker colours.
     painted_HW = bright_HW > (bright_HW.max() // 2 if lossy else NEAR)
-    colours = main_colours(rgb_HW3[few].reshape(-1, 3))
+    colours, small = main_colours(rgb_HW3[few].reshape(-1, 3)), []
     if not painted_HW.all() and (bright_HW[~painted_HW] <= NEAR).mean() > 0.85:
         (colour, share), *_ = main_colours(rgb_HW3[few][painted_HW[few]], 2 * NEAR if lossy else NEAR) or [
             (np.zeros(3), 0.0)
         ]
         if share > 0.9 or (len(colours) == 2 and share > 0.7):
-            scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
-            return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
+            other = None if lossy else _another(rgb_HW3[painted_HW], colour)
+            if other is None:
+                scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
+                return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
+            small.append((other, 0.0))
     colours = main_colours(rgb_HW3[few].reshape(-1, 3), SAME)
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
-        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in colours[:6])
+        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in [*colours[:6], *small])
         raise ValueError(
-            f"a map of {len(colours)} colours, not a mask; name the one to edit: mask_value one of {names}"
+            f"a map of {len(colours) + len(small)} colours, not a mask; name the one to edit: mask_value one of {names}"
         )
     raise ValueError("a picture, not a mask; save the mask with white where to edit and black elsewhere")
+
+
+def _another(painted_N3: np.ndarray, colour: np.ndarray) -> np.ndarray | None:
+    """A colour of a small area that is no shade of the stroke's colour, as a second object has it, or None."""
+    shade_N3 = painted_N3.max(1, keepdims=True) * (colour / colour.max())
+    others_M3 = painted_N3[np.abs(painted_N3 - shade_N3).max(1) > NEAR]
+    distinct, counts = np.unique(others_M3, axis=0, return_counts=True)
+    return distinct[counts.argmax()] if len(counts) and counts.max() >= SPOT else None
 
 
 def _is_copy(first_HW3: np.ndarray, second_HW3: np.ndarray, where_HW: np.ndarray) -> bool:
