@@ -38,6 +38,38 @@ def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value,
             read(path)
 
 
+@pytest.mark.parametrize("strips", [(150, 151), (150, 0, 151)])
+def test_a_tiff_without_some_of_its_rows_is_refused(tmp_path, strips):
+    """Three rows of one pixel, each in a strip; Pillow shows a missing one black, or reads it from the header."""
+    sizes, after = (256, 257, 258, 259, 262, 278), 8 + 2 + 12 * 8 + 4
+    tags = [(tag, 1, value) for tag, value in zip(sizes, (1, 3, 8, 1, 1, 1), strict=True)]
+    tags = sorted([*tags, (273, len(strips), after), (279, len(strips), after + 4 * len(strips))])
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", t, 4, n, v) for t, n, v in tags)
+    places = struct.pack(f"<{2 * len(strips)}I", *strips, *[1] * len(strips))
+    (tmp_path / "a.tif").write_bytes((head + bytes(4) + places).ljust(150) + b"abc")
+    Image.open(tmp_path / "a.tif").load()
+    with pytest.raises(ValueError, match="a TIFF with rows that are not in the file, .*save it as a PNG"):
+        open_source(tmp_path / "a.tif")
+
+
+def test_a_tiff_with_a_palette_of_8_bits_is_refused(tmp_path):
+    """Some old programs write it; Pillow shows such a picture black."""
+    path, _ = store(tmp_path, "tif", "P")
+    with Image.open(path) as picture:
+        palette = picture.tag_v2[320]
+    stored = struct.pack(f"<{len(palette)}H", *palette)
+    path.write_bytes(path.read_bytes().replace(stored, struct.pack(f"<{len(palette)}H", *(v >> 8 for v in palette))))
+    assert not np.asarray(Image.open(path).convert("RGB")).any()
+    with pytest.raises(ValueError, match="a TIFF with a palette of 8 bits, where 16 are meant, .*save it as a PNG"):
+        open_source(path)
+
+
+def test_a_palette_that_a_grey_tiff_does_not_use_is_no_reason_to_refuse_it(tmp_path):
+    path, stored = store(tmp_path, "tif", "L")
+    Image.open(path).save(path, tiffinfo={320: (7,) * 768})
+    assert np.array_equal(pixels_of(open_source(path)), stored)
+
+
 def psd_with_four_channels(layers: int) -> bytes:
     """One pixel; a negative number of layers says that the fourth channel is transparency."""
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, 1, 1, 8, 3) + bytes(8)

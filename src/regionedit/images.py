@@ -34,6 +34,8 @@ SUFFIXES = (
     ".heif", ".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".dib", ".apng", ".pcx", ".qoi", ".psd",
 )  # fmt: skip
 """Endings of picture files, in lower case; HEIC needs the package pillow-heif."""
+BEGINNINGS = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"8BPS": "PSD", b"\x89PNG": "PNG"}
+NO_PICTURE = "not a picture that can be read"
 EXIF_AS_TEXT = ("XML:com.adobe.xmp", "Raw profile type exif")
 """Names of a PNG's texts in which Pillow finds the orientation."""
 
@@ -211,7 +213,10 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         heif = path.suffix.lower() in (".heic", ".heif", ".avif") and not _register_heif()
         way_out = "; install pillow-heif to read it: pip install 'regionedit[heif]'" if heif else ""
-        raise ValueError(f"{path}: not a picture that can be read{way_out}") from None
+        with path.open("rb") as file:
+            known = BEGINNINGS.get(file.read(4))
+        what = f"a {known} that cannot be read: damaged or of a rare kind; save it as a PNG" if known else NO_PICTURE
+        raise ValueError(f"{path}: {what}{way_out}") from None
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error)).group()
         raise ValueError(f"{path}: {pixels} pixels, more than max_pixels={max_pixels}") from None

@@ -14,7 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from regionedit.picture_files import EXTRA_SAMPLES, PREMULTIPLIED, SIGNATURE
 
-BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT, SIGNED = 258, 262, 284, 339, 2  # tags of a TIFF; a sample format
+HEIGHT, BITS, PHOTOMETRIC, PLANES, PALETTE, SAMPLE_FORMAT = 257, 258, 262, 284, 320, 339  # tags of a TIFF
+SIGNED = 2  # a sample format
 KIND, PREVIEW = 254, 1  # a tag of a TIFF and its bit for a small copy of another picture
 
 CHANNELS_OF = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -67,6 +68,10 @@ def _misread_tiff(picture: Image.Image) -> str:
     raw = any(tile.codec_name == "raw" for tile in picture.tile)
     if raw and tags.get(PLANES) == 2 and (bits != 8 or white_is_0 or tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,)):
         return "channels in separate planes"
+    if raw and (max(t.extents[3] for t in picture.tile) < tags[HEIGHT] or min(t.offset for t in picture.tile) == 0):
+        return "rows that are not in the file"
+    if picture.mode in ("P", "PA") and 0 < max(tags[PALETTE]) < 256:
+        return "a palette of 8 bits, where 16 are meant"
     if white_is_0 and bits > 8:
         return f"{bits} bits a channel where 0 is white"
     return "8 bits with a sign" if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) else ""
