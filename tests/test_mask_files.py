@@ -164,6 +164,15 @@ def test_what_is_no_mask_is_refused_in_one_line_that_names_the_file(name, tmp_pa
     assert "\n" not in str(refused.value) and str(path) in str(refused.value)
 
 
+@pytest.mark.parametrize("colour", ["red", "#000080", "lime"])
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_small_stroke_of_one_colour_is_edited(colour, side):
+    mask, expected = Image.new("RGB", SIZE), np.zeros(SIZE[::-1], np.uint8)
+    mask.paste(colour, (5, 6, 5 + side, 6 + side))
+    expected[6 : 6 + side, 5 : 5 + side] = 255
+    assert np.array_equal(np.asarray(understand(mask, picture=PICTURE)), expected)
+
+
 def test_small_areas_of_grey_are_edited_in_part_and_counted():
     read = understand(with_spot(white(), 128))
     assert read.info["notes"] == ["mask: white is edited, 16 pixels in part"]

@@ -82,8 +82,9 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
     """
     if rgb_HW3 is not None:
         few_HW3 = rgb_HW3[sampled(grey_HW)].astype(int)
-        if (few_HW3.max(-1) - few_HW3.min(-1) > (NEAR if lossy else 16)).mean() > 0.005:
-            return _one_colour(rgb_HW3, lossy)
+        coloured_HW = few_HW3.max(-1) - few_HW3.min(-1) > (NEAR if lossy else 16)
+        if coloured_HW.mean() > 0.005 or coloured_HW.sum() > (few_HW3.max(-1) > NEAR).sum() / 2:
+            return _one_colour(rgb_HW3, lossy, soft)
     if soft:
         return Meaning(grey_HW, "grey values are edited in part")
     distinct = np.flatnonzero(np.bincount(grey_HW.ravel(), minlength=256))
@@ -103,9 +104,7 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
             raise ValueError(f"a picture, not a mask; {GREY_OUT}")
-    if soft is None and not lossy and _rings(grey_HW):
-        return Meaning(_hard(grey_HW >= 128), "white is edited, its greys cut at one half")
-    return Meaning(grey_HW, "white is edited")
+    return _without_rings(grey_HW, "white is edited", lossy, soft)
 
 
 def refuse_numbers(values_HW: np.ndarray, distinct: np.ndarray, merged: bool = False) -> None:
@@ -166,7 +165,7 @@ def main_colours(rgb_N3: np.ndarray, near: int = NEAR) -> list[tuple[np.ndarray,
     return sorted((one for one in shares if one[1] >= 0.01), key=lambda one: -one[1])
 
 
-def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
+def _one_colour(rgb_HW3: np.ndarray, lossy: bool, soft: bool | None) -> Meaning:
     """One colour on black is a stroke; its soft edge keeps its values."""
     bright_HW = np.maximum(np.maximum(rgb_HW3[..., 0], rgb_HW3[..., 1]), rgb_HW3[..., 2])
     few = sampled(bright_HW)
@@ -181,7 +180,7 @@ def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
             other = None if lossy else _another(rgb_HW3[painted_HW], colour)
             if other is None:
                 scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
-                return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
+                return _without_rings(scaled_HW.astype(np.uint8), "the coloured strokes are edited", lossy, soft)
             small.append((other, 0.0))
     colours = main_colours(rgb_HW3[few].reshape(-1, 3), SAME)
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
@@ -221,11 +220,15 @@ def _jumps(grey_HW: np.ndarray, where_HW: np.ndarray, least: float) -> bool:
     return bool(steps_N.any() and steps_N[steps_N > 0].mean() > least)
 
 
-def _rings(grey_HW: np.ndarray) -> bool:
-    """Whether most greys are close to black or white: rings around edges, left by JPEG or a sharp resampling before the
-    file was saved without loss. Feathered masks have less than .6 of such greys for each other one, rings above 1."""
+def _without_rings(grey_HW: np.ndarray, words: str, lossy: bool, soft: bool | None) -> Meaning:
+    """The meaning of these greys, cut at one half if most of them are close to black or white: rings around edges, left
+    by JPEG or a sharp resampling before the file was saved without loss. Feathered masks have less than .6 of such
+    greys for each other one, rings above 1."""
     counts = np.bincount(grey_HW.ravel(), minlength=256)
-    return int(counts[1:9].sum() + counts[247:255].sum()) > int(counts[9:247].sum())
+    rings = int(counts[1:9].sum() + counts[247:255].sum()) > int(counts[9:247].sum())
+    if soft is None and not lossy and rings:
+        return Meaning(_hard(grey_HW >= 128), f"{words}, its greys cut at one half")
+    return Meaning(grey_HW, words)
 
 
 def _texture(grey_HW: np.ndarray, where_HW: np.ndarray) -> float:
