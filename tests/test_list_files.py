@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,14 @@ def test_a_jsonl_as_other_programs_write_it(read, encoding, end):
     text = "\ufeff" + text if encoding == "utf-16-le" else text
     requests = read(text.encode(encoding))
     assert [(r.id, r.instructions[0].text, r.seed) for r in requests] == [("a", TEXT, 3), ("a_2", TEXT, 3)]
+
+
+@pytest.mark.parametrize(("on_disk", "in_list"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_written_in_two_ways(read, tmp_path, on_disk, in_list):
+    Image.new("RGB", (4, 4)).save(tmp_path / unicodedata.normalize(on_disk, "höhle.png"))
+    row = ROW | {"image": unicodedata.normalize(in_list, "höhle.png")}
+    (request,) = read(json.dumps(row).encode())
+    assert request.image.exists()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
