@@ -142,3 +142,11 @@ def test_grid_places_every_picture():
     sheet = display.grid([cell[:2], cell[2:]], header=("a", "b"), cell=16)
     assert sheet.size == (2 * 20 + 4, 2 * 20 + 4 + 16)
     assert sheet.getpixel((12, 16 + 12)) == (255, 0, 0) and sheet.getpixel((32, 16 + 32)) == (0, 0, 0)
+
+
+def test_a_known_format_of_a_rare_kind_is_named(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(4))
+    with pytest.raises(
+        ValueError, match="a.tif: a TIFF that cannot be read: damaged or of a rare kind; save it as a PNG"
+    ):
+        images.decode(tmp_path / "a.tif", 10)

@@ -19,7 +19,7 @@ LEVELS = {
         "records", "chat_client", "command_line", "config", "display", "error_log", "files", "images", "masks",
         "microworld", "device", "provenance", "request_files", "list_files", "picture_folders", "mask_files",
         "mask_meaning", "mask_operations", "keywords", "token_spans", "results", "seams", "resampling", "originals",
-        "picture_files", "picture_metadata", "registration", "result_files", "edit_steps", "progress",
+        "picture_files", "misread_files", "picture_metadata", "registration", "result_files", "edit_steps", "progress",
     },
     1: {"encoders", "attention", "losses", "frozen_conv", "proposal_masks", "region_scores"},
     2: {"region_predictor", "generators", "describe"},

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,14 @@ def test_a_jsonl_as_other_programs_write_it(read, encoding, end):
     assert [(r.id, r.instructions[0].text, r.seed) for r in requests] == [("a", TEXT, 3), ("a_2", TEXT, 3)]
 
 
+@pytest.mark.parametrize(("on_disk", "in_list"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_written_in_two_ways(read, tmp_path, on_disk, in_list):
+    Image.new("RGB", (4, 4)).save(tmp_path / unicodedata.normalize(on_disk, "höhle.png"))
+    row = ROW | {"image": unicodedata.normalize(in_list, "höhle.png")}
+    (request,) = read(json.dumps(row).encode())
+    assert request.image.exists()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("first", ["", "sep={}\n", '"SEP={}"\r\n'])
@@ -69,6 +78,7 @@ def test_a_csv_from_a_spreadsheet(read, encoding, separator, first):
         (f"image,instruction\na.png,{'x' * 200_000}\n", "r.csv: line 2: field larger than"),
         ("image,instruction,mask_soft\na.png,x,perhaps\n", "mask_soft: 'perhaps'"),
         ("image,picture\na.png,x\n", "unknown field 'picture'"),
+        (",image,instruction\n7,a.png,x\n", "line 2: the cell '7' is in a column without a name; .*index=False"),
         ("image,instruction\n", "holds no request"),
         ("", "holds no request"),
     ],

@@ -114,6 +114,13 @@ def eighty_numbers() -> Image.Image:
     return Image.fromarray(np.pad(np.kron(cells, np.ones((3, 3), np.uint8)), ((0, 2), (0, 0))))
 
 
+def with_spot(mask: Image.Image, colour) -> Image.Image:
+    """The mask with a second object that covers 0.6 % of it."""
+    mask = mask.copy()
+    mask.paste(colour, (50, 30, 54, 34))
+    return mask
+
+
 REFUSED = {
     "a photograph": (photograph(), "a picture, not a mask"),
     "a photograph as JPEG": (stored(photograph(), "JPEG"), "a picture, not a mask"),
@@ -136,6 +143,9 @@ REFUSED = {
     "eighty numbers": (eighty_numbers(), "map of numbers.* 0, 3, 6"),
     "numbers as JPEG": (stored(numbers((3, 7)), "JPEG"), "255 = edit"),
     "a map of colours": (map_of_colours(), "a map of 4 colours.*mask_value one of .*#e01020"),
+    "a colour and a small other one": (
+        with_spot(on_black("red"), (0, 200, 0)), "a map of 3 colours.*mask_value one of #000000, #ff0000, #00c800",
+    ),
     "a palette of colours": (map_of_colours().quantize(4), "a map of 4 colours"),
     "a grey ramp": (gradient(), "a picture, not a mask.*mask_soft true"),
     "undefined values": (Image.fromarray(np.full(SIZE[::-1], np.nan, np.float32)), "undefined"),
@@ -152,6 +162,21 @@ def test_what_is_no_mask_is_refused_in_one_line_that_names_the_file(name, tmp_pa
     with pytest.raises(ValueError, match=message) as refused:
         open_mask(path, picture=PICTURE)
     assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("colour", ["red", "#000080", "lime"])
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_small_stroke_of_one_colour_is_edited(colour, side):
+    mask, expected = Image.new("RGB", SIZE), np.zeros(SIZE[::-1], np.uint8)
+    mask.paste(colour, (5, 6, 5 + side, 6 + side))
+    expected[6 : 6 + side, 5 : 5 + side] = 255
+    assert np.array_equal(np.asarray(understand(mask, picture=PICTURE)), expected)
+
+
+def test_small_areas_of_grey_are_edited_in_part_and_counted():
+    read = understand(with_spot(white(), 128))
+    assert read.info["notes"] == ["mask: white is edited, 16 pixels in part"]
+    assert (np.asarray(read) == 128).sum() == 16
 
 
 @settings(max_examples=40, deadline=None)

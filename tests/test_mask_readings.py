@@ -21,6 +21,7 @@ from tests.drawn_masks import (
     layer,
     map_of_colours,
     numbers,
+    on_black,
     palette_layer,
     photograph,
     stored,
@@ -89,8 +90,9 @@ def test_a_jpeg_mask_edits_exactly_what_was_drawn():
 
 
 @pytest.mark.parametrize("quality", [75, 90, 95])
-def test_a_jpeg_mask_saved_as_png_edits_what_was_drawn(quality):
-    again = Image.fromarray(np.asarray(stored(white("RGB"), "JPEG", quality=quality)))
+@pytest.mark.parametrize("drawn", [white("RGB"), on_black("red"), on_black("#00ff00")], ids=["white", "red", "green"])
+def test_a_jpeg_mask_saved_as_png_edits_what_was_drawn(quality, drawn):
+    again = Image.fromarray(np.asarray(stored(drawn, "JPEG", quality=quality, subsampling=0)))
     assert np.array_equal(np.asarray(understand(again)), EDIT * 255)
 
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageChops
 from stored_pictures import HEIGHT, KINDS, WIDTH, store, values
 
 from regionedit.images import to_pictures
-from regionedit.mask_files import open_mask
 from regionedit.originals import (
     as_configured,
     encoded,
@@ -180,79 +179,6 @@ def test_a_tile_that_is_larger_than_the_picture_is_cut(tmp_path, channels):
     stored = values(channels, 65535, 1).astype(np.uint16)
     deep_tiff(tmp_path / "t.tif", stored, tile=32)
     assert np.array_equal(pixels_of(open_source(tmp_path / "t.tif")), stored)
-
-
-@pytest.mark.parametrize(
-    ("mode", "tag", "value", "kind"),
-    [
-        ("L16", 262, 0, "16 bits a channel where 0 is white"),
-        ("L", 339, 2, "8 bits with a sign"),
-        ("L16", 284, 2, "channels in separate planes"),
-        ("1", 284, 2, "channels in separate planes"),
-        ("RGB", 254, 1, "a preview before the picture itself"),
-    ],
-)
-def test_a_tiff_that_pillow_reads_wrongly_is_refused(tmp_path, mode, tag, value, kind):
-    path, _ = store(tmp_path, "tif", mode)
-    data, old = path.read_bytes(), struct.pack("<HHI", tag, 3, 1)
-    if old in data:
-        place = data.index(old) + len(old)
-        path.write_bytes(data[:place] + struct.pack("<I", value) + data[place + 4 :])
-    else:
-        Image.open(path).save(path, tiffinfo={tag: value})
-    for read in (open_source, open_mask):
-        with pytest.raises(ValueError, match=rf"{path.name}: a TIFF with {kind}.*save it as a PNG"):
-            read(path)
-
-
-def psd_with_four_channels(layers: int) -> bytes:
-    """One pixel; a negative number of layers says that the fourth channel is transparency."""
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, 1, 1, 8, 3) + bytes(8)
-    return head + struct.pack(">IIhH", 8, 2, layers, 0) + bytes([0, 0, 1, 2, 3, 4])
-
-
-def misread_file(name: str) -> bytes:
-    """A file that Pillow reads wrongly without an error."""
-    if name.endswith("fits"):
-        cards = ("SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", f"NAXIS1  = {WIDTH}", f"NAXIS2  = {HEIGHT}", "END")
-        head = b"".join(card.encode().ljust(80) for card in cards).ljust(2880)
-        return head + values(1, 32767, 0).astype(">i2").tobytes()
-    if name.endswith("bmp"):  # of three pixels that are stored one by one, Pillow reads two
-        head = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 126, 0, 0, 118, 40, 4, 1, 1, 4, 2, 8, 0, 0, 16, 0)
-        return head + bytes(range(64)) + bytes([0, 3, 0x12, 0x30, 1, 0x40, 0, 0, 0, 1])
-    if name.endswith("tga"):  # Pillow inverts the transparency
-        return struct.pack("<3B5x2H2H2B2H", 0, 0, 2, 0, 0, 2, 1, 16, 1, 0x7FFF, 0xFFFF) + bytes(26)
-    if name == "a.psd":  # Pillow takes 1 as white
-        return b"8BPS" + struct.pack(">H6xHIIHH", 1, 1, 1, 8, 1, 0) + bytes(14) + b"\x0f"
-    if name.endswith("psd"):  # Pillow takes the selection as transparency
-        return psd_with_four_channels(layers=1)
-    buffer = io.BytesIO()  # Pillow fills the rest with the first colour
-    Image.new("L", (2, 1), 255).save(buffer, "GIF")
-    return buffer.getvalue()[:6] + struct.pack("<HH", 4, 3) + buffer.getvalue()[10:]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.fits", "FITS values of more than 8 bits"),
-        ("a.bmp", "a BMP with compressed pixels of 4 bits"),
-        ("a.tga", "a TGA of 16 bits a pixel"),
-        ("a.psd", "a PSD in black and white"),
-        ("b.psd", "a PSD with a saved selection"),
-        ("a.gif", "a GIF whose first frame does not cover it"),
-    ],
-)
-def test_a_file_that_pillow_reads_wrongly_is_refused(tmp_path, name, kind):
-    (tmp_path / name).write_bytes(misread_file(name))
-    Image.open(tmp_path / name).load()
-    for read in (open_source, open_mask):
-        with pytest.raises(ValueError, match=rf"{name}: {kind}, .*save it as a PNG"):
-            read(tmp_path / name)
-
-
-def test_the_transparency_of_a_psd_is_kept(tmp_path):
-    (tmp_path / "a.psd").write_bytes(psd_with_four_channels(layers=-1))
-    assert pixels_of(open_source(tmp_path / "a.psd")).tolist() == [[[1, 2, 3, 4]]]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from regionedit.config import RegionConfig
 from regionedit.display import difference, heat_map
 from regionedit.mask_files import MaskReading, understand
 from regionedit.mask_operations import OPERATIONS, operated
+from regionedit.originals import file_notes, with_original
 from regionedit.records import FoundRegion
 from regionedit.results import changed_outside
 from regionedit.web import messages
+from regionedit.web.edit_tab import region_values
 from regionedit.web.sketch import Cut, Sketch, stroke_mask
 from tests.stored_pictures import noise
 
@@ -113,12 +115,28 @@ def test_a_mask_file_is_not_grown_until_the_user_says_so():
     searched, opened = Sketch(noise(40, 30), found()), Sketch.masked(noise(40, 30), mask)
     cut = opened.cut_after(searched, Cut.of(config), config)
     assert cut == Cut(0.5, 0, 0) and opened.mask(cut, config).tobytes() == mask.tobytes()
-    assert opened.mask(Cut(0.5, 3, 0), config).getbbox() == (9, 7, 23, 21)
+    grown = opened.mask(Cut(0.5, 3, 0), config)
+    assert grown.getbbox() == (9, 7, 23, 21)
     moved = Cut(0.5, 5, 2.0)
     assert opened.cut_after(searched, moved, config) == Cut(0.5, 5, 0), "the slider that was moved stays"
     assert opened.cut_after(opened, moved, config) == moved and opened.cut_after(None, Cut.of(config), config) == cut
     assert searched.cut_after(opened, cut, config) == Cut.of(config), "a region that is found is grown again"
     assert searched.cut_after(searched, cut, config) == cut
+
+
+def test_a_mask_file_that_a_slider_widens_is_said_in_the_words_of_the_command_line():
+    config, mask = RegionConfig(grow=8), Image.new("L", (40, 30))
+    mask.paste(255, (12, 10, 20, 18))
+    read = understand(mask)
+    sketch = Sketch.masked(noise(40, 30), read)
+    wider = sketch.mask(Cut(0.5, 1, 0), config)
+    (added,) = file_notes(with_original(noise(40, 30)), read, wider, "png")[1:]
+    assert added.startswith("mask: 36 pixels were added to it by region.grow")
+    assert wider.info["notes"] == ["mask: white is edited", added]
+    assert f"mask: white is edited; {added}" in region_values(sketch, Cut(0.5, 1, 0), config)[1]
+    assert "added" not in region_values(sketch, Cut(0.5, 0, 0), config)[1]
+    painted = sketch.corrected(mask, adds=True)
+    assert "added" not in region_values(painted, Cut(0.5, 1, 0), config)[1], "the user sees what was painted"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regionedit.command_line import one_line
 from regionedit.files import is_file, is_folder
-from regionedit.picture_files import TURNS, misread, stored_bits, stored_orientation, unread, white_of
+from regionedit.misread_files import misread, require_whole
+from regionedit.picture_files import TURNS, stored_bits, stored_orientation, unread, white_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ SUFFIXES = (
     ".heif", ".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".dib", ".apng", ".pcx", ".qoi", ".psd",
 )  # fmt: skip
 """Endings of picture files, in lower case; HEIC needs the package pillow-heif."""
+BEGINNINGS = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"8BPS": "PSD", b"\x89PNG": "PNG"}
+NO_PICTURE = "not a picture that can be read"
 EXIF_AS_TEXT = ("XML:com.adobe.xmp", "Raw profile type exif")
 """Names of a PNG's texts in which Pillow finds the orientation."""
 
@@ -210,7 +213,10 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         heif = path.suffix.lower() in (".heic", ".heif", ".avif") and not _register_heif()
         way_out = "; install pillow-heif to read it: pip install 'regionedit[heif]'" if heif else ""
-        raise ValueError(f"{path}: not a picture that can be read{way_out}") from None
+        with path.open("rb") as file:
+            known = BEGINNINGS.get(file.read(4))
+        what = f"a {known} that cannot be read: damaged or of a rare kind; save it as a PNG" if known else NO_PICTURE
+        raise ValueError(f"{path}: {what}{way_out}") from None
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error)).group()
         raise ValueError(f"{path}: {pixels} pixels, more than max_pixels={max_pixels}") from None
@@ -228,6 +234,7 @@ def decode(path: Path, max_pixels: int) -> Image.Image:
     corrected = {"path": str(path), "file_bits": stored_bits(picture, path)} | unread(picture, path)
     try:
         picture.load()
+        require_whole(picture, path)
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, ...
         raise ValueError(f"{path}: truncated or damaged picture ({one_line(error, 200)})") from None
     if picture.format == "PNG":  # its texts stand in `info` under any names, such as "transparency"

@@ -70,6 +70,11 @@ def csv_lines(text: str) -> list[str]:
         if any(cell.strip() for cell in row[len(names) :]):
             raise ValueError(f"line {number}: {len(row)} cells, but the header has {len(names)}")
         cells = {name: _value(name, cell) for name, cell in zip(names, row, strict=False) if cell.strip()}
+        if "" in cells:
+            raise ValueError(
+                f"line {number}: the cell {cells[''][:40]!r} is in a column without a name; name it or leave it out "
+                "(pandas writes its index as such a column: use to_csv with index=False)"
+            )
         lines += [""] * (number - 1 - len(lines))
         lines.append(json.dumps(cells))
 

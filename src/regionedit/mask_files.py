@@ -88,15 +88,24 @@ def understand(mask: Image.Image, reading: MaskReading = AUTO, picture: Image.Im
     meaning = _meaning(turned, reading, picture, lossy)
     edit_HW, words = meaning.edit_HW, meaning.words
     soft = not lossy if reading.mask_soft is None else reading.mask_soft
-    if not soft and ((edit_HW > 0) & (edit_HW < 255)).any():
+    partial = int(((edit_HW > 0) & (edit_HW < 255)).sum())
+    if partial and not soft:
         edit_HW = (edit_HW >= 128).astype(np.uint8) * 255
         words += ", its greys cut at one half"
+    elif partial and reading.mask_soft is None:
+        words += f", {partial} {'pixel' if partial == 1 else 'pixels'} in part"
     share = (edit_HW > 0).mean()
     if share in (0, 1):
         words += f" ({'nothing' if share == 0 else 'the whole picture'})"
     result = Image.fromarray(np.ascontiguousarray(edit_HW))
     result.info = {"notes": [f"mask: {words}", *filter(None, [*notes, orientation_note])], "path": str(path)}
     return result
+
+
+def widened(drawn: Image.Image, mask: Image.Image) -> str:
+    """How many pixels of the region (`mask`, mode "L") are not in the mask file (`drawn`), or empty."""
+    more = int(((np.asarray(mask) > 0) & (np.asarray(drawn) == 0)).sum())
+    return f"mask: {more} pixels were added to it by region.grow, region.feather or another setting" if more else ""
 
 
 def _meaning(mask: Image.Image, reading: MaskReading, picture: Image.Image | None, lossy: bool) -> Meaning:

@@ -15,6 +15,8 @@ SAME = 4
 """The same for lossless files, in which a stroke has one colour, up to rounding, and a picture many shades."""
 MOST_IDS = 64
 """A map of numbers has at most this many different ones."""
+SPOT = 16
+"""Pixels of one colour that are an object of its own; edges of a stroke have fewer of each colour between."""
 BUSY = 4.0
 """Mean difference of a grey pixel from its four neighbours above which the greys are a picture and no soft edge."""
 GREY_OUT = "a mask has black and white areas; if these greys are meant, give mask_soft true"
@@ -80,8 +82,9 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
     """
     if rgb_HW3 is not None:
         few_HW3 = rgb_HW3[sampled(grey_HW)].astype(int)
-        if (few_HW3.max(-1) - few_HW3.min(-1) > (NEAR if lossy else 16)).mean() > 0.005:
-            return _one_colour(rgb_HW3, lossy)
+        coloured_HW = few_HW3.max(-1) - few_HW3.min(-1) > (NEAR if lossy else 16)
+        if coloured_HW.mean() > 0.005 or coloured_HW.sum() > (few_HW3.max(-1) > NEAR).sum() / 2:
+            return _one_colour(rgb_HW3, lossy, soft)
     if soft:
         return Meaning(grey_HW, "grey values are edited in part")
     distinct = np.flatnonzero(np.bincount(grey_HW.ravel(), minlength=256))
@@ -101,9 +104,7 @@ def by_brightness(grey_HW: np.ndarray, rgb_HW3: np.ndarray | None, lossy: bool, 
         extremes = ((grey_HW <= 8) | (grey_HW >= 247)).mean()
         if extremes < 0.25 or _texture(grey_HW, middle_HW) > BUSY:
             raise ValueError(f"a picture, not a mask; {GREY_OUT}")
-    if soft is None and not lossy and _rings(grey_HW):
-        return Meaning(_hard(grey_HW >= 128), "white is edited, its greys cut at one half")
-    return Meaning(grey_HW, "white is edited")
+    return _without_rings(grey_HW, "white is edited", lossy, soft)
 
 
 def refuse_numbers(values_HW: np.ndarray, distinct: np.ndarray, merged: bool = False) -> None:
@@ -164,27 +165,38 @@ def main_colours(rgb_N3: np.ndarray, near: int = NEAR) -> list[tuple[np.ndarray,
     return sorted((one for one in shares if one[1] >= 0.01), key=lambda one: -one[1])
 
 
-def _one_colour(rgb_HW3: np.ndarray, lossy: bool) -> Meaning:
+def _one_colour(rgb_HW3: np.ndarray, lossy: bool, soft: bool | None) -> Meaning:
     """One colour on black is a stroke; its soft edge keeps its values."""
     bright_HW = np.maximum(np.maximum(rgb_HW3[..., 0], rgb_HW3[..., 1]), rgb_HW3[..., 2])
     few = sampled(bright_HW)
     # Lossy files store colours at half the size, so that a stroke's edge is a ring of darker colours.
     painted_HW = bright_HW > (bright_HW.max() // 2 if lossy else NEAR)
-    colours = main_colours(rgb_HW3[few].reshape(-1, 3))
+    colours, small = main_colours(rgb_HW3[few].reshape(-1, 3)), []
     if not painted_HW.all() and (bright_HW[~painted_HW] <= NEAR).mean() > 0.85:
         (colour, share), *_ = main_colours(rgb_HW3[few][painted_HW[few]], 2 * NEAR if lossy else NEAR) or [
             (np.zeros(3), 0.0)
         ]
         if share > 0.9 or (len(colours) == 2 and share > 0.7):
-            scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
-            return Meaning(scaled_HW.astype(np.uint8), "the coloured strokes are edited")
+            other = None if lossy else _another(rgb_HW3[painted_HW], colour)
+            if other is None:
+                scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
+                return _without_rings(scaled_HW.astype(np.uint8), "the coloured strokes are edited", lossy, soft)
+            small.append((other, 0.0))
     colours = main_colours(rgb_HW3[few].reshape(-1, 3), SAME)
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
-        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in colours[:6])
+        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in [*colours[:6], *small])
         raise ValueError(
-            f"a map of {len(colours)} colours, not a mask; name the one to edit: mask_value one of {names}"
+            f"a map of {len(colours) + len(small)} colours, not a mask; name the one to edit: mask_value one of {names}"
         )
     raise ValueError("a picture, not a mask; save the mask with white where to edit and black elsewhere")
+
+
+def _another(painted_N3: np.ndarray, colour: np.ndarray) -> np.ndarray | None:
+    """A colour of a small area that is no shade of the stroke's colour, as a second object has it, or None."""
+    shade_N3 = painted_N3.max(1, keepdims=True) * (colour / colour.max())
+    others_M3 = painted_N3[np.abs(painted_N3 - shade_N3).max(1) > NEAR]
+    distinct, counts = np.unique(others_M3, axis=0, return_counts=True)
+    return distinct[counts.argmax()] if len(counts) and counts.max() >= SPOT else None
 
 
 def _is_copy(first_HW3: np.ndarray, second_HW3: np.ndarray, where_HW: np.ndarray) -> bool:
@@ -208,11 +220,15 @@ def _jumps(grey_HW: np.ndarray, where_HW: np.ndarray, least: float) -> bool:
     return bool(steps_N.any() and steps_N[steps_N > 0].mean() > least)
 
 
-def _rings(grey_HW: np.ndarray) -> bool:
-    """Whether most greys are close to black or white: rings around edges, left by JPEG or a sharp resampling before the
-    file was saved without loss. Feathered masks have less than .6 of such greys for each other one, rings above 1."""
+def _without_rings(grey_HW: np.ndarray, words: str, lossy: bool, soft: bool | None) -> Meaning:
+    """The meaning of these greys, cut at one half if most of them are close to black or white: rings around edges, left
+    by JPEG or a sharp resampling before the file was saved without loss. Feathered masks have less than .6 of such
+    greys for each other one, rings above 1."""
     counts = np.bincount(grey_HW.ravel(), minlength=256)
-    return int(counts[1:9].sum() + counts[247:255].sum()) > int(counts[9:247].sum())
+    rings = int(counts[1:9].sum() + counts[247:255].sum()) > int(counts[9:247].sum())
+    if soft is None and not lossy and rings:
+        return Meaning(_hard(grey_HW >= 128), f"{words}, its greys cut at one half")
+    return Meaning(grey_HW, words)
 
 
 def _texture(grey_HW: np.ndarray, where_HW: np.ndarray) -> float:

@@ -29,6 +29,7 @@ from regionedit.images import (
     is_numeric,
     upright,
 )
+from regionedit.mask_files import widened
 from regionedit.picture_files import MODES, SUFFIX_OF, deep_pixels, encode, jpeg_options, white_of
 from regionedit.picture_metadata import Metadata, read_metadata
 
@@ -221,8 +222,7 @@ def file_notes(view: Image.Image, drawn: Image.Image | None, mask: Image.Image, 
     unseen = f"{percent} of the region is wholly transparent and stays so" if share else ""
     remark = source_format(view)[1] if written == "source" else ""
     of_mask = [] if drawn is None else drawn.info.get("notes", [])
-    more = 0 if drawn is None else int((inside_HW & (np.asarray(drawn) == 0)).sum())
-    wider = f"mask: {more} pixels were added to it by region.grow, region.feather or another setting" if more else ""
+    wider = "" if drawn is None else widened(drawn, mask)
     return [*of_mask, *(note for note in (wider, unseen, remark) if note), *view.info["notes"]]
 
 

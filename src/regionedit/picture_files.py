@@ -41,10 +41,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation -> how stored pixels are turned upright."""
 
 HEADER = 65_536  # bytes of a file that contain the headers of AVIF and JPEG 2000
-BITS, PHOTOMETRIC, ORIENTATION, PLANES = 258, 262, 274, 284  # tags of a TIFF; orientation is also one of EXIF
-CHANNELS, TILE_WIDTH, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 322, 338, 339
-KIND, PREVIEW = 254, 1  # a tag of a TIFF and its bit for a small copy of another picture
-PREMULTIPLIED, SIGNED = 1, 2  # an extra sample, a sample format
+ORIENTATION, CHANNELS, TILE_WIDTH, EXTRA_SAMPLES = 274, 277, 322, 338  # tags of a TIFF; the first also one of EXIF
+PREMULTIPLIED = 1  # an extra sample
 LONGEST_SEGMENT = 65_504  # bytes of EXIF or XMP that a JPEG can hold
 
 
@@ -60,49 +58,6 @@ def stored_bits(picture: Image.Image, path: Path) -> int:
             return max(8, _header_bits(file.read(HEADER), picture.format))
     given = picture.info.get("bit_depth")  # by pillow-heif, or a PNG's text of this name
     return max(8, given) if isinstance(given, int) else 8
-
-
-def misread(picture: Image.Image) -> str:
-    """What a picture that was opened and not loaded yet has that Pillow reads wrongly without an error, or empty."""
-    if picture.format == "FITS" and picture.mode != "L":
-        return "FITS values of more than 8 bits"
-    if picture.format == "PSD" and picture.mode == "1":
-        return "a PSD in black and white"
-    if picture.format == "PSD" and picture.mode == "RGBA" and not _has_transparent_layers(picture):
-        return "a PSD with a saved selection"
-    if picture.format in ("BMP", "GIF", "TGA") and picture.tile:
-        codec, extents, _, args = picture.tile[0]
-        if codec == "bmp_rle" and args[1]:
-            return "a BMP with compressed pixels of 4 bits"
-        if "BGRA;15Z" in args:
-            return "a TGA of 16 bits a pixel"
-        if codec == "gif" and extents != (0, 0, *picture.size) and "transparency" not in picture.info:
-            return "a GIF whose first frame does not cover it"
-    if picture.format != "TIFF":
-        return ""
-    kind = _misread_tiff(picture)
-    return f"a TIFF with {kind}" if kind else ""
-
-
-def _has_transparent_layers(psd: Image.Image) -> bool:
-    """Whether the fourth channel of a PSD is transparency and no saved selection: the number of layers is negative."""
-    if psd._layers_position is None:
-        return False
-    psd.fp.seek(psd._layers_position)
-    return psd.fp.read(1) >= b"\x80"
-
-
-def _misread_tiff(picture: Image.Image) -> str:
-    tags = picture.tag_v2
-    bits, white_is_0 = max(tags.get(BITS, (1,))), tags.get(PHOTOMETRIC) == 0
-    if isinstance(kind := tags.get(KIND), int) and kind & PREVIEW:
-        return "a preview before the picture itself, as a camera's raw file"
-    raw = any(tile.codec_name == "raw" for tile in picture.tile)
-    if raw and tags.get(PLANES) == 2 and (bits != 8 or white_is_0 or tags.get(EXTRA_SAMPLES) == (PREMULTIPLIED,)):
-        return "channels in separate planes"
-    if white_is_0 and bits > 8:
-        return f"{bits} bits a channel where 0 is white"
-    return "8 bits with a sign" if bits == 8 and SIGNED in tags.get(SAMPLE_FORMAT, ()) else ""
 
 
 def stored_orientation(picture: Image.Image) -> int | None:

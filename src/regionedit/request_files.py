@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -104,11 +105,11 @@ def read_requests(path: str | Path) -> list[RequestFile]:
 
 
 def existing(field: str, name: str, folder: Path) -> Path:
-    """The file that a field of a request names. Raises ValueError: no such file."""
-    path = folder / name
-    if not is_file(path):
-        raise ValueError(f"{field}: {path}: no such file")
-    return path
+    """The file that a field of a request names; accents may be written in two ways. Raises ValueError: no such file."""
+    for written in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        if is_file(path := folder / written):
+            return path
+    raise ValueError(f"{field}: {folder / name}: no such file")
 
 
 def parse_requests(

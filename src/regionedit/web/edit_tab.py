@@ -214,7 +214,7 @@ def region_values(sketch: Sketch, cut: Cut, config: RegionConfig) -> tuple[dict,
     mask = sketch.mask(cut, config)
     share = 1 - mask.histogram()[0] / (mask.width * mask.height)
     view = _canvas_value(sketch.shown(cut, config), sketch.picture.size)
-    return view, messages.line(messages.region(sketch.found, share))
+    return view, messages.line(messages.region(sketch.found, share, mask.info.get("notes", ())))
 
 
 def _canvas_value(shown: Image.Image, size: tuple[int, int]) -> dict[str, Any]:

@@ -31,14 +31,14 @@ def _bar(done: int, total: int, text: str) -> str:
     return f'<p class="status-line" role="status"><progress max="{total}" value="{done}"></progress> {escape(text)}</p>'
 
 
-def region(found: FoundRegion | None, share: float) -> str:
-    """The region's share of the picture, and how it was found."""
+def region(found: FoundRegion | None, share: float, of_mask: Sequence[str] = ()) -> str:
+    """The region's share of the picture, and how it was found; `of_mask`: notes about the mask file that it is from."""
     parts = [f"{share:.1%} of the picture will be edited" if share else "No region yet"]
     if found is not None:
         parts = parts if share else ["The region is empty: lower the threshold, or paint a region"]
         if found.mask_source != "drawn":
             parts.append(f"found by {found.mask_source} in {found.timings['region']:.2f} s")
-    return "; ".join(filter(None, [*parts, found.note if found else ""])) + "."
+    return "; ".join(filter(None, [*parts, *(of_mask or [found.note if found else ""])])) + "."
 
 
 def batch(items: Sequence[Item], total: int) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from regionedit import masks
 from regionedit.display import heat_map
 from regionedit.images import png, smaller, to_pictures, to_tensor
+from regionedit.mask_files import widened
 from regionedit.mask_operations import operated
 from regionedit.mask_sources.base import cut_masks
 from regionedit.records import FoundRegion
@@ -107,8 +108,9 @@ class Sketch:
             mask_B1HW[0, 0][touched_HW == ADDED] = 1
             mask_B1HW[0, 0][touched_HW == ERASED] = 0
         mask = to_pictures(masks.feather(mask_B1HW, cut.feather))[0]
-        if self.found is not None and "notes" in self.found.mask.info:  # how the mask file was understood
-            mask.info |= {name: self.found.mask.info[name] for name in ("notes", "path")}
+        if self.found is not None and "notes" in (info := self.found.mask.info):  # how the mask file was understood
+            wider = "" if self.touched else widened(self.found.mask, mask)
+            mask.info |= {"notes": [*info["notes"], *filter(None, [wider])], "path": info["path"]}
         return mask
 
     def _cut(self, config: RegionConfig):
