@@ -48,16 +48,17 @@ from regionedit.microworld.splits import scene_rng
 
 PAIR_SEED = 3  # of the split "pretrain"; the scene pools and the held-out pictures use 0, 1 and 2
 UNSEEN_PHRASING = 0.25
-# share of each operation; those that are hard to generate are more frequent
+# share of each operation among the draws; those that are hard to generate are more frequent. About half of the drawn
+# additions do not fit into their picture and are replaced by another draw
 MIX = {
-    "replace": 0.2,
-    "recolour": 0.14,
-    "resize": 0.17,
-    "remove": 0.1,
-    "add": 0.2,
-    "background": 0.1,
-    "global": 0.05,
-    "noop": 0.04,
+    "replace": 0.19,
+    "recolour": 0.09,
+    "resize": 0.1,
+    "remove": 0.06,
+    "add": 0.32,
+    "background": 0.18,
+    "global": 0.04,
+    "noop": 0.02,
 }
 DROP = 0.05  # share of samples without the picture, and without picture and text
 UNCHANGED = 0.15  # share of samples without text, whose target is the unchanged source
