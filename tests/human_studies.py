@@ -1,11 +1,11 @@
 """What the tests of the human study share: a drawn benchmark, systems' pictures, simulated raters."""
 
+import csv
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
@@ -44,12 +44,13 @@ def drawn(monkeypatch):
 
 def write_systems(root: Path, data: str, names: tuple[str, ...]) -> dict[str, str]:
     """Folders of edited pictures by system name; every system has its own pictures of every case."""
-    for place, name in enumerate(names):
-        (root / name / "pictures").mkdir(parents=True)
+    for number, name in enumerate(names):
+        folder = root / name / "pictures"
+        folder.mkdir(parents=True)
         for case in Drawn(data):
             edited = case.request.image.copy()
-            edited.paste((40 * place, 255, 0), (2, 2, 8, 8))
-            edited.save(root / name / "pictures" / f"{case.id}.png")
+            edited.paste((40 * number, 255, 0), (2, 2, 8, 8))
+            edited.save(folder / f"{case.id}.png")
     return {name: str(root / name) for name in names}
 
 
@@ -58,7 +59,15 @@ def settings(root: Path, systems: dict[str, str], **changes) -> StudySettings:
     return StudySettings(systems=systems, **(given | changes))
 
 
-def write_key(path: Path, names=("one", "two"), design="likert", shown="pairs", raters=4, trials=0, repeats=0) -> Path:
+def write_key(
+    path: Path,
+    names: tuple[str, ...] = ("one", "two"),
+    design: str = "likert",
+    shown: str = "pairs",
+    raters: int = 4,
+    trials: int = 0,
+    repeats: int = 0,
+) -> Path:
     """The key of a study of the `SCORED` cases, as `make` writes it, without making its forms."""
     system_sets = [names] if shown == "all" else list(combinations(names, 2))
     cases = [f"case-{i}" for i in SCORED]
@@ -68,27 +77,34 @@ def write_key(path: Path, names=("one", "two"), design="likert", shown="pairs", 
     return path
 
 
-def read_sheet(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def number(row: dict) -> int:
-    return int(row["case"].split("-")[1])
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def answer(key: Path, out: Path, rate: Callable[[str, dict, str], object]) -> list[Path]:
     """Answer sheets of all raters, a file each.
 
-    `rate` maps (rater, row of the key, question) to the likert answer or, under forced choice, to what the largest of
-    a trial is chosen by. None: not answered.
+    Args:
+        rate: (rater, row of the key, question) -> score of a picture; the likert answer itself, and under forced choice
+            what the largest of a trial is chosen by. None: not answered.
     """
-    rows = read_sheet(key)
-    given = [[rate(row["rater"], row, name) for name in NAMES] for row in rows.to_dict("records")]
-    rows[[*NAMES]] = pd.DataFrame(given, dtype=object)
-    if (design := rows["design"][0]) == "forced_choice":
-        best = rows[[*NAMES]].astype(float).groupby(rows["trial"], sort=False).idxmax()
-        rows = rows.drop_duplicates("trial").assign(**{name: [*rows["position"][best[name]]] for name in NAMES})
+    rows = read_rows(key)
+    likert = rows[0]["design"] == "likert"
     out.mkdir(exist_ok=True)
-    for rater, own in rows.groupby("rater"):
-        own.to_csv(out / f"answers_rater_{rater}.csv", index=False, columns=answer_columns(design))
-    return sorted(out.iterdir())
+    paths = []
+    for rater, own in groupby(rows, lambda row: row["rater"]):
+        lines = [answer_columns(rows[0]["design"])]
+        for trial, page in groupby(own, lambda row: row["trial"]):
+            pictures = list(page)
+            given = [[rate(rater, picture, name) for name in NAMES] for picture in pictures]
+            if likert:
+                cells = [["" if value is None else value for value in values] for values in given]
+                lines += [[rater, trial, p["position"], *values] for p, values in zip(pictures, cells, strict=True)]
+            else:
+                best = [pictures[int(np.argmax(values))]["position"] for values in zip(*given, strict=True)]
+                lines.append([rater, trial, *best])
+        paths.append(out / f"answers_rater_{rater}.csv")
+        with paths[-1].open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+    return paths

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from html import unescape
 from itertools import combinations
 from pathlib import Path
 
@@ -19,23 +18,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from regionedit.evaluation.human_study import form as form_module
 from regionedit.evaluation.human_study.__main__ import main
 from regionedit.evaluation.human_study.assignment import assign
 from regionedit.evaluation.human_study.make import make
-from tests.human_studies import Drawn, drawn, read_sheet, settings, write_systems  # noqa: F401
+from tests.human_studies import Drawn, drawn, read_rows, settings, write_systems  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def embedded(path: Path) -> tuple[list[str], list[tuple]]:
-    """A form's pictures, and of each page its trial, instruction, and numbers of the source and the edited pictures."""
-    html = path.read_text()
-    assert html.count("</script>") == 1, "an instruction cannot close the script tag"
-    pages = []
-    for page in re.findall("<section hidden>.*?</section>", html, re.S):
-        instruction, trial = re.search('Instruction: (.*?)</h2>.*?data-row="([^",]*)', page, re.S).groups()
-        pages.append((trial, unescape(instruction), [int(n) for n in re.findall(r'data-picture="(\d+)"', page)]))
-    return json.loads(re.search("^const pictures = (.*);$", html, re.M)[1]), pages
+def embedded(path: Path) -> dict:
+    """The data of a form, read up to the first end tag, as a browser does."""
+    return json.loads(re.search(r'<script type="application/json" id="form">(.*?)</script>', path.read_text(), re.S)[1])
 
 
 def picture(uri: str) -> Image.Image:
@@ -43,7 +37,8 @@ def picture(uri: str) -> Image.Image:
 
 
 def spread(counts: Counter, names) -> int:
-    return max(counts[name] for name in names) - min(counts[name] for name in names)
+    numbers = [counts[name] for name in names]
+    return max(numbers) - min(numbers)
 
 
 @examples(max_examples=25, deadline=None)
@@ -65,18 +60,23 @@ def test_cases_units_and_sides_are_balanced(count, number_of_cases, raters, pair
         assert spread(sides, [(system, side) for side in range(len(system_sets[0]))]) <= 1
 
 
-def test_sides_are_balanced_within_forms_and_cases_and_orders_differ():
+def test_sides_are_balanced_within_forms_and_cases_too():
     cases = [f"c{i}" for i in range(10)]
-    first, again, other = (
-        assign("s", cases, [("a", "b")], 6, 10, 0, np.random.default_rng(seed)) for seed in (0, 0, 2)
-    )
-    assert first == again != other
-    left = [t for t in first if t.systems[0] == "a"]
+    made = assign("s", cases, [("a", "b")], 6, 10, 0, np.random.default_rng(0))
+    left = [t for t in made if t.systems[0] == "a"]
     assert len(left) == 30
     assert all(abs(n - 5) <= 1 for n in Counter(t.rater for t in left).values())
     assert all(abs(n - 3) <= 1 for n in Counter(t.case for t in left).values())
-    orders = {tuple(t.case for t in first if t.rater == rater) for rater in range(1, 7)}
-    assert len(orders) == 6 and {tuple(sorted(order)) for order in orders} == {tuple(cases)}
+
+
+def test_order_and_sides_differ_between_raters_and_seeds():
+    cases = [f"c{i}" for i in range(12)]
+    first, again, other = (
+        assign("s", cases, [("a", "b")], 3, 12, 0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    orders = [[t.case for t in first if t.rater == rater] for rater in (1, 2, 3)]
+    assert orders[0] != orders[1] != orders[2] and sorted(orders[0]) == sorted(orders[1]) == sorted(cases)
 
 
 def test_repeats_come_late_and_in_reverse_order():
@@ -104,7 +104,7 @@ def test_the_same_seed_makes_the_same_files(tmp_path):
     assert files == [*(f"form_rater_0{i}.html" for i in range(1, 5)), "key.csv", "study.json", "template.csv"]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    names = [{*read_sheet(tmp_path / folder / "key.csv")["trial"]} for folder in "abc"]
+    names = [{row["trial"] for row in read_rows(tmp_path / folder / "key.csv")} for folder in "abc"]
     assert names[0] == names[1] and not names[0] & names[2], "a trial's name identifies its study"
     make(settings(tmp_path, systems, out=str(tmp_path / "c"), repeats=2, seed=4))
     with pytest.raises(ValueError, match="out: .* holds the key of another study"):
@@ -118,42 +118,47 @@ def test_forms_key_and_template_agree(tmp_path):
         Image.open(path).save(tmp_path / "three" / f"{path.stem}.webp", lossless=True)
     shutil.rmtree(tmp_path / "three" / "pictures")
     record = make(settings(tmp_path, systems, shown="all", cases=5, repeats=1))
-    key, template = (read_sheet(tmp_path / "study" / name) for name in ("key.csv", "template.csv"))
-    assert key[["trial", "position"]].equals(template[["trial", "position"]])
-    assert {*key["seed"]} == {"3"} and {*template["inside"], *template["followed"]} == {""}
-    cases = {case.id: case.request for case in Drawn("9")}
+    key, template = (read_rows(tmp_path / "study" / name) for name in ("key.csv", "template.csv"))
+    assert [(row["trial"], row["position"]) for row in key] == [(row["trial"], row["position"]) for row in template]
+    assert {row["seed"] for row in key} == {"3"} and {row["inside"] + row["followed"] for row in template} == {""}
+    cases = {case.id: case for case in Drawn("9")}
     for rater in range(1, 5):
-        pictures, pages = embedded(tmp_path / "study" / f"form_rater_0{rater}.html")
-        assert len(pages) == 6
-        for trial, instruction, numbers in pages:
-            rows = key[key["trial"] == trial]
-            source = cases[rows["case"].iloc[0]]
-            shown = [picture(pictures[number]).tobytes() for number in numbers]
-            assert instruction == source.instruction and shown[0] == source.image.tobytes()
-            paths = [next((tmp_path / row.system).rglob(f"{row.case}.*")) for row in rows.itertuples()]
-            assert shown[1:] == [Image.open(path).tobytes() for path in paths], "small pictures are lossless"
+        form = embedded(tmp_path / "study" / f"form_rater_0{rater}.html")
+        assert form["positions"] == ["A", "B", "C"] and len(form["trials"]) == 6
+        for page in form["trials"]:
+            rows = [row for row in key if row["trial"] == page["trial"]]
+            source = cases[rows[0]["case"]].request
+            assert page["instruction"] == source.instruction
+            assert picture(form["pictures"][page["source"]]).tobytes() == source.image.tobytes()
+            for row, number in zip(rows, page["pictures"], strict=True):
+                (path,) = (tmp_path / row["system"]).rglob(f"{row['case']}.*")
+                edited = Image.open(path)
+                assert picture(form["pictures"][number]).tobytes() == edited.tobytes(), "small pictures are lossless"
     assert record["raters_per_trial"] == 4 and len(record["cases"]) == 5
     html = (tmp_path / "study" / "form_rater_01.html").read_text()
     assert not re.search(r"https?://|\bsrc=|href=|fetch\(|import\(|@import|url\(", html), "a form is self-contained"
+    assert html.count("</script>") == 2, "an instruction cannot close the script tag"
+    assert [question["name"] for question in form["questions"]] == ["inside", "followed"]
 
 
 def test_a_form_is_blind(tmp_path, monkeypatch):
-    monkeypatch.setattr("regionedit.evaluation.human_study.make.LONGER_SIDE", 64)
-    monkeypatch.setattr("regionedit.evaluation.human_study.make.LOSSLESS", 32)
+    monkeypatch.setattr(form_module, "LONGER_SIDE", 64)
+    monkeypatch.setattr(form_module, "LOSSLESS", 32)
     systems = write_systems(tmp_path / "hidden_place", "3x72", ("zorkmid", "quuxology"))
-    for name, size in (("zorkmid", (72, 54)), ("quuxology", (36, 27))):
-        metadata = PngInfo()
-        metadata.add_text("Software", name)
-        for path in Path(systems[name], "pictures").iterdir():
-            Image.open(path).resize(size).save(path, pnginfo=metadata, icc_profile=name.encode())
+    for name, folder in systems.items():
+        for path in (Path(folder) / "pictures").iterdir():
+            metadata = PngInfo()
+            metadata.add_text("Software", name)
+            edited = Image.open(path).resize((36, 27) if name == "quuxology" else (72, 54))
+            edited.save(path, pnginfo=metadata, icc_profile=name.encode())
     make(settings(tmp_path, systems, data="3x72", cases=2, raters=2))
     for path in (tmp_path / "study").glob("form_*.html"):
-        pictures, pages = embedded(path)
-        everything = path.read_bytes() + b"".join(base64.b64decode(uri.split(",")[1]) for uri in pictures)
+        form = embedded(path)
+        everything = path.read_bytes() + b"".join(base64.b64decode(uri.split(",")[1]) for uri in form["pictures"])
         for word in (b"zorkmid", b"quuxology", b"hidden_place", b"case-", str(tmp_path).encode()):
             assert word not in everything
-        assert {picture(uri).size for uri in pictures} == {(64, 48)}, "sizes would reveal the systems"
-        shown = [number for *_, numbers in pages for number in numbers]
+        assert {picture(uri).size for uri in form["pictures"]} == {(64, 48)}, "sizes would reveal the systems"
+        shown = [number for page in form["trials"] for number in (page["source"], *page["pictures"])]
         assert list(dict.fromkeys(shown)) == list(range(6)), "pictures are numbered in order of appearance"
     record = json.loads((tmp_path / "study" / "study.json").read_text())
     assert sorted(record["resized"]) == ["quuxology"] and len(record["resized"]["quuxology"]) == 2
@@ -161,71 +166,77 @@ def test_a_form_is_blind(tmp_path, monkeypatch):
 
 def test_cases_without_every_picture_are_listed(tmp_path, capsys):
     systems = write_systems(tmp_path, "9", ("one", "two"))
-    unreadable = tmp_path / "two" / "pictures" / "case-3.png"
-    unreadable.write_bytes(b"no picture")
     (tmp_path / "one" / "pictures" / "case-2.png").unlink()
-    unreadable.with_stem("case-4").unlink()
+    (tmp_path / "two" / "pictures" / "case-3.png").write_bytes(b"no picture")
+    (tmp_path / "two" / "pictures" / "case-4.png").unlink()
     (tmp_path / "two" / "failures").mkdir()
     (tmp_path / "two" / "failures" / "case-4.txt").write_text("out of memory\n")
     record = make(settings(tmp_path, systems))
     assert sorted(record["cases"]) == ["case-0", *(f"case-{i}" for i in (5, 6, 7, 8))], "case-1 is not scored"
-    assert record["left_out"].pop("case-3").startswith(f"two: {unreadable}")
-    assert record["left_out"] == {"case-2": "one: no picture", "case-4": "two: out of memory"}
-    with pytest.raises(ValueError, match="cases: 6 requested, but only 5 of 8 .*'case-2': 'one: no pic"):
+    assert record["left_out"].keys() == {"case-2", "case-3", "case-4"}
+    assert record["left_out"]["case-2"] == "one: no picture" and record["left_out"]["case-4"] == "two: out of memory"
+    assert record["left_out"]["case-3"].startswith("two: ") and "case-3.png" in record["left_out"]["case-3"]
+    with pytest.raises(ValueError, match=r"cases: 6 requested, but of the benchmark's 8 only 5 .*case-2 \(one: no pic"):
         make(settings(tmp_path, systems, cases=6))
     arguments = ["--systems", *(f"{name}={folder}" for name, folder in systems.items()), "--benchmark", "drawn"]
     assert main(["make", *arguments, "--data", "9", "--out", str(tmp_path / "again"), "--raters", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "5 cases, 3 left out" in printed and "fewer than two raters" in printed
+    assert "3 cases left out" in printed and "case-4: two: out of memory" in printed
+    assert "fewer than two raters" in printed
 
 
-def test_a_form_too_large_is_refused(tmp_path, monkeypatch):
+def test_a_form_too_large_says_how_many_cases_fit(tmp_path, monkeypatch):
     systems = write_systems(tmp_path, "9", ("one", "two"))
-    make(settings(tmp_path, systems, cases=7))
-    size = sum(map(len, embedded(tmp_path / "study" / "form_rater_01.html")[0]))
-    monkeypatch.setattr("regionedit.evaluation.human_study.make.LARGEST_FORM", size)
-    make(settings(tmp_path, systems, cases=7))
-    with pytest.raises(ValueError, match="cases: a form would have .* MB of pictures; give fewer"):
+    make(settings(tmp_path, systems))
+    each = sum(map(len, embedded(tmp_path / "study" / "form_rater_01.html")["pictures"])) / 8
+    monkeypatch.setattr(form_module, "LARGEST_FORM", int(each * 5.5))
+    with pytest.raises(ValueError, match="of its 8 cases 5 fit: give --cases 5") as error:
         make(settings(tmp_path, systems, out=str(tmp_path / "large")))
+    assert "MB" in str(error.value) and not (tmp_path / "large").exists()
+    assert len(make(settings(tmp_path, systems, out=str(tmp_path / "large"), cases=5))["cases"]) == 5
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ("", "the following arguments are required: systems"),
-        ("--systems one", "systems: one=: no such folder; give NAME=DIR"),
-        ("--systems one=. one=.", "systems: two have the same name"),
-        ("--systems one=nowhere two=.", "systems: one=nowhere: no such folder"),
-        ("--systems one=.", "systems: 1 given, at least 2"),
-        ("--systems one=. two=. --design forced_choice --all --systems", "cases: all requested"),
-        ("--systems 0=. 1=. 2=. 3=. 4=. 5=. 6=. --all", r"systems: 7 given, at least 1 \(--all: at most 6"),
-        ("--systems one=. two=. --benchmark none", "benchmark: "),
-        ("--systems one=. two=. --design none", "design: "),
-        ("--systems one=. two=. --raters 0", "raters: "),
-        ("--systems one=. two=. --cases -1", "cases: "),
-        ("--systems one=. two=. --cases x", "cases: "),
-        ("--systems one=. two=. --rater 3", "command line: unknown key 'rater'; did you mean 'raters'"),
+        (["--systems", "one"], "systems: 'one' is not NAME=DIR"),
+        (["--systems", "one=.", "one=."], "systems: two have the same name"),
+        (["--systems", "one=nowhere", "two=."], "systems: one: nowhere is not a folder"),
+        (["--systems", "one=."], "systems: 1 given, at least 2"),
+        (["--systems", *(f"{i}=." for i in range(7)), "--all"], "systems: 7 given, at most 6"),
+        (["--systems", "one=.", "two=.", "--benchmark", "none"], "benchmark: 'none' is none of"),
+        (["--systems", "one=.", "two=.", "--raters", "0"], "raters: 0, at least 1"),
+        (["--systems", "one=.", "two=.", "--cases", "-1"], "cases: -1, at least 0"),
+        (["--systems", "one=.", "two=."], "cases: all requested"),
     ],
 )
 def test_a_bad_argument_is_one_line(arguments, message, tmp_path, capsys):
     defaults = [] if "--benchmark" in arguments else ["--benchmark", "drawn"]
-    assert main(["make", *arguments.split(), *defaults, "--data", "9", "--out", str(tmp_path / "x")]) == 2
+    assert main(["make", *arguments, *defaults, "--data", "9", "--out", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
-    assert re.match(f"human_study make: error: {message}", error) and error.count("\n") == 1
-    assert main(["analyze"]) == main([]) == main(["analyse"]) == 2 and capsys.readouterr().err.count("\n") == 3
+    assert error.startswith(f"human_study make: error: {message}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["make", "--cases", "x"], ["make", "--pairs", "--all"], ["analyse"], []])
+def test_a_mistyped_option_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 DRIVER = """
 <script>
   const press = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-  if (!document.querySelector(":checked")) {
+  if (!Object.keys(state.answers).length) {
     press("Enter");
     KEYS.forEach(press);
     document.activeElement.click();  // the keys have moved the focus to the button Next
-    pages[at].querySelectorAll("input")[1].click();
+    page.querySelectorAll("input")[1].click();
     location.reload();
   } else {
-    document.body.textContent = JSON.stringify({ at, csv: csv(), bar: element("count").value });
+    const at = state.at;
+    go(END);
+    document.body.textContent = JSON.stringify({ at, csv: csv(), bar: document.getElementById("count").textContent });
   }
 </script>
 """
@@ -242,13 +253,13 @@ DRIVER = """
 def test_a_browser_keeps_answers_over_a_reload(design, keys, answers, tmp_path):
     make(settings(tmp_path, write_systems(tmp_path, "9", ("one", "two")), design=design))
     form = tmp_path / "study" / "form_rater_02.html"
-    form.write_text(form.read_text() + DRIVER.replace("KEYS", json.dumps([*keys])))
+    form.write_text(form.read_text().replace("</html>", DRIVER.replace("KEYS", json.dumps([*keys])) + "</html>"))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     options += ["--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"]
     ran = subprocess.run([CHROMIUM, *options, "--dump-dom", form.as_uri()], capture_output=True, text=True, timeout=120)
     found = json.loads(re.search(r"<body[^>]*>(\{.*\})\s*</body>", ran.stdout, re.S)[1])
-    trials = [*read_sheet(tmp_path / "study" / "template.csv").query("rater == '02'")["trial"]]
+    trials = [row["trial"] for row in read_rows(tmp_path / "study" / "template.csv") if row["rater"] == "02"]
     rows = [line.split(",") for line in found["csv"].splitlines()]
-    assert found["at"] == 2 and found["bar"] == "1 of 8 answered"
+    assert found["at"] == 1 and found["bar"] == "1 of 8 answered"
     assert [row[1] for row in rows[1:]] == trials and {row[0] for row in rows[1:]} == {"02"}
     assert [row[2:] for row in rows[: len(answers)]] == answers

@@ -1,21 +1,28 @@
-"""Agreement between raters: Krippendorff's alpha, Fleiss' kappa, and 95 % intervals; undefined values are None.
+"""Agreement between raters: Krippendorff's alpha, Fleiss' kappa, and 95 % intervals.
 
-Ratings are stored as counts [U, C]: how many raters gave unit u the category c. nltk's alpha is too slow to resample.
+Ratings are stored as counts [U, C]: how many raters gave unit u the category c. Both coefficients need only these;
+missing ratings are not counted. Undefined values are None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.random import Generator
 
 from regionedit.evaluation.scoring import RESAMPLES
 
+Level = Literal["nominal", "ordinal"]
+Interval = tuple[float, float] | tuple[None, None]
 
-def alpha(counts_UC: np.ndarray, items: Sequence[Hashable], level: str, rng: Generator) -> dict:
-    """Krippendorff's alpha, `{level, value, low, high}`; units of the same item are drawn together for the interval."""
+
+def alpha(counts_UC: np.ndarray, items: Sequence[Hashable], level: Level, rng: np.random.Generator) -> dict:
+    """Krippendorff's alpha, `{level, value, low, high}`; units of the same item are drawn together for the interval.
+
+    nltk computes the same alpha, too slowly for thousands of resamples; statsmodels and scipy have none.
+    """
     # Each unit's coincidence matrix: its ordered pairs of ratings, divided by its number of ratings - 1.
     n_UC = counts_UC.astype(float)
     pairs_UCC = n_UC[:, :, None] * (n_UC[:, None, :] - np.eye(n_UC.shape[1]))
@@ -28,14 +35,15 @@ def alpha(counts_UC: np.ndarray, items: Sequence[Hashable], level: str, rng: Gen
     return {"level": level, "value": None if np.isnan(value) else value, "low": low, "high": high}
 
 
-def _alpha(coincidences_RCC: np.ndarray, level: str) -> np.ndarray:
+def _alpha(coincidences_RCC: np.ndarray, level: Level) -> np.ndarray:
     """Alpha [...] of coincidence matrices [..., C, C]; NaN if no unit has two ratings, or all ratings are equal.
 
-    Ordinal categories are as far apart as their mid-ranks, squared (Krippendorff 2011, Computing Krippendorff's Alpha).
+    The ordinal distance of categories c < k is the square of n_c / 2 + n_(c+1) + ... + n_(k-1) + n_k / 2, where n_c is
+    the number of pairable ratings of category c (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
     """
     n_RC = coincidences_RCC.sum(-1)
     distances = 1 - np.eye(n_RC.shape[-1])
-    if level == "ordinal":
+    if level == "ordinal":  # the sum from c to k, minus half of both ends, is the difference of their mid-ranks
         ranks_RC = np.cumsum(n_RC, -1) - n_RC / 2
         distances = (ranks_RC[..., :, None] - ranks_RC[..., None, :]) ** 2
     observed_R = (coincidences_RCC * distances).sum((-2, -1))
@@ -44,10 +52,16 @@ def _alpha(coincidences_RCC: np.ndarray, level: str) -> np.ndarray:
         return np.where(expected_R > 1e-9, 1 - (n_RC.sum(-1) - 1) * observed_R / expected_R, np.nan)
 
 
-def resampled_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], rng: Generator) -> tuple:
-    """The percentile interval over resampled items, which contribute `sums` [I, ...]; undefined with fewer than two.
+def resampled_interval(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+) -> Interval:
+    """The percentile interval over resampled items; undefined with fewer than two.
 
-    `statistic` maps sums [R, ...] of R resamples to [R]; NaN is left out. With a NaN, scipy's bootstrap is undefined.
+    scipy's bootstrap is undefined as soon as one resample is.
+
+    Args:
+        sums: [I, ...], what each item contributes.
+        statistic: maps the sums of R resamples [R, ...] to values [R], NaN where it is undefined.
     """
     if len(sums) < 2:
         return None, None
@@ -58,12 +72,15 @@ def resampled_interval(sums: np.ndarray, statistic: Callable[[np.ndarray], np.nd
 
 
 def fleiss_kappa(counts_UC: np.ndarray) -> dict:
-    """Fleiss' kappa, `{value, units, ratings}`, of the units with the most common (and largest) number of ratings."""
+    """Fleiss' kappa, `{value, units, ratings}`, of the units with the most common number of ratings, two or more.
+
+    It needs equal numbers of ratings; of equally common numbers it takes the largest.
+    """
     from statsmodels.stats.inter_rater import fleiss_kappa as kappa
 
-    numbers = counts_UC.sum(1)
-    ratings = max(numbers[numbers > 1].tolist(), key=lambda n: ((numbers == n).sum(), n), default=0)
-    table = counts_UC[(numbers == ratings) & (numbers > 1)]
+    numbers_U = counts_UC.sum(1)
+    ratings = int(pd.Series(numbers_U[numbers_U > 1]).mode().max()) if (numbers_U > 1).any() else 0
+    table = counts_UC[(numbers_U == ratings) & (numbers_U > 1)]
     value = float(kappa(table)) if (table.sum(0) > 0).sum() > 1 else None
     return {"value": value, "units": len(table), "ratings": ratings}
 
@@ -73,5 +90,7 @@ def share(hits: Sequence[bool]) -> dict:
     from statsmodels.stats.proportion import proportion_confint
 
     count, n = int(np.sum(hits)), len(hits)
-    low, high = map(float, proportion_confint(count, n, 0.05, "wilson")) if n else (None, None)
-    return {"share": count / n if n else None, "low": low, "high": high, "count": count, "n": n}
+    if not n:
+        return {"share": None, "low": None, "high": None, "count": 0, "n": 0}
+    low, high = proportion_confint(count, n, 0.05, "wilson")
+    return {"share": count / n, "low": float(low), "high": float(high), "count": count, "n": n}

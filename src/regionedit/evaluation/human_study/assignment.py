@@ -11,73 +11,89 @@ from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
-from numpy.random import Generator
 
-SystemSet = tuple[str, ...]
-Unit = tuple[str, SystemSet]
+Unit = tuple[str, tuple[str, ...]]
 SWEEPS, MOST_SWEEPS = 8, 64
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One page of one rater's form, its systems from left to right; `repeat_of` names the earlier trial, if any."""
+    """One page of one rater's form; forms and pages are numbered from 1, the systems stand from left to right.
+
+    The name is unique among all studies and does not reveal the systems. `repeat_of` is empty, or names the earlier
+    trial whose pictures are shown again in reverse order.
+    """
 
     name: str
     rater: int
     number: int
     case: str
-    systems: SystemSet
+    systems: tuple[str, ...]
     repeat_of: str = ""
 
 
 def assign(
-    study: str, cases: list[str], system_sets: list[SystemSet], raters: int, trials: int, repeats: int, rng: Generator
+    study: str,
+    cases: Sequence[str],
+    system_sets: Sequence[tuple[str, ...]],
+    raters: int,
+    trials: int,
+    repeats: int,
+    rng: np.random.Generator,
 ) -> list[Trial]:
-    """All trials, form by form, named `study`-rater-number. Each rater gets `trials` different units.
+    """All trials, form by form; their names begin with `study`.
 
-    Their counts differ by at most one between units, and between cases. `repeats` of them, from the first third of the
-    form, are shown again in the last third.
+    Each rater gets `trials` different units. `repeats` of them, from the first third of the form, are shown again in
+    the last third.
+
+    Raises:
+        ValueError: there are more trials than units, or more repeats than a third of the trials.
     """
     if not 1 <= trials <= len(cases) * len(system_sets):
         raise ValueError(f"trials: {trials} given, 1 to {len(cases) * len(system_sets)} are possible")
     if not 0 <= repeats <= trials // 3:
         raise ValueError(f"repeats: {repeats} given, 0 to {trials // 3} (a third of the trials) are possible")
-    # The deck cycles through the cases and, at the same time, through the system sets, so every prefix is balanced.
-    # After each common period the sets shift by one, so that every unit occurs once (a Latin rectangle).
+    hands = deal(cases, system_sets, raters, trials, rng)
+    shown = iter(choose_sides([(rater, unit) for rater, hand in enumerate(hands) for unit in hand], rng))
+    made = []
+    for rater, hand in enumerate(hands, 1):
+        made += _form(study, rater, [(case, next(shown)) for case, _ in hand], repeats, rng)
+    return made
+
+
+def deal(
+    cases: Sequence[str], system_sets: Sequence[tuple[str, ...]], raters: int, trials: int, rng: np.random.Generator
+) -> list[list[Unit]]:
+    """The units of every rater; counts differ by at most one between units, and between cases. No rater sees one twice.
+
+    The deck cycles through the cases and, at the same time, through the system sets, so that every prefix is balanced.
+    After each common period the sets shift by one, so that every unit occurs once (a Latin rectangle). The deck is
+    dealt cyclically.
+    """
     order, sequence = rng.permutation(len(cases)), rng.permutation(len(system_sets))
     period = lcm(len(cases), len(system_sets))
     deck = [
         (cases[order[card % len(cases)]], system_sets[sequence[(card + card // period) % len(system_sets)]])
         for card in range(len(cases) * len(system_sets))
     ]
-    hands = [[deck[(hand * trials + i) % len(deck)] for i in range(trials)] for hand in rng.permutation(raters)]
-    shown = iter(choose_sides([(rater, unit) for rater, hand in enumerate(hands) for unit in hand], rng))
-    made = []
-    for rater, hand in enumerate(hands, 1):
-        names = [f"{study}-{rater:02d}-{number:03d}" for number in range(1, trials + repeats + 1)]
-        units = [(case, next(shown)) for case, _ in hand]
-        pages = [(*units[i], "") for i in rng.permutation(trials)]
-        third = trials // 3
-        again = rng.choice(third, repeats, replace=False) if repeats else []
-        late = pages[trials - third :] + [(pages[i][0], pages[i][1][::-1], names[i]) for i in again]
-        pages[trials - third :] = [late[i] for i in rng.permutation(len(late))]
-        made += [Trial(name, rater, n, *page) for n, (name, page) in enumerate(zip(names, pages, strict=True), 1)]
-    return made
+    hands = [[deck[(rater * trials + i) % len(deck)] for i in range(trials)] for rater in range(raters)]
+    return [hands[i] for i in rng.permutation(raters)]
 
 
-def choose_sides(trials: Sequence[tuple[int, Unit]], rng: Generator) -> list[SystemSet]:
-    """The order of the systems in every trial (rater, unit).
+def choose_sides(trials: Sequence[tuple[int, Unit]], rng: np.random.Generator) -> list[tuple[str, ...]]:
+    """The order of the systems in every trial (rater, unit); each system is at each position about equally often.
 
     Starting from random orders, each trial in turn takes the order that best balances how often its systems are at each
     position in the whole study, in the rater's form and for its unit (a linear assignment); ties are broken at random.
     """
     from scipy.optimize import linear_sum_assignment
 
-    sets = [np.array(system_set) for _, (_, system_set) in trials]
-    systems, width = np.unique(np.concatenate(sets)), len(sets[0])
+    system_sets = [system_set for _, (_, system_set) in trials]
+    systems = sorted({name for system_set in system_sets for name in system_set})
+    width = len(system_sets[0])
     counts: dict[object, np.ndarray] = defaultdict(lambda: np.zeros((len(systems), width), np.int64))
     groups = [(counts["study"], counts[rater], counts[unit]) for rater, unit in trials]
-    rows = [np.searchsorted(systems, system_set) for system_set in sets]
+    rows = [np.array([systems.index(name) for name in system_set]) for system_set in system_sets]
     places = [rng.permutation(width) for _ in trials]
 
     def count(trial: int, number: int) -> None:
@@ -97,4 +113,21 @@ def choose_sides(trials: Sequence[tuple[int, Unit]], rng: Generator) -> list[Sys
             cost = sum(weight * group[rows[trial]] for weight, group in zip(weights, groups[trial], strict=True))
             places[trial] = linear_sum_assignment(cost + rng.uniform(0, 0.1, cost.shape))[1]
             count(trial, 1)
-    return [tuple(names[np.argsort(place)].tolist()) for names, place in zip(sets, places, strict=True)]
+    return [
+        tuple(system_set[k] for k in np.argsort(place)) for system_set, place in zip(system_sets, places, strict=True)
+    ]
+
+
+def _form(study: str, rater: int, shown: list[Unit], repeats: int, rng: np.random.Generator) -> list[Trial]:
+    """One rater's trials in random order, repeats in the last third."""
+
+    def name(number: int) -> str:
+        return f"{study}-{rater:02d}-{number:03d}"
+
+    order = [(*shown[i], "") for i in rng.permutation(len(shown))]
+    third = len(order) // 3
+    again = rng.choice(third, repeats, replace=False) if repeats else []
+    pages, late = order[: len(order) - third], order[len(order) - third :]
+    late += [(case, systems[::-1], name(place + 1)) for place in again for case, systems, _ in [order[place]]]
+    pages += [late[i] for i in rng.permutation(len(late))]
+    return [Trial(name(number), rater, number, *page) for number, page in enumerate(pages, 1)]
