@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from regionedit.picture_files import EXTRA_SAMPLES, PREMULTIPLIED, SIGNATURE
+from regionedit.picture_files import COLOUR_TYPES, EXTRA_SAMPLES, PREMULTIPLIED, SIGNATURE, chunks
 
 HEIGHT, BITS, PHOTOMETRIC, PLANES, PALETTE, SAMPLE_FORMAT = 257, 258, 262, 284, 320, 339  # tags of a TIFF
 SIGNED = 2  # a sample format
 KIND, PREVIEW = 254, 1  # a tag of a TIFF and its bit for a small copy of another picture
 
-CHANNELS_OF = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Colour type of a PNG -> its channels."""
+CHANNELS_OF = {kind: channels for channels, kind in COLOUR_TYPES.items()} | {3: 1}
+"""Colour type of a PNG -> its channels; 3 is a palette."""
 PASSES = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2), (1, 2, 0, 1))
 """The first row and column of each pass of an interlaced PNG, each with the distance to the next one."""
 
@@ -93,14 +93,11 @@ def require_whole(picture: Image.Image, path: Path) -> None:
 
 def _require_whole_png(data: bytes) -> None:
     """Raises ValueError: rows are missing, or the checksums of the file and of the pixels are both wrong."""
-    packed, intact, place = [], True, len(SIGNATURE)
-    while len(head := data[place : place + 8]) == 8 and head[4:] != b"IEND":
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"IDAT":
-            packed.append(data[place + 8 : place + 8 + length])
-            checksum = data[place + 8 + length : place + 12 + length]
-            intact &= zlib.crc32(packed[-1], zlib.crc32(b"IDAT")) == int.from_bytes(checksum, "big")
-        place += 12 + length
+    packed, intact = [], True
+    for name, content, checksum in chunks(data):
+        if name == b"IDAT":
+            packed.append(content)
+            intact &= zlib.crc32(content, zlib.crc32(name)) == int.from_bytes(checksum, "big")
     width, height, bits, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, len(SIGNATURE) + 8)
     rows = []  # bytes of each, with its filter
     for top, down, left, right in PASSES if interlaced else ((0, 1, 0, 1),):

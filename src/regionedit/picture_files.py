@@ -237,15 +237,16 @@ def _deep_png(pixels_HWC: np.ndarray, options: dict[str, Any]) -> bytes:
         b"IHDR": struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0),
         b"IDAT": zlib.compress(filtered.tobytes(), 4),
     }
-    return SIGNATURE + b"".join(_chunk(name, made.get(name, data)) for name, data in _chunks(buffer.getvalue()))
+    return SIGNATURE + b"".join(_chunk(name, made.get(name, data)) for name, data, _ in chunks(buffer.getvalue()))
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = len(SIGNATURE)
-    while place < len(png):
-        (length,) = struct.unpack_from(">I", png, place)
-        yield png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
-        place += 12 + length
+def chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Name, data and checksum of each chunk of a PNG, up to its end or to where the file breaks off."""
+    place, name = len(SIGNATURE), b""
+    while len(head := png[place : place + 8]) == 8 and name != b"IEND":
+        end, name = place + 8 + int.from_bytes(head[:4], "big"), head[4:]
+        yield name, png[place + 8 : end], png[end : end + 4]
+        place = end + 4
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
