@@ -181,10 +181,11 @@ def _one_colour(rgb_HW3: np.ndarray, lossy: bool, soft: bool | None) -> Meaning:
             if other is None:
                 scaled_HW = (bright_HW.astype(float) * (255 / colour.max())).clip(0, 255).round()
                 return _without_rings(scaled_HW.astype(np.uint8), "the coloured strokes are edited", lossy, soft)
-            small.append((other, 0.0))
+            small.append(other)
     colours = main_colours(rgb_HW3[few].reshape(-1, 3), SAME)
     if not lossy and len(colours) <= 32 and sum(share for _, share in colours) > 0.97:
-        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for (r, g, b), _ in [*colours[:6], *small])
+        named = [*(colour for colour, _ in colours[:6]), *small]
+        names = ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in named)
         raise ValueError(
             f"a map of {len(colours) + len(small)} colours, not a mask; name the one to edit: mask_value one of {names}"
         )
