@@ -90,9 +90,13 @@ def test_a_jpeg_mask_edits_exactly_what_was_drawn():
 
 
 @pytest.mark.parametrize("quality", [75, 90, 95])
-@pytest.mark.parametrize("drawn", [white("RGB"), on_black("red"), on_black("#00ff00")], ids=["white", "red", "green"])
-def test_a_jpeg_mask_saved_as_png_edits_what_was_drawn(quality, drawn):
-    again = Image.fromarray(np.asarray(stored(drawn, "JPEG", quality=quality, subsampling=0)))
+@pytest.mark.parametrize(
+    ("drawn", "options"),
+    [(white("RGB"), {}), (on_black("red"), {"subsampling": 0}), (on_black("#00ff00"), {"subsampling": 0})],
+    ids=["white", "red", "green"],
+)
+def test_a_jpeg_mask_saved_as_png_edits_what_was_drawn(quality, drawn, options):
+    again = Image.fromarray(np.asarray(stored(drawn, "JPEG", quality=quality, **options)))
     assert np.array_equal(np.asarray(understand(again)), EDIT * 255)
 
 

@@ -12,7 +12,8 @@ from stored_pictures import HEIGHT, WIDTH, store, values
 from regionedit.mask_files import open_mask
 from regionedit.misread_files import PASSES
 from regionedit.originals import open_source, pixels_of
-from regionedit.picture_files import SIGNATURE, _chunk
+from regionedit.picture_files import SIGNATURE, _chunk, encode
+from regionedit.picture_metadata import Metadata
 
 
 @pytest.mark.parametrize(
@@ -203,3 +204,12 @@ def test_a_jpeg_in_arithmetic_coding_may_leave_out_its_last_bytes(tmp_path):
     data = jpeg().replace(b"\xff\xc0", b"\xff\xc9")
     (tmp_path / "a.jpg").write_bytes(data[: data.index(b"\xff\xda") + 34] + b"\xff\xd9")
     assert open_source(tmp_path / "a.jpg").size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_deep_png_with_a_wrong_checksum_is_read_as_a_shallow_one(tmp_path, channels):
+    stored = values(channels, 65535, 0).astype(np.uint16)
+    data = bytearray(encode(stored, Metadata()))
+    data[-13] ^= 1  # of the pixels; IEND follows
+    (tmp_path / "c.png").write_bytes(data)
+    assert np.array_equal(pixels_of(open_source(tmp_path / "c.png")), stored)
